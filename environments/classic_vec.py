@@ -1,0 +1,270 @@
+"""The classic tasks as numpy dynamics over many episodes at once, equal to the single environments bit for bit.
+
+Letters: N slots of the VecEnv, K slots in one call, D state variables, Do observation dim, Da action storage dim.
+States are stored variable by variable, `S_D_K`, so that each formula is a few in-place operations on contiguous rows.
+At 25 slots a numpy call costs its overhead only, so the number of calls is the run time, and a constant that is
+already an array (`const`) halves the cost of a call.
+"""
+
+import numpy as np
+
+PI = np.pi
+
+
+def const(*values):
+    """A number as a 0-d array, or several as a column, ready for use by a ufunc."""
+    return np.array(values[0] if len(values) == 1 else [[v] for v in values], dtype=np.float64)
+
+
+class VecEnv:
+    """`num_slots` copies of one task, stepped together.
+
+    | Symbol | Shape | |
+    |---|---|---|
+    | slots_K | (K,) int | which slots a call is about, each at most once |
+    | seeds_K | (K,) int < 2³¹ | one environment seed per slot |
+    | a_K_Da | (K, Da) | int64 (Da = 1) for finite actions, else float64, unclipped |
+    | obs_K_Do | (K, Do) float64 | |
+    | r_K, done_K | (K,) float64, bool | done: terminated or out of time |
+
+    Slot k reset with seed s gives exactly what a single environment gives after reset(s). A slot that is done must be
+    reset before its next step. Returned arrays belong to the caller.
+    """
+
+    def __init__(self, num_slots):
+        self.num_slots = num_slots
+
+    def reset(self, slots_K, seeds_K):
+        raise NotImplementedError
+
+    def step(self, slots_K, a_K_Da):
+        raise NotImplementedError
+
+    def close(self):
+        """Free what the environments hold; the default holds nothing."""
+
+
+class ClassicVecEnv(VecEnv):
+    """Slot bookkeeping and the time limit; a task adds `start(rng)`, `advance(S_D_K, a_K, W)` and its observations."""
+
+    state_dim = None
+    scratch_rows = None
+    obs_dtype = np.float32  # gymnasium's classic observations are float32; its inner state is float64
+
+    def __init__(self, num_slots, time_limit):
+        super().__init__(num_slots)
+        self._limit = time_limit if time_limit is not None else np.iinfo(np.int64).max
+        self._S_D_N = np.zeros((self.state_dim, num_slots))
+        self._t_N = np.zeros(num_slots, dtype=np.int64)
+        self._in_order = np.arange(num_slots).tobytes()
+        self._scratch = {}
+
+    def start(self, rng):
+        """The D state variables after a reset, drawn exactly as the single environment draws them."""
+        raise NotImplementedError
+
+    def advance(self, S_D_K, a_K, W):
+        """Move S_D_K one step in place, using the rows of W as scratch; returns (r_K, terminated_K), both fresh."""
+        raise NotImplementedError
+
+    def reset(self, slots_K, seeds_K):
+        for slot, seed in zip(slots_K, seeds_K, strict=True):
+            self._S_D_N[:, slot] = self.start(np.random.Generator(np.random.PCG64(int(seed))))
+        self._t_N[slots_K] = 0
+        return self._observe(self._S_D_N[:, slots_K])
+
+    def step(self, slots_K, a_K_Da):
+        slots_K = np.asarray(slots_K)
+        K = len(slots_K)
+        W = self._scratch.get(K)
+        if W is None:
+            W = self._scratch[K] = np.empty((self.scratch_rows, K))
+        if slots_K.tobytes() == self._in_order:  # every slot, in order: no gathering
+            S_D_K, t_K = self._S_D_N, self._t_N
+            r_K, done_K = self.advance(S_D_K, a_K_Da[:, 0], W)
+            t_K += 1
+        else:
+            S_D_K = self._S_D_N.take(slots_K, axis=1)
+            r_K, done_K = self.advance(S_D_K, a_K_Da[:, 0], W)
+            self._S_D_N[:, slots_K] = S_D_K
+            t_K = self._t_N.take(slots_K)
+            t_K += 1
+            self._t_N[slots_K] = t_K
+        done_K |= t_K >= self._limit
+        return self._observe(S_D_K), r_K, done_K
+
+    def _observe(self, S_D_K):
+        return S_D_K.T.astype(self.obs_dtype, order='C').astype(np.float64)
+
+
+class CartPoleVec(ClassicVecEnv):
+    """CartPole-v0 and -v1: state (x, ẋ, θ, θ̇), Euler steps of 0.02 s, over at |x| > 2.4 or |θ| > 12°, reward 1 a step.
+
+    temp = (F + ml·θ̇²·sin θ)/M,  θ̈ = (g·sin θ − cos θ·temp)/(½·(4/3 − m·cos²θ/M)),  ẍ = temp − ml·θ̈·cos θ/M
+    """
+
+    state_dim = 4
+    scratch_rows = 11
+    _FORCE_A = np.array([-10.0, 10.0])
+    _G, _POLE_MASS, _MASS, _ML = const(9.8), const(0.1), const(0.1 + 1.0), const(0.1 * 0.5)
+    _HALF, _FOUR_THIRDS, _DT = const(0.5), const(4.0 / 3.0), const(0.02)
+    _BOUNDS_2_1 = const(2.4, 12 * 2 * PI / 360)
+
+    def start(self, rng):
+        return rng.uniform(low=-0.05, high=0.05, size=(4,))
+
+    def advance(self, S_D_K, a_K, W):
+        dS_D_K, (cos, sin, temp, x, y), bounded_2_K = W[:4], W[4:9], W[9:11]
+        theta, theta_dot, theta_acc = S_D_K[2], S_D_K[3], dS_D_K[3]
+        np.cos(theta, cos)
+        np.sin(theta, sin)
+        np.multiply(theta_dot, theta_dot, temp)
+        temp *= self._ML
+        temp *= sin
+        temp += self._FORCE_A[a_K]
+        temp /= self._MASS
+        np.multiply(sin, self._G, x)
+        np.multiply(cos, temp, y)
+        x -= y
+        np.multiply(cos, cos, y)
+        y *= self._POLE_MASS
+        y /= self._MASS
+        np.subtract(self._FOUR_THIRDS, y, y)
+        y *= self._HALF
+        np.divide(x, y, theta_acc)
+        np.multiply(theta_acc, self._ML, x)
+        x *= cos
+        x /= self._MASS
+        np.subtract(temp, x, dS_D_K[1])
+        dS_D_K[::2] = S_D_K[1::2]
+        dS_D_K *= self._DT
+        S_D_K += dS_D_K
+        np.abs(S_D_K[::2], bounded_2_K)
+        out_2_K = bounded_2_K > self._BOUNDS_2_1
+        return np.ones(len(a_K)), out_2_K[0] | out_2_K[1]
+
+
+class MountainCarVec(ClassicVecEnv):
+    """MountainCar-v0: state (position, velocity), reward −1 a step, over at position ≥ 0.5 with velocity ≥ 0.
+
+    v ← clip(v + 0.001·(a − 1) − 0.0025·cos 3x, ±0.07),  x ← clip(x + v, −1.2, 0.6), and v = 0 against the left wall.
+    """
+
+    state_dim = 2
+    scratch_rows = 1
+    _FORCE_A = np.array([-0.001, 0.0, 0.001])
+    _THREE, _GRAVITY, _ZERO, _GOAL = const(3), const(-0.0025), const(0), const(0.5)
+    _MIN_V, _MAX_V, _MIN_X, _MAX_X = const(-0.07), const(0.07), const(-1.2), const(0.6)
+
+    def start(self, rng):
+        return rng.uniform(low=-0.6, high=-0.4), 0.0
+
+    def advance(self, S_D_K, a_K, W):
+        x, v = S_D_K
+        f = W[0]
+        np.multiply(x, self._THREE, f)
+        np.cos(f, f)
+        f *= self._GRAVITY
+        f += self._FORCE_A[a_K]
+        v += f
+        np.maximum(v, self._MIN_V, out=v)
+        np.minimum(v, self._MAX_V, out=v)
+        x += v
+        np.maximum(x, self._MIN_X, out=x)
+        np.minimum(x, self._MAX_X, out=x)
+        at_wall_K = x == self._MIN_X
+        at_wall_K &= v < self._ZERO
+        v[at_wall_K] = 0.0
+        done_K = x >= self._GOAL
+        done_K &= v >= self._ZERO
+        return np.full(len(a_K), -1.0), done_K
+
+
+class LegacyAcrobotVec(ClassicVecEnv):
+    """legacy/Acrobot-v0: state (q1, q2, v1, v2), which is the observation; one RK4 step of 0.2 s (see legacy.py)."""
+
+    state_dim = 4
+    scratch_rows = 26
+    obs_dtype = np.float64
+    _TORQUE_A = np.array([-1.0, 0.0, 1.0])
+    _HALF, _ONE, _TWO, _C35, _C125 = const(0.5), const(1), const(2), const(3.5), const(1.25)
+    _G1, _G2, _DT, _HALF_DT, _SIXTH_DT = const(14.7), const(4.9), const(0.2), const(0.1), const(0.2 / 6.0)
+    _PI, _MINUS_PI = const(PI), const(-PI)
+    _MAX_V_2_1, _MIN_V_2_1 = const(4 * PI, 9 * PI), const(-4 * PI, -9 * PI)
+
+    def start(self, rng):
+        return rng.uniform(low=-0.1, high=0.1, size=(4,))
+
+    def _derivative(self, S_D_K, tau, dS_D_K, W):
+        """dS = (v1, v2, a1, a2) by the formulas of legacy.LegacyAcrobotEnv, operation by operation."""
+        (m11, m12, h1, h2, ratio, x), sines_3_K, angles_3_K = W[:6], W[6:9], W[9:12]
+        v1, v2 = S_D_K[2], S_D_K[3]
+        a1, a2 = dS_D_K[2], dS_D_K[3]
+        angles_3_K[:2] = S_D_K[:2]
+        np.add(S_D_K[0], S_D_K[1], angles_3_K[2])
+        np.sin(angles_3_K, sines_3_K)
+        sin1, half_sin2, g2 = sines_3_K
+        half_sin2 *= self._HALF
+        g2 *= self._G2
+        np.cos(S_D_K[1], x)
+        np.add(x, self._C35, m11)
+        np.multiply(x, self._HALF, m12)
+        m12 += self._C125
+        np.multiply(v1, self._TWO, h1)
+        h1 += v2
+        np.multiply(half_sin2, v2, x)
+        h1 *= x
+        np.multiply(sin1, self._G1, x)
+        np.subtract(x, h1, h1)
+        h1 += g2
+        np.multiply(v1, v1, h2)
+        h2 *= half_sin2
+        h2 += g2
+        np.divide(m12, m11, ratio)
+        np.multiply(ratio, h1, a2)
+        np.subtract(tau, h2, h2)
+        a2 += h2
+        ratio *= m12
+        np.subtract(self._C125, ratio, ratio)
+        a2 /= ratio
+        np.multiply(m12, a2, a1)
+        a1 += h1
+        a1 /= m11
+        np.negative(a1, a1)
+        dS_D_K[:2] = S_D_K[2:]
+
+    def advance(self, S_D_K, a_K, W):
+        tau = self._TORQUE_A[a_K]
+        sum_D_K, k_D_K, y_D_K, work = W[:4], W[4:8], W[8:12], W[12:]
+        self._derivative(S_D_K, tau, sum_D_K, work)  # the sum starts as k1
+        np.multiply(sum_D_K, self._HALF_DT, y_D_K)
+        for dt in (self._HALF_DT, self._DT):
+            y_D_K += S_D_K
+            self._derivative(y_D_K, tau, k_D_K, work)
+            np.multiply(k_D_K, dt, y_D_K)
+            k_D_K *= self._TWO
+            sum_D_K += k_D_K
+        y_D_K += S_D_K
+        self._derivative(y_D_K, tau, k_D_K, work)
+        sum_D_K += k_D_K
+        sum_D_K *= self._SIXTH_DT
+        S_D_K += sum_D_K
+
+        q_2_K, v_2_K = S_D_K[:2], S_D_K[2:]
+        while True:  # one round, except for extremely fast spins
+            over_2_K, under_2_K = q_2_K > self._PI, q_2_K < self._MINUS_PI
+            if not (over_2_K.any() or under_2_K.any()):
+                break
+            q_2_K[over_2_K] -= 2 * PI
+            q_2_K[under_2_K] += 2 * PI
+        np.maximum(v_2_K, self._MIN_V_2_1, out=v_2_K)
+        np.minimum(v_2_K, self._MAX_V_2_1, out=v_2_K)
+
+        cos_2_K, height_K = work[:2], work[2]
+        cos_2_K[0] = S_D_K[0]
+        np.add(S_D_K[0], S_D_K[1], cos_2_K[1])
+        np.cos(cos_2_K, cos_2_K)
+        np.negative(cos_2_K[0], height_K)
+        height_K -= cos_2_K[1]
+        done_K = height_K > self._ONE
+        return done_K - 1.0, done_K

@@ -1,0 +1,252 @@
+"""Gymnasium behind a small interface: names to environments, one at a time (Env1) or many in lock-step (VecEnv).
+
+Letters: K slots in one call, Do observation dim, Da action storage dim (1 for finite actions).
+Observations, rewards and continuous actions are float64; finite actions int64; done = terminated or truncated.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import os
+import sys
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
+
+from environments import classic_vec, legacy
+
+SUPPORTED = 'supported are a 1-D Box observation and a Discrete action (from 0) or a 1-D float Box action'
+
+# the dynamics that we have as numpy, valid only for the class they were copied from
+_CARTPOLE = 'gymnasium.envs.classic_control.cartpole:CartPoleEnv'
+_CLASSIC = {
+    'CartPole-v0': (_CARTPOLE, classic_vec.CartPoleVec),
+    'CartPole-v1': (_CARTPOLE, classic_vec.CartPoleVec),
+    'MountainCar-v0': ('gymnasium.envs.classic_control.mountain_car:MountainCarEnv', classic_vec.MountainCarVec),
+    'legacy/Acrobot-v0': ('environments.legacy:LegacyAcrobotEnv', classic_vec.LegacyAcrobotVec),
+}
+
+
+class BadEnvironment(ValueError):
+    """An environment cannot be used; the message is one full sentence for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvInfo:
+    """What the rest of the program needs to know of a task.
+
+    name as given, id as gymnasium knows it, num_actions 0 for continuous actions, a_dim the action storage dims
+    (1 for finite actions), time_limit None when episodes are unlimited.
+    """
+
+    name: str
+    id: str
+    obs_dim: int
+    finite: bool
+    num_actions: int
+    a_dim: int
+    time_limit: int | None
+
+
+def _reason(e):
+    """An exception as one line: its kind and its text."""
+    text = ' '.join(str(e).split())
+    return f'{type(e).__name__}: {text}' if text else type(e).__name__
+
+
+@functools.cache
+def _say_once(text):
+    print(text, file=sys.stderr)
+
+
+def _import_user_module(name, module):
+    """Import the module part of 'package.module:EnvId', looking in the working folder too."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a script's own folder stands there instead; last, so that it shadows nothing
+    try:
+        importlib.import_module(module)
+    except Exception as e:
+        if isinstance(e, ModuleNotFoundError) and e.name and (module == e.name or module.startswith(e.name + '.')):
+            raise BadEnvironment(
+                f"env '{name}': there is no module '{module}' in the working folder ({os.getcwd()}) or among the installed packages"
+            ) from e
+        raise BadEnvironment(f"env '{name}': importing the module '{module}' failed with {_reason(e)}") from e
+
+
+def _find_spec(name):
+    """The registered gymnasium spec of a name: as it is, as `legacy/<name>`, or from the user's module.
+
+    Gymnasium's own look-up is not used: it warns of every id that has a newer version, and ours are old on purpose.
+    """
+    module, _, env_id = str(name).rpartition(':')
+    if module:
+        _import_user_module(name, module)
+    registry = gymnasium.registry
+    if env_id in registry:
+        return registry[env_id]
+    if f'{legacy.NAMESPACE}/{env_id}' in registry:
+        _say_once(f"env '{name}': using {legacy.NAMESPACE}/{env_id}")
+        return registry[f'{legacy.NAMESPACE}/{env_id}']
+    try:
+        namespace, base, version = parse_env_id(env_id)
+    except gymnasium.error.Error as e:
+        raise BadEnvironment(f"env '{name}' is no valid id: expected [package.module:][namespace/]Name-vN, e.g. CartPole-v0") from e
+    latest = find_highest_version(namespace, base) if version is None else None
+    if latest is not None:
+        env_id = get_env_id(namespace, base, latest)
+        _say_once(f"env '{name}': using {env_id}")
+        return registry[env_id]
+    close = difflib.get_close_matches(env_id, list(registry), n=3, cutoff=0.6)
+    hint = f' Did you mean {" or ".join(close)}?' if close else ' A task of your own is named package.module:EnvId.'
+    where = f"the module '{module}' registers no env '{env_id}'" if module else 'no such environment is registered'
+    raise BadEnvironment(f"env '{name}': {where}.{hint}")
+
+
+def _has_mujoco():
+    try:
+        importlib.import_module('mujoco')
+    except ModuleNotFoundError as e:
+        if e.name == 'mujoco':
+            return False
+        raise
+    return True
+
+
+def _make(name, render_mode=None):
+    """The gymnasium environment of a name; whatever goes wrong in it becomes a BadEnvironment."""
+    spec = _find_spec(name)
+    render = {} if render_mode is None else {'render_mode': render_mode}
+    try:
+        # a spec, not an id: see _find_spec. Our own checks replace the passive checker, which warns and costs time.
+        return gymnasium.make(spec, disable_env_checker=True, **render)
+    except Exception as e:
+        if 'mujoco' in f'{spec.entry_point} {e}'.lower() and not _has_mujoco():
+            raise BadEnvironment(f"env '{name}' needs MuJoCo: pip install -e .[mujoco]") from e
+        raise BadEnvironment(f"env '{name}' could not be made: {_reason(e)}") from e
+
+
+def _check_spaces(name, env):
+    """(obs_dim, num_actions, a_dim) of an environment, or BadEnvironment with what it has and what is supported."""
+    spaces = gymnasium.spaces
+    obs, a = env.observation_space, env.action_space
+    if not (isinstance(obs, spaces.Box) and len(obs.shape) == 1 and obs.shape[0] > 0 and obs.dtype.kind in 'fiu'):
+        raise BadEnvironment(f"env '{name}' has the observation space {_describe(obs)}; {SUPPORTED}")
+    if isinstance(a, spaces.Discrete) and a.start == 0:
+        return obs.shape[0], int(a.n), 1
+    if isinstance(a, spaces.Box) and len(a.shape) == 1 and a.shape[0] > 0 and a.dtype.kind == 'f':
+        return obs.shape[0], 0, a.shape[0]
+    raise BadEnvironment(f"env '{name}' has the action space {_describe(a)}; {SUPPORTED}")
+
+
+def _describe(space):
+    """A space in a few words (a Box's bounds can be pages long)."""
+    if isinstance(space, gymnasium.spaces.Box):
+        return f'Box of shape {space.shape}, {space.dtype}'
+    text = ' '.join(str(space).split())
+    return text if len(text) <= 120 else text[:117] + '...'
+
+
+@functools.cache
+def env_info(name):
+    """The EnvInfo of a task; makes the environment once per process to look at its spaces.
+
+    Raises: BadEnvironment.
+    """
+    env = _make(name)
+    try:
+        obs_dim, num_actions, a_dim = _check_spaces(name, env)
+        spec = env.spec  # every wrapper adds itself to it, a time limit too
+        return EnvInfo(str(name), spec.id, obs_dim, num_actions > 0, num_actions, a_dim, spec.max_episode_steps)
+    finally:
+        env.close()
+
+
+class Env1:
+    """One environment: reset(seed) → obs_Do; step(a_Da) → (obs_Do, r, done); render() → HxWx3 uint8; close()."""
+
+    def __init__(self, name, render_mode=None):
+        self.info = env_info(name)
+        self._env = _make(name, render_mode)
+
+    def reset(self, seed):
+        try:
+            return self._obs(self._env.reset(seed=int(seed))[0])
+        except Exception as e:
+            raise self._failed('reset', e) from e
+
+    def step(self, a_Da):
+        # a copy, because an environment may change the array that it is given
+        a = int(a_Da[0]) if self.info.finite else np.array(a_Da, dtype=np.float64)
+        try:
+            obs, r, terminated, truncated, _ = self._env.step(a)
+            return self._obs(obs), float(r), bool(terminated or truncated)
+        except Exception as e:
+            raise self._failed('step', e) from e
+
+    def render(self):
+        try:
+            return self._env.render()
+        except Exception as e:
+            raise self._failed('render', e) from e
+
+    def close(self):
+        self._env.close()
+
+    def _failed(self, method, e):
+        return BadEnvironment(f"env '{self.info.name}' failed in {method}() with {_reason(e)}")
+
+    def _obs(self, obs):
+        obs_Do = np.array(obs, dtype=np.float64)
+        if obs_Do.shape != (self.info.obs_dim,):
+            raise ValueError(f'the observation has shape {obs_Do.shape}, but the space says ({self.info.obs_dim},)')
+        return obs_Do
+
+
+class LoopVecEnv(classic_vec.VecEnv):
+    """Any task as a VecEnv: one environment per slot, made when first needed, stepped one after the other."""
+
+    def __init__(self, name, num_slots):
+        super().__init__(num_slots)
+        self._name = name
+        self._info = env_info(name)
+        self._envs = [None] * num_slots
+
+    def reset(self, slots_K, seeds_K):
+        obs_K_Do = np.empty((len(slots_K), self._info.obs_dim))
+        for k, (slot, seed) in enumerate(zip(slots_K, seeds_K, strict=True)):
+            if self._envs[slot] is None:
+                self._envs[slot] = Env1(self._name)
+            obs_K_Do[k] = self._envs[slot].reset(seed)
+        return obs_K_Do
+
+    def step(self, slots_K, a_K_Da):
+        K = len(slots_K)
+        obs_K_Do, r_K, done_K = np.empty((K, self._info.obs_dim)), np.empty(K), np.empty(K, dtype=bool)
+        for k, slot in enumerate(slots_K):
+            obs_K_Do[k], r_K[k], done_K[k] = self._envs[slot].step(a_K_Da[k])
+        return obs_K_Do, r_K, done_K
+
+    def close(self):
+        for env in self._envs:
+            if env is not None:
+                env.close()
+
+
+def make_env(name, render_mode=None):
+    """One environment (Env1); render_mode 'rgb_array' for pictures, 'human' for a window. Raises: BadEnvironment."""
+    return Env1(name, render_mode)
+
+
+def make_vec_env(name, num_slots):
+    """`num_slots` copies in lock-step: numpy dynamics where we have them, else a loop over gymnasium environments.
+
+    Raises: BadEnvironment.
+    """
+    info = env_info(name)
+    spec = gymnasium.registry[info.id]
+    entry_point, vec_class = _CLASSIC.get(info.id, (None, None))
+    if vec_class is not None and spec.entry_point == entry_point and not spec.kwargs and not spec.additional_wrappers:
+        return vec_class(num_slots, info.time_limit)
+    return LoopVecEnv(name, num_slots)

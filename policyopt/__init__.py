@@ -1,0 +1,24 @@
+"""Generative adversarial imitation learning as of 2016, on PyTorch and Gymnasium.
+
+Names are imported on first use, so that a dry run needs neither torch nor gymnasium.
+"""
+
+import importlib
+
+_HOME = {
+    'rl': ['GibbsPolicy', 'GaussianPolicy', 'ValueFunc', 'LinearValueFunc', 'ConstantValueFunc', 'SamplingPolicyOptimizer', 'load_policy', 'make_policy'],
+    'imitation': ['BehavioralCloningOptimizer', 'TransitionClassifier', 'LinearReward', 'ImitationOptimizer'],
+    'nn': ['Standardizer', 'FeedforwardNet'],
+    'snapshots': ['TrainingLog', 'read_snapshot'],
+    'sampling': ['MDP', 'SimConfig', 'sample_trajectories'],
+    'trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch', 'load_trajs', 'save_trajs'],
+    'util': ['UserError'],
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'policyopt' has no attribute '{name}'")
+    return getattr(importlib.import_module(f'policyopt.{_MODULE_OF[name]}'), name)

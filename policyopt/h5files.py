@@ -1,0 +1,109 @@
+"""HDF5 files that are written whole or not at all, and that say when a byte of them has changed.
+
+Every file of ours carries the root attribute `content_sha256`: a digest over the name, type, shape and bytes of every
+dataset and attribute below the root. Readers check it, so a flipped bit is refused by name instead of becoming a number.
+Files without it (those of 2016, or made by other programs) are accepted; `open_h5` then cannot vouch for them.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+
+import numpy as np
+import tables
+
+from policyopt.util import UserError, replacing
+
+_DIGEST = 'content_sha256'
+
+
+def content_digest(h5):
+    """SHA-256 over all datasets and user attributes of an open file, the digest attribute itself left out."""
+    sha = hashlib.sha256()
+
+    def feed(name, value):
+        value = np.asarray(value)
+        sha.update(f'{name}|{value.dtype.str if value.dtype.names is None else value.dtype.descr}|{value.shape}|'.encode())
+        sha.update(np.ascontiguousarray(value).tobytes())
+
+    for node in sorted(h5.walk_nodes('/'), key=lambda n: n._v_pathname):
+        path = node._v_pathname
+        for key in sorted(node._v_attrs._f_list('user')):
+            if (path, key) != ('/', _DIGEST):
+                feed(f'{path}@{key}', node._v_attrs[key])
+        if not isinstance(node, tables.Group):
+            feed(path, node.read())
+    return sha.hexdigest()
+
+
+@contextlib.contextmanager
+def write_h5(path):
+    """Yield a new open HDF5 file that becomes `path`, stamped with its digest, when the block ends without an error."""
+    with replacing(path) as tmp:
+        try:
+            with tables.open_file(tmp, 'w') as h5:
+                yield h5
+                h5.root._v_attrs[_DIGEST] = content_digest(h5)
+        except tables.HDF5ExtError as e:
+            raise _disk_error(path) from e
+
+
+def _disk_error(path):
+    """The HDF5 library hides why a write failed; ask the file system whether it was space."""
+    stat = os.statvfs(os.path.dirname(os.path.abspath(path)))
+    code = errno.ENOSPC if stat.f_bavail * stat.f_frsize < 4 << 20 else errno.EIO
+    return OSError(code, f'{os.strerror(code)} while writing; nothing was changed. Free some space and go on with --resume', path)
+
+
+@contextlib.contextmanager
+def open_h5(path, what, verify=True):
+    """Yield an HDF5 file open for reading, or raise UserError in one sentence when it is missing, truncated or altered.
+
+    `what` names what the file should be ("an expert trajectory file"). `verify=False` skips the digest (one full read).
+    """
+    path = str(path)
+    if not os.path.exists(path):
+        raise UserError(f"{path}: no such file; expected {what}")
+    if os.path.isdir(path):
+        raise UserError(f"{path}: is a folder; expected {what}")
+    try:
+        h5 = tables.open_file(path, 'r')
+    except (tables.HDF5ExtError, OSError) as e:
+        raise UserError(f"{path}: not a readable HDF5 file (truncated, or of another kind); expected {what}") from e
+    with h5:
+        if verify:
+            _verify(h5, path)
+        try:
+            yield h5
+        except tables.HDF5ExtError as e:
+            raise UserError(f"{path}: damaged: its data cannot be read; restore or recreate {what}") from e
+        except tables.NoSuchNodeError as e:
+            raise UserError(f"{path}: incomplete: {e.args[0] if e.args else e}; expected {what}") from e
+
+
+def _verify(h5, path):
+    attrs = h5.root._v_attrs
+    if _DIGEST not in attrs:
+        return
+    try:
+        ok = str(attrs[_DIGEST]) == content_digest(h5)
+    except Exception as e:  # any failure to read bytes that a digest vouches for means the same to the user
+        raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate it') from e
+    if not ok:
+        raise UserError(f'{path}: damaged: its contents do not match the checksum stored in it; restore or recreate it')
+
+
+def set_attrs(node, attrs):
+    """Store a dict as attributes of an HDF5 node: strings as they are, everything else as JSON."""
+    for key, value in attrs.items():
+        node._v_attrs[key] = value if isinstance(value, str) else json.dumps(value)
+
+
+def attr_text(node, key, default=None):
+    """A string attribute as str, whether it was stored as text or as bytes (files of 2016), else `default`."""
+    if key not in node._v_attrs:
+        return default
+    value = node._v_attrs[key]
+    return value.decode('utf-8') if isinstance(value, bytes) else str(value)

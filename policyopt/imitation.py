@@ -1,0 +1,397 @@
+"""Imitation: behavioural cloning, reward functions learned from expert pairs, and the loop that plays against them.
+
+Letters: B policy rows, Bex expert rows, Ball both, N stacked rows, Do, Da observation and action dims, Di net inputs, F features.
+"""
+
+import time
+
+import numpy as np
+import torch
+
+from policyopt import rl
+from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
+from policyopt.optim import Adam
+from policyopt.sampling import sample_batch
+from policyopt.torchutil import to_tensor
+from policyopt.trajectories import FiniteSpace
+from policyopt.util import UserError
+
+
+class BehavioralCloningOptimizer:
+    """Maximum likelihood on expert pairs: one Adam step on 128 of them per iteration.
+
+    The pairs are split at random, int(train_frac·N) of them for training. `step` logs bcloss from before its update; every
+    eval_freq iterations valloss and valacc (−mean squared error of the mean, or −valloss for finite actions) from after it.
+    """
+
+    def __init__(self, policy, obs_N_Do, a_N_Da, rng, lr=1e-3, batch_size=128, eval_freq=1000, train_frac=0.7):
+        self.policy, self.rng, self.batch_size, self.eval_freq = policy, rng, batch_size, eval_freq
+        num_train = int(train_frac * len(obs_N_Do))
+        if not 0 < num_train < len(obs_N_Do):
+            raise UserError(
+                f'{len(obs_N_Do)} expert pairs with bclone_train_frac {train_frac:g} leave {num_train} for training and '
+                f'{len(obs_N_Do) - num_train} for validation; both need at least 1: use more data or another fraction'
+            )
+        perm_N = rng.permutation(len(obs_N_Do))
+        self.train_rows, self.val_rows = perm_N[:num_train], perm_N[num_train:]
+        # the normaliser does not move during cloning, so observations are normalised once
+        x_N_Do, a_N_Da = policy.normalized_obs(obs_N_Do), policy.action_tensor(a_N_Da)
+        self.train_x, self.train_a, self.val_x, self.val_a = x_N_Do[perm_N[:num_train]], a_N_Da[perm_N[:num_train]], *(
+            z[perm_N[num_train:]] for z in (x_N_Do, a_N_Da)
+        )
+        self.adam = Adam(policy.theta_P, lr)
+        self.iteration, self.total_time = 0, 0.0
+
+    def loss_gradient(self, x_B_Do, a_B_Da):
+        """−mean log π(a|s) and its gradient, for normalised observations."""
+        logp_B, grad_P = self.policy.logprob_gradient(x_B_Do, a_B_Da, lambda logp, rows: torch.full_like(logp, -1 / len(x_B_Do)))
+        return -float(logp_B.mean()), grad_P
+
+    def counters(self):
+        return {'iteration': self.iteration, 'total_time': self.total_time} | {f'adam/{k}': v for k, v in self.adam.state().items()}
+
+    def load_counters(self, state):
+        self.iteration, self.total_time = int(state['iteration']), float(state['total_time'])
+        self.adam.load_state({k.removeprefix('adam/'): v for k, v in state.items() if k.startswith('adam/')})
+
+    def validate(self):
+        """(valloss, valacc) on the validation pairs."""
+        adist = self.policy.adist(self.policy.net.forward(self.val_x))
+        loss = -float(self.policy.logprob(adist, self.val_a).mean())
+        if isinstance(self.policy.action_space, FiniteSpace):
+            return loss, -loss
+        return loss, -float(((adist[:, : self.policy.action_space.dim] - self.val_a) ** 2).sum(1).mean())
+
+    def step(self):
+        """One iteration; returns its log fields."""
+        t0 = time.perf_counter()
+        rows = self.rng.choice(len(self.train_x), size=self.batch_size)
+        loss, grad_P = self.loss_gradient(self.train_x[rows], self.train_a[rows])
+        self.adam.step(grad_P)
+        valloss, valacc = self.validate() if self.iteration % self.eval_freq == 0 else (None, None)
+        self.total_time += time.perf_counter() - t0
+        fields = [
+            ('iter', self.iteration, int),
+            ('bcloss', loss, float),
+            ('valloss', valloss, float),
+            ('valacc', valacc, float),
+            ('trueret', None, float),
+            ('avgr', None, float),
+            ('avglen', -1, int),
+            ('ent', None, float),
+            ('ttotal', self.total_time, float),
+        ]
+        self.iteration += 1
+        return fields
+
+
+class TransitionClassifier(Model):
+    """GAIL's discriminator: a net that scores observation-action pairs, score > 0 = expert-like (Ho & Ermon 2016, eq. 17).
+
+    Finite actions: a net from the standardised observation to one score per action. Continuous: from standardised [obs, action]
+    to one score. include_time appends time·time_scale. Reward: log σ(s) ≤ 0 with favor_zero_expert_reward (episodes that end on
+    success), else −log(1 − σ(s)) ≥ 0 (episodes that end on failure), in the stable forms −softplus(−s) and softplus(s).
+    """
+
+    def __init__(
+        self, obs_space, action_space, hidden_spec, favor_zero_expert_reward, include_time, time_scale, lr=0.01, steps=1,
+        ent_reg_weight=0.001, rng=None, dtype=torch.float64, device='cpu',
+    ):  # fmt: skip
+        self.obs_space, self.action_space = obs_space, action_space
+        self.finite = isinstance(action_space, FiniteSpace)
+        self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
+        self.steps, self.ent_reg_weight = steps, ent_reg_weight
+        norm_dim = obs_space.dim + (0 if self.finite else action_space.dim)
+        spec = parse_spec(hidden_spec)
+        shapes = net_shapes('/TransitionClassifier', spec, norm_dim + bool(include_time), action_space.size if self.finite else 1)
+        super().__init__(shapes, dtype, device)
+        self.net = FeedforwardNet(spec, self.theta_P, shapes.values())
+        self.inputnorm = Standardizer(norm_dim, dtype, device)
+        self.normalizers['/TransitionClassifier/inputnorm'] = self.inputnorm
+        if rng is not None:
+            self.net.init(rng)
+        self.adam = Adam(self.theta_P, lr)
+
+    def _norm_inputs(self, obs_B_Do, a_B_Da):
+        obs_B_Do = to_tensor(obs_B_Do, self.theta_P)
+        return obs_B_Do if self.finite else torch.cat([obs_B_Do, to_tensor(a_B_Da, self.theta_P)], dim=1)
+
+    def update_inputnorm(self, obs_B_Do, a_B_Da):
+        self.inputnorm.update(self._norm_inputs(obs_B_Do, a_B_Da))
+
+    def _inputs(self, raw_B_D, t_B):
+        x_B_Di = self.inputnorm.standardize(raw_B_D)
+        if self.include_time:
+            x_B_Di = torch.cat([x_B_Di, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1)
+        return x_B_Di
+
+    def _pick(self, out_B_K, a_B_1):
+        return out_B_K.gather(1, a_B_1)[:, 0] if self.finite else out_B_K[:, 0]
+
+    def _index(self, a_B_Da):
+        return torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.finite else None
+
+    def compute_scores(self, obs_B_Do, a_B_Da, t_B):
+        """Scores (B,) as a tensor."""
+        out = self.net.forward(self._inputs(self._norm_inputs(obs_B_Do, a_B_Da), t_B))
+        return self._pick(out, self._index(a_B_Da))
+
+    def reward_of_scores(self, scores_B):
+        """Rewards of scores, a numpy array (B,)."""
+        softplus = torch.nn.functional.softplus
+        # torch's softplus turns linear above its threshold; 50 is beyond float64's resolution of the difference
+        r_B = -softplus(-scores_B, threshold=50) if self.favor_zero_expert_reward else softplus(scores_B, threshold=50)
+        return r_B.cpu().numpy()
+
+    def compute_reward(self, obs_B_Do, a_B_Da, t_B):
+        """Imitation rewards (B,)."""
+        return self.reward_of_scores(self.compute_scores(obs_B_Do, a_B_Da, t_B))
+
+    def loss_gradient(self, x_Ball_Di, index_Ball, labels_expert_is_one_Ball, weight_Ball):
+        """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy), gradient)."""
+        scores_Ball = torch.empty_like(weight_Ball)
+
+        def dout(out, rows):
+            s = scores_Ball[rows] = self._pick(out, None if index_Ball is None else index_Ball[rows])
+            p = torch.sigmoid(s)
+            # H = softplus(s) − s·p, so dH/ds = −s·p·(1 − p)
+            ds = weight_Ball[rows] * (p - labels_expert_is_one_Ball[rows] + self.ent_reg_weight * s * p * (1 - p))
+            if index_Ball is None:
+                return ds[:, None]
+            return torch.zeros_like(out).scatter_(1, index_Ball[rows], ds[:, None])
+
+        _, grad_P = self.net.forward_backward(x_Ball_Di, dout)
+        p, softplus = torch.sigmoid(scores_Ball), torch.nn.functional.softplus(scores_Ball, threshold=50)
+        cross_entropy, entropy = softplus - labels_expert_is_one_Ball * scores_Ball, softplus - p * scores_Ball
+        return float((weight_Ball * (cross_entropy - self.ent_reg_weight * entropy)).sum()), grad_P
+
+    def fit(self, obs_B_Do, a_B_Da, t_B, exobs_Bex_Do, exa_Bex_Da, ext_Bex, excount_Bex=None):
+        """Normaliser update with all rows, then `steps` Adam steps on the full batch.
+
+        excount_Bex says how often each expert row was drawn (default once each): duplicates are weighted, not repeated.
+        Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new classifier).
+        """
+        raw = torch.cat([self._norm_inputs(obs_B_Do, a_B_Da), self._norm_inputs(exobs_Bex_Do, exa_Bex_Da)])
+        num_pi, num_ex = len(obs_B_Do), len(exobs_Bex_Do)
+        count_Bex = torch.ones(num_ex, dtype=raw.dtype, device=raw.device) if excount_Bex is None else to_tensor(excount_Bex, raw)
+        count_Ball = torch.cat([torch.ones(num_pi, dtype=raw.dtype, device=raw.device), count_Bex])
+        self.inputnorm.update(raw, count_Ball)
+        x_Ball_Di = self._inputs(raw, np.concatenate([t_B, ext_Bex]))
+        index_Ball = self._index(np.concatenate([a_B_Da, exa_Bex_Da])) if self.finite else None
+        labels_Ball = torch.cat([torch.zeros_like(raw[:num_pi, 0]), torch.ones_like(raw[num_pi:, 0])])
+        weight_Ball = count_Ball / torch.where(labels_Ball > 0, count_Bex.sum(), float(num_pi))
+        for _ in range(self.steps):
+            loss, grad_P = self.loss_gradient(x_Ball_Di, index_Ball, labels_Ball, weight_Ball)
+            self.adam.step(grad_P)
+        scores_Ball = self._pick(self.net.forward(x_Ball_Di), index_Ball)
+        raccpi = float((scores_Ball[:num_pi] <= 0).to(raw.dtype).mean())
+        raccex = float(((scores_Ball[num_pi:] > 0) * count_Bex).sum() / count_Bex.sum())
+        fields = [
+            ('rloss', loss, float),
+            ('racc', (raccpi + raccex) / 2, float),
+            ('raccpi', raccpi, float),
+            ('raccex', raccex, float),
+            ('rkl', None, float),
+            ('rbt', 0, int),
+        ]
+        return fields, self.reward_of_scores(scores_Ball[:num_pi])
+
+    def state(self):
+        return {f'/adam/{k}': v for k, v in self.adam.state().items()}
+
+    def load_state(self, state):
+        self.adam.load_state({k: state[f'/adam/{k}'] for k in ('m_P', 'v_P', 't')})
+
+
+class LinearReward:
+    """Rewards linear in fixed features, in numpy: 'l2ball' is feature-expectation matching (Abbeel & Ng 2004), 'simplex' the
+    game-theoretic variant (Syed et al. 2008).
+
+    Continuous actions: [z, a, (.01 z)², (.01 a)², τ, τ², τ³ (with include_time), 1] on standardised obs z and action a; with
+    quadratic_features [z, a (, τ)], its flattened outer product, 1. Finite: the block [z, (.01 z)², times] stands in the place of
+    the taken action, zeros elsewhere, then 1. simplex appends the negated features. τ = time·time_scale.
+    """
+
+    def __init__(
+        self, obs_space, action_space, mode, favor_zero_expert_reward, include_time, time_scale, exobs_Bex_Do, exa_Bex_Da, ext_Bex, rng,
+        quadratic_features=False, sqscale=0.01,
+    ):  # fmt: skip
+        if mode not in ('l2ball', 'simplex'):
+            raise UserError(f"reward mode '{mode}': expected l2ball or simplex")
+        self.obs_space, self.action_space, self.mode = obs_space, action_space, mode
+        self.finite = isinstance(action_space, FiniteSpace)
+        self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
+        self.quadratic_features, self.sqscale = quadratic_features, sqscale
+        self.inputnorm = Standardizer(obs_space.dim + (0 if self.finite else action_space.dim))
+        self.update_inputnorm(exobs_Bex_Do, exa_Bex_Da)
+        self.expert_mean_F = self.features(exobs_Bex_Do, exa_Bex_Da, ext_Bex).mean(axis=0)
+        num_features = len(self.expert_mean_F)
+        if mode == 'simplex':
+            self.w = int(rng.randint(num_features))
+        else:
+            w = rng.randn(num_features)
+            self.w = w / (np.linalg.norm(w) + 1e-8)
+        self.reward_bound = 0.0
+
+    def _norm_inputs(self, obs_B_Do, a_B_Da):
+        return torch.as_tensor(obs_B_Do if self.finite else np.concatenate([obs_B_Do, a_B_Da], axis=1), dtype=torch.float64)
+
+    def update_inputnorm(self, obs_B_Do, a_B_Da):
+        self.inputnorm.update(self._norm_inputs(obs_B_Do, a_B_Da))
+
+    def features(self, obs_B_Do, a_B_Da, t_B):
+        """(B, F)."""
+        x_B_D = self.inputnorm.standardize(self._norm_inputs(obs_B_Do, a_B_Da)).numpy()
+        tau_B_1 = np.asarray(t_B)[:, None] * self.time_scale
+        times = [tau_B_1, tau_B_1**2, tau_B_1**3] if self.include_time else []
+        ones_B_1 = np.ones_like(tau_B_1)
+        if self.quadratic_features and not self.finite:
+            f = np.concatenate([x_B_D, *times[:1]], axis=1)
+            feats = [f, (f[:, :, None] * f[:, None, :]).reshape(len(f), -1), ones_B_1]
+        elif self.finite:
+            block = np.concatenate([x_B_D, (self.sqscale * x_B_D) ** 2, *times], axis=1)
+            placed = np.zeros((len(block), self.action_space.size, block.shape[1]))
+            placed[np.arange(len(block)), np.asarray(a_B_Da)[:, 0]] = block
+            feats = [placed.reshape(len(block), -1), ones_B_1]
+        else:
+            feats = [x_B_D, (self.sqscale * x_B_D) ** 2, *times, ones_B_1]
+        feats_B_F = np.concatenate(feats, axis=1)
+        return np.concatenate([feats_B_F, -feats_B_F], axis=1) if self.mode == 'simplex' else feats_B_F
+
+    def reward_of_features(self, feats_B_F):
+        """(Picked feature or feature·w) / F, shifted by the running bound, which moves outward first."""
+        r_B = (feats_B_F[:, self.w] if self.mode == 'simplex' else feats_B_F @ self.w) / feats_B_F.shape[1]
+        if self.favor_zero_expert_reward:
+            self.reward_bound = max(self.reward_bound, r_B.max())
+        else:
+            self.reward_bound = min(self.reward_bound, r_B.min())
+        return r_B - self.reward_bound
+
+    def compute_reward(self, obs_B_Do, a_B_Da, t_B):
+        """Imitation rewards (B,): ≤ 0 with favor_zero_expert_reward, else ≥ 0."""
+        return self.reward_of_features(self.features(obs_B_Do, a_B_Da, t_B))
+
+    def fit(self, obs_B_Do, a_B_Da, t_B, exobs_Bex_Do=None, exa_Bex_Da=None, ext_Bex=None, excount_Bex=None):
+        """Compare the batch's feature mean μ with the expert's μ_E: w = (μ_E − μ)/(‖·‖ + 1e-8), or the feature argmin(μ − μ_E).
+
+        Expert rows are not used again: μ_E is fixed. Returns (log fields l2 or vmin, rewards of the rows under the new w).
+        """
+        feats_B_F = self.features(obs_B_Do, a_B_Da, t_B)
+        gap_F = feats_B_F.mean(axis=0) - self.expert_mean_F
+        if self.mode == 'simplex':
+            self.w = int(gap_F.argmin())
+            fields = [('vmin', gap_F.min(), float)]
+        else:
+            norm = np.linalg.norm(gap_F)
+            self.w = -gap_F / (norm + 1e-8)
+            fields = [('l2', norm, float)]
+        return fields, self.reward_of_features(feats_B_F)
+
+    def export(self):
+        return {n: v.numpy().copy() for n, v in self.inputnorm.variables('/LinearReward/inputnorm').items()}
+
+    def load(self, arrays, where):
+        for name, var in self.inputnorm.variables('/LinearReward/inputnorm').items():
+            var.copy_(torch.as_tensor(arrays[name]))
+
+    def state(self):
+        return {'/w': np.array(self.w), '/reward_bound': np.array(self.reward_bound), '/expert_mean_F': self.expert_mean_F}
+
+    def load_state(self, state):
+        self.w = int(state['/w']) if self.mode == 'simplex' else np.array(state['/w'])
+        self.reward_bound, self.expert_mean_F = float(state['/reward_bound']), np.array(state['/expert_mean_F'])
+
+
+class ImitationOptimizer:
+    """Generative adversarial imitation with TRPO (Ho & Ermon 2016, Algorithm 1), for any reward function above.
+
+    expert: (obs_N_Do, a_N_Da, time_N). As in 2016 the policy's normaliser moves *after* its step, the classifier's *before* its
+    Adam steps; entropy bonuses enter advantages, iret and avgr, not the value targets.
+    """
+
+    def __init__(self, mdp, policy, vf, reward, expert, sim_cfg, discount, lam, max_kl, damping, policy_ent_reg, seed, rng,
+                 obsnorm_mode='expertdata'):  # fmt: skip
+        self.mdp, self.policy, self.vf, self.reward, self.sim_cfg = mdp, policy, vf, reward, sim_cfg
+        self.exobs_N_Do, self.exa_N_Da, self.ext_N = expert
+        self.gamma, self.lam, self.max_kl, self.damping, self.policy_ent_reg = discount, lam, max_kl, damping, policy_ent_reg
+        self.obsnorm_mode, self.seed, self.rng = obsnorm_mode, seed, rng
+        self.iteration = self.num_sa = self.num_trajs = 0
+        self.total_time = 0.0
+
+    def sample(self):
+        return sample_batch(self.policy.actor(), self.mdp, self.sim_cfg, (self.seed, self.iteration))
+
+    def counters(self):
+        return {k: getattr(self, k) for k in ('iteration', 'num_sa', 'num_trajs', 'total_time')}
+
+    def load_counters(self, state):
+        self.iteration, self.num_sa, self.num_trajs = (int(state[k]) for k in ('iteration', 'num_sa', 'num_trajs'))
+        self.total_time = float(state['total_time'])
+
+    def step(self):
+        """One iteration; returns its log fields [(name, value, type)] in the order of 2016."""
+        t0 = time.perf_counter()
+        trajs = self.sample()
+        t1 = time.perf_counter()
+        obs_N_Do, a_N_Da, time_N = trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked
+
+        # imitation rewards under the present reward function, and advantages
+        r_unreg_N = self.reward.compute_reward(obs_N_Do, a_N_Da, time_N)
+        adist = to_tensor(trajs.adist.stacked, self.policy.theta_P)
+        if self.policy_ent_reg:
+            logp_N = self.policy.logprob(adist, self.policy.action_tensor(a_N_Da)).cpu().numpy()
+            preg_N = -self.policy_ent_reg * logp_N
+        else:
+            preg_N = np.zeros_like(r_unreg_N)
+        r = trajs.r.like(r_unreg_N + preg_N)
+        v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
+        adv_N, _, vf_r2, tdvf_r2 = rl.advantages(r, time_N, v_N, self.gamma, self.lam)
+        t2 = time.perf_counter()
+
+        # policy, then its normaliser
+        theta0_P = self.policy.theta_P.clone()
+        step_fields = rl.trpo_step(
+            self.policy, obs_N_Do, a_N_Da, trajs.adist.stacked, adv_N, self.max_kl, self.damping, self.rng
+        )
+        if self.obsnorm_mode != 'none':
+            self.policy.update_obsnorm(obs_N_Do)
+
+        # reward function against as many expert pairs drawn with replacement, then the value function on the new rewards
+        drawn_B = self.rng.choice(len(self.exobs_N_Do), size=len(obs_N_Do))
+        distinct, count = np.unique(drawn_B, return_counts=True)
+        reward_fields, r_new_N = self.reward.fit(
+            obs_N_Do, a_N_Da, time_N, self.exobs_N_Do[distinct], self.exa_N_Da[distinct], self.ext_N[distinct], count
+        )
+        vf_fields = []
+        if self.vf is not None:
+            q_new_N = rl.discount(r.like(r_new_N).padded(), self.gamma)[r.mask_B_T]
+            vf_fields = self.vf.fit(obs_N_Do, time_N, q_new_N, self.rng)
+        t3 = time.perf_counter()
+
+        self.num_sa += len(time_N)
+        self.num_trajs += len(trajs)
+        self.total_time += t3 - t0
+        fields = [
+            ('iter', self.iteration, int),
+            ('trueret', trajs.returns.mean(), float),
+            ('iret', r.stacked.sum() / len(trajs), float),
+            ('avglen', int(trajs.lengths.mean()), int),
+            ('ntrajs', self.num_trajs, int),
+            ('nsa', self.num_sa, int),
+            ('ent', float(self.policy.entropy(adist).mean()), float),
+            ('vf_r2', vf_r2, float),
+            ('tdvf_r2', tdvf_r2, float),
+            ('dx', rl.max_change(self.policy, theta0_P), float),
+            *step_fields,
+            *vf_fields,
+            *reward_fields,
+            ('avgr', r.stacked.mean(), float),
+            ('avgunregr', r_unreg_N.mean(), float),
+            ('avgpreg', preg_N.mean(), float),
+            ('tsamp', t1 - t0, float),
+            ('tadv', t2 - t1, float),
+            ('tstep', t3 - t2, float),
+            ('ttotal', self.total_time, float),
+        ]
+        self.iteration += 1
+        return fields

@@ -1,0 +1,351 @@
+"""Variables by name, layers from the JSON spec, and the standardiser.
+
+Letters: B rows, Di inputs, Do outputs, D any dim, P flat trained parameters.
+
+All learning here needs three things of a network: outputs, gradients of a sum over rows, and products with the Hessian of
+such a sum. They are written out for fully connected nets and run over blocks of rows that stay in the cache, in place, in
+buffers that live as long as the net; autograd would stream every intermediate through memory. The tests hold them
+against autograd and against the numbers of 2016.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from policyopt.torchutil import to_tensor
+from policyopt.util import UserError
+
+BLOCK_ROWS = 512
+
+SIMPLE_ARCHITECTURE = (
+    '[{"type": "fc", "n": 100}, {"type": "nonlin", "func": "tanh"}, {"type": "fc", "n": 100}, {"type": "nonlin", "func": "tanh"}]'
+)
+TINY_ARCHITECTURE = SIMPLE_ARCHITECTURE.replace('100', '64')
+
+
+# Activations: in-place value, first and second derivative as functions of the *output* h.
+
+
+def _tanh_(x):
+    # numpy's tanh takes a third of torch's time on a CPU
+    return x.tanh_() if x.is_cuda else torch.from_numpy(np.tanh(x.numpy(), out=x.numpy()))
+
+
+@dataclass(frozen=True)
+class Activation:
+    """`apply_` works in place; `slope(h, out)` writes f' and `bend(h)` returns f'' (None where it is 0), both from h = f(z)."""
+
+    apply_: callable
+    slope: callable
+    bend: callable
+
+
+def _where_positive(h, negative, out):
+    return torch.where(h > 0, torch.ones_like(h), negative, out=out)
+
+
+ACTIVATIONS = {
+    'tanh': Activation(_tanh_, lambda h, out: torch.mul(h, h, out=out).neg_().add_(1), lambda h: -2 * h * (1 - h * h)),
+    'relu': Activation(torch.relu_, lambda h, out: _where_positive(h, torch.zeros_like(h), out), lambda h: None),
+    'lrelu': Activation(
+        lambda x: torch.nn.functional.leaky_relu_(x, 0.01),
+        lambda h, out: _where_positive(h, torch.full_like(h, 0.01), out),
+        lambda h: None,
+    ),
+    'elu': Activation(
+        torch.nn.functional.elu_, lambda h, out: _where_positive(h, h + 1, out), lambda h: torch.where(h > 0, torch.zeros_like(h), h + 1)
+    ),
+}
+
+
+def parse_spec(spec):
+    """A hidden spec (JSON text or list) as a list of layers, checked.
+
+    `{"type":"fc","n":64}`, `{"type":"nonlin","func":"tanh"|"relu"|"lrelu"|"elu"}`, `{"type":"reshape","new_shape":[…]}`.
+    Raises UserError naming the layer.
+    """
+    try:
+        layers = json.loads(spec) if isinstance(spec, str) else spec
+    except json.JSONDecodeError as e:
+        raise UserError(f"hidden spec {spec!r}: not JSON ({e}); write e.g. '{TINY_ARCHITECTURE}'") from e
+    if not isinstance(layers, list):
+        raise UserError(f'hidden spec {spec!r}: expected a list of layers, e.g. {TINY_ARCHITECTURE}')
+    for i, layer in enumerate(layers):
+        kind = layer.get('type') if isinstance(layer, dict) else None
+        good = (
+            (kind == 'fc' and isinstance(layer.get('n'), int) and layer['n'] > 0)
+            or (kind == 'nonlin' and layer.get('func') in ACTIVATIONS)
+            or (kind == 'reshape' and isinstance(layer.get('new_shape'), list))
+        )
+        if not good:
+            raise UserError(
+                f'hidden spec, layer {i}: {json.dumps(layer)} is not known; expected {{"type":"fc","n":N}}, '
+                f'{{"type":"nonlin","func":{"|".join(ACTIVATIONS)}}} or {{"type":"reshape","new_shape":[…]}}'
+            )
+    return layers
+
+
+class Standardizer:
+    """Running mean and mean square of rows, pooled exactly over all updates.
+
+    standardize(x) = (x − mean)/(stdev + ε), stdev = √max(0, meansq − mean²). With count 0 the first update replaces mean 0 / meansq 1.
+    """
+
+    def __init__(self, dim, dtype=torch.float64, device='cpu', eps=1e-6):
+        self.eps = eps
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+        self.mean_1_D = torch.zeros((1, dim), dtype=dtype, device=device)
+        self.meansq_1_D = torch.ones((1, dim), dtype=dtype, device=device)
+
+    def update(self, x_B_D, weight_B=None):
+        """Pool rows; weight_B counts each row that many times."""
+        n = len(x_B_D) if weight_B is None else float(weight_B.sum())
+        share = n / (float(self.count) + n)
+        w_1_B = torch.full((1, len(x_B_D)), 1 / n, dtype=x_B_D.dtype, device=x_B_D.device) if weight_B is None else (weight_B / n)[None]
+        self.mean_1_D.mul_(1 - share).add_(w_1_B @ x_B_D, alpha=share)
+        self.meansq_1_D.mul_(1 - share).add_(w_1_B @ (x_B_D * x_B_D), alpha=share)
+        self.count += n
+
+    @property
+    def stdev_1_D(self):
+        return (self.meansq_1_D - self.mean_1_D**2).clamp_(min=0).sqrt_()
+
+    def standardize(self, x_B_D, out=None):
+        return torch.div(x_B_D - self.mean_1_D, self.stdev_1_D + self.eps, out=out)
+
+    def unstandardize(self, x_B_D):
+        return x_B_D * (self.stdev_1_D + self.eps) + self.mean_1_D
+
+    def variables(self, scope):
+        names = ('count', 'mean_1_D', 'meansq_1_D')
+        return {f'{scope}/Standardizer/{n}': getattr(self, n) for n in names}
+
+
+class Model:
+    """Named variables in the order of 2016, and the trained ones as one flat vector.
+
+    `theta_P` is the storage: every trained variable is a view of it, so writing the vector sets the net.
+    Trained order: a scope's own variables first, then its children as created; W before b.
+    """
+
+    def __init__(self, shapes, dtype, device):
+        self.theta_P = torch.zeros(sum(math.prod(s) for s in shapes.values()), dtype=dtype, device=device)
+        self._trained = dict(zip(shapes, views(self.theta_P, shapes.values()), strict=True))
+        self.normalizers = {}  # scope → Standardizer
+
+    @property
+    def variables(self):
+        """{full name: tensor} in the order of 2016: own variables, normalisers, hidden layers, output."""
+        own = {n: v for n, v in self._trained.items() if n.count('/') == 2}
+        norms = {n: v for scope, norm in self.normalizers.items() for n, v in norm.variables(scope).items()}
+        return own | norms | {n: v for n, v in self._trained.items() if n not in own}
+
+    def export(self):
+        """{full name: float array} for a snapshot."""
+        return {n: v.detach().cpu().numpy().copy() for n, v in self.variables.items()}
+
+    def load(self, arrays, where):
+        """Set every variable from {name: array}; raises UserError on a missing name or another shape."""
+        for name, var in self.variables.items():
+            if name not in arrays:
+                raise UserError(f'{where}: lacks the variable {name}; it holds {", ".join(sorted(arrays)) or "none"}')
+            array = np.asarray(arrays[name])
+            if tuple(array.shape) != tuple(var.shape):
+                raise UserError(f'{where}: {name} has shape {array.shape}, but the task and the stored options ask for {tuple(var.shape)}')
+            if not np.isfinite(array).all():
+                raise UserError(f'{where}: {name} holds NaN or infinity')
+            var.copy_(torch.as_tensor(array.astype(np.float64)))
+
+    def state(self):
+        """Arrays that a checkpoint needs beyond `export` (none here; subclasses may add)."""
+        return {}
+
+
+def views(flat_P, shapes):
+    """Consecutive views of a flat vector with the given shapes."""
+    out, at = [], 0
+    for shape in shapes:
+        n = math.prod(shape)
+        out.append(flat_P[at : at + n].view(shape))
+        at += n
+    return out
+
+
+def net_shapes(scope, spec, in_dim, out_dim):
+    """{variable name: shape} of a hidden spec plus the affine output layer."""
+    shapes, dim = {}, in_dim
+    for i, layer in enumerate(spec):
+        if layer['type'] == 'fc':
+            at = f'{scope}/hidden/FeedforwardNet/layer_{i}/AffineLayer'
+            shapes |= {f'{at}/W': (dim, layer['n']), f'{at}/b': (1, layer['n'])}
+            dim = layer['n']
+        elif layer['type'] == 'reshape' and layer['new_shape'] not in ([dim], [-1, dim]):
+            raise UserError(f'hidden spec, layer {i}: reshape to {layer["new_shape"]} after {dim} units; fully connected layers take [{dim}]')
+    return shapes | {f'{scope}/out/AffineLayer/W': (dim, out_dim), f'{scope}/out/AffineLayer/b': (1, out_dim)}
+
+
+class FeedforwardNet:
+    """Hidden layers and the affine output, on parameters that a Model owns.
+
+    params: the (W, b) views in order. `net_P` is their part of the model's flat vector.
+    """
+
+    def __init__(self, spec, net_P, shapes):
+        self.shapes = list(shapes)
+        self.net_P = net_P
+        params = iter(views(net_P, self.shapes))
+        # a stage is an affine map (or none) and then an activation (or none)
+        self.stages = []
+        for layer in spec:
+            if layer['type'] == 'fc':
+                self.stages.append([(next(params), next(params)), None])
+            elif layer['type'] == 'nonlin':
+                if not self.stages or self.stages[-1][1] is not None:
+                    self.stages.append([None, None])
+                self.stages[-1][1] = ACTIVATIONS[layer['func']]
+        self.stages.append([(next(params), next(params)), None])
+        self._buffers = {}
+
+    def init(self, rng):
+        """Hidden weights Glorot uniform (±√(6/(in+out)), drawn in layer order), biases 0, the output layer 0."""
+        self.net_P.zero_()
+        for affine, _ in self.stages[:-1]:
+            if affine is not None:
+                bound = math.sqrt(6 / sum(affine[0].shape))
+                affine[0].copy_(torch.as_tensor(rng.uniform(low=-bound, high=bound, size=tuple(affine[0].shape))))
+
+    def _buffer(self, key, rows, cols):
+        buf = self._buffers.get(key)
+        if buf is None or buf.shape[0] < rows or buf.shape[1] != cols:
+            buf = self._buffers[key] = torch.empty((max(rows, 1), cols), dtype=self.net_P.dtype, device=self.net_P.device)
+        return buf[:rows]
+
+    def _forward_block(self, x_B_Di, out_B_Do, keep=None):
+        """Outputs of every stage for a block of rows; `keep` is a key under which they stay until the next call with it."""
+        hs = [x_B_Di]
+        for i, (affine, act) in enumerate(self.stages):
+            last = i == len(self.stages) - 1
+            if affine is None:
+                h = self._buffer((keep, i), *hs[-1].shape).copy_(hs[-1])
+            else:
+                h = out_B_Do if last else self._buffer((keep, i), len(x_B_Di), affine[0].shape[1])
+                torch.addmm(affine[1], hs[-1], affine[0], out=h)
+            hs.append(h if act is None else act.apply_(h))
+        return hs
+
+    def _blocks(self, x_B_Di):
+        for start in range(0, len(x_B_Di), BLOCK_ROWS):
+            yield slice(start, min(start + BLOCK_ROWS, len(x_B_Di)))
+
+    def _new_out(self, x_B_Di):
+        return torch.empty((len(x_B_Di), self.shapes[-1][1]), dtype=self.net_P.dtype, device=self.net_P.device)
+
+    def forward(self, x_B_Di):
+        """Outputs (B, Do)."""
+        out_B_Do = self._new_out(x_B_Di)
+        for rows in self._blocks(x_B_Di):
+            self._forward_block(x_B_Di[rows], out_B_Do[rows])
+        return out_B_Do
+
+    def forward_backward(self, x_B_Di, dout):
+        """Outputs and the gradient with respect to net_P of a sum over rows.
+
+        dout(out, rows) returns d loss/d out for the rows of a slice; it is called once a block, right after its forward pass.
+        """
+        out_B_Do, grad_P = self._new_out(x_B_Di), torch.zeros_like(self.net_P)
+        grads = views(grad_P, self.shapes)
+        for rows in self._blocks(x_B_Di):
+            hs = self._forward_block(x_B_Di[rows], out_B_Do[rows])
+            delta = dout(hs[-1], rows)
+            g = len(grads)
+            for i in range(len(self.stages) - 1, -1, -1):
+                affine, act = self.stages[i]
+                if act is not None:
+                    delta = delta * act.slope(hs[i + 1], self._buffer('slope', *hs[i + 1].shape))
+                if affine is not None:
+                    g -= 2
+                    grads[g].addmm_(hs[i].t(), delta)
+                    grads[g + 1].add_(delta.sum(0, keepdim=True))
+                    if g:
+                        delta = torch.mm(delta, affine[0].t(), out=self._buffer(('delta', i), len(delta), affine[0].shape[0]))
+        return out_B_Do, grad_P
+
+    def curvature(self, x_B_Di):
+        """A Curvature of this net at its present parameters over these rows."""
+        return Curvature(self, x_B_Di)
+
+
+class Curvature:
+    """Hessian-vector products of L(θ) = Σ_rows ℓ(out(θ)), by one forward-mode and one reverse-mode pass over cached activations.
+
+    With M = ∂²ℓ/∂out² and δ = ∂ℓ/∂out:  H v = Jᵀ M J v + Σ δ·∂²out/∂θ² v  (Pearlmutter 1994). At the point where a KL divergence
+    has its minimum δ = 0, the second term vanishes and the Gauss–Newton product is the exact one.
+    """
+
+    def __init__(self, net, x_B_Di):
+        self.net = net
+        self.blocks = []  # (rows, hs, slopes) per block
+        self.out_B_Do = net._new_out(x_B_Di)
+        for rows in net._blocks(x_B_Di):
+            hs = net._forward_block(x_B_Di[rows], self.out_B_Do[rows], keep=('curvature', rows.start))
+            slopes = [None if act is None else act.slope(h, torch.empty_like(h)) for (_, act), h in zip(net.stages, hs[1:], strict=True)]
+            self.blocks.append((rows, hs, slopes))
+
+    def product(self, v_P, hessian_out, dout_B_Do=None):
+        """H v as a flat vector.
+
+        hessian_out(r_out, rows) maps J v (rows of a block) to M J v; dout_B_Do is δ, left out where it is zero.
+        """
+        net = self.net
+        result_P = torch.zeros_like(net.net_P)
+        results, vs = views(result_P, net.shapes), views(v_P, net.shapes)
+        for rows, hs, slopes in self.blocks:
+            rs, pre_rs, k = [None], [], 0  # directional derivatives of every stage's output, and before its activation
+            for i, (affine, _) in enumerate(net.stages):
+                r = rs[-1]
+                if affine is not None:
+                    rz = torch.addmm(vs[k + 1], hs[i], vs[k])
+                    r = rz if r is None else rz.addmm_(r, affine[0])
+                    k += 2
+                elif r is None:
+                    r = torch.zeros_like(hs[i])
+                pre_rs.append(r)
+                rs.append(r if slopes[i] is None else r * slopes[i])
+            r_delta = hessian_out(rs[-1], rows)
+            delta = None if dout_B_Do is None else dout_B_Do[rows]
+            for i in range(len(net.stages) - 1, -1, -1):
+                affine, act = net.stages[i]
+                if act is not None:
+                    r_delta = r_delta * slopes[i]
+                    if delta is not None:
+                        bend = act.bend(hs[i + 1])
+                        if bend is not None:
+                            r_delta = r_delta + delta * bend * pre_rs[i]
+                        delta = delta * slopes[i]
+                if affine is not None:
+                    k -= 2
+                    results[k].addmm_(hs[i].t(), r_delta)
+                    results[k + 1].add_(r_delta.sum(0, keepdim=True))
+                    if delta is not None and rs[i] is not None:
+                        results[k].addmm_(rs[i].t(), delta)
+                    if k:
+                        r_delta = r_delta @ affine[0].t()
+                        if delta is not None:
+                            r_delta.addmm_(delta, vs[k].t())
+                            delta = delta @ affine[0].t()
+        return result_P
+
+
+def numpy_layers(net):
+    """[(W, b, activation name)] as numpy arrays for stepping small batches without torch."""
+    names = {id(a): n for n, a in ACTIVATIONS.items()}
+    return [
+        (None if affine is None else tuple(p.cpu().numpy().copy() for p in affine), None if act is None else names[id(act)])
+        for affine, act in net.stages
+    ]
+
+
+__all__ = ['Curvature', 'FeedforwardNet', 'Model', 'Standardizer', 'net_shapes', 'numpy_layers', 'parse_spec', 'to_tensor', 'views']

@@ -1,0 +1,306 @@
+"""Stochastic policies: a net's outputs as a distribution over actions, with the derivatives that the algorithms need.
+
+Letters: B rows, Do observation dim, Da action storage dim, K net outputs, Pa distribution parameters, P flat parameters.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, numpy_layers, parse_spec
+from policyopt.torchutil import to_tensor
+from policyopt.trajectories import FiniteSpace
+from policyopt.util import UserError
+
+ACTOR_ROWS = 16  # an actor pads its batches to a multiple of this, so that a row's result does not depend on its neighbours
+
+
+def categorical_entropy(p_B_K):
+    """−Σ p log(p + 1e-10) per row (as in 2016: the constant is inside the logarithm)."""
+    return -(p_B_K * (p_B_K + 1e-10).log()).sum(1)
+
+
+def gaussian_entropy(stdev_B_D):
+    """½ D (1 + log 2π) + Σ log stdev per row."""
+    return 0.5 * stdev_B_D.shape[1] * (1 + math.log(2 * math.pi)) + stdev_B_D.log().sum(1)
+
+
+def gaussian_kl(mean1_B_D, stdev1_B_D, mean2_B_D, stdev2_B_D):
+    """KL(1 ‖ 2) of diagonal Gaussians per row."""
+    var1, var2 = stdev1_B_D**2, stdev2_B_D**2
+    return ((stdev2_B_D / stdev1_B_D).log() + (var1 + (mean1_B_D - mean2_B_D) ** 2) / (2 * var2) - 0.5).sum(1)
+
+
+def sample_categorical(p_B_K, u_B):
+    """Inverse-CDF samples from rows of probabilities and uniforms in [0, 1)."""
+    return np.minimum((p_B_K.cumsum(axis=1) < u_B[:, None]).sum(axis=1), p_B_K.shape[1] - 1)
+
+
+class Policy(Model):
+    """What GibbsPolicy and GaussianPolicy share: observations → standardiser → net → distribution.
+
+    Subclasses give `adist`, `logprob`, `kl`, `entropy` of distribution parameters, and the derivatives of log π and KL with
+    respect to the net's outputs and the policy's own parameters.
+    """
+
+    def __init__(self, obs_space, action_space, hidden_spec, enable_obsnorm=True, rng=None, dtype=torch.float64, device='cpu'):
+        self.obs_space, self.action_space, self.hidden_spec = obs_space, action_space, hidden_spec
+        spec = parse_spec(hidden_spec)
+        scope = f'/{type(self).__name__}'
+        shapes = net_shapes(scope, spec, obs_space.dim, self.num_outputs)
+        own = self.own_shapes(scope)
+        super().__init__(own | shapes, dtype, device)
+        self.num_own = sum(math.prod(s) for s in own.values())
+        self.own_P = self.theta_P[: self.num_own]
+        self.net = FeedforwardNet(spec, self.theta_P[self.num_own :], shapes.values())
+        self.obsnorm = Standardizer(obs_space.dim, dtype, device) if enable_obsnorm else None
+        if enable_obsnorm:
+            self.normalizers[f'{scope}/obsnorm'] = self.obsnorm
+        if rng is not None:
+            self.net.init(rng)
+
+    def own_shapes(self, scope):
+        return {}
+
+    def update_obsnorm(self, obs_B_Do):
+        """Pool observations (numpy or tensor) into the standardiser; does nothing without one."""
+        if self.obsnorm is not None:
+            self.obsnorm.update(to_tensor(obs_B_Do, self.theta_P))
+
+    def normalized_obs(self, obs_B_Do):
+        obs_B_Do = to_tensor(obs_B_Do, self.theta_P)
+        return obs_B_Do if self.obsnorm is None else self.obsnorm.standardize(obs_B_Do)
+
+    def compute_adist(self, obs_B_Do):
+        """Distribution parameters (B, Pa) as a tensor."""
+        return self.adist(self.net.forward(self.normalized_obs(obs_B_Do)))
+
+    def action_tensor(self, a_B_Da):
+        """Actions as a tensor on this policy's device (int64 for finite spaces)."""
+        if isinstance(self.action_space, FiniteSpace):
+            return torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device)
+        return to_tensor(a_B_Da, self.theta_P)
+
+    def logprob_gradient(self, x_B_Do, a_B_Da, dlogp):
+        """log π(a|x) per row, and the gradient of a sum of functions of it; x is already normalised.
+
+        dlogp(logp, rows) returns d loss/d log π for the rows of a slice. Returns (logp_B, grad_P).
+        """
+        logp_B = torch.empty(len(x_B_Do), dtype=self.theta_P.dtype, device=self.theta_P.device)
+        own_P = torch.zeros_like(self.own_P)
+
+        def dout(out, rows):
+            adist = self.adist(out)
+            logp_B[rows] = self.logprob(adist, a_B_Da[rows])
+            d_out, d_own = self.logprob_derivatives(adist, a_B_Da[rows])
+            coef = dlogp(logp_B[rows], rows)
+            if d_own is not None:
+                own_P.add_(coef @ d_own)
+            return d_out.mul_(coef[:, None])
+
+        _, net_P = self.net.forward_backward(x_B_Do, dout)
+        return logp_B, torch.cat([own_P, net_P])
+
+    def kl_hvp(self, x_B_Do, adist_old_B_Pa=None):
+        """The function v ↦ H v, H the Hessian of mean KL(old ‖ this policy) over rows that are already normalised.
+
+        adist_old None: old is this policy itself, where the Gauss–Newton product is exact.
+        """
+        curv = self.net.curvature(x_B_Do)
+        adist = self.adist(curv.out_B_Do)
+        old = adist if adist_old_B_Pa is None else adist_old_B_Pa
+        dout = None if adist_old_B_Pa is None else self.kl_gradient(old, adist) / len(x_B_Do)
+
+        def product(v_P):
+            own_P = torch.zeros_like(self.own_P)
+            v_own, v_net = v_P[: self.num_own], v_P[self.num_own :]
+
+            def hessian_out(r_out, rows):
+                h_out, h_own = self.kl_hessian_product(old[rows], adist[rows], r_out, v_own)
+                if h_own is not None:
+                    own_P.add_(h_own, alpha=1 / len(x_B_Do))
+                return h_out.div_(len(x_B_Do))
+
+            net_P = curv.product(v_net, hessian_out, dout)
+            return torch.cat([own_P, net_P])
+
+        return product
+
+    def actor(self):
+        """A numpy copy for stepping environments (see Actor)."""
+        return Actor(self)
+
+
+class GibbsPolicy(Policy):
+    """Softmax over net scores; adist = log-probabilities (B, number of actions)."""
+
+    @property
+    def num_outputs(self):
+        return self.action_space.size
+
+    def adist(self, out_B_K):
+        return torch.log_softmax(out_B_K, dim=1)
+
+    def logprob(self, adist_B_K, a_B_1):
+        return adist_B_K.gather(1, a_B_1)[:, 0]
+
+    def logprob_derivatives(self, adist_B_K, a_B_1):
+        """(∂log π/∂scores = onehot − p, None)."""
+        d = adist_B_K.exp().neg_()
+        return d.scatter_add_(1, a_B_1, torch.ones_like(d[:, :1])), None
+
+    def kl(self, old_B_K, new_B_K):
+        return (old_B_K.exp() * (old_B_K - new_B_K)).sum(1)
+
+    def kl_gradient(self, old_B_K, new_B_K):
+        return new_B_K.exp() - old_B_K.exp()
+
+    def kl_hessian_product(self, old_B_K, new_B_K, r_B_K, v_own):
+        """(diag(p) − p pᵀ) r, whatever the old distribution."""
+        pr = new_B_K.exp() * r_B_K
+        return pr - new_B_K.exp() * pr.sum(1, keepdim=True), None
+
+    def entropy(self, adist_B_K):
+        return categorical_entropy(adist_B_K.exp())
+
+
+class GaussianPolicy(Policy):
+    """Mean from the net, free log-stdevs (start 0); adist = [means, stdevs] (B, 2·dim)."""
+
+    @property
+    def num_outputs(self):
+        return self.action_space.dim
+
+    def own_shapes(self, scope):
+        return {f'{scope}/logstdevs_1_Da': (1, self.action_space.dim)}
+
+    def adist(self, out_B_D):
+        return torch.cat([out_B_D, self.own_P.exp().expand_as(out_B_D)], dim=1)
+
+    def _split(self, adist_B_Pa):
+        return adist_B_Pa.chunk(2, dim=1)
+
+    def logprob(self, adist_B_Pa, a_B_D):
+        mean, stdev = self._split(adist_B_Pa)
+        return -0.5 * (((a_B_D - mean) / stdev) ** 2).sum(1) - stdev.log().sum(1) - 0.5 * math.log(2 * math.pi) * mean.shape[1]
+
+    def logprob_derivatives(self, adist_B_Pa, a_B_D):
+        """(∂log π/∂mean = (a − μ)/σ², ∂log π/∂log σ = (a − μ)²/σ² − 1)."""
+        mean, stdev = self._split(adist_B_Pa)
+        z = (a_B_D - mean) / stdev
+        return z / stdev, z * z - 1
+
+    def kl(self, old_B_Pa, new_B_Pa):
+        return gaussian_kl(*self._split(old_B_Pa), *self._split(new_B_Pa))
+
+    def kl_gradient(self, old_B_Pa, new_B_Pa):
+        (mean_o, _), (mean_n, stdev_n) = self._split(old_B_Pa), self._split(new_B_Pa)
+        return (mean_n - mean_o) / stdev_n**2
+
+    def kl_hessian_product(self, old_B_Pa, new_B_Pa, r_B_D, v_own):
+        """Per row with Δ = μ_new − μ_old: ∂²/∂μ² = 1/σ², ∂²/∂μ∂logσ = −2Δ/σ², ∂²/∂logσ² = 2(σ_old² + Δ²)/σ²."""
+        (mean_o, stdev_o), (mean_n, stdev_n) = self._split(old_B_Pa), self._split(new_B_Pa)
+        delta, var = mean_n - mean_o, stdev_n**2
+        cross = -2 * delta / var
+        return r_B_D / var + cross * v_own, (cross * r_B_D + 2 * (stdev_o**2 + delta**2) / var * v_own).sum(0)
+
+    def entropy(self, adist_B_Pa):
+        return gaussian_entropy(self._split(adist_B_Pa)[1])
+
+
+class Actor:
+    """A policy frozen into numpy: distributions and actions for small batches of observations, without torch's overhead per call.
+
+    It can be pickled to worker processes. Rows are evaluated in batches padded to a multiple of ACTOR_ROWS, because matrix
+    products of other shapes may round otherwise: so an action depends on its observation and noise alone.
+    """
+
+    def __init__(self, policy):
+        self.finite = isinstance(policy.action_space, FiniteSpace)
+        self.num_noise = 1 if self.finite else policy.action_space.dim
+        self.layers = numpy_layers(policy.net)
+        self.dtype = self.layers[-1][0][0].dtype
+        self.mean = self.scale = None
+        if policy.obsnorm is not None:
+            self.mean = policy.obsnorm.mean_1_D.cpu().numpy().copy()
+            self.scale = policy.obsnorm.stdev_1_D.cpu().numpy() + policy.obsnorm.eps
+        self.stdev = None if self.finite else np.exp(policy.own_P.cpu().numpy())
+
+    def adist(self, obs_B_Do):
+        """Distribution parameters (B, Pa)."""
+        num = len(obs_B_Do)
+        h = np.zeros((-(-num // ACTOR_ROWS) * ACTOR_ROWS, obs_B_Do.shape[1]), dtype=self.dtype)
+        h[:num] = obs_B_Do
+        if self.mean is not None:
+            h -= self.mean
+            h /= self.scale
+        for affine, act in self.layers:
+            if affine is not None:
+                h = h @ affine[0]
+                h += affine[1]
+            if act is not None:
+                h = _NUMPY_ACTIVATIONS[act](h)
+        out = h[:num]
+        if not self.finite:
+            return np.concatenate([out, np.broadcast_to(self.stdev, out.shape)], axis=1)
+        out = out - out.max(axis=1, keepdims=True)
+        return out - np.log(np.exp(out).sum(axis=1, keepdims=True))
+
+    def noise(self, rng, num):
+        """The randomness of `num` actions in a row, (num, num_noise): uniforms for finite actions, normals for continuous ones."""
+        return rng.random((num, 1)) if self.finite else rng.standard_normal((num, self.num_noise))
+
+    def act(self, adist_B_Pa, noise_B_Dn=None):
+        """Actions (B, Da) from distributions and noise; without noise the most likely one."""
+        if self.finite:
+            if noise_B_Dn is None:
+                return adist_B_Pa.argmax(axis=1)[:, None]
+            return sample_categorical(np.exp(adist_B_Pa), noise_B_Dn[:, 0])[:, None]
+        mean, stdev = np.split(adist_B_Pa.astype(np.float64), 2, axis=1)
+        return mean if noise_B_Dn is None else mean + stdev * noise_B_Dn
+
+
+def _leaky(h):
+    return np.where(h > 0, h, h.dtype.type(0.01) * h)
+
+
+_NUMPY_ACTIVATIONS = {
+    'tanh': lambda h: np.tanh(h, out=h),
+    'relu': lambda h: np.maximum(h, 0, out=h),
+    'lrelu': _leaky,
+    'elu': lambda h: np.where(h > 0, h, np.expm1(np.minimum(h, 0))),
+}
+
+
+def make_policy(obs_space, action_space, hidden_spec, enable_obsnorm=True, rng=None, dtype=torch.float64, device='cpu'):
+    """The policy class that fits the action space: GibbsPolicy for finite ones, GaussianPolicy for continuous ones.
+
+    rng (numpy RandomState) draws the hidden weights; without it all weights are 0, to be loaded.
+    """
+    cls = GibbsPolicy if isinstance(action_space, FiniteSpace) else GaussianPolicy
+    return cls(obs_space, action_space, hidden_spec, enable_obsnorm, rng, dtype, device)
+
+
+def policy_from_snapshot(snapshot, mdp):
+    """Build the policy of a snapshot from its stored options and set its variables; the one place where this is done.
+
+    Raises UserError when the snapshot does not fit the task (observation or action dims, kind of action space).
+    """
+    spec, obsnorm = snapshot_options(snapshot)
+    policy = make_policy(mdp.obs_space, mdp.action_space, spec, obsnorm)
+    where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"
+    kinds = {name.split('/')[1] for name in snapshot.variables}
+    if type(policy).__name__ not in kinds:
+        raise UserError(f'{where}: holds {", ".join(sorted(kinds)) or "nothing"}, but the task needs a {type(policy).__name__}; is it the right env?')
+    policy.load(snapshot.variables, where)
+    return policy
+
+
+def snapshot_options(snapshot):
+    """(hidden spec, whether observations are normalised) from the options stored with a snapshot, of ours or of 2016."""
+    args = snapshot.args
+    if not args.get('policy_hidden_spec'):
+        raise UserError(f"{snapshot.file}: its stored args lack 'policy_hidden_spec'; is it a training log?")
+    enable = args['obsnorm_mode'] != 'none' if 'obsnorm_mode' in args else bool(args.get('enable_obsnorm', 1))
+    return args['policy_hidden_spec'], enable

@@ -1,0 +1,205 @@
+"""Advantages, the TRPO step, and policy optimisation on the true reward.
+
+Letters: B trajectories (or rows, where there is no time axis), T time, N stacked rows, P flat parameters.
+"""
+
+import time
+
+import numpy as np
+import scipy.signal
+import torch
+
+from policyopt import optim
+from policyopt.policies import GaussianPolicy, GibbsPolicy, make_policy, policy_from_snapshot
+from policyopt.sampling import MDP, sample_batch
+from policyopt.snapshots import read_snapshot
+from policyopt.torchutil import to_tensor
+from policyopt.trajectories import RaggedArray
+from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, ValueFunc
+
+__all__ = [
+    'ConstantValueFunc', 'GaussianPolicy', 'GibbsPolicy', 'LinearValueFunc', 'SamplingPolicyOptimizer', 'ValueFunc', 'advantages',
+    'discount', 'gae', 'load_policy', 'make_policy', 'trpo_step',
+]  # fmt: skip
+
+
+def load_policy(policy_path, mdp):
+    """The policy stored at 'FILE.h5/snapshots/iter0000100' (or '…/snapshots/last'), of ours or of 2016, checked against the task."""
+    return policy_from_snapshot(read_snapshot(policy_path), mdp)
+
+
+def discount(r_B_T, gamma):
+    """Discounted sums along axis 1: out[b,t] = Σ_k γᵏ r[b,t+k]; further axes are carried along."""
+    return scipy.signal.lfilter([1.0], [1.0, -gamma], r_B_T[:, ::-1], axis=1)[:, ::-1]
+
+
+def gae(r_B_T, v_B_T, gamma, lam):
+    """Generalised advantage estimates of right-padded rewards and values (Schulman et al. 2016, eq. 16).
+
+    adv[b,t] = Σ_k (γλ)ᵏ δ[b,t+k],  δ[b,t] = r[b,t] + γ v[b,t+1] − v[b,t]; both inputs are 0 after a trajectory's end.
+    Original: also treats a time limit as the end. Differs: nothing.
+    """
+    v_next_B_T = np.concatenate([v_B_T[:, 1:], np.zeros_like(v_B_T[:, :1])], axis=1)
+    return discount(r_B_T + gamma * v_next_B_T - v_B_T, gamma * lam)
+
+
+def explained_variance(q_N, v_N):
+    """1 − var(q − v)/(var q + 1e-8)."""
+    return 1.0 - np.var(q_N - v_N) / (np.var(q_N) + 1e-8)
+
+
+def advantages(r, time_N, v_N, gamma, lam):
+    """Advantages and returns of a ragged batch of rewards.
+
+    Args: r: RaggedArray of rewards; v_N: stacked values, or None to use the time-dependent mean return as baseline.
+    Returns (adv_N, q: RaggedArray of discounted returns, vf_r2, tdvf_r2); the r2 are explained variances of q by the
+    value function and by its time-dependent mean over the batch.
+    """
+    mask_B_T = r.mask_B_T
+    q_N = discount(r.padded(), gamma)[mask_B_T]
+    per_time = ConstantValueFunc(mask_B_T.shape[1])
+    per_time.fit(None, time_N, q_N)
+    tdv_N = per_time.evaluate(None, time_N)
+    v_N = tdv_N if v_N is None else v_N
+    adv_N = gae(r.padded(), r.like(v_N).padded(), gamma, lam)[mask_B_T]
+    return adv_N, r.like(q_N), explained_variance(q_N, v_N), explained_variance(q_N, tdv_N)
+
+
+def trpo_step(policy, obs_B_Do, a_B_Da, adist_B_Pa, adv_B, max_kl, damping, rng, hvp_frac=HVP_FRAC, **options):
+    """One TRPO step: maximise mean(exp(log π − log π_old)·adv) within mean KL(old ‖ new) (Schulman et al. 2015, eq. 14).
+
+    adv_B is standardised over the batch: (− mean)/(std + 1e-8). adist_B_Pa are the parameters the actions were drawn from, by
+    this same policy. rng draws the rows of the Hessian-vector products (hvp_frac None: all). Returns the log fields dl, kl, gnorm, bt.
+    """
+    adv_B = (adv_B - adv_B.mean()) / (adv_B.std() + 1e-8)
+    x_B_Do, a = policy.normalized_obs(obs_B_Do), policy.action_tensor(a_B_Da)
+    old_B_Pa, adv = to_tensor(adist_B_Pa, policy.theta_P), to_tensor(adv_B, policy.theta_P)
+    step, obj0, grad_P = surrogate_step(policy, x_B_Do, a, old_B_Pa, adv, max_kl, damping, rng, hvp_frac, **options)
+    return [
+        ('dl', -step.f - obj0, float),
+        ('kl', step.kl, float),
+        ('gnorm', float(grad_P.abs().max()), float),
+        ('bt', step.num_backtracks, int),
+    ]
+
+
+def surrogate_gradient(policy, x_B_Do, a, old_B_Pa, adv):
+    """(L, ∇L) of the surrogate at the policy's present parameters, for normalised observations and ready advantages."""
+    logp_old_B = policy.logprob(old_B_Pa, a)
+    coef_B = torch.empty_like(adv)
+
+    def dlogp(logp, rows):
+        return torch.mul((logp - logp_old_B[rows]).exp_(), adv[rows], out=coef_B[rows]) / len(adv)
+
+    _, grad_P = policy.logprob_gradient(x_B_Do, a, dlogp)
+    return float(coef_B.mean()), grad_P
+
+
+def surrogate_step(policy, x_B_Do, a, old_B_Pa, adv, max_kl, damping, rng, hvp_frac, **options):
+    """The natural-gradient step behind `trpo_step`, on normalised observations and ready advantages.
+
+    Sets the policy's parameters; returns (NaturalStep, objective before, its gradient).
+    """
+    obj0, grad_P = surrogate_gradient(policy, x_B_Do, a, old_B_Pa, adv)
+    logp_old_B = policy.logprob(old_B_Pa, a)
+
+    def make_hvp():
+        return policy.kl_hvp(optim.subsample(x_B_Do, hvp_frac, rng))
+
+    def loss_and_kl(x_P):
+        policy.theta_P.copy_(x_P)
+        new_B_Pa = policy.adist(policy.net.forward(x_B_Do))
+        ratio_B = (policy.logprob(new_B_Pa, a) - logp_old_B).exp_()
+        return -float((ratio_B * adv).mean()), float(policy.kl(old_B_Pa, new_B_Pa).mean())
+
+    step = optim.natural_gradient_step(
+        policy.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, max_kl, damping, **options
+    )
+    policy.theta_P.copy_(step.x_P)
+    return step, obj0, grad_P
+
+
+class SamplingPolicyOptimizer:
+    """TRPO on the true reward: sample, estimate advantages, step, fit the value function (run_rl_mj.py).
+
+    vf: ValueFunc or None (the time-dependent mean is the baseline then). seed and iteration decide all randomness of sampling;
+    rng decides that of learning.
+    """
+
+    def __init__(self, mdp, policy, vf, sim_cfg, discount, lam, max_kl, damping, seed, rng):
+        self.mdp, self.policy, self.vf, self.sim_cfg = mdp, policy, vf, sim_cfg
+        self.gamma, self.lam, self.max_kl, self.damping = discount, lam, max_kl, damping
+        self.seed, self.rng = seed, rng
+        self.iteration = self.num_sa = 0
+        self.total_time = 0.0
+
+    def sample(self, stream):
+        """A batch with the present policy; `stream` names its randomness."""
+        return sample_batch(self.policy.actor(), self.mdp, self.sim_cfg, (self.seed, stream))
+
+    def counters(self):
+        return {k: getattr(self, k) for k in ('iteration', 'num_sa', 'total_time')}
+
+    def load_counters(self, state):
+        self.iteration, self.num_sa, self.total_time = int(state['iteration']), int(state['num_sa']), float(state['total_time'])
+
+    def initialize_normalizers(self):
+        """As in 2016: one extra batch only to fill the observation normalisers."""
+        obs_N_Do = self.sample('init').obs.stacked
+        self.policy.update_obsnorm(obs_N_Do)
+        if self.vf is not None:
+            self.vf.update_obsnorm(obs_N_Do)
+
+    def step(self):
+        """One iteration; returns its log fields [(name, value, type)] in the order of 2016."""
+        t0 = time.perf_counter()
+        if self.iteration == 0:
+            self.initialize_normalizers()
+        trajs = self.sample(self.iteration)
+        t1 = time.perf_counter()
+        obs_N_Do, time_N = trajs.obs.stacked, trajs.time.stacked
+        v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
+        adv_N, q, vf_r2, tdvf_r2 = advantages(trajs.r, time_N, v_N, self.gamma, self.lam)
+        t2 = time.perf_counter()
+        theta0_P = self.policy.theta_P.clone()
+        step_fields = trpo_step(
+            self.policy, obs_N_Do, trajs.a.stacked, trajs.adist.stacked, adv_N, self.max_kl, self.damping, self.rng
+        )
+        self.policy.update_obsnorm(obs_N_Do)
+        vf_fields = [] if self.vf is None else self.vf.fit(obs_N_Do, time_N, q.stacked, self.rng)
+        t3 = time.perf_counter()
+        self.num_sa += len(time_N)
+        self.total_time += t3 - t0
+        fields = [
+            ('iter', self.iteration, int),
+            ('ret', trajs.returns.mean(), float),
+            ('avglen', int(trajs.lengths.mean()), int),
+            ('nsa', self.num_sa, int),
+            ('ent', mean_entropy(self.policy, trajs.adist), float),
+            ('vf_r2', vf_r2, float),
+            ('tdvf_r2', tdvf_r2, float),
+            ('dx', max_change(self.policy, theta0_P), float),
+            *step_fields,
+            *vf_fields,
+            ('tsamp', t1 - t0, float),
+            ('tadv', t2 - t1, float),
+            ('tstep', t3 - t2, float),
+            ('ttotal', self.total_time, float),
+        ]
+        self.iteration += 1
+        return fields
+
+
+def mean_entropy(policy, adist: RaggedArray):
+    """Mean entropy of the distributions that a batch was drawn from."""
+    return float(policy.entropy(to_tensor(adist.stacked, policy.theta_P)).mean())
+
+
+def max_change(policy, theta0_P):
+    """max|θ − θ0|, the log's dx."""
+    return float((policy.theta_P - theta0_P).abs().max())
+
+
+def untrained_policy(mdp: MDP, hidden_spec, enable_obsnorm=True):
+    """A policy whose parameters are all zero: uniform over finite actions, standard normal for continuous ones."""
+    return make_policy(mdp.obs_space, mdp.action_space, hidden_spec, enable_obsnorm)

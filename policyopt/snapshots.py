@@ -1,0 +1,206 @@
+"""Training logs: options, one table row per iteration, policy snapshots, and the state a run continues from.
+
+A run in progress is `<log>.part`, replaced whole at every save, so it can be read at any time; `<log>` means done.
+Files of 2016 are read too: their `hash` depends on the number of variables only, so they count as unverified.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import tables
+
+from policyopt.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.util import UserError
+
+PART_SUFFIX = '.part'
+
+
+def legacy_hash(num_variables):
+    """The hash of 2016: SHA-1 of the text '%s %s' once per variable, joined by '|'; names and values do not enter."""
+    return hashlib.sha1('|'.join(['%s %s'] * num_variables).encode()).hexdigest()
+
+
+def content_hash(variables):
+    """SHA-256 over names, shapes and float64 bytes of {name: array}, in the order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(variables):
+        array = np.ascontiguousarray(variables[name], dtype=np.float64)
+        sha.update(f'{name} {array.shape}|'.encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A stored policy: options of its run, {variable name: array}, 'verified' or 'unverified', and where it came from."""
+
+    args: dict
+    variables: dict
+    status: str
+    file: str
+    path: str
+
+
+def split_policy_path(policy_path):
+    """('FILE.h5', 'snapshots/iter0000100') of a policy name: the longest prefix that is a file, then the object path."""
+    file = policy_path
+    while file and not os.path.isfile(file):
+        file = os.path.dirname(file)
+        if file in ('', '/'):
+            raise UserError(f"{policy_path}: no such file; a policy is named FILE.h5/snapshots/iter0000100")
+    inner = policy_path[len(file) :].strip('/')
+    if not inner:
+        raise UserError(f'{policy_path}: names a file, not a policy; add /snapshots/iter0000100 (or /snapshots/last)')
+    return file, inner
+
+
+def _snapshot_groups(h5, path):
+    if '/snapshots' not in h5:
+        raise UserError(f'{path}: holds no snapshots; expected a training log')
+    names = sorted(h5.root.snapshots._v_children)
+    if not names:
+        raise UserError(f'{path}: holds no snapshots yet')
+    return names
+
+
+def read_snapshot(policy_path):
+    """Read 'FILE.h5/snapshots/iter0000100' or '…/snapshots/last', of ours or of 2016.
+
+    Raises UserError: no such file or snapshot, no args, or a content hash that does not match.
+    """
+    file, inner = split_policy_path(str(policy_path))
+    with open_h5(file, 'a training log with snapshots') as h5:
+        args = _args(h5, file)
+        names = _snapshot_groups(h5, file)
+        if inner == 'snapshots/last':
+            inner = f'snapshots/{names[-1]}'
+        if f'/{inner}' not in h5 or not isinstance(h5.get_node(f'/{inner}'), tables.Group):
+            raise UserError(f'{file}: has no {inner}; it holds {names[0]} to {names[-1]}')
+        group = h5.get_node(f'/{inner}')
+        prefix = len(group._v_pathname)
+        variables = {n._v_pathname[prefix:].removesuffix(':0'): n.read() for n in h5.walk_nodes(group, 'Array')}
+        stored = attr_text(group, 'hash')
+    if stored in (None, legacy_hash(len(variables))):
+        status = 'unverified'
+    elif stored == content_hash(variables):
+        status = 'verified'
+    else:
+        raise UserError(f'{file}: {inner} is damaged: its contents do not match the stored hash; use another snapshot or retrain')
+    return Snapshot(args, variables, status, file, inner)
+
+
+def _args(h5, path):
+    text = attr_text(h5.root, 'args')
+    if text is None:
+        raise UserError(f"{path}: has no attribute 'args'; expected a training log")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path}: its attribute 'args' is not JSON ({e}); the file is damaged or not a training log") from e
+
+
+def snapshot_names(path):
+    """Sorted names ['iter0000000', …] of the snapshots in a log."""
+    with open_h5(path, 'a training log', verify=False) as h5:
+        return _snapshot_groups(h5, path)
+
+
+def read_log(path):
+    """The table /log of a training log as a structured array."""
+    with open_h5(path, 'a training log', verify=False) as h5:
+        if '/log' not in h5:
+            raise UserError(f'{path}: holds no table /log; expected a training log')
+        return h5.root.log.read()
+
+
+def read_root(path):
+    """The root attributes of a training log as a dict; args and versions are parsed."""
+    with open_h5(path, 'a training log', verify=False) as h5:
+        attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user')}
+        attrs['args'] = _args(h5, path)
+        if 'versions' in attrs:
+            attrs['versions'] = json.loads(attrs['versions'])
+        return attrs
+
+
+class TrainingLog:
+    """Rows and snapshots of one run, and their file.
+
+    With path None nothing is written. Rows and snapshots are kept in memory; `save` writes everything to `<path>.part` at once
+    (with the state to continue from), `finish` writes `<path>` and removes the part file.
+    """
+
+    def __init__(self, path, attrs):
+        self.path, self.attrs = path, dict(attrs)
+        self.columns, self.rows, self.snapshots = None, [], {}
+
+    @property
+    def part_path(self):
+        return f'{self.path}{PART_SUFFIX}'
+
+    def append(self, fields):
+        """Add the row of one iteration: [(name, value, int|float)]; None is stored as NaN."""
+        columns = [(name, np.int32 if kind is int else np.float32) for name, _, kind in fields]
+        if self.columns is None:
+            self.columns = columns
+        elif columns != self.columns:
+            raise ValueError(f'log columns changed from {self.columns} to {columns}')
+        self.rows.append(tuple(np.nan if value is None else value for _, value, _ in fields))
+
+    def add_snapshot(self, iteration, variables):
+        self.snapshots[f'iter{iteration:07d}'] = variables
+
+    def save(self, state):
+        """Write the part file: log, snapshots and {name: array} of state under /checkpoint."""
+        if self.path is not None:
+            self._write(self.part_path, state)
+
+    def finish(self, attrs):
+        """Write the finished file and remove the part file."""
+        self.attrs |= attrs
+        if self.path is not None:
+            self._write(self.path, {})
+            if os.path.exists(self.part_path):
+                os.unlink(self.part_path)
+
+    def _write(self, path, state):
+        with write_h5(path) as h5:
+            set_attrs(h5.root, self.attrs)
+            if self.columns is not None:
+                h5.create_table('/', 'log', obj=np.array(self.rows, dtype=self.columns))
+            h5.create_group('/', 'snapshots')
+            for name, variables in self.snapshots.items():
+                group = h5.create_group('/snapshots', name)
+                group._v_attrs['hash'] = content_hash(variables)
+                _write_arrays(h5, f'/snapshots/{name}', variables)
+            if state:
+                _write_arrays(h5, '/checkpoint', state)
+
+    def restore(self):
+        """Read the part file back into this log and return its state; the stored attributes replace this log's.
+
+        Raises UserError when it is damaged or holds no state.
+        """
+        with open_h5(self.part_path, 'the unfinished log of this run') as h5:
+            if '/checkpoint' not in h5:
+                raise UserError(f'{self.part_path}: holds no state to continue from; delete it to start the run again')
+            self.attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user') if k != 'content_sha256'}
+            if '/log' in h5:
+                table = h5.root.log.read()
+                self.columns = [(n, table.dtype[n].type) for n in table.dtype.names]
+                self.rows = [tuple(row) for row in table]
+            self.snapshots = {name: _read_arrays(h5, f'/snapshots/{name}') for name in sorted(h5.root.snapshots._v_children)}
+            return _read_arrays(h5, '/checkpoint')
+
+
+def _write_arrays(h5, where, arrays):
+    for name, array in arrays.items():
+        folder, leaf = f'{where}/{name.lstrip("/")}'.rsplit('/', 1)
+        h5.create_array(folder, leaf, obj=np.asarray(array), createparents=True)
+
+
+def _read_arrays(h5, where):
+    return {n._v_pathname[len(where) :]: n.read() for n in h5.walk_nodes(where, 'Array')}

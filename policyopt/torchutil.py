@@ -1,0 +1,30 @@
+"""Torch settings and conversions shared by all models."""
+
+import os
+
+import numpy as np
+import torch
+
+from policyopt.util import UserError
+
+DTYPES = {'float64': torch.float64, 'float32': torch.float32}
+
+
+def setup_torch(device='cpu', dtype='float64', threads=None):
+    """Choose device and precision for a process; returns (torch.device, torch.dtype).
+
+    threads: of torch; default OMP_NUM_THREADS or 1 (nets of this size gain nothing from more when runs go in parallel).
+    Raises UserError for a device that is unknown or absent.
+    """
+    torch.set_num_threads(threads or int(os.environ.get('OMP_NUM_THREADS') or 1))
+    try:
+        dev = torch.device(device)
+        torch.zeros(1, device=dev)
+    except (RuntimeError, AssertionError) as e:
+        raise UserError(f"--device {device}: {str(e).splitlines()[0]}; expected 'cpu', or 'cuda' on a machine with a GPU") from e
+    return dev, DTYPES[dtype]
+
+
+def to_tensor(x, like):
+    """A numpy array as a tensor with the device and precision of `like`; shares memory on the CPU where it can."""
+    return torch.as_tensor(np.ascontiguousarray(x)).to(device=like.device, dtype=like.dtype)

@@ -1,0 +1,244 @@
+"""The training runs behind imitate_mj.py and run_rl_mj.py: from options to a finished log, stopped and continued at will."""
+
+import hashlib
+import json
+import os
+import signal
+
+import numpy as np
+import torch
+
+from policyopt import imitation, rl, trajectories
+from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
+from policyopt.policies import make_policy
+from policyopt.sampling import MDP, SimConfig
+from policyopt.snapshots import TrainingLog
+from policyopt.torchutil import setup_torch
+from policyopt.trajectories import FiniteSpace
+from policyopt.util import UserError, check_writable_dir, draw_seed, now, provenance
+from policyopt.valuefuncs import ValueFunc
+
+STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
+HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data')  # options that may differ between a run and its continuation
+
+
+def train_imitation(args):
+    """Run imitate_mj.py's options to the end; returns an exit code."""
+    if args.mode == 'bclone':
+        args.print_freq = args.save_freq = args.bclone_eval_freq
+    device, dtype = prepare(args)
+    trajs = trajectories.load_trajs(args.data, args.limit_trajs)
+    mdp = MDP(args.env_name)
+    check_data_fits(args.data, trajs, mdp)
+    expert = trajectories.subsample(trajs, args.data_subsamp_freq)[:3]
+    print(f'Expert dataset: {len(trajs.r.stacked)} pairs in {len(trajs)} trajectories, average return {trajs.returns.mean():.2f}')
+    print(f'Every {args.data_subsamp_freq}. pair is used: {len(expert[0])} pairs')
+
+    rng = np.random.RandomState(args.seed)
+    nets = {'rng': rng, 'dtype': dtype, 'device': device}
+    policy = make_policy(mdp.obs_space, mdp.action_space, args.policy_hidden_spec, args.obsnorm_mode != 'none', **nets)
+    if args.obsnorm_mode == 'expertdata':
+        policy.update_obsnorm(expert[0])
+    if args.mode == 'bclone':
+        opt = imitation.BehavioralCloningOptimizer(
+            policy, expert[0], expert[1], rng, args.bclone_lr, args.bclone_batch_size, args.bclone_eval_freq, args.bclone_train_frac
+        )
+    else:
+        opt = imitation_optimizer(args, mdp, policy, expert, nets)
+    return Run(args, opt, data_digest=digest(expert)).go()
+
+
+def imitation_optimizer(args, mdp, policy, expert, nets):
+    """Reward function, value function and optimiser of mode ga."""
+    horizon = mdp.horizon(args.max_traj_len)
+    time_scale = 1.0 / (mdp.time_limit or horizon)
+    reward_options = (args.favor_zero_expert_reward, args.reward_include_time, time_scale)
+    if args.reward_type == 'nn':
+        reward = imitation.TransitionClassifier(
+            mdp.obs_space, mdp.action_space, args.policy_hidden_spec, *reward_options, args.reward_lr, args.reward_steps,
+            args.reward_ent_reg_weight, **nets,
+        )  # fmt: skip
+    else:
+        reward = imitation.LinearReward(mdp.obs_space, mdp.action_space, args.reward_type, *reward_options, *expert, nets['rng'])
+    vf = value_function(args, mdp, time_scale, nets, args.obsnorm_mode != 'none') if not args.no_vf else None
+    if args.obsnorm_mode == 'expertdata':
+        reward.update_inputnorm(expert[0], expert[1])
+        if vf is not None:
+            vf.update_obsnorm(expert[0])
+    return imitation.ImitationOptimizer(
+        mdp, policy, vf, reward, expert, sim_config(args, horizon), args.discount, args.lam, args.policy_max_kl, args.policy_cg_damping,
+        args.policy_ent_reg, args.seed, nets['rng'], args.obsnorm_mode,
+    )  # fmt: skip
+
+
+def train_rl(args):
+    """Run run_rl_mj.py's options to the end; returns an exit code."""
+    device, dtype = prepare(args)
+    mdp = MDP(args.env_name)
+    horizon = mdp.horizon(args.max_traj_len)
+    rng = np.random.RandomState(args.seed)
+    nets = {'rng': rng, 'dtype': dtype, 'device': device}
+    policy = make_policy(mdp.obs_space, mdp.action_space, args.policy_hidden_spec, bool(args.enable_obsnorm), **nets)
+    time_scale = args.vf_include_time / (mdp.time_limit or horizon)
+    vf = value_function(args, mdp, time_scale, nets, bool(args.enable_obsnorm))
+    opt = rl.SamplingPolicyOptimizer(
+        mdp, policy, vf, sim_config(args, horizon), args.discount, args.lam, args.policy_max_kl, args.policy_cg_damping, args.seed, rng
+    )
+    return Run(args, opt).go()
+
+
+def value_function(args, mdp, time_scale, nets, enable_obsnorm):
+    return ValueFunc(
+        mdp.obs_space.dim, args.policy_hidden_spec, time_scale, args.vf_max_kl, args.vf_cg_damping, enable_obsnorm=enable_obsnorm, **nets
+    )
+
+
+def sim_config(args, horizon):
+    return SimConfig(min_num_trajs=0, min_total_sa=args.min_total_sa, max_traj_len=horizon, sim_batch_size=args.sim_batch_size)
+
+
+def prepare(args):
+    """Check options that argparse cannot, resolve architecture and seed, and set up torch; returns (device, dtype)."""
+    for name, lowest in (('max_iter', 1), ('save_freq', 1), ('print_freq', 1), ('min_total_sa', 1), ('bclone_eval_freq', 1), ('reward_steps', 1)):
+        if getattr(args, name, lowest) < lowest:
+            raise UserError(f'--{name} {getattr(args, name)}: give {lowest} or more')
+    if getattr(args, 'plot_freq', 0):
+        raise UserError(f'--plot_freq {args.plot_freq}: plots while training are gone; run scripts/showlog.py on the log at any time instead')
+    if args.policy_hidden_spec is None:
+        args.policy_hidden_spec = TINY_ARCHITECTURE if args.tiny_policy else SIMPLE_ARCHITECTURE
+    if args.log is not None:
+        check_writable_dir(args.log, 'the log')
+        if os.path.exists(args.log) and not args.resume:
+            raise UserError(f'{args.log}: exists already, and finished data is never overwritten; choose another --log')
+        if os.path.exists(args.log + '.part') and not args.resume:
+            raise UserError(f'{args.log}.part: an unfinished run; continue it with --resume, or delete it to start again')
+    elif args.resume:
+        raise UserError('--resume needs --log, the file of the run to continue')
+    if args.seed is None:
+        args.seed = draw_seed()
+        print(f'seed: {args.seed}')
+    torch.set_grad_enabled(False)
+    return setup_torch(args.device, args.dtype)
+
+
+def check_data_fits(path, trajs, mdp):
+    """Raise UserError when expert data cannot come from the task."""
+    obs_dim, a_dim = trajs.obs.stacked.shape[1], trajs.a.stacked.shape[1]
+    env = f"env '{mdp.env_name}'"
+    if obs_dim != mdp.obs_space.dim:
+        raise UserError(f'{path}: obs_B_T_Do has {obs_dim} observation dims, but {env} has {mdp.obs_space.dim}; use data of this env')
+    if a_dim != mdp.action_space.storage_size:
+        raise UserError(f'{path}: a_B_T_Da has {a_dim} action dims, but {env} takes {mdp.action_space.storage_size}; use data of this env')
+    if isinstance(mdp.action_space, FiniteSpace):
+        a = trajs.a.stacked
+        if a.dtype != np.int64 or a.min() < 0 or a.max() >= mdp.action_space.size:
+            raise UserError(
+                f'{path}: a_B_T_Da holds {a.dtype} actions from {a.min()} to {a.max()}, but {env} takes integers 0 to '
+                f'{mdp.action_space.size - 1}; use data of this env'
+            )
+    else:
+        trajs.a.stacked = trajs.a.stacked.astype(np.float64)
+
+
+def digest(arrays):
+    """A short digest of the expert pairs, to recognise a checkpoint of other data."""
+    sha = hashlib.sha256()
+    for a in arrays:
+        sha.update(np.ascontiguousarray(a).tobytes())
+    return sha.hexdigest()
+
+
+class Run:
+    """One training run: iterate, log, save at every save_freq, stop on a signal, continue bit for bit."""
+
+    def __init__(self, args, opt, data_digest=''):
+        self.args, self.opt = args, opt
+        attrs = provenance() | {'args': json.dumps(vars(args)), 'seed': args.seed, 'data_digest': data_digest}
+        self.log = TrainingLog(args.log, attrs)
+        self.signal = None
+
+    def go(self):
+        args = self.args
+        if args.log is not None and os.path.exists(args.log):
+            print(f'{args.log}: is complete already')
+            return 0
+        if args.resume and os.path.exists(self.log.part_path):
+            self.restore()
+        for num in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(num, self.on_signal)
+        while self.opt.iteration < args.max_iter:
+            iteration = self.opt.iteration
+            fields = self.opt.step()
+            self.check_finite(fields)
+            self.log.append(fields)
+            last = iteration == args.max_iter - 1
+            save = iteration % args.save_freq == 0
+            if save or last:
+                self.log.add_snapshot(iteration, self.opt.policy.export())
+            if iteration % args.print_freq == 0 or last:
+                self.print_row(fields)
+            if (save or self.signal) and not last:
+                self.log.save(self.state())
+            if self.signal and not last:
+                name = signal.Signals(self.signal).name
+                print(f'stopped by {name} after iteration {iteration}; continue with --resume', flush=True)
+                return STOPPED
+        self.log.finish({'end_time': now(), 'wall_time': f'{self.opt.total_time:.3f}'})
+        if args.log is not None:
+            print(f'done: {args.log}\nlearning curve: python scripts/showlog.py {args.log}')
+        return 0
+
+    def on_signal(self, num, frame):
+        self.signal = num
+
+    def check_finite(self, fields):
+        bad = [name for name, value, _ in fields if value is not None and not np.isfinite(value)]
+        if bad or not torch.isfinite(self.opt.policy.theta_P).all():
+            raise UserError(
+                f'iteration {self.opt.iteration - 1}: {bad[0] if bad else "the policy"} is not a finite number; nothing after the last save is '
+                'kept. Look at the scale of rewards and observations, or lower the step sizes'
+            )
+
+    def print_row(self, fields):
+        if self.opt.iteration == 1 or self.opt.iteration % (20 * self.args.print_freq) == 1:
+            print(' '.join(f'{name:>9}' for name, _, _ in fields))
+        print(' '.join(f'{_cell(value):>9}' for _, value, _ in fields), flush=True)
+
+    def state(self):
+        """Everything a continued run needs beyond the log."""
+        state = {k: v for m in self.models() for k, v in m.export().items()}
+        state |= {f'/state/{i}{k}': v for i, m in enumerate(self.models()) for k, v in m.state().items()}
+        state |= {f'/optimizer/{k}': np.array(v) for k, v in self.opt.counters().items()}
+        _, keys, pos, has_gauss, cached = self.opt.rng.get_state()
+        return state | {'/rng/keys': keys, '/rng/pos': np.array([pos, has_gauss]), '/rng/cached_gaussian': np.array(cached)}
+
+    def models(self):
+        return [m for m in (self.opt.policy, getattr(self.opt, 'vf', None), getattr(self.opt, 'reward', None)) if m is not None]
+
+    def restore(self):
+        """Continue from the part file, after checking that it is a state of this very run."""
+        path, mine = self.log.part_path, dict(self.log.attrs)
+        state = self.log.restore()
+        theirs = json.loads(self.log.attrs['args'])
+        for key, value in vars(self.args).items():
+            if key not in HARMLESS and theirs.get(key) != value:
+                raise UserError(f'{path}: was started with --{key} {theirs.get(key)}, not {value}; give the same options, or delete it')
+        if self.log.attrs['data_digest'] != mine['data_digest']:
+            raise UserError(f'{path}: was started with other expert data than {self.args.data}; give the same file, or delete it')
+        for i, model in enumerate(self.models()):
+            model.load(state, path)
+            prefix = f'/state/{i}'
+            own = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix + '/')}
+            if own:
+                model.load_state(own)
+        self.opt.load_counters({k.removeprefix('/optimizer/'): v for k, v in state.items() if k.startswith('/optimizer/')})
+        pos, has_gauss = state['/rng/pos']
+        self.opt.rng.set_state(('MT19937', state['/rng/keys'], int(pos), int(has_gauss), float(state['/rng/cached_gaussian'])))
+        print(f'continuing {path} at iteration {self.opt.iteration}')
+
+
+def _cell(value):
+    if value is None:
+        return 'nan'
+    return str(value) if isinstance(value, (int, np.integer)) else f'{value:.4g}'
+

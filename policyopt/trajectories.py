@@ -1,0 +1,194 @@
+"""Spaces, trajectories of different lengths, and the files that hold them.
+
+Letters: B trajectories, T time, N stacked rows, Do observation dim, Df feature dim, Da action storage dim, Pa distribution parameters.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import tables
+
+from policyopt.h5files import open_h5, set_attrs, write_h5
+from policyopt.util import UserError, check_shapes
+
+
+@dataclass(frozen=True)
+class FiniteSpace:
+    """`size` alternatives, stored as one integer."""
+
+    size: int
+    storage_size = 1
+    storage_type = np.int64
+
+
+@dataclass(frozen=True)
+class ContinuousSpace:
+    """A vector of `dim` floats."""
+
+    dim: int
+    storage_type = np.float64
+
+    @property
+    def storage_size(self):
+        return self.dim
+
+
+@dataclass
+class Trajectory:
+    """One episode; the observation at t is the one that the action at t was chosen from, the last one is not stored."""
+
+    obs_T_Do: np.ndarray
+    obsfeat_T_Df: np.ndarray
+    adist_T_Pa: np.ndarray
+    a_T_Da: np.ndarray
+    r_T: np.ndarray
+
+    def __len__(self):
+        return len(self.r_T)
+
+
+class RaggedArray:
+    """Arrays that differ in length only, kept as one stack of rows.
+
+    stacked: (N, …), lengths: (B,) with sum N. `[i]` is a view of the i-th array.
+    """
+
+    def __init__(self, stacked, lengths):
+        self.stacked, self.lengths = stacked, np.asarray(lengths, dtype=np.int64)
+        if len(stacked) != self.lengths.sum():
+            raise UserError(f'a ragged array of {len(stacked)} rows cannot have lengths that sum to {self.lengths.sum()}')
+        self.ends = np.cumsum(self.lengths)
+
+    @classmethod
+    def from_list(cls, arrays):
+        return cls(np.concatenate(arrays, axis=0), [len(a) for a in arrays])
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitem__(self, i):
+        end = self.ends[i]
+        return self.stacked[end - self.lengths[i] : end]
+
+    @property
+    def mask_B_T(self):
+        """True where `padded` holds data."""
+        return np.arange(self.lengths.max(initial=0)) < self.lengths[:, None]
+
+    def padded(self, fill=0.0):
+        """(B, max T, …), filled up on the right."""
+        out = np.full((len(self), self.lengths.max(initial=0), *self.stacked.shape[1:]), fill, dtype=self.stacked.dtype)
+        out[self.mask_B_T] = self.stacked
+        return out
+
+    def like(self, stacked):
+        """Other rows with the same lengths."""
+        return RaggedArray(stacked, self.lengths)
+
+
+class TrajBatch:
+    """A batch of trajectories: one RaggedArray a field, and `time` (0, 1, 2, … as float).
+
+    obs_N_Do, adist_N_Pa, a_N_Da, r_N are stacked in the order of the trajectories; lengths_B says where each ends.
+    The observation features are the observations themselves.
+    """
+
+    def __init__(self, obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B, time_N=None):
+        check_shapes(obs_N_Do=obs_N_Do, adist_N_Pa=adist_N_Pa, a_N_Da=a_N_Da, r_N=r_N)
+        self.obs = RaggedArray(obs_N_Do, lengths_B)
+        self.obsfeat = self.obs
+        self.adist, self.a, self.r = (self.obs.like(x) for x in (adist_N_Pa, a_N_Da, r_N))
+        if time_N is None:
+            starts_B = self.obs.ends - self.obs.lengths
+            time_N = np.arange(len(r_N), dtype=np.float64) - np.repeat(starts_B, self.obs.lengths)
+        self.time = self.obs.like(time_N)
+
+    @classmethod
+    def from_trajs(cls, trajs):
+        return cls(
+            *(np.concatenate([getattr(t, f) for t in trajs]) for f in ('obs_T_Do', 'adist_T_Pa', 'a_T_Da', 'r_T')),
+            [len(t) for t in trajs],
+        )
+
+    def __len__(self):
+        return len(self.obs)
+
+    def __getitem__(self, i):
+        return Trajectory(self.obs[i], self.obsfeat[i], self.adist[i], self.a[i], self.r[i])
+
+    @property
+    def lengths(self):
+        return self.obs.lengths
+
+    @property
+    def returns(self):
+        """Undiscounted return of each trajectory, (B,)."""
+        return np.add.reduceat(self.r.stacked, self.obs.ends - self.obs.lengths) if len(self) else np.zeros(0)
+
+
+def save_trajs(path, trajs, attrs):
+    """Write expert trajectories: gzip datasets obs_B_T_Do, a_B_T_Da, r_B_T (right-padded with 0) and len_B (int32)."""
+    filters = tables.Filters(complevel=4, complib='zlib', fletcher32=True)
+    with write_h5(path) as h5:
+        for name, array in (
+            ('obs_B_T_Do', trajs.obs.padded()),
+            ('a_B_T_Da', trajs.a.padded(0)),
+            ('r_B_T', trajs.r.padded()),
+            ('len_B', trajs.lengths.astype(np.int32)),
+        ):
+            h5.create_carray('/', name, obj=array, filters=filters)
+        set_attrs(h5.root, attrs)
+
+
+def load_trajs(path, limit_trajs=None):
+    """Read the first `limit_trajs` trajectories (all if None) of a trajectory file; adist is empty (Pa = 0).
+
+    Raises UserError, naming the file: missing datasets, shapes that disagree, lengths outside 1..T, NaN or infinite
+    values, no trajectory, or fewer than `limit_trajs`.
+    """
+    with open_h5(path, 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)') as h5:
+        missing = [n for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B') if f'/{n}' not in h5]
+        if missing:
+            raise UserError(f'{path}: lacks the dataset {missing[0]}; a trajectory file holds obs_B_T_Do, a_B_T_Da, r_B_T and len_B')
+        obs_B_T_Do, a_B_T_Da, r_B_T, len_B = (h5.get_node(f'/{n}').read() for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B'))
+    try:
+        check_shapes(obs_B_T_Do=obs_B_T_Do, a_B_T_Da=a_B_T_Da, r_B_T=r_B_T, len_B=len_B)
+    except UserError as e:
+        raise UserError(f'{path}: {e}') from e
+    num_B, max_T = r_B_T.shape
+    if num_B == 0:
+        raise UserError(f'{path}: holds no trajectory')
+    if limit_trajs is not None:
+        if not 1 <= limit_trajs <= num_B:
+            raise UserError(f'{path}: holds {num_B} trajectories, but limit_trajs is {limit_trajs}; give 1 to {num_B}')
+        obs_B_T_Do, a_B_T_Da, r_B_T, len_B = (x[:limit_trajs] for x in (obs_B_T_Do, a_B_T_Da, r_B_T, len_B))
+    bad = np.flatnonzero((len_B < 1) | (len_B > max_T))
+    if len(bad):
+        raise UserError(f'{path}: len_B[{bad[0]}] is {len_B[bad[0]]}; lengths must be 1 to {max_T} (the time axis of r_B_T)')
+    mask_B_T = np.arange(max_T) < len_B[:, None]
+    a_type = np.int64 if np.issubdtype(a_B_T_Da.dtype, np.integer) else np.float64
+    obs_N_Do, a_N_Da, r_N = obs_B_T_Do[mask_B_T].astype(np.float64), a_B_T_Da[mask_B_T].astype(a_type), r_B_T[mask_B_T].astype(np.float64)
+    for name, x in (('obs_B_T_Do', obs_N_Do), ('a_B_T_Da', a_N_Da), ('r_B_T', r_N)):
+        if not np.isfinite(x).all():
+            row = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))[0])
+            traj = int(np.searchsorted(np.cumsum(len_B), row, side='right'))
+            raise UserError(f'{path}: {name} holds NaN or infinity in trajectory {traj}; trajectories must be finite numbers')
+    return TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, len_B)
+
+
+def subsample(trajs, data_subsamp_freq):
+    """From trajectory i every `data_subsamp_freq`-th step starting at start_B[i] (LEGACY: drawn once, from RandomState(0)).
+
+    Returns (obs_N_Do, a_N_Da, time_N, start_B): the kept pairs with their true time indices. A trajectory shorter than its
+    start contributes nothing. Raises UserError when nothing is kept.
+    """
+    if data_subsamp_freq < 1:
+        raise UserError(f'data_subsamp_freq is {data_subsamp_freq}; give 1 or more')
+    start_B = np.random.RandomState(0).randint(0, data_subsamp_freq, size=len(trajs))
+    rows_N = np.concatenate([
+        np.arange(end - n + start, end, data_subsamp_freq)
+        for end, n, start in zip(trajs.obs.ends, trajs.lengths, start_B, strict=True)
+    ])  # fmt: skip
+    if not len(rows_N):
+        raise UserError(f'data_subsamp_freq {data_subsamp_freq} keeps no pair: every trajectory is shorter than its start; lower it')
+    return trajs.obs.stacked[rows_N], trajs.a.stacked[rows_N], trajs.time.stacked[rows_N], start_B

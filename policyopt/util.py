@@ -1,0 +1,151 @@
+"""Stateless helpers that need neither torch nor gymnasium: errors, seeds, shapes, provenance."""
+
+import contextlib
+import datetime
+import hashlib
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import traceback
+from importlib import metadata
+
+
+class UserError(Exception):
+    """Something the user gave is wrong: one sentence with what, where, what is expected and what to do (exit code 2)."""
+
+
+class RunFailed(Exception):
+    """The input was fine, but a run did not finish (exit code 1)."""
+
+
+def run_main(prog, main, argv=None):
+    """Call `main(argv)` as the body of a command and turn its outcome into an exit code.
+
+    Returns 0 (or the integer that main returned), 1 for RunFailed and OSError, 2 for UserError, 130 for Ctrl-C.
+    A traceback is printed only when `--verbose` or `-v` is among the arguments; an exception that is none of
+    these is our own bug and always shows one.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    verbose = any(a == '--verbose' or re.fullmatch(r'-v+', a) for a in argv)
+    try:
+        return main(argv) or 0
+    except (UserError, RunFailed, OSError) as e:
+        if verbose:
+            traceback.print_exc()
+        if isinstance(e, BrokenPipeError):
+            # the reader of our stdout has gone (`| head`): keep the interpreter from complaining about it again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        print(f'{prog}: error: {e}', file=sys.stderr)
+        return 2 if isinstance(e, UserError) else 1
+    except KeyboardInterrupt:
+        print(f'{prog}: interrupted', file=sys.stderr)
+        return 130
+
+
+def check_shapes(**arrays):
+    """Check every array against the shape letters at the end of its keyword: check_shapes(obs_B_Do=…, a_B_Da=…).
+
+    The letters after the first underscore name the axes; one letter has one size throughout the call.
+    Raises UserError: "a_B_Da has shape (99, 6), but B is 100 in obs_B_Do".
+    """
+    bound = {}
+    for name, x in arrays.items():
+        letters = name.split('_')[1:]
+        shape = tuple(x.shape)
+        if len(shape) != len(letters):
+            raise UserError(f'{name} has shape {shape}, but its name promises {len(letters)} axes ({", ".join(letters)})')
+        for letter, size in zip(letters, shape, strict=True):
+            seen_size, seen_in = bound.setdefault(letter, (size, name))
+            if seen_size != size:
+                raise UserError(f'{name} has shape {shape}, but {letter} is {seen_size} in {seen_in}')
+
+
+def derive_seed(*parts):
+    """A seed in [0, 2³¹) that is a pure function of the parts (numbers and strings), equal on every machine."""
+    digest = hashlib.sha256('\x1f'.join(str(p) for p in parts).encode()).digest()
+    return int.from_bytes(digest[:4], 'little') & 0x7FFFFFFF
+
+
+def draw_seed():
+    """A fresh seed for a run that was given none."""
+    return int.from_bytes(os.urandom(4), 'little') & 0x7FFFFFFF
+
+
+def closest(word, words):
+    """The likely intended one of `words`, as the sentence " Did you mean 'x'?", or an empty string."""
+    import difflib
+
+    match = difflib.get_close_matches(str(word), [str(w) for w in words], n=1)
+    return f" Did you mean '{match[0]}'?" if match else ''
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`, else removed.
+
+    A reader of `path` sees the old file or the whole new one, never a part.
+    """
+    tmp = f'{path}.{platform.node()}.{os.getpid()}.tmp'
+    try:
+        yield tmp
+        fd = os.open(tmp, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(tmp, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(tmp)
+
+
+def check_writable_dir(path, what):
+    """Raise UserError unless files can be created in the folder of `path` (which need not exist yet)."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise UserError(f"{path}: the folder '{folder}' for {what} does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path}: cannot write {what} into '{folder}' (no write permission); choose another folder")
+
+
+def now():
+    """Local time with its offset, to the microsecond, as ISO 8601."""
+    return datetime.datetime.now().astimezone().isoformat()
+
+
+def git_hash():
+    """The commit of the code that runs, with '+changes' when the tree differs from it; 'unknown' outside a checkout."""
+    here = os.path.dirname(os.path.abspath(__file__))
+
+    def git(*args):
+        return subprocess.run(['git', '-C', here, *args], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        commit = git('rev-parse', 'HEAD')
+        return commit + ('+changes' if git('status', '--porcelain', '--untracked-files=no') else '')
+    except (OSError, subprocess.SubprocessError):
+        return 'unknown'
+
+
+def versions():
+    """{package: installed version} of what decides the numbers, Python included."""
+    found = {'python': platform.python_version()}
+    for name in ('torch', 'numpy', 'scipy', 'gymnasium', 'mujoco', 'tables'):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def provenance():
+    """What every file that we write says of its origin, as a flat dict for root attributes."""
+    return {
+        'command': shlex.join([os.path.basename(sys.argv[0] or 'python'), *sys.argv[1:]]),
+        'git_hash': git_hash(),
+        'versions': versions(),
+        'host': platform.node(),
+        'start_time': now(),
+    }

@@ -1,0 +1,132 @@
+"""Value functions of observation and time: a net, a linear one, and one constant per time step.
+
+Letters: B rows, Do observation dim, P flat parameters.
+"""
+
+import numpy as np
+import scipy.linalg
+import torch
+
+from policyopt import optim
+from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
+from policyopt.torchutil import to_tensor
+
+HVP_FRAC = 0.1  # share of the rows that Hessian-vector products use, drawn with replacement
+
+
+class ValueFunc(Model):
+    """V(obs, t): a net on [standardised obs, time·time_scale] that predicts standardised values.
+
+    time_scale is 1 / the environment's time limit.
+    """
+
+    def __init__(
+        self, obs_dim, hidden_spec, time_scale, max_kl=0.01, damping=0.1, rng=None, dtype=torch.float64, device='cpu', enable_obsnorm=True
+    ):
+        self.hidden_spec, self.time_scale, self.max_kl, self.damping = hidden_spec, time_scale, max_kl, damping
+        spec = parse_spec(hidden_spec)
+        shapes = net_shapes('/ValueFunc', spec, obs_dim + 1, 1)
+        super().__init__(shapes, dtype, device)
+        self.net = FeedforwardNet(spec, self.theta_P, shapes.values())
+        self.obsnorm = Standardizer(obs_dim, dtype, device) if enable_obsnorm else None
+        self.vnorm = Standardizer(1, dtype, device)
+        if enable_obsnorm:
+            self.normalizers['/ValueFunc/obsnorm'] = self.obsnorm
+        self.normalizers['/ValueFunc/vnorm'] = self.vnorm
+        if rng is not None:
+            self.net.init(rng)
+
+    def update_obsnorm(self, obs_B_Do):
+        if self.obsnorm is not None:
+            self.obsnorm.update(to_tensor(obs_B_Do, self.theta_P))
+
+    def inputs(self, obs_B_Do, t_B):
+        """[standardised obs, time·time_scale], (B, Do + 1)."""
+        obs_B_Do, t_B = to_tensor(obs_B_Do, self.theta_P), to_tensor(t_B, self.theta_P)
+        if self.obsnorm is not None:
+            obs_B_Do = self.obsnorm.standardize(obs_B_Do)
+        return torch.cat([obs_B_Do, t_B[:, None] * self.time_scale], dim=1)
+
+    def evaluate(self, obs_B_Do, t_B):
+        """Values in the units of the targets, a numpy array (B,)."""
+        return self.vnorm.unstandardize(self.net.forward(self.inputs(obs_B_Do, t_B)))[:, 0].cpu().numpy()
+
+    def objective_gradient(self, x_B_Di, target_B):
+        """The present output, L = −mean((v − target)²) and ∇L."""
+        num = len(x_B_Di)
+        out, grad_P = self.net.forward_backward(x_B_Di, lambda out, rows: (target_B[rows, None] - out).mul_(2 / num))
+        return out[:, 0], -float(((out[:, 0] - target_B) ** 2).mean()), grad_P
+
+    def kl_hvp(self, x_B_Di, v_old_B=None):
+        """v ↦ H v, H the Hessian of mean((v_old − v)²); v_old None: the present output."""
+        num, curv = len(x_B_Di), self.net.curvature(x_B_Di)
+        dout = None if v_old_B is None else (curv.out_B_Do - v_old_B[:, None]).mul_(2 / num)
+        return lambda v_P: curv.product(v_P, lambda r_out, rows: r_out * (2 / num), dout)
+
+    def fit(self, obs_B_Do, t_B, y_B, rng, hvp_frac=HVP_FRAC):
+        """One natural-gradient step towards the targets y, after both normalisers have taken in the batch.
+
+        rng draws the rows of the Hessian-vector products (hvp_frac None: all rows). Returns log fields vf_dl, vf_kl, vf_gnorm, vf_bt.
+        As in 2016: the old prediction, to which the trust region refers, is computed under the *new* normalisers.
+        """
+        self.update_obsnorm(obs_B_Do)
+        y_B = to_tensor(y_B, self.theta_P)
+        self.vnorm.update(y_B[:, None])
+        x_B_Di, target_B = self.inputs(obs_B_Do, t_B), self.vnorm.standardize(y_B[:, None])[:, 0]
+        v_old_B, obj0, grad_P = self.objective_gradient(x_B_Di, target_B)
+
+        def loss_and_kl(x_P):
+            self.theta_P.copy_(x_P)
+            v_B = self.net.forward(x_B_Di)[:, 0]
+            return float(((v_B - target_B) ** 2).mean()), float(((v_old_B - v_B) ** 2).mean())
+
+        def make_hvp():
+            return self.kl_hvp(optim.subsample(x_B_Di, hvp_frac, rng))
+
+        step = optim.natural_gradient_step(
+            self.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, self.max_kl, self.damping
+        )
+        self.theta_P.copy_(step.x_P)
+        self.last_step = step
+        return [
+            ('vf_dl', -step.f - obj0, float),
+            ('vf_kl', step.kl, float),
+            ('vf_gnorm', float(grad_P.abs().max()), float),
+            ('vf_bt', step.num_backtracks, int),
+        ]
+
+
+class LinearValueFunc:
+    """Ridge regression on [obs, t/100, (t/100)², 1] with penalty 1e-5."""
+
+    def __init__(self, ridge=1e-5):
+        self.ridge, self.w_F = ridge, None
+
+    def features(self, obs_B_Do, t_B):
+        t = np.asarray(t_B)[:, None] / 100
+        return np.concatenate([obs_B_Do, t, t**2, np.ones_like(t)], axis=1)
+
+    def fit(self, obs_B_Do, t_B, y_B):
+        x = self.features(obs_B_Do, t_B)
+        self.w_F = scipy.linalg.solve(x.T @ x + self.ridge * np.eye(x.shape[1]), x.T @ y_B, assume_a='sym')
+        return []
+
+    def evaluate(self, obs_B_Do, t_B):
+        """Values (B,); zeros before the first fit."""
+        return np.zeros(len(obs_B_Do)) if self.w_F is None else self.features(obs_B_Do, t_B) @ self.w_F
+
+
+class ConstantValueFunc:
+    """The mean target of each time step, whatever the observation; 0 for times never seen."""
+
+    def __init__(self, max_timesteps):
+        self.v_T = np.zeros(max_timesteps)
+
+    def fit(self, obs_B_Do, t_B, y_B):
+        t = np.asarray(t_B, dtype=np.int64)
+        total, count = np.bincount(t, y_B, len(self.v_T)), np.bincount(t, minlength=len(self.v_T))
+        self.v_T = np.where(count > 0, total / np.maximum(count, 1), 0.0)
+        return []
+
+    def evaluate(self, obs_B_Do, t_B):
+        return self.v_T[np.asarray(t_B, dtype=np.int64)]

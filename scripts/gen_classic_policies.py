@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Train the experts of the classic tasks with the options of 2016 and keep the log and the last snapshot of each.
+
+    python scripts/gen_classic_policies.py expert_policies/classic
+
+Writes CartPole-v0.h5, MountainCar-v0.h5 and Acrobot-v0.h5 into the folder (which must not hold them yet), then plays 200
+stochastic episodes with each. The seed of the shipped experts is the default. The value function does not see the time: so it was in
+the logs of the 2016 experts, and with it Mountain Car and Acrobot find their goal within 101 iterations far less often.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from policyopt.util import RunFailed, UserError, run_main  # noqa: E402
+
+OPTIONS = (
+    '--tiny_policy --min_total_sa 5000 --sim_batch_size 1 --max_iter 101 '
+    '--lam .98 --policy_cg_damping .01 --vf_cg_damping .01 --vf_include_time 0'
+)
+
+
+def main(argv):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    p.add_argument('folder')
+    p.add_argument('--tasks', nargs='+', default=['CartPole-v0', 'MountainCar-v0', 'Acrobot-v0'], metavar='ENV')
+    p.add_argument('--seed', type=int, default=1)
+    p.add_argument('--verbose', action='store_true')
+    args = p.parse_args(argv)
+    taken = [t for t in args.tasks if os.path.exists(os.path.join(args.folder, f'{t}.h5'))]
+    if taken:
+        raise UserError(f'{args.folder}: holds {taken[0]}.h5 already, and finished data is never overwritten; choose another folder')
+    os.makedirs(args.folder, exist_ok=True)
+    here = Path(__file__).resolve().parent
+    for task in args.tasks:
+        log = os.path.join(args.folder, f'{task}.h5')
+        train = [str(here / 'run_rl_mj.py'), '--env_name', task, *OPTIONS.split(), '--seed', str(args.seed), '--save_freq', '1000000', '--print_freq', '20']
+        for command in (
+            [*train, '--resume', '--log', log],
+            [str(here / 'vis_mj.py'), f'{log}/snapshots/last', '--eval_only', '--count', '200', '--seed', '0'],
+        ):
+            print('python', *(os.path.relpath(c) if c.endswith('.py') else c for c in command), flush=True)
+            if subprocess.run([sys.executable, *command]).returncode:
+                raise RunFailed(f'{task}: the command above failed')
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('gen_classic_policies', main))

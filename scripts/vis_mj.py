@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Play a policy: score it (--eval_only), save its trajectories (--out with --count), or watch it.
+
+    python scripts/vis_mj.py FILE.h5/snapshots/iter0000100 --eval_only
+    python scripts/vis_mj.py FILE.h5/snapshots/last --count 10 --out trajs_mine.h5
+    python scripts/vis_mj.py FILE.h5/snapshots/last --gif play.gif
+
+Without --eval_only, --out or --gif it opens a window; where there is no screen it writes play.gif instead.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from policyopt.util import UserError, draw_seed, provenance, run_main  # noqa: E402
+
+
+def main(argv):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    p.add_argument('policy', help='FILE.h5/snapshots/iter0000100, or …/last')
+    p.add_argument('--eval_only', action='store_true', help='print returns and lengths of --count episodes')
+    p.add_argument('--count', type=int, default=50, help='episodes to play or to save')
+    p.add_argument('--out', help='save the episodes as a trajectory file')
+    p.add_argument('--gif', help='save an animation of --frames pictures')
+    p.add_argument('--frames', type=int, default=200)
+    p.add_argument('--deterministic', action='store_true', help='most likely actions instead of sampled ones')
+    p.add_argument('--max_traj_len', type=int)
+    p.add_argument('--env_name', '--env', help='task to play, instead of the one stored in the file')
+    p.add_argument('--seed', type=int, help='default: drawn and printed')
+    p.add_argument('--verbose', action='store_true')
+    args = p.parse_args(argv)
+    from policyopt import evaluation, trajectories
+
+    if args.out and os.path.exists(args.out):
+        raise UserError(f'{args.out}: exists already, and finished data is never overwritten; choose another --out')
+    if args.seed is None:
+        args.seed = draw_seed()
+        print(f'seed: {args.seed}')
+    play = args.eval_only or args.out
+    num = args.count if play else 1
+    policy, mdp, trajs = evaluation.evaluate_file(args.policy, num, args.seed, args.deterministic, args.env_name, args.max_traj_len)
+    print(f'return: {trajs.returns.mean():.4f} +/- {trajs.returns.std():.4f}')
+    print(f'length: {trajs.lengths.mean():.2f} +/- {trajs.lengths.std():.2f}')
+    if args.out:
+        attrs = {k: v for k, v in provenance().items()} | {'env': mdp.env_name, 'env_id': mdp.env_id, 'policy': args.policy, 'seed': args.seed}
+        trajectories.save_trajs(args.out, trajs, attrs)
+        print(f'{len(trajs)} trajectories: {args.out}')
+    if not play:
+        screen = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY') or sys.platform in ('darwin', 'win32')
+        gif = args.gif or (None if screen else 'play.gif')
+        evaluation.animate(policy, mdp.env_name, gif, args.frames, args.seed, args.deterministic, args.max_traj_len)
+        if gif:
+            print(f'animation: {gif}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('vis_mj', main))

@@ -1,0 +1,68 @@
+"""What the tests share: where the reference data lies, and how to run the real command lines."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# One thread per process, before numpy and torch are loaded: small arrays gain nothing from more, and sums stay equal.
+ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMEXPR_NUM_THREADS'), '1')
+os.environ.update(ONE_THREAD)
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+REPO = Path(__file__).resolve().parent.parent
+# Vectors of the 2016 functions; parity tests take every file of a kind that they know from this folder.
+GOLDEN_DIR = Path(os.environ.get('GOLDEN_DIR') or REPO / 'tests' / 'golden').resolve()
+LEGACY_DIR = REPO.parent / 'shared' / 'legacy'
+
+hypothesis.settings.register_profile('repo', derandomize=True, deadline=None, database=None, max_examples=50)
+hypothesis.settings.load_profile('repo')
+
+
+@pytest.fixture(scope='session')
+def repo():
+    """The root of the checkout."""
+    return REPO
+
+
+@pytest.fixture(scope='session')
+def golden_dir():
+    """The folder of the golden vectors: the environment variable GOLDEN_DIR, else tests/golden."""
+    return GOLDEN_DIR
+
+
+@pytest.fixture(scope='session')
+def legacy_dir():
+    """The folder with the files that the 2016 code wrote; the test is skipped where they are not at hand."""
+    if not LEGACY_DIR.is_dir():
+        pytest.skip('the files of 2016 are not here: no folder ../shared/legacy beside the checkout')
+    return LEGACY_DIR
+
+
+def script_env(**extra):
+    """The environment of a command run by a test: this checkout first on the path, one thread, no colour, wide lines."""
+    path = os.pathsep.join(p for p in (str(REPO), os.environ.get('PYTHONPATH')) if p)
+    # COLUMNS keeps argparse from folding lines that a test compares
+    return {**os.environ, **ONE_THREAD, 'PYTHONPATH': path, 'NO_COLOR': '1', 'COLUMNS': '200', 'MPLBACKEND': 'Agg', **extra}
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """Run a real command line: run_script('imitate_mj.py', '--mode', 'ga', …, rc=0) -> CompletedProcess with text.
+
+    The script is one of scripts/ (or an absolute path); it runs in a fresh temporary folder unless `cwd` says otherwise.
+    `rc` is the exit code that is expected, None for any. Keywords of `env` are added to the environment.
+    """
+
+    def run(script, *args, rc=0, cwd=None, timeout=300, env=None, stdin=None):
+        cmd = [sys.executable, str(REPO / 'scripts' / script), *map(str, args)]
+        done = subprocess.run(
+            cmd, cwd=cwd or tmp_path, env=script_env(**(env or {})), input=stdin or '', capture_output=True, text=True, timeout=timeout
+        )
+        if rc is not None and done.returncode != rc:
+            pytest.fail(f'{" ".join(cmd)}\nexit code {done.returncode}, expected {rc}\n{done.stdout}\n{done.stderr}', pytrace=False)
+        return done
+
+    return run
