@@ -75,11 +75,15 @@ class LegacyAcrobotEnv(AcrobotEnv):
         return angle
 
 
+def mujoco_entry_point(task):
+    return f'environments.legacy_mujoco:Legacy{task}Env'
+
+
 def register():
     """Register the tasks of 2016 with gymnasium (once)."""
     tasks = {'Acrobot-v0': ('environments.legacy:LegacyAcrobotEnv', 200)}
-    for name, time_limit in MUJOCO_TASKS.items():
-        tasks[f'{name}-v1'] = (f'environments.legacy_mujoco:Legacy{name}Env', time_limit)
+    for task, time_limit in MUJOCO_TASKS.items():
+        tasks[f'{task}-v1'] = (mujoco_entry_point(task), time_limit)
     for name, (entry_point, time_limit) in tasks.items():
         env_id = f'{NAMESPACE}/{name}'
         if env_id not in gymnasium.registry:

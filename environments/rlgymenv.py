@@ -240,13 +240,19 @@ def make_env(name, render_mode=None):
 
 
 def make_vec_env(name, num_slots):
-    """`num_slots` copies in lock-step: numpy dynamics where we have them, else a loop over gymnasium environments.
+    """`num_slots` copies in lock-step: our own batched tasks where we have them, else a loop over gymnasium environments.
 
     Raises: BadEnvironment.
     """
     info = env_info(name)
     spec = gymnasium.registry[info.id]
+    as_registered = not spec.kwargs and not spec.additional_wrappers
     entry_point, vec_class = _CLASSIC.get(info.id, (None, None))
-    if vec_class is not None and spec.entry_point == entry_point and not spec.kwargs and not spec.additional_wrappers:
+    if vec_class is not None and spec.entry_point == entry_point and as_registered:
         return vec_class(num_slots, info.time_limit)
+    task = info.id.removeprefix(f'{legacy.NAMESPACE}/').removesuffix('-v1')
+    if task in legacy.MUJOCO_TASKS and spec.entry_point == legacy.mujoco_entry_point(task) and as_registered:
+        from environments import mujoco_vec  # here, because mujoco is an extra
+
+        return mujoco_vec.VEC_CLASSES[task](_make(name).unwrapped, num_slots, info.time_limit)
     return LoopVecEnv(name, num_slots)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from policyopt.torchutil import to_tensor
+from policyopt.torchutil import mm, tanh_
 from policyopt.util import UserError
 
 BLOCK_ROWS = 512
@@ -27,11 +27,6 @@ TINY_ARCHITECTURE = SIMPLE_ARCHITECTURE.replace('100', '64')
 
 
 # Activations: in-place value, first and second derivative as functions of the *output* h.
-
-
-def _tanh_(x):
-    # numpy's tanh takes a third of torch's time on a CPU
-    return x.tanh_() if x.is_cuda else torch.from_numpy(np.tanh(x.numpy(), out=x.numpy()))
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ def _where_positive(h, negative, out):
 
 
 ACTIVATIONS = {
-    'tanh': Activation(_tanh_, lambda h, out: torch.mul(h, h, out=out).neg_().add_(1), lambda h: -2 * h * (1 - h * h)),
+    'tanh': Activation(tanh_, lambda h, out: torch.mul(h, h, out=out).neg_().add_(1), lambda h: -2 * h * (1 - h * h)),
     'relu': Activation(torch.relu_, lambda h, out: _where_positive(h, torch.zeros_like(h), out), lambda h: None),
     'lrelu': Activation(
         lambda x: torch.nn.functional.leaky_relu_(x, 0.01),
@@ -232,7 +227,7 @@ class FeedforwardNet:
                 h = self._buffer((keep, i), *hs[-1].shape).copy_(hs[-1])
             else:
                 h = out_B_Do if last else self._buffer((keep, i), len(x_B_Di), affine[0].shape[1])
-                torch.addmm(affine[1], hs[-1], affine[0], out=h)
+                mm(hs[-1], affine[0], out=h).add_(affine[1])
             hs.append(h if act is None else act.apply_(h))
         return hs
 
@@ -253,7 +248,8 @@ class FeedforwardNet:
     def forward_backward(self, x_B_Di, dout):
         """Outputs and the gradient with respect to net_P of a sum over rows.
 
-        dout(out, rows) returns d loss/d out for the rows of a slice; it is called once a block, right after its forward pass.
+        dout(out, rows) returns d loss/d out for the rows of a slice, in a tensor that may be overwritten; it is called once a
+        block, right after its forward pass.
         """
         out_B_Do, grad_P = self._new_out(x_B_Di), torch.zeros_like(self.net_P)
         grads = views(grad_P, self.shapes)
@@ -264,14 +260,18 @@ class FeedforwardNet:
             for i in range(len(self.stages) - 1, -1, -1):
                 affine, act = self.stages[i]
                 if act is not None:
-                    delta = delta * act.slope(hs[i + 1], self._buffer('slope', *hs[i + 1].shape))
+                    delta = delta.mul_(act.slope(hs[i + 1], self._buffer('slope', *hs[i + 1].shape)))
                 if affine is not None:
                     g -= 2
-                    grads[g].addmm_(hs[i].t(), delta)
-                    grads[g + 1].add_(delta.sum(0, keepdim=True))
+                    self._add_gradients(grads[g : g + 2], hs[i], delta)
                     if g:
-                        delta = torch.mm(delta, affine[0].t(), out=self._buffer(('delta', i), len(delta), affine[0].shape[0]))
+                        delta = mm(delta, affine[0].t(), out=self._buffer(('delta', i), len(delta), affine[0].shape[0]))
         return out_B_Do, grad_P
+
+    def _add_gradients(self, grads, h_in, delta):
+        """Add the gradients of an affine map (W, b) for one block: h_inᵀ δ and the sum of δ."""
+        grads[0].add_(mm(h_in.t(), delta, out=self._buffer('gradient', *grads[0].shape)))
+        grads[1].add_(delta.sum(0, keepdim=True))
 
     def curvature(self, x_B_Di):
         """A Curvature of this net at its present parameters over these rows."""
@@ -303,40 +303,46 @@ class Curvature:
         result_P = torch.zeros_like(net.net_P)
         results, vs = views(result_P, net.shapes), views(v_P, net.shapes)
         for rows, hs, slopes in self.blocks:
-            rs, pre_rs, k = [None], [], 0  # directional derivatives of every stage's output, and before its activation
-            for i, (affine, _) in enumerate(net.stages):
-                r = rs[-1]
-                if affine is not None:
-                    rz = torch.addmm(vs[k + 1], hs[i], vs[k])
-                    r = rz if r is None else rz.addmm_(r, affine[0])
-                    k += 2
-                elif r is None:
-                    r = torch.zeros_like(hs[i])
-                pre_rs.append(r)
-                rs.append(r if slopes[i] is None else r * slopes[i])
+            rs, pre_rs = self._directional(hs, slopes, vs, keep_before=dout_B_Do is not None)
             r_delta = hessian_out(rs[-1], rows)
             delta = None if dout_B_Do is None else dout_B_Do[rows]
+            k = len(vs)
             for i in range(len(net.stages) - 1, -1, -1):
                 affine, act = net.stages[i]
                 if act is not None:
-                    r_delta = r_delta * slopes[i]
+                    r_delta = r_delta.mul_(slopes[i])
                     if delta is not None:
                         bend = act.bend(hs[i + 1])
                         if bend is not None:
-                            r_delta = r_delta + delta * bend * pre_rs[i]
+                            r_delta.add_(delta * bend * pre_rs[i])
                         delta = delta * slopes[i]
                 if affine is not None:
                     k -= 2
-                    results[k].addmm_(hs[i].t(), r_delta)
-                    results[k + 1].add_(r_delta.sum(0, keepdim=True))
+                    net._add_gradients(results[k : k + 2], hs[i], r_delta)
                     if delta is not None and rs[i] is not None:
                         results[k].addmm_(rs[i].t(), delta)
                     if k:
-                        r_delta = r_delta @ affine[0].t()
+                        r_delta = mm(r_delta, affine[0].t(), out=net._buffer(('delta', i), len(r_delta), affine[0].shape[0]))
                         if delta is not None:
                             r_delta.addmm_(delta, vs[k].t())
                             delta = delta @ affine[0].t()
         return result_P
+
+    def _directional(self, hs, slopes, vs, keep_before):
+        """Directional derivatives of every stage's output (None for the inputs) and, if asked for, before its activation."""
+        net, rs, pre_rs, k = self.net, [None], [], 0
+        for i, (affine, _) in enumerate(net.stages):
+            r = rs[-1]
+            if affine is not None:
+                shape = len(hs[i]), vs[k].shape[1]
+                rz = mm(hs[i], vs[k], out=net._buffer(('directional', i), *shape)).add_(vs[k + 1])
+                r = rz if r is None else rz.add_(mm(r, affine[0], out=net._buffer('product', *shape)))
+                k += 2
+            else:
+                r = torch.zeros_like(hs[i]) if r is None else r.clone()
+            pre_rs.append(r.clone() if keep_before else None)
+            rs.append(r if slopes[i] is None else r.mul_(slopes[i]))
+        return rs, pre_rs
 
 
 def numpy_layers(net):
@@ -347,5 +353,3 @@ def numpy_layers(net):
         for affine, act in net.stages
     ]
 
-
-__all__ = ['Curvature', 'FeedforwardNet', 'Model', 'Standardizer', 'net_shapes', 'numpy_layers', 'parse_spec', 'to_tensor', 'views']

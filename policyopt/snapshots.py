@@ -179,6 +179,13 @@ class TrainingLog:
             if state:
                 _write_arrays(h5, '/checkpoint', state)
 
+    def keep_last(self):
+        """Rewrite the finished file with its last snapshot only."""
+        with open_h5(self.path, 'a training log') as h5:
+            self._read(h5)
+        self.snapshots = dict([max(self.snapshots.items())])
+        self._write(self.path, {})
+
     def restore(self):
         """Read the part file back into this log and return its state; the stored attributes replace this log's.
 
@@ -187,13 +194,16 @@ class TrainingLog:
         with open_h5(self.part_path, 'the unfinished log of this run') as h5:
             if '/checkpoint' not in h5:
                 raise UserError(f'{self.part_path}: holds no state to continue from; delete it to start the run again')
-            self.attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user') if k != 'content_sha256'}
-            if '/log' in h5:
-                table = h5.root.log.read()
-                self.columns = [(n, table.dtype[n].type) for n in table.dtype.names]
-                self.rows = [tuple(row) for row in table]
-            self.snapshots = {name: _read_arrays(h5, f'/snapshots/{name}') for name in sorted(h5.root.snapshots._v_children)}
+            self._read(h5)
             return _read_arrays(h5, '/checkpoint')
+
+    def _read(self, h5):
+        self.attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user') if k != 'content_sha256'}
+        if '/log' in h5:
+            table = h5.root.log.read()
+            self.columns = [(n, table.dtype[n].type) for n in table.dtype.names]
+            self.rows = [tuple(row) for row in table]
+        self.snapshots = {name: _read_arrays(h5, f'/snapshots/{name}') for name in sorted(h5.root.snapshots._v_children)}
 
 
 def _write_arrays(h5, where, arrays):

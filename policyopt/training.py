@@ -207,7 +207,7 @@ class Run:
     def state(self):
         """Everything a continued run needs beyond the log."""
         state = {k: v for m in self.models() for k, v in m.export().items()}
-        state |= {f'/state/{i}{k}': v for i, m in enumerate(self.models()) for k, v in m.state().items()}
+        state |= {f'/state/model{i}{k}': v for i, m in enumerate(self.models()) for k, v in m.state().items()}
         state |= {f'/optimizer/{k}': np.array(v) for k, v in self.opt.counters().items()}
         _, keys, pos, has_gauss, cached = self.opt.rng.get_state()
         return state | {'/rng/keys': keys, '/rng/pos': np.array([pos, has_gauss]), '/rng/cached_gaussian': np.array(cached)}
@@ -227,7 +227,7 @@ class Run:
             raise UserError(f'{path}: was started with other expert data than {self.args.data}; give the same file, or delete it')
         for i, model in enumerate(self.models()):
             model.load(state, path)
-            prefix = f'/state/{i}'
+            prefix = f'/state/model{i}'
             own = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix + '/')}
             if own:
                 model.load_state(own)

@@ -28,6 +28,7 @@ def run_main(prog, main, argv=None):
     A traceback is printed only when `--verbose` or `-v` is among the arguments; an exception that is none of
     these is our own bug and always shows one.
     """
+    limit_threads()
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = any(a == '--verbose' or re.fullmatch(r'-v+', a) for a in argv)
     try:
@@ -44,6 +45,15 @@ def run_main(prog, main, argv=None):
     except KeyboardInterrupt:
         print(f'{prog}: interrupted', file=sys.stderr)
         return 130
+
+
+def limit_threads():
+    """Give BLAS and torch one thread unless the environment says otherwise; call it before numpy is imported.
+
+    Nets of this size gain nothing from more, runs in parallel lose, and sums stay equal to the last bit.
+    """
+    for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
+        os.environ.setdefault(name, '1')
 
 
 def check_shapes(**arrays):

@@ -4,7 +4,6 @@ Letters: B rows, Do observation dim, P flat parameters.
 """
 
 import numpy as np
-import scipy.linalg
 import torch
 
 from policyopt import optim
@@ -108,7 +107,7 @@ class LinearValueFunc:
 
     def fit(self, obs_B_Do, t_B, y_B):
         x = self.features(obs_B_Do, t_B)
-        self.w_F = scipy.linalg.solve(x.T @ x + self.ridge * np.eye(x.shape[1]), x.T @ y_B, assume_a='sym')
+        self.w_F = np.linalg.solve(x.T @ x + self.ridge * np.eye(x.shape[1]), x.T @ y_B)
         return []
 
     def evaluate(self, obs_B_Do, t_B):

@@ -34,17 +34,21 @@ def main(argv):
     if taken:
         raise UserError(f'{args.folder}: holds {taken[0]}.h5 already, and finished data is never overwritten; choose another folder')
     os.makedirs(args.folder, exist_ok=True)
+    from policyopt.snapshots import TrainingLog
+
     here = Path(__file__).resolve().parent
     for task in args.tasks:
         log = os.path.join(args.folder, f'{task}.h5')
-        train = [str(here / 'run_rl_mj.py'), '--env_name', task, *OPTIONS.split(), '--seed', str(args.seed), '--save_freq', '1000000', '--print_freq', '20']
-        for command in (
-            [*train, '--resume', '--log', log],
-            [str(here / 'vis_mj.py'), f'{log}/snapshots/last', '--eval_only', '--count', '200', '--seed', '0'],
-        ):
-            print('python', *(os.path.relpath(c) if c.endswith('.py') else c for c in command), flush=True)
-            if subprocess.run([sys.executable, *command]).returncode:
-                raise RunFailed(f'{task}: the command above failed')
+        run(task, here / 'run_rl_mj.py', '--env_name', task, *OPTIONS.split(), '--seed', args.seed, '--print_freq', 20, '--resume', '--log', log)
+        TrainingLog(log, {}).keep_last()
+        run(task, here / 'vis_mj.py', f'{log}/snapshots/last', '--eval_only', '--count', 200, '--seed', 0)
+
+
+def run(task, script, *options):
+    command = [str(script), *map(str, options)]
+    print('python', os.path.relpath(command[0]), *command[1:], flush=True)
+    if subprocess.run([sys.executable, *command]).returncode:
+        raise RunFailed(f'{task}: the command above failed')
 
 
 if __name__ == '__main__':

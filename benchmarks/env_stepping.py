@@ -1,0 +1,136 @@
+"""Closed-loop environment steps per second on one core: raw engine, one environment at a time, and our batched slots.
+
+For every task one stochastic policy (100-100 tanh, action noise --std) acts
+  raw   mj_step alone, replaying the very controls of the batched run from the same seeds: the floor (MuJoCo tasks only)
+  gym   policy on one observation, then gymnasium's step, resets included
+  vec   policy on all slots, then VecEnv.step, resets included
+in turn, --repeat times; the best CPU time counts. Example:
+
+  python benchmarks/env_stepping.py --tasks legacy/Hopper-v1 legacy/HalfCheetah-v1 --std 0.3 --json stepping.json
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+
+os.environ.update(OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1')
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import numpy as np  # noqa: E402
+
+from environments.rlgymenv import BadEnvironment, env_info, make_env, make_vec_env  # noqa: E402
+
+TASKS = ['CartPole-v0', 'MountainCar-v0', 'legacy/Acrobot-v0', *(f'legacy/{task}-v1' for task in (
+    'Hopper', 'Walker2d', 'HalfCheetah', 'Ant', 'Humanoid', 'Reacher', 'InvertedPendulum', 'InvertedDoublePendulum'))]  # fmt: skip
+
+
+def policy(info, std, rng):
+    sizes = [info.obs_dim, 100, 100, info.num_actions or info.a_dim]
+    W1, W2, W3 = (rng.normal(0, 0.1, (i, j)) for i, j in zip(sizes, sizes[1:], strict=False))
+
+    def act(obs_K_Do):
+        out = np.tanh(np.tanh(obs_K_Do @ W1) @ W2) @ W3
+        if info.finite:
+            return (out + rng.gumbel(size=out.shape)).argmax(axis=1)[:, None]
+        return 0.1 * out + std * rng.standard_normal(out.shape)
+
+    return act
+
+
+def run_vec(info, vec, act, num_steps, rng):
+    """CPU seconds of the batched loop, and the episodes (seed, actions) that it ran."""
+    K = vec.num_slots
+    slots_K, seeds_K, taken = np.arange(K), rng.integers(2**31, size=K), []
+    starts = [(0, k, int(s)) for k, s in enumerate(seeds_K)]
+    start = time.process_time()
+    obs_K_Do = vec.reset(slots_K, seeds_K)
+    for t in range(num_steps // K):
+        a_K_Da = act(obs_K_Do)
+        taken.append(a_K_Da)
+        obs_K_Do, _, done_K = vec.step(slots_K, a_K_Da)
+        if done_K.any():
+            ended = slots_K[done_K]
+            seeds = rng.integers(2**31, size=len(ended))
+            obs_K_Do[ended] = vec.reset(ended, seeds)
+            starts += [(t + 1, k, s) for k, s in zip(ended.tolist(), seeds.tolist(), strict=True)]
+    seconds = time.process_time() - start
+    a_T_K_Da = np.array(taken)
+    ends = {}
+    episodes = []
+    for t, k, seed in reversed(starts):
+        episodes.append((seed, a_T_K_Da[t : ends.get(k, len(taken)), k]))
+        ends[k] = t
+    return seconds, episodes
+
+
+def run_gym(env, act, num_steps, rng):
+    start, obs_Do = time.process_time(), env.reset(seed=0)[0]
+    for _ in range(num_steps):
+        a_Da = act(obs_Do[None].astype(np.float64))[0]
+        obs_Do, _, terminated, truncated, _ = env.step(int(a_Da[0]) if a_Da.dtype == np.int64 else a_Da)
+        if terminated or truncated:
+            obs_Do = env.reset(seed=int(rng.integers(2**31)))[0]
+    return time.process_time() - start
+
+
+def run_raw(env, episodes):
+    import mujoco
+
+    env, seconds = env.unwrapped, 0.0
+    model, data, ctrl, frame_skip = env.model, env.data, env.data.ctrl, env.frame_skip
+    for seed, a_T_Da in episodes:
+        env.reset(seed=seed)
+        start = time.process_time()
+        for a_Da in a_T_Da:
+            ctrl[:] = a_Da
+            mujoco.mj_step(model, data, frame_skip)
+        seconds += time.process_time() - start
+    return seconds
+
+
+def measure(name, args):
+    info, rng = env_info(name), np.random.default_rng(args.seed)
+    act, vec, env = policy(info, args.std, rng), make_vec_env(name, args.slots), make_env(name)._env
+    num_steps = args.steps // args.slots * args.slots
+    rates = {'raw': 0.0, 'gym': 0.0, 'vec': 0.0}
+    for _ in range(args.repeat):
+        seconds, episodes = run_vec(info, vec, act, num_steps, rng)
+        rates['vec'] = max(rates['vec'], num_steps / seconds)
+        rates['gym'] = max(rates['gym'], num_steps / 4 / run_gym(env, act, num_steps // 4, rng))
+        if hasattr(env.unwrapped, 'model'):
+            rates['raw'] = max(rates['raw'], num_steps / run_raw(env, episodes))
+    return {'task': name, 'episode_length': num_steps / len(episodes), **rates}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--tasks', nargs='+', default=TASKS)
+    parser.add_argument('--slots', type=int, default=32)
+    parser.add_argument('--steps', type=int, default=6400, help='per task and repetition')
+    parser.add_argument('--std', type=float, default=0.3, help="the policy's noise; 1 is an untrained policy, whose episodes are short")
+    parser.add_argument('--repeat', type=int, default=5)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--json', help='also write the figures to this file')
+    args = parser.parse_args()
+    rows = []
+    print(f'{"steps/s on one core":34s} {"raw":>9s} {"gym":>9s} {"vec":>9s}  vec/raw  vec/gym  mean length')
+    for name in args.tasks:
+        try:
+            row = measure(name, args)
+        except BadEnvironment as e:
+            print(e, file=sys.stderr)
+            continue
+        rows.append(row)
+        share = f'{row["vec"] / row["raw"]:7.0%}' if row['raw'] else '      -'
+        raw, gym, vec = (f'{row[k]:9.0f}' for k in ('raw', 'gym', 'vec'))
+        print(f'{name:34s} {raw} {gym} {vec}  {share}  {row["vec"] / row["gym"]:7.1f}  {row["episode_length"]:8.0f}', flush=True)
+    if args.json:
+        with open(args.json, 'w') as f:
+            json.dump({'python': platform.python_version(), 'numpy': np.__version__, 'args': vars(args), 'rows': rows}, f, indent=1)
+
+
+if __name__ == '__main__':
+    main()

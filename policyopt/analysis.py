@@ -1,0 +1,347 @@
+"""Statistics of a results table: its cells with their intervals, and every cell beside a published one.
+
+A cell is (task, algorithm, dataset size). Nothing here knows results files: rows and tasks are objects with the columns of the tables
+/results and /tasks as attributes. Symbols are those of `policyopt.reference`; R counts bootstrap resamples, E episodes.
+"""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import yaml
+from scipy import stats
+
+from policyopt.reference import (
+    LEVEL,
+    NAN,
+    Baseline,
+    CellKey,
+    Reference,
+    detectable_difference,
+    holm,
+    permutation_p,
+    predict_one_set,
+    prob_improvement,
+    sd,
+    sets_of,
+    t_margin,
+    welch,
+)
+from policyopt.util import UserError, derive_seed
+
+NUM_BOOTSTRAP = 4000
+NO_RANDOM = (
+    'the results hold no random-policy returns for {tasks}: evaluate again (stage 2_eval of im_pipeline.py measures and stores them)'
+)
+
+
+@dataclasses.dataclass
+class Cell:
+    """One cell with its statistics; intervals are (NaN, NaN) where one run cannot give any."""
+
+    key: CellKey
+    rows: list
+    y_N: np.ndarray
+    set_N: np.ndarray
+    episodes: int
+    mean: float
+    margin: float
+    sd_runs: float
+    sd_episodes: float
+    iqm: float
+    iqm_lo: float
+    iqm_hi: float
+    length_mean: float
+    percent_expert: float
+
+
+@dataclasses.dataclass
+class Comparison:
+    """One of our cells against the reference; `p` is the one that `judged_by` names, `p_holm` decides the verdict."""
+
+    key: CellKey
+    ref: Reference
+    diff: float
+    welch_p: float = NAN
+    perm_p: float = NAN
+    prob_improvement: float = NAN
+    num_sets: int = 1
+    sd_within: float = NAN
+    sd_between: float = NAN
+    between_from: str = ''
+    pred_lo: float = NAN
+    pred_hi: float = NAN
+    pred_df: float = NAN
+    pred_p: float = NAN
+    p: float = NAN
+    judged_by: str = 'none'
+    welch_holm: float = NAN
+    perm_holm: float = NAN
+    p_holm: float = NAN
+    verdict: str = 'not testable'
+    detectable: float = NAN
+    detectable_holm: float = NAN
+    note: str = ''
+
+
+@dataclasses.dataclass
+class Analysis:
+    """Everything that the tables, the pictures and the report show."""
+
+    cells: dict
+    baselines: dict
+    comparisons: dict
+    ref_baselines: dict
+    missing: list
+    notes: list
+
+
+# --- one cell -------------------------------------------------------------------------------------------------------
+
+
+def run_id(row):
+    """The name of a run, as its file has it."""
+    return f'{CellKey(row.task, row.alg, int(row.num_trajs))},run={int(row.run)}'
+
+
+def iqm(x):
+    """Interquartile mean along the last axis: the mean without the lowest and the highest quarter (rounded down)."""
+    return stats.trim_mean(x, 0.25, axis=-1)
+
+
+def iqm_interval(y_N, set_N, seed, num=NUM_BOOTSTRAP):
+    """Percentile bootstrap 95% interval of the interquartile mean over runs, stratified by expert set.
+
+    Runs are redrawn within their own set, so every resample has the sets in the proportions of the data. Where some set
+    has a single run, that would freeze it: then runs are redrawn over all sets.
+    """
+    y_N, set_N = np.asarray(y_N, float), np.asarray(set_N)
+    if y_N.size < 2:
+        return NAN, NAN
+    strata = [np.flatnonzero(set_N == s) for s in np.unique(set_N)]
+    if min(len(s) for s in strata) < 2:
+        strata = [np.arange(y_N.size)]
+    rng = np.random.default_rng(seed)
+    idx_R_N = np.concatenate([s[rng.integers(len(s), size=(num, len(s)))] for s in strata], axis=1)
+    return tuple(float(q) for q in np.quantile(iqm(y_N[idx_R_N]), [LEVEL / 2, 1 - LEVEL / 2]))
+
+
+def _checked(rows):
+    """Rows by run name, after refusing what no statistic survives."""
+    by_name = {}
+    for row in rows:
+        name = run_id(row)
+        if name in by_name:
+            raise UserError(f'{name}: appears twice in the results; give every campaign its own file')
+        r_E = np.asarray(row.alg_traj_returns, float)
+        if not r_E.size:
+            raise UserError(f'{name}: has no evaluation episodes; evaluate that run again')
+        bad = np.flatnonzero(~np.isfinite(r_E))
+        if bad.size:
+            raise UserError(
+                f'{name}: return {r_E[bad[0]]} in evaluation episode {bad[0]} ({bad.size} of {r_E.size} are not finite); '
+                'train that run again or take it out of the results'
+            )
+        by_name[name] = row
+    if not by_name:
+        raise UserError('the results hold no runs; evaluate a campaign first (stage 2_eval)')
+    return by_name
+
+
+def _grouped(by_name):
+    """{CellKey: runs in their order}, tasks and algorithms in the order they first appear, dataset sizes ascending."""
+    rows = list(by_name.values())
+    tasks, algs = (list(dict.fromkeys(getattr(r, f) for r in rows)) for f in ('task', 'alg'))
+    groups = {}
+    for row in sorted(rows, key=lambda r: (tasks.index(r.task), algs.index(r.alg), r.num_trajs, r.run)):
+        groups.setdefault(CellKey(row.task, row.alg, int(row.num_trajs)), []).append(row)
+    return groups
+
+
+def _run_means(runs):
+    """(y_N, set_N): mean return and expert set of every run."""
+    return np.array([np.mean(r.alg_traj_returns) for r in runs]), np.array([int(r.dataset) for r in runs])
+
+
+def cells_of(by_name, baselines):
+    """{CellKey: Cell} with all statistics of the rows that `_checked` let through."""
+    cells = {}
+    for key, runs in _grouped(by_name).items():
+        y_N, set_N = _run_means(runs)
+        r_E = np.concatenate([np.asarray(r.alg_traj_returns, float) for r in runs])
+        lo, hi = iqm_interval(y_N, set_N, derive_seed('iqm', *key))
+        percent = 100 * float(baselines[key.task].score(y_N.mean()))
+        cells[key] = Cell(
+            key,
+            runs,
+            y_N,
+            set_N,
+            r_E.size,
+            mean=float(y_N.mean()),
+            margin=t_margin(sd(y_N), y_N.size),
+            sd_runs=sd(y_N),
+            sd_episodes=sd(r_E),
+            iqm=float(iqm(y_N)),
+            iqm_lo=lo,
+            iqm_hi=hi,
+            length_mean=float(np.mean(np.concatenate([r.alg_traj_lengths for r in runs]))),
+            percent_expert=percent,
+        )
+    return cells
+
+
+def baselines_of(rows, tasks):
+    """{task: Baseline} from the task table; expert returns from the rows themselves for a task that it lacks."""
+    table = {t.task: t for t in tasks}
+    found = {}
+    for task in dict.fromkeys(row.task for row in rows):
+        t = table.get(task)
+        expert = _finite(t.ex_traj_returns) if t else np.empty(0)
+        if not expert.size:
+            first_of_set = {int(r.dataset): r.ex_traj_returns for r in reversed(rows) if r.task == task}
+            expert = _finite(np.concatenate([np.asarray(x, float).ravel() for x in first_of_set.values()]))
+        random = _finite(t.random_returns) if t else np.empty(0)
+        found[task] = Baseline(task, getattr(t, 'env', ''), *_moments(expert), *_moments(random))
+    return found
+
+
+def _finite(x):
+    x = np.asarray([] if x is None else x, float).ravel()
+    return x[np.isfinite(x)]
+
+
+def _moments(x):
+    return (float(x.mean()), sd(x), x.size) if x.size else (NAN, NAN, 0)
+
+
+def missing_runs(rows, expected=None):
+    """Names of runs that should be there: `expected`, or per task every algorithm × size × run index seen in it."""
+    seen = {run_id(r) for r in rows}
+    if expected is None:
+        expected = []
+        for task in dict.fromkeys(r.task for r in rows):
+            algs, sizes, runs = (sorted({getattr(r, f) for r in rows if r.task == task}) for f in ('alg', 'num_trajs', 'run'))
+            expected += [f'{CellKey(task, a, int(n))},run={int(i)}' for a in algs for n in sizes for i in runs]
+    return [name for name in expected if name not in seen]
+
+
+# --- ours against theirs ---------------------------------------------------------------------------------------------
+
+
+def compare(cell, ref, between=None, between_from=''):
+    """One cell against its reference, before the correction for the number of cells.
+
+    Judged by the prediction for one expert set ('sets') where σ_b² is identifiable; else by Welch's t ('welch'), which takes
+    runs on one set for independent. Without any variance: equal means are consistent, unequal ones go to the permutation test.
+    """
+    out = Comparison(cell.key, ref, cell.mean - ref.mean)
+    if ref.y_M is not None:
+        out.perm_p = permutation_p(cell.y_N, ref.y_M, derive_seed('perm', *cell.key)) if min(cell.y_N.size, ref.m) > 1 else NAN
+        out.prob_improvement = prob_improvement(cell.y_N, ref.y_M)
+    out.welch_p, se, df = welch(cell, ref)
+    notes = ['one run on a side: t test with pooled variance'] if min(cell.y_N.size, ref.m) == 1 and math.isfinite(se) else []
+    ours = sets_of(cell.y_N, cell.set_N)
+    out.num_sets = ours.num_sets
+    pred = predict_one_set(ours, ref.m, between, ref.sd)
+    if pred:
+        out.sd_within, out.sd_between, out.pred_df = pred.sd_within, pred.sd_between, pred.df
+        out.between_from = f'{pred.num_sets} sets' + ('' if ours.num_sets > 1 else f' of {between_from}')
+        half = float(stats.t.ppf(1 - LEVEL / 2, pred.df)) * pred.se
+        out.pred_lo, out.pred_hi = cell.mean - half, cell.mean + half
+        out.pred_p = float(2 * stats.t.sf(abs(out.diff) / pred.se, pred.df)) if pred.se > 0 else NAN
+        if pred.num_sets == 2:
+            notes.append('two expert sets: the between-set variance has one degree of freedom')
+    if math.isfinite(out.pred_p):
+        out.p, out.judged_by, se, df = out.pred_p, 'sets', pred.se, pred.df
+    elif math.isfinite(out.welch_p):
+        out.p, out.judged_by = out.welch_p, 'welch'
+    elif cell.y_N.size + ref.m < 3:
+        notes.append('one run each: no test exists')
+    elif np.isclose(cell.mean, ref.mean, rtol=1e-5):
+        out.p, out.judged_by = 1.0, 'equal'
+        notes.append('no variance on either side, equal means')
+    else:
+        out.p, out.judged_by = out.perm_p, 'permutation' if math.isfinite(out.perm_p) else 'none'
+        notes.append('no variance on either side, means differ')
+    out.detectable = detectable_difference(se, df)
+    out.note = '; '.join(notes)
+    return out, se, df
+
+
+def analyze(rows, tasks, reference=None, ref_baselines=None, between_rows=None, between_from='', expected=None):
+    """The whole analysis of one results table.
+
+    Args:
+        rows, tasks: rows of the tables /results and /tasks.
+        reference: {CellKey: Reference} from `read_reference`.
+        ref_baselines: {task: Baseline} from `read_reference_tasks`.
+        between_rows: rows of another results file with several expert sets, for the between-set variance of cells that have one.
+        between_from: how the report names that file.
+        expected: names of all runs of the campaign; default: the grid that the rows span.
+    """
+    by_name = _checked(rows)
+    baselines = baselines_of(list(by_name.values()), tasks)
+    cells = cells_of(by_name, baselines)
+    notes = []
+    sources = {}
+    if between_rows is not None:
+        sources = {key: sets_of(*_run_means(runs)) for key, runs in _grouped(_checked(between_rows)).items()}
+        if not any(s.num_sets > 1 for s in sources.values()):
+            raise UserError(
+                f'{between_from}: every cell has one expert set, so the variance between sets cannot be estimated from it; '
+                'sample several (training.datasets: 5 in the spec)'
+            )
+    results = [compare(c, reference[k], sources.get(k), between_from) for k, c in cells.items() if k in (reference or {})]
+    compared = [r[0] for r in results]
+    for field, raw in (('p_holm', 'p'), ('welch_holm', 'welch_p'), ('perm_holm', 'perm_p')):
+        for c, p in zip(compared, holm([getattr(c, raw) for c in compared]), strict=True):
+            setattr(c, field, float(p))
+    family = sum(math.isfinite(c.p) for c in compared)
+    for c, se, df in results:
+        if math.isfinite(c.p_holm):
+            c.verdict = 'differs' if c.p_holm < LEVEL else 'consistent'
+            c.detectable_holm = detectable_difference(se, df, LEVEL / family)
+    if reference is not None:
+        absent = [str(k) for k in cells if k not in reference]
+        if absent:
+            notes.append(f'the reference has no number for {len(absent)} of our {len(cells)} cells: {_some(absent)}')
+    unmeasured = [t for t, b in baselines.items() if not b.random_episodes]
+    if unmeasured:
+        notes.append(NO_RANDOM.format(tasks=', '.join(unmeasured)) + '; until then there is no % of expert')
+    missing = missing_runs(list(by_name.values()), expected)
+    return Analysis(cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes)
+
+
+def _some(names, most=4):
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+
+# --- the campaign behind the rows -----------------------------------------------------------------------------------
+
+
+def rows_of_campaign(rows, attrs, run_name=None):
+    """The rows, if they belong to the campaign `run_name` (None: any). Raises UserError when the file holds another one."""
+    found = attrs.get('run_name')
+    if run_name not in (None, found):
+        raise UserError(f"--run-name {run_name}: the results are those of '{found}'; name that one, or give another file")
+    return rows
+
+
+def campaign_runs(spec_text):
+    """Names of all runs that a campaign's YAML asks for, or None when the text does not say it."""
+    try:
+        spec = yaml.safe_load(spec_text)
+        training = spec['training']
+        tasks, algs = ([x['name'] for x in section] for section in (spec['tasks'], training['algorithms']))
+        sizes, runs = training['dataset_num_trajs'], range(training['runs'])
+        return [f'{CellKey(t, a, n)},run={i}' for t in tasks for a in algs for n in sizes for i in runs]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return None
+
+
+def repeat_commands(cells, attrs):
+    """{CellKey: the command that repeats the runs of that cell}, into a folder of its own."""
+    spec = re.search(r'[^\s\'"]+\.ya?ml', attrs.get('command', ''))
+    head = f'python scripts/im_pipeline.py {spec.group() if spec else "SPEC.yaml"} all --set options.storagedir=repeat --only'
+    return {k: f'{head} alg={k.alg} task={k.task} num_trajs={k.num_trajs}' for k in cells}

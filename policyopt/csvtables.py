@@ -1,0 +1,205 @@
+"""The analysis as CSV files: one row per run, and one row per cell beside it. Empty fields mean: not known, or not defined."""
+
+import csv
+import io
+import math
+import os
+
+import numpy as np
+
+from policyopt.reference import POWER, sd
+from policyopt.util import replacing
+
+RUN_COLUMNS = {
+    'task': 'name of the task',
+    'alg': 'algorithm',
+    'num_trajs': 'expert trajectories that it learned from',
+    'run': 'index of the run',
+    'seed': 'its seed',
+    'dataset': 'its expert set',
+    'snapshot': 'evaluated policy',
+    'episodes': 'evaluation episodes',
+    'return_mean': 'mean true return',
+    'return_std': 'its standard deviation over episodes',
+    'length_mean': 'mean episode length',
+    'length_std': 'its standard deviation over episodes',
+    'percent_expert': '100·(return_mean − random)/(expert − random)',
+}
+
+CELL_COLUMNS = {
+    'task': 'name of the task',
+    'alg': "algorithm; 'expert' and 'random' are the baselines (num_trajs 0)",
+    'num_trajs': 'expert trajectories learned from',
+    'runs': 'runs',
+    'sets': 'expert sets among them',
+    'episodes': 'evaluation episodes',
+    'return_mean': 'mean over runs',
+    'margin95': 'half width of its 95% t interval over runs',
+    'sd_runs': 'standard deviation over runs',
+    'return_std': 'standard deviation over episodes',
+    'iqm': 'interquartile mean over runs',
+    'iqm_lo': 'its bootstrap 95% interval, low',
+    'iqm_hi': 'high',
+    'length_mean': 'mean episode length',
+    'percent_expert': '100·(return_mean − random)/(expert − random)',
+    'ref_mean': 'reference: mean over runs',
+    'ref_sd': 'standard deviation over runs',
+    'ref_runs': 'runs',
+    'ref_margin95': '95% half width',
+    'ref_percent_expert': 'with its own expert and random returns',
+    'difference': 'return_mean − ref_mean',
+    'welch_p': "Welch's t over runs",
+    'welch_holm': 'Holm-corrected over the table',
+    'permutation_p': 'permutation test over runs',
+    'permutation_holm': 'Holm-corrected',
+    'prob_improvement': 'P(run of ours > run of theirs), ties half',
+    'sd_within': 'between runs on one expert set',
+    'sd_between': 'between sets',
+    'between_from': 'expert sets that sd_between comes from',
+    'predict_lo': '95% prediction interval for ONE set of ref_runs runs, low',
+    'predict_hi': 'high',
+    'predict_df': 'its degrees of freedom (Satterthwaite)',
+    'predict_p': 'p of ref_mean under it',
+    'p': 'the deciding p',
+    'judged_by': 'sets, welch, equal, permutation or none',
+    'p_holm': 'p, Holm-corrected over the table',
+    'verdict': 'consistent, differs, not testable',
+    'detectable': f'smallest difference seen with {POWER:.0%} power at 5%',
+    'detectable_holm': 'the same at 5% / number of cells',
+    'note': 'remarks',
+    'command': 'repeats the runs of this cell',
+}
+
+
+def cell_csv_path(path):
+    """Where the cell table stands: beside the per-run file, `results.csv` → `results_cells.csv`."""
+    root, suffix = os.path.splitext(path)
+    return f'{root}_cells{suffix}'
+
+
+def columns_help():
+    """What the columns of both files mean, for --help."""
+    out = []
+    for title, columns in (('columns of --csv F, one row per run', RUN_COLUMNS), ('columns of F_cells, one row per cell', CELL_COLUMNS)):
+        out += [f'{title}:', *(f'  {name:<20}{meaning}' for name, meaning in columns.items())]
+    return '\n'.join(out)
+
+
+def write_run_csv(path, analysis):
+    """One row per run; its columns are those of `results/paper/results_per_run.csv` and more, so it can serve as a reference."""
+
+    def rows():
+        for key, cell in analysis.cells.items():
+            for row in cell.rows:
+                r_E, len_E = np.asarray(row.alg_traj_returns, float), np.asarray(row.alg_traj_lengths, float)
+                yield {
+                    **key._asdict(),
+                    'run': row.run,
+                    'seed': row.seed,
+                    'dataset': row.dataset,
+                    'snapshot': row.snapshot,
+                    'episodes': r_E.size,
+                    'return_mean': r_E.mean(),
+                    'return_std': sd(r_E),
+                    'length_mean': len_E.mean(),
+                    'length_std': sd(len_E),
+                    'percent_expert': 100 * float(analysis.baselines[key.task].score(r_E.mean())),
+                }
+
+    _write_csv(path, RUN_COLUMNS, rows())
+
+
+def write_cell_csv(path, analysis, commands):
+    """One row per cell, and two per task for the expert and the random policy; it can serve as a reference (margin95, runs)."""
+
+    def rows():
+        for task, b in analysis.baselines.items():
+            for who, mean, std, episodes in (
+                ('expert', b.expert_mean, b.expert_sd, b.expert_episodes),
+                ('random', b.random_mean, b.random_sd, b.random_episodes),
+            ):
+                if episodes:
+                    yield {
+                        'task': task,
+                        'alg': who,
+                        'num_trajs': 0,
+                        'runs': 1,
+                        'episodes': episodes,
+                        'return_mean': mean,
+                        'return_std': std,
+                    }
+            for key, c in analysis.cells.items():
+                if key.task == task:
+                    yield _cell_row(key, c) | _comparison_row(analysis, key) | {'command': commands.get(key, '')}
+
+    _write_csv(path, CELL_COLUMNS, rows())
+
+
+def _cell_row(key, c):
+    return {
+        **key._asdict(),
+        'runs': c.y_N.size,
+        'sets': np.unique(c.set_N).size,
+        'episodes': c.episodes,
+        'return_mean': c.mean,
+        'margin95': c.margin,
+        'sd_runs': c.sd_runs,
+        'return_std': c.sd_episodes,
+        'iqm': c.iqm,
+        'iqm_lo': c.iqm_lo,
+        'iqm_hi': c.iqm_hi,
+        'length_mean': c.length_mean,
+        'percent_expert': c.percent_expert,
+    }
+
+
+def _comparison_row(analysis, key):
+    c, b = analysis.comparisons.get(key), analysis.ref_baselines.get(key.task)
+    if c is None:
+        return {}
+    same = (
+        'welch_p',
+        'welch_holm',
+        'prob_improvement',
+        'sd_within',
+        'sd_between',
+        'between_from',
+        'p',
+        'judged_by',
+        'p_holm',
+        'verdict',
+        'detectable',
+        'detectable_holm',
+        'note',
+    )
+    return {name: getattr(c, name) for name in same} | {
+        'ref_mean': c.ref.mean,
+        'ref_sd': c.ref.sd,
+        'ref_runs': c.ref.m,
+        'ref_margin95': c.ref.margin,
+        'difference': c.diff,
+        'ref_percent_expert': 100 * float(b.score(c.ref.mean)) if b else math.nan,
+        'permutation_p': c.perm_p,
+        'permutation_holm': c.perm_holm,
+        'predict_lo': c.pred_lo,
+        'predict_hi': c.pred_hi,
+        'predict_df': c.pred_df,
+        'predict_p': c.pred_p,
+    }
+
+
+def _write_csv(path, columns, rows):
+    def plain(x):
+        return '' if x is None or (isinstance(x, float) and math.isnan(x)) else f'{x:.10g}' if isinstance(x, float) else x
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), restval='', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows({k: plain(v) for k, v in row.items()} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def write_text(path, text):
+    """Write a text file whole or not at all."""
+    with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
+        f.write(text)

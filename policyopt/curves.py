@@ -1,0 +1,189 @@
+"""Learning curves: reading training logs (finished or still running), grouping, smoothing, one subplot per field.
+
+Letters: R runs of a group, T iterations.
+"""
+
+import math
+import os
+import re
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from policyopt.plotting import LABELS, figure, outside_legend, styles_of, subtitle
+from policyopt.snapshots import read_log
+from policyopt.util import UserError, closest
+
+DEFAULT_FIELDS = 'trueret,avglen,ent,kl,vf_r2,vf_kl,tdvf_r2,rloss,racc'
+CLONING_FIELDS = ',bcloss,valloss,valacc'
+MAX_LEGEND = 12  # more names than this would bury the curves
+# logs of run_rl_mj.py name the true return `ret`
+_INSTEAD = {'trueret': 'ret'}
+MEANING = {
+    'trueret': 'true return',
+    'iret': 'imitation return',
+    'avglen': 'episode length [steps]',
+    'ent': 'policy entropy [nats]',
+    'kl': 'KL of the policy step',
+    'vf_r2': 'value function R² (floored at 0)',
+    'vf_kl': 'KL of the value step',
+    'tdvf_r2': 'R² of the time mean',
+    'rloss': 'discriminator loss',
+    'racc': 'discriminator accuracy',
+    'bcloss': 'cloning loss',
+    'valloss': 'validation loss',
+    'valacc': 'validation accuracy',
+    'ttotal': 'wall time [s]',
+    'tsamp': 'sampling time [s]',
+    'tstep': 'step time [s]',
+    'tadv': 'advantage time [s]',
+    'nsa': 'state-action pairs',
+    'ret': 'true return',
+}
+
+
+class Log:
+    """The rows of one training log up to `range_end`, by column name."""
+
+    def __init__(self, path, range_end=None):
+        self.path, self.done = path, not path.endswith('.part')
+        table = read_log(path)
+        if 'iter' not in (table.dtype.names or ()):
+            raise UserError(f"{path}: its table /log has no column 'iter'; expected a training log")
+        keep = slice(None) if range_end is None else table['iter'] <= range_end
+        self.table = table[keep]
+        name = re.sub(r'\.h5(\.part)?$', '', os.path.basename(path))
+        self.name = name + ('' if self.done else ' (running)')
+        self.parts = dict(p.split('=', 1) for p in name.split(',') if '=' in p)
+
+    def column(self, field):
+        """(iter_T, x_T) of a field without its NaN rows (cloning logs most rows so); None where the log lacks it or has NaN only."""
+        name = field if field in self.table.dtype.names else _INSTEAD.get(field)
+        if name not in self.table.dtype.names:
+            return None
+        x_T = self.table[name].astype(float)
+        if field == 'vf_r2':
+            x_T = np.maximum(x_T, 0)
+        elif name == 'avglen':
+            x_T[x_T < 0] = np.nan  # cloning makes no rollouts and logs −1
+        known = np.isfinite(x_T)
+        return (self.table['iter'][known], x_T[known]) if known.any() else None
+
+
+def read_logs(paths, range_end=None):
+    """One Log per path, in their order. Raises UserError for a file given twice, or one that is no readable log."""
+    seen = set()
+    for path in paths:
+        if os.path.realpath(path) in seen:
+            raise UserError(f'{path}: given twice; name every log once')
+        seen.add(os.path.realpath(path))
+    logs = [Log(path, range_end) for path in paths]
+    names = [log.name for log in logs]
+    for log in logs:
+        if names.count(log.name) > 1:
+            log.name = os.path.join(os.path.dirname(log.path), log.name)
+    empty = [log.path for log in logs if not len(log.table)]
+    if empty:
+        limit = '' if range_end is None else f' up to iteration {range_end}'
+        raise UserError(f'{empty[0]}: has no row{limit}; leave it out' + (' or raise --range_end' if limit else ''))
+    return logs
+
+
+def known_fields(logs, wanted=None):
+    """(fields that some log has numbers for, sentences about the others).
+
+    `wanted` is comma-separated; None means the default fields, with those of cloning where a log has them.
+    """
+    have = list(dict.fromkeys(n for log in logs for n in log.table.dtype.names))
+    default = DEFAULT_FIELDS + (CLONING_FIELDS if 'valloss' in have else '')
+    fields = list(dict.fromkeys(f.strip() for f in (default if wanted is None else wanted).split(',') if f.strip()))
+    shown = [f for f in fields if any(log.column(f) is not None for log in logs)]
+    empty = [f for f in fields if f not in shown and (f in have or _INSTEAD.get(f) in have)]
+    absent = [f for f in fields if f not in shown and f not in empty]
+    if not shown:
+        raise UserError(f'--fields {",".join(fields)}: none of them has numbers in these logs; they have {", ".join(have)}')
+    words = (
+        [f'no log has {", ".join(absent)}: skipped.' + ''.join(closest(f, have) for f in absent if wanted is not None)] if absent else []
+    )
+    return shown, words + ([f'no numbers in {", ".join(empty)}: skipped'] if empty else [])
+
+
+def last_rows(logs, fields):
+    """The last row of every log as lines of text: iteration, then the fields (their last number), one line per log."""
+    lines = [['log', 'iter', *fields]]
+    for log in logs:
+        found = [log.column(f) for f in fields]
+        lines.append([log.name, str(log.table['iter'][-1]), *('–' if c is None else f'{c[1][-1]:.5g}' for c in found)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return ['  '.join([line[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(line[1:], widths[1:], strict=True))]) for line in lines]
+
+
+def groups_of(logs):
+    """{label: logs} by algorithm, and by task and dataset size where these differ among the logs (names as the pipeline gives them)."""
+    nameless = [log.path for log in logs if 'alg' not in log.parts]
+    if nameless:
+        raise UserError(f'{nameless[0]}: --group needs names as the pipeline gives them (alg=…,task=…,num_trajs=…,run=….h5)')
+    differ = [k for k in ('task', 'num_trajs') if len({log.parts.get(k) for log in logs}) > 1]
+    groups = {}
+    for log in logs:
+        label = ', '.join([log.parts['alg'], *(f'{log.parts.get(k, "?")}' + (' trajs' if k == 'num_trajs' else '') for k in differ)])
+        groups.setdefault(label, []).append(log)
+    return groups
+
+
+def smoothed(x_T, window):
+    """Mean of the last `window` values at each place (fewer at the start)."""
+    total_T = np.concatenate([[0.0], np.cumsum(x_T)])
+    end_T = np.arange(1, len(x_T) + 1)
+    start_T = np.maximum(end_T - window, 0)
+    return (total_T[end_T] - total_T[start_T]) / (end_T - start_T)
+
+
+def band(logs, field, window=1):
+    """(iter_T, mean, lowest, highest) over the runs that have reached each iteration; None where no log has the field."""
+    columns = [c for c in (log.column(field) for log in logs) if c is not None]
+    if not columns:
+        return None
+    iter_T = np.unique(np.concatenate([i for i, _ in columns]))
+    x_R_T = np.full((len(columns), len(iter_T)), np.nan)
+    for r, (i, x) in enumerate(columns):
+        x_R_T[r, np.searchsorted(iter_T, i)] = smoothed(x, window)
+    return iter_T, np.nanmean(x_R_T, axis=0), np.nanmin(x_R_T, axis=0), np.nanmax(x_R_T, axis=0)
+
+
+def curves_figure(logs, fields, group=False, smooth=1, on_screen=False):
+    """One subplot per field: all logs over each other, or a mean line with a band from the lowest to the highest run per group."""
+    cols = min(len(fields), 3)
+    rows = math.ceil(len(fields) / cols)
+    fig, axes = figure(max(6.0, 4.2 * cols), 2.7 * rows + 1.0, rows, cols, on_screen)
+    for ax in axes.flat[len(fields) :]:
+        ax.set_visible(False)
+    lines = groups_of(logs) if group else {log.name: [log] for log in logs}
+    style = styles_of(
+        [label.split(',')[0] if group and len({la.split(',')[0] for la in lines}) == len(lines) else label for label in lines]
+    )
+    for ax, field in zip(axes.flat, fields, strict=False):
+        for (label, members), look in zip(lines.items(), style.values(), strict=True):
+            drawn = band(members, field, smooth)
+            if drawn is None:
+                continue
+            iter_T, mean_T, lo_T, hi_T = drawn
+            text = f'{LABELS.get(label, label)} ({len(members)} run{"s" if len(members) > 1 else ""})' if group else label
+            if len(members) > 1:
+                ax.fill_between(iter_T, lo_T, hi_T, color=look['color'], alpha=0.15, linewidth=0)
+            dot = look['marker'] if len(iter_T) == 1 else None
+            ax.plot(
+                iter_T, mean_T, color=look['color'], linestyle=look['linestyle'] if group else '-', marker=dot, linewidth=1.4, label=text
+            )
+        ax.set_title(field)
+        ax.set_ylabel(MEANING.get(field, field))
+        ax.set_xlabel('iteration')
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    remarks = ['line: mean over runs; band: lowest to highest run'] if group else []
+    remarks += [f'moving average over {smooth} rows'] if smooth > 1 else []
+    if len(lines) > MAX_LEGEND:
+        remarks.append(f'{len(lines)} lines, not named here' + ('' if group else ' (--group draws one per algorithm)'))
+    subtitle(fig, '; '.join(remarks))
+    if len(lines) <= MAX_LEGEND:
+        outside_legend(fig, axes, cols if group else min(cols, 2))
+    return fig

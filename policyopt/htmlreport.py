@@ -1,0 +1,137 @@
+"""The analysis as one HTML page that needs nothing else: tables, pictures inside, commands and provenance."""
+
+import base64
+import html
+import json
+
+from policyopt import plotting, report
+from policyopt.util import provenance
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1f2328; background: #fff;
+       max-width: 1180px; margin: 2em auto; padding: 0 1.2em; }
+h1 { font-size: 1.6em; margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #d0d7de; padding-bottom: .2em; }
+h3 { margin: 1.6em 0 .2em; }
+p.sub { color: #59636e; margin: .1em 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: .6em 0; }
+th { text-align: right; background: #f6f8fa; border-bottom: 2px solid #d0d7de; padding: .3em .6em; white-space: nowrap; }
+td { text-align: right; border-bottom: 1px solid #eaeef2; padding: .25em .6em; white-space: nowrap; }
+th.l, td.l { text-align: left; }
+td.wrap { white-space: normal; text-align: left; }
+tr.new td { border-top: 2px solid #d0d7de; }
+td.differs { background: #fbe3d6; font-weight: 600; } td.consistent { background: #e3f0e8; } td.not { color: #59636e; }
+img { max-width: 100%; height: auto; } figure { margin: 1em 0; } figcaption { color: #59636e; font-size: 13px; }
+code, pre { font: 12px/1.45 ui-monospace, Consolas, monospace; background: #f6f8fa; } code { padding: .1em .3em; }
+pre { padding: .8em; overflow-x: auto; } details { margin: .8em 0; } summary { cursor: pointer; font-weight: 600; }
+"""
+
+
+def html_report(analysis, title, pictures, commands, origin, spec=''):
+    """One page as text.
+
+    Args:
+        analysis: Analysis.
+        title: heading of the page.
+        pictures: [(caption, PNG bytes)].
+        commands: {CellKey: command that repeats its runs}.
+        origin: {name: value} of the results' origin; values may be dicts or JSON text.
+        spec: YAML text of the campaign.
+    """
+    parts = [f'<h1>{_e(title)}</h1>', _list(report.summary(analysis)), *(_figure(*p) for p in pictures), '<h2>Tables</h2>']
+    for task in analysis.baselines:
+        parts.append(f'<h3>{_e(report.title_of(analysis, task))}</h3>')
+        parts += [f'<p class="sub">{_e(line)}</p>' for line in report.baseline_lines(analysis, task)]
+        parts.append(_table(*report.table_of(analysis, task, 1)))
+        parts.append(f'<details><summary>{_e(task)}: all columns</summary>{_table(*report.table_of(analysis, task, 2))}</details>')
+    parts += ['<h2>How to read it</h2>', *(f'<p>{_e(p)}</p>' for p in report.explanation(analysis))]
+    shown = [c for c in report.COLUMNS if analysis.comparisons or not c.of_ref]
+    parts.append('<details><summary>What every column means</summary><table>')
+    parts += [f'<tr><td class="l">{_e(c.head)}</td><td class="wrap">{_e(c.meaning)}</td></tr>' for c in shown]
+    parts.append('</table></details>')
+    remarks = [f'{key}: {c.note}' for key, c in analysis.comparisons.items() if c.note]
+    if remarks:
+        parts.append(f'<details><summary>Remarks on single cells</summary>{_list(remarks)}</details>')
+    if analysis.missing:
+        parts.append(f'<details><summary>{len(analysis.missing)} missing runs</summary>{_list(analysis.missing)}</details>')
+    parts.append(
+        '<h2>Repeat it</h2><p>Seeds depend on the campaign and the run only, so each of these repeats the runs of its cell:</p>'
+        '<div class="scroll"><table>'
+    )
+    parts += [f'<tr><td class="l">{_e(key)}</td><td class="l"><code>{_e(command)}</code></td></tr>' for key, command in commands.items()]
+    parts.append('</table></div><h2>Provenance</h2><div class="scroll"><table>')
+    parts += [f'<tr><td class="l">{_e(name)}</td><td class="wrap">{_value(value)}</td></tr>' for name, value in origin.items()]
+    parts.append('</table></div>')
+    if spec:
+        parts.append(f'<details><summary>The campaign (YAML)</summary><pre>{_e(spec)}</pre></details>')
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{_e(title)}</title><style>{_STYLE}</style></head>\n<body>\n' + '\n'.join(parts) + '\n</body></html>\n'
+    )
+
+
+def page_of(analysis, attrs, commands, sources):
+    """The page of one results file, with its root attributes as provenance and every picture that the data allow.
+
+    `sources` are the files that were read (None for those that were not).
+    """
+    pictures = []
+    for kind, caption in plotting.KINDS.items():
+        if kind == 'reproduction' and not analysis.comparisons or kind == 'figure1' and plotting.unmeasured(analysis):
+            continue
+        pictures.append((caption[0].upper() + caption[1:], plotting.png_bytes(plotting.results_figure(analysis, kind))))
+    shown = {k: v for k, v in attrs.items() if k not in ('spec', 'content_sha256')}
+    named = {name: f for name, f in zip(('results', 'reference', 'between sets'), sources, strict=True) if f}
+    title = f'Results of {attrs.get("run_name") or sources[0]}'
+    return html_report(
+        analysis, title, pictures, commands, named | shown | {f'report: {k}': v for k, v in provenance().items()}, attrs.get('spec', '')
+    )
+
+
+def _e(x):
+    return html.escape(str(x))
+
+
+def _list(items):
+    return '<ul>' + ''.join(f'<li>{_e(i)}</li>' for i in items) + '</ul>' if items else ''
+
+
+def _figure(caption, png):
+    data = base64.b64encode(png).decode('ascii')
+    return f'<figure><img alt="{_e(caption)}" src="data:image/png;base64,{data}"><figcaption>{_e(caption)}</figcaption></figure>'
+
+
+def _table(heads, lines):
+    left = {i for i, h in enumerate(heads) if h in report.LEFT}
+    meaning = {c.head: c.meaning for c in report.COLUMNS}
+    out = [
+        '<div class="scroll"><table><tr>',
+        *(f'<th{_class(i in left)} title="{_e(meaning[h])}">{_e(h)}</th>' for i, h in enumerate(heads)),
+        '</tr>',
+    ]
+    before = None
+    for line in lines:
+        out.append('<tr class="new">' if before not in (None, line[0]) else '<tr>')
+        before = line[0]
+        out += [
+            f'<td{_class(i in left, x if h == "verdict" else "")}>{_e(x)}</td>' for i, (h, x) in enumerate(zip(heads, line, strict=True))
+        ]
+        out.append('</tr>')
+    return ''.join(out) + '</table></div>'
+
+
+def _class(left, verdict=''):
+    names = [n for n in ('l' if left else '', verdict.rstrip('*') if verdict else '') if n]
+    return f' class="{" ".join(names)}"' if names else ''
+
+
+def _value(value):
+    if isinstance(value, str) and value[:1] in '{[':
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return _e(value)
+    if isinstance(value, dict):
+        return '<br>'.join(f'{_e(k)}: {_e(v)}' for k, v in value.items())
+    return _e(value)

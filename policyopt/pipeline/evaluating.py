@@ -1,0 +1,155 @@
+"""Stage 2: choose a snapshot of every run, let it play, and keep each row until the whole results file is written."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+
+import numpy as np
+
+from policyopt.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.pipeline import experts, launch
+from policyopt.pipeline.results import ResultRow, TaskRow
+from policyopt.util import RunFailed, UserError, derive_seed
+
+
+def evaluate_runs(spec, runs, seed, how):
+    """The rows of /results and /tasks; rows that an interrupted attempt left are used when resumed."""
+    sets = {key: experts.expert_returns(spec, spec.traj_path(*key)) for key in dict.fromkeys((r.task, r.dataset) for r in runs)}
+    task_rows = [_task_row(spec, spec.task(name), sets, seed) for name in dict.fromkeys(r.task for r in runs)]
+    if not how.resume:
+        forget_rows(spec)
+    os.makedirs(_cache_dir(spec), exist_ok=True)
+    jobs = [_job(spec, run, seed) for run in runs]
+    kept = {job['id'] for job in jobs if _read_row(job) is not None}
+    if kept:
+        print(f'{len(kept)} of {len(jobs)} runs were evaluated before', file=sys.stderr)
+    _play_all([job for job in jobs if job['id'] not in kept], how)
+    rows = []
+    for run, job in zip(runs, jobs, strict=True):
+        row = _read_row(job)
+        if row is None:
+            raise RunFailed(f'{job["cache"]}: the evaluation of {run.id} has vanished or changed; go on with --resume')
+        which = (run.alg, run.task, run.num_trajs, run.run, row['seed'], row['snapshot'], run.dataset)
+        rows.append(ResultRow(*which, *sets[run.task, run.dataset], row['returns'], row['lengths']))
+    return rows, task_rows
+
+
+def forget_rows(spec):
+    """Remove the rows kept between attempts."""
+    shutil.rmtree(_cache_dir(spec), ignore_errors=True)
+
+
+def _cache_dir(spec):
+    return os.path.join(spec.checkpt_dir, 'evaluated')
+
+
+def _task_row(spec, task, sets, seed):
+    mine = [sets[key] for key in sorted(sets) if key[0] == task.name]
+    returns, lengths = (np.concatenate([s[i] for s in mine]) for i in (0, 1))
+    return TaskRow(task.name, task.env, task.policy or '', returns, lengths, *experts.random_returns(spec, task, seed))
+
+
+def _job(spec, run, seed):
+    """All that a worker process needs to evaluate one run, as plain values."""
+    task = spec.task(run.task)
+    return {
+        'id': run.id,
+        'file': run.out,
+        'cache': os.path.join(_cache_dir(spec), run.id + '.h5'),
+        'rule': spec.algorithm(run.alg).eval,
+        'num_trajs': spec.options.eval_num_trajs,
+        'eval_seed': derive_seed(seed, 'evaluate', run.id),
+        'run_seed': run.seed,
+        'env': task.env,
+        'max_traj_len': task.max_traj_len,
+    }
+
+
+def choose_snapshot(path, rule):
+    """The name of the snapshot that stands for a run: the last one, or the one with the highest `valacc` (NaN ignored)."""
+    from policyopt.snapshots import read_log, snapshot_names
+
+    names = snapshot_names(path)
+    if rule == 'last':
+        return names[-1]
+    log = read_log(path)
+    if 'valacc' not in log.dtype.names:
+        has = ', '.join(log.dtype.names)
+        raise UserError(f"{path}: its log has no column 'valacc', which eval: best_valacc needs; it has {has}. Use eval: last")
+    valacc = {f'iter{row["iter"]:07d}': row['valacc'] for row in log}
+    judged = [n for n in names if not np.isnan(valacc.get(n, np.nan))]
+    if not judged:
+        raise UserError(f'{path}: no snapshot has a valacc that is a number; expected one. Use eval: last for this algorithm')
+    return max(judged, key=valacc.__getitem__)
+
+
+def _evaluate(job):
+    """Play one run's policy and store its row."""
+    from policyopt.evaluation import evaluate_file
+    from policyopt.snapshots import read_root
+
+    snapshot = choose_snapshot(job['file'], job['rule'])
+    policy_path = f'{job["file"]}/snapshots/{snapshot}'
+    trajs = evaluate_file(policy_path, job['num_trajs'], job['eval_seed'], True, job['env'], job['max_traj_len'])[2]
+    seed = int(read_root(job['file']).get('seed', job['run_seed']))
+    with write_h5(job['cache']) as h5:
+        h5.create_array('/', 'returns', trajs.returns)
+        h5.create_array('/', 'lengths', trajs.lengths)
+        set_attrs(h5.root, {'snapshot': snapshot, 'seed': seed, 'key': _key(job)})
+    return job['id']
+
+
+def _key(job):
+    """What a stored row must agree with to be used again: how it was measured, and which file."""
+    stat = os.stat(job['file'])
+    return repr([job['rule'], job['num_trajs'], job['eval_seed'], job['env'], job['max_traj_len'], stat.st_size, stat.st_mtime_ns])
+
+
+def _read_row(job):
+    if not os.path.exists(job['cache']):
+        return None
+    with open_h5(job['cache'], 'the evaluation of one run') as h5:
+        if attr_text(h5.root, 'key') != _key(job):
+            return None
+        found = {'snapshot': attr_text(h5.root, 'snapshot'), 'seed': int(attr_text(h5.root, 'seed'))}
+        return found | {'returns': h5.root.returns.read(), 'lengths': h5.root.lengths.read()}
+
+
+def _play_all(jobs, how):
+    num_jobs = min(how.jobs or launch.num_cores(), len(jobs))
+    with launch.Progress(len(jobs), how.verbosity) as progress:
+        if num_jobs <= 1:
+            for job in jobs:
+                progress.finished(_evaluate(job))
+            return
+        context = multiprocessing.get_context('spawn')
+        stop = context.Event()
+        pool = concurrent.futures.ProcessPoolExecutor(num_jobs, context, _start_worker, (os.getpid(), stop, how.threads or 1))
+        try:
+            for future in concurrent.futures.as_completed([pool.submit(_evaluate, job) for job in jobs]):
+                progress.finished(future.result())
+        except concurrent.futures.process.BrokenProcessPool as e:
+            raise RunFailed('a worker process of the evaluation was killed; rows evaluated so far are kept, go on with --resume') from e
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(parent, stop, threads):
+    """Give a worker its threads, leave Ctrl-C to the pipeline, and let no worker outlive it, even when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in launch.THREAD_VARIABLES:
+        os.environ[name] = str(threads)
+
+    def watch():
+        while os.getppid() == parent and not stop.wait(0.5):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

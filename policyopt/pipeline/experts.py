@@ -1,0 +1,141 @@
+"""Stage 0: the expert's trajectories, and the returns of a policy that has learned nothing.
+
+A random policy is what the paper calls so: one before training, whose zero output layer makes it uniform over finite actions and
+standard normal over continuous ones.
+"""
+
+import os
+import sys
+
+import numpy as np
+
+from policyopt.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.pipeline.spec import find_policy
+from policyopt.util import UserError, derive_seed, provenance
+
+_WHAT = 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)'
+
+
+def sample_all(spec, wanted, seed, resume):
+    """Sample the expert sets [(task name, set index)] and the random baselines of their tasks; print what each earned."""
+    from policyopt.rl import load_policy
+    from policyopt.sampling import MDP
+
+    todo = {}
+    for name, dataset in wanted:
+        task, path = spec.task(name), spec.traj_path(name, dataset)
+        if os.path.exists(path):
+            if not resume:
+                way = 'keep it with --resume, or choose another options.storagedir'
+                raise UserError(f'{path}: exists already, and trajectories are never overwritten; {way}')
+            check_trajs(spec, task, path, set_seed(seed, name, dataset))
+            print(f'{path}: kept', file=sys.stderr)
+        else:
+            todo[name, dataset] = path
+    # every expert and environment is tried before the first episode is played
+    mdps = {name: MDP(spec.task(name).env) for name in dict.fromkeys(name for name, _ in wanted)}
+    policies = {name: load_policy(expert_path(spec, spec.task(name)), mdps[name]) for name in dict.fromkeys(name for name, _ in todo)}
+    for (name, dataset), path in todo.items():
+        _sample_expert(spec, spec.task(name), policies[name], mdps[name], path, set_seed(seed, name, dataset))
+    for name, mdp in mdps.items():
+        random_returns(spec, spec.task(name), seed, mdp)
+
+
+def set_seed(seed, task_name, dataset):
+    """The seed of one expert set."""
+    return derive_seed(seed, 'expert', task_name, dataset)
+
+
+def expert_path(spec, task):
+    """The expert's policy as it can be read from here; UserError when the task names none or its file is missing."""
+    i = spec.tasks.index(task)
+    if task.policy is None:
+        raise UserError(
+            f"{spec.file}: tasks[{i}]: the key 'policy' is missing; expected the expert that 0_sampletrajs lets play, or your own data in "
+            f'{spec.traj_path(task.name)}, kept with --resume'
+        )
+    path = find_policy(task.policy)
+    if path is None:
+        expected = 'FILE.h5/snapshots/iter0000100 of a trained policy'
+        raise UserError(f"{spec.file}: tasks[{i}].policy: no file for '{task.policy}'; expected {expected}")
+    return path
+
+
+def _sample_expert(spec, task, policy, mdp, path, seed):
+    from policyopt.evaluation import sample_episodes
+    from policyopt.rl import mean_entropy
+    from policyopt.trajectories import save_trajs
+
+    t = spec.training
+    trajs = sample_episodes(policy, mdp, t.full_dataset_num_trajs, seed, t.deterministic_expert, task.max_traj_len)
+    attrs = {'env_name': task.env, 'policy': task.policy, 'deterministic': t.deterministic_expert, 'seed': seed, 'task': task.name}
+    save_trajs(path, trajs, attrs | provenance())
+    print(
+        f'{task.name}: expert return {_mean_sd(trajs.returns)}, mean reward {trajs.r.stacked.mean():.4f}, '
+        f'length {_mean_sd(trajs.lengths)}, entropy {mean_entropy(policy, trajs.adist):.4f} ({len(trajs)} trajectories in {path})',
+        flush=True,
+    )
+
+
+def _mean_sd(values):
+    return f'{np.mean(values):.2f} ± {np.std(values):.2f}'
+
+
+def check_trajs(spec, task, path, seed=None):
+    """Raise UserError unless a trajectory file is whole, long enough, and (when it says so) of this task, policy and seed."""
+    with open_h5(path, _WHAT) as h5:
+        num = len(h5.root.len_B)
+        said = {key: attr_text(h5.root, key) for key in ('env_name', 'policy', 'deterministic', 'seed')}
+    if num < spec.training.full_dataset_num_trajs:
+        raise UserError(
+            f'{path}: holds {num} trajectories, but training.full_dataset_num_trajs is {spec.training.full_dataset_num_trajs}; '
+            'lower that, or move the file away and sample again'
+        )
+    expected = {'env_name': task.env, 'policy': task.policy, 'deterministic': str(spec.training.deterministic_expert).lower()}
+    if seed is not None:
+        expected['seed'] = str(seed)
+    for key, value in expected.items():
+        if said[key] is not None and value is not None and said[key] != value:
+            raise UserError(
+                f"{path}: was sampled with {key} '{said[key]}', but {spec.file} now asks for '{value}'; expected the same. "
+                'Undo the change, move the file away and sample again, or choose another storagedir'
+            )
+
+
+def expert_returns(spec, path):
+    """(returns, lengths) of the first full_dataset_num_trajs trajectories of a file."""
+    num = spec.training.full_dataset_num_trajs
+    with open_h5(path, _WHAT) as h5:
+        r_B_T, len_B = h5.root.r_B_T[:num], h5.root.len_B[:num]
+    mask_B_T = np.arange(r_B_T.shape[1]) < len_B[:, None]
+    return np.where(mask_B_T, r_B_T, 0.0).sum(axis=1), len_B.astype(np.int64)
+
+
+def random_returns(spec, task, seed, mdp=None):
+    """(returns, lengths) of eval_num_trajs episodes of an untrained policy, from the file beside the trajectories, made if need be."""
+    path = spec.random_path(task.name)
+    if os.path.exists(path):
+        with open_h5(path, 'the returns of the random policy') as h5:
+            env, returns_B, len_B = attr_text(h5.root, 'env_name'), h5.root.returns_B.read(), h5.root.len_B.read()
+        num = spec.options.eval_num_trajs
+        num = spec.options.eval_num_trajs
+        if (env, len(returns_B)) != (task.env, num):
+            seen = f"holds {len(returns_B)} episodes of env '{env}'"
+            raise UserError(f"{path}: {seen}, but {spec.file} asks for {num} of '{task.env}'; delete it to measure again")
+        return returns_B, len_B
+    from policyopt.evaluation import sample_episodes
+    from policyopt.nn import SIMPLE_ARCHITECTURE
+    from policyopt.rl import untrained_policy
+    from policyopt.sampling import MDP
+
+    mdp = mdp or MDP(task.env)
+    policy = untrained_policy(mdp, SIMPLE_ARCHITECTURE)
+    random_seed = derive_seed(seed, 'random', task.name)
+    trajs = sample_episodes(policy, mdp, spec.options.eval_num_trajs, random_seed, max_traj_len=task.max_traj_len)
+    with write_h5(path) as h5:
+        h5.create_array('/', 'returns_B', trajs.returns)
+        h5.create_array('/', 'len_B', trajs.lengths)
+        set_attrs(h5.root, {'env_name': task.env, 'seed': random_seed} | provenance())
+    numbers = f'random return {_mean_sd(trajs.returns)}, length {_mean_sd(trajs.lengths)}'
+    print(f'{task.name}: {numbers} ({len(trajs)} trajectories in {path})', flush=True)
+    return trajs.returns, trajs.lengths

@@ -1,0 +1,324 @@
+"""Run many commands on this machine: some at a time, each in its own process group, with a log, a lock and a clean end.
+
+What counts as done is only the output file: `<id>.h5` exists or it does not. A run that is being done by another pipeline
+is not started a second time; at the end we wait for those on this host, and name those on other hosts.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import datetime
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from policyopt.pipeline import locks, templates
+from policyopt.util import RunFailed
+
+THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'TORCH_NUM_THREADS')
+STOPPED_AFTER_CHECKPOINT = 75  # exit code of our trainers after SIGTERM or SIGUSR1
+_GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint
+_STOP_SIGNALS = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A command, the file that it makes (`out`), and where its log and its lock go."""
+
+    id: str
+    command: str
+    out: str
+    log: str
+    lock: str
+
+    @property
+    def done(self):
+        """Whether the output exists: nothing else decides."""
+        return os.path.exists(self.out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a job ended: 'ok', 'failed', 'stopped' (after a checkpoint), or 'elsewhere' (held by another host)."""
+
+    job: Job
+    state: str
+    detail: str = ''
+
+
+class Stopped(RunFailed):
+    """The pipeline was asked to stop by a signal; its runs have been stopped."""
+
+    def __init__(self, signum):
+        super().__init__(f'stopped by {signal.Signals(signum).name}; what is finished is kept, go on with --resume')
+        self.interrupted = signum == signal.SIGINT
+
+
+def num_cores():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def thread_environment(threads=None):
+    """The environment of a run: one BLAS and torch thread unless `threads` or the user's own environment says otherwise."""
+    env = dict(os.environ)
+    for name in THREAD_VARIABLES:
+        if threads is None:
+            env.setdefault(name, '1')
+        else:
+            env[name] = str(threads)
+    return env
+
+
+def warn_about_cores(num_jobs, threads):
+    """Say so when the runs together want more threads than there are cores."""
+    each = thread_environment(threads)['OMP_NUM_THREADS']
+    wanted = num_jobs * (int(each) if each.isdigit() else 1)
+    if wanted > num_cores():
+        what = f'{num_jobs} jobs × {each} threads on {num_cores()} cores'
+        print(f'warning: {what}: they will slow each other down; see -j and --threads', file=sys.stderr)
+
+
+def run_local(jobs, num_jobs=1, keep_going=False, threads=None, verbosity=0):
+    """Run the jobs, `num_jobs` at a time; returns an Outcome for each one that was not already done.
+
+    The first failure starts no further run and lets the running ones finish; with `keep_going` all are tried.
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 stop the runs (a second one kills them) and raise Stopped.
+    """
+    with _Signals() as signals, Progress(len(jobs), verbosity) as progress:
+        return _Launcher(jobs, num_jobs, keep_going, threads, signals, progress).loop()
+
+
+class _Launcher:
+    def __init__(self, jobs, num_jobs, keep_going, threads, signals, progress):
+        self.pending = collections.deque(jobs)
+        self.elsewhere = []  # (job, Held) of runs that another pipeline is doing
+        self.running = {}  # Popen -> (job, lock, start)
+        self.outcomes = []
+        self.num_jobs, self.keep_going, self.signals, self.progress = num_jobs, keep_going, signals, progress
+        self.env = thread_environment(threads)
+
+    def loop(self):
+        pause = 0.005
+        try:
+            while self.pending or self.running or self.elsewhere:
+                busy = self.reap()
+                if self.signals.first is not None:
+                    raise Stopped(self.signals.first)
+                if self.failed() and not self.keep_going:
+                    self.pending.clear()
+                    self.elsewhere.clear()
+                while self.pending and len(self.running) < self.num_jobs:
+                    busy |= self.start(self.pending.popleft())
+                if not self.running and not self.pending and self.elsewhere:
+                    self.wait_for_others()
+                pause = 0.005 if busy else min(2 * pause, 0.2)
+                time.sleep(pause)
+            return self.outcomes
+        finally:
+            self.stop_all()
+
+    def failed(self):
+        return any(o.state != 'ok' for o in self.outcomes)
+
+    def start(self, job):
+        """Start a job unless it is done or someone else has it; returns whether anything changed."""
+        if job.done:
+            self.finish(job, 'ok', 'done by another pipeline')
+            return True
+        try:
+            lock = locks.acquire(job.lock)
+        except locks.Held as held:
+            self.elsewhere.append((job, held))
+            return False
+        if job.done:  # finished between the look and the lock
+            lock.release()
+            self.finish(job, 'ok', 'done by another pipeline')
+            return True
+        try:
+            self.running[self.spawn(job, lock)] = (job, lock, time.monotonic())
+        except OSError as e:
+            lock.release()
+            raise RunFailed(f'{job.id}: cannot be started: {e}; finished runs are kept, go on with --resume') from e
+        self.progress.started(job)
+        return True
+
+    def spawn(self, job, lock):
+        """The process of a job, held back until its process group stands in the lock: a kill -9 of us never hides a running one."""
+        old = os.path.exists(job.log) and os.path.getsize(job.log) > 0
+        with open(job.log, 'a', encoding='utf-8') as log:
+            log.write(('\n' if old else '') + job.command + '\n')
+            log.flush()
+            line = f'exec {job.command}' if templates.is_simple(job.command) else job.command
+            process = subprocess.Popen(
+                ['/bin/sh', '-c', f'read -r go || exit 143; exec </dev/null; {line}'],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.env,
+                start_new_session=True,
+            )
+        try:
+            lock.record_child(process.pid)
+            process.stdin.write(b'go\n')
+            process.stdin.close()
+        except BaseException:
+            _kill_group(process, signal.SIGKILL)
+            process.wait()
+            raise
+        return process
+
+    def reap(self):
+        """Take note of the runs that have ended; returns whether there were any."""
+        ended = [p for p in self.running if p.poll() is not None]
+        for process in ended:
+            job, lock, start = self.running.pop(process)
+            _kill_group(process, signal.SIGKILL)  # helpers that outlived their run
+            state, detail = self.judge(job, process.returncode)
+            lock.release()
+            seconds = time.monotonic() - start
+            self.finish(job, state, detail, seconds)
+        return bool(ended)
+
+    def judge(self, job, code):
+        if code == 0:
+            return ('ok', '') if job.done else ('failed', f'exited with code 0 but did not write {job.out}')
+        if job.done and not templates.is_trainer(job.command):
+            # a program that writes its output in place and then fails: by its own word this is not a finished file
+            os.replace(job.out, job.out + '.part')
+        if code == STOPPED_AFTER_CHECKPOINT:
+            return 'stopped', 'was stopped after a checkpoint'
+        return 'failed', f'was killed by {signal.Signals(-code).name}' if code < 0 else f'failed with exit code {code}'
+
+    def finish(self, job, state, detail, seconds=None):
+        self.outcomes.append(Outcome(job, state, detail))
+        self.progress.finished(job.id, state, detail, seconds, job.log)
+
+    def wait_for_others(self):
+        """Look again after the runs that other pipelines hold: take over what was dropped, wait for this host, give up on others."""
+        still = []
+        for job, held in self.elsewhere:
+            state, _ = locks.inspect(job.lock)
+            if job.done or state in ('free', 'stale'):
+                self.pending.append(job)
+            else:
+                still.append((job, held))
+        self.elsewhere = [(job, held) for job, held in still if held.state == 'live']
+        for job, held in still:
+            if held.state == 'foreign':
+                self.finish(job, 'elsewhere', str(held))
+            else:
+                self.progress.waiting(job, held)
+        if self.elsewhere and not self.pending:
+            time.sleep(0.3)
+
+    def stop_all(self):
+        """Ask every run to stop, wait for its checkpoint, kill what does not listen; nothing of ours is left behind."""
+        if self.running:
+            self.progress.note(f'stopping {len(self.running)} runs at their next checkpoint (again: at once)')
+        for process in self.running:
+            _kill_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE_S
+        count = self.signals.count
+        while any(p.poll() is None for p in self.running) and time.monotonic() < deadline and self.signals.count == count:
+            time.sleep(0.02)
+        for process, (job, lock, _) in self.running.items():
+            _kill_group(process, signal.SIGKILL)
+            process.wait()
+            if process.returncode != 0:
+                self.judge(job, process.returncode)
+            lock.release()
+        self.running.clear()
+
+
+def _kill_group(process, signum):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signum)
+
+
+class _Signals:
+    """While active, stop signals are only counted: the launcher looks at them between two steps, never in the middle of one."""
+
+    def __enter__(self):
+        self.first, self.count, self.old = None, 0, {}
+        if threading.current_thread() is threading.main_thread():
+            for name in _STOP_SIGNALS:
+                signum = getattr(signal, name)
+                if signal.getsignal(signum) != signal.SIG_IGN:
+                    self.old[signum] = signal.signal(signum, self.note)
+        return self
+
+    def note(self, signum, frame):
+        self.first = signum if self.first is None else self.first
+        self.count += 1
+
+    def __exit__(self, *exc):
+        for signum, handler in self.old.items():
+            signal.signal(signum, handler)
+
+
+class Progress:
+    """A bar on a terminal, else one line per finished run, on stderr; `verbosity` < 0 shows failures only."""
+
+    def __init__(self, total, verbosity):
+        self.total, self.verbosity = total, verbosity
+        self.count, self.begin, self.told = 0, time.monotonic(), set()
+        self.bar = None
+
+    def __enter__(self):
+        if sys.stderr.isatty() and self.verbosity >= 0 and self.total > 1:
+            import tqdm
+
+            self.bar = tqdm.tqdm(total=self.total, unit='run', file=sys.stderr, dynamic_ncols=True)
+        return self
+
+    def __exit__(self, *exc):
+        if self.bar:
+            self.bar.close()
+
+    def note(self, line):
+        """One line on stderr that does not break the bar."""
+        if self.bar:
+            self.bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def started(self, job):
+        if self.verbosity > 0:
+            self.note(f'start {job.id}\n  {job.command}')
+
+    def waiting(self, job, held):
+        if job.id not in self.told:
+            self.told.add(job.id)
+            self.note(f'waiting for {job.id}: it {held}')
+
+    def finished(self, name, state='ok', detail='', seconds=None, log=None):
+        """Note the end of one piece of work; a failure shows the end of its log."""
+        self.count += 1
+        elapsed = time.monotonic() - self.begin
+        if self.bar:
+            self.bar.update()
+        elif self.verbosity >= 0:
+            left = elapsed / self.count * (self.total - self.count)
+            took = '' if seconds is None else f' {seconds:.1f} s'
+            note = '' if state == 'ok' else f' {state.upper()}'
+            self.note(f'{self.count}/{self.total} {name}{took}{note} (elapsed {_clock(elapsed)}, ETA {_clock(left)})')
+        if state == 'failed':
+            self.note(f'run {name} {detail}; its log {log} ends with:\n{last_lines(log)}')
+        elif detail and (state != 'ok' or self.verbosity > 0):
+            self.note(f'run {name} {detail}')
+
+
+def _clock(seconds):
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def last_lines(path, num=10):
+    """The last lines of a log, indented."""
+    with open(path, 'rb') as f:
+        f.seek(max(0, os.path.getsize(path) - 20000))
+        lines = f.read().decode('utf-8', 'replace').splitlines()
+    return '\n'.join('  | ' + line for line in lines[-num:])

@@ -1,0 +1,201 @@
+"""Lock files that work on shared disks: one holder a name, and a dead holder on this host is recognised.
+
+A lock is a file made with O_EXCL (atomic on local disks and on NFS) that says who holds it: host, process, when that process
+started, and the process group of the run that it started. It is stale when neither lives any more, when the host has been
+rebooted since, or when it belongs to an earlier start of the same (requeued) cluster job. What another host holds cannot be
+judged from here: that is explained to the user and never taken.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import time
+
+from policyopt.util import now
+
+# a holder writes its name right after it has made the file; only a crash in between leaves an empty lock
+_EMPTY_IS_STALE_AFTER_S = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """Who holds a lock; `start` and `boot` tell a process from a later one with the same number; `child` is 0 or a process group."""
+
+    host: str
+    pid: int
+    start: str
+    boot: str
+    since: str
+    job: str = ''
+    child: int = 0
+
+    def __str__(self):
+        job = f' (cluster job {self.job})' if self.job else ''
+        return f'process {self.pid} on {self.host}{job}, since {self.since[:19].replace("T", " ")}'
+
+
+class Held(Exception):
+    """The lock belongs to someone else; `state` is 'live' (on this host) or 'foreign' (on another one)."""
+
+    def __init__(self, path, holder, state):
+        super().__init__(path, holder, state)
+        self.path, self.holder, self.state = path, holder, state
+
+    def __str__(self):
+        if self.state == 'live':
+            return f'is being worked on by {self.holder}'
+        return f'is held by {self.holder}; {platform.node()} cannot see whether that still lives: if it does not, remove {self.path}'
+
+
+class Lock:
+    """A lock that we hold."""
+
+    def __init__(self, path, holder):
+        self.path, self.holder = path, holder
+
+    def record_child(self, pid):
+        """Say which process group works under this lock, so that it outlives us in the eyes of others if we are killed."""
+        self.holder = dataclasses.replace(self.holder, child=pid)
+        tmp = f'{self.path}.{platform.node()}.{os.getpid()}.tmp'
+        with open(tmp, 'w', encoding='utf-8') as f:
+            f.write(json.dumps(dataclasses.asdict(self.holder)))
+        os.replace(tmp, self.path)
+
+    def release(self):
+        """Give the lock back."""
+        if _read(self.path) == self.holder:
+            os.unlink(self.path)
+
+
+def acquire(path):
+    """Take the lock at `path`, breaking a stale one; raises Held when someone else has it."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    me = Holder(platform.node(), os.getpid(), process_start(os.getpid()), _boot_id(), now(), _cluster_job())
+    while True:
+        try:
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            state, holder = inspect(path)
+            if state == 'stale':
+                _break(path)
+            elif state != 'free':
+                raise Held(path, holder, state) from None
+            continue
+        try:
+            with os.fdopen(fd, 'w', encoding='utf-8') as f:
+                f.write(json.dumps(dataclasses.asdict(me)))
+                f.flush()
+                os.fsync(f.fileno())
+        except OSError:
+            os.unlink(path)
+            raise
+        return Lock(path, me)
+
+
+@contextlib.contextmanager
+def holding(path):
+    """Hold a lock for a block."""
+    lock = acquire(path)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def inspect(path):
+    """('free' | 'live' | 'stale' | 'foreign', Holder or None) of a lock, without touching it."""
+    holder = _read(path)
+    if holder is None:
+        try:
+            age = time.time() - os.stat(path).st_mtime
+        except FileNotFoundError:
+            return 'free', None
+        return ('stale' if age > _EMPTY_IS_STALE_AFTER_S else 'live'), Holder('this or another host', 0, '', '', 'a moment ago')
+    job, mine = holder.job.partition('/'), _cluster_job().partition('/')
+    if job[0] and job[0] == mine[0] and int(job[2]) < int(mine[2]):
+        return 'stale', holder  # our own cluster job before it was requeued
+    if holder.host != platform.node():
+        return 'foreign', holder
+    if holder.boot != _boot_id():
+        return 'stale', holder
+    if process_start(holder.pid) == holder.start or (holder.child and group_lives(holder.child)):
+        return 'live', holder
+    return 'stale', holder
+
+
+def _read(path):
+    try:
+        with open(path, encoding='utf-8') as f:
+            return Holder(**json.load(f))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _break(path):
+    """Remove a stale lock; of several processes that saw it stale (all on this host), only one does, and none removes a fresh one."""
+    import fcntl
+
+    with open(os.path.join(os.path.dirname(path), '.breaking'), 'a') as f:
+        # released by the system when we die; where flock is missing this raises, and the stale lock is left to the user
+        fcntl.flock(f, fcntl.LOCK_EX)
+        if inspect(path)[0] == 'stale':
+            os.unlink(path)
+
+
+def _cluster_job():
+    """'<job id>/<how often it was requeued>' within a Slurm job, else ''."""
+    job = os.environ.get('SLURM_JOB_ID')
+    return f'{job}/{os.environ.get("SLURM_RESTART_COUNT", "0")}' if job else ''
+
+
+def _boot_id():
+    try:
+        with open('/proc/sys/kernel/random/boot_id') as f:
+            return f.read().strip()
+    except FileNotFoundError:
+        return ''
+
+
+def _stat_fields(pid):
+    """The fields of /proc/<pid>/stat from the state on (state, ppid, pgrp, …; start time is [19]), or None."""
+    try:
+        with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as f:
+            return f.read().rpartition(')')[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def process_start(pid):
+    """When a process started, as text that differs from that of any other process with the same number; None when it is dead."""
+    if os.path.isdir('/proc/self'):
+        fields = _stat_fields(pid)
+        return None if fields is None or fields[0] in 'ZX' else fields[19]
+    listing = subprocess.run(['ps', '-o', 'lstart=', '-p', str(pid)], capture_output=True, text=True)
+    return listing.stdout.strip() or None
+
+
+def group_lives(group):
+    """Whether a process group has a living member (zombies do not count)."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    if not os.path.isdir('/proc/self'):
+        return True
+    members = (_stat_fields(pid) for pid in os.listdir('/proc') if pid.isdigit())
+    return any(f and f[2] == str(group) and f[0] not in 'ZX' for f in members)
+
+
+def remove_leftovers(folder):
+    """Remove the temporary files `NAME.<host>.<pid>.tmp` that dead processes of this host left in a folder."""
+    marker = f'.{platform.node()}.'
+    for name in os.listdir(folder):
+        pid = name[: -len('.tmp')].rpartition(marker)[2] if name.endswith('.tmp') and marker in name else ''
+        if pid.isdigit() and process_start(int(pid)) is None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, name))

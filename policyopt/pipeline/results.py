@@ -1,0 +1,125 @@
+"""results.h5: what every learned policy earned, beside the expert's and a random policy's returns.
+
+Table /results has one row per run, table /tasks one per task; per-episode numbers are array columns of a fixed shape, so that
+PyTables or h5py alone can read them. Root attributes: spec (the YAML), run_name, and where the file comes from.
+"""
+
+import dataclasses
+
+import numpy as np
+import tables
+
+from policyopt.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.pipeline.folder import format_table
+from policyopt.util import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultRow:
+    """One run: `snapshot` is the judged one, `dataset` the index of its expert set, ex_* that set's episodes, alg_* the policy's."""
+
+    alg: str
+    task: str
+    num_trajs: int
+    run: int
+    seed: int
+    snapshot: str
+    dataset: int
+    ex_traj_returns: np.ndarray
+    ex_traj_lengths: np.ndarray
+    alg_traj_returns: np.ndarray
+    alg_traj_lengths: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskRow:
+    """One task: the episodes of all its expert sets, and those of the random policy."""
+
+    task: str
+    env: str
+    expert_policy: str
+    ex_traj_returns: np.ndarray
+    ex_traj_lengths: np.ndarray
+    random_returns: np.ndarray
+    random_lengths: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """A results file in memory."""
+
+    rows: list
+    tasks: list
+    attrs: dict
+
+
+def write_results(path, rows, tasks, attrs):
+    """Write a results file, whole or not at all."""
+    with write_h5(path) as h5:
+        _write_table(h5, 'results', ResultRow, rows)
+        _write_table(h5, 'tasks', TaskRow, tasks)
+        set_attrs(h5.root, attrs)
+
+
+def read_results(path):
+    """Read a results file of ours.
+
+    Raises UserError when it is missing, damaged, or lacks a table or a column.
+    """
+    with open_h5(path, 'a results file as 2_eval writes it') as h5:
+        rows, task_rows = _read_table(h5, 'results', ResultRow, path), _read_table(h5, 'tasks', TaskRow, path)
+        attrs = {key: attr_text(h5.root, key) for key in h5.root._v_attrs._f_list('user')}
+    return Results(rows, task_rows, attrs)
+
+
+def _write_table(h5, name, row_type, rows):
+    columns = {}
+    for field in dataclasses.fields(row_type):
+        values = [getattr(row, field.name) for row in rows]
+        if field.type is str:
+            columns[field.name] = np.array([v.encode() for v in values])
+        else:
+            is_count = field.type is int or field.name.endswith('lengths')
+            columns[field.name] = np.array(values, dtype=np.int64 if is_count else np.float64)
+    dtype = np.dtype([(key, col.dtype, col.shape[1:]) for key, col in columns.items()])
+    data = np.empty(len(rows), dtype)
+    for key, col in columns.items():
+        data[key] = col
+    h5.create_table('/', name, obj=data, expectedrows=max(len(rows), 1))
+
+
+def _read_table(h5, name, row_type, path):
+    if f'/{name}' not in h5 or not isinstance(h5.get_node(f'/{name}'), tables.Table):
+        raise UserError(f"{path}: has no table '/{name}'; expected a results file as 2_eval writes it")
+    data = h5.get_node(f'/{name}').read()
+    fields = dataclasses.fields(row_type)
+    missing = [f.name for f in fields if f.name not in data.dtype.names]
+    if missing:
+        raise UserError(f"{path}: the table '/{name}' has no column '{missing[0]}'; it has {', '.join(data.dtype.names)}")
+
+    def value(row, field):
+        x = row[field.name]
+        return x.decode() if field.type is str else int(x) if field.type is int else np.array(x)
+
+    return [row_type(**{f.name: value(row, f) for f in fields}) for row in data]
+
+
+def cell_table(rows):
+    """The mean return ± its standard deviation over runs, one line per task and algorithm, one column per dataset size."""
+    sizes = sorted({r.num_trajs for r in rows})
+    lines = [['task', 'algorithm', *(f'{n} traj{"s" if n > 1 else ""}' for n in sizes), 'expert']]
+    for task in dict.fromkeys(r.task for r in rows):
+        for alg in dict.fromkeys(r.alg for r in rows if r.task == task):
+            cells = []
+            for size in sizes:
+                returns = [r.alg_traj_returns.mean() for r in rows if (r.task, r.alg, r.num_trajs) == (task, alg, size)]
+                cells.append(_mean_sd(returns))
+            experts = {r.dataset: r.ex_traj_returns.mean() for r in rows if r.task == task}
+            lines.append([task, alg, *cells, f'{np.mean(list(experts.values())):.1f}'])
+    return format_table(lines)
+
+
+def _mean_sd(values):
+    if not values:
+        return '-'
+    return f'{np.mean(values):.1f}' + (f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else '')

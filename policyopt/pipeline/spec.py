@@ -1,0 +1,376 @@
+"""The experiment file: YAML → checked, frozen dataclasses → the list of runs.
+
+Keys and template fields are those of 2016, with a few new ones. Everything that can be wrong in the file is found here,
+before anything is computed. Neither torch nor gymnasium is imported.
+"""
+
+import dataclasses
+import fnmatch
+import os
+import re
+
+from policyopt.pipeline import templates
+from policyopt.pipeline.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
+from policyopt.util import UserError, closest, derive_seed
+
+SELECT_KEYS = ('alg', 'task', 'num_trajs', 'run')
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """An environment, its expert, and how its expert data are used."""
+
+    name: str
+    env: str
+    policy: str | None
+    cuts_off_on_success: bool
+    data_subsamp_freq: int
+    max_traj_len: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """A command template and the rule by which stage 2 picks a snapshot: 'best_valacc' or 'last'."""
+
+    name: str
+    cmd: str
+    eval: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Sizes of the experiment; `datasets` is the number of independent expert sets per task (run r uses set r mod datasets)."""
+
+    full_dataset_num_trajs: int
+    dataset_num_trajs: tuple
+    deterministic_expert: bool
+    runs: int
+    algorithms: tuple
+    seed: int | None
+    datasets: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Slurm:
+    """What `-e slurm` asks for; None leaves it to the cluster."""
+
+    partition: str | None = None
+    time: str | None = None
+    mem: str | None = None
+    cpus: int = 1
+    account: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Pbs:
+    """What `-e pbs` asks for: the block of 2016, and the dialect of the array job."""
+
+    jobname: str | None = None
+    queue: str | None = None
+    ppn: int = 1
+    range: str | None = None
+    dialect: str = 'torque'
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Where files go, and how the results are measured."""
+
+    storagedir: str
+    traj_subdir: str
+    checkpt_subdir: str
+    eval_num_trajs: int
+    results_filename: str
+    pbs: Pbs
+    slurm: Slurm
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One command to be run; `id` names it and its files, `dataset` is the index of its expert set."""
+
+    id: str
+    alg: str
+    task: str
+    num_trajs: int
+    run: int
+    dataset: int
+    seed: int
+    command: str
+    out: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A whole experiment; `text` is the YAML that describes it (with `--set` applied), `file` where it was read from."""
+
+    file: str
+    text: str
+    run_name: str
+    tasks: tuple
+    training: Training
+    options: Options
+
+    @property
+    def traj_dir(self):
+        """The folder of the expert trajectories."""
+        return os.path.join(os.path.expanduser(self.options.storagedir), self.options.traj_subdir)
+
+    @property
+    def checkpt_dir(self):
+        """The folder of the runs, their logs and the results."""
+        return os.path.join(os.path.expanduser(self.options.storagedir), self.options.checkpt_subdir)
+
+    @property
+    def results_path(self):
+        """The results file, in the folder of the runs."""
+        return os.path.join(self.checkpt_dir, self.options.results_filename)
+
+    def traj_path(self, task_name, dataset=0):
+        """The trajectory file of one expert set of a task."""
+        suffix = '' if self.training.datasets == 1 else f'_set{dataset}'
+        return os.path.join(self.traj_dir, f'trajs_{task_name}{suffix}.h5')
+
+    def random_path(self, task_name):
+        """The file with the returns of the random policy on a task."""
+        return os.path.join(self.traj_dir, f'random_{task_name}.h5')
+
+    def task(self, name):
+        """The task of that name."""
+        return next(t for t in self.tasks if t.name == name)
+
+    def algorithm(self, name):
+        """The algorithm of that name."""
+        return next(a for a in self.training.algorithms if a.name == name)
+
+    def runs(self, base_seed):
+        """All runs in the order of 2016: algorithm, task, dataset size, run. A seed depends only on (base_seed, run id)."""
+        t = self.training
+        return [
+            self._run(alg, task, num_trajs, run, base_seed)
+            for alg in t.algorithms
+            for task in self.tasks
+            for num_trajs in t.dataset_num_trajs
+            for run in range(t.runs)
+        ]
+
+    def _run(self, alg, task, num_trajs, run, base_seed):
+        run_id = f'alg={alg.name},task={task.name},num_trajs={num_trajs},run={run}'
+        seed = derive_seed(base_seed, run_id)
+        dataset = run % self.training.datasets
+        out = os.path.join(self.checkpt_dir, run_id + '.h5')
+        command = templates.fill(
+            alg.cmd,
+            {
+                'env': task.env,
+                'dataset': self.traj_path(task.name, dataset),
+                'num_trajs': num_trajs,
+                'cuts_off_on_success': int(task.cuts_off_on_success),
+                'data_subsamp_freq': task.data_subsamp_freq,
+                'out': out,
+                'seed': seed,
+                'run': run,
+                'task': task.name,
+            },
+        )
+        command = templates.with_option(templates.resolve_program(command), '--seed', seed)
+        if task.max_traj_len is not None:
+            command = templates.with_option(command, '--max_traj_len', task.max_traj_len)
+        return Run(run_id, alg.name, task.name, num_trajs, run, dataset, seed, command, out)
+
+
+def load_spec(path, overrides=()):
+    """Read and check a pipeline YAML, with `--set KEY=VALUE` assignments applied first.
+
+    Raises UserError: "pipelines/classic.yaml: tasks[1].evn: unknown key 'evn'; expected one of name, env, policy, …. Did you mean 'env'?"
+    """
+    yaml_text = read_text(path)
+    raw = parse_yaml(yaml_text, path)
+    if raw is None:
+        raise UserError(f'{path}: is empty; expected a pipeline YAML with the keys tasks, training, options')
+    source = Source(path)
+    if overrides and isinstance(raw, dict):
+        import yaml
+
+        for assignment in overrides:
+            override(raw, assignment, source)
+        header = ''.join(f'# --set {assignment}\n' for assignment in overrides)
+        yaml_text = f'# {path} with\n{header}' + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=140)
+    return _read(source, raw, yaml_text)
+
+
+def _read(source, raw, yaml_text):
+    top = Section(source, '', raw, ('tasks', 'training', 'options', 'run_name'))
+    tasks = tuple(_read_task(s) for s in top.sections('tasks', [f.name for f in dataclasses.fields(Task)]))
+    _no_duplicates(source, 'tasks', [t.name for t in tasks])
+    training = _read_training(Section(source, 'training', top.get('training', _mapping), [f.name for f in dataclasses.fields(Training)]))
+    options = _read_options(Section(source, 'options', top.get('options', _mapping), [f.name for f in dataclasses.fields(Options)]))
+    run_name = top.get('run_name', _file_word, os.path.splitext(os.path.basename(source.file))[0])
+    return Spec(source.file, yaml_text, run_name, tasks, training, options)
+
+
+def _mapping(source, path, value):
+    if path is None:
+        return 'a mapping'
+    if not isinstance(value, dict):
+        source.fail(path, show(value), 'a mapping (indented "key: value" lines)')
+    return value
+
+
+def _file_word(source, path, value):
+    """A name that can stand in file names, in run ids and in --only."""
+    expected = 'a name'
+    if path is None:
+        return expected
+    text(source, path, value, expected)
+    if not re.fullmatch(r'[\w.+-]+', value, re.ASCII) or value[0] in '.-' or len(value) > 80:
+        hint = " ',', '=' and '/' would break the names of files" if re.search('[,=/]', value) else ''
+        source.fail(path, show(value), 'a name of at most 80 letters, digits and _ . + - that begins with a letter, digit or _', hint)
+    return value
+
+
+def _no_duplicates(source, path, names):
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            source.fail(f'{path}[{i}].name' if isinstance(name, str) else f'{path}[{i}]', f'{show(name)} a second time', 'each only once')
+
+
+def _read_task(s):
+    return Task(
+        name=s.get('name', _file_word),
+        env=s.get('env', text, example='an environment id such as CartPole-v0'),
+        policy=s.get('policy', text, None, example='an expert such as expert_policies/classic/CartPole-v0.h5/snapshots/iter0000100'),
+        cuts_off_on_success=s.get('cuts_off_on_success', boolean),
+        data_subsamp_freq=s.get('data_subsamp_freq', whole),
+        max_traj_len=s.get('max_traj_len', whole, None),
+    )
+
+
+def _read_algorithm(s):
+    name = s.get('name', _file_word)
+    cmd = templates.one_line(s.get('cmd', text, example='a command template with {out}'))
+    try:
+        templates.check_template(cmd)
+    except templates.BadTemplate as e:
+        s.source.fail(s.at('cmd'), *e.args)
+    rule = s.get('eval', one_of, None, choices=('best_valacc', 'last'))
+    if rule is None and name.startswith('bclone'):
+        rule = 'best_valacc'
+    elif rule is None and name.startswith(('ga', 'fem', 'simplex')):
+        rule = 'last'
+    if rule is None:
+        known = 'a name that begins with bclone, ga, fem or simplex'
+        hint = ' Or say which snapshot stage 2 shall judge: add `eval: last` or `eval: best_valacc` to this algorithm'
+        s.source.fail(s.at('name'), f'the evaluation does not know {show(name)}', known, hint)
+    return Algorithm(name, cmd, rule)
+
+
+def _read_training(s):
+    full = s.get('full_dataset_num_trajs', whole)
+    sizes = s.get('dataset_num_trajs', a_list)
+    for i, size in enumerate(sizes):
+        whole(s.source, f'{s.at("dataset_num_trajs")}[{i}]', size)
+        if size > full:
+            expected = f'at most training.full_dataset_num_trajs = {full}'
+            s.source.fail(f'{s.at("dataset_num_trajs")}[{i}]', show(size), expected, ' Raise that, or drop this size')
+    _no_duplicates(s.source, s.at('dataset_num_trajs'), sizes)
+    algorithms = tuple(_read_algorithm(a) for a in s.sections('algorithms', [f.name for f in dataclasses.fields(Algorithm)]))
+    _no_duplicates(s.source, s.at('algorithms'), [a.name for a in algorithms])
+    runs, datasets = s.get('runs', whole), s.get('datasets', whole, 1)
+    if datasets > runs:
+        s.fail('datasets', f'at most training.runs = {runs}', ' Run r uses set r mod datasets, so the others would never be used')
+    deterministic, seed = s.get('deterministic_expert', boolean, False), s.get('seed', whole, None, low=0)
+    return Training(full, tuple(sizes), deterministic, runs, algorithms, seed, datasets)
+
+
+def _read_options(s):
+    source = s.source
+    filename = s.get('results_filename', text, 'results.h5')
+    if not re.fullmatch(r'[\w.+-]+\.h5', filename, re.ASCII):
+        s.fail('results_filename', 'a plain file name that ends in .h5, such as results.h5')
+    pbs = Section(source, s.at('pbs'), s.get('pbs', _mapping, {}), [f.name for f in dataclasses.fields(Pbs)])
+    slurm = Section(source, s.at('slurm'), s.get('slurm', _mapping, {}), [f.name for f in dataclasses.fields(Slurm)])
+    return Options(
+        storagedir=s.get('storagedir', text, example='a folder'),
+        traj_subdir=s.get('traj_subdir', text, 'trajs', example='a folder below storagedir'),
+        checkpt_subdir=s.get('checkpt_subdir', text, 'checkpoints', example='a folder below storagedir'),
+        eval_num_trajs=s.get('eval_num_trajs', whole),
+        results_filename=filename,
+        pbs=Pbs(
+            jobname=pbs.get('jobname', _file_word, None),
+            queue=pbs.get('queue', _cluster_word, None),
+            ppn=pbs.get('ppn', whole, 1),
+            range=pbs.get('range', _array_range, None),
+            dialect=pbs.get('dialect', one_of, 'torque', choices=('torque', 'openpbs')),
+        ),
+        slurm=Slurm(
+            partition=slurm.get('partition', _cluster_word, None),
+            time=slurm.get('time', _cluster_word, None),
+            mem=slurm.get('mem', _cluster_word, None),
+            cpus=slurm.get('cpus', whole, 1),
+            account=slurm.get('account', _cluster_word, None),
+        ),
+    )
+
+
+def _cluster_word(source, path, value):
+    """A word for a line of a batch script: a name, a size, a time."""
+    expected = 'one word, such as main, 4G or 12:00:00'
+    if path is None:
+        return expected
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    text(source, path, value, expected)
+    if re.search(r'\s', value):
+        source.fail(path, show(value), expected)
+    return value
+
+
+def _array_range(source, path, value):
+    """Indices of runs, counted from 1, as in `1-100` or `3,7,20-30`."""
+    expected = 'indices of runs counted from 1, such as 1-100 or 3,7,20-30'
+    if path is None:
+        return expected
+    value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, str) or not re.fullmatch(r'\d+(-\d+)?(,\d+(-\d+)?)*(%\d+)?', value):
+        source.fail(path, show(value), expected)
+    return value
+
+
+def select_runs(runs, only=(), exclude=()):
+    """The runs that `--only` keeps and `--exclude` leaves, in their order.
+
+    A filter is a list of KEY=VALUE words (or a whole run id): values of one key are alternatives, different keys must all hold;
+    a value may have * and ?. Raises UserError when a word matches no run at all, or when nothing is left.
+    """
+    keep, drop = _filter(runs, only, '--only'), _filter(runs, exclude, '--exclude')
+    chosen = [r for r in runs if (not only or keep(r)) and not (exclude and drop(r))]
+    if not chosen:
+        words = ' '.join([*(['--only', *only] if only else []), *(['--exclude', *exclude] if exclude else [])])
+        raise UserError(f'{words}: leaves none of the {len(runs)} runs; expected a filter that matches some')
+    return chosen
+
+
+def _filter(runs, words, flag):
+    wanted = {}
+    for word in [w for argument in words for w in argument.split(',')]:
+        key, eq, value = word.partition('=')
+        if not eq or key not in SELECT_KEYS:
+            keys = ', '.join(SELECT_KEYS)
+            raise UserError(f"{flag} {word}: unknown key '{key}'; expected KEY=VALUE with one of {keys}.{closest(key, SELECT_KEYS)}")
+        there = list(dict.fromkeys(str(getattr(r, key)) for r in runs))
+        if not fnmatch.filter(there, value):
+            raise UserError(f"{flag} {word}: no run has {key} '{value}'; expected one of {', '.join(there)}.{closest(value, there)}")
+        wanted.setdefault(key, []).append(value)
+    return lambda r: all(any(fnmatch.fnmatchcase(str(getattr(r, k)), v) for v in values) for k, values in wanted.items())
+
+
+def find_policy(policy):
+    """A policy `FILE.h5/snapshots/…` as it can be read from here: as given, or below our own checkout; None when FILE is at neither."""
+    for candidate in (policy, os.path.join(templates.REPO, policy)):
+        prefix = candidate
+        while prefix and prefix != os.path.dirname(prefix):
+            if os.path.isfile(prefix):
+                return candidate
+            prefix = os.path.dirname(prefix)
+    return None

@@ -1,0 +1,136 @@
+"""Command templates: check one, fill it in, and add arguments to a finished command line."""
+
+import os
+import re
+import shlex
+import shutil
+import string
+import sys
+
+FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task')
+REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_TRAINER = 'imitate_mj.py'
+
+
+class BadTemplate(ValueError):
+    """A template that cannot become a command line; args are (seen, expected, hint)."""
+
+
+def one_line(template):
+    """A template as a single line; as in 2016 a line break is a blank (a backslash before it is dropped)."""
+    return re.sub(r'\s*\\?\n\s*', ' ', template.strip())
+
+
+def check_template(template):
+    """Raise BadTemplate unless the template has {out}, only known fields, and balanced braces and quotes."""
+    from policyopt.util import closest
+
+    known = ' '.join(f'{{{name}}}' for name in FIELDS)
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as e:
+        raise BadTemplate(f'a brace without its partner ({e})', f'fields like {known}', ' Write a literal brace as {{ or }}') from e
+    names = [name for _, name, _, _ in parts if name is not None]
+    for name in names:
+        if name not in FIELDS:
+            hint = closest(name, FIELDS) + ' A literal brace is written {{ or }}'
+            raise BadTemplate(f"unknown field '{{{name}}}'", f'one of {known}', hint)
+    if 'out' not in names:
+        raise BadTemplate('no {out} in the command', 'a command that writes its result to {out}', ' For our trainer: --log {out}')
+    try:
+        numbers = dict.fromkeys(('num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'seed', 'run'), 1)
+        shlex.split(fill(template, dict.fromkeys(FIELDS, 'x') | numbers))
+    except ValueError as e:
+        raise BadTemplate(f'{e} in the command', 'a shell command line', ' Every quote needs its partner') from e
+
+
+def fill(template, values):
+    """The command line of a template: str.format's rules, with texts quoted for the shell where they need it.
+
+    A path with a blank in it stays one argument, whether or not the template has quotes around its field.
+    """
+    out, state = [], ''
+    for literal, name, spec, conversion in string.Formatter().parse(template):
+        out.append(literal)
+        state = ([state] + [after for _, after in _scan(literal, state)])[-1]
+        if name is not None:
+            if conversion:
+                raise ValueError(f"'!{conversion}' after a field")
+            value = format(values[name], spec)
+            quoted = shlex.quote(value)
+            if quoted != value and state == "'":
+                value = value.replace("'", "'\\''")
+            elif quoted != value and state == '"':
+                value = re.sub(r'([\\"$`])', r'\\\1', value)
+            else:
+                value = quoted
+            out.append(value)
+    return ''.join(out)
+
+
+def _scan(text, state=''):
+    r"""Yield (character, state after it) of a shell text; state is '', "'", '"', or one of them with a backslash pending."""
+    for ch in text:
+        if state.endswith('\\'):
+            state = state[:-1]
+        elif ch == '\\' and state != "'":
+            state += '\\'
+        elif ch in '\'"' and state in ('', ch):
+            state = '' if state else ch
+        yield ch, state
+
+
+def resolve_program(command):
+    """`python` at the head becomes the running interpreter; a script that is only in our own checkout gets its full path.
+
+    So a template of 2016 (`python scripts/imitate_mj.py …`) works from any folder and in any virtual environment.
+    """
+    match = re.match(r'python(\s+)(?:([^\s\'"|;&<>$*-][^\s\'"|;&<>$*]*\.py)(?=\s|$))?', command + ' ')
+    if not match:
+        return command
+    rest = command[match.end(1) :]
+    script = match[2]
+    if script and not os.path.exists(script) and os.path.exists(os.path.join(REPO, script)):
+        rest = shlex.quote(os.path.join(REPO, script)) + rest[len(script) :]
+    return f'{shlex.quote(sys.executable)} {rest}'
+
+
+def missing_script(command):
+    """The script that a command would run with Python but that does not exist, else None."""
+    tokens = shlex.split(command)
+    if len(tokens) > 1 and tokens[0] == sys.executable and tokens[1].endswith('.py') and not os.path.exists(tokens[1]):
+        return tokens[1]
+    return None
+
+
+def is_trainer(command):
+    """Whether a command runs our own trainer, so that its options are known: --seed, --device, --max_traj_len, --resume."""
+    return any(os.path.basename(token) == _TRAINER for token in shlex.split(command))
+
+
+def with_option(command, flag, value=None):
+    """A trainer's command with an option added, unless it has it already; programs other than ours are left alone.
+
+    The option goes to the end, but before a pipe or redirection.
+    """
+    if not is_trainer(command) or any(t == flag or t.startswith(flag + '=') for t in shlex.split(command)):
+        return command
+    end, before = len(command), ''
+    for i, (ch, state) in enumerate(_scan(command)):
+        if not state and not before and ch in '|;&<>':
+            end = i
+            break
+        before = state
+    head, tail = command[:end], command[end:]
+    head = re.sub(r'\s\d$', '', head) if tail[:1] in ('<', '>') else head
+    tail = command[len(head) :].strip()
+    option = flag if value is None else f'{flag} {shlex.quote(str(value))}'
+    return ' '.join(p for p in (head.rstrip(), option, tail) if p)
+
+
+def is_simple(command):
+    """Whether a command is one program with its arguments, without shell operators or a leading assignment."""
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    lexer.whitespace_split, lexer.commenters = True, ''
+    tokens = list(lexer)
+    return bool(tokens) and shutil.which(tokens[0]) is not None and not any(set(t) <= set('();<>|&') for t in tokens)

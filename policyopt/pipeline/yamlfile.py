@@ -1,0 +1,226 @@
+"""YAML files whose every complaint says which file, which key, what was seen and what is expected.
+
+PyYAML reads YAML 1.1, in which `1e-3` is text, `12:30:00` is 45000, `010` is 8 and a repeated key silently wins. Here a
+decimal may have an exponent, only plain decimal digits make a number, dates and times stay text, and a key may stand only once.
+"""
+
+import os
+import re
+
+import yaml
+
+from policyopt.util import UserError, closest
+
+REQUIRED = object()
+_TAG = 'tag:yaml.org,2002:'
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _TAG + 'merge':
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice in one mapping", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag not in (_TAG + 'int', _TAG + 'float', _TAG + 'timestamp')]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_TAG + 'int', re.compile(r'[-+]?(0|[1-9][0-9_]*)$'), list('-+0123456789'))
+_Loader.add_implicit_resolver(
+    _TAG + 'float', re.compile(r'[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$|[-+]?\.(inf|nan)$'), list('-+.0123456789')
+)
+
+
+def parse_yaml(text, source):
+    """The value of a YAML text; UserError names `source`, the line and the column of a mistake."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as e:
+        mark = e.problem_mark or e.context_mark
+        where = f' line {mark.line + 1}, column {mark.column + 1}:' if mark else ''
+        raise UserError(f'{source}:{where} not valid YAML: {e.problem or e.context}; expected indented "key: value" lines') from e
+    except (yaml.YAMLError, ValueError) as e:
+        raise UserError(f'{source}: not valid YAML: {" ".join(str(e).split())}') from e
+
+
+def read_text(path):
+    """The text of a YAML file, or UserError when it is missing, a folder, or not UTF-8."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            return f.read()
+    except FileNotFoundError as e:
+        folder = os.path.dirname(path)
+        names = sorted(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else []
+        near = [os.path.join(folder, n) for n in names if n.endswith(('.yaml', '.yml'))]
+        listing = f' There is: {", ".join(near)}.' if near else ''
+        raise UserError(f'{path}: no such file; expected a pipeline YAML.{closest(path, near) or listing}') from e
+    except IsADirectoryError as e:
+        raise UserError(f'{path}: is a folder; expected a pipeline YAML') from e
+    except UnicodeDecodeError as e:
+        raise UserError(f'{path}: byte {e.start} is not UTF-8 text; expected a pipeline YAML') from e
+
+
+class Source:
+    """Where a mapping came from: the file, and which of its keys were replaced by `--set`."""
+
+    def __init__(self, file):
+        self.file = file
+        self.overrides = {}
+
+    def fail(self, path, seen, expected, hint=''):
+        """Raise the four-part message: where, what was seen, what is expected, what to do."""
+        by = next((text for key, text in self.overrides.items() if path == key or path.startswith((key + '.', key + '['))), None)
+        where = f'--set {by}' if by else f'{self.file}: {path}'
+        raise UserError(f'{where}: {seen}; expected {expected}{"." + hint if hint else ""}')
+
+
+def show(value):
+    """A value as the user would recognise it, with its YAML kind."""
+    if value is None:
+        return 'nothing (null)'
+    if isinstance(value, bool):
+        return f'{str(value).lower()} (boolean)'
+    if isinstance(value, int):
+        return f'{value} (number)'
+    if isinstance(value, float):
+        return f'{value!r} (decimal number)'
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + '...')
+    return f'a {"list" if isinstance(value, list) else "mapping"}'
+
+
+class Section:
+    """One mapping of the file: `get` reads a key with its kind; unknown keys are refused at once."""
+
+    def __init__(self, source, path, value, keys):
+        self.source, self.path, self.value = source, path, value
+        if not isinstance(value, dict):
+            source.fail(path or 'the file', show(value), f'a mapping with the keys {", ".join(keys)}')
+        for key in value:
+            if key not in keys:
+                source.fail(self.at(key), f"unknown key '{key}'", f'one of {", ".join(keys)}', closest(key, keys))
+
+    def at(self, key):
+        """The path of a key of this mapping, as messages show it."""
+        return f'{self.path}.{key}' if self.path else str(key)
+
+    def fail(self, key, expected, hint=''):
+        """Complain about the value of a key."""
+        self.source.fail(self.at(key), show(self.value.get(key)), expected, hint)
+
+    def get(self, key, kind, default=REQUIRED, **limits):
+        """The value of `key` checked by `kind` (text, whole, boolean …); without a default the key must be there."""
+        if key not in self.value:
+            if default is REQUIRED:
+                self.source.fail(self.at(key), f"the key '{key}' is missing", kind(self.source, None, None, **limits))
+            return default
+        return kind(self.source, self.at(key), self.value[key], **limits)
+
+    def sections(self, key, keys):
+        """The mappings of a non-empty list, each as a Section."""
+        items = self.get(key, a_list)
+        return [Section(self.source, f'{self.at(key)}[{i}]', item, keys) for i, item in enumerate(items)]
+
+
+# A kind returns the checked value; called with path None it returns what it expects, in words.
+
+
+def text(source, path, value, example='text'):
+    """A non-empty string."""
+    if path is None:
+        return example
+    if isinstance(value, bool):
+        source.fail(path, show(value), example, ' YAML reads an unquoted yes, no, on, off, true or false as a boolean: put it in quotes')
+    if isinstance(value, (int, float)):
+        source.fail(path, show(value), example, ' Put it in quotes to make it text')
+    if not isinstance(value, str) or not value.strip():
+        source.fail(path, show(value), example)
+    if '\0' in value:
+        source.fail(path, 'text with a NUL character', example)
+    return value
+
+
+def whole(source, path, value, low=1):
+    """A whole number of at least `low`."""
+    expected = f'a whole number of at least {low}'
+    if path is None:
+        return expected
+    if isinstance(value, bool) or not isinstance(value, int):
+        hint = ''
+        if isinstance(value, str) and re.fullmatch(r'[-+\s]*\d[\d_.,eExXob]*', value):
+            hint = ' Write it without quotes, leading zeros, commas or an exponent'
+        elif isinstance(value, float):
+            hint = f' Write {int(value)}' if value == int(value) else ''
+        source.fail(path, show(value), expected, hint)
+    if value < low:
+        source.fail(path, show(value), expected)
+    return value
+
+
+def boolean(source, path, value):
+    """true or false; 0 and 1 as 2016's `int(…)` took them."""
+    expected = 'true or false'
+    if path is None:
+        return expected
+    if not isinstance(value, bool) and value not in (0, 1):
+        hint = ' Write it without quotes' if isinstance(value, str) and value.lower() in ('true', 'false', 'yes', 'no', '0', '1') else ''
+        source.fail(path, show(value), expected, hint)
+    return bool(value)
+
+
+def a_list(source, path, value):
+    """A list with at least one item."""
+    expected = 'a list with at least one item'
+    if path is None:
+        return expected
+    if not isinstance(value, list) or not value:
+        source.fail(path, 'an empty list' if value == [] else show(value), expected)
+    return value
+
+
+def one_of(source, path, value, choices=()):
+    """One of the given words."""
+    expected = ' or '.join(choices)
+    if path is None:
+        return expected
+    if value not in choices:
+        source.fail(path, show(value), expected, closest(value, choices))
+    return value
+
+
+def override(mapping, assignment, source):
+    """Apply one `--set training.runs=1` to the raw mapping; list items go by index or by name (`tasks.cartpole.env=…`)."""
+    path, eq, value_text = assignment.partition('=')
+    parts = [p for p in re.split(r'[.\[\]]+', path.strip()) if p]
+    if not eq or not parts:
+        raise UserError(f'--set {assignment}: expected KEY.KEY=VALUE, for example --set training.runs=1')
+    value = parse_yaml(value_text, f'--set {assignment}')
+    here, shown = mapping, ''
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        if isinstance(here, list):
+            names = [item.get('name') if isinstance(item, dict) else None for item in here]
+            index = int(part) if part.isdigit() else names.index(part) if part in names else -1
+            if not 0 <= index < len(here):
+                raise UserError(
+                    f"--set {assignment}: '{shown}' has no item '{part}'; expected an index up to {len(here) - 1} or one of "
+                    f'{", ".join(str(n) for n in names)}.{closest(part, names)}'
+                )
+            key, shown = index, f'{shown}[{index}]'
+        elif isinstance(here, dict):
+            key, shown = part, f'{shown}.{part}' if shown else part
+            if not last and here.get(part) is None:
+                here[part] = {}
+        else:
+            raise UserError(f"--set {assignment}: '{shown}' is {show(here)}, so it has no key '{part}'")
+        if last:
+            here[key] = value
+        else:
+            here = here[key]
+    source.overrides[shown] = assignment

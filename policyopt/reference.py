@@ -1,0 +1,321 @@
+"""Published results and the tests that a cell of ours is put to: Welch, permutation, Holm, power, one expert set.
+
+The unit of observation is the *run*, because episodes of one policy say nothing about the next training; and runs that learned
+from one expert set share that set's luck.
+
+| Symbol | Meaning | Shape |
+|---|---|---|
+| x_N, y_M | mean returns per run: our cell's, the reference's | (N,), (M,) |
+| D, n_d | number of expert sets; runs on set d, Σ n_d = N | |
+| σ_w², σ_b² | variance between runs on one set; variance between expert sets | |
+| m | runs behind the reference's cell mean, all on one set | |
+"""
+
+import csv
+import dataclasses
+import math
+import os
+from typing import NamedTuple
+
+import numpy as np
+from scipy import optimize, stats
+
+from policyopt.util import UserError, closest
+
+LEVEL = 0.05
+POWER = 0.8
+NUM_RESAMPLES = 9999  # permutations; up to this number of them are enumerated, so 7 against 7 runs (3432) is exact
+NAN = float('nan')
+
+
+class CellKey(NamedTuple):
+    """What the runs of one cell share."""
+
+    task: str
+    alg: str
+    num_trajs: int
+
+    def __str__(self):
+        return f'alg={self.alg},task={self.task},num_trajs={self.num_trajs}'
+
+
+@dataclasses.dataclass
+class Reference:
+    """A published cell: mean and sd over m runs, and the runs themselves where they were published."""
+
+    mean: float
+    sd: float
+    m: int
+    y_M: np.ndarray | None = None
+
+    @property
+    def margin(self):
+        return t_margin(self.sd, self.m)
+
+
+@dataclasses.dataclass
+class Baseline:
+    """Expert and random returns of one task; means are NaN where nothing was measured."""
+
+    task: str
+    env: str
+    expert_mean: float
+    expert_sd: float
+    expert_episodes: int
+    random_mean: float
+    random_sd: float
+    random_episodes: int
+
+    def score(self, x):
+        """(x − random)/(expert − random): 0 is the random policy, 1 the expert; NaN where that is undefined."""
+        width = self.expert_mean - self.random_mean
+        return np.asarray(x, float) * NAN if not np.isfinite(width) or width == 0 else (np.asarray(x, float) - self.random_mean) / width
+
+
+def sd(x_N):
+    """Sample standard deviation (N − 1); exactly 0 for equal values, NaN for fewer than two."""
+    x_N = np.asarray(x_N, float)
+    return NAN if x_N.size < 2 else 0.0 if np.ptp(x_N) == 0 else float(np.std(x_N, ddof=1))
+
+
+def t_margin(s, n):
+    """Half width of the 95% t interval of a mean: t(.975, n − 1)·s/√n; NaN for one value."""
+    return float(stats.t.ppf(1 - LEVEL / 2, n - 1) * s / math.sqrt(n)) if n > 1 else NAN
+
+
+def read_reference(path):
+    """{CellKey: Reference} from a CSV of published results, in one of two forms.
+
+    One row per run: columns task, alg, num_trajs, run, return_mean (`results/paper/results_per_run.csv`, and what --csv writes).
+    One row per cell: columns task, alg, num_trajs, return_mean, margin95, runs; then sd = margin95·√runs / t(.975, runs − 1).
+    """
+    columns, lines = _read_csv(path)
+    per_cell = {'margin95', 'runs'} <= set(columns)
+    need = ['task', 'alg', 'num_trajs', 'return_mean', *(['margin95', 'runs'] if per_cell else ['run'])]
+    for column in need:
+        if column not in columns:
+            raise UserError(
+                f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, alg, num_trajs, return_mean and "
+                'either run (one row per run) or margin95 and runs (one row per cell)'
+            )
+    found = {}
+    for number, line in enumerate(lines, 2):
+        try:
+            key = CellKey(line['task'], line['alg'], int(line['num_trajs']))
+            run = 0 if per_cell else int(line['run'])
+            y = float(line['return_mean'])
+            if not math.isfinite(y):
+                raise ValueError(f'return_mean is {y}')
+            entry = _from_margin(y, line['margin95'], int(line['runs'])) if per_cell else y
+        except (TypeError, ValueError) as e:
+            raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(need[2:])}') from e
+        if run in found.setdefault(key, {}):
+            raise UserError(f'{path}: line {number}: {key}{"" if per_cell else f",run={run}"} appears twice')
+        found[key][run] = entry
+    if not found:
+        raise UserError(f'{path}: holds no rows; expected reference results')
+    if per_cell:
+        return {key: cell[0] for key, cell in found.items()}
+    ys = {key: np.array([cell[run] for run in sorted(cell)]) for key, cell in found.items()}
+    return {key: Reference(float(y_M.mean()), sd(y_M), y_M.size, y_M) for key, y_M in ys.items()}
+
+
+def read_reference_tasks(path):
+    """{task: Baseline} from `tasks.csv` in the folder of a reference file: what its expert and random policies earned; {} without one."""
+    path = os.path.join(os.path.dirname(os.path.abspath(path)), 'tasks.csv')
+    if not os.path.exists(path):
+        return {}
+    columns, lines = _read_csv(path)
+    numbers = ['expert_return_mean', 'expert_return_std', 'expert_episodes', 'random_return_mean', 'random_return_std']
+    for column in ['task', *numbers]:
+        if column not in columns:
+            raise UserError(f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, {', '.join(numbers)}")
+    found = {}
+    for number, line in enumerate(lines, 2):
+        try:
+            mean, std, episodes, random_mean, random_std = (float(line[c]) for c in numbers)
+        except (TypeError, ValueError) as e:
+            raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(numbers)}') from e
+        found[line['task']] = Baseline(line['task'], '', mean, std, int(episodes), random_mean, random_std, 0)
+    return found
+
+
+def _read_csv(path):
+    try:
+        with open(path, newline='', encoding='utf-8') as f:
+            reader = csv.DictReader(f)
+            lines = list(reader)
+            return reader.fieldnames or [], lines
+    except FileNotFoundError as e:
+        raise UserError(f'{path}: no such file; expected a CSV of reference results') from e
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f'{path}: cannot be read as CSV ({e}); expected reference results') from e
+
+
+def _from_margin(mean, margin, m):
+    """A reference cell from mean and 95% margin over m runs: sd = margin·√m / t(.975, m − 1)."""
+    if m < 1:
+        raise ValueError(f'runs is {m}')
+    if m == 1:
+        return Reference(mean, NAN, 1)
+    margin = float(margin)
+    if not margin >= 0:
+        raise ValueError(f'margin95 is {margin}')
+    return Reference(mean, margin * math.sqrt(m) / float(stats.t.ppf(1 - LEVEL / 2, m - 1)), m)
+
+
+# --- tests ----------------------------------------------------------------------------------------------------------
+
+
+def welch(cell, ref):
+    """(p, standard error, degrees of freedom) of Welch's t test between the runs of a cell and a Reference; NaN where undefined.
+
+    With one run on either side Welch's variance does not exist: then the t test with the pooled variance.
+    """
+    n, m = cell.y_N.size, ref.m
+    v, w = np.nan_to_num([cell.sd_runs, ref.sd]) ** 2
+    if n + m < 3 or v + w == 0:
+        return NAN, NAN, NAN
+    pooled = min(n, m) == 1
+    p = stats.ttest_ind_from_stats(cell.mean, math.sqrt(v), n, ref.mean, math.sqrt(w), m, equal_var=pooled).pvalue
+    if pooled:
+        return float(p), math.sqrt(((n - 1) * v + (m - 1) * w) / (n + m - 2) * (1 / n + 1 / m)), n + m - 2
+    return float(p), math.sqrt(v / n + w / m), (v / n + w / m) ** 2 / ((v / n) ** 2 / (n - 1) + (w / m) ** 2 / (m - 1))
+
+
+def permutation_p(x_N, y_M, seed):
+    """Two-sided permutation test of equal means over runs: exact up to NUM_RESAMPLES regroupings, else that many seeded draws."""
+
+    def statistic(x, y, axis):
+        return np.mean(x, axis=axis) - np.mean(y, axis=axis)
+
+    rng = np.random.default_rng(seed)
+    return float(stats.permutation_test((x_N, y_M), statistic, vectorized=True, n_resamples=NUM_RESAMPLES, rng=rng).pvalue)
+
+
+def prob_improvement(x_N, y_M):
+    """P(a run of ours returns more than a run of the reference), ties counted half; ties up to the five digits that tables keep."""
+    d_N_M = np.asarray(x_N, float)[:, None] - np.asarray(y_M, float)
+    tie_N_M = np.isclose(d_N_M, 0, atol=1e-5 * max(1e-9, np.max(np.abs(y_M))))
+    return float(np.mean(np.where(tie_N_M, 0.5, d_N_M > 0)))
+
+
+def holm(p_K):
+    """Holm's step-down adjusted p values: max over smaller p of (K − rank)·p, capped at 1; NaN entries are no hypotheses."""
+    p_K = np.asarray(p_K, float)
+    out_K = np.full(p_K.shape, NAN)
+    order = [i for i in np.argsort(p_K, kind='stable') if np.isfinite(p_K[i])]
+    if order:
+        out_K[order] = np.minimum(1, np.maximum.accumulate((len(order) - np.arange(len(order))) * p_K[order]))
+    return out_K
+
+
+def detectable_difference(se, df, level=LEVEL, power=POWER):
+    """The true difference that a two-sided t test with this standard error finds with probability `power`.
+
+    se·δ, where δ solves P(|T(df, δ)| > t(1 − level/2, df)) = power for the noncentral t, computed as noncentral F(1, df, δ²). NaN where
+    nothing can be tested.
+    """
+    if not (math.isfinite(se) and math.isfinite(df)):
+        return NAN
+    crit_sq = stats.t.isf(level / 2, df) ** 2
+
+    def excess(delta):
+        return stats.ncf.sf(crit_sq, 1, df, delta**2) - power
+
+    hi = math.sqrt(crit_sq) + 4
+    while not excess(hi) > 0:
+        hi *= 2
+        if hi > 1e9:
+            return NAN
+    return float(se * optimize.brentq(excess, 0, hi))
+
+
+@dataclasses.dataclass
+class Sets:
+    """One-way analysis of variance of the runs of one cell over its expert sets."""
+
+    num_runs: int
+    num_sets: int
+    sum_sq: float  # Σ (n_d/N)², the share of σ_b² that stays in the mean over all runs
+    n0: float  # (N − Σ n_d²/N)/(D − 1), the mean set size of the method of moments; NaN for one set
+    ms_between: float  # NaN for one set
+    ss_within: float
+
+    @property
+    def df_within(self):
+        return self.num_runs - self.num_sets
+
+
+def sets_of(y_N, set_N):
+    """Sums of squares within and between expert sets (unequal sizes allowed)."""
+    y_N, set_N = np.asarray(y_N, float), np.asarray(set_N)
+    groups = [y_N[set_N == s] for s in np.unique(set_N)]
+    n_D = np.array([g.size for g in groups], float)
+    num, count = y_N.size, len(groups)
+    within = sum(float(np.sum((g - g.mean()) ** 2)) for g in groups if np.ptp(g) > 0)
+    between = sum(g.size * (g.mean() - y_N.mean()) ** 2 for g in groups) if np.ptp(y_N) > 0 else 0.0
+    several = count > 1
+    return Sets(
+        num,
+        count,
+        float(np.sum((n_D / num) ** 2)),
+        (num - float(np.sum(n_D**2)) / num) / (count - 1) if several else NAN,
+        float(between) / (count - 1) if several else NAN,
+        within,
+    )
+
+
+@dataclasses.dataclass
+class Prediction:
+    """What our runs say about the mean of one expert set of m runs: centre ± t(.975, df)·se."""
+
+    sd_within: float
+    sd_between: float
+    num_sets: int
+    se: float
+    df: float
+
+
+def predict_one_set(ours, m, between=None, ref_sd=NAN):
+    """The spread of (mean of ONE new expert set of m runs) − (our mean), under one-way random effects.
+
+    y[d,r] = μ + b[d] + e[d,r],  b ~ N(0, σ_b²), e ~ N(0, σ_w²).  Method of moments, unequal set sizes:
+    σ_w² = MS_w,  σ_b² = max(0, (MS_b − MS_w)/n0),  n0 = (N − Σ n_d²/N)/(D − 1);
+    V = σ_b²·(1 + Σ(n_d/N)²) + σ_w²·(1/m + 1/N) = c_b·MS_b + c_w·MS_w,  c_b = (1 + Σ(n_d/N)²)/n0,  c_w = 1/m + 1/N − c_b.
+    Degrees of freedom (Satterthwaite): ν = V² / ((c_b·MS_b)²/(D − 1) + (c_w·MS_w)²/ν_w), kept within [D − 1, D − 1 + ν_w] because c_w
+    may be negative, where the approximation fails; ν = ν_w when σ_b² is floored. D equal sets of m runs: V = MS_b·(1 + 1/D)/m,
+    ν = D − 1, exactly.
+
+    MS_w pools the runs of both sides, (ref_sd, m) included: the reference's runs share one set, so under the hypothesis that is judged
+    their spread is within-set spread. Without it a cell where ours never vary would refuse any other number.
+    Coverage of the 95% interval in simulations over σ_b/σ_w from 0 to 5, m = 7: 93–98% with 5 sets of 3 runs, 95–97% with 5 sets of 7,
+    but down to 86% with 2 sets.
+
+    Args:
+        ours: Sets of our cell (N, Σ(n_d/N)²).
+        m: runs behind the mean that is predicted.
+        between: Sets with D > 1 that supply MS_b, n0 and D − 1; default `ours`.
+        ref_sd: standard deviation of the reference's m runs, NaN when unknown.
+    Returns:
+        Prediction, or None when neither has more than one expert set: σ_b² is then not identifiable.
+    """
+    source = ours if ours.num_sets > 1 else between
+    if source is None or source.num_sets < 2:
+        return None
+    ss, df_w = ours.ss_within, ours.df_within
+    if source is not ours:
+        ss, df_w = ss + source.ss_within, df_w + source.df_within
+    if m > 1 and math.isfinite(ref_sd):
+        ss, df_w = ss + (m - 1) * ref_sd**2, df_w + m - 1
+    ms_w = ss / df_w if df_w else 0.0
+    var_b = max(0.0, (source.ms_between - ms_w) / source.n0)
+    v = var_b * (1 + ours.sum_sq) + ms_w * (1 / m + 1 / ours.num_runs)
+    if var_b == 0:
+        df = float(df_w)
+    else:
+        c_b = (1 + ours.sum_sq) / source.n0
+        c_w = 1 / m + 1 / ours.num_runs - c_b
+        parts = (c_b * source.ms_between) ** 2 / (source.num_sets - 1) + ((c_w * ms_w) ** 2 / df_w if df_w else 0.0)
+        df = float(np.clip(v**2 / parts, source.num_sets - 1, source.num_sets - 1 + df_w))
+    return Prediction(math.sqrt(ms_w), math.sqrt(var_b), source.num_sets, math.sqrt(v), df)

@@ -1,0 +1,76 @@
+"""Print the table of a campaign: per cell mean, intervals and % of expert, and beside a reference the verdict of honest tests.
+
+Examples:
+    python scripts/analyze_results.py runs/classic/checkpoints/results.h5
+    python scripts/analyze_results.py results.h5 --reference results/paper/results_per_run.csv --html report.html -v 2
+    python scripts/analyze_results.py results.h5 --reference results/paper/results_per_run.csv --between-set five_sets/results.h5
+
+Cells are matched with the reference by task name, algorithm name and dataset size.
+"""
+
+import argparse
+import sys
+
+from policyopt import csvtables, htmlreport, report
+from policyopt.analysis import analyze, campaign_runs, repeat_commands, rows_of_campaign
+from policyopt.pipeline.results import read_results
+from policyopt.reference import read_reference, read_reference_tasks
+from policyopt.util import check_writable_dir, run_main
+
+
+def arguments(argv):
+    parser = argparse.ArgumentParser(
+        'analyze_results', description=__doc__, epilog=csvtables.columns_help(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
+    parser.add_argument(
+        '--reference', metavar='F', help='CSV of published results, one row per run or per cell; tasks.csv beside it is read too'
+    )
+    parser.add_argument(
+        '--between-set', metavar='F', help='results with several expert sets: variance between sets for cells that have one set'
+    )
+    parser.add_argument('--run-name', metavar='NAME', help='only the campaign of that name')
+    for kind in ('csv', 'latex', 'markdown', 'html'):
+        parser.add_argument(
+            f'--{kind}', metavar='F', help=f'also write the table as {kind}' + (' (F per run, F_cells per cell)' * (kind == 'csv'))
+        )
+    parser.add_argument('-v', '--verbosity', type=int, choices=(0, 1, 2), default=1, help='width of the printed table (default: 1)')
+    return parser.parse_args(argv)
+
+
+def main(argv):
+    args = arguments(argv)
+    for path in filter(None, (args.csv, args.latex, args.markdown, args.html)):
+        check_writable_dir(path, 'a table')
+    results = read_results(args.results)
+    reference, ref_tasks = (read_reference(args.reference), read_reference_tasks(args.reference)) if args.reference else (None, None)
+    analysis = analyze(
+        rows_of_campaign(results.rows, results.attrs, args.run_name),
+        results.tasks,
+        reference=reference,
+        ref_baselines=ref_tasks,
+        between_rows=read_results(args.between_set).rows if args.between_set else None,
+        between_from=args.between_set or '',
+        expected=campaign_runs(results.attrs.get('spec', '')),
+    )
+    commands = repeat_commands(analysis.cells, results.attrs)
+    print(report.text_table(analysis, args.verbosity))
+    written = []
+    if args.csv:
+        csvtables.write_run_csv(args.csv, analysis)
+        csvtables.write_cell_csv(csvtables.cell_csv_path(args.csv), analysis, commands)
+        written += [args.csv, csvtables.cell_csv_path(args.csv)]
+    for path, text in (
+        (args.latex, lambda: report.latex(analysis)),
+        (args.markdown, lambda: report.markdown(analysis, args.verbosity)),
+        (args.html, lambda: htmlreport.page_of(analysis, results.attrs, commands, [args.results, args.reference, args.between_set])),
+    ):
+        if path:
+            csvtables.write_text(path, text())
+            written.append(path)
+    if written:
+        print(f'\nwrote {", ".join(written)}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('analyze_results', main))

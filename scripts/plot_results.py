@@ -1,0 +1,46 @@
+"""Draw the results of a campaign: Figure 1 of the paper, the same in raw returns, or ours beside the reference.
+
+Examples:
+    python scripts/plot_results.py runs/classic/checkpoints/results.h5
+    python scripts/plot_results.py results.h5 --kind reproduction --reference results/paper/results_per_run.csv -o ours_and_paper.pdf
+
+figure1       (return − random)/(expert − random) against the number of expert trajectories; bands: 95% t interval over runs
+raw           mean return against the number of expert trajectories
+reproduction  every cell: ours filled, the reference open, 95% t intervals over runs; cells that differ are shaded
+"""
+
+import argparse
+import os
+import sys
+
+from policyopt.analysis import analyze
+from policyopt.pipeline.results import read_results
+from policyopt.plotting import KINDS, picture_path, results_figure, save_figure
+from policyopt.reference import read_reference
+from policyopt.util import run_main
+
+
+def main(argv):
+    parser = argparse.ArgumentParser('plot_results', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
+    parser.add_argument('-o', '--output', metavar='FILE', help='.png, .pdf or .svg (default: RESULTS_<kind>.png beside the results)')
+    parser.add_argument('--kind', choices=list(KINDS), default='figure1', help='what to draw (default: figure1)')
+    parser.add_argument('--reference', metavar='F', help='CSV of published results (for reproduction)')
+    parser.add_argument('--between-set', metavar='F', help='results with several expert sets, as for analyze_results.py')
+    parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
+    args = parser.parse_args(argv)
+    path = picture_path(args.output, f'{os.path.splitext(args.results)[0]}_{args.kind}.png')
+    results = read_results(args.results)
+    analysis = analyze(
+        results.rows,
+        results.tasks,
+        reference=read_reference(args.reference) if args.reference else None,
+        between_rows=read_results(args.between_set).rows if args.between_set else None,
+        between_from=args.between_set or '',
+    )
+    save_figure(results_figure(analysis, args.kind), path)
+    print(f'{args.kind}: {KINDS[args.kind]}\nwrote {path}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('plot_results', main))

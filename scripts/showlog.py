@@ -1,0 +1,53 @@
+"""Print the last row of training logs and draw their learning curves, one subplot per field, all logs over each other.
+
+Examples:
+    python scripts/showlog.py runs/*.h5 --plotfile curves.png
+    python scripts/showlog.py checkpoints/*.h5 checkpoints/*.h5.part --group --smooth 10 --fields trueret,racc --plotfile curves.png
+
+Logs of running trainings (.h5.part) are read as far as they have got. With --group, runs are grouped by algorithm (and by task and
+dataset size where these differ): a line for the mean, a band from the lowest to the highest run. vf_r2 is shown floored at 0.
+"""
+
+import argparse
+import sys
+
+from policyopt import curves
+from policyopt.plotting import has_screen, picture_path, save_figure, show_windows
+from policyopt.util import UserError, run_main
+
+
+def main(argv):
+    parser = argparse.ArgumentParser('showlog', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('logfiles', nargs='+', metavar='LOG', help='.h5 of a finished, .h5.part of a running training')
+    parser.add_argument('--fields', help=f'columns, comma-separated (default: {curves.DEFAULT_FIELDS}; cloning logs: those of cloning too)')
+    parser.add_argument('--noplot', action='store_true', help='only print')
+    parser.add_argument('--plotfile', metavar='FILE', help='write the picture there (.png, .pdf, .svg) instead of opening a window')
+    parser.add_argument('--range_end', type=int, metavar='ITER', help='leave out later iterations')
+    parser.add_argument('--group', action='store_true', help='one line with a band per algorithm instead of one line per log')
+    parser.add_argument('--smooth', type=int, default=1, metavar='N', help='moving average over the last N rows (default: %(default)s)')
+    parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
+    args = parser.parse_args(argv)
+    if args.smooth < 1:
+        raise UserError(f'--smooth {args.smooth}: expected a number of rows, 1 or more')
+    if args.plotfile:
+        picture_path(args.plotfile, None)
+    logs = curves.read_logs(args.logfiles, args.range_end)
+    fields, words = curves.known_fields(logs, args.fields)
+    print('\n'.join(curves.last_rows(logs, fields)))
+    for word in words:
+        print(f'showlog: {word}', file=sys.stderr)
+    if args.noplot:
+        return
+    if not args.plotfile and not has_screen():
+        print('showlog: there is no screen to draw on; name a file with --plotfile FILE.png, or say --noplot', file=sys.stderr)
+        return
+    figure = curves.curves_figure(logs, fields, args.group, args.smooth, on_screen=not args.plotfile)
+    if args.plotfile:
+        save_figure(figure, args.plotfile)
+        print(f'wrote {args.plotfile}')
+    else:
+        show_windows()
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('showlog', main))

@@ -1,0 +1,178 @@
+"""The house keeps its shape: imports point downward, heavy packages stay in their rooms, scripts are thin and speak for themselves."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from conftest import REPO, script_env
+
+# From the ground up. Rooms on one line may know each other, but not in a circle; everything else points downward only.
+LAYERS = [
+    ['environments'],
+    ['policyopt.util', 'policyopt.torchutil', 'policyopt.h5files'],
+    ['policyopt.trajectories'],
+    ['policyopt.sampling'],
+    ['policyopt.snapshots'],
+    ['policyopt.nn'],
+    ['policyopt.optim'],
+    ['policyopt.policies', 'policyopt.valuefuncs'],
+    ['policyopt.rl'],
+    ['policyopt.imitation'],
+    ['policyopt.training', 'policyopt.evaluation'],
+    [f'policyopt.{name}' for name in 'reference analysis report htmlreport csvtables plotting curves'.split()],
+    ['policyopt.pipeline'],
+    ['scripts'],
+]
+SKIPPED = {'.venv', 'venv', 'build', 'dist', 'runs', '.git'}
+SOURCES = sorted(p for p in REPO.rglob('*.py') if not SKIPPED & set(p.relative_to(REPO).parts))
+SCRIPTS = sorted((REPO / 'scripts').rglob('*.py'))
+HOUSE = [p for p in SOURCES if p.relative_to(REPO).parts[0] in ('environments', 'policyopt', 'scripts')]
+
+
+def dotted(path):
+    parts = path.relative_to(REPO).with_suffix('').parts
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+MODULES = {dotted(p): p for p in HOUSE}
+
+
+def imported_names(path):
+    """Every module that a file imports, as (dotted name, line): at its top, inside functions, by import_module('a.b').
+
+    `from a import b` counts as a.b when that is a module of ours, and a relative import is made absolute.
+    """
+    package = dotted(path) if path.name == '__init__.py' else dotted(path).rpartition('.')[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ''
+            if node.level:
+                anchor = package.split('.')[: len(package.split('.')) - node.level + 1]
+                base = '.'.join([*anchor, base] if base else anchor)
+            for alias in node.names:
+                yield resolve(base, alias.name), node.lineno
+        elif isinstance(node, ast.Call) and getattr(node.func, 'attr', getattr(node.func, 'id', '')) in ('import_module', '__import__'):
+            if node.args and isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value, node.lineno
+
+
+def resolve(base, name):
+    """The module behind `from base import name`: a submodule, the home of a name that policyopt re-exports, or base itself."""
+    if f'{base}.{name}' in MODULES:
+        return f'{base}.{name}'
+    if base == 'policyopt':
+        from policyopt import _MODULE_OF
+
+        return f'policyopt.{_MODULE_OF[name]}' if name in _MODULE_OF else base
+    return base
+
+
+def layer(module):
+    """The number of the layer that holds a module of ours, None for a module of somebody else or the package policyopt itself."""
+    for i, rooms in enumerate(LAYERS):
+        if any(module == room or module.startswith(room + '.') for room in rooms):
+            return i
+    return None
+
+
+def where(path, line=None):
+    return f'{path.relative_to(REPO)}' + (f':{line}' if line else '')
+
+
+def own_imports():
+    """(importing module, imported module of ours, place) for every import inside the house."""
+    for path in HOUSE:
+        for name, line in imported_names(path):
+            if name.split('.')[0] in ('environments', 'policyopt', 'scripts'):
+                yield dotted(path), name, where(path, line)
+
+
+def test_every_module_has_its_layer():
+    homeless = [m for m in MODULES if m != 'policyopt' and layer(m) is None]
+    assert not homeless, f'no layer for {homeless}: name them in LAYERS of {where(REPO / "tests/test_architecture.py")}'
+
+
+def test_imports_point_downward_only():
+    upward = [
+        f'{place}: {name} stands above {importer}'
+        for importer, name, place in own_imports()
+        if layer(importer) is not None and layer(name) is not None and layer(name) > layer(importer)
+    ]
+    assert not upward, '\n'.join(upward)
+
+
+def test_no_circle_of_imports():
+    graph = {}
+    for importer, name, _ in own_imports():
+        if name in MODULES and name != importer:
+            graph.setdefault(importer, set()).add(name)
+    done = set()
+
+    def visit(module, trail):
+        assert module not in trail, 'a circle: ' + ' > '.join([*trail[trail.index(module) :], module])
+        if module not in done:
+            for below in sorted(graph.get(module, ())):
+                visit(below, [*trail, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, [])
+
+
+ROOM_OF = {'gymnasium': 'environments', 'mujoco': 'environments', 'gym': None, 'pandas': None, 'h5py': None}
+
+
+@pytest.mark.parametrize('package, room', ROOM_OF.items())
+def test_package_is_imported_only_in_its_room(package, room):
+    strangers = [
+        where(path, line)
+        for path in HOUSE
+        for name, line in imported_names(path)
+        if name.split('.')[0] == package and path.relative_to(REPO).parts[0] != room
+    ]
+    assert not strangers, f'{package} is imported in {strangers}; its only room is {room}'
+
+
+@pytest.mark.parametrize('module', ['policyopt', 'policyopt.pipeline.spec', 'policyopt.pipeline.launch'])
+def test_a_dry_run_needs_neither_torch_nor_gymnasium(module):
+    heavy = {'torch', 'gymnasium', 'mujoco', 'scipy', 'matplotlib', 'environments'}
+    code = f'import {module}, sys; print(*{heavy} & set(sys.modules))'
+    done = subprocess.run([sys.executable, '-c', code], cwd=REPO, env=script_env(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
+def test_spec_and_launch_name_no_heavy_package():
+    for name in ('spec', 'launch'):
+        path = REPO / 'policyopt' / 'pipeline' / f'{name}.py'
+        assert not {n.split('.')[0] for n, _ in imported_names(path)} & {'torch', 'gymnasium', 'mujoco', 'environments'}, where(path)
+
+
+def test_files_have_at_most_500_lines_and_scripts_80():
+    long = {where(p): n for p in SOURCES if (n := len(p.read_text(encoding='utf-8').splitlines())) > (80 if p in SCRIPTS else 500)}
+    assert not long, f'too long: {long}'
+
+
+def test_every_module_has_a_docstring():
+    assert not [where(p) for p in HOUSE if not ast.get_docstring(ast.parse(p.read_text(encoding='utf-8')))]
+
+
+def script_id(path):
+    return path.relative_to(REPO / 'scripts').as_posix()
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=script_id)
+def test_help_prints_the_docstring_and_its_example(script, run_script):
+    doc = ast.get_docstring(ast.parse(script.read_text(encoding='utf-8')))
+    assert f'python scripts/{script_id(script)}' in doc, 'the docstring shows no example'
+    help_text = run_script(script, '--help').stdout
+    assert ''.join(doc.split()) in ''.join(help_text.split())
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=script_id)
+def test_an_unknown_flag_is_refused_with_exit_code_2(script, run_script, tmp_path):
+    done = run_script(script, '--no_such_flag', rc=2)
+    assert done.stderr.strip() and 'Traceback' not in done.stderr and not done.stdout
+    assert not list(tmp_path.iterdir()), 'it wrote something'
