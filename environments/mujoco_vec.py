@@ -1,13 +1,13 @@
 """The MuJoCo tasks of 2016 over many episodes at once, equal to the single environments bit for bit.
 
-The engine's time cannot be saved, only the Python around it: per slot and step there are three calls into C (put the
-state in, step, take the state out), everything else is numpy on the whole batch. All slots share one MjData, which
-keeps it in the processor's cache; a slot is a row of numbers, the engine's integration state with warm start.
-`mujoco.rollout` is not used: it is no faster for one control step, and it returns neither the warm start nor what
-some observations read (body positions, contact forces, inertias), so results would differ from the single environment.
+The engine's time cannot be saved, only the Python around it: per slot and step there are two calls into C (the motors'
+commands and `mj_step`), everything else is numpy on the whole batch. Each slot has its own MjData, reset by one single
+environment that they all share; its numbers are gathered by one `np.concatenate` over views into the engine's memory.
+`mujoco.rollout` is not used: for one control step it is no faster, and it gives back neither the solver's warm start nor
+what some observations read (body positions, contact forces, inertias), so results would differ from the single environment.
 
-Letters: N slots of the VecEnv, K slots in one call, F state numbers, X further numbers read after a step, Do
-observation dim, Da action dim.
+Letters: N slots of the VecEnv, K slots in one call, Q and V positions and velocities, X further numbers read after a
+step, F = Q + V + X, Do observation dim, Da action dim.
 """
 
 import mujoco
@@ -15,46 +15,34 @@ import numpy as np
 
 from environments.classic_vec import VecEnv
 
-STATE = mujoco.mjtState
-# what the next step depends on; forces from outside, mocap bodies and the like are never touched here
-SIGNATURE = int(STATE.mjSTATE_FULLPHYSICS) | int(STATE.mjSTATE_WARMSTART) | int(STATE.mjSTATE_CTRL)
-
 
 class MujocoVecEnv(VecEnv):
-    """Slots as rows of engine states, a time limit, and the resets of one single environment (gymnasium's, unwrapped).
+    """Slots as MjData objects of one model, a time limit, and the resets of one single environment (unwrapped).
 
-    A task adds what it reads besides the state (`extras`, flat views into the engine's data), its observations and
+    A task adds what it reads besides qpos and qvel (`extras`, flat views into the engine's data), its observations and
     its reward.
     """
 
-    forces_after_step = False  # contact forces are computed only where the task looks at them
+    contact_forces = False  # computed only where the task looks at them
 
     def __init__(self, env, num_slots, time_limit):
         super().__init__(num_slots)
         self._env = env
-        self._model, self._data = env.model, env.data
         self._limit = time_limit
-        self.dt = env.dt
-        self._S_N_F = np.zeros((num_slots, mujoco.mj_stateSize(self._model, SIGNATURE)))
-        self._rows = list(self._S_N_F)
-        self._qpos, self._qvel = self._columns(STATE.mjSTATE_QPOS), self._columns(STATE.mjSTATE_QVEL)
-        self._ctrl = self._columns(STATE.mjSTATE_CTRL)
-        views, ends = self.extras(self._data), [0]
-        for view in views:
-            ends.append(ends[-1] + view.size)
-        self._X_N_X = np.zeros((num_slots, ends[-1]))
-        # per slot: pairs (where it is kept, the engine's array)
-        self._copies = [[(row[i:j], v) for i, j, v in zip(ends, ends[1:], views, strict=False)] for row in self._X_N_X]
+        self.model, self.dt = env.model, env.dt
+        self._slots = [None] * num_slots  # (data, its ctrl), made when first needed
+        self._views = [None] * num_slots
+        sizes = np.cumsum([env.model.nq, env.model.nv])
+        self._qpos, self._qvel, self._extra = slice(0, sizes[0]), slice(*sizes), slice(sizes[1], None)
+        self._R_N_F = np.zeros((num_slots, sum(view.size for view in self._read(env.data))))
         self._t_N = np.zeros(num_slots, dtype=np.int64)
         self._in_order = np.arange(num_slots).tobytes()
 
-    def _columns(self, part):
-        """Where a part stands in a state row: parts follow each other in the order of their bits."""
-        start = mujoco.mj_stateSize(self._model, SIGNATURE & (int(part) - 1))
-        return slice(start, start + mujoco.mj_stateSize(self._model, int(part)))
+    def _read(self, data):
+        return [data.qpos, data.qvel, *self.extras(data)]
 
     def extras(self, data):
-        """Flat views of what is read after a step besides qpos and qvel; kept in this order in X."""
+        """Flat views of what is read after a step besides qpos and qvel."""
         return []
 
     def control(self, a_K_Da):
@@ -64,45 +52,47 @@ class MujocoVecEnv(VecEnv):
     def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
         raise NotImplementedError
 
-    def outcome(self, before, after, a_K_Da):
-        """(r_K, terminated_K) of a step; before and after are (qpos, qvel, X), the former's qvel being None."""
+    def outcome(self, before, after, u_K_Da):
+        """(r_K, terminated_K) of a step with the controls u; before and after are (qpos_K_Q, qvel_K_V, X_K_X)."""
         raise NotImplementedError
+
+    def _parts(self, R_K_F):
+        return R_K_F[:, self._qpos], R_K_F[:, self._qvel], R_K_F[:, self._extra]
 
     def reset(self, slots_K, seeds_K):
         obs_K_Do = np.empty((len(slots_K), self._env.observation_space.shape[0]))
         for k, (slot, seed) in enumerate(zip(slots_K, seeds_K, strict=True)):
+            if self._slots[slot] is None:
+                data = mujoco.MjData(self.model)
+                self._slots[slot], self._views[slot] = (data, data.ctrl), self._read(data)
+            self._env.data = self._slots[slot][0]  # the single environment resets this slot as if it were its own
             obs_K_Do[k] = self._env.reset(seed=int(seed))[0]
-            mujoco.mj_getState(self._model, self._data, self._rows[slot], SIGNATURE)
-            for kept, view in self._copies[slot]:
-                kept[:] = view
+            self._R_N_F[slot] = np.concatenate(self._views[slot])
         self._t_N[slots_K] = 0
         return obs_K_Do
 
     def step(self, slots_K, a_K_Da):
         slots_K = np.asarray(slots_K)
-        every = slots_K.tobytes() == self._in_order  # every slot, in order: no gathering
-        a_K_Da = np.ascontiguousarray(a_K_Da, dtype=np.float64)
-        at = slice(None) if every else slots_K
-        before = self._S_N_F[at, self._qpos].copy(), None, self._X_N_X[at].copy()
-        u_K_Da = self.control(a_K_Da)
-        self._S_N_F[at, self._ctrl] = u_K_Da
-
-        model, data, rows, copies, frame_skip = self._model, self._data, self._rows, self._copies, self._env.frame_skip
-        put, get, step, forces = mujoco.mj_setState, mujoco.mj_getState, mujoco.mj_step, mujoco.mj_rnePostConstraint
-        for slot in slots_K.tolist():
-            row = rows[slot]
-            put(model, data, row, SIGNATURE)
-            step(model, data, frame_skip)
-            if self.forces_after_step:
-                forces(model, data)
-            get(model, data, row, SIGNATURE)
-            for kept, view in copies[slot]:
-                kept[:] = view
-
-        after = self._S_N_F[at, self._qpos], self._S_N_F[at, self._qvel], self._X_N_X[at]
-        r_K, done_K = self.outcome(before, after, u_K_Da)
-        t_K = self._t_N[at] + 1
-        self._t_N[at] = t_K
+        slots, K = slots_K.tolist(), len(slots_K)
+        u_K_Da = self.control(np.ascontiguousarray(a_K_Da, dtype=np.float64))
+        model, frame_skip, mj_step = self.model, self._env.frame_skip, mujoco.mj_step
+        for slot, u_Da in zip(slots, u_K_Da, strict=True):
+            data, ctrl = self._slots[slot]
+            ctrl[:] = u_Da
+            mj_step(model, data, frame_skip)
+            if self.contact_forces:
+                mujoco.mj_rnePostConstraint(model, data)
+        after_K_F = np.concatenate([view for slot in slots for view in self._views[slot]]).reshape(K, -1)
+        if slots_K.tobytes() == self._in_order:  # every slot, in order: no gathering
+            before_K_F, self._R_N_F = self._R_N_F, after_K_F
+            self._t_N += 1
+            t_K = self._t_N
+        else:
+            before_K_F, self._R_N_F[slots_K] = self._R_N_F[slots_K], after_K_F
+            t_K = self._t_N[slots_K] + 1
+            self._t_N[slots_K] = t_K
+        after = self._parts(after_K_F)
+        r_K, done_K = self.outcome(self._parts(before_K_F), after, u_K_Da)
         done_K |= t_K >= self._limit
         return self.observe(*after), r_K, done_K
 
@@ -121,10 +111,10 @@ class HopperVec(MujocoVecEnv):
     def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
         return np.concatenate([qpos_K_Q[:, 1:], qvel_K_V.clip(-10, 10)], axis=1)
 
-    def outcome(self, before, after, a_K_Da):
+    def outcome(self, before, after, u_K_Da):
         qpos_K_Q, qvel_K_V, _ = after
         speed_K = (qpos_K_Q[:, 0] - before[0][:, 0]) / self.dt
-        return speed_K + 1.0 - 1e-3 * _squares(a_K_Da), ~self.healthy(qpos_K_Q, qvel_K_V)
+        return speed_K + 1.0 - 1e-3 * _squares(u_K_Da), ~self.healthy(qpos_K_Q, qvel_K_V)
 
     def healthy(self, qpos_K_Q, qvel_K_V):
         fine_K = (np.abs(qpos_K_Q[:, 2:]) < 100).all(axis=1) & (np.abs(qvel_K_V) < 100).all(axis=1)
@@ -145,15 +135,15 @@ class HalfCheetahVec(MujocoVecEnv):
     def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
         return np.concatenate([qpos_K_Q[:, 1:], qvel_K_V], axis=1)
 
-    def outcome(self, before, after, a_K_Da):
+    def outcome(self, before, after, u_K_Da):
         speed_K = (after[0][:, 0] - before[0][:, 0]) / self.dt
-        return speed_K - 0.1 * _squares(a_K_Da), np.zeros(len(a_K_Da), dtype=bool)
+        return speed_K - 0.1 * _squares(u_K_Da), np.zeros(len(u_K_Da), dtype=bool)
 
 
 class AntVec(MujocoVecEnv):
     """legacy/Ant-v1: X is the torso's position and the 84 contact forces; over unless the height is in [0.2, 1]."""
 
-    forces_after_step = True
+    contact_forces = True
 
     def extras(self, data):
         return [data.body('torso').xpos, data.cfrc_ext.reshape(-1)]
@@ -161,10 +151,10 @@ class AntVec(MujocoVecEnv):
     def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
         return np.concatenate([qpos_K_Q[:, 2:], qvel_K_V, X_K_X[:, 3:].clip(-1, 1)], axis=1)
 
-    def outcome(self, before, after, a_K_Da):
+    def outcome(self, before, after, u_K_Da):
         qpos_K_Q, qvel_K_V, X_K_X = after
         speed_K = (X_K_X[:, 0] - before[2][:, 0]) / self.dt
-        cost_K = 0.5 * _squares(a_K_Da) + 5e-4 * _squares(X_K_X[:, 3:].clip(-1, 1))
+        cost_K = 0.5 * _squares(u_K_Da) + 5e-4 * _squares(X_K_X[:, 3:].clip(-1, 1))
         finite_K = np.isfinite(qpos_K_Q).all(axis=1) & np.isfinite(qvel_K_V).all(axis=1)
         return speed_K + 1.0 - cost_K, ~(finite_K & (qpos_K_Q[:, 2] >= 0.2) & (qpos_K_Q[:, 2] <= 1.0))
 
@@ -180,36 +170,36 @@ class ReacherVec(MujocoVecEnv):
         parts = [np.cos(angles_K_2), np.sin(angles_K_2), qpos_K_Q[:, 2:], qvel_K_V[:, :2], X_K_X[:, :3] - X_K_X[:, 3:]]
         return np.concatenate(parts, axis=1)
 
-    def outcome(self, before, after, a_K_Da):
+    def outcome(self, before, after, u_K_Da):
         x, y, z = (before[2][:, :3] - before[2][:, 3:]).T
-        return -np.sqrt(x * x + y * y + z * z) - _squares(a_K_Da), np.zeros(len(a_K_Da), dtype=bool)
+        return -np.sqrt(x * x + y * y + z * z) - _squares(u_K_Da), np.zeros(len(u_K_Da), dtype=bool)
 
 
 class HumanoidVec(MujocoVecEnv):
     """legacy/Humanoid-v1: X is the bodies' centres, then what is observed; over unless the height is in (1, 2)."""
 
-    forces_after_step = True
+    contact_forces = True
 
     def extras(self, data):
         observed = (data.cinert, data.cvel, data.qfrc_actuator, data.cfrc_ext)
         return [data.xipos.reshape(-1), *(x.reshape(-1) for x in observed)]
 
     def control(self, a_K_Da):
-        return a_K_Da.clip(*self._model.actuator_ctrlrange.T)
+        return a_K_Da.clip(*self.model.actuator_ctrlrange.T)
 
     def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
-        return np.concatenate([qpos_K_Q[:, 2:], qvel_K_V, X_K_X[:, 3 * self._model.nbody :]], axis=1)
+        return np.concatenate([qpos_K_Q[:, 2:], qvel_K_V, X_K_X[:, 3 * self.model.nbody :]], axis=1)
 
-    def outcome(self, before, after, a_K_Da):
+    def outcome(self, before, after, u_K_Da):
         qpos_K_Q, _, X_K_X = after
         speed_K = (self._center_x(X_K_X) - self._center_x(before[2])) / self.dt
-        contact_K = np.minimum(self._env.CONTACT_COST * _squares(X_K_X[:, -6 * self._model.nbody :]), self._env.MAX_CONTACT_COST)
+        contact_K = np.minimum(self._env.CONTACT_COST * _squares(X_K_X[:, -6 * self.model.nbody :]), self._env.MAX_CONTACT_COST)
         alive_K = (qpos_K_Q[:, 2] > 1.0) & (qpos_K_Q[:, 2] < 2.0)
-        return 1.25 * speed_K + 5.0 - 0.1 * _squares(a_K_Da) - contact_K, ~alive_K
+        return 1.25 * speed_K + 5.0 - 0.1 * _squares(u_K_Da) - contact_K, ~alive_K
 
     def _center_x(self, X_K_X):
         """The centre of mass along x, row by row in gymnasium's own order of additions."""
-        mass_b = self._model.body_mass
+        mass_b = self.model.body_mass
         xipos_K_b_3 = X_K_X[:, : 3 * len(mass_b)].reshape(len(X_K_X), -1, 3)
         return np.array([np.einsum('b,bj->j', mass_b, xipos_b_3)[0] for xipos_b_3 in xipos_K_b_3]) / mass_b.sum()
 
@@ -220,9 +210,9 @@ class InvertedPendulumVec(MujocoVecEnv):
     def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
         return np.concatenate([qpos_K_Q, qvel_K_V], axis=1)
 
-    def outcome(self, before, after, a_K_Da):
+    def outcome(self, before, after, u_K_Da):
         obs_K_Do = self.observe(*after)
-        return np.ones(len(a_K_Da)), ~np.isfinite(obs_K_Do).all(axis=1) | (np.abs(obs_K_Do[:, 1]) > 0.2)
+        return np.ones(len(u_K_Da)), ~np.isfinite(obs_K_Do).all(axis=1) | (np.abs(obs_K_Do[:, 1]) > 0.2)
 
 
 class InvertedDoublePendulumVec(MujocoVecEnv):
@@ -236,7 +226,7 @@ class InvertedDoublePendulumVec(MujocoVecEnv):
         parts = [qpos_K_Q[:, :1], np.sin(angles_K_2), np.cos(angles_K_2), qvel_K_V.clip(-10, 10), X_K_X[:, 3:].clip(-10, 10)]
         return np.concatenate(parts, axis=1)
 
-    def outcome(self, before, after, a_K_Da):
+    def outcome(self, before, after, u_K_Da):
         _, qvel_K_V, X_K_X = after
         r_K = self._env.reward(X_K_X[:, 0], X_K_X[:, 2], qvel_K_V[:, 1], qvel_K_V[:, 2])
         return r_K, X_K_X[:, 2] <= 1

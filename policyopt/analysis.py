@@ -31,9 +31,6 @@ from policyopt.reference import (
 from policyopt.util import UserError, derive_seed
 
 NUM_BOOTSTRAP = 4000
-NO_RANDOM = (
-    'the results hold no random-policy returns for {tasks}: evaluate again (stage 2_eval of im_pipeline.py measures and stores them)'
-)
 
 
 @dataclasses.dataclass
@@ -95,6 +92,17 @@ class Analysis:
     ref_baselines: dict
     missing: list
     notes: list
+
+    def without_scores(self):
+        """Why returns of some tasks cannot be normalised, and what to do, as a sentence; empty when all can."""
+        tasks = [t for t, b in self.baselines.items() if not math.isfinite(float(b.score(0.0)))]
+        unmeasured = [t for t in tasks if not self.baselines[t].random_episodes]
+        if unmeasured:
+            return (
+                f'no scores for {", ".join(unmeasured)}: the results hold no random-policy returns; evaluate the campaign again '
+                '(stage 2_eval of im_pipeline.py measures and stores them)'
+            )
+        return f'no scores for {", ".join(tasks)}: the expert earns there what the random policy earns' if tasks else ''
 
 
 # --- one cell -------------------------------------------------------------------------------------------------------
@@ -306,11 +314,10 @@ def analyze(rows, tasks, reference=None, ref_baselines=None, between_rows=None, 
         absent = [str(k) for k in cells if k not in reference]
         if absent:
             notes.append(f'the reference has no number for {len(absent)} of our {len(cells)} cells: {_some(absent)}')
-    unmeasured = [t for t, b in baselines.items() if not b.random_episodes]
-    if unmeasured:
-        notes.append(NO_RANDOM.format(tasks=', '.join(unmeasured)) + '; until then there is no % of expert')
     missing = missing_runs(list(by_name.values()), expected)
-    return Analysis(cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes)
+    analysis = Analysis(cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes)
+    notes += [note] if (note := analysis.without_scores()) else []
+    return analysis
 
 
 def _some(names, most=4):

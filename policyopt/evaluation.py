@@ -23,7 +23,7 @@ def evaluate_file(policy_path, num_trajs, seed, deterministic=False, env_name=No
     """Play the policy 'FILE.h5/snapshots/…' on env_name, or on the task that its file names; returns (policy, mdp, TrajBatch)."""
     stored = read_snapshot(policy_path).args.get('env_name')
     if not (env_name or stored):
-        raise UserError(f"{policy_path}: does not say which env it was trained on; give --env_name")
+        raise UserError(f'{policy_path}: does not say which env it was trained on; give --env_name')
     mdp = MDP(env_name or stored)
     policy = load_policy(policy_path, mdp)
     return policy, mdp, sample_episodes(policy, mdp, num_trajs, seed, deterministic, max_traj_len)

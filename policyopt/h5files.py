@@ -65,22 +65,22 @@ def open_h5(path, what, verify=True):
     """
     path = str(path)
     if not os.path.exists(path):
-        raise UserError(f"{path}: no such file; expected {what}")
+        raise UserError(f'{path}: no such file; expected {what}')
     if os.path.isdir(path):
-        raise UserError(f"{path}: is a folder; expected {what}")
+        raise UserError(f'{path}: is a folder; expected {what}')
     try:
         h5 = tables.open_file(path, 'r')
     except (tables.HDF5ExtError, OSError) as e:
-        raise UserError(f"{path}: not a readable HDF5 file (truncated, or of another kind); expected {what}") from e
+        raise UserError(f'{path}: not a readable HDF5 file (truncated, or of another kind); expected {what}') from e
     with h5:
         if verify:
             _verify(h5, path)
         try:
             yield h5
         except tables.HDF5ExtError as e:
-            raise UserError(f"{path}: damaged: its data cannot be read; restore or recreate {what}") from e
+            raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate {what}') from e
         except tables.NoSuchNodeError as e:
-            raise UserError(f"{path}: incomplete: {e.args[0] if e.args else e}; expected {what}") from e
+            raise UserError(f'{path}: incomplete: {e.args[0] if e.args else e}; expected {what}') from e
 
 
 def _verify(h5, path):

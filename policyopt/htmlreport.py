@@ -4,7 +4,7 @@ import base64
 import html
 import json
 
-from policyopt import plotting, report
+from policyopt import report
 from policyopt.util import provenance
 
 _STYLE = """
@@ -76,9 +76,11 @@ def page_of(analysis, attrs, commands, sources):
 
     `sources` are the files that were read (None for those that were not).
     """
+    from policyopt import plotting  # here, because matplotlib doubles the time that a printed table takes
+
     pictures = []
     for kind, caption in plotting.KINDS.items():
-        if kind == 'reproduction' and not analysis.comparisons or kind == 'figure1' and plotting.unmeasured(analysis):
+        if kind == 'reproduction' and not analysis.comparisons or kind == 'figure1' and analysis.without_scores():
             continue
         pictures.append((caption[0].upper() + caption[1:], plotting.png_bytes(plotting.results_figure(analysis, kind))))
     shown = {k: v for k, v in attrs.items() if k not in ('spec', 'content_sha256')}

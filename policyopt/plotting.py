@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from policyopt.analysis import NO_RANDOM
 from policyopt.util import UserError, check_writable_dir, replacing
 
 KINDS = {
@@ -47,20 +46,13 @@ def styles_of(names):
     return out
 
 
-def unmeasured(analysis):
-    """Tasks whose scores cannot be normalised: no random-policy returns, or as good as the expert."""
-    return [t for t, b in analysis.baselines.items() if not math.isfinite(float(b.score(0.0)))]
-
-
 def results_figure(analysis, kind):
     """The figure of that kind ('figure1', 'raw' or 'reproduction').
 
     Raises UserError when figure1 lacks random-policy returns, or reproduction a reference.
     """
-    if kind == 'figure1':
-        missing = unmeasured(analysis)
-        if missing:
-            raise UserError(NO_RANDOM.format(tasks=', '.join(missing)) + ', or draw the raw returns with --kind raw')
+    if kind == 'figure1' and (reason := analysis.without_scores()):
+        raise UserError(f'{reason}, or draw the raw returns with --kind raw')
     if kind == 'reproduction':
         if not analysis.comparisons:
             raise UserError('the reproduction plot needs --reference with numbers for these cells (results/paper/results_per_run.csv)')
@@ -220,7 +212,8 @@ def picture_path(path, default):
 def save_figure(fig, path):
     """Write the figure whole or not at all; its kind is the suffix. PDF and SVG carry no date, so the same data give the same file."""
     suffix = os.path.splitext(path)[1].lower().lstrip('.')
-    with replacing(path) as tmp:
+    # without a salt of its own an SVG names its parts at random
+    with replacing(path) as tmp, matplotlib.rc_context({'svg.hashsalt': 'policyopt'}):
         fig.savefig(tmp, format=suffix, dpi=150, metadata={'pdf': {'CreationDate': None}, 'svg': {'Date': None}}.get(suffix))
 
 

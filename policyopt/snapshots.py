@@ -50,7 +50,7 @@ def split_policy_path(policy_path):
     while file and not os.path.isfile(file):
         file = os.path.dirname(file)
         if file in ('', '/'):
-            raise UserError(f"{policy_path}: no such file; a policy is named FILE.h5/snapshots/iter0000100")
+            raise UserError(f'{policy_path}: no such file; a policy is named FILE.h5/snapshots/iter0000100')
     inner = policy_path[len(file) :].strip('/')
     if not inner:
         raise UserError(f'{policy_path}: names a file, not a policy; add /snapshots/iter0000100 (or /snapshots/last)')

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import run_main  # noqa: E402
+from policyopt.util import run_main
 
 
 def add_common_options(p, min_total_sa):

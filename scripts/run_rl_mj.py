@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from imitate_mj import add_common_options  # noqa: E402
+from imitate_mj import add_common_options
 
-from policyopt.util import run_main  # noqa: E402
+from policyopt.util import run_main
 
 
 def main(argv):

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import UserError, draw_seed, provenance, run_main  # noqa: E402
+from policyopt.util import UserError, draw_seed, provenance, run_main
 
 
 def main(argv):

@@ -1,0 +1,89 @@
+"""What the tests of tables and pictures share: results made of numbers, with the real row types, and commands run without a new process."""
+
+import importlib.util
+import types
+
+import numpy as np
+import pytest
+from conftest import REPO
+
+from policyopt.pipeline.results import ResultRow, TaskRow, write_results
+from policyopt.util import run_main
+
+
+def result_row(y_E, alg='ga', task='cartpole', num_trajs=4, run=0, dataset=0, expert=200.0):
+    """One run whose evaluation episodes returned y_E."""
+    y_E = np.atleast_1d(np.asarray(y_E, float))
+    ex_E = np.full(3, expert)
+    lengths_E = np.abs(np.nan_to_num(y_E)).astype(int)
+    return ResultRow(
+        alg, task, num_trajs, run, 11 + run, f'x{run}.h5/snapshots/iter0000300', dataset, ex_E, ex_E.astype(int), y_E, lengths_E
+    )
+
+
+def cell_rows(ys, datasets=None, **cell):
+    """One run per number in ys; its two episodes lie one above and one below that mean."""
+    datasets = datasets if datasets is not None else [0] * len(ys)
+    return [result_row([y - 1, y + 1], run=i, dataset=int(d), **cell) for i, (y, d) in enumerate(zip(ys, datasets, strict=True))]
+
+
+def task_row(task='cartpole', expert=200.0, random=20.0):
+    """One task; `random` None means that nothing was measured."""
+    random_E = np.full(4, np.nan if random is None else random)
+    return TaskRow(task, 'CartPole-v0', 'e.h5/snapshots/iter0000100', np.full(3, expert), np.full(3, 200), random_E, np.full(4, 20))
+
+
+SPEC = """
+tasks: [{name: cartpole}]
+training: {algorithms: [{name: bclone}, {name: ga}], dataset_num_trajs: [1, 4], runs: 3}
+"""
+ATTRS = {
+    'spec': SPEC,
+    'run_name': 'small',
+    'command': 'im_pipeline.py pipelines/small.yaml 2_eval',
+    'git_hash': 'abc',
+    'versions': {'numpy': '2'},
+}
+
+
+def small_results(path, random=20.0, drop=(), nan_in=None, datasets=1):
+    """A campaign of 2 algorithms × 2 sizes × 3 runs on cartpole, written as stage 2 writes it; returns its path."""
+    rows = []
+    for alg, means in (('bclone', (60, 150)), ('ga', (195, 198))):
+        for size, mean in zip((1, 4), means, strict=True):
+            for run in range(3):
+                if (alg, size, run) not in drop:
+                    rows.append(result_row(mean + run + np.array([-2.0, 2.0]), alg, 'cartpole', size, run, run % datasets))
+                    if (alg, size, run) == nan_in:
+                        rows[-1].alg_traj_returns[1] = np.nan
+    write_results(path, rows, [task_row(random=random)], ATTRS)
+    return path
+
+
+def write_csv(path, columns, rows):
+    """A CSV from lists; returns its path."""
+    path.write_text('\n'.join(','.join(map(str, line)) for line in [columns, *rows]) + '\n')
+    return path
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    """As run_script, but within this process, because starting scipy and matplotlib anew takes longer than most commands."""
+
+    def run(script, *args, rc=0):
+        path = REPO / 'scripts' / script
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv('COLUMNS', '200')
+        capsys.readouterr()
+        try:
+            code = run_main(path.stem, module.main, [str(a) for a in args])
+        except SystemExit as e:  # argparse
+            code = e.code or 0
+        out, err = capsys.readouterr()
+        assert code == rc, f'exit code {code}, expected {rc}\n{out}\n{err}'
+        return types.SimpleNamespace(stdout=out, stderr=err)
+
+    return run

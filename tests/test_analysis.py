@@ -1,0 +1,441 @@
+"""Statistics against closed forms and scipy, and the table's command line on results files as stage 2 writes them."""
+
+import csv
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+from conftest import REPO
+from hypothesis import given
+from hypothesis import strategies as st
+from results_tools import cell_rows, result_row, small_results, task_row, write_csv
+from results_tools import run_here as run_here
+from scipy import integrate, stats
+
+from policyopt import csvtables, report
+from policyopt.analysis import analyze, campaign_runs, iqm_interval
+from policyopt.reference import (
+    CellKey,
+    Reference,
+    detectable_difference,
+    holm,
+    permutation_p,
+    predict_one_set,
+    prob_improvement,
+    read_reference,
+    read_reference_tasks,
+    sets_of,
+    t_margin,
+    welch,
+)
+from policyopt.util import UserError
+
+PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
+KEY = CellKey('cartpole', 'ga', 4)
+returns = st.lists(st.floats(-300, 300).map(lambda x: round(x, 3)), min_size=2, max_size=9)
+
+
+def table(*cells, **kwargs):
+    """The analysis of these rows, with the task table of cartpole."""
+    return analyze([row for rows in cells for row in rows], [task_row()], **kwargs)
+
+
+def reference_of(ys):
+    ys = np.asarray(ys, float)
+    return Reference(float(ys.mean()), float(np.std(ys, ddof=1)) if ys.size > 1 else math.nan, ys.size, ys)
+
+
+# --- one cell -------------------------------------------------------------------------------------------------------
+
+
+@given(returns)
+def test_mean_and_margin_are_the_t_interval_of_scipy(ys):
+    cell = table(cell_rows(ys)).cells[KEY]
+    y_N = np.array(ys)
+    assert cell.mean == pytest.approx(y_N.mean(), abs=1e-9)
+    if np.ptp(y_N) > 1e-6:
+        lo, hi = stats.t.interval(0.95, y_N.size - 1, y_N.mean(), stats.sem(y_N))
+        assert (cell.mean - cell.margin, cell.mean + cell.margin) == pytest.approx((lo, hi), rel=1e-9, abs=1e-9)
+
+
+def test_sd_is_over_all_episodes_and_percent_of_expert_is_normalised():
+    cell = table(cell_rows([100, 120])).cells[KEY]
+    assert cell.sd_episodes == pytest.approx(np.std([99, 101, 119, 121], ddof=1)) and cell.episodes == 4
+    assert cell.percent_expert == pytest.approx(100 * (110 - 20) / (200 - 20))
+
+
+def test_interquartile_mean_drops_a_quarter_at_each_end():
+    assert table(cell_rows([0, 10, 11, 12, 13, 14, 1000])).cells[KEY].iqm == pytest.approx(12)  # 7 runs: one at each end
+
+
+def test_bootstrap_interval_agrees_with_scipy_and_is_the_same_every_time():
+    y_N = np.random.default_rng(0).normal(50, 10, 12)
+    lo, hi = iqm_interval(y_N, np.zeros(12, int), seed=1)
+    other = stats.bootstrap((y_N,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), method='percentile', n_resamples=20000, rng=0)
+    assert (lo, hi) == pytest.approx(tuple(other.confidence_interval), abs=0.5)
+    assert iqm_interval(y_N, np.zeros(12, int), seed=1) == (lo, hi)
+
+
+def test_bootstrap_redraws_within_expert_sets():
+    y_N, set_N = np.array([10.0, 10, 10, 90, 90, 90]), np.array([0, 0, 0, 1, 1, 1])
+    assert iqm_interval(y_N, set_N, seed=0) == (50, 50)
+    lo, hi = iqm_interval(y_N, np.zeros(6, int), seed=0)
+    assert lo < 40 and hi > 60
+    assert iqm_interval(y_N[[0, 3]], np.array([0, 1]), seed=0) == (10, 90)  # single runs: redrawn over all sets
+
+
+def test_one_run_has_no_intervals_and_no_zero_division():
+    cell = table(cell_rows([100])).cells[KEY]
+    assert cell.mean == cell.iqm == 100 and math.isnan(cell.margin) and math.isnan(cell.iqm_lo)
+    assert ' 100.0 ' in report.text_table(table(cell_rows([100])), 2)
+
+
+def test_order_of_cells_is_that_of_the_results_and_sizes_ascend():
+    rows = cell_rows([1, 2], num_trajs=10, alg='fem') + cell_rows([1, 2], num_trajs=4, alg='fem') + cell_rows([1, 2], alg='bclone')
+    assert [(k.alg, k.num_trajs) for k in table(rows).cells] == [('fem', 4), ('fem', 10), ('bclone', 4)]
+
+
+# --- tests ----------------------------------------------------------------------------------------------------------
+
+
+@given(returns, returns)
+def test_welch_is_that_of_scipy(xs, ys):
+    cell = table(cell_rows(xs)).cells[KEY]
+    if min(np.ptp(xs), np.ptp(ys)) < 1e-3:
+        return
+    p, se, df = welch(cell, reference_of(ys))
+    expected = stats.ttest_ind(xs, ys, equal_var=False)
+    assert (p, df) == (pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12), pytest.approx(expected.df, rel=1e-6))
+    assert abs(np.mean(xs) - np.mean(ys)) / se == pytest.approx(abs(expected.statistic), rel=1e-6, abs=1e-9)
+
+
+def test_one_reference_run_is_judged_with_the_variance_of_the_other_side():
+    cell = table(cell_rows([10, 12, 14, 16])).cells[KEY]
+    p, se, df = welch(cell, Reference(20.0, math.nan, 1, np.array([20.0])))
+    s = np.std([10, 12, 14, 16], ddof=1)
+    assert (se, df) == (pytest.approx(s * math.sqrt(1 + 1 / 4)), 3)
+    assert p == pytest.approx(2 * stats.t.sf((20 - 13) / se, 3))
+
+
+def test_permutation_test_equals_brute_force():
+    x, y = np.array([3.0, 5.0, 9.0]), np.array([1.0, 2.0, 4.5, 2.5])
+    both, seen = np.concatenate([x, y]), x.mean() - y.mean()
+    diffs = [both[list(c)].mean() - np.delete(both, c).mean() for c in itertools.combinations(range(7), 3)]
+    one_sided = min(np.mean(np.array(diffs) >= seen - 1e-12), np.mean(np.array(diffs) <= seen + 1e-12))
+    assert permutation_p(x, y, seed=0) == pytest.approx(min(1, 2 * one_sided))
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.lists(st.integers(0, 6), min_size=1, max_size=8))
+def test_probability_of_improvement_is_the_mann_whitney_statistic(xs, ys):
+    assert prob_improvement(xs, ys) == pytest.approx(stats.mannwhitneyu(xs, ys).statistic / (len(xs) * len(ys)))
+
+
+def test_holm_by_hand_and_nan_is_no_hypothesis():
+    assert holm([0.01, 0.04, math.nan, 0.03, 0.005]) == pytest.approx([0.03, 0.06, math.nan, 0.06, 0.02], nan_ok=True)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(ps):
+    p, adjusted = np.array(ps), holm(ps)
+    assert np.all(adjusted >= p - 1e-15) and np.all(adjusted <= np.minimum(1, len(p) * p) + 1e-15)
+    assert np.all(np.diff(adjusted[np.argsort(p, kind='stable')]) >= 0)
+
+
+@pytest.mark.parametrize('df, level', [(1, 0.05), (4, 0.05), (12, 0.05), (12, 0.05 / 48), (33.3, 0.01)])
+def test_detectable_difference_is_found_with_80_percent_power(df, level):
+    delta = detectable_difference(2.0, df, level) / 2.0
+    crit = stats.t.isf(level / 2, df)
+
+    def power_given(u):
+        s = math.sqrt(stats.chi2.ppf(u, df) / df)
+        return stats.norm.sf(crit * s - delta) + stats.norm.cdf(-crit * s - delta)
+
+    assert integrate.quad(power_given, 0, 1, limit=200)[0] == pytest.approx(0.8, abs=1e-4)
+
+
+def test_seventeen_runs_a_side_see_one_standard_deviation():
+    # the textbook number: an effect of 1 needs 17 per group for 80% power
+    assert detectable_difference(math.sqrt(2 / 17), 32) < 1 < detectable_difference(math.sqrt(2 / 16), 30)
+
+
+# --- expert sets ----------------------------------------------------------------------------------------------------
+
+
+def test_mean_squares_are_those_of_the_analysis_of_variance():
+    groups = [[1.0, 2.0, 4.0], [5.0, 9.0], [2.0, 2.5, 3.0, 8.0]]
+    y_N = np.concatenate(groups)
+    s = sets_of(y_N, [0, 0, 0, 1, 1, 2, 2, 2, 2])
+    assert s.ms_between / (s.ss_within / s.df_within) == pytest.approx(stats.f_oneway(*groups).statistic)
+    assert s.n0 == pytest.approx((9 - (9 + 4 + 16) / 9) / 2) and s.sum_sq == pytest.approx((9 + 4 + 16) / 81)
+
+
+def test_prediction_for_equal_sets_of_m_runs_is_exact():
+    rng = np.random.default_rng(3)
+    set_N = np.repeat(np.arange(5), 7)
+    s = sets_of(rng.normal(0, 5, 5)[set_N] + rng.normal(0, 1, 35), set_N)
+    p = predict_one_set(s, 7)
+    assert (p.se**2, p.df) == (pytest.approx(s.ms_between * (1 + 1 / 5) / 7), pytest.approx(4))
+    assert p.sd_between**2 == pytest.approx((s.ms_between - p.sd_within**2) / 7)
+
+
+def test_prediction_with_unequal_sets_follows_the_formula():
+    y_N, set_N, m = np.array([1.0, 2, 4, 15, 19, 30, 31, 33, 38]), [0, 0, 0, 1, 1, 2, 2, 2, 2], 7
+    s = sets_of(y_N, set_N)
+    ms_w, c_b = s.ss_within / 6, (1 + s.sum_sq) / s.n0
+    c_w = 1 / m + 1 / 9 - c_b
+    v = c_b * s.ms_between + c_w * ms_w
+    p = predict_one_set(s, m)
+    assert p.se**2 == pytest.approx(v)
+    assert p.df == pytest.approx(max(2, v**2 / ((c_b * s.ms_between) ** 2 / 2 + (c_w * ms_w) ** 2 / 6)))
+
+
+def test_between_variance_is_floored_at_zero():
+    s = sets_of([1.0, 9, 2, 8, 1, 9], [0, 0, 1, 1, 2, 2])
+    p = predict_one_set(s, 7)
+    assert p.sd_between == 0 and p.df == 3
+    assert p.se**2 == pytest.approx(s.ss_within / 3 * (1 / 7 + 1 / 6))
+
+
+def test_the_references_runs_count_as_within_set_variance():
+    s = sets_of([200.0] * 6, [0, 0, 1, 1, 2, 2])
+    p = predict_one_set(s, 7, ref_sd=0.7)
+    assert (p.sd_within**2, p.df) == (pytest.approx(6 * 0.7**2 / 9), 9)
+
+
+def test_one_run_per_set_still_predicts_one_run():
+    p = predict_one_set(sets_of([1.0, 2, 3, 4], [0, 1, 2, 3]), 1)
+    assert (p.se**2, p.df) == (pytest.approx(np.var([1, 2, 3, 4], ddof=1) * (1 + 1 / 4)), 3)
+
+
+def test_one_set_identifies_nothing_and_another_file_supplies_it():
+    ours, other = sets_of([1.0, 2, 3], [0, 0, 0]), sets_of([1.0, 2, 11, 12, 21, 22], [0, 0, 1, 1, 2, 2])
+    assert predict_one_set(ours, 7) is None and predict_one_set(ours, 7, ours) is None
+    p = predict_one_set(ours, 7, other)
+    ms_w = (ours.ss_within + other.ss_within) / (2 + 3)
+    # both means carry the luck of one set: ours and theirs
+    assert p.se**2 == pytest.approx(2 * (other.ms_between - ms_w) / 2 + ms_w * (1 / 7 + 1 / 3))
+
+
+def simulated(num, sd_between, seed):
+    """(our runs, their sets, the reference's runs): 5 sets of 3 runs against one set of 7, equal in truth."""
+    rng = np.random.default_rng(seed)
+    set_N = np.repeat(np.arange(5), 3)
+    for _ in range(num):
+        yield rng.normal(0, sd_between, 5)[set_N] + rng.normal(0, 1, 15), set_N, rng.normal(0, sd_between) + rng.normal(0, 1, 7)
+
+
+@pytest.mark.parametrize('sd_between', [0, 0.5, 2])
+def test_interval_for_one_set_covers_95_percent(sd_between):
+    hits = []
+    for y_N, set_N, y_M in simulated(400, sd_between, seed=1):
+        p = predict_one_set(sets_of(y_N, set_N), 7, ref_sd=float(np.std(y_M, ddof=1)))
+        hits.append(abs(y_M.mean() - y_N.mean()) <= stats.t.ppf(0.975, p.df) * p.se)
+    assert 0.9 <= np.mean(hits) <= 1
+
+
+def test_welch_is_too_strict_where_sets_differ_and_the_verdict_is_not():
+    welch_says, we_say = [], []
+    for y_N, set_N, y_M in simulated(60, 2.0, seed=2):
+        c = table(cell_rows(y_N, set_N), reference={KEY: reference_of(y_M)}).comparisons[KEY]
+        assert c.judged_by == 'sets' and c.num_sets == 5
+        welch_says.append(c.welch_p < 0.05)
+        we_say.append(c.verdict == 'differs')
+        assert (c.pred_lo <= c.ref.mean <= c.pred_hi) == (c.verdict == 'consistent')  # one cell: Holm changes nothing
+    assert np.mean(welch_says) > 0.4 and np.mean(we_say) < 0.15
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_without_variance_is_judged_without_dividing_by_zero():
+    same = table(cell_rows([200] * 7), reference={KEY: reference_of([200] * 7)}).comparisons[KEY]
+    other = table(cell_rows([200] * 7), reference={KEY: reference_of([150] * 7)}).comparisons[KEY]
+    sets = table(cell_rows([200] * 7, range(7)), reference={KEY: reference_of([200] * 7)}).comparisons[KEY]
+    assert (same.verdict, same.judged_by, same.p) == ('consistent', 'equal', 1)
+    assert (other.verdict, other.judged_by) == ('differs', 'permutation') and other.p == pytest.approx(2 / math.comb(14, 7))
+    assert (sets.verdict, sets.judged_by) == ('consistent', 'equal')
+
+
+def test_one_run_against_one_run_is_not_testable():
+    c = table(cell_rows([200]), reference={KEY: Reference(150.0, math.nan, 1, np.array([150.0]))}).comparisons[KEY]
+    assert c.verdict == 'not testable' and c.diff == 50 and c.note
+
+
+def test_verdicts_are_corrected_over_the_table():
+    def cells(num):
+        rows = [cell_rows([10, 11, 12, 13], num_trajs=n) for n in range(1, num + 1)]
+        ref = {CellKey('cartpole', 'ga', n): reference_of([12, 12.5, 14, 14.5] if n == 1 else [10, 11, 12, 13]) for n in range(1, num + 1)}
+        return table(*rows, reference=ref).comparisons[CellKey('cartpole', 'ga', 1)]
+
+    alone, among = cells(1), cells(10)
+    assert alone.p == among.p and alone.p_holm == alone.p and among.p_holm == pytest.approx(min(1, 10 * alone.p))
+    assert among.detectable_holm > among.detectable == alone.detectable == alone.detectable_holm
+
+
+def test_the_paper_beside_itself_is_consistent_in_all_48_classic_cells():
+    paper = read_reference(PAPER)
+    classic = {k: r for k, r in paper.items() if k.task in ('cartpole', 'mountaincar', 'acrobot')}
+    rows = [row for k, r in classic.items() for row in cell_rows(r.y_M, **k._asdict())]
+    analysis = analyze(rows, [], reference=paper)
+    assert len(analysis.comparisons) == 48 and {c.verdict for c in analysis.comparisons.values()} == {'consistent'}
+    assert classic[CellKey('cartpole', 'ga', 1)].mean == 200 and {r.m for r in classic.values()} == {7}
+    assert read_reference_tasks(PAPER)['acrobot'].expert_mean == -75.25
+
+
+def test_a_margin_over_n_runs_gives_the_standard_deviation_back(tmp_path):
+    ys = [81.4, 68.8, 42.7, 112.8, 57.4, 94.4, 46.1]
+    margin = t_margin(np.std(ys, ddof=1), 7)
+    path = write_csv(
+        tmp_path / 'r.csv', ['task', 'alg', 'num_trajs', 'return_mean', 'margin95', 'runs'], [['cartpole', 'ga', 4, np.mean(ys), margin, 7]]
+    )
+    ref = read_reference(path)[KEY]
+    assert (ref.mean, ref.sd, ref.m, ref.y_M) == (pytest.approx(np.mean(ys)), pytest.approx(np.std(ys, ddof=1)), 7, None)
+    c = table(cell_rows([60, 70, 80]), reference={KEY: ref}).comparisons[KEY]
+    assert c.welch_p == pytest.approx(stats.ttest_ind([60, 70, 80], ys, equal_var=False).pvalue)
+    assert math.isnan(c.perm_p) and math.isnan(c.prob_improvement)
+
+
+def test_missing_runs_are_named_from_the_spec_or_from_the_grid():
+    rows = cell_rows([1, 2, 3], alg='ga') + cell_rows([1, 2], alg='bclone')
+    assert analyze(rows, []).missing == ['alg=bclone,task=cartpole,num_trajs=4,run=2']
+    spec = 'tasks: [{name: cartpole}]\ntraining: {algorithms: [{name: ga}], dataset_num_trajs: [4, 7], runs: 3}'
+    expected = campaign_runs(spec)
+    assert analyze(cell_rows([1, 2, 3]), [], expected=expected).missing == [f'alg=ga,task=cartpole,num_trajs=7,run={i}' for i in range(3)]
+    assert campaign_runs('') is None and campaign_runs('a: [') is None
+
+
+def test_nan_duplicates_and_nothing_are_refused_by_name():
+    with pytest.raises(UserError, match='alg=ga,task=cartpole,num_trajs=4,run=1: return nan in evaluation episode 1'):
+        table(cell_rows([1.0]), [result_row([1.0, np.nan, 2.0], run=1)])
+    with pytest.raises(UserError, match='run=0: appears twice'):
+        table(cell_rows([1.0]), cell_rows([2.0]))
+    with pytest.raises(UserError, match='no runs'):
+        table([])
+
+
+def test_scores_are_undefined_without_a_random_policy_or_where_it_equals_the_expert():
+    for random in (None, 200.0):
+        analysis = analyze(cell_rows([100, 110]), [task_row(random=random)])
+        assert math.isnan(analysis.cells[KEY].percent_expert)
+    assert 'no scores for cartpole: the results hold no random-policy' in analyze(cell_rows([1, 2]), []).notes[0]
+
+
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ('', "no column 'task'"),
+        ('task,alg,num_traj,run,return_mean\n', "no column 'num_trajs'. Did you mean 'num_traj'?"),
+        ('task,alg,num_trajs,return_mean\n', "no column 'run'"),
+        ('task,alg,num_trajs,run,return_mean\n', 'holds no rows'),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,four,0,1\n', 'line 2: .*four'),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,nan\n', 'line 2: return_mean is nan'),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1\ncartpole,ga,4,0,2\n', 'line 3: .*run=0 appears twice'),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4\n', 'line 2: '),
+        ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,-2,7\n', 'line 2: margin95 is -2'),
+        ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,2,0\n', 'line 2: runs is 0'),
+    ],
+)
+def test_a_wrong_reference_is_refused_with_its_line(tmp_path, text, said):
+    path = tmp_path / 'ref.csv'
+    path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_reference(path)
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_the_table_reads_well_and_names_what_it_wrote(tmp_path, run_script, run_here):
+    small_results(tmp_path / 'results.h5', drop=[('ga', 4, 2)])
+    args = ['results.h5', '--reference', PAPER, '--csv', 'r.csv', '--latex', 'r.tex', '--markdown', 'r.md', '--html', 'r.html']
+    done = run_script('analyze_results.py', *args)
+    assert not done.stderr
+    assert done.stdout.splitlines()[-1] == 'wrote r.csv, r_cells.csv, r.tex, r.md, r.html'
+    assert '1 run is missing: alg=ga,task=cartpole,num_trajs=4,run=2' in done.stdout
+    assert 'expert 200.0 ± 0.0 (3 episodes), random 20.0 ± 0.0 (4 episodes)' in done.stdout
+    assert 'Why plain Welch is too strict' in done.stdout and '4 cells beside the reference' in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 122
+    widths = [max(map(len, run_here('analyze_results.py', *args[:3], '-v', v).stdout.splitlines())) for v in (0, 1, 2)]
+    assert widths[0] < widths[1] < widths[2]
+    assert r'\begin{tabular}{lrcc}' in (tmp_path / 'r.tex').read_text() and '| bclone | 1 |' in (tmp_path / 'r.md').read_text()
+
+
+def test_csv_files_have_their_documented_columns_and_serve_as_references(tmp_path, run_here):
+    small_results(tmp_path / 'results.h5')
+    run_here('analyze_results.py', 'results.h5', '--csv', 'r.csv')
+    with open(tmp_path / 'r.csv', newline='') as f:
+        runs = list(csv.DictReader(f))
+    with open(tmp_path / 'r_cells.csv', newline='') as f:
+        cells = list(csv.DictReader(f))
+    assert list(runs[0]) == list(csvtables.RUN_COLUMNS) and list(cells[0]) == list(csvtables.CELL_COLUMNS)
+    assert len(runs) == 12 and [c['alg'] for c in cells] == ['expert', 'random', 'bclone', 'bclone', 'ga', 'ga']
+    ga = cells[-1]
+    assert (float(ga['return_mean']), float(ga['margin95'])) == (199, pytest.approx(t_margin(1, 3)))
+    assert ga['command'].endswith('pipelines/small.yaml all --set options.storagedir=repeat --only alg=ga task=cartpole num_trajs=4')
+    assert '\n  percent_expert' in run_here('analyze_results.py', '--help').stdout
+    for ref in ('r.csv', 'r_cells.csv'):
+        assert '4 cells beside the reference: 4 consistent' in run_here('analyze_results.py', 'results.h5', '--reference', ref).stdout
+
+
+def test_sets_of_another_file_judge_a_file_with_one_set(tmp_path, run_here):
+    small_results(tmp_path / 'one.h5')
+    small_results(tmp_path / 'three.h5', datasets=3)
+    alone = run_here('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
+    assert '--between-set RESULTS2.h5' in alone and 'not identifiable' in alone
+    helped = run_here('analyze_results.py', 'one.h5', '--reference', PAPER, '--between-set', 'three.h5', '--csv', 'c.csv').stdout
+    assert 'Judged by sets' in helped and 'not identifiable' not in helped
+    with open(tmp_path / 'c_cells.csv', newline='') as f:
+        assert {c['between_from'] for c in csv.DictReader(f)} == {'', '3 sets of three.h5'}
+
+
+def test_the_html_report_needs_no_other_file(tmp_path, run_here):
+    small_results(tmp_path / 'results.h5', drop=[('bclone', 1, 0)])
+    run_here('analyze_results.py', 'results.h5', '--reference', PAPER, '--html', 'r.html')
+    page = (tmp_path / 'r.html').read_text()
+    assert len(re.findall(r'<img [^>]*src="data:image/png;base64,', page)) == len(re.findall('<img', page)) == 3
+    assert not re.search(r'https?://|<script|<link|url\(', page)
+    for said in (
+        'Results of small',
+        'git_hash',
+        'numpy: 2',
+        'alg=bclone,task=cartpole,num_trajs=1,run=0',
+        '--only alg=ga task=cartpole',
+        'dataset_num_trajs',
+    ):
+        assert said in page, said
+
+
+def test_output_is_the_same_every_time_and_a_foreign_task_is_only_a_remark(tmp_path, run_here):
+    small_results(tmp_path / 'results.h5')
+    foreign = write_csv(tmp_path / 'f.csv', ['task', 'alg', 'num_trajs', 'run', 'return_mean'], [['pong', 'ga', 4, 0, 1]])
+    first, second = (run_here('analyze_results.py', 'results.h5', '--reference', foreign, '--run-name', 'small').stdout for _ in range(2))
+    assert first == second and 'the reference has no number for 4 of our 4 cells' in first
+
+
+BAD = {
+    'missing file': (['no.h5'], 'no such file'),
+    'truncated file': (['cut.h5'], 'not a readable HDF5 file'),
+    'not HDF5': (['f.csv'], 'not a readable HDF5 file'),
+    'nan returns': (['nan.h5'], 'alg=ga,task=cartpole,num_trajs=1,run=2: return nan'),
+    'another campaign': (['results.h5', '--run-name', 'big'], "the results are those of 'small'"),
+    'no reference': (['results.h5', '--reference', 'no.csv'], 'no such file'),
+    'binary reference': (['results.h5', '--reference', 'results.h5'], 'cannot be read as CSV'),
+    'between sets of one set': (['results.h5', '--reference', str(PAPER), '--between-set', 'results.h5'], 'one expert set'),
+    'no such folder': (['results.h5', '--csv', 'no/r.csv'], "the folder '.*no' for a table does not exist"),
+    'unknown verbosity': (['results.h5', '--verbosity', '5'], 'invalid choice'),
+}
+
+
+@pytest.mark.parametrize('args, said', BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_sentence_and_exit_code_2(args, said, tmp_path, run_here):
+    small_results(tmp_path / 'results.h5')
+    small_results(tmp_path / 'nan.h5', nan_in=('ga', 1, 2))
+    (tmp_path / 'cut.h5').write_bytes((tmp_path / 'results.h5').read_bytes()[:3000])
+    (tmp_path / 'f.csv').write_text('a,b\n')
+    before = sorted(p.name for p in tmp_path.iterdir())
+    done = run_here('analyze_results.py', *args, *([] if '--csv' in args else ['--csv', 'out.csv']), rc=2)
+    assert re.search(said, done.stderr) and 'Traceback' not in done.stderr and not done.stdout
+    assert len([line for line in done.stderr.splitlines() if line.startswith('analyze_results: error: ')]) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == before

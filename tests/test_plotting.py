@@ -1,0 +1,260 @@
+"""Pictures and learning curves: what is drawn is what the numbers say, from finished, running, partial and damaged files."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from conftest import REPO
+from hypothesis import given
+from hypothesis import strategies as st
+from results_tools import cell_rows, small_results, task_row
+from results_tools import run_here as run_here
+
+from policyopt import curves, plotting
+from policyopt.analysis import analyze
+from policyopt.reference import CellKey, Reference, read_reference
+from policyopt.snapshots import TrainingLog
+from policyopt.trajectories import TrajBatch, save_trajs
+from policyopt.util import UserError
+
+PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
+PNG = b'\x89PNG\r\n'
+
+
+def two_tasks(**kwargs):
+    """bclone and ga on two tasks; mountaincar lacks bclone at size 4."""
+    rows = [r for n, y in ((1, 60), (4, 150)) for r in cell_rows([y, y + 10], alg='bclone', num_trajs=n)]
+    rows += [r for n, y in ((1, 190), (4, 196)) for r in cell_rows([y, y + 4], alg='ga', num_trajs=n)]
+    rows += cell_rows([-150, -130], alg='bclone', task='mountaincar', num_trajs=1)
+    rows += [r for n in (1, 4) for r in cell_rows([-101, -99], alg='ga', task='mountaincar', num_trajs=n)]
+    return analyze(rows, [task_row(), task_row('mountaincar', -98, -200)], **kwargs)
+
+
+def lines_of(ax):
+    return {line.get_label(): line for line in ax.get_lines()}
+
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+
+def test_figure1_draws_normalised_means_with_a_panel_per_task():
+    fig = plotting.results_figure(two_tasks(), 'figure1')
+    first, second = (ax for ax in fig.axes if ax.get_visible())
+    assert (first.get_title(), second.get_title()) == ('cartpole', 'mountaincar')
+    assert lines_of(first)[plotting.LABELS['bclone']].get_ydata() == pytest.approx([(65 - 20) / 180, (155 - 20) / 180])
+    assert lines_of(second)[plotting.LABELS['ga']].get_ydata() == pytest.approx([100 / 102] * 2)
+    assert len(lines_of(second)[plotting.LABELS['bclone']].get_ydata()) == 1
+    assert lines_of(first)['expert'].get_ydata()[0] == 1 and lines_of(first)['random policy'].get_ydata()[0] == 0
+    assert list(first.get_xticks()) == [1, 4] and first.get_xlabel() == 'expert trajectories'
+
+
+def test_bands_are_the_95_percent_interval_over_runs():
+    analysis = two_tasks()
+    fig = plotting.results_figure(analysis, 'raw')
+    cell = analysis.cells[CellKey('cartpole', 'bclone', 1)]
+    y = fig.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert y.min() == pytest.approx(min(cell.mean - cell.margin, 155 - analysis.cells[CellKey('cartpole', 'bclone', 4)].margin))
+
+
+def test_raw_picture_works_without_random_returns_and_figure1_says_how_to_get_them():
+    analysis = analyze(cell_rows([100, 110]), [task_row(random=None)])
+    plotting.results_figure(analysis, 'raw')
+    with pytest.raises(UserError, match='no random-policy returns; evaluate the campaign again .*2_eval.*--kind raw'):
+        plotting.results_figure(analysis, 'figure1')
+
+
+def test_reproduction_shows_both_sides_and_shades_what_differs():
+    far = Reference(20.0, 1.0, 7, np.array([19.0, 20, 21, 20, 20, 19, 21]))
+    ours = analyze(cell_rows([198, 199, 200, 199]), [task_row()], reference={CellKey('cartpole', 'ga', 4): far})
+    ax = plotting.results_figure(ours, 'reproduction').axes[0]
+    handles, labels = ax.get_legend_handles_labels()
+    assert {'reference (open)', 'ours, GAIL (ga)', 'differs (5%, Holm)', 'our expert'} <= set(labels)
+    means = [c.lines[0].get_ydata()[0] for c in ax.containers]
+    assert means == pytest.approx([199, 20])
+    with pytest.raises(UserError, match='needs --reference'):
+        plotting.results_figure(two_tasks(), 'reproduction')
+
+
+def test_one_run_and_one_size_are_drawn_too():
+    analysis = analyze(cell_rows([100]), [task_row()], reference={CellKey('cartpole', 'ga', 4): Reference(90.0, math.nan, 1)})
+    for kind in plotting.KINDS:
+        assert plotting.png_bytes(plotting.results_figure(analysis, kind)).startswith(PNG)
+
+
+@given(st.lists(st.sampled_from(['ga', 'bclone', 'fem', 'simplex', 'x', 'y', 'z', 'w', 'v', 'u']), unique=True, min_size=1))
+def test_an_algorithm_keeps_its_colour_and_eight_are_told_apart(names):
+    style = plotting.styles_of(names)
+    assert list(style) == names and all(style[n] == plotting.styles_of([n])[n] for n in names if n in plotting.LABELS)
+    if len(names) <= 8:
+        assert len({s['color'] for s in style.values()}) == len({s['marker'] for s in style.values()}) == len(names)
+
+
+def test_pictures_are_written_by_the_command_in_every_format(tmp_path, run_script, run_here):
+    small_results(tmp_path / 'results.h5', drop=[('ga', 4, 1), ('bclone', 4, 0), ('bclone', 4, 1), ('bclone', 4, 2)])
+    done = run_script('plot_results.py', 'results.h5')
+    assert done.stdout.splitlines()[-1] == 'wrote results_figure1.png' and not done.stderr
+    assert (tmp_path / 'results_figure1.png').read_bytes().startswith(PNG)
+    for name, kind, magic in (('a.pdf', 'raw', b'%PDF'), ('a.svg', 'reproduction', b'<?xml')):
+        seen = set()
+        for _ in range(2):
+            run_here('plot_results.py', 'results.h5', '--kind', kind, '--reference', PAPER, '-o', name)
+            seen.add((tmp_path / name).read_bytes())
+        assert len(seen) == 1 and seen.pop().startswith(magic), 'not the same file for the same data'
+
+
+@pytest.mark.parametrize(
+    'args, said',
+    [
+        (['no.h5'], 'no such file'),
+        (['results.h5', '-o', 'a.gif'], "a.gif: cannot write a picture of the kind 'gif'; expected a name that ends in .png, .pdf, .svg"),
+        (['results.h5', '-o', 'no/a.png'], 'does not exist'),
+        (['results.h5', '--kind', 'reproduction'], 'needs --reference'),
+        (['results.h5'], 'no random-policy returns'),
+        (['results.h5', '--kind', 'pie'], 'invalid choice'),
+    ],
+)
+def test_pictures_that_cannot_be_are_refused(args, said, tmp_path, run_here):
+    small_results(tmp_path / 'results.h5', random=None)
+    done = run_here('plot_results.py', *args, rc=2)
+    assert said in done.stderr and 'Traceback' not in done.stderr and [p.name for p in tmp_path.iterdir()] == ['results.h5']
+
+
+# --- learning curves ------------------------------------------------------------------------------------------------
+
+
+def write_log(path, num=30, running=False, level=0.0, columns=('trueret', 'vf_r2', 'racc')):
+    """A training log as the trainers write it; unfinished it ends in .part."""
+    log = TrainingLog(str(path), {'args': '{}'})
+    values = {
+        'trueret': lambda i: level + i,
+        'vf_r2': lambda i: i - 10.0,
+        'racc': lambda i: None if i % 10 else i / num,
+        'ret': lambda i: 7.0,
+    }
+    for i in range(num):
+        log.append([('iter', i, int), *((c, values[c](i), float) for c in columns)])
+    log.save({}) if running else log.finish({})
+    return f'{path}.part' if running else str(path)
+
+
+def run_path(folder, alg, run, task='cartpole', num_trajs=4):
+    return folder / f'alg={alg},task={task},num_trajs={num_trajs},run={run}.h5'
+
+
+def test_columns_drop_nan_rows_floor_vf_r2_and_find_ret_for_trueret(tmp_path):
+    log = curves.Log(write_log(tmp_path / 'a.h5'))
+    i, x = log.column('racc')
+    assert i.tolist() == [0, 10, 20] and x == pytest.approx([0, 1 / 3, 2 / 3])
+    assert log.column('vf_r2')[1].min() == 0 and log.column('vf_r2')[1].max() == 19 and log.column('kl') is None
+    rl = curves.Log(write_log(tmp_path / 'b.h5', columns=('ret',)))
+    assert rl.column('trueret')[1].tolist() == [7] * 30
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=30), st.integers(1, 40))
+def test_smoothing_is_the_mean_of_the_last_rows(xs, window):
+    expected = [np.mean(xs[max(0, t + 1 - window) : t + 1]) for t in range(len(xs))]
+    assert curves.smoothed(np.array(xs), window) == pytest.approx(expected, abs=1e-8)
+
+
+def test_band_spans_the_runs_that_have_come_that_far(tmp_path):
+    logs = curves.read_logs([write_log(tmp_path / 'a.h5'), write_log(tmp_path / 'b.h5', num=10, running=True, level=4)])
+    iter_T, mean_T, lo_T, hi_T = curves.band(logs, 'trueret')
+    assert iter_T.tolist() == list(range(30))
+    assert (lo_T[5], mean_T[5], hi_T[5]) == (5, 7, 9) and (lo_T[20], mean_T[20], hi_T[20]) == (20, 20, 20)
+
+
+def test_groups_are_named_by_algorithm_and_by_what_else_differs(tmp_path):
+    paths = [write_log(run_path(tmp_path, alg, run)) for alg in ('ga', 'fem') for run in (0, 1)]
+    assert {k: len(v) for k, v in curves.groups_of(curves.read_logs(paths)).items()} == {'ga': 2, 'fem': 2}
+    paths.append(write_log(run_path(tmp_path, 'ga', 0, num_trajs=1)))
+    assert list(curves.groups_of(curves.read_logs(paths))) == ['ga, 4 trajs', 'fem, 4 trajs', 'ga, 1 trajs']
+    with pytest.raises(UserError, match='--group needs names'):
+        curves.groups_of(curves.read_logs([write_log(tmp_path / 'x.h5')]))
+
+
+def test_figure_has_a_subplot_per_field_and_a_line_per_log_or_group(tmp_path):
+    logs = curves.read_logs([write_log(run_path(tmp_path, alg, run)) for alg in ('ga', 'fem') for run in (0, 1)])
+    axes = curves.curves_figure(logs, ['trueret', 'racc'])
+    assert [a.get_title() for a in axes.axes] == ['trueret', 'racc'] and len(axes.axes[0].get_lines()) == 4
+    grouped = curves.curves_figure(logs, ['trueret'], group=True, smooth=3).axes[0]
+    assert [line.get_label() for line in grouped.get_lines()] == ['GAIL (ga) (2 runs)', f'{plotting.LABELS["fem"]} (2 runs)']
+
+
+def test_showlog_prints_last_rows_and_draws_running_campaigns(tmp_path, run_script):
+    write_log(run_path(tmp_path, 'ga', 0))
+    write_log(run_path(tmp_path, 'ga', 1), num=12, running=True)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    done = run_script('showlog.py', *names, '--group', '--smooth', '5', '--plotfile', 'c.png', '--fields', 'trueret,vf_r2,kll')
+    head, first, second, last = done.stdout.splitlines()
+    assert head.split() == ['log', 'iter', 'trueret', 'vf_r2'] and first.split()[1:] == ['29', '29', '19']
+    assert '(running)' in second and second.split()[2:] == ['11', '11', '1'] and last == 'wrote c.png'
+    assert 'no log has kll: skipped' in done.stderr and (tmp_path / 'c.png').read_bytes().startswith(PNG)
+
+
+def test_showlog_without_a_screen_says_so_and_still_prints(tmp_path, run_here):
+    path = write_log(tmp_path / 'a.h5')
+    done = run_here('showlog.py', path, '--range_end', '9')
+    assert done.stdout.splitlines()[-1].split()[:3] == ['a', '9', '9'] and '--plotfile' in done.stderr
+    assert not run_here('showlog.py', path, '--noplot', '--fields', 'trueret').stderr
+
+
+def test_cloning_logs_show_their_own_fields(tmp_path, run_here):
+    log = TrainingLog(str(tmp_path / 'b.h5'), {'args': '{}'})
+    for i in range(20):
+        val = 1.0 / (i + 1) if i % 10 == 0 else None
+        log.append([('iter', i, int), ('bcloss', 1.0, float), ('valloss', val, float), ('trueret', None, float), ('avglen', -1, int)])
+    log.finish({})
+    done = run_here('showlog.py', 'b.h5', '--plotfile', 'b.svg')
+    assert done.stdout.splitlines()[0].split() == ['log', 'iter', 'bcloss', 'valloss']
+    assert 'no numbers in trueret, avglen: skipped' in done.stderr
+
+
+def test_legacy_expert_logs_are_drawn(legacy_dir, tmp_path, run_here):
+    run_here('showlog.py', *sorted(legacy_dir.rglob('*.h5')), '--plotfile', 'l.png', '--range_end', '40')
+    assert (tmp_path / 'l.png').read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize(
+    'args, said',
+    [
+        (['no.h5'], 'no.h5: no such file; expected a training log'),
+        (['cut.h5'], 'cut.h5: not a readable HDF5 file'),
+        (['results.h5'], 'results.h5: holds no table /log'),
+        (['a.h5', './a.h5'], './a.h5: given twice'),
+        (['a.h5', '--fields', 'x,y'], '--fields x,y: none of them has numbers in these logs; they have iter, trueret, vf_r2, racc'),
+        (['a.h5', '--smooth', '0'], '--smooth 0: expected'),
+        (['a.h5', '--plotfile', 'c.bmp'], "c.bmp: cannot write a picture of the kind 'bmp'"),
+        (['a.h5', '--range_end', '-1'], 'a.h5: has no row up to iteration -1'),
+        (['a.h5', '--group', '--plotfile', 'c.png'], 'a.h5: --group needs names as the pipeline gives them'),
+    ],
+)
+def test_showlog_refuses_in_one_sentence(args, said, tmp_path, run_here):
+    path = write_log(tmp_path / 'a.h5')
+    (tmp_path / 'cut.h5').write_bytes(open(path, 'rb').read()[:2500])
+    small_results(tmp_path / 'results.h5')
+    done = run_here('showlog.py', *args, rc=2)
+    assert said in done.stderr and len(done.stderr.splitlines()) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.h5', 'cut.h5', 'results.h5']
+
+
+# --- saved trajectories ---------------------------------------------------------------------------------------------
+
+
+def test_saved_returns_are_printed(tmp_path, run_script, run_here):
+    trajs = TrajBatch(np.zeros((5, 2)), np.zeros((5, 0)), np.zeros((5, 1), int), np.array([1.0, 1, 1, 2, 3]), np.array([3, 2]))
+    save_trajs(str(tmp_path / 't.h5'), trajs, {'env': 'CartPole-v0'})
+    out = run_script('print_saved_returns.py', 't.h5', '--each').stdout
+    assert re.search(r'2 trajectories\n +returns  4 ± 1 .*lowest 3, highest 5\)\n +lengths  2\.5 ± 0\.5', out)
+    assert out.splitlines()[-1].split() == ['1', 'return', '5', 'length', '2']
+    for bad in ('no.h5', 'cut.h5'):
+        (tmp_path / 'cut.h5').write_bytes((tmp_path / 't.h5').read_bytes()[:1000])
+        assert f'print_saved_returns: error: {bad}: ' in run_here('print_saved_returns.py', bad, rc=2).stderr
+
+
+def test_the_papers_own_numbers_make_its_figure():
+    paper = read_reference(PAPER)
+    rows = [r for k, ref in paper.items() if k.task == 'hopper' for r in cell_rows(ref.y_M, **k._asdict())]
+    fig = plotting.results_figure(analyze(rows, [task_row('hopper', 3571.38, 14.47)]), 'figure1')
+    ga = lines_of(fig.axes[0])[plotting.LABELS['ga']]
+    assert len(ga.get_ydata()) == 4 and np.all(np.abs(ga.get_ydata() - 1) < 0.05)

@@ -1,0 +1,386 @@
+"""The three stages on a real, tiny experiment: experts, training, evaluation, and the results file."""
+
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import tables
+from pipeline_tools import REPO, SPEC, im_pipeline, lives, started_pipeline, wait_until, write_spec, write_trajs
+
+from policyopt.h5files import write_h5
+from policyopt.pipeline import evaluating, results, stages
+from policyopt.pipeline.spec import load_spec
+from policyopt.util import UserError, derive_seed
+
+TINY = """
+run_name: tiny
+tasks:
+- name: cartpole
+  env: CartPole-v0
+  policy: expert_policies/classic/CartPole-v0.h5/snapshots/iter0000100
+  cuts_off_on_success: false
+  data_subsamp_freq: 10
+training:
+  full_dataset_num_trajs: 3
+  dataset_num_trajs: [2]
+  deterministic_expert: false
+  runs: 2
+  seed: 0
+  datasets: 2
+  algorithms:
+  - name: bclone
+    cmd: >
+      python scripts/imitate_mj.py --mode bclone --env {env} --data {dataset} --limit_trajs {num_trajs}
+      --data_subsamp_freq {data_subsamp_freq} --max_iter 21 --bclone_eval_freq 10 --log {out}
+  - name: ga
+    cmd: >
+      python scripts/imitate_mj.py --mode ga --env {env} --data {dataset} --limit_trajs {num_trajs}
+      --data_subsamp_freq {data_subsamp_freq} --favor_zero_expert_reward {cuts_off_on_success}
+      --max_iter 2 --min_total_sa 300 --sim_batch_size 1 --log {out}
+options:
+  storagedir: {storage}
+  eval_num_trajs: 4
+"""
+IDS = [f'alg={alg},task=cartpole,num_trajs=2,run={run}' for alg in ('bclone', 'ga') for run in (0, 1)]
+
+
+def quiet(**options):
+    return stages.How(verbosity=-1, **options)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A tiny experiment after stages 0 and 1, called as functions; tests copy it."""
+    folder = tmp_path_factory.mktemp('trained')
+    spec = load_spec(str(write_spec(folder, text=TINY)))
+    old = os.getcwd()
+    os.chdir(REPO)
+    try:
+        stages.sample_trajs(spec, quiet())
+        stages.train(spec, quiet(jobs=2))
+    finally:
+        os.chdir(old)
+    return folder
+
+
+@pytest.fixture
+def tiny(trained, tmp_path):
+    """(spec file, checkpoint folder) of an own copy of the trained experiment."""
+    shutil.copytree(trained / 'store', tmp_path / 'store')
+    return write_spec(tmp_path, text=TINY), tmp_path / 'store' / 'checkpoints'
+
+
+def arrays(path):
+    """{dataset: array} of an HDF5 file."""
+    with tables.open_file(str(path)) as h5:
+        return {n._v_pathname: n.read() for n in h5.walk_nodes('/') if not isinstance(n, tables.Group)}
+
+
+def test_stage_0_prints_and_stores_expert_and_random_returns(tmp_path):
+    path = write_spec(tmp_path, text=TINY)
+    out, err = im_pipeline(path, '0')
+    lines = out.splitlines()
+    assert len(lines) == 3 and lines[0].startswith('cartpole: expert return ') and lines[2].startswith('cartpole: random return ')
+    assert all(word in lines[0] for word in ('mean reward 1.0000', 'length', 'entropy', '3 trajectories in', 'trajs_cartpole_set0.h5'))
+    assert err.splitlines()[-1] == f'next: python scripts/im_pipeline.py {path} 1_train'
+    sets = [arrays(tmp_path / 'store' / 'trajs' / f'trajs_cartpole_set{k}.h5') for k in (0, 1)]
+    assert all(s['/len_B'].dtype == np.int32 and len(s['/len_B']) == 3 for s in sets)
+    assert not np.array_equal(sets[0]['/obs_B_T_Do'][:, 0], sets[1]['/obs_B_T_Do'][:, 0])
+    random = arrays(tmp_path / 'store' / 'trajs' / 'random_cartpole.h5')
+    assert len(random['/returns_B']) == 4 and random['/returns_B'].mean() < 100
+
+
+def test_stage_0_is_a_function_of_the_seed(tiny, tmp_path):
+    path, folder = tiny
+    trajs = folder.parent / 'trajs'
+    first = arrays(trajs / 'trajs_cartpole_set1.h5')
+    os.remove(trajs / 'trajs_cartpole_set1.h5')
+    out, err = im_pipeline(path, '0_sampletrajs', '--resume')
+    assert 'set0.h5: kept' in err and 'set1.h5' in out
+    again = arrays(trajs / 'trajs_cartpole_set1.h5')
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_stage_0_overwrites_nothing(tiny):
+    path, folder = tiny
+    before = {p: p.stat().st_mtime_ns for p in folder.parent.rglob('*.h5')}
+    _, err = im_pipeline(path, '0', code=2)
+    assert 'trajs_cartpole_set0.h5: exists already' in err and '--resume' in err and 'storagedir' in err
+    im_pipeline(path, '0', '--resume')
+    assert {p: p.stat().st_mtime_ns for p in folder.parent.rglob('*.h5')} == before
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ('tasks[0].env=CartPole-v1', "was sampled with env_name 'CartPole-v0', but .* now asks for 'CartPole-v1'"),
+        ('training.deterministic_expert=true', "deterministic 'false'"),
+        ('training.full_dataset_num_trajs=9', 'holds 3 trajectories, but training.full_dataset_num_trajs is 9'),
+    ],
+)
+def test_trajectories_of_another_experiment_are_not_taken_for_ours(tiny, change, message):
+    path, _ = tiny
+    for stage in ('0', '1'):
+        with pytest.raises(UserError, match=message):
+            stages.run_stage(stage, str(path), [change], False, quiet(resume=True))
+
+
+def test_a_damaged_trajectory_file_is_refused_in_every_stage(tiny):
+    path, folder = tiny
+    trajs = folder.parent / 'trajs' / 'trajs_cartpole_set0.h5'
+    content = trajs.read_bytes()
+    for damaged in (content[: len(content) // 2], content[:-4000] + bytes(1000) + content[-3000:]):
+        trajs.write_bytes(damaged)
+        for stage in ('0', '1', '2'):
+            with pytest.raises(UserError, match='trajs_cartpole_set0.h5'):
+                stages.run_stage(stage, str(path), [], False, quiet(resume=True))
+    assert not (folder / 'results.h5').exists()
+
+
+def test_a_missing_expert_is_named_before_anything_is_sampled(tmp_path):
+    path = write_spec(tmp_path, text=TINY.replace('classic/CartPole-v0.h5', 'classic/Nobody.h5'))
+    _, err = im_pipeline(path, '0', code=2)
+    assert "tasks[0].policy: no file for 'expert_policies/classic/Nobody.h5/snapshots/iter0000100'; expected FILE.h5/snapshots/" in err
+    path = write_spec(tmp_path, text=TINY.replace('iter0000100', 'iter0000007'))
+    assert 'iter0000007' in im_pipeline(path, '0', code=2)[1]
+    path = write_spec(tmp_path, text=TINY.replace('CartPole-v0\n', 'CartPole-v7\n'))
+    assert 'CartPole-v7' in im_pipeline(path, '0', code=2)[1]
+    assert not list((tmp_path / 'store').rglob('*.h5'))
+
+
+def test_own_data_need_no_expert_policy(tmp_path):
+    text = SPEC.replace(SPEC[SPEC.index('- name: mountaincar') : SPEC.index('training:')], '')
+    text = text.replace('  policy: expert_policies/classic/CartPole-v0.h5/snapshots/iter0000100\n', '')
+    path = write_spec(tmp_path, text=text)
+    _, err = im_pipeline(path, '0', code=2)
+    assert "the key 'policy' is missing" in err and 'trajs_cartpole.h5, kept with --resume' in err
+    write_trajs(tmp_path / 'store' / 'trajs' / 'trajs_cartpole.h5')
+    _, err = im_pipeline(path, '0', '--resume')
+    assert 'trajs_cartpole.h5: kept' in err
+    im_pipeline(path, '1')
+
+
+def test_training_makes_complete_runs_with_their_seeds(trained):
+    spec = load_spec(str(trained / 'spec.yaml'))
+    from policyopt.snapshots import read_root
+
+    folder = trained / 'store' / 'checkpoints'
+    assert sorted(p.name for p in folder.glob('alg=*')) == sorted(f'{i}.h5' for i in IDS)
+    for run in spec.runs(0):
+        root = read_root(run.out)
+        assert int(root['seed']) == run.seed == derive_seed(0, run.id)
+        assert root['args']['data'] == spec.traj_path('cartpole', run.run)
+    assert (folder / 'logs' / f'{IDS[0]}.txt').read_text().splitlines()[0] == spec.runs(0)[0].command
+
+
+def test_evaluation_gives_one_row_per_run_readable_with_pytables_alone(tiny):
+    path, folder = tiny
+    out, err = im_pipeline(path, '2_eval', '-j', 2)
+    assert 'cartpole' in out and f'results: {folder}/results.h5' in out
+    assert err.splitlines()[-1] == f'next: python scripts/analyze_results.py {folder}/results.h5'
+    with tables.open_file(str(folder / 'results.h5')) as h5:
+        rows, tasks = h5.root.results.read(), h5.root.tasks.read()
+        assert h5.root._v_attrs['spec'] == path.read_text() and h5.root._v_attrs['run_name'] == 'tiny'
+        assert 'git_hash' in h5.root._v_attrs and 'command' in h5.root._v_attrs
+    assert [(r['alg'], r['task'], r['num_trajs'], r['run'], r['dataset']) for r in rows] == [
+        (alg, b'cartpole', 2, run, run) for alg in (b'bclone', b'ga') for run in (0, 1)
+    ]
+    assert rows['alg_traj_returns'].shape == rows['alg_traj_lengths'].shape == (4, 4)
+    assert rows['ex_traj_returns'].shape == (4, 3)
+    assert np.array_equal(rows['alg_traj_returns'], rows['alg_traj_lengths'])  # cartpole earns 1 a step
+    assert all(r['seed'] == derive_seed(0, i) for r, i in zip(rows, IDS, strict=True))
+    assert list(rows['snapshot'][2:]) == [b'iter0000001'] * 2
+    sets = [arrays(folder.parent / 'trajs' / f'trajs_cartpole_set{k}.h5')['/r_B_T'].sum(axis=1) for k in (0, 1)]
+    assert np.array_equal(rows['ex_traj_returns'], [*sets, *sets])
+    assert np.array_equal(tasks['ex_traj_returns'][0], np.concatenate(sets))
+    assert tasks['random_returns'].shape == (1, 4) and tasks['expert_policy'][0].startswith(b'expert_policies/')
+
+
+def test_the_number_of_jobs_changes_no_number_and_rows_are_those_of_the_policy(tiny):
+    path, folder = tiny
+    spec = load_spec(str(path))
+    stages.evaluate(spec, quiet(jobs=2))
+    two = arrays(folder / 'results.h5')
+    os.remove(folder / 'results.h5')
+    stages.evaluate(spec, quiet(jobs=1))
+    one = arrays(folder / 'results.h5')
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    from policyopt.evaluation import evaluate_file
+
+    row = results.read_results(folder / 'results.h5').rows[3]
+    trajs = evaluate_file(f'{folder}/{IDS[3]}.h5/snapshots/{row.snapshot}', 4, derive_seed(0, 'evaluate', IDS[3]), True)[2]
+    assert np.array_equal(trajs.returns, row.alg_traj_returns) and np.array_equal(trajs.lengths, row.alg_traj_lengths)
+
+
+def test_evaluation_needs_every_run_and_says_which_are_missing(tiny):
+    path, folder = tiny
+    os.remove(folder / f'{IDS[1]}.h5')
+    os.rename(folder / f'{IDS[2]}.h5', folder / f'{IDS[2]}.h5.part')
+    _, err = im_pipeline(path, '2', code=2)
+    assert '2 of 4 runs are missing' in err and f'{IDS[1]}.h5' in err and f'{IDS[2]}.h5' in err and IDS[0] not in err
+    assert not (folder / 'results.h5').exists() and not (folder / 'evaluated').exists()
+    im_pipeline(path, '2', '--only', 'alg=ga', 'run=1')
+    assert len(results.read_results(folder / 'results.h5').rows) == 1
+
+
+def test_evaluation_overwrites_nothing_and_resume_keeps_complete_results(tiny):
+    path, folder = tiny
+    im_pipeline(path, '2', '-j', 1)
+    before = (folder / 'results.h5').stat().st_mtime_ns
+    _, err = im_pipeline(path, '2', code=2)
+    assert 'results.h5: exists already, and results are never overwritten' in err
+    out, err = im_pipeline(path, 'all', '--resume')
+    assert 'cartpole  bclone' in out and 'already evaluated' in err and '4 of 4 runs are done' in err
+    assert (folder / 'results.h5').stat().st_mtime_ns == before
+    _, err = im_pipeline(path, '2', '--resume', '--exclude', 'alg=ga', code=2)
+    assert 'holds 4 runs that are not the 2 of' in err
+
+
+def test_rows_evaluated_before_an_interruption_are_used_again(tiny):
+    path, folder = tiny
+    spec, run_file = load_spec(str(path)), folder / f'{IDS[3]}.h5'
+    whole = run_file.read_bytes()
+    run_file.write_bytes(whole[:20000] + bytes(3000) + whole[23000:])
+    with pytest.raises(UserError, match='run=1.h5.*damaged'):
+        stages.evaluate(spec, quiet(jobs=1))
+    assert not (folder / 'results.h5').exists()
+    stamps = {p.name: p.stat().st_mtime_ns for p in (folder / 'evaluated').iterdir()}
+    assert sorted(stamps) == [f'{i}.h5' for i in IDS[:3]]
+    run_file.write_bytes(whole)
+    out, err = im_pipeline(path, '2', '--resume')
+    assert '3 of 4 runs were evaluated before' in err and len(results.read_results(folder / 'results.h5').rows) == 4
+    assert not (folder / 'evaluated').exists()
+
+
+def test_a_row_of_another_run_file_is_not_used_again(tiny):
+    path, folder = tiny
+    spec = load_spec(str(path))
+    run = spec.runs(0)[0]
+    job = evaluating._job(spec, run, 0)
+    os.makedirs(folder / 'evaluated')
+    evaluating._evaluate(job)
+    assert evaluating._read_row(job) is not None
+    shutil.copy(folder / f'{IDS[1]}.h5', run.out)
+    assert evaluating._read_row(job) is None
+    assert evaluating._read_row(job | {'num_trajs': 5}) is None
+
+
+def test_a_killed_evaluation_leaves_no_workers_and_goes_on(tiny):
+    path, folder = tiny
+    path.write_text(path.read_text().replace('eval_num_trajs: 4', 'eval_num_trajs: 4000'))
+    for p in (folder.parent / 'trajs').glob('random_*'):
+        p.unlink()
+    with started_pipeline(path, '2', '-j', 2) as pipeline:
+        wait_until(lambda: (folder / 'evaluated').exists())
+        children = wait_until(lambda: worker_pids(pipeline.pid))
+        os.kill(pipeline.pid, signal.SIGKILL)
+        pipeline.wait()
+    wait_until(lambda: not any(map(lives, children)))
+    assert not (folder / 'results.h5').exists()
+    path.write_text(path.read_text().replace('4000', '4'))
+    for p in (folder.parent / 'trajs').glob('random_*'):
+        p.unlink()
+    im_pipeline(path, '2', '--resume')
+    assert len(results.read_results(folder / 'results.h5').rows) == 4
+
+
+def worker_pids(parent):
+    """The processes whose parent is the given one."""
+    with open(f'/proc/{parent}/task/{parent}/children') as f:
+        return [int(pid) for pid in f.read().split()]
+
+
+def test_a_second_evaluation_at_the_same_time_is_refused(tiny):
+    path, folder = tiny
+    from policyopt.pipeline import locks
+
+    with locks.holding(str(folder / 'locks' / '2_eval.lock')):
+        _, err = im_pipeline(path, '2', code=1)
+    assert f'2_eval is being worked on by process {os.getpid()}' in err
+    assert not (folder / 'results.h5').exists()
+
+
+def fake_log(path, valacc, **attrs):
+    with write_h5(str(path)) as h5:
+        log = np.array([(i * 10, v) for i, v in enumerate(valacc)], dtype=[('iter', np.int32), ('valacc', np.float32)])
+        h5.create_table('/', 'log', obj=log)
+        for i in range(len(valacc)):
+            h5.create_group('/snapshots', f'iter{i * 10:07d}', createparents=True)
+    return str(path)
+
+
+def test_the_snapshot_with_the_best_valacc_is_chosen_and_nan_is_ignored(tmp_path):
+    path = fake_log(tmp_path / 'a.h5', [-3.0, np.nan, -1.0, -1.0, -2.0])
+    assert evaluating.choose_snapshot(path, 'best_valacc') == 'iter0000020'
+    assert evaluating.choose_snapshot(path, 'last') == 'iter0000040'
+    assert evaluating.choose_snapshot(fake_log(tmp_path / 'c.h5', [0.5, 0.1]), 'best_valacc') == 'iter0000000'
+    with pytest.raises(UserError, match='no snapshot has a valacc'):
+        evaluating.choose_snapshot(fake_log(tmp_path / 'b.h5', [np.nan] * 3), 'best_valacc')
+
+
+def test_best_valacc_without_that_column_says_what_to_do(tiny):
+    _, folder = tiny
+    with pytest.raises(UserError, match="no column 'valacc'.*Use eval: last"):
+        evaluating.choose_snapshot(str(folder / f'{IDS[2]}.h5'), 'best_valacc')
+
+
+def a_results_file(path):
+    row = results.ResultRow('ga', 'x', 4, 0, 7, 'iter0000300', 0, np.ones(3), np.full(3, 2), np.arange(5.0), np.arange(5))
+    task = results.TaskRow('x', 'Env-v0', '', np.ones(3), np.full(3, 2), np.zeros(5), np.ones(5, int))
+    results.write_results(path, [row, row], [task], {'run_name': 'r', 'versions': {'numpy': '1'}})
+    return row, task
+
+
+def test_results_survive_writing_and_reading(tmp_path):
+    path = str(tmp_path / 'results.h5')
+    row, task = a_results_file(path)
+    back = results.read_results(path)
+    for field in ('alg', 'task', 'num_trajs', 'run', 'seed', 'snapshot', 'dataset'):
+        assert getattr(back.rows[1], field) == getattr(row, field) and type(getattr(back.rows[1], field)) is type(getattr(row, field))
+    assert np.array_equal(back.rows[0].alg_traj_returns, row.alg_traj_returns) and back.rows[0].alg_traj_lengths.dtype == np.int64
+    assert back.tasks[0].env == 'Env-v0' and back.tasks[0].expert_policy == '' and back.attrs['run_name'] == 'r'
+
+
+def test_a_damaged_or_foreign_results_file_is_named(tmp_path, trained):
+    path = tmp_path / 'results.h5'
+    a_results_file(str(path))
+    content = path.read_bytes()
+    path.write_bytes(content[:2000])
+    with pytest.raises(UserError, match='results.h5: .*truncated'):
+        results.read_results(str(path))
+    at = content.index(np.arange(5.0).tobytes())
+    path.write_bytes(content[:at] + b'\x01' + content[at + 1 :])
+    with pytest.raises(UserError, match='damaged'):
+        results.read_results(str(path))
+    with pytest.raises(UserError, match="has no table '/results'"):
+        results.read_results(str(trained / 'store' / 'checkpoints' / f'{IDS[0]}.h5'))
+
+
+def test_summary_and_progress_look_and_touch_nothing(tiny):
+    path, folder = tiny
+    before = {p: p.stat().st_mtime_ns for p in folder.parent.rglob('*')}
+    out, err = im_pipeline(path, 'all', '--summary')
+    assert out.splitlines()[0] == f'tiny: 2 of 2 trajectory files in {folder.parent}/trajs'
+    assert out.splitlines()[-2].split() == ['all', '4', '0', '0', '0', '4'] and 'not evaluated yet' in out
+    assert err == f'next: python scripts/im_pipeline.py {path} 2_eval\n'
+    assert {p: p.stat().st_mtime_ns for p in folder.parent.rglob('*')} == before
+
+
+def test_check_progress_names_the_last_snapshot_and_bad_files():
+    import subprocess
+    import sys
+
+    from pipeline_tools import environment
+
+    command = [sys.executable, str(REPO / 'scripts' / 'check_progress.py')]
+    done = subprocess.run([*command, 'expert_policies/classic', 'README.md'], capture_output=True, text=True, cwd=REPO, env=environment())
+    assert done.returncode == 2 and 'README.md: not a readable HDF5 file' in done.stderr and 'Traceback' not in done.stderr
+    assert 'expert_policies/classic/CartPole-v0.h5: iter0000100, 101 of 101 iterations' in done.stdout
+
+
+def test_the_stage_is_checked(tiny):
+    path, _ = tiny
+    _, err = im_pipeline(path, '1_trian', code=2)
+    assert "stage '1_trian': expected 0_sampletrajs" in err and "Did you mean '1_train'" in err
