@@ -19,9 +19,9 @@ import time
 os.environ.update(OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1')
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from environments.rlgymenv import BadEnvironment, env_info, make_env, make_vec_env  # noqa: E402
+from environments.rlgymenv import BadEnvironment, env_info, make_env, make_vec_env
 
 TASKS = ['CartPole-v0', 'MountainCar-v0', 'legacy/Acrobot-v0', *(f'legacy/{task}-v1' for task in (
     'Hopper', 'Walker2d', 'HalfCheetah', 'Ant', 'Humanoid', 'Reacher', 'InvertedPendulum', 'InvertedDoublePendulum'))]  # fmt: skip

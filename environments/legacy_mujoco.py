@@ -117,7 +117,10 @@ def restore_2016(model, total_mass=None):
 
 
 class _Restored:
-    """Mixin before a v4 class: its model, restored before anything else looks at it."""
+    """Mixin before a v4 class: its model, restored before anything else looks at it, and its starts by themselves."""
+
+    start_noise = None
+    normal_speeds = False
 
     def _initialize_simulation(self):
         model, data = super()._initialize_simulation()
@@ -125,21 +128,40 @@ class _Restored:
         mujoco.mj_resetData(model, data)
         return model, data
 
+    def draw_start(self, rng):
+        """(qpos, qvel) at a reset, v4's draws: positions ± noise, speeds ± noise or normal with stdev noise."""
+        noise = self.start_noise
+        qpos = self.init_qpos + rng.uniform(-noise, noise, self.model.nq)
+        if self.normal_speeds:
+            return qpos, self.init_qvel + noise * rng.standard_normal(self.model.nv)
+        return qpos, self.init_qvel + rng.uniform(-noise, noise, self.model.nv)
+
+    def reset_model(self):
+        self.set_state(*self.draw_start(self.np_random))
+        return self._get_obs()
+
 
 class LegacyHopperEnv(_Restored, HopperEnv):
     """Hopper-v1: 11 observations, reward ẋ + 1 − 10⁻³|a|², over when it falls; mass and margin restored."""
+
+    start_noise = 5e-3
 
 
 class LegacyWalker2dEnv(_Restored, Walker2dEnv):
     """Walker2d-v1: 17 observations, reward ẋ + 1 − 10⁻³|a|², over when it falls; mass restored."""
 
+    start_noise = 5e-3
 
-class LegacyHalfCheetahEnv(HalfCheetahEnv):
+
+class LegacyHalfCheetahEnv(_Restored, HalfCheetahEnv):
     """HalfCheetah-v1: 17 observations, reward ẋ − 0.1|a|², never over; distribution of its 14 kg restored.
 
     The file asks for `settotalmass`, which today's engine complains about on stderr and in a MUJOCO_LOG.TXT in the
     working folder; the rescaling is done here instead, on the restored bodies.
     """
+
+    start_noise = 0.1
+    normal_speeds = True
 
     def _initialize_simulation(self):
         spec = mujoco.MjSpec.from_file(self.fullpath)
@@ -156,6 +178,9 @@ class LegacyAntEnv(_Restored, AntEnv):
 
     Reward ẋ + 1 − ½|a|² − ½·10⁻³ Σ clip(cfrc, ±1)²; over when the torso leaves [0.2, 1].
     """
+
+    start_noise = 0.1
+    normal_speeds = True
 
     def __init__(self, **kwargs):
         super().__init__(use_contact_forces=True, **kwargs)
@@ -175,13 +200,12 @@ class LegacyReacherEnv(_Restored, ReacherEnv):
             self.render()
         return self._get_obs(), r, False, False, {}
 
-    def reset_model(self):
-        qpos = self.np_random.uniform(low=-0.1, high=0.1, size=self.model.nq) + self.init_qpos
-        self.goal = qpos[-2:] = self.np_random.uniform(low=-0.2, high=0.2, size=2)
-        qvel = self.init_qvel + self.np_random.uniform(low=-0.005, high=0.005, size=self.model.nv)
+    def draw_start(self, rng):
+        qpos = rng.uniform(-0.1, 0.1, self.model.nq) + self.init_qpos
+        self.goal = qpos[-2:] = rng.uniform(-0.2, 0.2, 2)
+        qvel = self.init_qvel + rng.uniform(-0.005, 0.005, self.model.nv)
         qvel[-2:] = 0
-        self.set_state(qpos, qvel)
-        return self._get_obs()
+        return qpos, qvel
 
 
 class LegacyHumanoidEnv(_Restored, HumanoidEnv):
@@ -190,6 +214,7 @@ class LegacyHumanoidEnv(_Restored, HumanoidEnv):
     Reward 1.25·v_x + 5 − 0.1|u|² − min(5·10⁻⁷ Σ cfrc², 10) with u = clip(a, ±0.4); over when the torso leaves (1, 2).
     """
 
+    start_noise = 1e-2
     CONTACT_COST, MAX_CONTACT_COST = 5e-7, 10.0
 
     def _initialize_simulation(self):
@@ -207,6 +232,8 @@ class LegacyHumanoidEnv(_Restored, HumanoidEnv):
 class LegacyInvertedPendulumEnv(_Restored, InvertedPendulumEnv):
     """InvertedPendulum-v1: 4 observations, reward 1, over at |θ| > 0.2; mass restored, the motor's force unlimited."""
 
+    start_noise = 1e-2
+
     def _initialize_simulation(self):
         model, data = super()._initialize_simulation()
         model.actuator_ctrllimited[:] = 0
@@ -218,6 +245,9 @@ class LegacyInvertedDoublePendulumEnv(_Restored, InvertedDoublePendulumEnv):
 
     Reward 10 − (0.01 x² + (y − 2)²) − (10⁻³ v1² + 5·10⁻³ v2²) at the tip (x, y); over when y ≤ 1.
     """
+
+    start_noise = 0.1
+    normal_speeds = True
 
     @staticmethod
     def reward(x, y, v1, v2):

@@ -1,8 +1,9 @@
 """The MuJoCo tasks of 2016 over many episodes at once, equal to the single environments bit for bit.
 
 The engine's time cannot be saved, only the Python around it: per slot and step there are two calls into C (the motors'
-commands and `mj_step`), everything else is numpy on the whole batch. Each slot has its own MjData, reset by one single
-environment that they all share; its numbers are gathered by one `np.concatenate` over views into the engine's memory.
+commands and `mj_step`), everything else is numpy on the whole batch. Each slot has its own MjData; the numbers of all
+are gathered by one `np.concatenate` over views into the engine's memory. The model and the random starts are those of one
+single environment.
 `mujoco.rollout` is not used: for one control step it is no faster, and it gives back neither the solver's warm start nor
 what some observations read (body positions, contact forces, inertias), so results would differ from the single environment.
 
@@ -17,7 +18,7 @@ from environments.classic_vec import VecEnv
 
 
 class MujocoVecEnv(VecEnv):
-    """Slots as MjData objects of one model, a time limit, and the resets of one single environment (unwrapped).
+    """Slots as MjData objects of one model, with a time limit; `env` is the single environment, unwrapped.
 
     A task adds what it reads besides qpos and qvel (`extras`, flat views into the engine's data), its observations and
     its reward.
@@ -60,20 +61,25 @@ class MujocoVecEnv(VecEnv):
         return R_K_F[:, self._qpos], R_K_F[:, self._qvel], R_K_F[:, self._extra]
 
     def reset(self, slots_K, seeds_K):
-        obs_K_Do = np.empty((len(slots_K), self._env.observation_space.shape[0]))
-        for k, (slot, seed) in enumerate(zip(slots_K, seeds_K, strict=True)):
+        for slot, seed in zip(slots_K, seeds_K, strict=True):
             if self._slots[slot] is None:
                 data = mujoco.MjData(self.model)
                 self._slots[slot], self._views[slot] = (data, data.ctrl), self._read(data)
-            self._env.data = self._slots[slot][0]  # the single environment resets this slot as if it were its own
-            obs_K_Do[k] = self._env.reset(seed=int(seed))[0]
-            self._R_N_F[slot] = np.concatenate(self._views[slot])
+            data, views = self._slots[slot][0], self._views[slot]
+            mujoco.mj_resetData(self.model, data)
+            views[0][:], views[1][:] = self._env.draw_start(np.random.Generator(np.random.PCG64(int(seed))))
+            mujoco.mj_forward(self.model, data)
+        R_K_F = self._gather(slots_K)
+        self._R_N_F[slots_K] = R_K_F
         self._t_N[slots_K] = 0
-        return obs_K_Do
+        return self.observe(*self._parts(R_K_F))
+
+    def _gather(self, slots):
+        return np.concatenate([view for slot in slots for view in self._views[slot]]).reshape(len(slots), -1)
 
     def step(self, slots_K, a_K_Da):
         slots_K = np.asarray(slots_K)
-        slots, K = slots_K.tolist(), len(slots_K)
+        slots = slots_K.tolist()
         u_K_Da = self.control(np.ascontiguousarray(a_K_Da, dtype=np.float64))
         model, frame_skip, mj_step = self.model, self._env.frame_skip, mujoco.mj_step
         for slot, u_Da in zip(slots, u_K_Da, strict=True):
@@ -82,8 +88,8 @@ class MujocoVecEnv(VecEnv):
             mj_step(model, data, frame_skip)
             if self.contact_forces:
                 mujoco.mj_rnePostConstraint(model, data)
-        after_K_F = np.concatenate([view for slot in slots for view in self._views[slot]]).reshape(K, -1)
-        if slots_K.tobytes() == self._in_order:  # every slot, in order: no gathering
+        after_K_F = self._gather(slots)
+        if slots_K.tobytes() == self._in_order:  # every slot, in order: nothing to pick out
             before_K_F, self._R_N_F = self._R_N_F, after_K_F
             self._t_N += 1
             t_K = self._t_N
@@ -163,7 +169,9 @@ class ReacherVec(MujocoVecEnv):
     """legacy/Reacher-v1: X is fingertip and target, whose distance before the step is the cost; never over."""
 
     def extras(self, data):
-        return [data.body('fingertip').xpos, data.body('target').xpos]
+        first = data.body('fingertip').id
+        assert data.body('target').id == first + 1
+        return [data.xpos[first : first + 2].reshape(-1)]
 
     def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
         angles_K_2 = qpos_K_Q[:, :2]

@@ -104,14 +104,13 @@ def _find_spec(name):
     raise BadEnvironment(f"env '{name}': {where}.{hint}")
 
 
-def _has_mujoco():
-    try:
-        importlib.import_module('mujoco')
-    except ModuleNotFoundError as e:
-        if e.name == 'mujoco':
-            return False
-        raise
-    return True
+def _missing_module(e):
+    """The name of the module whose absence led to an exception, or None."""
+    while e is not None:
+        if isinstance(e, ModuleNotFoundError):
+            return e.name
+        e = e.__cause__ or e.__context__
+    return None
 
 
 def _make(name, render_mode=None):
@@ -122,7 +121,7 @@ def _make(name, render_mode=None):
         # a spec, not an id: see _find_spec. Our own checks replace the passive checker, which warns and costs time.
         return gymnasium.make(spec, disable_env_checker=True, **render)
     except Exception as e:
-        if 'mujoco' in f'{spec.entry_point} {e}'.lower() and not _has_mujoco():
+        if _missing_module(e) in ('mujoco', 'glfw', 'imageio'):  # gymnasium's MuJoCo tasks import all three
             raise BadEnvironment(f"env '{name}' needs MuJoCo: pip install -e .[mujoco]") from e
         raise BadEnvironment(f"env '{name}' could not be made: {_reason(e)}") from e
 
@@ -168,6 +167,8 @@ class Env1:
 
     def __init__(self, name, render_mode=None):
         self.info = env_info(name)
+        if render_mode == 'rgb_array' and sys.platform == 'linux' and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
+            os.environ.setdefault('MUJOCO_GL', 'egl')  # the default, glfw, cannot draw without a screen
         self._env = _make(name, render_mode)
 
     def reset(self, seed):
@@ -189,6 +190,9 @@ class Env1:
         try:
             return self._env.render()
         except Exception as e:
+            missing = _missing_module(e)
+            if missing:
+                raise BadEnvironment(f"env '{self.info.name}' needs '{missing}' for its pictures: pip install -e .[video]") from e
             raise self._failed('render', e) from e
 
     def close(self):

@@ -6,7 +6,9 @@ Names are imported on first use, so that a dry run needs neither torch nor gymna
 import importlib
 
 _HOME = {
-    'rl': ['GibbsPolicy', 'GaussianPolicy', 'ValueFunc', 'LinearValueFunc', 'ConstantValueFunc', 'SamplingPolicyOptimizer', 'load_policy', 'make_policy'],
+    'policies': ['GibbsPolicy', 'GaussianPolicy', 'make_policy'],
+    'valuefuncs': ['ValueFunc', 'LinearValueFunc', 'ConstantValueFunc'],
+    'rl': ['SamplingPolicyOptimizer', 'load_policy'],
     'imitation': ['BehavioralCloningOptimizer', 'TransitionClassifier', 'LinearReward', 'ImitationOptimizer'],
     'nn': ['Standardizer', 'FeedforwardNet'],
     'snapshots': ['TrainingLog', 'read_snapshot'],

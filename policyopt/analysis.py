@@ -7,6 +7,7 @@ A cell is (task, algorithm, dataset size). Nothing here knows results files: row
 import dataclasses
 import math
 import re
+import shlex
 
 import numpy as np
 import yaml
@@ -350,5 +351,7 @@ def campaign_runs(spec_text):
 def repeat_commands(cells, attrs):
     """{CellKey: the command that repeats the runs of that cell}, into a folder of its own."""
     spec = re.search(r'[^\s\'"]+\.ya?ml', attrs.get('command', ''))
-    head = f'python scripts/im_pipeline.py {spec.group() if spec else "SPEC.yaml"} all --set options.storagedir=repeat --only'
+    changes = [c for c in re.findall(r'^# --set (.+)$', attrs.get('spec', ''), re.M) if not c.startswith('options.storagedir=')]
+    words = shlex.join(['options.storagedir=repeat', *changes])
+    head = f'python scripts/im_pipeline.py {spec.group() if spec else "SPEC.yaml"} all --set {words} --only'
     return {k: f'{head} alg={k.alg} task={k.task} num_trajs={k.num_trajs}' for k in cells}

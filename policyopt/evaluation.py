@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from environments.rlgymenv import make_env
+from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.rl import load_policy
 from policyopt.sampling import MDP, sample_trajectories
 from policyopt.snapshots import read_snapshot
-from policyopt.util import UserError, check_writable_dir, replacing
+from policyopt.util import RunFailed, UserError, check_writable_dir, replacing
 
 
 def sample_episodes(policy, mdp, num_trajs, seed, deterministic=False, max_traj_len=None):
@@ -30,8 +30,14 @@ def evaluate_file(policy_path, num_trajs, seed, deterministic=False, env_name=No
 
 
 def frames(policy, env_name, num_frames, seed, deterministic=False, max_traj_len=None):
-    """Yield RGB pictures (H, W, 3) of a policy at play, episode after episode."""
-    env = make_env(env_name, render_mode='rgb_array')
+    """Yield RGB pictures (H, W, 3) of a policy at play, episode after episode.
+
+    Raises UserError where the task cannot be drawn, RunFailed where it fails at play.
+    """
+    try:
+        env = make_env(env_name, render_mode='rgb_array')
+    except BadEnvironment as e:
+        raise UserError(f'{e}; an animation needs the render_mode rgb_array') from e
     actor, rng = policy.actor(), np.random.default_rng(seed)
     try:
         t, obs = 0, env.reset(int(rng.integers(2**31)))
@@ -42,6 +48,8 @@ def frames(policy, env_name, num_frames, seed, deterministic=False, max_traj_len
             t += 1
             if done or t == max_traj_len:
                 t, obs = 0, env.reset(int(rng.integers(2**31)))
+    except BadEnvironment as e:
+        raise RunFailed(str(e)) from e
     finally:
         env.close()
 

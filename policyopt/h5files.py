@@ -16,7 +16,7 @@ import tables
 
 from policyopt.util import UserError, replacing
 
-_DIGEST = 'content_sha256'
+DIGEST = 'content_sha256'
 
 
 def content_digest(h5):
@@ -31,7 +31,7 @@ def content_digest(h5):
     for node in sorted(h5.walk_nodes('/'), key=lambda n: n._v_pathname):
         path = node._v_pathname
         for key in sorted(node._v_attrs._f_list('user')):
-            if (path, key) != ('/', _DIGEST):
+            if (path, key) != ('/', DIGEST):
                 feed(f'{path}@{key}', node._v_attrs[key])
         if not isinstance(node, tables.Group):
             feed(path, node.read())
@@ -45,7 +45,7 @@ def write_h5(path):
         try:
             with tables.open_file(tmp, 'w') as h5:
                 yield h5
-                h5.root._v_attrs[_DIGEST] = content_digest(h5)
+                h5.root._v_attrs[DIGEST] = content_digest(h5)
         except tables.HDF5ExtError as e:
             raise _disk_error(path) from e
 
@@ -85,10 +85,10 @@ def open_h5(path, what, verify=True):
 
 def _verify(h5, path):
     attrs = h5.root._v_attrs
-    if _DIGEST not in attrs:
+    if DIGEST not in attrs:
         return
     try:
-        ok = str(attrs[_DIGEST]) == content_digest(h5)
+        ok = str(attrs[DIGEST]) == content_digest(h5)
     except Exception as e:  # any failure to read bytes that a digest vouches for means the same to the user
         raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate it') from e
     if not ok:

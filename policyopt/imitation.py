@@ -36,8 +36,10 @@ class BehavioralCloningOptimizer:
         self.train_rows, self.val_rows = perm_N[:num_train], perm_N[num_train:]
         # the normaliser does not move during cloning, so observations are normalised once
         x_N_Do, a_N_Da = policy.normalized_obs(obs_N_Do), policy.action_tensor(a_N_Da)
-        self.train_x, self.train_a, self.val_x, self.val_a = x_N_Do[perm_N[:num_train]], a_N_Da[perm_N[:num_train]], *(
-            z[perm_N[num_train:]] for z in (x_N_Do, a_N_Da)
+        self.train_x, self.train_a, self.val_x, self.val_a = (
+            x_N_Do[perm_N[:num_train]],
+            a_N_Da[perm_N[:num_train]],
+            *(z[perm_N[num_train:]] for z in (x_N_Do, a_N_Da)),
         )
         self.adam = Adam(policy.theta_P, lr)
         self.iteration, self.total_time = 0, 0.0
@@ -350,9 +352,7 @@ class ImitationOptimizer:
 
         # policy, then its normaliser
         theta0_P = self.policy.theta_P.clone()
-        step_fields = rl.trpo_step(
-            self.policy, obs_N_Do, a_N_Da, trajs.adist.stacked, adv_N, self.max_kl, self.damping, self.rng
-        )
+        step_fields = rl.trpo_step(self.policy, obs_N_Do, a_N_Da, trajs.adist.stacked, adv_N, self.max_kl, self.damping, self.rng)
         if self.obsnorm_mode != 'none':
             self.policy.update_obsnorm(obs_N_Do)
 

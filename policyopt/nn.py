@@ -72,7 +72,7 @@ def parse_spec(spec):
         kind = layer.get('type') if isinstance(layer, dict) else None
         good = (
             (kind == 'fc' and isinstance(layer.get('n'), int) and layer['n'] > 0)
-            or (kind == 'nonlin' and layer.get('func') in ACTIVATIONS)
+            or (kind == 'nonlin' and layer.get('func') in list(ACTIVATIONS))
             or (kind == 'reshape' and isinstance(layer.get('new_shape'), list))
         )
         if not good:
@@ -178,7 +178,8 @@ def net_shapes(scope, spec, in_dim, out_dim):
             shapes |= {f'{at}/W': (dim, layer['n']), f'{at}/b': (1, layer['n'])}
             dim = layer['n']
         elif layer['type'] == 'reshape' and layer['new_shape'] not in ([dim], [-1, dim]):
-            raise UserError(f'hidden spec, layer {i}: reshape to {layer["new_shape"]} after {dim} units; fully connected layers take [{dim}]')
+            shape = layer['new_shape']
+            raise UserError(f'hidden spec, layer {i}: reshape to {shape} after {dim} units; fully connected layers take [{dim}]')
     return shapes | {f'{scope}/out/AffineLayer/W': (dim, out_dim), f'{scope}/out/AffineLayer/b': (1, out_dim)}
 
 
@@ -352,4 +353,3 @@ def numpy_layers(net):
         (None if affine is None else tuple(p.cpu().numpy().copy() for p in affine), None if act is None else names[id(act)])
         for affine, act in net.stages
     ]
-

@@ -92,7 +92,7 @@ def _curves(analysis, normalised):
     style = styles_of(algs)
     cols = min(len(tasks), 3)
     rows = -(-len(tasks) // cols)
-    fig, axes = figure(max(4.2, 3.7 * cols), 3.2 * rows + 0.9, rows, cols)
+    fig, axes = figure(max(5.6, 3.7 * cols), 3.2 * rows + 0.9, rows, cols)
     for ax in axes.flat[len(tasks) :]:
         ax.set_visible(False)
     for ax, task in zip(axes.flat, tasks, strict=False):
@@ -108,7 +108,10 @@ def _curves(analysis, normalised):
             lo, hi = mean - np.nan_to_num(margin), mean + np.nan_to_num(margin)
             if normalised:
                 mean, lo, hi = (base.score(v) for v in (mean, lo, hi))
-            ax.fill_between(x, lo, hi, color=style[alg]['color'], alpha=0.15, linewidth=0)
+            if len(cells) > 1:
+                ax.fill_between(x, lo, hi, color=style[alg]['color'], alpha=0.15, linewidth=0)
+            else:
+                ax.vlines(x, lo, hi, color=style[alg]['color'], linewidth=1.2)
             ax.plot(x, mean, label=LABELS.get(alg, alg), markersize=5.5, linewidth=1.8, **style[alg])
         expert, random = (1.0, 0.0) if normalised else (base.expert_mean, base.random_mean)
         ax.axhline(expert, color=_GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
@@ -116,10 +119,12 @@ def _curves(analysis, normalised):
             ax.axhline(random, color=_GREY, linewidth=1.2, linestyle=':', zorder=1.5, label='random policy')
         ax.set_title(task)
         ax.set_xticks(sizes)
+        pad = 0.07 * (max(sizes) - min(sizes)) or 0.5
+        ax.set_xlim(min(sizes) - pad, max(sizes) + pad)
         ax.set_xlabel('expert trajectories')
         ax.set_ylabel('score (0 random, 1 expert)' if normalised else 'mean return per episode')
-    subtitle(fig, 'mean over runs; band: its 95% t interval')
-    outside_legend(fig, axes, min(3, len(algs) + 2))
+    subtitle(fig, 'mean over runs; band or bar: its 95% t interval')
+    outside_legend(fig, axes, 3 if cols > 1 else 2)
     return fig
 
 
@@ -186,6 +191,7 @@ def _reproduction(analysis):
             )
         ax.axhline(analysis.baselines[task].expert_mean, color=_GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='our expert')
         ax.set_xticks(list(x.values()), [str(k.num_trajs) for k in x])
+        ax.set_xlim(-0.8, max(x.values()) + 0.8)
         ax.grid(axis='x', visible=False)
         ax.set_title(task)
         ax.set_ylabel('mean return per episode')

@@ -292,7 +292,8 @@ def policy_from_snapshot(snapshot, mdp):
     where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"
     kinds = {name.split('/')[1] for name in snapshot.variables}
     if type(policy).__name__ not in kinds:
-        raise UserError(f'{where}: holds {", ".join(sorted(kinds)) or "nothing"}, but the task needs a {type(policy).__name__}; is it the right env?')
+        held = ', '.join(sorted(kinds)) or 'nothing'
+        raise UserError(f'{where}: holds {held}, but the task needs a {type(policy).__name__}; is it the right env?')
     policy.load(snapshot.variables, where)
     return policy
 

@@ -115,9 +115,7 @@ def surrogate_step(policy, x_B_Do, a, old_B_Pa, adv, max_kl, damping, rng, hvp_f
         ratio_B = (policy.logprob(new_B_Pa, a) - logp_old_B).exp_()
         return -float((ratio_B * adv).mean()), float(policy.kl(old_B_Pa, new_B_Pa).mean())
 
-    step = optim.natural_gradient_step(
-        policy.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, max_kl, damping, **options
-    )
+    step = optim.natural_gradient_step(policy.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, max_kl, damping, **options)
     policy.theta_P.copy_(step.x_P)
     return step, obj0, grad_P
 
@@ -165,9 +163,7 @@ class SamplingPolicyOptimizer:
         adv_N, q, vf_r2, tdvf_r2 = advantages(trajs.r, time_N, v_N, self.gamma, self.lam)
         t2 = time.perf_counter()
         theta0_P = self.policy.theta_P.clone()
-        step_fields = trpo_step(
-            self.policy, obs_N_Do, trajs.a.stacked, trajs.adist.stacked, adv_N, self.max_kl, self.damping, self.rng
-        )
+        step_fields = trpo_step(self.policy, obs_N_Do, trajs.a.stacked, trajs.adist.stacked, adv_N, self.max_kl, self.damping, self.rng)
         self.policy.update_obsnorm(obs_N_Do)
         vf_fields = [] if self.vf is None else self.vf.fit(obs_N_Do, time_N, q.stacked, self.rng)
         t3 = time.perf_counter()

@@ -62,8 +62,10 @@ class MDP:
     def horizon(self, max_traj_len=None):
         """Steps after which an episode is cut: max_traj_len, or the environment's own limit.
 
-        Raises UserError where neither exists.
+        Raises UserError where neither exists, and for a max_traj_len below 1.
         """
+        if max_traj_len is not None and max_traj_len < 1:
+            raise UserError(f'max_traj_len is {max_traj_len}; give 1 or more')
         limit = max_traj_len or self.time_limit
         if not limit:
             raise UserError(f"env '{self.env_name}' has no time limit of its own; give --max_traj_len")
@@ -143,8 +145,11 @@ class _Rollout:
         seeds_K = [int(rng.integers(2**31)) for rng in rngs]
         for slot, rng in zip(slots_K, rngs, strict=True):
             self.rngs[slot] = rng
-        obs_K_Do = self.checked_obs(self.vec.reset(slots_K, seeds_K), len(slots_K), 'on reset')
-        return traj_K, obs_K_Do
+        try:
+            obs_K_Do = self.vec.reset(slots_K, seeds_K)
+        except rlgymenv.BadEnvironment as e:
+            raise RunFailed(str(e)) from e
+        return traj_K, self.checked_obs(obs_K_Do, len(slots_K), 'on reset')
 
     def checked_obs(self, obs_K_Do, num, when):
         if obs_K_Do.shape != (num, self.mdp.obs_space.dim) or not np.isfinite(obs_K_Do).all():
@@ -192,7 +197,9 @@ class _Rollout:
             raise RunFailed(str(e)) from e
         self.checked_obs(obs_K_Do, len(slots_K), f'at step {int(t_K.max())}')
         if not np.isfinite(r_K).all():
-            raise RunFailed(f"env '{self.mdp.env_name}' returned NaN or infinity as a reward at step {int(t_K.max())}; expected finite numbers")
+            raise RunFailed(
+                f"env '{self.mdp.env_name}' returned NaN or infinity as a reward at step {int(t_K.max())}; expected finite numbers"
+            )
         return obs_K_Do, r_K, done_K
 
     def restart(self, slots_K, t_K, traj_K, obs_K_Do, done_K):

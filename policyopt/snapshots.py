@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import tables
 
-from policyopt.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.h5files import DIGEST, attr_text, open_h5, set_attrs, write_h5
 from policyopt.util import UserError
 
 PART_SUFFIX = '.part'
@@ -97,9 +97,12 @@ def _args(h5, path):
     if text is None:
         raise UserError(f"{path}: has no attribute 'args'; expected a training log")
     try:
-        return json.loads(text)
+        args = json.loads(text)
     except json.JSONDecodeError as e:
         raise UserError(f"{path}: its attribute 'args' is not JSON ({e}); the file is damaged or not a training log") from e
+    if not isinstance(args, dict):
+        raise UserError(f"{path}: its attribute 'args' is {text[:40]!r}, not a table of options; expected a training log")
+    return args
 
 
 def snapshot_names(path):
@@ -189,16 +192,16 @@ class TrainingLog:
     def restore(self):
         """Read the part file back into this log and return its state; the stored attributes replace this log's.
 
-        Raises UserError when it is damaged or holds no state.
+        Raises UserError when it is damaged, not vouched for by a digest, or holds no state.
         """
         with open_h5(self.part_path, 'the unfinished log of this run') as h5:
-            if '/checkpoint' not in h5:
+            if '/checkpoint' not in h5 or DIGEST not in h5.root._v_attrs:
                 raise UserError(f'{self.part_path}: holds no state to continue from; delete it to start the run again')
             self._read(h5)
             return _read_arrays(h5, '/checkpoint')
 
     def _read(self, h5):
-        self.attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user') if k != 'content_sha256'}
+        self.attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user') if k != DIGEST}
         if '/log' in h5:
             table = h5.root.log.read()
             self.columns = [(n, table.dtype[n].type) for n in table.dtype.names]

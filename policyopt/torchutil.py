@@ -20,6 +20,8 @@ def setup_torch(device='cpu', dtype='float64', threads=None):
     try:
         dev = torch.device(device)
         torch.zeros(1, device=dev)
+        if dev.type not in ('cpu', 'cuda'):
+            raise RuntimeError(f"devices of type '{dev.type}' are not supported")
     except (RuntimeError, AssertionError) as e:
         raise UserError(f"--device {device}: {str(e).splitlines()[0]}; expected 'cpu', or 'cuda' on a machine with a GPU") from e
     return dev, DTYPES[dtype]

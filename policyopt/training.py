@@ -12,14 +12,25 @@ from policyopt import imitation, rl, trajectories
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.sampling import MDP, SimConfig
-from policyopt.snapshots import TrainingLog
+from policyopt.snapshots import TrainingLog, read_root
 from policyopt.torchutil import setup_torch
 from policyopt.trajectories import FiniteSpace
-from policyopt.util import UserError, check_writable_dir, draw_seed, now, provenance
+from policyopt.util import RunFailed, UserError, check_writable_dir, draw_seed, now, provenance
 from policyopt.valuefuncs import ValueFunc
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data')  # options that may differ between a run and its continuation
+
+AT_LEAST_1, FRACTION = (1, np.inf, '1 or more'), (0, 1, '0 to 1')
+ABOVE_0, FROM_0 = (np.finfo(float).tiny, np.finfo(float).max, 'a number above 0'), (0, np.finfo(float).max, '0 or more')
+# Smallest and largest value of the numbers among the options, in words too. Mode bclone replaces save_freq by eval_freq, which is first.
+RANGES = dict.fromkeys(('max_iter', 'bclone_eval_freq', 'save_freq', 'print_freq', 'min_total_sa', 'reward_steps'), AT_LEAST_1)
+RANGES |= dict.fromkeys(('bclone_batch_size', 'max_traj_len', 'sim_batch_size'), AT_LEAST_1)
+RANGES |= dict.fromkeys(('discount', 'lam', 'bclone_train_frac'), FRACTION)
+RANGES |= dict.fromkeys(('policy_max_kl', 'vf_max_kl'), ABOVE_0)
+RANGES |= dict.fromkeys(('policy_cg_damping', 'vf_cg_damping', 'policy_ent_reg', 'reward_ent_reg_weight'), FROM_0)
+RANGES |= dict.fromkeys(('bclone_lr', 'reward_lr'), FROM_0)
+RANGES['seed'] = (0, 2**32 - 1, '0 to 4294967295')
 
 
 def train_imitation(args):
@@ -99,11 +110,12 @@ def sim_config(args, horizon):
 
 def prepare(args):
     """Check options that argparse cannot, resolve architecture and seed, and set up torch; returns (device, dtype)."""
-    for name, lowest in (('max_iter', 1), ('save_freq', 1), ('print_freq', 1), ('min_total_sa', 1), ('bclone_eval_freq', 1), ('reward_steps', 1)):
-        if getattr(args, name, lowest) < lowest:
-            raise UserError(f'--{name} {getattr(args, name)}: give {lowest} or more')
+    for name, (low, high, allowed) in RANGES.items():
+        value = getattr(args, name, None)
+        if value is not None and not low <= value <= high:  # this way round, NaN is refused too
+            raise UserError(f'--{name} {value}: give {allowed}')
     if getattr(args, 'plot_freq', 0):
-        raise UserError(f'--plot_freq {args.plot_freq}: plots while training are gone; run scripts/showlog.py on the log at any time instead')
+        raise UserError(f'--plot_freq {args.plot_freq}: plots while training are gone; run scripts/showlog.py on the log instead')
     if args.policy_hidden_spec is None:
         args.policy_hidden_spec = TINY_ARCHITECTURE if args.tiny_policy else SIMPLE_ARCHITECTURE
     if args.log is not None:
@@ -114,6 +126,8 @@ def prepare(args):
             raise UserError(f'{args.log}.part: an unfinished run; continue it with --resume, or delete it to start again')
     elif args.resume:
         raise UserError('--resume needs --log, the file of the run to continue')
+    if args.seed is None and args.resume and os.path.exists(args.log + '.part'):
+        args.seed = read_root(args.log + '.part')['args'].get('seed')  # it was drawn when the run was started
     if args.seed is None:
         args.seed = draw_seed()
         print(f'seed: {args.seed}')
@@ -194,9 +208,10 @@ class Run:
     def check_finite(self, fields):
         bad = [name for name, value, _ in fields if value is not None and not np.isfinite(value)]
         if bad or not torch.isfinite(self.opt.policy.theta_P).all():
-            raise UserError(
-                f'iteration {self.opt.iteration - 1}: {bad[0] if bad else "the policy"} is not a finite number; nothing after the last save is '
-                'kept. Look at the scale of rewards and observations, or lower the step sizes'
+            what = bad[0] if bad else 'the policy'
+            raise RunFailed(
+                f'iteration {self.opt.iteration - 1}: {what} is not a finite number; nothing after the last save is kept. '
+                'Look at the scale of rewards and observations, or lower the step sizes'
             )
 
     def print_row(self, fields):
@@ -241,4 +256,3 @@ def _cell(value):
     if value is None:
         return 'nan'
     return str(value) if isinstance(value, (int, np.integer)) else f'{value:.4g}'
-

@@ -143,14 +143,18 @@ def save_trajs(path, trajs, attrs):
 def load_trajs(path, limit_trajs=None):
     """Read the first `limit_trajs` trajectories (all if None) of a trajectory file; adist is empty (Pa = 0).
 
-    Raises UserError, naming the file: missing datasets, shapes that disagree, lengths outside 1..T, NaN or infinite
-    values, no trajectory, or fewer than `limit_trajs`.
+    Raises UserError, naming the file: missing datasets, other things than numbers, shapes that disagree, lengths outside 1..T,
+    NaN or infinite values, no trajectory, or fewer than `limit_trajs`.
     """
     with open_h5(path, 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)') as h5:
         missing = [n for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B') if f'/{n}' not in h5]
         if missing:
             raise UserError(f'{path}: lacks the dataset {missing[0]}; a trajectory file holds obs_B_T_Do, a_B_T_Da, r_B_T and len_B')
-        obs_B_T_Do, a_B_T_Da, r_B_T, len_B = (h5.get_node(f'/{n}').read() for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B'))
+        nodes = {n: h5.get_node(f'/{n}') for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B')}
+        for name, node in nodes.items():
+            if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
+                raise UserError(f'{path}: {name} is not an array of numbers; expected an expert trajectory file')
+        obs_B_T_Do, a_B_T_Da, r_B_T, len_B = (node.read() for node in nodes.values())
     try:
         check_shapes(obs_B_T_Do=obs_B_T_Do, a_B_T_Da=a_B_T_Da, r_B_T=r_B_T, len_B=len_B)
     except UserError as e:
@@ -162,9 +166,9 @@ def load_trajs(path, limit_trajs=None):
         if not 1 <= limit_trajs <= num_B:
             raise UserError(f'{path}: holds {num_B} trajectories, but limit_trajs is {limit_trajs}; give 1 to {num_B}')
         obs_B_T_Do, a_B_T_Da, r_B_T, len_B = (x[:limit_trajs] for x in (obs_B_T_Do, a_B_T_Da, r_B_T, len_B))
-    bad = np.flatnonzero((len_B < 1) | (len_B > max_T))
+    bad = np.flatnonzero(~((len_B >= 1) & (len_B <= max_T) & (len_B % 1 == 0)))  # this way round, NaN is bad too
     if len(bad):
-        raise UserError(f'{path}: len_B[{bad[0]}] is {len_B[bad[0]]}; lengths must be 1 to {max_T} (the time axis of r_B_T)')
+        raise UserError(f'{path}: len_B[{bad[0]}] is {len_B[bad[0]]}; lengths must be whole, 1 to {max_T} (the time axis of r_B_T)')
     mask_B_T = np.arange(max_T) < len_B[:, None]
     a_type = np.int64 if np.issubdtype(a_B_T_Da.dtype, np.integer) else np.float64
     obs_N_Do, a_N_Da, r_N = obs_B_T_Do[mask_B_T].astype(np.float64), a_B_T_Da[mask_B_T].astype(a_type), r_B_T[mask_B_T].astype(np.float64)

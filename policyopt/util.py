@@ -1,5 +1,6 @@
 """Stateless helpers that need neither torch nor gymnasium: errors, seeds, shapes, provenance."""
 
+import argparse
 import contextlib
 import datetime
 import hashlib
@@ -19,6 +20,16 @@ class UserError(Exception):
 
 class RunFailed(Exception):
     """The input was fine, but a run did not finish (exit code 1)."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a command: `doc` is its help as it stands, options are not abbreviated, a bad one is a UserError."""
+
+    def __init__(self, prog, doc):
+        super().__init__(prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def error(self, message):
+        raise UserError(f'{message}; --help lists all options')
 
 
 def run_main(prog, main, argv=None):

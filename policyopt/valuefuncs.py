@@ -82,9 +82,7 @@ class ValueFunc(Model):
         def make_hvp():
             return self.kl_hvp(optim.subsample(x_B_Di, hvp_frac, rng))
 
-        step = optim.natural_gradient_step(
-            self.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, self.max_kl, self.damping
-        )
+        step = optim.natural_gradient_step(self.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, self.max_kl, self.damping)
         self.theta_P.copy_(step.x_P)
         self.last_step = step
         return [

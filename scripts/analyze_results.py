@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Print the table of a campaign: per cell mean, intervals and % of expert, and beside a reference the verdict of honest tests.
 
 Examples:
@@ -10,7 +11,9 @@ Cells are matched with the reference by task name, algorithm name and dataset si
 
 import argparse
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt import csvtables, htmlreport, report
 from policyopt.analysis import analyze, campaign_runs, repeat_commands, rows_of_campaign
 from policyopt.pipeline.results import read_results

@@ -8,12 +8,11 @@ Example, GAIL on four expert trajectories of CartPole:
 The run is run.h5.part until it is complete; --resume continues it. All options of 2016 are kept with their defaults.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import run_main
+from policyopt.util import Parser, run_main
 
 
 def add_common_options(p, min_total_sa):
@@ -42,7 +41,7 @@ def add_common_options(p, min_total_sa):
 
 
 def main(argv):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    p = Parser('imitate_mj', __doc__)
     p.add_argument('--mode', choices=['bclone', 'ga'], required=True)
     p.add_argument('--data', required=True, help='expert trajectories (HDF5)')
     p.add_argument('--limit_trajs', type=int, help='use the first N trajectories only')

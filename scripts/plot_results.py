@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Draw the results of a campaign: Figure 1 of the paper, the same in raw returns, or ours beside the reference.
 
 Examples:
@@ -12,7 +13,9 @@ reproduction  every cell: ours filled, the reference open, 95% t intervals over 
 import argparse
 import os
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.analysis import analyze
 from policyopt.pipeline.results import read_results
 from policyopt.plotting import KINDS, picture_path, results_figure, save_figure

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Print returns and lengths of saved trajectories: mean ± standard deviation, lowest and highest, per file.
 
 Example:
@@ -6,7 +7,9 @@ Example:
 
 import argparse
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.trajectories import load_trajs
 from policyopt.util import run_main
 

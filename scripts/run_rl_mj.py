@@ -8,18 +8,17 @@ Example, the CartPole expert of the classic pipeline:
 The run is LOG.part until it is complete; --resume continues it. All options of 2016 are kept with their defaults.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from imitate_mj import add_common_options
 
-from policyopt.util import run_main
+from policyopt.util import Parser, run_main
 
 
 def main(argv):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    p = Parser('run_rl_mj', __doc__)
     p.add_argument('--enable_obsnorm', type=int, choices=[0, 1], default=1)
     p.add_argument('--use_tanh', type=int, choices=[0, 1], default=0, help='kept from 2016; the built-in nets are tanh already')
     p.add_argument('--vf_include_time', type=int, choices=[0, 1], default=1, help='0: the value function does not see the time')

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Print the last row of training logs and draw their learning curves, one subplot per field, all logs over each other.
 
 Examples:
@@ -10,7 +11,9 @@ dataset size where these differ): a line for the mean, a band from the lowest to
 
 import argparse
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt import curves
 from policyopt.plotting import has_screen, picture_path, save_figure, show_windows
 from policyopt.util import UserError, run_main
@@ -32,6 +35,8 @@ def main(argv):
     if args.plotfile:
         picture_path(args.plotfile, None)
     logs = curves.read_logs(args.logfiles, args.range_end)
+    if args.group:
+        curves.groups_of(logs)
     fields, words = curves.known_fields(logs, args.fields)
     print('\n'.join(curves.last_rows(logs, fields)))
     for word in words:

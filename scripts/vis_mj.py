@@ -8,17 +8,16 @@
 Without --eval_only, --out or --gif it opens a window; where there is no screen it writes play.gif instead.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import UserError, draw_seed, provenance, run_main
+from policyopt.util import Parser, UserError, check_writable_dir, draw_seed, provenance, run_main
 
 
 def main(argv):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    p = Parser('vis_mj', __doc__)
     p.add_argument('policy', help='FILE.h5/snapshots/iter0000100, or …/last')
     p.add_argument('--eval_only', action='store_true', help='print returns and lengths of --count episodes')
     p.add_argument('--count', type=int, default=50, help='episodes to play or to save')
@@ -33,6 +32,11 @@ def main(argv):
     args = p.parse_args(argv)
     from policyopt import evaluation, trajectories
 
+    for name, low in (('count', 1), ('frames', 1), ('seed', 0)):
+        if getattr(args, name) is not None and getattr(args, name) < low:
+            raise UserError(f'--{name} {getattr(args, name)}: give {low} or more')
+    for path in filter(None, (args.out, args.gif)):
+        check_writable_dir(path, 'the result')
     if args.out and os.path.exists(args.out):
         raise UserError(f'{args.out}: exists already, and finished data is never overwritten; choose another --out')
     if args.seed is None:
@@ -44,7 +48,7 @@ def main(argv):
     print(f'return: {trajs.returns.mean():.4f} +/- {trajs.returns.std():.4f}')
     print(f'length: {trajs.lengths.mean():.2f} +/- {trajs.lengths.std():.2f}')
     if args.out:
-        attrs = {k: v for k, v in provenance().items()} | {'env': mdp.env_name, 'env_id': mdp.env_id, 'policy': args.policy, 'seed': args.seed}
+        attrs = provenance() | {'env': mdp.env_name, 'env_id': mdp.env_id, 'policy': args.policy, 'seed': args.seed}
         trajectories.save_trajs(args.out, trajs, attrs)
         print(f'{len(trajs)} trajectories: {args.out}')
     if not play:

@@ -107,7 +107,7 @@ def ready_spec(folder, **kwargs):
 
 def environment(**extra):
     """The environment of a child process: this test's own, without thread settings."""
-    env = {k: v for k, v in os.environ.items() if not k.endswith('_NUM_THREADS') and not k.startswith('SLURM')}
+    env = {k: v for k, v in os.environ.items() if not k.endswith('_NUM_THREADS') and (k == 'SLURM_CONF' or not k.startswith('SLURM'))}
     return env | {'PYTHONPATH': str(REPO)} | extra
 
 

@@ -15,7 +15,7 @@ from results_tools import run_here as run_here
 from scipy import integrate, stats
 
 from policyopt import csvtables, report
-from policyopt.analysis import analyze, campaign_runs, iqm_interval
+from policyopt.analysis import analyze, campaign_runs, iqm_interval, repeat_commands
 from policyopt.reference import (
     CellKey,
     Reference,
@@ -180,15 +180,17 @@ def test_prediction_for_equal_sets_of_m_runs_is_exact():
     assert p.sd_between**2 == pytest.approx((s.ms_between - p.sd_within**2) / 7)
 
 
-def test_prediction_with_unequal_sets_follows_the_formula():
-    y_N, set_N, m = np.array([1.0, 2, 4, 15, 19, 30, 31, 33, 38]), [0, 0, 0, 1, 1, 2, 2, 2, 2], 7
+@pytest.mark.parametrize('m', [1, 7])
+def test_prediction_with_unequal_sets_follows_the_formula(m):
+    y_N, set_N = np.array([1.0, 9, 6, 8, 17, 12, 11, 15, 10]), [0, 0, 0, 1, 1, 2, 2, 2, 2]
     s = sets_of(y_N, set_N)
     ms_w, c_b = s.ss_within / 6, (1 + s.sum_sq) / s.n0
     c_w = 1 / m + 1 / 9 - c_b
     v = c_b * s.ms_between + c_w * ms_w
+    df = v**2 / ((c_b * s.ms_between) ** 2 / 2 + (c_w * ms_w) ** 2 / 6)
     p = predict_one_set(s, m)
-    assert p.se**2 == pytest.approx(v)
-    assert p.df == pytest.approx(max(2, v**2 / ((c_b * s.ms_between) ** 2 / 2 + (c_w * ms_w) ** 2 / 6)))
+    assert p.sd_between > 0 and (df > 2) == (m == 1)  # 7 runs a set, but 3 in ours: c_w < 0, and df stops at D − 1
+    assert (p.se**2, p.df) == (pytest.approx(v), pytest.approx(max(2, df)))
 
 
 def test_between_variance_is_floored_at_zero():
@@ -304,6 +306,15 @@ def test_missing_runs_are_named_from_the_spec_or_from_the_grid():
     expected = campaign_runs(spec)
     assert analyze(cell_rows([1, 2, 3]), [], expected=expected).missing == [f'alg=ga,task=cartpole,num_trajs=7,run={i}' for i in range(3)]
     assert campaign_runs('') is None and campaign_runs('a: [') is None
+
+
+def test_the_command_that_repeats_a_cell_keeps_what_the_campaign_changed():
+    spec = '# a/b.yaml with\n# --set options.storagedir=/x\n# --set training.runs=2\ntasks: []'
+    attrs = {'command': 'im_pipeline.py a/b.yaml all --set x', 'spec': spec}
+    assert repeat_commands([KEY], attrs)[KEY] == (
+        'python scripts/im_pipeline.py a/b.yaml all --set options.storagedir=repeat training.runs=2 --only alg=ga task=cartpole num_trajs=4'
+    )
+    assert ' SPEC.yaml all --set options.storagedir=repeat --only ' in repeat_commands([KEY], {})[KEY]
 
 
 def test_nan_duplicates_and_nothing_are_refused_by_name():

@@ -325,16 +325,43 @@ def test_a_fault_of_the_users_environment_is_reported_with_its_own_words(user_fo
     assert str(error.value) == f"env 'robots.mine:{name}' {sentence}"
 
 
+def test_a_picture_without_pygame_says_how_to_get_it():
+    out = run_python("""
+        import sys
+        sys.modules['pygame'] = None
+        from environments.rlgymenv import BadEnvironment, make_env
+        for name in ('CartPole-v0', 'legacy/Acrobot-v0'):
+            env = make_env(name, render_mode='rgb_array')
+            env.reset(0)
+            try:
+                env.render()
+            except BadEnvironment as e:
+                print(e)
+    """)
+    how = "needs 'pygame' for its pictures: pip install -e .[video]"
+    assert out.stdout.splitlines() == [f"env 'CartPole-v0' {how}", f"env 'legacy/Acrobot-v0' {how}"], out.stderr
+
+
+@pytest.mark.parametrize('name', ['CartPole-v0', 'MountainCar-v0', 'legacy/Acrobot-v0'])
+def test_pictures_are_rgb(name):
+    pytest.importorskip('pygame', reason='pygame is not installed (pip install -e .[video])')
+    env = make_env(name, render_mode='rgb_array')
+    env.reset(0)
+    picture = env.render()
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3 and picture.std() > 1
+    env.close()
+
+
 def test_a_mujoco_task_without_mujoco_says_how_to_get_it():
     out = run_python("""
         import sys
         sys.modules['mujoco'] = None  # what an import sees when it is not installed
         from environments.rlgymenv import BadEnvironment, env_info
-        for name in ('Hopper-v4', 'Hopper-v5'):
+        for name in ('Hopper-v4', 'Hopper-v5', 'legacy/Ant-v1', 'Reacher-v1'):
             try:
                 env_info(name)
             except BadEnvironment as e:
                 print(e)
     """)
     how = 'needs MuJoCo: pip install -e .[mujoco]'
-    assert out.stdout.splitlines() == [f"env 'Hopper-v4' {how}", f"env 'Hopper-v5' {how}"], out.stderr
+    assert out.stdout.splitlines() == [f"env '{x}' {how}" for x in ('Hopper-v4', 'Hopper-v5', 'legacy/Ant-v1', 'Reacher-v1')]

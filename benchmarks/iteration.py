@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Time one training iteration, split into its parts, and state it in units of one matrix product measured in the same run.
+
+    python benchmarks/iteration.py                           # ga on cartpole, float64
+    python benchmarks/iteration.py --all --json iteration.json
+
+Times are CPU seconds of this process on one thread, medians over iterations. One product is 5000×100×100 in blocks of 512 rows.
+`mujoco-shaped` is a synthetic batch of 50 000 rows with 17 observation and 6 action dims: nothing is sampled there. The expert data
+comes from expert_policies/classic, four trajectories a task, subsampled as in pipelines/classic.yaml.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+from policyopt.util import git_hash, limit_threads, versions  # noqa: E402
+
+limit_threads()
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from policyopt import imitation, training, trajectories  # noqa: E402
+from policyopt.evaluation import evaluate_file  # noqa: E402
+from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE  # noqa: E402
+from policyopt.policies import make_policy  # noqa: E402
+from policyopt.torchutil import mm, setup_torch  # noqa: E402
+from policyopt.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
+from policyopt.valuefuncs import ValueFunc  # noqa: E402
+
+TASKS = {'cartpole': ('CartPole-v0', 10, 0), 'mountaincar': ('MountainCar-v0', 5, 1), 'acrobot': ('Acrobot-v0', 5, 1)}
+REWARDS = {'ga': 'nn', 'fem': 'l2ball', 'simplex': 'simplex'}
+
+
+def product_ms(dtype):
+    """Median CPU milliseconds of one 5000×100×100 product, done in blocks as the nets do it."""
+    a, w, out = (torch.randn(s, dtype=dtype) for s in ((5000, 100), (100, 100), (5000, 100)))
+
+    def once():
+        for at in range(0, 5000, BLOCK_ROWS):
+            mm(a[at : at + BLOCK_ROWS], w, out=out[at : at + BLOCK_ROWS])
+
+    return median_ms(once, 50)
+
+
+def median_ms(f, repeats):
+    f()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        f()
+        times.append(time.process_time() - start)
+    return 1e3 * statistics.median(times)
+
+
+def options(mode, env, freeze):
+    """The classic pipeline's options as the training code takes them."""
+    sys.path.insert(0, str(REPO / 'scripts'))
+    import imitate_mj
+
+    flags = f'--mode {mode} --data - --env_name {env} --min_total_sa 5000 --sim_batch_size 1 --seed 0'.split()
+    captured = {}
+    training_call, training.train_imitation = training.train_imitation, lambda args: captured.update(args=args)
+    try:
+        imitate_mj.main(flags + freeze)
+    finally:
+        training.train_imitation = training_call
+    return captured['args']
+
+
+class SyntheticOptimizer(imitation.ImitationOptimizer):
+    """The product's step on one fixed batch of MuJoCo's shape."""
+
+    def sample(self):
+        return self.batch
+
+
+def make_optimizer(alg, task, dtype):
+    device, torch_dtype = setup_torch('cpu', dtype)
+    rng = np.random.RandomState(0)
+    nets = {'rng': rng, 'dtype': torch_dtype, 'device': device}
+    if task == 'mujoco-shaped':
+        obs_space, a_space, lengths = ContinuousSpace(17), ContinuousSpace(6), [1000] * 50
+        obs, a, r = rng.randn(50000, 17), rng.randn(50000, 6), rng.randn(50000)
+        policy = make_policy(obs_space, a_space, SIMPLE_ARCHITECTURE, True, **nets)
+        policy.update_obsnorm(obs)
+        vf = ValueFunc(17, SIMPLE_ARCHITECTURE, 1e-3, **nets)
+        expert = obs[:200], a[:200], np.arange(200.0)
+        if alg == 'ga':
+            reward = imitation.TransitionClassifier(obs_space, a_space, SIMPLE_ARCHITECTURE, 0, 0, 1e-3, **nets)
+        else:
+            reward = imitation.LinearReward(obs_space, a_space, REWARDS[alg], 0, 0, 1e-3, *expert, rng)
+        opt = SyntheticOptimizer(None, policy, vf, reward, expert, None, 0.995, 0.97, 0.01, 0.1, 0.0, 0, rng)
+        opt.batch = TrajBatch(obs, policy.compute_adist(obs).numpy().astype(np.float64), a, r, lengths)
+        return opt
+    env, freq, favor_zero = TASKS[task]
+    _, mdp, trajs = evaluate_file(str(REPO / f'expert_policies/classic/{env}.h5/snapshots/last'), 4, seed=0)
+    expert = trajectories.subsample(trajs, freq)[:3]
+    policy = make_policy(mdp.obs_space, mdp.action_space, SIMPLE_ARCHITECTURE, True, **nets)
+    policy.update_obsnorm(expert[0])
+    if alg == 'bclone':
+        return imitation.BehavioralCloningOptimizer(policy, expert[0], expert[1], rng, eval_freq=100)
+    flags = ['--reward_type', REWARDS[alg], '--favor_zero_expert_reward', str(favor_zero), '--policy_hidden_spec', SIMPLE_ARCHITECTURE]
+    return training.imitation_optimizer(options('ga', env, flags), mdp, policy, expert, nets)
+
+
+def measure(alg, task, dtype, iterations):
+    """A row of the table; wall-clock splits from the log, CPU time around each step."""
+    opt = make_optimizer(alg, task, dtype)
+    torch.set_grad_enabled(False)
+    cpu, splits = [], []
+    for _ in range(iterations):
+        start = time.process_time()
+        fields = {name: value for name, value, _ in opt.step()}
+        cpu.append(1e3 * (time.process_time() - start))
+        splits.append([1e3 * fields.get(k, 0.0) for k in ('tsamp', 'tadv', 'tstep')])
+    skip = iterations // 4  # buffers are allocated and the first policies are short-lived
+    tsamp, tadv, tstep = (statistics.median(s) for s in zip(*splits[skip:], strict=True))
+    unit = product_ms(opt.policy.theta_P.dtype)
+    total = statistics.median(cpu[skip:])
+    return {
+        'alg': alg, 'task': task, 'dtype': dtype, 'iterations': iterations, 'cpu_ms': total, 'tsamp_ms': tsamp, 'tadv_ms': tadv,
+        'tstep_ms': tstep, 'product_ms': unit, 'products': total / unit,
+    }  # fmt: skip
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--alg', nargs='+', default=['ga'], choices=['ga', 'fem', 'simplex', 'bclone'])
+    p.add_argument('--task', nargs='+', default=['cartpole'], choices=[*TASKS, 'mujoco-shaped'])
+    p.add_argument('--dtype', nargs='+', default=['float64'], choices=['float64', 'float32'])
+    p.add_argument('--iterations', type=int, default=60)
+    p.add_argument('--all', action='store_true', help='every algorithm, task and precision')
+    p.add_argument('--json', metavar='FILE')
+    args = p.parse_args()
+    if args.all:
+        args.alg, args.task, args.dtype = ['ga', 'fem', 'simplex', 'bclone'], [*TASKS, 'mujoco-shaped'], ['float64', 'float32']
+    print(f'{"alg":8} {"task":14} {"dtype":8} {"CPU ms":>8} {"tsamp":>7} {"tadv":>7} {"tstep":>7} {"product":>8} {"products":>9}')
+    rows = []
+    for task in args.task:
+        for alg in args.alg:
+            for dtype in args.dtype:
+                if task == 'mujoco-shaped' and alg == 'bclone':
+                    continue  # cloning does not depend on the batch
+                iterations = 1001 if alg == 'bclone' else 8 if task == 'mujoco-shaped' else args.iterations
+                r = measure(alg, task, dtype, iterations)
+                rows.append(r)
+                print(
+                    f'{alg:8} {task:14} {dtype:8} {r["cpu_ms"]:8.2f} {r["tsamp_ms"]:7.1f} {r["tadv_ms"]:7.1f} {r["tstep_ms"]:7.1f} '
+                    f'{r["product_ms"]:8.2f} {r["products"]:9.1f}', flush=True,
+                )  # fmt: skip
+    if args.json:
+        Path(args.json).write_text(json.dumps({'git_hash': git_hash(), 'versions': versions(), 'rows': rows}, indent=1))
+        print(f'written: {args.json}')
+
+
+if __name__ == '__main__':
+    main()
