@@ -31,6 +31,8 @@ class VecEnv:
     reset before its next step. Returned arrays belong to the caller.
     """
 
+    pays_in_processes = True  # whether a step costs enough to be worth a process of its own
+
     def __init__(self, num_slots):
         self.num_slots = num_slots
 
@@ -49,6 +51,7 @@ class ClassicVecEnv(VecEnv):
 
     state_dim = None
     scratch_rows = None
+    pays_in_processes = False
     obs_dtype = np.float32  # gymnasium's classic observations are float32; its inner state is float64
 
     def __init__(self, num_slots, time_limit):

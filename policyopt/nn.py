@@ -265,8 +265,9 @@ class FeedforwardNet:
                 if affine is not None:
                     g -= 2
                     self._add_gradients(grads[g : g + 2], hs[i], delta)
-                    if g:
-                        delta = mm(delta, affine[0].t(), out=self._buffer(('delta', i), len(delta), affine[0].shape[0]))
+                    if not g:
+                        break  # a nonlinearity before the first affine map has nothing to learn
+                    delta = mm(delta, affine[0].t(), out=self._buffer(('delta', i), len(delta), affine[0].shape[0]))
         return out_B_Do, grad_P
 
     def _add_gradients(self, grads, h_in, delta):
@@ -322,11 +323,12 @@ class Curvature:
                     net._add_gradients(results[k : k + 2], hs[i], r_delta)
                     if delta is not None and rs[i] is not None:
                         results[k].addmm_(rs[i].t(), delta)
-                    if k:
-                        r_delta = mm(r_delta, affine[0].t(), out=net._buffer(('delta', i), len(r_delta), affine[0].shape[0]))
-                        if delta is not None:
-                            r_delta.addmm_(delta, vs[k].t())
-                            delta = delta @ affine[0].t()
+                    if not k:
+                        break
+                    r_delta = mm(r_delta, affine[0].t(), out=net._buffer(('delta', i), len(r_delta), affine[0].shape[0]))
+                    if delta is not None:
+                        r_delta.addmm_(delta, vs[k].t())
+                        delta = delta @ affine[0].t()
         return result_P
 
     def _directional(self, hs, slopes, vs, keep_before):

@@ -8,12 +8,11 @@ import math
 import numpy as np
 import torch
 
+from policyopt.actor import Actor
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, numpy_layers, parse_spec
 from policyopt.torchutil import to_tensor
 from policyopt.trajectories import FiniteSpace
 from policyopt.util import UserError
-
-ACTOR_ROWS = 16  # an actor pads its batches to a multiple of this, so that a row's result does not depend on its neighbours
 
 
 def categorical_entropy(p_B_K):
@@ -30,11 +29,6 @@ def gaussian_kl(mean1_B_D, stdev1_B_D, mean2_B_D, stdev2_B_D):
     """KL(1 ‖ 2) of diagonal Gaussians per row."""
     var1, var2 = stdev1_B_D**2, stdev2_B_D**2
     return ((stdev2_B_D / stdev1_B_D).log() + (var1 + (mean1_B_D - mean2_B_D) ** 2) / (2 * var2) - 0.5).sum(1)
-
-
-def sample_categorical(p_B_K, u_B):
-    """Inverse-CDF samples from rows of probabilities and uniforms in [0, 1)."""
-    return np.minimum((p_B_K.cumsum(axis=1) < u_B[:, None]).sum(axis=1), p_B_K.shape[1] - 1)
 
 
 class Policy(Model):
@@ -128,8 +122,14 @@ class Policy(Model):
         return product
 
     def actor(self):
-        """A numpy copy for stepping environments (see Actor)."""
-        return Actor(self)
+        """A numpy copy for stepping environments."""
+        finite, norm = isinstance(self.action_space, FiniteSpace), self.obsnorm
+        return Actor(
+            layers=numpy_layers(self.net),
+            mean=None if norm is None else norm.mean_1_D.cpu().numpy().copy(),
+            scale=None if norm is None else norm.stdev_1_D.cpu().numpy() + norm.eps,
+            stdev=None if finite else np.exp(self.own_P.cpu().numpy()),
+        )
 
 
 class GibbsPolicy(Policy):
@@ -207,70 +207,6 @@ class GaussianPolicy(Policy):
 
     def entropy(self, adist_B_Pa):
         return gaussian_entropy(self._split(adist_B_Pa)[1])
-
-
-class Actor:
-    """A policy frozen into numpy: distributions and actions for small batches of observations, without torch's overhead per call.
-
-    It can be pickled to worker processes. Rows are evaluated in batches padded to a multiple of ACTOR_ROWS, because matrix
-    products of other shapes may round otherwise: so an action depends on its observation and noise alone.
-    """
-
-    def __init__(self, policy):
-        self.finite = isinstance(policy.action_space, FiniteSpace)
-        self.num_noise = 1 if self.finite else policy.action_space.dim
-        self.layers = numpy_layers(policy.net)
-        self.dtype = self.layers[-1][0][0].dtype
-        self.mean = self.scale = None
-        if policy.obsnorm is not None:
-            self.mean = policy.obsnorm.mean_1_D.cpu().numpy().copy()
-            self.scale = policy.obsnorm.stdev_1_D.cpu().numpy() + policy.obsnorm.eps
-        self.stdev = None if self.finite else np.exp(policy.own_P.cpu().numpy())
-
-    def adist(self, obs_B_Do):
-        """Distribution parameters (B, Pa)."""
-        num = len(obs_B_Do)
-        h = np.zeros((-(-num // ACTOR_ROWS) * ACTOR_ROWS, obs_B_Do.shape[1]), dtype=self.dtype)
-        h[:num] = obs_B_Do
-        if self.mean is not None:
-            h -= self.mean
-            h /= self.scale
-        for affine, act in self.layers:
-            if affine is not None:
-                h = h @ affine[0]
-                h += affine[1]
-            if act is not None:
-                h = _NUMPY_ACTIVATIONS[act](h)
-        out = h[:num]
-        if not self.finite:
-            return np.concatenate([out, np.broadcast_to(self.stdev, out.shape)], axis=1)
-        out = out - out.max(axis=1, keepdims=True)
-        return out - np.log(np.exp(out).sum(axis=1, keepdims=True))
-
-    def noise(self, rng, num):
-        """The randomness of `num` actions in a row, (num, num_noise): uniforms for finite actions, normals for continuous ones."""
-        return rng.random((num, 1)) if self.finite else rng.standard_normal((num, self.num_noise))
-
-    def act(self, adist_B_Pa, noise_B_Dn=None):
-        """Actions (B, Da) from distributions and noise; without noise the most likely one."""
-        if self.finite:
-            if noise_B_Dn is None:
-                return adist_B_Pa.argmax(axis=1)[:, None]
-            return sample_categorical(np.exp(adist_B_Pa), noise_B_Dn[:, 0])[:, None]
-        mean, stdev = np.split(adist_B_Pa.astype(np.float64), 2, axis=1)
-        return mean if noise_B_Dn is None else mean + stdev * noise_B_Dn
-
-
-def _leaky(h):
-    return np.where(h > 0, h, h.dtype.type(0.01) * h)
-
-
-_NUMPY_ACTIVATIONS = {
-    'tanh': lambda h: np.tanh(h, out=h),
-    'relu': lambda h: np.maximum(h, 0, out=h),
-    'lrelu': _leaky,
-    'elu': lambda h: np.where(h > 0, h, np.expm1(np.minimum(h, 0))),
-}
 
 
 def make_policy(obs_space, action_space, hidden_spec, enable_obsnorm=True, rng=None, dtype=torch.float64, device='cpu'):

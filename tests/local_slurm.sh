@@ -45,6 +45,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
 MpiDefault=none
+SchedulerParameters=sched_interval=2,batch_sched_delay=1,bf_interval=2
 KillWait=5
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$(getconf _NPROCESSORS_ONLN) RealMemory=1000 State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
@@ -63,6 +64,12 @@ CONF
 }
 
 stop() {
+    export SLURM_CONF="$1/slurm.conf"
+    scancel --user="$(id -un)" || true
+    for _ in $(seq 20); do # a step that has not told its end yet would wait for the daemons
+        if sinfo -h -t idle -o %D | grep -q 1; then break; fi
+        sleep 0.5
+    done
     for name in slurmd slurmctld; do
         if is_alive "$1/$name.pid"; then kill "$(cat "$1/$name.pid")"; fi
     done

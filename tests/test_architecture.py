@@ -12,6 +12,8 @@ LAYERS = [
     ['environments'],
     ['policyopt.util', 'policyopt.torchutil', 'policyopt.h5files'],
     ['policyopt.trajectories'],
+    ['policyopt.actor', 'policyopt.rollout'],
+    ['policyopt.workers'],
     ['policyopt.sampling'],
     ['policyopt.snapshots'],
     ['policyopt.nn'],

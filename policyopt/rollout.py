@@ -1,0 +1,162 @@
+"""Playing numbered trajectories in environments that step together, until a batch is full.
+
+Trajectory i has its own random stream and environment seed, and the batch is the shortest prefix of the numbering that fills both
+quotas: so neither the number of slots nor that of processes changes a result. numpy only, for worker processes.
+
+Letters: B trajectories, K slots in one call, R recorded rows in the order of play, Do, Da, Pa as elsewhere.
+"""
+
+import contextlib
+import hashlib
+
+import numpy as np
+
+from environments import rlgymenv
+from policyopt.util import RunFailed
+
+NOISE_CHUNK = 256  # steps of action noise drawn ahead
+
+
+class Streams:
+    """Trajectory i's random generator, counter-based and keyed by (seed, stream name)."""
+
+    def __init__(self, key):
+        self.key = np.frombuffer(hashlib.sha256(repr(tuple(key)).encode()).digest()[:16], dtype=np.uint64)
+
+    def of(self, i):
+        return np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, 0, i]))
+
+
+class _LocalCounter:
+    value = 0
+
+    def get_lock(self):
+        return contextlib.nullcontext()
+
+
+class Ledger:
+    """Which trajectories have been started and how many steps each has so far: it decides when a batch is full.
+
+    lengths_B and counter may lie in shared memory; the counter's lock then makes `take` safe between processes. Lengths only grow,
+    so a stale one makes `needed` larger, never wrong.
+    """
+
+    def __init__(self, cfg, lengths_B, counter=None):
+        self.cfg, self.lengths_B, self.counter = cfg, lengths_B, counter or _LocalCounter()
+
+    @staticmethod
+    def capacity(cfg, num_slots):
+        """Trajectories that can be started at most: each adds at least one step."""
+        return cfg.min_num_trajs + cfg.min_total_sa + num_slots + 1
+
+    def needed(self):
+        """How many trajectories can still belong to the batch, judged by the steps so far; infinite while they do not suffice."""
+        if self.cfg.min_total_sa == 0:
+            return self.cfg.min_num_trajs
+        cum_B = np.cumsum(self.lengths_B[: self.counter.value])
+        by_pairs = int(np.searchsorted(cum_B, self.cfg.min_total_sa)) + 1
+        return np.inf if by_pairs > len(cum_B) else max(self.cfg.min_num_trajs, by_pairs)
+
+    def take(self, num, always=False):
+        """The next `num` trajectory numbers, fewer when fewer are needed (unless always)."""
+        with self.counter.get_lock():
+            first = self.counter.value
+            if not always:
+                num = int(max(0, min(num, self.needed() - first)))
+            self.counter.value = first + num
+        return np.arange(first, first + num)
+
+
+class Rollout:
+    """Slots of environments stepped together; each that ends takes the next trajectory number while more are needed."""
+
+    def __init__(self, actor, vec, env_name, obs_dim, cfg, ledger, streams, num_slots, deterministic):
+        self.actor, self.vec, self.env_name, self.obs_dim = actor, vec, env_name, obs_dim
+        self.cfg, self.ledger, self.streams, self.deterministic = cfg, ledger, streams, deterministic
+        self.num_slots = num_slots
+        self.rngs = [None] * num_slots
+        self.chunk = min(NOISE_CHUNK, cfg.max_traj_len)
+        self.noise = None if deterministic else np.empty((num_slots, self.chunk, actor.num_noise))
+
+    def run(self):
+        """Play until no slot is needed; returns the recorded rows (traj_R, t_R, obs_R_Do, adist_R_Pa, a_R_Da, r_R)."""
+        rows = []
+        slots_K = np.arange(self.num_slots)
+        t_K = np.zeros(self.num_slots, dtype=np.int64)
+        traj_K = self.ledger.take(self.num_slots, always=True)
+        obs_K_Do = self.start(slots_K, traj_K)
+        self.refill_noise(slots_K, t_K)
+        while len(slots_K):
+            adist_K_Pa = self.actor.adist(obs_K_Do)
+            a_K_Da = self.actor.act(adist_K_Pa, None if self.deterministic else self.noise[slots_K, t_K % self.chunk])
+            next_obs_K_Do, r_K, done_K = self.step(slots_K, a_K_Da, t_K)
+            rows.append((traj_K, t_K, obs_K_Do, adist_K_Pa, a_K_Da, r_K))
+            obs_K_Do, t_K = next_obs_K_Do, t_K + 1
+            self.ledger.lengths_B[traj_K] = t_K
+            done_K = done_K | (t_K >= self.cfg.max_traj_len)
+            if done_K.any():
+                slots_K, t_K, traj_K, obs_K_Do = self.restart(slots_K, t_K, traj_K, obs_K_Do, done_K)
+            if len(t_K) and not (t_K % self.chunk).all():
+                self.refill_noise(slots_K, t_K)
+        return [np.concatenate(column) for column in zip(*rows, strict=True)]
+
+    def start(self, slots_K, traj_K):
+        """Reset these slots for these trajectory numbers; returns their first observations."""
+        rngs = [self.streams.of(int(i)) for i in traj_K]
+        seeds_K = [int(rng.integers(2**31)) for rng in rngs]
+        for slot, rng in zip(slots_K, rngs, strict=True):
+            self.rngs[slot] = rng
+        return self.checked_obs(self.call(self.vec.reset, slots_K, seeds_K), len(slots_K), 'on reset')
+
+    def step(self, slots_K, a_K_Da, t_K):
+        obs_K_Do, r_K, done_K = self.call(self.vec.step, slots_K, a_K_Da)
+        when = f'at step {int(t_K.max())}'
+        self.checked_obs(obs_K_Do, len(slots_K), when)
+        if not np.isfinite(r_K).all():
+            raise RunFailed(f"env '{self.env_name}' returned NaN or infinity as a reward {when}; expected finite numbers")
+        return obs_K_Do, r_K, done_K
+
+    def call(self, method, *args):
+        try:
+            return method(*args)
+        except rlgymenv.BadEnvironment as e:
+            raise RunFailed(str(e)) from e
+
+    def checked_obs(self, obs_K_Do, num, when):
+        if obs_K_Do.shape == (num, self.obs_dim) and np.isfinite(obs_K_Do).all():
+            return obs_K_Do
+        what = f'shape {obs_K_Do.shape}' if obs_K_Do.shape != (num, self.obs_dim) else 'NaN or infinity'
+        raise RunFailed(f"env '{self.env_name}' returned {what} as an observation {when}; expected {self.obs_dim} finite numbers")
+
+    def refill_noise(self, slots_K, t_K):
+        """Draw the next chunk of noise for slots that have used theirs up."""
+        if not self.deterministic:
+            for slot in slots_K[t_K % self.chunk == 0]:
+                self.noise[slot] = self.actor.noise(self.rngs[slot], self.chunk)
+
+    def restart(self, slots_K, t_K, traj_K, obs_K_Do, done_K):
+        """Give ended slots the next trajectories while more are needed; drop the others and trajectories beyond the prefix."""
+        keep = ~done_K & (traj_K < self.ledger.needed())
+        new_traj = self.ledger.take(int(done_K.sum()))
+        free = slots_K[done_K][: len(new_traj)]
+        slots_K, t_K, traj_K, obs_K_Do = slots_K[keep], t_K[keep], traj_K[keep], obs_K_Do[keep]
+        if len(free):
+            obs_K_Do = np.concatenate([obs_K_Do, self.start(free, new_traj)])
+            slots_K, traj_K = np.concatenate([slots_K, free]), np.concatenate([traj_K, new_traj])
+            t_K = np.concatenate([t_K, np.zeros(len(free), dtype=np.int64)])
+            order = np.argsort(slots_K)
+            slots_K, t_K, traj_K, obs_K_Do = slots_K[order], t_K[order], traj_K[order], obs_K_Do[order]
+        return slots_K, t_K, traj_K, obs_K_Do
+
+
+def in_order(rows, lengths_B):
+    """The rows of the first len(lengths_B) trajectories, stacked in the order of (trajectory, time), without the two indices."""
+    traj_R, t_R, *fields = rows
+    kept = traj_R < len(lengths_B)
+    dest = (np.cumsum(lengths_B) - lengths_B)[traj_R[kept]] + t_R[kept]
+    stacked = []
+    for field in fields:
+        out = np.empty((len(dest), *field.shape[1:]), dtype=field.dtype)
+        out[dest] = field[kept]
+        stacked.append(out)
+    return stacked

@@ -1,0 +1,119 @@
+"""Worker processes that play trajectories and persist between batches, for tasks whose steps are expensive.
+
+All workers draw trajectory numbers from one shared counter and see each other's lengths, so together they play what one process
+would. A worker that dies, raises or hangs ends the run with its own error; none outlives its parent.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from multiprocessing import connection
+
+import numpy as np
+
+from environments import rlgymenv
+from policyopt.rollout import Ledger, Rollout, Streams
+from policyopt.util import RunFailed
+
+TIMEOUT = float(os.environ.get('POLICYOPT_WORKER_TIMEOUT') or 600)  # seconds without a step anywhere
+
+
+def default_workers():
+    """POLICYOPT_WORKERS, else the cores this process may use."""
+    return int(os.environ.get('POLICYOPT_WORKERS') or len(os.sched_getaffinity(0)))
+
+
+def _serve(conn, env_name, obs_dim, lengths, counter):
+    """A worker's life: one batch per message, until the pipe closes."""
+    for num in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(num, signal.SIG_IGN)  # sent to the whole group or job; the parent decides
+    lengths_B, vec = np.frombuffer(lengths, dtype=np.int64), None
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
+        while True:
+            actor, cfg, key, num_slots, deterministic = conn.recv()
+            try:
+                if vec is None or vec.num_slots < num_slots:
+                    vec = rlgymenv.make_vec_env(env_name, num_slots)
+                ledger = Ledger(cfg, lengths_B, counter)
+                rollout = Rollout(actor, vec, env_name, obs_dim, cfg, ledger, Streams(key), num_slots, deterministic)
+                answer = 'rows', rollout.run()
+            except (RunFailed, rlgymenv.BadEnvironment) as e:
+                answer = 'failed', str(e)
+            except Exception:
+                answer = 'crashed', traceback.format_exc()
+            conn.send(answer)
+
+
+class WorkerPool:
+    """num_workers processes that play env_name; `capacity` bounds the trajectories of a batch (Ledger.capacity)."""
+
+    def __init__(self, env_name, obs_dim, num_workers, capacity):
+        context = multiprocessing.get_context('spawn')
+        self.env_name, self.capacity = env_name, capacity
+        self.lengths, self.counter = context.RawArray('q', capacity), context.Value('q', 0)
+        self.conns, self.processes = [], []
+        for _ in range(num_workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, env_name, obs_dim, self.lengths, self.counter), daemon=True)
+            process.start()
+            theirs.close()
+            self.conns.append(ours)
+            self.processes.append(process)
+
+    def play(self, actor, cfg, key, num_slots, deterministic):
+        """Play one batch on num_slots slots in all; returns (rows, Ledger). Raises RunFailed, and the pool is closed then."""
+        lengths_B = np.frombuffer(self.lengths, dtype=np.int64)
+        lengths_B[:] = 0
+        self.counter.value = 0
+        each = -(-num_slots // len(self.conns))
+        try:
+            for conn in self.conns:
+                conn.send((actor, cfg, key, each, deterministic))
+            parts = self._gather(lengths_B)
+        except BaseException:
+            self.close()
+            raise
+        return [np.concatenate(column) for column in zip(*parts, strict=True)], Ledger(cfg, lengths_B, self.counter)
+
+    def _gather(self, lengths_B):
+        parts, last_sum, last_time = {}, -1, time.monotonic()
+        while len(parts) < len(self.conns):
+            pending = [i for i in range(len(self.conns)) if i not in parts]
+            waiting = {self.conns[i]: i for i in pending} | {self.processes[i].sentinel: i for i in pending}
+            for i in {waiting[w] for w in connection.wait(list(waiting), timeout=1.0)}:
+                parts[i] = self._answer(i)
+            done = int(lengths_B.sum()) + len(parts)
+            if done != last_sum:
+                last_sum, last_time = done, time.monotonic()
+            elif time.monotonic() - last_time > TIMEOUT:
+                raise RunFailed(
+                    f"env '{self.env_name}': no rollout worker has finished a step for {TIMEOUT:.0f} s; the environment hangs "
+                    '(POLICYOPT_WORKER_TIMEOUT sets the seconds)'
+                )
+        return list(parts.values())
+
+    def _answer(self, i):
+        try:
+            kind, value = self.conns[i].recv()
+        except (EOFError, ConnectionResetError) as e:
+            self.processes[i].join(5)
+            code = self.processes[i].exitcode
+            how = f'by signal {signal.Signals(-code).name}' if code is not None and code < 0 else f'with exit code {code}'
+            raise RunFailed(f"env '{self.env_name}': rollout worker {i} died {how}; is there enough memory? Go on with --resume") from e
+        if kind == 'failed':
+            raise RunFailed(value)
+        if kind == 'crashed':
+            raise RuntimeError(f'rollout worker {i} crashed:\n{value}')
+        return value
+
+    def close(self):
+        """End all workers at once."""
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.join()
+        for conn in self.conns:
+            conn.close()
