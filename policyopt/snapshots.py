@@ -107,13 +107,13 @@ def _args(h5, path):
 
 def snapshot_names(path):
     """Sorted names ['iter0000000', …] of the snapshots in a log."""
-    with open_h5(path, 'a training log', verify=False) as h5:
+    with open_h5(path, 'a training log') as h5:
         return _snapshot_groups(h5, path)
 
 
 def read_log(path):
     """The table /log of a training log as a structured array."""
-    with open_h5(path, 'a training log', verify=False) as h5:
+    with open_h5(path, 'a training log') as h5:
         if '/log' not in h5:
             raise UserError(f'{path}: holds no table /log; expected a training log')
         return h5.root.log.read()
@@ -121,7 +121,7 @@ def read_log(path):
 
 def read_root(path):
     """The root attributes of a training log as a dict; args and versions are parsed."""
-    with open_h5(path, 'a training log', verify=False) as h5:
+    with open_h5(path, 'a training log') as h5:
         attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user')}
         attrs['args'] = _args(h5, path)
         if 'versions' in attrs:

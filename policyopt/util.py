@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import datetime
 import hashlib
+import itertools
 import os
 import platform
 import re
@@ -36,12 +37,12 @@ def run_main(prog, main, argv=None):
     """Call `main(argv)` as the body of a command and turn its outcome into an exit code.
 
     Returns 0 (or the integer that main returned), 1 for RunFailed and OSError, 2 for UserError, 130 for Ctrl-C.
-    A traceback is printed only when `--verbose` or `-v` is among the arguments; an exception that is none of
-    these is our own bug and always shows one.
+    A traceback is printed only when `--verbose` or `-v` is among the arguments (not `-v 2`, a level of detail); an
+    exception that is none of these is our own bug and always shows one.
     """
     limit_threads()
     argv = sys.argv[1:] if argv is None else list(argv)
-    verbose = any(a == '--verbose' or re.fullmatch(r'-v+', a) for a in argv)
+    verbose = any(re.fullmatch(r'--verbose|-v+', a) and not b.isdigit() for a, b in itertools.pairwise([*argv, '']))
     try:
         return main(argv) or 0
     except (UserError, RunFailed, OSError) as e:

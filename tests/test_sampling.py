@@ -10,9 +10,10 @@ import torch
 from conftest import REPO
 
 from environments.rlgymenv import make_env
-from policyopt import sampling
+from policyopt import rollout, sampling
+from policyopt.actor import ACTOR_ROWS
 from policyopt.evaluation import sample_episodes
-from policyopt.policies import ACTOR_ROWS, make_policy
+from policyopt.policies import make_policy
 from policyopt.rl import load_policy, untrained_policy
 from policyopt.sampling import MDP, SimConfig, sample_batch, sample_trajectories
 from policyopt.trajectories import ContinuousSpace, FiniteSpace
@@ -77,7 +78,7 @@ def test_a_batch_is_the_shortest_prefix_of_the_numbered_trajectories(env_name, k
 
 @pytest.mark.parametrize('max_traj_len', [1, 17, 300])
 def test_max_traj_len_cuts_trajectories_and_long_ones_use_several_chunks_of_noise(max_traj_len, monkeypatch):
-    monkeypatch.setattr(sampling, 'NOISE_CHUNK', 40)
+    monkeypatch.setattr(rollout, 'NOISE_CHUNK', 40)
     mdp = MDP('MountainCar-v0')
     actor = policy_of('untrained', mdp).actor()
     batch = sample_batch(actor, mdp, SimConfig(2, 250, max_traj_len), (1, 2))
@@ -268,6 +269,7 @@ def bad_module(tmp_path, monkeypatch):
     (tmp_path / 'badmod.py').write_text(textwrap.dedent(BAD_MODULE))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, 'dont_write_bytecode', True)
+    monkeypatch.setenv('POLICYOPT_WORKERS', '1')
     return 'badmod'
 
 
@@ -290,6 +292,13 @@ def test_an_environment_that_misbehaves_is_one_clear_sentence(bad_module, fault)
         sample_episodes(policy, mdp, 3, seed=0)
     assert all(part in str(e.value) for part in FAULTS[fault]), str(e.value)
     assert '\n' not in str(e.value)
+
+
+def test_a_worker_reports_the_environments_own_error(bad_module, monkeypatch):
+    monkeypatch.setenv('POLICYOPT_WORKERS', '2')
+    mdp = MDP(f'{bad_module}:Bad1-v0')
+    with pytest.raises(RunFailed, match='ZeroDivisionError: the wheel came off'):
+        sample_episodes(untrained_policy(mdp, TANH), mdp, 3, seed=0)
 
 
 def test_a_failing_environment_ends_the_command_with_one_sentence(bad_module, run_script, tmp_path):
