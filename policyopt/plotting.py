@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from policyopt.util import UserError, check_writable_dir, replacing
 
 KINDS = {
-    'figure1': 'normalised score against number of expert trajectories (0 = random policy, 1 = expert), mean and 95% interval over runs',
-    'raw': 'mean return against number of expert trajectories, with its 95% interval over runs',
+    'figure1': 'normalised score against number of expert trajectories (0 = random policy, 1 = expert), mean over runs and its interval',
+    'raw': 'mean return against number of expert trajectories, over runs and its interval',
     'reproduction': 'ours (filled) against the reference (open): mean return and 95% interval over runs, every cell',
 }
+MIN_RUNS = 4  # a t interval over fewer runs is wider than any axis
 FORMATS = ('png', 'pdf', 'svg')
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#8C6D1F')
 _DASHES = ('-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (1, 2)))
@@ -95,6 +96,7 @@ def _curves(analysis, normalised):
     fig, axes = figure(max(5.6, 3.7 * cols), 3.2 * rows + 0.9, rows, cols)
     for ax in axes.flat[len(tasks) :]:
         ax.set_visible(False)
+    few = max(len(c.y_N) for c in analysis.cells.values()) < MIN_RUNS
     for ax, task in zip(axes.flat, tasks, strict=False):
         base = analysis.baselines[task]
         sizes = sorted({k.num_trajs for k in analysis.cells if k.task == task})
@@ -104,8 +106,8 @@ def _curves(analysis, normalised):
                 continue
             # a small sideways shift keeps curves apart where several algorithms reach the expert
             x = np.array([c.key.num_trajs for c in cells]) + (i - (len(algs) - 1) / 2) * _shift(sizes)
-            mean, margin = (np.array([getattr(c, f) for c in cells]) for f in ('mean', 'margin'))
-            lo, hi = mean - np.nan_to_num(margin), mean + np.nan_to_num(margin)
+            mean = np.array([c.mean for c in cells])
+            lo, hi = np.array([_spread(c, few) for c in cells]).T
             if normalised:
                 mean, lo, hi = (base.score(v) for v in (mean, lo, hi))
             if len(cells) > 1:
@@ -123,7 +125,7 @@ def _curves(analysis, normalised):
         ax.set_xlim(min(sizes) - pad, max(sizes) + pad)
         ax.set_xlabel('expert trajectories')
         ax.set_ylabel('score (0 random, 1 expert)' if normalised else 'mean return per episode')
-    subtitle(fig, 'mean over runs; band or bar: its 95% t interval')
+    subtitle(fig, 'mean over runs; band or bar: ' + ('lowest to highest run' if few else 'its 95% t interval'))
     outside_legend(fig, axes, 3 if cols > 1 else 2)
     return fig
 
@@ -199,6 +201,14 @@ def _reproduction(analysis):
     subtitle(fig, 'mean over runs with its 95% t interval; small dots: single runs')
     outside_legend(fig, axes, 3)
     return fig
+
+
+def _spread(cell, few):
+    """(low, high) of a cell's band: the 95% t interval of the mean, or the range of its runs where they are too few for one."""
+    if few:
+        return cell.y_N.min(), cell.y_N.max()
+    margin = np.nan_to_num(cell.margin)
+    return cell.mean - margin, cell.mean + margin
 
 
 def _bar(margin):

@@ -160,7 +160,8 @@ def test_a_bare_2016_name_is_found_and_newer_ids_keep_their_meaning():
 
 
 @pytest.mark.parametrize('task', TASKS)
-def test_a_start_is_that_of_gymnasiums_v4_with_the_same_seed(task):
+def test_a_start_is_that_of_gymnasiums_v4_with_the_same_seed(task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # gymnasium's own HalfCheetah may leave a MUJOCO_LOG.TXT
     ours, v4 = single(task), single(task, '{}-v4')
     for seed in range(5):
         ours.reset(seed=seed)

@@ -49,12 +49,24 @@ def test_figure1_draws_normalised_means_with_a_panel_per_task():
     assert list(first.get_xticks()) == [1, 4] and first.get_xlabel() == 'expert trajectories'
 
 
+def bands(analysis):
+    """Lowest and highest return of the first band of a raw picture, over both dataset sizes."""
+    y = plotting.results_figure(analysis, 'raw').axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    return y.min(), y.max()
+
+
+def two_sizes(ys_1, ys_4):
+    return analyze([r for n, ys in ((1, ys_1), (4, ys_4)) for r in cell_rows(ys, num_trajs=n)], [task_row()])
+
+
 def test_bands_are_the_95_percent_interval_over_runs():
-    analysis = two_tasks()
-    fig = plotting.results_figure(analysis, 'raw')
-    cell = analysis.cells[CellKey('cartpole', 'bclone', 1)]
-    y = fig.axes[0].collections[0].get_paths()[0].vertices[:, 1]
-    assert y.min() == pytest.approx(min(cell.mean - cell.margin, 155 - analysis.cells[CellKey('cartpole', 'bclone', 4)].margin))
+    analysis = two_sizes([100, 120, 110, 130], [150, 155, 160, 158])
+    one, four = (analysis.cells[CellKey('cartpole', 'ga', n)] for n in (1, 4))
+    assert bands(analysis) == pytest.approx((one.mean - one.margin, four.mean + four.margin))
+
+
+def test_bands_of_too_few_runs_are_their_range():
+    assert bands(two_sizes([100, 120], [150, 160, 155])) == pytest.approx((100, 160))
 
 
 def test_raw_picture_works_without_random_returns_and_figure1_says_how_to_get_them():

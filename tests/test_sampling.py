@@ -13,6 +13,7 @@ from environments.rlgymenv import make_env
 from policyopt import rollout, sampling
 from policyopt.actor import ACTOR_ROWS
 from policyopt.evaluation import sample_episodes
+from policyopt.nn import SIMPLE_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.rl import load_policy, untrained_policy
 from policyopt.sampling import MDP, SimConfig, sample_batch, sample_trajectories
@@ -109,6 +110,16 @@ def test_the_number_of_slots_and_earlier_calls_change_nothing(max_slots, kind, m
         assert same(sample_batch(actor, mdp, cfg, key), reference), hint
         sample_trajectories(actor, mdp, 3, 5, (0, hint))  # leaves slots in the middle of an episode
         assert same(sample_batch(actor, mdp, cfg, key), reference), hint
+
+
+def test_nets_of_the_default_size_play_the_same_on_25_and_on_250_slots():
+    """A continued run knows no mean length and starts with fewer slots than the undisturbed one had at that iteration."""
+    mdp, cfg = MDP('CartPole-v0'), SimConfig(0, 5000, 200)
+    actor = random_policy(mdp.action_space, SIMPLE_ARCHITECTURE, obs_dim=4).actor()
+    batches = []
+    for mdp.mean_len in (200, 20):
+        batches.append(sample_batch(actor, mdp, cfg, (0, 1)))
+    assert same(*batches)
 
 
 def test_other_seeds_and_streams_are_other_trajectories():

@@ -3,11 +3,24 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tables
-from pipeline_tools import REPO, SPEC, im_pipeline, lives, started_pipeline, wait_until, write_spec, write_trajs
+from pipeline_tools import (
+    IM_PIPELINE,
+    REPO,
+    SPEC,
+    environment,
+    im_pipeline,
+    lives,
+    started_pipeline,
+    wait_until,
+    write_spec,
+    write_trajs,
+)
 
 from policyopt.h5files import write_h5
 from policyopt.pipeline import evaluating, results, stages
@@ -369,11 +382,6 @@ def test_summary_and_progress_look_and_touch_nothing(tiny):
 
 
 def test_check_progress_names_the_last_snapshot_and_bad_files():
-    import subprocess
-    import sys
-
-    from pipeline_tools import environment
-
     command = [sys.executable, str(REPO / 'scripts' / 'check_progress.py')]
     done = subprocess.run([*command, 'expert_policies/classic', 'README.md'], capture_output=True, text=True, cwd=REPO, env=environment())
     assert done.returncode == 2 and 'README.md: not a readable HDF5 file' in done.stderr and 'Traceback' not in done.stderr
@@ -384,3 +392,37 @@ def test_the_stage_is_checked(tiny):
     path, _ = tiny
     _, err = im_pipeline(path, '1_trian', code=2)
     assert "stage '1_trian': expected 0_sampletrajs" in err and "Did you mean '1_train'" in err
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MB."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', folder], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f'cannot mount a small file system here: {mounted.stderr.strip()}')
+    yield folder
+    subprocess.run(['umount', folder], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which('mount') is None, reason='there is no mount here')
+def test_a_full_disk_is_told_in_one_sentence_and_resume_completes(tiny, small_disk):
+    path = write_spec(small_disk, text=TINY)
+    ballast = small_disk / 'ballast'
+    codes = []
+    for free_kb in (0, 8, 50, 120, 300, 700, 1500, 3500):
+        ballast.unlink(missing_ok=True)
+        disk = os.statvfs(small_disk)
+        ballast.write_bytes(bytes(max(0, disk.f_bavail * disk.f_frsize - 1024 * free_kb)))
+        command = [sys.executable, IM_PIPELINE, path, 'all', '--resume', '-j', '2']
+        done = subprocess.run(command, capture_output=True, text=True, env=environment())
+        assert 'Traceback' not in done.stderr
+        assert done.returncode == 0 or 'No space left on device' in done.stderr
+        codes.append(done.returncode)
+    assert codes[0] == 1 and codes[-1] == 0
+    reference, folder = tiny
+    run_stage(reference, '2')
+    ours, theirs = (results.read_results(f / 'results.h5').rows for f in (small_disk / 'store' / 'checkpoints', folder))
+    assert all(np.array_equal(a.alg_traj_returns, b.alg_traj_returns) and a.seed == b.seed for a, b in zip(ours, theirs, strict=True))

@@ -106,8 +106,7 @@ def base_seed(spec, store, quiet=False):
                 f'set it to {stored}, or choose another options.storagedir'
             )
         if seed != stored:
-            with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
-                f.write(f'{seed}\n')
+            _store(path, f'{seed}\n')
         return seed
 
 
@@ -160,7 +159,7 @@ def prepare(spec, seed, resume):
         if held and os.path.exists(copy):
             _check_same_experiment(spec, specs.load_spec(copy), seed, held)
         locks.remove_leftovers(folder)
-        _write_if_changed(copy, spec.text)
+        _store(copy, spec.text)
         _note_commit(os.path.join(folder, 'git_hash.txt'))
 
 
@@ -182,13 +181,17 @@ def _check_same_experiment(spec, old, seed, held):
             )
 
 
-def _write_if_changed(path, content):
+def _store(path, content):
+    """Write a small text file, whole or not at all, unless it already says just that."""
     if os.path.exists(path):
         with open(path, encoding='utf-8') as f:
             if f.read() == content:
                 return
-    with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
-        f.write(content)
+    try:
+        with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
+            f.write(content)
+    except OSError as e:
+        raise OSError(e.errno, f'{e.strerror}; finished runs are kept, go on with --resume', path) from e
 
 
 def _note_commit(path):
@@ -199,7 +202,7 @@ def _note_commit(path):
             lines = f.read().split()
     commit = git_hash()
     if commit not in lines[-1:]:
-        _write_if_changed(path, '\n'.join([*lines, commit]) + '\n')
+        _store(path, '\n'.join([*lines, commit]) + '\n')
 
 
 def with_resume(run):

@@ -14,7 +14,7 @@ import platform
 import subprocess
 import time
 
-from policyopt.util import now
+from policyopt.util import now, replacing
 
 # a holder writes its name right after it has made the file; only a crash in between leaves an empty lock
 _EMPTY_IS_STALE_AFTER_S = 30
@@ -58,11 +58,10 @@ class Lock:
 
     def record_child(self, pid):
         """Say which process group works under this lock, so that it outlives us in the eyes of others if we are killed."""
-        self.holder = dataclasses.replace(self.holder, child=pid)
-        tmp = f'{self.path}.{platform.node()}.{os.getpid()}.tmp'
-        with open(tmp, 'w', encoding='utf-8') as f:
-            f.write(json.dumps(dataclasses.asdict(self.holder)))
-        os.replace(tmp, self.path)
+        holder = dataclasses.replace(self.holder, child=pid)
+        with replacing(self.path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
+            f.write(json.dumps(dataclasses.asdict(holder)))
+        self.holder = holder
 
     def release(self):
         """Give the lock back."""
@@ -89,9 +88,9 @@ def acquire(path):
                 f.write(json.dumps(dataclasses.asdict(me)))
                 f.flush()
                 os.fsync(f.fileno())
-        except OSError:
+        except OSError as e:
             os.unlink(path)
-            raise
+            raise OSError(e.errno, e.strerror, path) from e
         return Lock(path, me)
 
 

@@ -1,0 +1,261 @@
+"""Training through the real command lines: what a run writes, that a seed decides it, and that it can be stopped at any time."""
+
+import re
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import tables
+from conftest import REPO, script_env
+from training_tools import RUNS, differences, run, run_until
+
+from policyopt.snapshots import read_log, read_root, read_snapshot, snapshot_names
+from policyopt.trajectories import load_trajs
+
+POLICY_STEP = ['dx', 'dl', 'kl', 'gnorm', 'bt']
+VF_STEP = ['vf_dl', 'vf_kl', 'vf_gnorm', 'vf_bt']
+IMITATION = ['iter', 'trueret', 'iret', 'avglen', 'ntrajs', 'nsa', 'ent', 'vf_r2', 'tdvf_r2', *POLICY_STEP]
+AVERAGES_AND_TIMES = ['avgr', 'avgunregr', 'avgpreg', 'tsamp', 'tadv', 'tstep', 'ttotal']
+COLUMNS = {
+    'bclone': ['iter', 'bcloss', 'valloss', 'valacc', 'trueret', 'avgr', 'avglen', 'ent', 'ttotal'],
+    'ga': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
+    'l2ball': [*IMITATION, *VF_STEP, 'l2', *AVERAGES_AND_TIMES],
+    'simplex': [*IMITATION, *VF_STEP, 'vmin', *AVERAGES_AND_TIMES],
+    'rl': ['iter', 'ret', 'avglen', 'nsa', 'ent', 'vf_r2', 'tdvf_r2', *POLICY_STEP, *VF_STEP, 'tsamp', 'tadv', 'tstep', 'ttotal'],
+}
+INT_COLUMNS = {'iter', 'avglen', 'ntrajs', 'nsa', 'bt', 'vf_bt', 'rbt'}
+EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A folder with expert trajectories that vis_mj.py --out wrote."""
+    import subprocess
+    import sys
+
+    path = tmp_path_factory.mktemp('runs')
+    vis = [sys.executable, str(REPO / 'scripts' / 'vis_mj.py'), f'{EXPERT}/snapshots/last']
+    done = subprocess.run(
+        [*vis, '--count', '3', '--out', 'trajs.h5', '--seed', '1'], cwd=path, env=script_env(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope='module')
+def finished(folder):
+    """A function that gives the file of an undisturbed run, made once for all tests."""
+
+    def file_of(name):
+        path = folder / f'{name}.h5'
+        if not path.exists():
+            run(name, folder, '--log', path.name)
+        return path
+
+    return file_of
+
+
+# ---- what a run writes
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_every_algorithm_writes_the_columns_and_files_of_2016(name, finished):
+    path = finished(name)
+    log = read_log(path)
+    assert list(log.dtype.names) == COLUMNS[name]
+    assert {c: str(log.dtype[c]) for c in log.dtype.names} == {c: 'int32' if c in INT_COLUMNS else 'float32' for c in COLUMNS[name]}
+    last, every = (3000, 300) if name == 'bclone' else (40, 10)
+    np.testing.assert_array_equal(log['iter'], np.arange(last + 1))
+    assert snapshot_names(path) == [f'iter{i:07d}' for i in range(0, last + 1, every)]
+    assert read_snapshot(f'{path}/snapshots/last').status == 'verified'
+    root = read_root(path)
+    assert set(root) >= {'args', 'seed', 'command', 'git_hash', 'versions', 'host', 'start_time', 'end_time', 'wall_time'}
+    assert root['seed'] == '3' and root['args']['env_name'] == 'CartPole-v0' and 'torch' in root['versions']
+    assert not list(path.parent.glob(f'{path.name}.*')), 'a part file is left'
+
+
+def test_the_log_of_a_sampled_run_makes_sense(finished):
+    log = read_log(finished('ga'))
+    assert (np.diff(log['nsa']) >= 150).all() and (np.diff(log['ntrajs']) >= 1).all()
+    assert (log['kl'] <= 0.02 + 1e-6).all() and (log['kl'] >= 0).all()
+    assert abs(log['rloss'][0] - 1.385) < 0.01 and np.isnan(log['rkl']).all() and (log['rbt'] == 0).all()
+    np.testing.assert_allclose(log['racc'], (log['raccpi'] + log['raccex']) / 2, rtol=1e-5)
+    assert log['trueret'][-5:].mean() > log['trueret'][:5].mean()
+
+
+def test_the_log_of_cloning_holds_nan_between_validations(finished):
+    log = read_log(finished('bclone'))
+    at = log['iter'] % 300 == 0
+    for column in ('valloss', 'valacc'):
+        assert np.isfinite(log[column][at]).all() and np.isnan(log[column][~at]).all()
+    np.testing.assert_array_equal(log['valacc'][at], -log['valloss'][at])
+    assert all(np.isnan(log[c]).all() for c in ('trueret', 'avgr', 'ent')) and (log['avglen'] == -1).all()
+    assert log['valloss'][at][-1] < log['valloss'][at][0]
+
+
+# ---- a seed decides a run
+
+
+@pytest.mark.parametrize('name', ['bclone', 'ga', 'rl'])
+def test_the_same_seed_gives_the_same_file_and_another_one_another(name, finished, folder):
+    few = ('--max_iter', 301 if name == 'bclone' else 4)
+    for log, options in (('same1', ()), ('same2', ()), ('other', ('--seed', 4))):
+        run(name, folder, *few, *options, '--log', f'{name}_{log}.h5')
+    files = {log: folder / f'{name}_{log}.h5' for log in ('same1', 'same2', 'other')}
+    assert differences(files['same1'], files['same2']) == []
+    differing = differences(files['same1'], files['other'])
+    assert '/@seed' in differing and any('/out/' in d for d in differing), differing
+
+
+def test_a_drawn_seed_is_printed_stored_and_found_again_by_resume(folder):
+    drawn = [a for a in RUNS['rl'] if a not in ('--seed', '3')]
+    RUNS['rl_unseeded'] = drawn
+    try:
+        assert run_until('rl_unseeded', folder, 12, signal.SIGTERM, '--log', 'drawn.h5') == 75
+        seed = read_root(folder / 'drawn.h5.part')['seed']
+        run('rl_unseeded', folder, '--log', 'drawn.h5', '--resume')
+    finally:
+        del RUNS['rl_unseeded']
+    run('rl', folder, '--log', 'redone.h5', '--seed', seed)
+    assert differences(folder / 'drawn.h5', folder / 'redone.h5') == []
+
+
+# ---- stopping and continuing
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_a_stopped_and_a_killed_run_continue_bit_for_bit(name, finished, folder):
+    """SIGTERM, then kill -9, then to the end: the file is that of the undisturbed run."""
+    scale = 75 if name == 'bclone' else 1
+    log = f'{name}_disturbed.h5'
+    assert run_until(name, folder, 5 * scale, signal.SIGTERM, '--log', log) == 75
+    stopped_at = len(read_log(folder / f'{log}.part'))
+    assert 5 * scale < stopped_at <= 40 * scale and not (folder / log).exists()
+    shutil.copy(folder / f'{log}.part', folder / f'{name}_stopped.h5.part')
+    assert run_until(name, folder, stopped_at + 1, signal.SIGKILL, '--log', log, '--resume') == signal.SIGKILL
+    assert not (folder / log).exists()
+    done = run(name, folder, '--log', log, '--resume')
+    assert f'continuing {log}.part at iteration' in done.stdout
+    assert differences(finished(name), folder / log) == []
+    assert not (folder / f'{log}.part').exists()
+
+
+def test_sigusr1_stops_like_sigterm(folder):
+    """Slurm sends it ahead of a time limit."""
+    assert run_until('ga', folder, 3, signal.SIGUSR1, '--log', 'usr1.h5') == 75
+    assert len(read_log(folder / 'usr1.h5.part')) > 3
+
+
+@pytest.fixture(scope='module')
+def part_file(folder):
+    """The part file of a stopped run of ga."""
+    path = folder / 'unfinished.h5.part'
+    if not path.exists():
+        assert run_until('ga', folder, 3, signal.SIGTERM, '--log', 'unfinished.h5') == 75
+    return path
+
+
+def flip_a_weight(path):
+    with tables.open_file(path, 'a') as h5:
+        h5.get_node('/checkpoint/GibbsPolicy/out/AffineLayer/W')[0, 0] += 1e-9
+
+
+def drop_the_checksum(path):
+    flip_a_weight(path)
+    with tables.open_file(path, 'a') as h5:
+        del h5.root._v_attrs.content_sha256
+
+
+FOREIGN = {
+    'another option': (None, ('--reward_lr', '0.02'), r'was started with --reward_lr 0\.01, not 0\.02'),
+    'another seed': (None, ('--seed', '4'), r'was started with --seed 3, not 4'),
+    'other data': (None, ('--data', 'others.h5'), 'was started with other expert data than others.h5'),
+    'a changed value': (flip_a_weight, (), 'damaged'),
+    'a changed value without checksum': (drop_the_checksum, (), 'holds no state to continue from'),
+    'half a file': (lambda p: p.write_bytes(p.read_bytes()[:5000]), (), 'not a readable HDF5 file'),
+    'a finished log': (lambda p: shutil.copy(EXPERT, p), (), 'holds no state to continue from'),
+}
+
+
+@pytest.mark.parametrize('case', FOREIGN)
+def test_a_corrupt_or_foreign_checkpoint_is_never_used(case, part_file, folder, tmp_path):
+    damage, options, expected = FOREIGN[case]
+    shutil.copy(part_file, tmp_path / 'x.h5.part')
+    shutil.copy(folder / 'trajs.h5', tmp_path)
+    with tables.open_file(tmp_path / 'trajs.h5') as h5, tables.open_file(tmp_path / 'others.h5', 'w') as other:
+        for node in h5.root:
+            other.create_array('/', node.name, obj=node.read() + (1e-6 if node.name == 'obs_B_T_Do' else 0))
+    if damage:
+        damage(tmp_path / 'x.h5.part')
+    before = (tmp_path / 'x.h5.part').read_bytes()
+    done = run('ga', tmp_path, *options, '--log', 'x.h5', '--resume', rc=2)
+    assert re.fullmatch(rf'imitate_mj: error: x\.h5\.part: .*{expected}.*\n', done.stderr), done.stderr
+    assert (tmp_path / 'x.h5.part').read_bytes() == before and not (tmp_path / 'x.h5').exists()
+
+
+def test_a_finished_run_is_left_alone(finished, folder):
+    path = finished('ga')
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    assert 'is complete already' in run('ga', folder, '--log', path.name, '--resume').stdout
+    assert 'exists already' in run('ga', folder, '--log', path.name, rc=2).stderr
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_an_unfinished_run_is_not_started_over(part_file, folder):
+    before = part_file.read_bytes()
+    assert 'continue it with --resume' in run('ga', folder, '--log', 'unfinished.h5', rc=2).stderr
+    assert part_file.read_bytes() == before
+
+
+# ---- options
+
+
+def test_no_vf_uses_the_mean_of_each_time_step(folder):
+    run('ga', folder, '--no_vf', 1, '--max_iter', 4, '--log', 'no_vf.h5')
+    log = read_log(folder / 'no_vf.h5')
+    assert list(log.dtype.names) == [c for c in COLUMNS['ga'] if c not in VF_STEP]
+    np.testing.assert_array_equal(log['vf_r2'], log['tdvf_r2'])
+
+
+@pytest.mark.parametrize('name', ['ga', 'bclone'])
+def test_float32_follows_float64_over_a_first_step(name, folder):
+    found = {}
+    for dtype in ('float64', 'float32'):
+        log = f'{name}_{dtype}.h5'
+        run(name, folder, '--max_iter', 1, '--dtype', dtype, '--log', log)
+        found[dtype] = read_snapshot(f'{folder / log}/snapshots/last').variables, read_log(folder / log)
+    (v64, log64), (v32, log32) = found['float64'], found['float32']
+    for variable, value in v64.items():
+        np.testing.assert_allclose(v32[variable], value, rtol=1e-4, atol=1e-4 * np.abs(value).max() + 1e-12, err_msg=variable)
+    for column in set(log64.dtype.names) - {'tsamp', 'tadv', 'tstep', 'ttotal', 'vf_r2'}:
+        np.testing.assert_allclose(log32[column], log64[column], rtol=2e-3, atol=1e-4, err_msg=column)
+
+
+# ---- playing
+
+
+def test_evaluation_prints_returns_and_lengths(run_script):
+    done = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--eval_only', '--count', 5, '--seed', 1)
+    assert re.fullmatch(r'return: 200\.0000 \+/- 0\.0000\nlength: 200\.00 \+/- 0\.00\n', done.stdout)
+    short = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--eval_only', '--count', 2, '--max_traj_len', 7, '--env', 'CartPole-v1')
+    assert re.fullmatch(r'seed: \d+\nreturn: 7\.0000 \+/- 0\.0000\nlength: 7\.00 \+/- 0\.00\n', short.stdout)
+
+
+def test_saved_trajectories_are_those_asked_for(folder):
+    trajs = load_trajs(folder / 'trajs.h5')
+    assert trajs.lengths.tolist() == [200, 200, 200] and trajs.a.stacked.dtype == np.int64
+
+
+def test_an_animation_needs_no_screen(run_script, tmp_path):
+    pytest.importorskip('pygame', reason='drawing CartPole needs pygame')
+    from PIL import Image
+
+    no_screen = {'DISPLAY': '', 'WAYLAND_DISPLAY': '', 'SDL_VIDEODRIVER': 'dummy'}
+    options = ('--frames', 5, '--seed', 1)
+    run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--gif', 'mine.gif', *options, env=no_screen)
+    done = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', *options, env=no_screen)
+    assert 'animation: play.gif' in done.stdout
+    for name in ('mine.gif', 'play.gif'):
+        with Image.open(tmp_path / name) as image:
+            assert image.n_frames > 1 and min(image.size) > 50

@@ -1,0 +1,106 @@
+"""Small training runs through the real command lines, and the comparison of their files."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import tables
+from conftest import REPO, script_env
+
+TINY_NET = '[{"type": "fc", "n": 8}, {"type": "nonlin", "func": "tanh"}]'
+COMMON = ['--env_name', 'CartPole-v0', '--policy_hidden_spec', TINY_NET, '--seed', '3']
+SAMPLED = [*COMMON, '--min_total_sa', '150', '--sim_batch_size', '1', '--max_iter', '41', '--save_freq', '10']
+DATA = ['--data', 'trajs.h5', '--data_subsamp_freq', '2']
+RUNS = {
+    'bclone': [
+        'imitate_mj.py',
+        '--mode',
+        'bclone',
+        *DATA,
+        *COMMON,
+        '--max_iter',
+        '3001',
+        '--bclone_eval_freq',
+        '300',
+        '--bclone_batch_size',
+        '1000',
+    ],
+    'ga': ['imitate_mj.py', '--mode', 'ga', *DATA, *SAMPLED],
+    'l2ball': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'l2ball', *DATA, *SAMPLED, '--reward_include_time', '1'],
+    'simplex': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'simplex', *DATA, *SAMPLED, '--favor_zero_expert_reward', '1'],
+    'rl': ['run_rl_mj.py', *SAMPLED],
+}
+TIMINGS = ('tsamp', 'tadv', 'tstep', 'ttotal')
+ATTRS_OF_TIME = ('start_time', 'end_time', 'wall_time', 'command', 'content_sha256')
+
+
+def command(name, *options):
+    script, *args = RUNS[name]
+    return [sys.executable, str(REPO / 'scripts' / script), *args, *map(str, options)]
+
+
+def run(name, folder, *options, rc=0):
+    """Run to the end; returns the CompletedProcess after checking its exit code."""
+    done = subprocess.run(command(name, *options), cwd=folder, env=script_env(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == rc, f'exit code {done.returncode}, expected {rc}\n{done.stdout}\n{done.stderr}'
+    return done
+
+
+def run_until(name, folder, iteration, num, *options):
+    """Start a run and send it signal `num` once it has printed the row of an iteration; returns its exit code.
+
+    It prints into a pipe of one page that nobody empties, so it cannot run far ahead of what was read.
+    """
+    process = subprocess.Popen(
+        [sys.executable, '-u', *command(name, *options)[1:]],
+        cwd=folder,
+        env=script_env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        bufsize=0,
+    )
+    with process:
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        for line in iter(process.stdout.readline, b''):
+            first = line.split()[:1]
+            if first and first[0].isdigit() and int(first[0]) >= iteration:
+                os.kill(process.pid, num)
+                break
+        drain = threading.Thread(target=process.stdout.read)
+        drain.start()
+        code = process.wait(timeout=120)
+        drain.join()
+    return -code if num == signal.SIGKILL else code
+
+
+def contents(path):
+    """{name: array} of everything in a run's file that is not about time; options without file names."""
+    found = {}
+    with tables.open_file(path) as h5:
+        for node in h5.walk_nodes('/'):
+            for key in node._v_attrs._f_list('user'):
+                if key not in ATTRS_OF_TIME:
+                    found[f'{node._v_pathname}@{key}'] = str(node._v_attrs[key])
+            if isinstance(node, tables.Table):
+                found |= {f'{node._v_pathname}:{c}': node.col(c) for c in node.colnames if c not in TIMINGS}
+            elif isinstance(node, tables.Array):
+                found[node._v_pathname] = node.read()
+    args = json.loads(found.pop('/@args'))
+    return found | {'args': str(sorted((k, v) for k, v in args.items() if k not in ('log', 'resume', 'print_freq')))}
+
+
+def differences(path1, path2):
+    """Names of what differs between two files, in a list."""
+    a, b = contents(path1), contents(path2)
+    return sorted(set(a) ^ set(b)) + [n for n in a if n in b and not _same(a[n], b[n])]
+
+
+def _same(x, y):
+    if isinstance(x, str):
+        return x == y
+    return x.dtype == y.dtype and np.array_equal(x, y, equal_nan=x.dtype.kind == 'f')
