@@ -38,7 +38,8 @@ class EnvInfo:
     """What the rest of the program needs to know of a task.
 
     name as given, id as gymnasium knows it, num_actions 0 for continuous actions, a_dim the action storage dims
-    (1 for finite actions), time_limit None when episodes are unlimited.
+    (1 for finite actions), time_limit None when episodes are unlimited; a_low and a_high the corners of the action box,
+    None where an action is finite or a side is open.
     """
 
     name: str
@@ -48,6 +49,8 @@ class EnvInfo:
     num_actions: int
     a_dim: int
     time_limit: int | None
+    a_low: tuple | None = None
+    a_high: tuple | None = None
 
 
 def _reason(e):
@@ -139,6 +142,22 @@ def _check_spaces(name, env):
     raise BadEnvironment(f"env '{name}' has the action space {_describe(a)}; {SUPPORTED}")
 
 
+def _action_bounds(space):
+    """(low, high) of an action box as tuples, (None, None) without one or with an open side."""
+    if not isinstance(space, gymnasium.spaces.Box) or not space.is_bounded():
+        return None, None
+    return tuple(space.low.tolist()), tuple(space.high.tolist())
+
+
+def needs_mujoco(name):
+    """Is this one of gymnasium's MuJoCo tasks or of ours? Neither makes the task nor imports mujoco.
+
+    False for unknown names, and for tasks of the user's own modules, whatever they need.
+    """
+    spec = gymnasium.registry.get(name) or gymnasium.registry.get(f'{legacy.NAMESPACE}/{name}')
+    return spec is not None and str(spec.entry_point).startswith(('gymnasium.envs.mujoco', 'environments.legacy_mujoco'))
+
+
 def _describe(space):
     """A space in a few words (a Box's bounds can be pages long)."""
     if isinstance(space, gymnasium.spaces.Box):
@@ -157,7 +176,8 @@ def env_info(name):
     try:
         obs_dim, num_actions, a_dim = _check_spaces(name, env)
         spec = env.spec  # every wrapper adds itself to it, a time limit too
-        return EnvInfo(str(name), spec.id, obs_dim, num_actions > 0, num_actions, a_dim, spec.max_episode_steps)
+        bounds = _action_bounds(env.action_space)
+        return EnvInfo(str(name), spec.id, obs_dim, num_actions > 0, num_actions, a_dim, spec.max_episode_steps, *bounds)
     finally:
         env.close()
 

@@ -61,6 +61,35 @@ class Actor:
         return mean if noise_B_Dn is None else mean + stdev * noise_B_Dn
 
 
+class RandomActor:
+    """The policy that the paper calls random: finite actions equally likely, continuous ones uniform in the action box.
+
+    Standard normal where a continuous action has no bounds. Its distributions have no parameters to record (Pa = 0).
+    Original: not part of the code; found by what the paper's random returns are (Reacher −43, HalfCheetah −282).
+    """
+
+    def __init__(self, info, a_max=None):
+        """info: the EnvInfo of a task. a_max: uniform in ±a_max instead."""
+        self.num_actions, self.num_noise = info.num_actions, info.a_dim
+        low, high = (info.a_low, info.a_high) if a_max is None else (np.full(info.a_dim, -a_max), np.full(info.a_dim, a_max))
+        self.low_high = None if low is None else (np.array(low), np.array(high))
+
+    def adist(self, obs_B_Do):
+        return np.empty((len(obs_B_Do), 0))
+
+    def noise(self, rng, num):
+        bounded = self.num_actions or self.low_high
+        return rng.random((num, self.num_noise)) if bounded else rng.standard_normal((num, self.num_noise))
+
+    def act(self, adist_B_Pa, noise_B_Dn):
+        if self.num_actions:
+            return (noise_B_Dn * self.num_actions).astype(np.int64)
+        if self.low_high is None:
+            return noise_B_Dn
+        low, high = self.low_high
+        return low + (high - low) * noise_B_Dn
+
+
 def _leaky(h):
     return np.where(h > 0, h, h.dtype.type(0.01) * h)
 

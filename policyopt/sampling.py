@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from environments import rlgymenv
+from policyopt.actor import RandomActor
 from policyopt.rollout import Ledger, Rollout, Streams, in_order
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
 from policyopt.util import UserError
@@ -52,7 +53,7 @@ class MDP:
             info = rlgymenv.env_info(env_name)
         except rlgymenv.BadEnvironment as e:
             raise UserError(str(e)) from e
-        self.env_name, self.env_id, self.time_limit = env_name, info.id, info.time_limit
+        self.info, self.env_name, self.env_id, self.time_limit = info, env_name, info.id, info.time_limit
         self.obs_space = ContinuousSpace(info.obs_dim)
         self.action_space = FiniteSpace(info.num_actions) if info.finite else ContinuousSpace(info.a_dim)
         self._vec = self._pool = None
@@ -125,3 +126,9 @@ def sample_batch(actor, mdp, cfg, key, deterministic=False):
 def sample_trajectories(actor, mdp, num_trajs, max_traj_len, key, deterministic=False):
     """Exactly num_trajs trajectories, in the order in which they were started."""
     return sample_batch(actor, mdp, SimConfig(num_trajs, 0, max_traj_len), key, deterministic)
+
+
+def sample_randomly(mdp, num_trajs, seed, max_traj_len=None, a_max=None):
+    """Exactly num_trajs episodes of the random policy (RandomActor), in the order in which they were started."""
+    actor = RandomActor(mdp.info, a_max)
+    return sample_trajectories(actor, mdp, num_trajs, mdp.horizon(max_traj_len), (seed, 'evaluate'))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ def train_imitation(args):
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
     policy = make_policy(mdp.obs_space, mdp.action_space, args.policy_hidden_spec, args.obsnorm_mode != 'none', **nets)
     if args.obsnorm_mode == 'expertdata':
+        warn_of_constant_features(expert[0])
         policy.update_obsnorm(expert[0])
     if args.mode == 'bclone':
         opt = imitation.BehavioralCloningOptimizer(
@@ -152,6 +154,17 @@ def check_data_fits(path, trajs, mdp):
             )
     else:
         trajs.a.stacked = trajs.a.stacked.astype(np.float64)
+
+
+def warn_of_constant_features(obs_N_Do):
+    """Say which observation features have no variance: standardised, any other value of theirs is divided by ε = 1e-6, as in 2016."""
+    constant = np.flatnonzero(np.ptp(obs_N_Do, axis=0) == 0)
+    if len(constant):
+        first = ', '.join(map(str, constant[:5])) + (', …' if len(constant) > 5 else '')
+        print(
+            f'warning: {len(constant)} of {obs_N_Do.shape[1]} observation features never change in the expert data used ({first}); '
+            'normalised with it, a policy sees any other value of them as huge', file=sys.stderr,
+        )  # fmt: skip
 
 
 def digest(arrays):

@@ -183,7 +183,8 @@ def test_our_trainer_is_continued_from_its_checkpoint(tmp_path):
 
 def test_resume_refuses_other_commands_for_the_same_runs_but_takes_new_runs(tmp_path):
     path, folder = ready_spec(tmp_path)
-    im_pipeline(path, '1_train', '--set', 'training.runs=1')
+    _, err = im_pipeline(path, '1_train', '--set', 'training.runs=1')
+    assert err.splitlines()[-1] == f'next: python scripts/im_pipeline.py {path} 2_eval --set training.runs=1'
     assert 'training.runs=1' in (folder / 'pipeline.yaml').read_text()
     text = path.read_text()
     path.write_text(text.replace('{out}', '--new {out}'))

@@ -14,7 +14,7 @@ from conftest import REPO, script_env
 
 TINY_NET = '[{"type": "fc", "n": 8}, {"type": "nonlin", "func": "tanh"}]'
 COMMON = ['--env_name', 'CartPole-v0', '--policy_hidden_spec', TINY_NET, '--seed', '3']
-SAMPLED = [*COMMON, '--min_total_sa', '150', '--sim_batch_size', '1', '--max_iter', '41', '--save_freq', '10']
+SAMPLED = [*COMMON, '--min_total_sa', '150', '--sim_batch_size', '1', '--max_iter', '31', '--save_freq', '10']
 DATA = ['--data', 'trajs.h5', '--data_subsamp_freq', '2']
 RUNS = {
     'bclone': [
@@ -24,11 +24,11 @@ RUNS = {
         *DATA,
         *COMMON,
         '--max_iter',
-        '3001',
+        '1501',
         '--bclone_eval_freq',
-        '300',
+        '150',
         '--bclone_batch_size',
-        '1000',
+        '700',
     ],
     'ga': ['imitate_mj.py', '--mode', 'ga', *DATA, *SAMPLED],
     'l2ball': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'l2ball', *DATA, *SAMPLED, '--reward_include_time', '1'],
@@ -40,7 +40,8 @@ ATTRS_OF_TIME = ('start_time', 'end_time', 'wall_time', 'command', 'content_sha2
 
 
 def command(name, *options):
-    script, *args = RUNS[name]
+    """The command line of one of RUNS (by name, or as a list) with further options."""
+    script, *args = RUNS[name] if isinstance(name, str) else name
     return [sys.executable, str(REPO / 'scripts' / script), *args, *map(str, options)]
 
 

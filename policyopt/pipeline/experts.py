@@ -1,7 +1,6 @@
 """Stage 0: the expert's trajectories, and the returns of a policy that has learned nothing.
 
-A random policy is what the paper calls so: one before training, whose zero output layer makes it uniform over finite actions and
-standard normal over continuous ones.
+A random policy is what the paper calls so: finite actions are equally likely, continuous ones uniform in the task's action box.
 """
 
 import os
@@ -112,7 +111,7 @@ def expert_returns(spec, path):
 
 
 def random_returns(spec, task, seed, mdp=None):
-    """(returns, lengths) of eval_num_trajs episodes of an untrained policy, from the file beside the trajectories, made if need be."""
+    """(returns, lengths) of eval_num_trajs episodes of the random policy, from the file beside the trajectories, made if need be."""
     path = spec.random_path(task.name)
     if os.path.exists(path):
         with open_h5(path, 'the returns of the random policy') as h5:
@@ -123,15 +122,11 @@ def random_returns(spec, task, seed, mdp=None):
             seen = f"holds {len(returns_B)} episodes of env '{env}'"
             raise UserError(f"{path}: {seen}, but {spec.file} asks for {num} of '{task.env}'; delete it to measure again")
         return returns_B, len_B
-    from policyopt.evaluation import sample_episodes
-    from policyopt.nn import SIMPLE_ARCHITECTURE
-    from policyopt.rl import untrained_policy
-    from policyopt.sampling import MDP
+    from policyopt.sampling import MDP, sample_randomly
 
     mdp = mdp or MDP(task.env)
-    policy = untrained_policy(mdp, SIMPLE_ARCHITECTURE)
     random_seed = derive_seed(seed, 'random', task.name)
-    trajs = sample_episodes(policy, mdp, spec.options.eval_num_trajs, random_seed, max_traj_len=task.max_traj_len)
+    trajs = sample_randomly(mdp, spec.options.eval_num_trajs, random_seed, task.max_traj_len)
     with write_h5(path) as h5:
         h5.create_array('/', 'returns_B', trajs.returns)
         h5.create_array('/', 'len_B', trajs.lengths)

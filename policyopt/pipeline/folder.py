@@ -85,9 +85,9 @@ def base_seed(spec, store, quiet=False):
     With `store` it is written to seed.txt in the checkpoint folder, so that all later stages agree. Raises UserError when the
     folder holds runs of another seed.
     """
-    path = os.path.join(spec.checkpt_dir, 'seed.txt')
+    path = _seed_path(spec)
     if not store:
-        seed = _stored_seed(path) if spec.training.seed is None else spec.training.seed
+        seed = known_seed(spec)
         if seed is None:
             seed = draw_seed()
             if not quiet:
@@ -108,6 +108,15 @@ def base_seed(spec, store, quiet=False):
         if seed != stored:
             _store(path, f'{seed}\n')
         return seed
+
+
+def known_seed(spec):
+    """training.seed, else the one that the folder holds, else None."""
+    return _stored_seed(_seed_path(spec)) if spec.training.seed is None else spec.training.seed
+
+
+def _seed_path(spec):
+    return os.path.join(spec.checkpt_dir, 'seed.txt')
 
 
 def _stored_seed(path):

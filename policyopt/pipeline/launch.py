@@ -18,6 +18,7 @@ import time
 from policyopt.pipeline import locks, templates
 from policyopt.util import RunFailed
 
+# POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'POLICYOPT_WORKERS')
 STOPPED_AFTER_CHECKPOINT = 75  # exit code of our trainers after SIGTERM or SIGUSR1
 _GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint

@@ -8,6 +8,7 @@ import dataclasses
 import fnmatch
 import os
 import re
+import shlex
 
 from policyopt.pipeline import templates
 from policyopt.pipeline.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
@@ -102,14 +103,20 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A whole experiment; `text` is the YAML that describes it (with `--set` applied), `file` where it was read from."""
+    """A whole experiment; `text` is the YAML that describes it, with the `overrides` of `--set` applied to what `file` says."""
 
     file: str
+    overrides: tuple
     text: str
     run_name: str
     tasks: tuple
     training: Training
     options: Options
+
+    def command(self, stage):
+        """The command that carries out a stage of this experiment."""
+        sets = ['--set', *self.overrides] if self.overrides else []
+        return ' '.join(['im_pipeline.py', shlex.quote(self.file), stage, shlex.join(sets)]).rstrip()
 
     @property
     def traj_dir(self):
@@ -196,17 +203,17 @@ def load_spec(path, overrides=()):
             override(raw, assignment, source)
         header = ''.join(f'# --set {assignment}\n' for assignment in overrides)
         yaml_text = f'# {path} with\n{header}' + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=140)
-    return _read(source, raw, yaml_text)
+    return _read(source, raw, yaml_text, tuple(overrides))
 
 
-def _read(source, raw, yaml_text):
+def _read(source, raw, yaml_text, overrides):
     top = Section(source, '', raw, ('tasks', 'training', 'options', 'run_name'))
     tasks = tuple(_read_task(s) for s in top.sections('tasks', [f.name for f in dataclasses.fields(Task)]))
     _no_duplicates(source, 'tasks', [t.name for t in tasks])
     training = _read_training(Section(source, 'training', top.get('training', _mapping), [f.name for f in dataclasses.fields(Training)]))
     options = _read_options(Section(source, 'options', top.get('options', _mapping), [f.name for f in dataclasses.fields(Options)]))
     run_name = top.get('run_name', _file_word, os.path.splitext(os.path.basename(source.file))[0])
-    return Spec(source.file, yaml_text, run_name, tasks, training, options)
+    return Spec(source.file, overrides, yaml_text, run_name, tasks, training, options)
 
 
 def _mapping(source, path, value):

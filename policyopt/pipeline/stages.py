@@ -1,6 +1,7 @@
 """The three stages: sample the experts, train every run, evaluate every learned policy. Each skips what is done when resumed.
 
-`run_stage` is what scripts/im_pipeline.py calls; `sample_trajs`, `train` and `evaluate` are the stages as functions.
+`run_stage` is what scripts/im_pipeline.py calls; `sample_trajs`, `train` and `evaluate` are the stages as functions. Each returns
+the command that comes next, or None.
 """
 
 import dataclasses
@@ -22,8 +23,8 @@ class How:
     resume: bool = False
     keep_going: bool = False
     dry_run: bool = False
-    only: list = ()
-    exclude: list = ()
+    only: list | tuple = ()
+    exclude: list | tuple = ()
     executor: str = 'local'
     yes: bool = False
     wait: bool = False
@@ -46,10 +47,12 @@ def run_stage(stage, spec_path, overrides, summary, how):
         raise UserError(f"-e {how.executor} with stage '{stage}': only 1_train runs on a cluster; for all, add --wait")
     try:
         for name in names[stage]:
-            {'0_sampletrajs': sample_trajs, '1_train': train, '2_eval': evaluate}[name](spec, how)
+            following = {'0_sampletrajs': sample_trajs, '1_train': train, '2_eval': evaluate}[name](spec, how)
     except launch.Stopped as e:
         print(f'im_pipeline: {e}', file=sys.stderr)
         return 130 if e.interrupted else launch.STOPPED_AFTER_CHECKPOINT
+    if following:
+        print(f'next: python scripts/{following}', file=sys.stderr)
     return 0
 
 
@@ -61,15 +64,12 @@ def show_summary(spec, how):
     print(folder.summary(spec, runs))
     print(f'results: {spec.results_path if os.path.exists(spec.results_path) else "not evaluated yet"}')
     done = all(s == 'done' for s in folder.states(spec, runs).values())
-    _say_next(spec, '2_eval' if done else '1_train --resume', not (done and os.path.exists(spec.results_path)))
-    return 0
-
-
-def _say_next(spec, what, wanted=True):
-    if wanted:
-        print(f'next: python scripts/im_pipeline.py {spec.file} {what}', file=sys.stderr)
+    if done and os.path.exists(spec.results_path):
+        following = f'analyze_results.py {spec.results_path}'
     else:
-        print(f'next: python scripts/analyze_results.py {spec.results_path}', file=sys.stderr)
+        following = spec.command('2_eval' if done else '1_train --resume')
+    print(f'next: python scripts/{following}', file=sys.stderr)
+    return 0
 
 
 def _selected(spec, how, seed):
@@ -89,13 +89,13 @@ def sample_trajs(spec, how):
     if how.dry_run:
         for task, dataset in wanted:
             print(f'0_sampletrajs would sample {spec.traj_path(task, dataset)}', file=sys.stderr)
-        return
+        return None
     folder.make_dir(spec.traj_dir)
     from policyopt.pipeline import experts
 
     with folder.stage_lock(spec, '0_sampletrajs'):
         experts.sample_all(spec, wanted, seed, how.resume)
-    _say_next(spec, '1_train')
+    return spec.command('1_train')
 
 
 # 1_train ------------------------------------------------------------------------------------------------------------------------
@@ -122,11 +122,11 @@ def train(spec, how):
         array = clusters.prepare_array(how.executor, spec, runs, pending, how.jobs, how.threads, how.device)
         job_id = clusters.submit(array, spec, how.yes)
         if not how.wait:
-            return _say_next(spec, '2_eval   (when the job is over; see --summary)')
+            return spec.command('1_train --summary') + '   (and 2_eval when the job is over)'
         clusters.wait(array, spec, runs, job_id)
     elif pending:
         _run_here(spec, how, pending)
-    _say_next(spec, '2_eval')
+    return spec.command('2_eval')
 
 
 def _with_device(run, device):
@@ -171,7 +171,7 @@ def _check_ready(spec, runs):
     paths = {(r.task, r.dataset): spec.traj_path(r.task, r.dataset) for r in runs}
     missing = [p for p in paths.values() if not os.path.exists(p)]
     if missing:
-        way = f'Make them with: im_pipeline.py {spec.file} 0_sampletrajs'
+        way = f'Make them with: {spec.command("0_sampletrajs")}'
         raise UserError(f'{missing[0]}: no such file; expected the expert trajectories. {way}')
     from policyopt.pipeline import experts
 
@@ -186,7 +186,10 @@ def _array_task(spec, how):
     if not 1 <= how.task_index <= len(ids):
         raise UserError(f'--task-index {how.task_index}: {how.task_list} lists {len(ids)} runs; expected 1 to {len(ids)}')
     run_id = ids[how.task_index - 1]
-    run = next((r for r in spec.runs(folder.base_seed(spec, store=True)) if r.id == run_id), None)
+    seed = folder.known_seed(spec)
+    if seed is None:
+        raise UserError(f'{spec.checkpt_dir}/seed.txt: no such file; expected the base seed of these runs. Submit again with -e')
+    run = next((r for r in spec.runs(seed) if r.id == run_id), None)
     if run is None:
         raise UserError(f'{how.task_list}: {spec.file} has no run {run_id}; submit again with -e')
     if os.path.exists(run.out):
@@ -207,7 +210,7 @@ def evaluate(spec, how):
     runs = _selected(spec, how, seed)
     if how.dry_run:
         print(f'2_eval would evaluate {len(runs)} runs into {spec.results_path}', file=sys.stderr)
-        return
+        return None
     missing = [r.out for r in runs if not os.path.exists(r.out)]
     if missing:
         listing = ''.join(f'\n  {path}' for path in missing)
@@ -235,4 +238,4 @@ def evaluate(spec, how):
             evaluating.forget_rows(spec)
     print(results.cell_table(rows))
     print(f'results: {spec.results_path}')
-    _say_next(spec, '', wanted=False)
+    return f'analyze_results.py {spec.results_path}'

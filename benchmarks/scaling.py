@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""How the cost of a training iteration grows: with the batch, with the width of the nets, and with the environments stepped at once.
+
+    python benchmarks/scaling.py --json scaling.json --png scaling.png
+
+Learning: one `ga` step on a synthetic CartPole-shaped batch (4 observation dims, 2 actions), CPU milliseconds of one thread, medians.
+Sampling: state-action pairs per CPU second of the shipped CartPole expert for different numbers of environments in lock-step.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+from policyopt.util import git_hash, limit_threads, versions  # noqa: E402
+
+limit_threads()
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from policyopt import imitation, sampling  # noqa: E402
+from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
+from policyopt.policies import GibbsPolicy  # noqa: E402
+from policyopt.rl import load_policy  # noqa: E402
+from policyopt.sampling import MDP, SimConfig, sample_batch  # noqa: E402
+from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch  # noqa: E402
+from policyopt.valuefuncs import ValueFunc  # noqa: E402
+
+BATCHES, WIDTHS, SLOTS = (1250, 2500, 5000, 10000, 20000, 40000), (25, 50, 100, 200, 400), (1, 4, 16, 64, 256)
+
+
+class FixedBatch(imitation.ImitationOptimizer):
+    """The product's step on one batch."""
+
+    def sample(self):
+        return self.batch
+
+
+def learning_ms(batch, width, repeats=7):
+    rng = np.random.RandomState(0)
+    obs_space, a_space, spec = ContinuousSpace(4), FiniteSpace(2), SIMPLE_ARCHITECTURE.replace('100', str(width))
+    obs, a = rng.randn(batch, 4), rng.randint(0, 2, (batch, 1))
+    policy, vf = GibbsPolicy(obs_space, a_space, spec, rng=rng), ValueFunc(4, spec, 0.005, rng=rng)
+    policy.update_obsnorm(obs)
+    reward = imitation.TransitionClassifier(obs_space, a_space, spec, 0, 0, 0.005, rng=rng)
+    opt = FixedBatch(None, policy, vf, reward, (obs[:80], a[:80], np.arange(80.0)), None, 0.995, 0.97, 0.01, 0.1, 0.0, 0, rng)
+    times = []
+    for _ in range(repeats):
+        opt.batch = TrajBatch(obs, policy.compute_adist(obs).numpy(), a, np.ones(batch), [125] * (batch // 125))
+        start = time.process_time()
+        opt.step()
+        times.append(1e3 * (time.process_time() - start))
+    return statistics.median(times[1:])
+
+
+def pairs_per_second(slots, repeats=7):
+    mdp = MDP('CartPole-v0')
+    actor = load_policy(str(REPO / 'expert_policies/classic/CartPole-v0.h5/snapshots/last'), mdp).actor()
+    sampling.MAX_SLOTS = slots
+    cfg, rates = SimConfig(0, max(5000, 200 * slots), 200, 1), []
+    for i in range(repeats):
+        mdp.mean_len = 1  # asks for as many environments as allowed
+        start = time.process_time()
+        pairs = len(sample_batch(actor, mdp, cfg, (0, i)).r.stacked)
+        rates.append(pairs / (time.process_time() - start))
+    return statistics.median(rates[1:])
+
+
+def picture(data, path):
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout='constrained')
+    panels = (
+        ('batch', 'state-action pairs per iteration', 'CPU ms per iteration'),
+        ('width', 'units per hidden layer', 'CPU ms per iteration'),
+        ('slots', 'environments in lock-step', 'pairs per CPU second'),
+    )
+    for ax, (key, xlabel, ylabel) in zip(axes, panels, strict=True):
+        x, y = zip(*data[key], strict=True)
+        ax.loglog(x, y, 'o-', color='#0072B2')
+        ax.set_xticks(x, [str(v) for v in x])
+        ax.minorticks_off()
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel(ylabel)
+        ax.grid(alpha=0.3)
+    axes[0].set_title('learning, 100-100 nets')
+    axes[1].set_title('learning, 5000 pairs')
+    axes[2].set_title('sampling, CartPole')
+    fig.savefig(path, dpi=110)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--json', metavar='FILE')
+    p.add_argument('--png', metavar='FILE')
+    args = p.parse_args()
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(1)
+    data = {
+        'batch': [(n, learning_ms(n, 100)) for n in BATCHES],
+        'width': [(w, learning_ms(5000, w)) for w in WIDTHS],
+        'slots': [(s, pairs_per_second(s)) for s in SLOTS],
+    }
+    for key, unit in (('batch', 'ms per iteration'), ('width', 'ms per iteration'), ('slots', 'pairs per second')):
+        print(f'{key:6} ' + ' '.join(f'{x:>9}' for x, _ in data[key]))
+        print(f'{"":6} ' + ' '.join(f'{y:9.1f}' for _, y in data[key]) + f'   {unit}')
+    if args.json:
+        Path(args.json).write_text(json.dumps({'git_hash': git_hash(), 'versions': versions(), **data}, indent=1))
+    if args.png:
+        picture(data, args.png)
+        print(f'written: {args.png}')
+
+
+if __name__ == '__main__':
+    main()
