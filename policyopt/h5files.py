@@ -40,21 +40,24 @@ def content_digest(h5):
 
 @contextlib.contextmanager
 def write_h5(path):
-    """Yield a new open HDF5 file that becomes `path`, stamped with its digest, when the block ends without an error."""
-    with replacing(path) as tmp:
-        try:
-            with tables.open_file(tmp, 'w') as h5:
-                yield h5
-                h5.root._v_attrs[DIGEST] = content_digest(h5)
-        except tables.HDF5ExtError as e:
-            raise _disk_error(path) from e
+    """Yield a new open HDF5 file that becomes `path`, stamped with its digest, when the block ends without an error.
 
-
-def _disk_error(path):
-    """The HDF5 library hides why a write failed; ask the file system whether it was space."""
-    stat = os.statvfs(os.path.dirname(os.path.abspath(path)))
-    code = errno.ENOSPC if stat.f_bavail * stat.f_frsize < 4 << 20 else errno.EIO
-    return OSError(code, f'{os.strerror(code)} while writing; nothing was changed. Free some space and go on with --resume', path)
+    It is built in memory and written at once: on a full disk the HDF5 library can lose the error when it closes a file.
+    Raises OSError, with what to do, when the disk is full.
+    """
+    # the driver wants a name, but touches no file
+    with tables.open_file(f'{path}.image', 'w', driver='H5FD_CORE', driver_core_backing_store=0) as h5:
+        yield h5
+        h5.root._v_attrs[DIGEST] = content_digest(h5)
+        image = h5.get_file_image()
+    try:
+        with replacing(path) as tmp, open(tmp, 'wb') as f:
+            f.write(image)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = f'{os.strerror(e.errno)} while writing; nothing was changed. Free some space and go on with --resume'
+            raise OSError(e.errno, what, str(path)) from e
+        raise
 
 
 @contextlib.contextmanager

@@ -4,9 +4,9 @@
     python scripts/gen_modern_policies.py expert_policies/modern --tasks Reacher-v1
 
 Writes Reacher-v1.h5 and so on into the folder (which must not hold them yet), then plays 200 stochastic episodes with each. A run
-that was interrupted goes on when the command is given again. The iterations and seeds of InvertedPendulum-v1 and Reacher-v1
-are those of the shipped experts; those of the other tasks are a proposal: see expert_policies/README.md. Everything else
-is as in 2016.
+that was interrupted goes on when the command is given again. The options of InvertedPendulum-v1 and Reacher-v1 are those of
+the shipped experts. The other tasks can be named, but nobody has trained them yet: their options are a proposal, with
+the batch size, iterations and lam of 2016 and nets of 100-100 units (2016: 50-50).
 """
 
 import os

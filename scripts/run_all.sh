@@ -5,7 +5,8 @@
 #     bash scripts/run_all.sh pipelines/classic.yaml -j 2
 #
 # PIPELINE.yaml is pipelines/quickstart.yaml unless given. What is finished is not done again: called again it goes on after
-# an interruption, or shows the table. Without an active virtual environment, one is made in .venv.
+# an interruption, or shows the table. Without an active virtual environment, one is made in .venv; MuJoCo is added when a task
+# needs it.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
 
@@ -23,24 +24,37 @@ for arg in "$@"; do
 done
 
 # shellcheck disable=SC2086  # a list of words
-use_python $RUNTIME
+use_python requirements.lock $RUNTIME
 # a file of your own keeps its outputs in your folder, ours theirs in the checkout
 if [ ! -e "$pipeline" ]; then cd "$ROOT"; fi
+
+# where the results will be, and whether a task needs MuJoCo
+facts=$("$PY" - "$pipeline" "$@" <<'EOF'
+import argparse
+
+from environments.rlgymenv import needs_mujoco
+from policyopt.pipeline.spec import load_spec
+from policyopt.util import run_main
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument('--set', action='extend', nargs='+', default=[])
+    spec = load_spec(argv[0], parser.parse_known_args(argv[1:])[0].set)
+    print('mujoco' if any(needs_mujoco(task.env) for task in spec.tasks) else 'plain')
+    print(spec.results_path)
+
+
+raise SystemExit(run_main('run_all', main))
+EOF
+)
+# shellcheck disable=SC2086
+if [ -z "$only_asking" ] && [ "${facts%%$'\n'*}" = mujoco ]; then use_python requirements-mujoco.lock $MUJOCO; fi
 
 "$PY" "$ROOT/scripts/im_pipeline.py" "$pipeline" all --resume "$@"
 if [ -n "$only_asking" ]; then exit; fi
 
-results=$("$PY" - "$pipeline" "$@" <<'EOF'
-import argparse
-import sys
-
-from policyopt.pipeline.spec import load_spec
-
-parser = argparse.ArgumentParser(allow_abbrev=False)
-parser.add_argument('--set', action='extend', nargs='+', default=[])
-print(load_spec(sys.argv[1], parser.parse_known_args(sys.argv[2:])[0].set).results_path)
-EOF
-)
+results=${facts#*$'\n'}
 figure=${results%.h5}_figure1.png
 "$PY" "$ROOT/scripts/analyze_results.py" "$results"
 "$PY" "$ROOT/scripts/plot_results.py" "$results" -o "$figure"

@@ -3,7 +3,7 @@
 #
 #     bash scripts/run_tests.sh [--slow] [options of pytest …]
 #
-# --slow runs everything, the slow tests too. Without an active virtual environment, one is made in .venv.
+# --slow runs everything, the slow tests too. Without an active virtual environment, one is made in .venv. MuJoCo is installed too.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
 
@@ -17,7 +17,9 @@ for arg in "$@"; do
 done
 
 # shellcheck disable=SC2086  # a list of words
-use_python $RUNTIME pytest hypothesis ruff
+use_python requirements.lock $RUNTIME pytest hypothesis ruff
+# shellcheck disable=SC2086
+use_python requirements-mujoco.lock $MUJOCO
 cd "$ROOT"
 
 style=0

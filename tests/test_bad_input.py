@@ -63,7 +63,7 @@ FILES = {
     'wide.h5': lambda p: trajs(p, obs_dim=6),
     'two_actions.h5': lambda p: trajs(p, a_dim=2),
     'third_action.h5': lambda p: trajs(p, a_B_T_Da=np.full((3, 40, 1), 2)),
-    'short.h5': lambda p: trajs(p, num=1, length=1),
+    'short.h5': lambda p: trajs(p, num=1, length=2),
     'done.h5': lambda p: p.write_bytes(EXPERT.read_bytes()),
 }
 
@@ -85,7 +85,7 @@ TRAINING = {
     'data of another observation space': (f'{TRAIN} --data wide.h5', '6 observation dims'),
     'data of another action space': (f'{TRAIN} --data two_actions.h5', '2 action dims'),
     'an action that the env does not know': (f'{TRAIN} --data third_action.h5', 'integers 0 to 1'),
-    'too few pairs to split': (f'{CLONE} --data short.h5', 'both need at least 1'),
+    'too few pairs to split': (f'{CLONE} --data short.h5 --bclone_train_frac 0.3', 'both need at least 1'),
     'a subsampling that keeps nothing': (f'{TRAIN} --data short.h5 --data_subsamp_freq 500', 'keeps no pair'),
     'an unknown env': (f'{TRAIN} --env_name CartPool-v0', 'Did you mean CartPole'),
     'batches too small for the curvature': (f'{RL} --min_total_sa 3 --max_traj_len 3', 'raise min_total_sa'),

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -326,3 +327,56 @@ def test_experts_of_2016_earn_their_returns(legacy_dir, task, policy, num, mean,
         assert returns.mean() == pytest.approx(mean, abs=3 * stdev / math.sqrt(num))
     else:
         assert np.median(returns) >= median
+
+
+# ---- wide observations: contact columns that never change
+
+
+@pytest.fixture(scope='module')
+def ant():
+    """(mdp, trajectories of an ant that does nothing): most of its contact forces are zero throughout."""
+    from policyopt.sampling import MDP, sample_randomly
+
+    mdp = MDP('legacy/Ant-v1')
+    yield mdp, sample_randomly(mdp, 2, seed=0, max_traj_len=100, a_max=0.0)
+    mdp.close()
+
+
+def test_dead_contact_columns_do_not_blow_up_normalisation(ant):
+    torch = pytest.importorskip('torch')
+    from policyopt.nn import Standardizer
+
+    obs_N_Do = torch.as_tensor(ant[1].obs.stacked)
+    dead = (obs_N_Do == obs_N_Do[0]).all(0)
+    assert dead.sum() > 50 and dead[:27].sum() == 0
+    norm = Standardizer(obs_N_Do.shape[1])
+    for part_B_Do in obs_N_Do.split(37):  # pooled over batches, as while training
+        norm.update(part_B_Do)
+    z_N_Do = norm.standardize(obs_N_Do)
+    assert z_N_Do.dtype == torch.float64 and torch.isfinite(z_N_Do).all()
+    assert z_N_Do[:, dead].abs().max() == 0 and z_N_Do.abs().max() < 100
+    # a force where there never was one, as large as forces get: 1 / (0 + 1e-6), as in 2016
+    touched_1_Do = obs_N_Do[:1].clone()
+    touched_1_Do[:, dead] = 1
+    np.testing.assert_allclose(norm.standardize(touched_1_Do)[:, dead], 1e6, rtol=1e-9)
+    np.testing.assert_allclose(norm.unstandardize(norm.standardize(touched_1_Do)), touched_1_Do, atol=1e-9)
+
+
+def test_imitating_an_ant_stays_finite_and_says_which_features_are_dead(ant, run_script, tmp_path):
+    """One iteration: sampled ants touch what the expert never touched, so the nets see inputs up to 1e6."""
+    import tables
+
+    from policyopt.trajectories import save_trajs
+
+    save_trajs(str(tmp_path / 'trajs.h5'), ant[1], {'env_name': 'legacy/Ant-v1'})
+    done = run_script(
+        'imitate_mj.py', '--mode', 'ga', '--env', 'legacy/Ant-v1', '--data', 'trajs.h5', '--limit_trajs', 2, '--data_subsamp_freq', 2,
+        '--max_iter', 2, '--min_total_sa', 500, '--sim_batch_size', 1, '--seed', 0, '--log', 'ant.h5',
+    )  # fmt: skip
+    lines = [line for line in done.stderr.splitlines() if 'never change' in line]
+    assert len(lines) == 1 and re.match(r'warning: \d+ of 111 observation features never change in the expert data used \(27, 28, ', lines[0])
+    assert 'Warning' not in done.stderr  # numpy's and torch's, of overflows
+    with tables.open_file(tmp_path / 'ant.h5') as h5:
+        log = h5.root.log.read()
+        assert all(np.isfinite(log[name]).all() for name in log.dtype.names)
+        assert all(np.isfinite(node.read()).all() for node in h5.walk_nodes('/snapshots', 'Array'))

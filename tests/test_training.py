@@ -96,7 +96,7 @@ def test_the_log_of_cloning_holds_nan_between_validations(finished):
 # ---- a seed decides a run
 
 
-@pytest.mark.parametrize('name', ['bclone', 'ga', 'rl'])
+@pytest.mark.parametrize('name', ['ga', pytest.param('bclone', marks=pytest.mark.slow), pytest.param('rl', marks=pytest.mark.slow)])
 def test_the_same_seed_gives_the_same_file_and_another_one_another(name, folder):
     few = ('--max_iter', 151 if name == 'bclone' else 4)
     files = {}
@@ -139,6 +139,7 @@ def test_a_stopped_and_a_killed_run_continue_bit_for_bit(name, finished, folder)
     assert not (folder / f'{log}.part').exists()
 
 
+@pytest.mark.slow
 def test_sigusr1_stops_like_sigterm(folder):
     """Slurm sends it ahead of a time limit."""
     assert run_until('ga', folder, 3, signal.SIGUSR1, '--log', 'usr1.h5') == 75
@@ -171,7 +172,7 @@ FOREIGN = {
     'a changed value': (flip_a_weight, (), 'damaged'),
     'a changed value without checksum': (drop_the_checksum, (), 'holds no state to continue from'),
     'half a file': (lambda p: p.write_bytes(p.read_bytes()[:5000]), (), 'not a readable HDF5 file'),
-    'a finished log': (lambda p: shutil.copy(EXPERT, p), (), 'holds no state to continue from'),
+    'a finished run': (lambda p: shutil.copy(EXPERT, p), (), 'holds no state to continue from'),
 }
 
 
@@ -215,7 +216,7 @@ def test_no_vf_uses_the_mean_of_each_time_step(folder):
     np.testing.assert_array_equal(log['vf_r2'], log['tdvf_r2'])
 
 
-@pytest.mark.parametrize('name', ['ga', 'bclone'])
+@pytest.mark.parametrize('name', ['ga', pytest.param('bclone', marks=pytest.mark.slow)])
 def test_float32_follows_float64_over_a_first_step(name, folder):
     found = {}
     for dtype in ('float64', 'float32'):
