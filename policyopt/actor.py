@@ -5,7 +5,7 @@ Letters: B rows, K alternatives, Do observation dim, Da action storage dim, Dn n
 
 import numpy as np
 
-ACTOR_ROWS = 16  # an actor pads its batches to a multiple of this, so that a row's result does not depend on its neighbours
+ACTOR_ROWS = 16  # an actor works in blocks of this many rows, so that a row's result does not depend on its neighbours
 
 
 def sample_categorical(p_B_K, u_B):
@@ -37,7 +37,8 @@ class Actor:
             h /= self.scale
         for affine, act in self.layers:
             if affine is not None:
-                h = h @ affine[0]
+                # block by block: BLAS takes another kernel, which rounds otherwise, for larger products
+                h = (h.reshape(-1, ACTOR_ROWS, h.shape[1]) @ affine[0]).reshape(len(h), -1)
                 h += affine[1]
             if act is not None:
                 h = _NUMPY_ACTIVATIONS[act](h)

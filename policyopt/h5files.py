@@ -1,8 +1,13 @@
 """HDF5 files that are written whole or not at all, and that say when a byte of them has changed.
 
-Every file of ours carries the root attribute `content_sha256`: a digest over the name, type, shape and bytes of every
-dataset and attribute below the root. Readers check it, so a flipped bit is refused by name instead of becoming a number.
-Files without it (those of 2016, or made by other programs) are accepted; `open_h5` then cannot vouch for them.
+Two checksums let a reader refuse a flipped bit by name instead of taking it for a number:
+
+* The seal, `SEAL` and a SHA-256 of all bytes before it, stands behind the end of the HDF5 data, where its library does not look.
+  It is checked before that library sees the file: on damaged bytes it may crash, hang, or fail in any way.
+* The root attribute `content_sha256` is a digest over the name, type, shape and bytes of every dataset and attribute. It vouches
+  for files whose seal is lost, which happens when another program opens one for writing.
+
+Files without both (those of 2016, or made by other programs) are accepted; `open_h5` then cannot vouch for them.
 """
 
 import contextlib
@@ -17,6 +22,10 @@ import tables
 from policyopt.util import UserError, replacing
 
 DIGEST = 'content_sha256'
+SEAL = b'\nSHA-256 of the bytes above: '
+SEAL_SIZE = len(SEAL) + 64 + 1
+BLOCK = 1 << 20
+ALTERED = 'its contents do not match the checksum stored in it; restore or recreate it'
 
 
 def content_digest(h5):
@@ -38,9 +47,31 @@ def content_digest(h5):
     return sha.hexdigest()
 
 
+def seal(image):
+    """What to append to the bytes of a whole HDF5 file."""
+    return SEAL + hashlib.sha256(image).hexdigest().encode() + b'\n'
+
+
+def seal_holds(path):
+    """Whether the bytes of a file are those that were sealed; None for a file without a seal."""
+    with open(path, 'rb') as f:
+        num = f.seek(0, os.SEEK_END) - SEAL_SIZE
+        if num < 0:
+            return None
+        f.seek(num)
+        end = f.read()
+        if not end.startswith(SEAL):
+            return None
+        f.seek(0)
+        sha = hashlib.sha256()
+        for start in range(0, num, BLOCK):
+            sha.update(f.read(min(BLOCK, num - start)))
+    return end == SEAL + sha.hexdigest().encode() + b'\n'
+
+
 @contextlib.contextmanager
 def write_h5(path):
-    """Yield a new open HDF5 file that becomes `path`, stamped with its digest, when the block ends without an error.
+    """Yield a new open HDF5 file that becomes `path`, with both checksums, when the block ends without an error.
 
     It is built in memory and written at once: on a full disk the HDF5 library can lose the error when it closes a file.
     Raises OSError, with what to do, when the disk is full.
@@ -53,6 +84,7 @@ def write_h5(path):
     try:
         with replacing(path) as tmp, open(tmp, 'wb') as f:
             f.write(image)
+            f.write(seal(image))
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             what = f'{os.strerror(e.errno)} while writing; nothing was changed. Free some space and go on with --resume'
@@ -64,7 +96,7 @@ def write_h5(path):
 def open_h5(path, what, verify=True):
     """Yield an HDF5 file open for reading, or raise UserError in one sentence when it is missing, truncated or altered.
 
-    `what` names what the file should be ("an expert trajectory file"). `verify=False` skips the digest (one full read).
+    `what` names what the file should be ("an expert trajectory file"). `verify=False` skips the checksums (one full read).
     """
     path = str(path)
     if not os.path.exists(path):
@@ -72,11 +104,15 @@ def open_h5(path, what, verify=True):
     if os.path.isdir(path):
         raise UserError(f'{path}: is a folder; expected {what}')
     try:
-        h5 = tables.open_file(path, 'r')
-    except (tables.HDF5ExtError, OSError) as e:
-        raise UserError(f'{path}: not a readable HDF5 file (truncated, or of another kind); expected {what}') from e
+        intact = seal_holds(path) if verify else None
+        if intact is not False:
+            h5 = tables.open_file(path, 'r')
+    except Exception as e:  # without a seal, damage to the structure of the file ends in errors of any type
+        raise UserError(f'{path}: not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}') from e
+    if intact is False:
+        raise UserError(f'{path}: damaged: {ALTERED}')
     with h5:
-        if verify:
+        if verify and intact is None:
             _verify(h5, path)
         try:
             yield h5
@@ -95,7 +131,7 @@ def _verify(h5, path):
     except Exception as e:  # any failure to read bytes that a digest vouches for means the same to the user
         raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate it') from e
     if not ok:
-        raise UserError(f'{path}: damaged: its contents do not match the checksum stored in it; restore or recreate it')
+        raise UserError(f'{path}: damaged: {ALTERED}')
 
 
 def set_attrs(node, attrs):

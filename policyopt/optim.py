@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from policyopt.util import UserError
+from policyopt.util import RunFailed, UserError
 
 
 def conjugate_gradient(product, b_P, max_iter=10, rtol=1e-5):
@@ -24,7 +24,10 @@ def conjugate_gradient(product, b_P, max_iter=10, rtol=1e-5):
         if math.sqrt(rr) < stop or rr == 0.0:
             return x_P, i
         z_P = product(p_P)
-        alpha = rr / float(p_P @ z_P)
+        curvature = float(p_P @ z_P)
+        if not curvature > 0:
+            raise RunFailed(f'the curvature along a search direction is {curvature:.3g}, not positive; raise the cg_damping options')
+        alpha = rr / curvature
         x_P.add_(p_P, alpha=alpha)
         r_P.sub_(z_P, alpha=alpha)
         rr, rr_old = float(r_P @ r_P), rr

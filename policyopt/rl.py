@@ -14,6 +14,7 @@ from policyopt.sampling import MDP, sample_batch
 from policyopt.snapshots import read_snapshot
 from policyopt.torchutil import to_tensor
 from policyopt.trajectories import RaggedArray
+from policyopt.util import RunFailed
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, ValueFunc
 
 __all__ = [
@@ -87,15 +88,15 @@ def trpo_step(policy, obs_B_Do, a_B_Da, adist_B_Pa, adv_B, max_kl, damping, rng,
 
 
 def surrogate_gradient(policy, x_B_Do, a, old_B_Pa, adv):
-    """(L, ∇L) of the surrogate at the policy's present parameters, for normalised observations and ready advantages."""
+    """(L, ∇L, probability ratios) of the surrogate at the present parameters, for normalised observations and ready advantages."""
     logp_old_B = policy.logprob(old_B_Pa, a)
-    coef_B = torch.empty_like(adv)
+    ratio_B = torch.empty_like(adv)
 
     def dlogp(logp, rows):
-        return torch.mul((logp - logp_old_B[rows]).exp_(), adv[rows], out=coef_B[rows]) / len(adv)
+        return torch.exp(logp - logp_old_B[rows], out=ratio_B[rows]) * adv[rows] / len(adv)
 
     _, grad_P = policy.logprob_gradient(x_B_Do, a, dlogp)
-    return float(coef_B.mean()), grad_P
+    return float((ratio_B * adv).mean()), grad_P, ratio_B
 
 
 def surrogate_step(policy, x_B_Do, a, old_B_Pa, adv, max_kl, damping, rng, hvp_frac, **options):
@@ -103,7 +104,10 @@ def surrogate_step(policy, x_B_Do, a, old_B_Pa, adv, max_kl, damping, rng, hvp_f
 
     Sets the policy's parameters; returns (NaturalStep, objective before, its gradient).
     """
-    obj0, grad_P = surrogate_gradient(policy, x_B_Do, a, old_B_Pa, adv)
+    obj0, grad_P, ratio0_B = surrogate_gradient(policy, x_B_Do, a, old_B_Pa, adv)
+    # the step is exact only at KL 0: where these distributions are the policy's own
+    if not float((ratio0_B - 1).abs().max()) < 1e-2:
+        raise RunFailed('the batch was not drawn from the present policy: its action probabilities differ by more than 1%')
     logp_old_B = policy.logprob(old_B_Pa, a)
 
     def make_hvp():

@@ -118,9 +118,13 @@ def prepare(args):
             raise UserError(f'--{name} {value}: give {allowed}')
     if getattr(args, 'plot_freq', 0):
         raise UserError(f'--plot_freq {args.plot_freq}: plots while training are gone; run scripts/showlog.py on the log instead')
+    if args.tiny_policy and args.policy_hidden_spec is not None:
+        raise UserError('--tiny_policy and --policy_hidden_spec both choose the nets; give one of them')
     if args.policy_hidden_spec is None:
         args.policy_hidden_spec = TINY_ARCHITECTURE if args.tiny_policy else SIMPLE_ARCHITECTURE
     if args.log is not None:
+        if not args.log or os.path.isdir(args.log):
+            raise UserError(f"--log '{args.log}': expected the name of a file, e.g. run.h5")
         check_writable_dir(args.log, 'the log')
         if os.path.exists(args.log) and not args.resume:
             raise UserError(f'{args.log}: exists already, and finished data is never overwritten; choose another --log')
@@ -140,17 +144,21 @@ def prepare(args):
 def check_data_fits(path, trajs, mdp):
     """Raise UserError when expert data cannot come from the task."""
     obs_dim, a_dim = trajs.obs.stacked.shape[1], trajs.a.stacked.shape[1]
-    env = f"env '{mdp.env_name}'"
+    env, says = f"env '{mdp.env_name}'", f" The file says env '{trajs.env_name}'." if trajs.env_name else ''
     if obs_dim != mdp.obs_space.dim:
-        raise UserError(f'{path}: obs_B_T_Do has {obs_dim} observation dims, but {env} has {mdp.obs_space.dim}; use data of this env')
+        raise UserError(
+            f'{path}: obs_B_T_Do has {obs_dim} observation dims, but {env} has {mdp.obs_space.dim}; use data of this env.{says}'
+        )
     if a_dim != mdp.action_space.storage_size:
-        raise UserError(f'{path}: a_B_T_Da has {a_dim} action dims, but {env} takes {mdp.action_space.storage_size}; use data of this env')
+        raise UserError(
+            f'{path}: a_B_T_Da has {a_dim} action dims, but {env} takes {mdp.action_space.storage_size}; use data of this env.{says}'
+        )
     if isinstance(mdp.action_space, FiniteSpace):
         a = trajs.a.stacked
         if a.dtype != np.int64 or a.min() < 0 or a.max() >= mdp.action_space.size:
             raise UserError(
                 f'{path}: a_B_T_Da holds {a.dtype} actions from {a.min()} to {a.max()}, but {env} takes integers 0 to '
-                f'{mdp.action_space.size - 1}; use data of this env'
+                f'{mdp.action_space.size - 1}; use data of this env.{says}'
             )
     else:
         trajs.a.stacked = trajs.a.stacked.astype(np.float64)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tables
 
-from policyopt.h5files import open_h5, set_attrs, write_h5
+from policyopt.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.util import UserError, check_shapes
 
 
@@ -90,8 +90,10 @@ class TrajBatch:
     """A batch of trajectories: one RaggedArray a field, and `time` (0, 1, 2, … as float).
 
     obs_N_Do, adist_N_Pa, a_N_Da, r_N are stacked in the order of the trajectories; lengths_B says where each ends.
-    The observation features are the observations themselves.
+    The observation features are the observations themselves. env_name: the task that a file says it holds, else None.
     """
+
+    env_name = None
 
     def __init__(self, obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B, time_N=None):
         check_shapes(obs_N_Do=obs_N_Do, adist_N_Pa=adist_N_Pa, a_N_Da=a_N_Da, r_N=r_N)
@@ -155,6 +157,7 @@ def load_trajs(path, limit_trajs=None):
             if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
                 raise UserError(f'{path}: {name} is not an array of numbers; expected an expert trajectory file')
         obs_B_T_Do, a_B_T_Da, r_B_T, len_B = (node.read() for node in nodes.values())
+        env_name = attr_text(h5.root, 'env_name')
     try:
         check_shapes(obs_B_T_Do=obs_B_T_Do, a_B_T_Da=a_B_T_Da, r_B_T=r_B_T, len_B=len_B)
     except UserError as e:
@@ -177,11 +180,13 @@ def load_trajs(path, limit_trajs=None):
             row = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))[0])
             traj = int(np.searchsorted(np.cumsum(len_B), row, side='right'))
             raise UserError(f'{path}: {name} holds NaN or infinity in trajectory {traj}; trajectories must be finite numbers')
-    return TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, len_B)
+    trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, len_B)
+    trajs.env_name = env_name
+    return trajs
 
 
 def subsample(trajs, data_subsamp_freq):
-    """From trajectory i every `data_subsamp_freq`-th step starting at start_B[i] (LEGACY: drawn once, from RandomState(0)).
+    """From trajectory i every `data_subsamp_freq`-th step starting at start_B[i] (as in 2016: drawn once, from RandomState(0)).
 
     Returns (obs_N_Do, a_N_Da, time_N, start_B): the kept pairs with their true time indices. A trajectory shorter than its
     start contributes nothing. Raises UserError when nothing is kept.

@@ -26,8 +26,9 @@ class RunFailed(Exception):
 class Parser(argparse.ArgumentParser):
     """The parser of a command: `doc` is its help as it stands, options are not abbreviated, a bad one is a UserError."""
 
-    def __init__(self, prog, doc):
-        super().__init__(prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    def __init__(self, prog, doc, epilog=None):
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=doc, epilog=epilog, formatter_class=formatter, allow_abbrev=False)
 
     def error(self, message):
         raise UserError(f'{message}; --help lists all options')
@@ -54,6 +55,9 @@ def run_main(prog, main, argv=None):
             return 1
         print(f'{prog}: error: {e}', file=sys.stderr)
         return 2 if isinstance(e, UserError) else 1
+    except MemoryError as e:
+        print(f'{prog}: error: not enough memory for what was asked ({e or "no details"}); use smaller numbers', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f'{prog}: interrupted', file=sys.stderr)
         return 130

@@ -8,8 +8,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import traceback
+import weakref
 from multiprocessing import connection
 
 import numpy as np
@@ -26,10 +28,26 @@ def default_workers():
     return int(os.environ.get('POLICYOPT_WORKERS') or len(os.sched_getaffinity(0)))
 
 
+def _end_with_parent():
+    """End this worker once its parent has ended, however that happened and whatever the environment is doing."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _end(processes, conns):
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+    for conn in conns:
+        conn.close()
+
+
 def _serve(conn, env_name, obs_dim, lengths, counter):
     """A worker's life: one batch per message, until the pipe closes."""
     for num in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(num, signal.SIG_IGN)  # sent to the whole group or job; the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     lengths_B, vec = np.frombuffer(lengths, dtype=np.int64), None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
         while True:
@@ -55,6 +73,8 @@ class WorkerPool:
         self.env_name, self.capacity = env_name, capacity
         self.lengths, self.counter = context.RawArray('q', capacity), context.Value('q', 0)
         self.conns, self.processes = [], []
+        # Before multiprocessing's own clean-up at exit, which would wait forever for workers that ignore its SIGTERM.
+        self._finalizer = weakref.finalize(self, _end, self.processes, self.conns)
         for _ in range(num_workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, env_name, obs_dim, self.lengths, self.counter), daemon=True)
@@ -70,8 +90,11 @@ class WorkerPool:
         self.counter.value = 0
         each = -(-num_slots // len(self.conns))
         try:
-            for conn in self.conns:
-                conn.send((actor, cfg, key, each, deterministic))
+            for i, conn in enumerate(self.conns):
+                try:
+                    conn.send((actor, cfg, key, each, deterministic))
+                except OSError as e:
+                    raise self._death(i) from e
             parts = self._gather(lengths_B)
         except BaseException:
             self.close()
@@ -98,22 +121,22 @@ class WorkerPool:
     def _answer(self, i):
         try:
             kind, value = self.conns[i].recv()
-        except (EOFError, ConnectionResetError) as e:
-            self.processes[i].join(5)
-            code = self.processes[i].exitcode
-            how = f'by signal {signal.Signals(-code).name}' if code is not None and code < 0 else f'with exit code {code}'
-            raise RunFailed(f"env '{self.env_name}': rollout worker {i} died {how}; is there enough memory? Go on with --resume") from e
+        except (EOFError, OSError) as e:  # OSError when it died in the middle of its answer
+            raise self._death(i) from e
         if kind == 'failed':
             raise RunFailed(value)
         if kind == 'crashed':
             raise RuntimeError(f'rollout worker {i} crashed:\n{value}')
         return value
 
+    def _death(self, i):
+        """The RunFailed of a worker whose pipe is closed."""
+        self.processes[i].join(5)
+        code = self.processes[i].exitcode
+        how = f'by signal {signal.Signals(-code).name}' if code is not None and code < 0 else f'with exit code {code}'
+        return RunFailed(f"env '{self.env_name}': rollout worker {i} died {how}; is there enough memory? Go on with --resume")
+
     def close(self):
-        """End all workers at once."""
-        for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.join()
-        for conn in self.conns:
-            conn.close()
+        """End all workers at once; a closed pool has none."""
+        self._finalizer()
+        self.conns, self.processes = [], []

@@ -9,7 +9,6 @@ Examples:
 Cells are matched with the reference by task name, algorithm name and dataset size.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,13 +17,11 @@ from policyopt import csvtables, htmlreport, report
 from policyopt.analysis import analyze, campaign_runs, repeat_commands, rows_of_campaign
 from policyopt.pipeline.results import read_results
 from policyopt.reference import read_reference, read_reference_tasks
-from policyopt.util import check_writable_dir, run_main
+from policyopt.util import Parser, check_writable_dir, run_main
 
 
 def arguments(argv):
-    parser = argparse.ArgumentParser(
-        'analyze_results', description=__doc__, epilog=csvtables.columns_help(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser('analyze_results', __doc__, epilog=csvtables.columns_help())
     parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
     parser.add_argument(
         '--reference', metavar='F', help='CSV of published results, one row per run or per cell; tasks.csv beside it is read too'

@@ -6,17 +6,16 @@
 Reading never disturbs a training: it replaces its file whole at every save. A folder stands for all logs in it.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import UserError, run_main
+from policyopt.util import Parser, UserError, run_main
 
 
 def main(argv):
-    p = argparse.ArgumentParser('check_progress', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser('check_progress', __doc__)
     p.add_argument('logs', nargs='+', metavar='LOG', help='training logs, or folders of them')
     p.add_argument('-v', '--verbose', action='store_true', help='show tracebacks of errors')
     args = p.parse_args(argv)

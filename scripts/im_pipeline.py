@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.pipeline.stages import How, run_stage
-from policyopt.util import run_main
+from policyopt.util import Parser, run_main
 
 
 def positive(text):
@@ -27,8 +27,7 @@ def positive(text):
 
 
 def main(argv):
-    p = argparse.ArgumentParser('im_pipeline', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.allow_abbrev = False
+    p = Parser('im_pipeline', __doc__)
     p.add_argument('spec', metavar='SPEC.yaml', help='the experiment, for example pipelines/classic.yaml')
     p.add_argument('stage', metavar='STAGE', help='0_sampletrajs, 1_train, 2_eval, 0, 1, 2 or all')
     p.add_argument('-n', '--dry-run', action='store_true', help='print the bare command lines of 1_train, run nothing')

@@ -10,7 +10,6 @@ raw           mean return against the number of expert trajectories
 reproduction  every cell: ours filled, the reference open, 95% t intervals over runs; cells that differ are shaded
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -20,11 +19,11 @@ from policyopt.analysis import analyze
 from policyopt.pipeline.results import read_results
 from policyopt.plotting import KINDS, picture_path, results_figure, save_figure
 from policyopt.reference import read_reference
-from policyopt.util import run_main
+from policyopt.util import Parser, run_main
 
 
 def main(argv):
-    parser = argparse.ArgumentParser('plot_results', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser('plot_results', __doc__)
     parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
     parser.add_argument('-o', '--output', metavar='FILE', help='.png, .pdf or .svg (default: RESULTS_<kind>.png beside the results)')
     parser.add_argument('--kind', choices=list(KINDS), default='figure1', help='what to draw (default: figure1)')

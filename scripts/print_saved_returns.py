@@ -5,17 +5,16 @@ Example:
     python scripts/print_saved_returns.py trajs/trajs_cartpole.h5 trajs/trajs_mountaincar.h5 --each
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.trajectories import load_trajs
-from policyopt.util import run_main
+from policyopt.util import Parser, run_main
 
 
 def main(argv):
-    parser = argparse.ArgumentParser('print_saved_returns', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser('print_saved_returns', __doc__)
     parser.add_argument('trajfiles', nargs='+', metavar='TRAJS', help='a trajectory file (trajs_<task>.h5)')
     parser.add_argument('--each', action='store_true', help='a line per trajectory too')
     parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')

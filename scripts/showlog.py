@@ -9,18 +9,17 @@ Logs of running trainings (.h5.part) are read as far as they have got. With --gr
 dataset size where these differ): a line for the mean, a band from the lowest to the highest run. vf_r2 is shown floored at 0.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt import curves
 from policyopt.plotting import has_screen, picture_path, save_figure, show_windows
-from policyopt.util import UserError, run_main
+from policyopt.util import Parser, UserError, run_main
 
 
 def main(argv):
-    parser = argparse.ArgumentParser('showlog', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser('showlog', __doc__)
     parser.add_argument('logfiles', nargs='+', metavar='LOG', help='.h5 of a finished, .h5.part of a running training')
     parser.add_argument('--fields', help=f'columns, comma-separated (default: {curves.DEFAULT_FIELDS}; cloning logs: those of cloning too)')
     parser.add_argument('--noplot', action='store_true', help='only print')

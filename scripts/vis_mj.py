@@ -48,7 +48,7 @@ def main(argv):
     print(f'return: {trajs.returns.mean():.4f} +/- {trajs.returns.std():.4f}')
     print(f'length: {trajs.lengths.mean():.2f} +/- {trajs.lengths.std():.2f}')
     if args.out:
-        attrs = provenance() | {'env': mdp.env_name, 'env_id': mdp.env_id, 'policy': args.policy, 'seed': args.seed}
+        attrs = provenance() | {'env_name': mdp.env_name, 'env_id': mdp.env_id, 'policy': args.policy, 'seed': args.seed}
         trajectories.save_trajs(args.out, trajs, attrs)
         print(f'{len(trajs)} trajectories: {args.out}')
     if not play:

@@ -20,7 +20,11 @@ CLASSIC = ['CartPole-v0', 'CartPole-v1', 'MountainCar-v0', 'legacy/Acrobot-v0']
 def run_python(code, *flags, cwd=ROOT):
     return subprocess.run(
         [sys.executable, *flags, '-c', textwrap.dedent(code)],
-        capture_output=True, text=True, cwd=cwd, env={**os.environ, 'PYTHONPATH': ROOT}, timeout=60,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, 'PYTHONPATH': ROOT},
+        timeout=60,
     )
 
 
@@ -289,34 +293,43 @@ def test_a_users_module_is_found_by_a_script_elsewhere(user_folder):
 SUPPORTED = rlgymenv.SUPPORTED
 
 
-@pytest.mark.parametrize('name, sentence', [
-    ('CartPol-v0', "env 'CartPol-v0': no such environment is registered. Did you mean CartPole-v0"),
-    ('CartPole-v7', "env 'CartPole-v7': no such environment is registered. Did you mean CartPole-v"),
-    ('qqqqqq', "env 'qqqqqq': no such environment is registered. A task of your own is named package.module:EnvId."),
-    ('', "env '' is no valid id: expected [package.module:][namespace/]Name-vN, e.g. CartPole-v0"),
-    ('a b-v0', "env 'a b-v0' is no valid id: expected"),
-    ('nowhere.mod:X-v0', "env 'nowhere.mod:X-v0': there is no module 'nowhere.mod' in the working folder ("),
-    ('robots.nowhere:X-v0', "env 'robots.nowhere:X-v0': there is no module 'robots.nowhere' in the working folder ("),
-    ('typo:X-v0', "env 'typo:X-v0': importing the module 'typo' failed with NameError: name 'undefined_name' is not defined"),
-    ('needy:X-v0', "env 'needy:X-v0': importing the module 'needy' failed with ModuleNotFoundError: No module named 'not_there_at_all'"),
-    ('robots.mine:Fein-v0', "env 'robots.mine:Fein-v0': the module 'robots.mine' registers no env 'Fein-v0'. Did you mean Fine-v0"),
-    ('robots.mine:DictObs-v0', "env 'robots.mine:DictObs-v0' has the observation space Dict('x': Box(-1.0, 1.0, (2,), float32)); supp"),
-    ('robots.mine:Image-v0', "env 'robots.mine:Image-v0' has the observation space Box of shape (4, 4, 3), uint8; " + SUPPORTED),
-    ('robots.mine:Multi-v0', "env 'robots.mine:Multi-v0' has the action space MultiDiscrete([2 2]); " + SUPPORTED),
-    ('robots.mine:FromOne-v0', "env 'robots.mine:FromOne-v0' has the action space Discrete(3, start=1); " + SUPPORTED),
-    ('robots.mine:Broken-v0', "env 'robots.mine:Broken-v0' could not be made: OSError: no such robot"),
-])
+@pytest.mark.parametrize(
+    'name, sentence',
+    [
+        ('CartPol-v0', "env 'CartPol-v0': no such environment is registered. Did you mean CartPole-v0"),
+        ('CartPole-v7', "env 'CartPole-v7': no such environment is registered. Did you mean CartPole-v"),
+        ('qqqqqq', "env 'qqqqqq': no such environment is registered. A task of your own is named package.module:EnvId."),
+        ('', "env '' is no valid id: expected [package.module:][namespace/]Name-vN, e.g. CartPole-v0"),
+        ('a b-v0', "env 'a b-v0' is no valid id: expected"),
+        ('nowhere.mod:X-v0', "env 'nowhere.mod:X-v0': there is no module 'nowhere.mod' in the working folder ("),
+        ('robots.nowhere:X-v0', "env 'robots.nowhere:X-v0': there is no module 'robots.nowhere' in the working folder ("),
+        ('typo:X-v0', "env 'typo:X-v0': importing the module 'typo' failed with NameError: name 'undefined_name' is not defined"),
+        (
+            'needy:X-v0',
+            "env 'needy:X-v0': importing the module 'needy' failed with ModuleNotFoundError: No module named 'not_there_at_all'",
+        ),
+        ('robots.mine:Fein-v0', "env 'robots.mine:Fein-v0': the module 'robots.mine' registers no env 'Fein-v0'. Did you mean Fine-v0"),
+        ('robots.mine:DictObs-v0', "env 'robots.mine:DictObs-v0' has the observation space Dict('x': Box(-1.0, 1.0, (2,), float32)); supp"),
+        ('robots.mine:Image-v0', "env 'robots.mine:Image-v0' has the observation space Box of shape (4, 4, 3), uint8; " + SUPPORTED),
+        ('robots.mine:Multi-v0', "env 'robots.mine:Multi-v0' has the action space MultiDiscrete([2 2]); " + SUPPORTED),
+        ('robots.mine:FromOne-v0', "env 'robots.mine:FromOne-v0' has the action space Discrete(3, start=1); " + SUPPORTED),
+        ('robots.mine:Broken-v0', "env 'robots.mine:Broken-v0' could not be made: OSError: no such robot"),
+    ],
+)
 def test_a_bad_environment_is_refused_in_one_sentence(user_folder, name, sentence):
     with pytest.raises(BadEnvironment) as error:
         env_info(name)
     assert str(error.value).startswith(sentence) and '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('name, sentence', [
-    ('Shape-v0', 'failed in reset() with ValueError: the observation has shape (3,), but the space says (2,)'),
-    ('Step-v0', 'failed in step() with RuntimeError: the motor is on fire and more'),
-    ('OldApi-v0', 'failed in step() with ValueError: not enough values to unpack (expected 5, got 4)'),
-])
+@pytest.mark.parametrize(
+    'name, sentence',
+    [
+        ('Shape-v0', 'failed in reset() with ValueError: the observation has shape (3,), but the space says (2,)'),
+        ('Step-v0', 'failed in step() with RuntimeError: the motor is on fire and more'),
+        ('OldApi-v0', 'failed in step() with ValueError: not enough values to unpack (expected 5, got 4)'),
+    ],
+)
 def test_a_fault_of_the_users_environment_is_reported_with_its_own_words(user_folder, name, sentence):
     env = make_env('robots.mine:' + name)
     with pytest.raises(BadEnvironment) as error:

@@ -233,7 +233,7 @@ def test_ctrl_c_stops_all_runs_and_resume_finishes(tmp_path, signum, code):
 
 
 def test_a_deaf_run_is_killed_by_a_second_ctrl_c_with_its_children(tmp_path):
-    deaf = "trap '' TERM; sleep 100 & echo $! > \"$1.pid\"; while :; do sleep 0.1; done"
+    deaf = 'trap \'\' TERM; sleep 100 & echo $! > "$1.pid"; while :; do sleep 0.1; done'
     path, folder = ready_spec(tmp_path, cmd=write_script(tmp_path, 'deaf.sh', deaf))
     pid_file = folder / 'alg=bclone,task=cartpole,num_trajs=1,run=0.h5.pid'
     with started_pipeline(path, '1_train', '-j', 1) as pipeline:

@@ -363,7 +363,7 @@ def test_dead_contact_columns_do_not_blow_up_normalisation(ant):
 
 
 def test_imitating_an_ant_stays_finite_and_says_which_features_are_dead(ant, run_script, tmp_path):
-    """One iteration: sampled ants touch what the expert never touched, so the nets see inputs up to 1e6."""
+    """Two iterations: sampled ants touch what the expert never touched, so the nets see inputs up to 1e6."""
     import tables
 
     from policyopt.trajectories import save_trajs
@@ -374,9 +374,11 @@ def test_imitating_an_ant_stays_finite_and_says_which_features_are_dead(ant, run
         '--max_iter', 2, '--min_total_sa', 500, '--sim_batch_size', 1, '--seed', 0, '--log', 'ant.h5',
     )  # fmt: skip
     lines = [line for line in done.stderr.splitlines() if 'never change' in line]
-    assert len(lines) == 1 and re.match(r'warning: \d+ of 111 observation features never change in the expert data used \(27, 28, ', lines[0])
+    assert len(lines) == 1 and re.match(
+        r'warning: \d+ of 111 observation features never change in the expert data used \(27, 28, ', lines[0]
+    )
     assert 'Warning' not in done.stderr  # numpy's and torch's, of overflows
     with tables.open_file(tmp_path / 'ant.h5') as h5:
         log = h5.root.log.read()
-        assert all(np.isfinite(log[name]).all() for name in log.dtype.names)
+        assert all(np.isfinite(log[name]).all() for name in log.dtype.names if name != 'rkl')  # which only linear rewards have
         assert all(np.isfinite(node.read()).all() for node in h5.walk_nodes('/snapshots', 'Array'))

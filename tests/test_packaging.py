@@ -26,10 +26,20 @@ def test_the_mujoco_lock_adds_to_the_other_and_fits_the_extra():
     assert all(re.split('[<>=]', item.strip(" '"))[0] in base | extra for item in wanted.split(','))
 
 
-@pytest.mark.parametrize('name, needed', [
-    ('Hopper-v1', True), ('legacy/Reacher-v1', True), ('Ant-v5', True), ('HalfCheetah-v4', True), ('CartPole-v0', False),
-    ('Acrobot-v0', False), ('Pendulum-v1', False), ('NoSuchTask-v0', False), ('some.module:Robot-v0', False),
-])
+@pytest.mark.parametrize(
+    'name, needed',
+    [
+        ('Hopper-v1', True),
+        ('legacy/Reacher-v1', True),
+        ('Ant-v5', True),
+        ('HalfCheetah-v4', True),
+        ('CartPole-v0', False),
+        ('Acrobot-v0', False),
+        ('Pendulum-v1', False),
+        ('NoSuchTask-v0', False),
+        ('some.module:Robot-v0', False),
+    ],
+)
 def test_tasks_that_need_mujoco_are_known_by_name(name, needed):
     assert needs_mujoco(name) == needed
 

@@ -31,11 +31,14 @@ def test_finite_actions_are_equally_likely():
     np.testing.assert_allclose(np.bincount(a_B_1[:, 0], minlength=3) / 4000, 1 / 3, atol=0.03)
 
 
-@pytest.mark.parametrize('low, high, a_max, expected', [
-    ((-2.0, 0.0), (2.0, 1.0), None, ((-2, 2), (0, 1))),
-    ((-2.0, 0.0), (2.0, 1.0), 0.5, ((-0.5, 0.5), (-0.5, 0.5))),
-    (None, None, 3.0, ((-3, 3), (-3, 3))),
-])
+@pytest.mark.parametrize(
+    'low, high, a_max, expected',
+    [
+        ((-2.0, 0.0), (2.0, 1.0), None, ((-2, 2), (0, 1))),
+        ((-2.0, 0.0), (2.0, 1.0), 0.5, ((-0.5, 0.5), (-0.5, 0.5))),
+        (None, None, 3.0, ((-3, 3), (-3, 3))),
+    ],
+)
 def test_continuous_actions_are_uniform_between_the_bounds(low, high, a_max, expected):
     info = dataclasses.replace(env_info('Pendulum-v1'), a_dim=2, a_low=low, a_high=high)
     a_B_Da = actions(info, a_max=a_max)

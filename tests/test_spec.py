@@ -195,7 +195,7 @@ MISTAKES = {
     'a mapping for tasks': (('tasks:\n- name', 'tasks:\n  name'), 'not valid YAML|tasks: a mapping'),
     'no out': (("cmd: 'true {out}'", 'cmd: python x.py'), r'training.algorithms\[0\].cmd: no \{out\} in the command'),
     'unknown field': (("cmd: 'true {out}'", "cmd: 'true {out} {ouput}'"), r"unknown field '\{ouput\}'; .* Did you mean 'out'"),
-    'JSON in a template': (("cmd: 'true {out}'", "cmd: 'true {out} {\"type\": 1}'"), r'literal brace is written \{\{ or \}\}'),
+    'JSON in a template': (("cmd: 'true {out}'", 'cmd: \'true {out} {"type": 1}\''), r'literal brace is written \{\{ or \}\}'),
     'open brace': (("cmd: 'true {out}'", "cmd: 'true {out} {'"), 'a brace without its partner'),
     'open quote': (("cmd: 'true {out}'", "cmd: 'true {out} \"x'"), 'quotation.*Every quote needs its partner'),
     'unknown rule': (('name: ga\n', 'name: ga\n    eval: best\n'), r"\[1\].eval: 'best'; expected best_valacc or last"),

@@ -15,8 +15,11 @@ from policyopt.util import UserError, derive_seed, provenance
 _WHAT = 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)'
 
 
-def sample_all(spec, wanted, seed, resume):
-    """Sample the expert sets [(task name, set index)] and the random baselines of their tasks; print what each earned."""
+def check_all(spec, wanted, seed, resume):
+    """Check everything that sampling the expert sets [(task name, set index)] needs, and load it, before anything is written.
+
+    seed None: not drawn yet. Returns what sample_all takes: ({(task, set): file to make}, {task: MDP}, {task: policy}).
+    """
     from policyopt.rl import load_policy
     from policyopt.sampling import MDP
 
@@ -27,13 +30,18 @@ def sample_all(spec, wanted, seed, resume):
             if not resume:
                 way = 'keep it with --resume, or choose another options.storagedir'
                 raise UserError(f'{path}: exists already, and trajectories are never overwritten; {way}')
-            check_trajs(spec, task, path, set_seed(seed, name, dataset))
+            check_trajs(spec, task, path, None if seed is None else set_seed(seed, name, dataset))
             print(f'{path}: kept', file=sys.stderr)
         else:
             todo[name, dataset] = path
-    # every expert and environment is tried before the first episode is played
     mdps = {name: MDP(spec.task(name).env) for name in dict.fromkeys(name for name, _ in wanted)}
     policies = {name: load_policy(expert_path(spec, spec.task(name)), mdps[name]) for name in dict.fromkeys(name for name, _ in todo)}
+    return todo, mdps, policies
+
+
+def sample_all(spec, plan, seed):
+    """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print what each earned."""
+    todo, mdps, policies = plan
     for (name, dataset), path in todo.items():
         _sample_expert(spec, spec.task(name), policies[name], mdps[name], path, set_seed(seed, name, dataset))
     for name, mdp in mdps.items():
@@ -116,7 +124,6 @@ def random_returns(spec, task, seed, mdp=None):
     if os.path.exists(path):
         with open_h5(path, 'the returns of the random policy') as h5:
             env, returns_B, len_B = attr_text(h5.root, 'env_name'), h5.root.returns_B.read(), h5.root.len_B.read()
-        num = spec.options.eval_num_trajs
         num = spec.options.eval_num_trajs
         if (env, len(returns_B)) != (task.env, num):
             seen = f"holds {len(returns_B)} episodes of env '{env}'"

@@ -130,14 +130,25 @@ def _stored_seed(path):
     return int(content)
 
 
+def check_place(path):
+    """Raise UserError unless this folder is there or could be made; makes nothing."""
+    at = os.path.abspath(path)
+    while not os.path.lexists(at):
+        at = os.path.dirname(at)
+    if not os.path.isdir(at):
+        raise UserError(f'{path}: a file is in the way ({at}); choose another options.storagedir')
+    if not os.access(at, os.W_OK):
+        raise UserError(f'{path}: cannot write into {at} (no write permission); choose another options.storagedir')
+
+
 def make_dir(path):
     """Make a folder of the experiment, or say in one sentence why that cannot be."""
     try:
         os.makedirs(path, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as e:
         raise UserError(f'{path}: a file is in the way; choose another options.storagedir') from e
-    except PermissionError as e:
-        raise UserError(f'{path}: cannot make this folder (no write permission); choose another options.storagedir') from e
+    except OSError as e:
+        raise UserError(f'{path}: cannot make this folder ({os.strerror(e.errno)}); choose another options.storagedir') from e
     if not os.access(path, os.W_OK):
         raise UserError(f'{path}: cannot write into this folder (no write permission); choose another options.storagedir')
 

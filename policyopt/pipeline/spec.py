@@ -201,7 +201,7 @@ def load_spec(path, overrides=()):
 
         for assignment in overrides:
             override(raw, assignment, source)
-        header = ''.join(f'# --set {assignment}\n' for assignment in overrides)
+        header = ''.join('# --set ' + assignment.replace('\n', '\n#   ') + '\n' for assignment in overrides)
         yaml_text = f'# {path} with\n{header}' + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=140)
     return _read(source, raw, yaml_text, tuple(overrides))
 

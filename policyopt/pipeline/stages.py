@@ -76,6 +76,13 @@ def _selected(spec, how, seed):
     return select_runs(spec.runs(seed), how.only, how.exclude)
 
 
+def _unseeded(spec, how):
+    """The selected runs for checks that come before anything is written, a seed that is drawn included."""
+    for path in (spec.traj_dir, spec.checkpt_dir):
+        folder.check_place(path)
+    return _selected(spec, how, folder.known_seed(spec) or 0)
+
+
 # 0_sampletrajs ------------------------------------------------------------------------------------------------------------------
 
 
@@ -84,17 +91,18 @@ def sample_trajs(spec, how):
 
     Refuses to overwrite; resumed, it keeps whole files that belong to this experiment and makes the others.
     """
-    seed = folder.base_seed(spec, store=not how.dry_run)
-    wanted = list(dict.fromkeys((r.task, r.dataset) for r in _selected(spec, how, seed)))
+    wanted = list(dict.fromkeys((r.task, r.dataset) for r in _unseeded(spec, how)))
     if how.dry_run:
         for task, dataset in wanted:
             print(f'0_sampletrajs would sample {spec.traj_path(task, dataset)}', file=sys.stderr)
         return None
-    folder.make_dir(spec.traj_dir)
     from policyopt.pipeline import experts
 
+    plan = experts.check_all(spec, wanted, folder.known_seed(spec), how.resume)
+    seed = folder.base_seed(spec, store=True)
+    folder.make_dir(spec.traj_dir)
     with folder.stage_lock(spec, '0_sampletrajs'):
-        experts.sample_all(spec, wanted, seed, how.resume)
+        experts.sample_all(spec, plan, seed)
     return spec.command('1_train')
 
 
@@ -109,11 +117,12 @@ def train(spec, how):
     """
     if how.task_index is not None:
         return _array_task(spec, how)
+    if not how.dry_run:
+        _check_ready(spec, _unseeded(spec, how))
     seed = folder.base_seed(spec, store=not how.dry_run)
     runs = [_with_device(r, how.device) for r in _selected(spec, how, seed)]
     if how.dry_run:
         return _dry_run(spec, how, runs)
-    _check_ready(spec, runs)
     folder.prepare(spec, seed, how.resume)
     pending = [folder.with_resume(r) for r in runs if not os.path.exists(r.out)]
     if len(pending) < len(runs):
@@ -206,8 +215,7 @@ def evaluate(spec, how):
 
     Every run must be there. Refuses an existing results file; resumed, it keeps a complete one, and rows evaluated before.
     """
-    seed = folder.base_seed(spec, store=not how.dry_run)
-    runs = _selected(spec, how, seed)
+    runs = _unseeded(spec, how)
     if how.dry_run:
         print(f'2_eval would evaluate {len(runs)} runs into {spec.results_path}', file=sys.stderr)
         return None
@@ -218,6 +226,8 @@ def evaluate(spec, how):
             f'{spec.checkpt_dir}: {len(missing)} of {len(runs)} runs are missing; expected all of them. '
             f'Train them with 1_train --resume, or leave them out with --only or --exclude:{listing}'
         )
+    seed = folder.base_seed(spec, store=True)
+    runs = _selected(spec, how, seed)
     from policyopt.pipeline import evaluating, results
 
     if os.path.exists(spec.results_path):

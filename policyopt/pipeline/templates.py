@@ -85,19 +85,21 @@ def resolve_program(command):
 
     So a template of 2016 (`python scripts/imitate_mj.py …`) works from any folder and in any virtual environment.
     """
-    match = re.match(r'python(\s+)(?:([^\s\'"|;&<>$*-][^\s\'"|;&<>$*]*\.py)(?=\s|$))?', command + ' ')
+    match = re.match(r'(?:\w+=[^\s\'"|;&<>$]*\s+)*python(\s+)(?:([^\s\'"|;&<>$*-][^\s\'"|;&<>$*]*\.py)(?=\s|$))?', command + ' ')
     if not match:
         return command
     rest = command[match.end(1) :]
     script = match[2]
     if script and not os.path.exists(script) and os.path.exists(os.path.join(REPO, script)):
         rest = shlex.quote(os.path.join(REPO, script)) + rest[len(script) :]
-    return f'{shlex.quote(sys.executable)} {rest}'
+    return f'{command[: match.start(1) - len("python")]}{shlex.quote(sys.executable)} {rest}'
 
 
 def missing_script(command):
     """The script that a command would run with Python but that does not exist, else None."""
     tokens = shlex.split(command)
+    while tokens and re.match(r'\w+=', tokens[0]):
+        tokens.pop(0)
     if len(tokens) > 1 and tokens[0] == sys.executable and tokens[1].endswith('.py') and not os.path.exists(tokens[1]):
         return tokens[1]
     return None

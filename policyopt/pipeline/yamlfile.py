@@ -45,6 +45,8 @@ def parse_yaml(text, source):
         mark = e.problem_mark or e.context_mark
         where = f' line {mark.line + 1}, column {mark.column + 1}:' if mark else ''
         raise UserError(f'{source}:{where} not valid YAML: {e.problem or e.context}; expected indented "key: value" lines') from e
+    except RecursionError as e:
+        raise UserError(f'{source}: not valid YAML: nested too deeply; expected indented "key: value" lines') from e
     except (yaml.YAMLError, ValueError) as e:
         raise UserError(f'{source}: not valid YAML: {" ".join(str(e).split())}') from e
 
@@ -62,6 +64,8 @@ def read_text(path):
         raise UserError(f'{path}: no such file; expected a pipeline YAML.{closest(path, near) or listing}') from e
     except IsADirectoryError as e:
         raise UserError(f'{path}: is a folder; expected a pipeline YAML') from e
+    except PermissionError as e:
+        raise UserError(f'{path}: cannot be read (no permission); expected a pipeline YAML') from e
     except UnicodeDecodeError as e:
         raise UserError(f'{path}: byte {e.start} is not UTF-8 text; expected a pipeline YAML') from e
 
@@ -156,7 +160,7 @@ def whole(source, path, value, low=1):
         if isinstance(value, str) and re.fullmatch(r'[-+\s]*\d[\d_.,eExXob]*', value):
             hint = ' Write it without quotes, leading zeros, commas or an exponent'
         elif isinstance(value, float):
-            hint = f' Write {int(value)}' if value == int(value) else ''
+            hint = f' Write {int(value)}' if value.is_integer() else ''
         source.fail(path, show(value), expected, hint)
     if value < low:
         source.fail(path, show(value), expected)

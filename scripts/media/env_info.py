@@ -5,17 +5,16 @@ Example:
     python scripts/media/env_info.py CartPole-v0 Acrobot-v0 mypackage.envs:Robot-v0
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from environments import rlgymenv
-from policyopt.util import UserError, run_main
+from policyopt.util import Parser, UserError, run_main
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(prog='env_info', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser('env_info', __doc__)
     parser.add_argument('env', nargs='+', help='a gymnasium id, or package.module:EnvId')
     parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = parser.parse_args(argv)

@@ -8,16 +8,15 @@ Example:
     python scripts/media/random_returns.py CartPole-v0 Reacher-v1 --num_trajs 100 --seed 0
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from policyopt.util import UserError, draw_seed, run_main
+from policyopt.util import Parser, UserError, draw_seed, run_main
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(prog='random_returns', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser('random_returns', __doc__)
     parser.add_argument('env', nargs='+', help='a gymnasium id, or package.module:EnvId')
     parser.add_argument('--num_trajs', type=int, default=50, help='episodes of each task (50)')
     parser.add_argument('--seed', type=int, help='same seed, same numbers; drawn and printed unless given')
