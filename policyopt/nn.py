@@ -18,7 +18,7 @@ import torch
 from policyopt.torchutil import mm, tanh_
 from policyopt.util import UserError
 
-BLOCK_ROWS = 512
+BLOCK_ROWS = 512  # of float64; as many bytes for other types
 
 SIMPLE_ARCHITECTURE = (
     '[{"type": "fc", "n": 100}, {"type": "nonlin", "func": "tanh"}, {"type": "fc", "n": 100}, {"type": "nonlin", "func": "tanh"}]'
@@ -233,8 +233,9 @@ class FeedforwardNet:
         return hs
 
     def _blocks(self, x_B_Di):
-        for start in range(0, len(x_B_Di), BLOCK_ROWS):
-            yield slice(start, min(start + BLOCK_ROWS, len(x_B_Di)))
+        rows = BLOCK_ROWS * 8 // self.net_P.element_size()
+        for start in range(0, len(x_B_Di), rows):
+            yield slice(start, min(start + rows, len(x_B_Di)))
 
     def _new_out(self, x_B_Di):
         return torch.empty((len(x_B_Di), self.shapes[-1][1]), dtype=self.net_P.dtype, device=self.net_P.device)
