@@ -1,6 +1,7 @@
 """What the tests share: where the reference data lies, and how to run the real command lines."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_
 os.environ.update(ONE_THREAD)
 
 import hypothesis  # noqa: E402
+import pipeline_tools  # noqa: E402
 import pytest  # noqa: E402
 
 REPO = Path(__file__).resolve().parent.parent
@@ -66,3 +68,19 @@ def run_script(tmp_path):
         return done
 
     return run
+
+
+@pytest.fixture(scope='session')
+def slurm(tmp_path_factory):
+    """The environment of a working Slurm: the machine's own, or one that is started for these tests."""
+    if shutil.which('sbatch') is None:
+        pytest.skip('there is no Slurm here (Debian: apt install slurm-wlm munge)')
+    if subprocess.run(['sinfo', '-h'], capture_output=True).returncode == 0:
+        yield pipeline_tools.environment()
+        return
+    folder, script = tmp_path_factory.mktemp('slurm'), str(REPO / 'tests' / 'local_slurm.sh')
+    started = subprocess.run([script, 'start', folder], capture_output=True, text=True)
+    if started.returncode != 0:
+        pytest.skip(f'no Slurm could be started here: {started.stderr.strip().splitlines()[-1]}')
+    yield pipeline_tools.environment(SLURM_CONF=f'{folder}/slurm.conf')
+    subprocess.run([script, 'stop', folder], check=True)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -44,22 +43,6 @@ def pbs(tmp_path):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     return environment(PATH=f'{folder}:{os.environ["PATH"]}', STUB_LOG=str(tmp_path / 'qsub.log'))
-
-
-@pytest.fixture(scope='module')
-def slurm(tmp_path_factory):
-    """The environment of a working Slurm: the machine's own, or one that is started for these tests."""
-    if shutil.which('sbatch') is None:
-        pytest.skip('there is no Slurm here (Debian: apt install slurm-wlm munge)')
-    if subprocess.run(['sinfo', '-h'], capture_output=True).returncode == 0:
-        yield environment()
-        return
-    folder, script = tmp_path_factory.mktemp('slurm'), str(REPO / 'tests' / 'local_slurm.sh')
-    started = subprocess.run([script, 'start', folder], capture_output=True, text=True)
-    if started.returncode != 0:
-        pytest.skip(f'no Slurm could be started here: {started.stderr.strip().splitlines()[-1]}')
-    yield environment(SLURM_CONF=f'{folder}/slurm.conf')
-    subprocess.run([script, 'stop', folder], check=True)
 
 
 def h5_files(folder):

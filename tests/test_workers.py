@@ -57,7 +57,7 @@ class Walk(gymnasium.Env):
         return obs, float('inf') if fault == 'reward' else float(-abs(self.s[0])), bool(self.t >= self.length), False, {}
 
 gymnasium.register('Walk-v0', entry_point=lambda: Walk(0), max_episode_steps=50)
-gymnasium.register('Slow-v0', entry_point=lambda: Walk(0.002), max_episode_steps=50)
+gymnasium.register('Slow-v0', entry_point=lambda: Walk(0.001), max_episode_steps=50)
 """
 FAULTS = {
     'raise': 'failed in step() with ZeroDivisionError: the wheel came off',
@@ -173,7 +173,7 @@ def test_a_worker_killed_between_two_batches_is_told(task):
 
 def test_a_worker_killed_from_outside_in_the_middle_of_a_batch_is_told(task):
     mdp, actor = task('walks:Slow-v0')
-    cfg = SimConfig(0, 1500, 50, sim_batch_size=2)
+    cfg = SimConfig(0, 2500, 50, sim_batch_size=2)
     sample_batch(actor, mdp, cfg, (1, 0))
     processes = pids(mdp)
     killer = threading.Timer(0.5, os.kill, (processes[0], signal.SIGKILL))
@@ -187,7 +187,7 @@ def test_a_worker_killed_from_outside_in_the_middle_of_a_batch_is_told(task):
 # ---- the command line
 
 TRAINER = [sys.executable, str(REPO / 'scripts' / 'run_rl_mj.py'), '--env_name', 'walks:Slow-v0', '--seed', '3', '--policy_hidden_spec']
-TRAINER += ['[{"type": "fc", "n": 8}, {"type": "nonlin", "func": "tanh"}]', '--min_total_sa', '150', '--max_iter', '31', '--save_freq', '5']
+TRAINER += ['[{"type": "fc", "n": 8}, {"type": "nonlin", "func": "tanh"}]', '--min_total_sa', '100', '--max_iter', '31', '--save_freq', '3']
 TRAINER += ['--sim_batch_size', '2']
 
 
@@ -222,7 +222,7 @@ def fail_and_go_on(folder, faults):
         assert len(below) >= 2
         wait_until(lambda below=below: not any(map(lives, below)), seconds=5)
         assert not (folder / 'run.h5').exists() and len(read_log(part))
-    for options in (('--log', 'run.h5', '--resume'), ('--log', 'undisturbed.h5', '--sim_batch_size', 1)):
+    for options in (('--log', 'run.h5', '--resume'), ('--log', 'undisturbed.h5', '--sim_batch_size', 1, '--env_name', 'walks:Walk-v0')):
         process = started(folder, *options)
         _, err = process.communicate(timeout=100)
         assert process.returncode == 0 and not err
