@@ -10,7 +10,7 @@ import torch
 
 from policyopt import optim
 from policyopt.policies import GaussianPolicy, GibbsPolicy, make_policy, policy_from_snapshot
-from policyopt.sampling import MDP, sample_batch
+from policyopt.sampling import sample_batch
 from policyopt.snapshots import read_snapshot
 from policyopt.torchutil import to_tensor
 from policyopt.trajectories import RaggedArray
@@ -201,8 +201,3 @@ def mean_entropy(policy, adist: RaggedArray):
 def max_change(policy, theta0_P):
     """max|θ − θ0|, the log's dx."""
     return float((policy.theta_P - theta0_P).abs().max())
-
-
-def untrained_policy(mdp: MDP, hidden_spec, enable_obsnorm=True):
-    """A policy whose parameters are all zero: uniform over finite actions, standard normal for continuous ones."""
-    return make_policy(mdp.obs_space, mdp.action_space, hidden_spec, enable_obsnorm)

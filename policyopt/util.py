@@ -72,6 +72,18 @@ def limit_threads():
         os.environ.setdefault(name, '1')
 
 
+def number_from_env(name, default):
+    """A number above 0 from an environment variable, or the default where it is not set; UserError for anything else."""
+    text = os.environ.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise UserError(f"the environment variable {name} is '{text}'; give a number above 0, or unset it")
+    return value
+
+
 def check_shapes(**arrays):
     """Check every array against the shape letters at the end of its keyword: check_shapes(obs_B_Do=…, a_B_Da=…).
 

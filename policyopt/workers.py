@@ -18,14 +18,14 @@ import numpy as np
 
 from environments import rlgymenv
 from policyopt.rollout import Ledger, Rollout, Streams
-from policyopt.util import RunFailed
+from policyopt.util import RunFailed, number_from_env
 
-TIMEOUT = float(os.environ.get('POLICYOPT_WORKER_TIMEOUT') or 600)  # seconds without a step anywhere
+TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere
 
 
 def default_workers():
     """POLICYOPT_WORKERS, else the cores this process may use."""
-    return int(os.environ.get('POLICYOPT_WORKERS') or len(os.sched_getaffinity(0)))
+    return int(number_from_env('POLICYOPT_WORKERS', len(os.sched_getaffinity(0))))
 
 
 def _end_with_parent():

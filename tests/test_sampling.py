@@ -15,7 +15,7 @@ from policyopt.actor import ACTOR_ROWS
 from policyopt.evaluation import sample_episodes
 from policyopt.nn import SIMPLE_ARCHITECTURE
 from policyopt.policies import make_policy
-from policyopt.rl import load_policy, untrained_policy
+from policyopt.rl import load_policy
 from policyopt.sampling import MDP, SimConfig, sample_batch, sample_trajectories
 from policyopt.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.util import RunFailed, UserError
@@ -27,7 +27,7 @@ TANH = [{'type': 'fc', 'n': 16}, {'type': 'nonlin', 'func': 'tanh'}]
 def policy_of(kind, mdp):
     if kind == 'trained':
         return load_policy(str(REPO / 'expert_policies' / 'classic' / f'{mdp.env_name}.h5' / 'snapshots' / 'last'), mdp)
-    return untrained_policy(mdp, TANH)
+    return make_policy(mdp.obs_space, mdp.action_space, TANH)
 
 
 def one_after_the_other(actor, env_name, key, min_num_trajs, min_total_sa, max_traj_len, deterministic=False):
@@ -298,7 +298,7 @@ FAULTS = {
 @pytest.mark.parametrize('fault', FAULTS)
 def test_an_environment_that_misbehaves_is_one_clear_sentence(bad_module, fault):
     mdp = MDP(f'{bad_module}:Bad{list(FAULTS).index(fault)}-v0')
-    policy = untrained_policy(mdp, TANH)
+    policy = make_policy(mdp.obs_space, mdp.action_space, TANH)
     with pytest.raises(RunFailed) as e:
         sample_episodes(policy, mdp, 3, seed=0)
     assert all(part in str(e.value) for part in FAULTS[fault]), str(e.value)
@@ -309,7 +309,7 @@ def test_a_worker_reports_the_environments_own_error(bad_module, monkeypatch):
     monkeypatch.setenv('POLICYOPT_WORKERS', '2')
     mdp = MDP(f'{bad_module}:Bad1-v0')
     with pytest.raises(RunFailed, match='ZeroDivisionError: the wheel came off'):
-        sample_episodes(untrained_policy(mdp, TANH), mdp, 3, seed=0)
+        sample_episodes(make_policy(mdp.obs_space, mdp.action_space, TANH), mdp, 3, seed=0)
 
 
 def test_a_failing_environment_ends_the_command_with_one_sentence(bad_module, run_script, tmp_path):
@@ -326,7 +326,7 @@ def test_an_environment_without_a_time_limit_needs_max_traj_len(bad_module):
     with pytest.raises(UserError, match='has no time limit of its own; give --max_traj_len'):
         mdp.horizon()
     assert mdp.horizon(12) == 12
-    batch = sample_episodes(untrained_policy(mdp, TANH), mdp, 3, seed=0, max_traj_len=12)
+    batch = sample_episodes(make_policy(mdp.obs_space, mdp.action_space, TANH), mdp, 3, seed=0, max_traj_len=12)
     assert batch.lengths.tolist() == [12, 12, 12]
 
 

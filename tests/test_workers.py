@@ -15,7 +15,7 @@ from pipeline_tools import lives, wait_until
 from training_tools import differences
 
 from policyopt import workers
-from policyopt.rl import untrained_policy
+from policyopt.policies import make_policy
 from policyopt.sampling import MDP, SimConfig, sample_batch
 from policyopt.snapshots import read_log
 from policyopt.util import RunFailed
@@ -87,7 +87,7 @@ def task(folder):
 
     def make(env_name):
         made.append(MDP(env_name))
-        return made[-1], untrained_policy(made[-1], TANH).actor()
+        return made[-1], make_policy(made[-1].obs_space, made[-1].action_space, TANH).actor()
 
     yield make
     for mdp in made:
