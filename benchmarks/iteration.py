@@ -5,12 +5,14 @@
     python benchmarks/iteration.py --all --json iteration.json
 
 Times are CPU seconds of this process on one thread, medians over iterations. One product is 5000×100×100 in blocks of 512 rows.
-`mujoco-shaped` is a synthetic batch of 50 000 rows with 17 observation and 6 action dims: nothing is sampled there. The expert data
+`mujoco-shaped` and `humanoid-shaped` are synthetic batches of 50 000 rows with 17 and 6, or 376 and 17 observation and action dims:
+nothing is sampled there. `peak` is the most memory that this process has held so far, in MB. The expert data
 comes from expert_policies/classic, four trajectories a task, subsampled as in pipelines/classic.yaml.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import sys
 import time
@@ -33,6 +35,7 @@ from policyopt.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
 TASKS = {'cartpole': ('CartPole-v0', 10, 0), 'mountaincar': ('MountainCar-v0', 5, 1), 'acrobot': ('Acrobot-v0', 5, 1)}
+SHAPES = {'mujoco-shaped': (17, 6), 'humanoid-shaped': (376, 17)}
 REWARDS = {'ga': 'nn', 'fem': 'l2ball', 'simplex': 'simplex'}
 
 
@@ -72,30 +75,32 @@ def options(mode, env, freeze):
     return captured['args']
 
 
-class SyntheticOptimizer(imitation.ImitationOptimizer):
-    """The product's step on one fixed batch of MuJoCo's shape."""
+class FixedShapeOptimizer(imitation.ImitationOptimizer):
+    """The product's step on one batch of observations and actions, with the present policy's distributions."""
 
     def sample(self):
-        return self.batch
+        obs, a, r, lengths = self.fixed
+        return TrajBatch(obs, self.policy.actor().adist(obs), a, r, lengths)
 
 
 def make_optimizer(alg, task, dtype):
     device, torch_dtype = setup_torch('cpu', dtype)
     rng = np.random.RandomState(0)
     nets = {'rng': rng, 'dtype': torch_dtype, 'device': device}
-    if task == 'mujoco-shaped':
-        obs_space, a_space, lengths = ContinuousSpace(17), ContinuousSpace(6), [1000] * 50
-        obs, a, r = rng.randn(50000, 17), rng.randn(50000, 6), rng.randn(50000)
+    if task in SHAPES:
+        obs_dim, a_dim = SHAPES[task]
+        obs_space, a_space, lengths = ContinuousSpace(obs_dim), ContinuousSpace(a_dim), [1000] * 50
+        obs, a, r = rng.randn(50000, obs_dim), rng.randn(50000, a_dim), rng.randn(50000)
         policy = make_policy(obs_space, a_space, SIMPLE_ARCHITECTURE, True, **nets)
         policy.update_obsnorm(obs)
-        vf = ValueFunc(17, SIMPLE_ARCHITECTURE, 1e-3, **nets)
+        vf = ValueFunc(obs_dim, SIMPLE_ARCHITECTURE, 1e-3, **nets)
         expert = obs[:200], a[:200], np.arange(200.0)
         if alg == 'ga':
             reward = imitation.TransitionClassifier(obs_space, a_space, SIMPLE_ARCHITECTURE, 0, 0, 1e-3, **nets)
         else:
             reward = imitation.LinearReward(obs_space, a_space, REWARDS[alg], 0, 0, 1e-3, *expert, rng)
-        opt = SyntheticOptimizer(None, policy, vf, reward, expert, None, 0.995, 0.97, 0.01, 0.1, 0.0, 0, rng)
-        opt.batch = TrajBatch(obs, policy.compute_adist(obs).numpy().astype(np.float64), a, r, lengths)
+        opt = FixedShapeOptimizer(None, policy, vf, reward, expert, None, 0.995, 0.97, 0.01, 0.1, 0.0, 0, rng)
+        opt.fixed = obs, a, r, lengths
         return opt
     env, freq, favor_zero = TASKS[task]
     _, mdp, trajs = evaluate_file(str(REPO / f'expert_policies/classic/{env}.h5/snapshots/last'), 4, seed=0)
@@ -125,13 +130,14 @@ def measure(alg, task, dtype, iterations):
     return {
         'alg': alg, 'task': task, 'dtype': dtype, 'iterations': iterations, 'cpu_ms': total, 'tsamp_ms': tsamp, 'tadv_ms': tadv,
         'tstep_ms': tstep, 'product_ms': unit, 'products': total / unit,
+        'peak_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }  # fmt: skip
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--alg', nargs='+', default=['ga'], choices=['ga', 'fem', 'simplex', 'bclone'])
-    p.add_argument('--task', nargs='+', default=['cartpole'], choices=[*TASKS, 'mujoco-shaped'])
+    p.add_argument('--task', nargs='+', default=['cartpole'], choices=[*TASKS, *SHAPES])
     p.add_argument('--dtype', nargs='+', default=['float64'], choices=['float64', 'float32'])
     p.add_argument('--iterations', type=int, default=60)
     p.add_argument('--all', action='store_true', help='every algorithm, task and precision')
@@ -139,19 +145,21 @@ def main():
     args = p.parse_args()
     if args.all:
         args.alg, args.task, args.dtype = ['ga', 'fem', 'simplex', 'bclone'], [*TASKS, 'mujoco-shaped'], ['float64', 'float32']
-    print(f'{"alg":8} {"task":14} {"dtype":8} {"CPU ms":>8} {"tsamp":>7} {"tadv":>7} {"tstep":>7} {"product":>8} {"products":>9}')
+    print(
+        f'{"alg":8} {"task":14} {"dtype":8} {"CPU ms":>8} {"tsamp":>7} {"tadv":>7} {"tstep":>7} {"product":>8} {"products":>9} {"peak":>6}'
+    )
     rows = []
     for task in args.task:
         for alg in args.alg:
             for dtype in args.dtype:
-                if task == 'mujoco-shaped' and alg == 'bclone':
+                if task in SHAPES and alg == 'bclone':
                     continue  # cloning does not depend on the batch
-                iterations = 1001 if alg == 'bclone' else 8 if task == 'mujoco-shaped' else args.iterations
+                iterations = 1001 if alg == 'bclone' else 8 if task in SHAPES else args.iterations
                 r = measure(alg, task, dtype, iterations)
                 rows.append(r)
                 print(
                     f'{alg:8} {task:14} {dtype:8} {r["cpu_ms"]:8.2f} {r["tsamp_ms"]:7.1f} {r["tadv_ms"]:7.1f} {r["tstep_ms"]:7.1f} '
-                    f'{r["product_ms"]:8.2f} {r["products"]:9.1f}', flush=True,
+                    f'{r["product_ms"]:8.2f} {r["products"]:9.1f} {r["peak_mb"]:6.0f}', flush=True,
                 )  # fmt: skip
     if args.json:
         Path(args.json).write_text(json.dumps({'git_hash': git_hash(), 'versions': versions(), 'rows': rows}, indent=1))
