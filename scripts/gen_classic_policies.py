@@ -21,19 +21,21 @@ OPTIONS = (
     '--tiny_policy --min_total_sa 5000 --sim_batch_size 1 --max_iter 101 '
     '--lam .98 --policy_cg_damping .01 --vf_cg_damping .01 --vf_include_time 0'
 )
-SEEDS = {'CartPole-v0': 0, 'MountainCar-v0': 5, 'Acrobot-v0': 1}
+EXPERTS = {'CartPole-v0': OPTIONS + ' --seed 0', 'MountainCar-v0': OPTIONS + ' --seed 5', 'Acrobot-v0': OPTIONS + ' --seed 1'}
 
 
-def main(argv):
-    p = Parser('gen_classic_policies', __doc__)
+def train_experts(prog, doc, experts, default, argv):
+    """The command behind gen_*_policies.py; experts: {env: options of run_rl_mj.py}, default: those trained unless told otherwise."""
+    p = Parser(prog, doc)
     p.add_argument('folder')
-    p.add_argument('--tasks', nargs='+', default=list(SEEDS), choices=list(SEEDS), metavar='ENV')
+    p.add_argument('--tasks', nargs='+', default=default, choices=list(experts), metavar='ENV', help='default: ' + ' '.join(default))
     p.add_argument('--seed', type=int, help='one seed for all tasks')
     p.add_argument('--verbose', action='store_true')
     args = p.parse_args(argv)
-    taken = [t for t in args.tasks if os.path.exists(os.path.join(args.folder, f'{t}.h5'))]
+    files = {task: os.path.join(args.folder, f'{task.rpartition("/")[2]}.h5') for task in args.tasks}
+    taken = [f for f in files.values() if os.path.exists(f)]
     if taken:
-        raise UserError(f'{args.folder}: holds {taken[0]}.h5 already, and finished data is never overwritten; choose another folder')
+        raise UserError(f'{taken[0]}: exists already, and finished data is never overwritten; choose another folder')
     if args.seed is not None and args.seed < 0:
         raise UserError(f'--seed {args.seed}: give 0 or more')
     try:
@@ -43,16 +45,15 @@ def main(argv):
     from policyopt.snapshots import TrainingLog
 
     here = Path(__file__).resolve().parent
-    for task in args.tasks:
-        log = os.path.join(args.folder, f'{task}.h5')
-        seed = SEEDS[task] if args.seed is None else args.seed
-        options = [*OPTIONS.split(), '--seed', seed, '--print_freq', 20, '--resume', '--log', log]
-        run(task, here / 'run_rl_mj.py', '--env_name', task, *options)
+    for task, log in files.items():
+        options = experts[task].split() + ([] if args.seed is None else ['--seed', args.seed])  # the last --seed counts
+        run(task, here / 'run_rl_mj.py', '--env_name', task, *options, '--print_freq', 20, '--resume', '--log', log)
         TrainingLog(log, {}).keep_last()
         run(task, here / 'vis_mj.py', f'{log}/snapshots/last', '--eval_only', '--count', 200, '--seed', 0)
 
 
 def run(task, script, *options):
+    """Show a command and run it; RunFailed when it fails."""
     command = [str(script), *map(str, options)]
     print('python', os.path.relpath(command[0]), *command[1:], flush=True)
     if subprocess.run([sys.executable, *command]).returncode:
@@ -60,4 +61,5 @@ def run(task, script, *options):
 
 
 if __name__ == '__main__':
-    sys.exit(run_main('gen_classic_policies', main))
+    prog = 'gen_classic_policies'
+    sys.exit(run_main(prog, lambda argv: train_experts(prog, __doc__, EXPERTS, list(EXPERTS), argv)))
