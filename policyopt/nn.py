@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from policyopt.torchutil import mm, tanh_
+from policyopt.torchutil import mm, row_dots, tanh_
 from policyopt.util import UserError
 
 BLOCK_ROWS = 512  # of float64; as many bytes for other types
@@ -282,10 +282,11 @@ class FeedforwardNet:
 
 
 class Curvature:
-    """Hessian-vector products of L(θ) = Σ_rows ℓ(out(θ)), by one forward-mode and one reverse-mode pass over cached activations.
+    """Hessian-vector products of L(θ) = Σ_rows ℓ(out(θ)), at the parameters and rows that it was made with.
 
     With M = ∂²ℓ/∂out² and δ = ∂ℓ/∂out:  H v = Jᵀ M J v + Σ δ·∂²out/∂θ² v  (Pearlmutter 1994). At the point where a KL divergence
-    has its minimum δ = 0, the second term vanishes and the Gauss–Newton product is the exact one.
+    has its minimum δ = 0, the second term vanishes and the Gauss–Newton product is the exact one. For a single output it is taken
+    from cached ∂out/∂z of every layer z = h W + b:  J v = Σ_layers ∂out/∂z·(h V + v_b), half the matrix products of two passes.
     """
 
     def __init__(self, net, x_B_Di):
@@ -296,12 +297,48 @@ class Curvature:
             hs = net._forward_block(x_B_Di[rows], self.out_B_Do[rows], keep=('curvature', rows.start))
             slopes = [None if act is None else act.slope(h, torch.empty_like(h)) for (_, act), h in zip(net.stages, hs[1:], strict=True)]
             self.blocks.append((rows, hs, slopes))
+        self.sensitivities = None
+        if self.out_B_Do.shape[1] == 1:
+            self.sensitivities = [self._sensitivities(hs, slopes) for _, hs, slopes in self.blocks]
+
+    def _sensitivities(self, hs, slopes):
+        """[(h (B, Di), ∂out/∂z (B, D))] of a block's affine maps below the single output, from the first."""
+        stages, found = self.net.stages, []
+        first = next(i for i, (affine, _) in enumerate(stages) if affine is not None)
+        delta = stages[-1][0][0].t()
+        for i in range(len(stages) - 2, first - 1, -1):
+            affine = stages[i][0]
+            delta = delta.expand(len(hs[0]), -1) if slopes[i] is None else delta * slopes[i]
+            if affine is not None:
+                found.insert(0, (hs[i], delta))
+                if i > first:
+                    delta = delta @ affine[0].t()
+        return found
+
+    def _gauss_newton(self, v_P, hessian_out):
+        """Jᵀ M J v from the cached sensitivities."""
+        net = self.net
+        result_P = torch.zeros_like(net.net_P)
+        results, vs = views(result_P, net.shapes), views(v_P, net.shapes)
+        for (rows, hs, _), layers in zip(self.blocks, self.sensitivities, strict=True):
+            r_out = mm(hs[-2], vs[-2], out=net._buffer('r_out', len(hs[0]), 1)).add_(vs[-1])
+            for k, (h, sens) in enumerate(layers):
+                rz = mm(h, vs[2 * k], out=net._buffer(('directional', k), *sens.shape)).add_(vs[2 * k + 1])
+                r_out[:, 0].add_(row_dots(sens, rz))
+            r_delta = hessian_out(r_out, rows)
+            net._add_gradients(results[-2:], hs[-2], r_delta)
+            for k, (h, sens) in enumerate(layers):
+                delta = torch.mul(sens, r_delta, out=net._buffer(('directional', k), *sens.shape))
+                net._add_gradients(results[2 * k : 2 * k + 2], h, delta)
+        return result_P
 
     def product(self, v_P, hessian_out, dout_B_Do=None):
         """H v as a flat vector.
 
         hessian_out(r_out, rows) maps J v (rows of a block) to M J v; dout_B_Do is δ, left out where it is zero.
         """
+        if dout_B_Do is None and self.sensitivities is not None:
+            return self._gauss_newton(v_P, hessian_out)
         net = self.net
         result_P = torch.zeros_like(net.net_P)
         results, vs = views(result_P, net.shapes), views(v_P, net.shapes)

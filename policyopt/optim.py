@@ -15,14 +15,14 @@ from policyopt.util import RunFailed, UserError
 def conjugate_gradient(product, b_P, max_iter=10, rtol=1e-5):
     """Solve A x = b for a positive definite A given by `product`, from 0, without preconditioner.
 
-    Stops before an iteration when the residual norm is below rtol·‖b‖. Returns (x_P, number of products used).
+    Stops before an iteration when the residual norm is below rtol·‖b‖. Returns (x_P, residual b − A x, number of products used).
     """
     x_P, r_P, p_P = torch.zeros_like(b_P), b_P.clone(), b_P.clone()
     rr = float(r_P @ r_P)
     stop = rtol * math.sqrt(rr)
     for i in range(max_iter):
         if math.sqrt(rr) < stop or rr == 0.0:
-            return x_P, i
+            return x_P, r_P, i
         z_P = product(p_P)
         curvature = float(p_P @ z_P)
         if not curvature > 0:
@@ -32,7 +32,7 @@ def conjugate_gradient(product, b_P, max_iter=10, rtol=1e-5):
         r_P.sub_(z_P, alpha=alpha)
         rr, rr_old = float(r_P @ r_P), rr
         p_P.mul_(rr / rr_old).add_(r_P)
-    return x_P, max_iter
+    return x_P, r_P, max_iter
 
 
 def backtracking_line_search(f, x0_P, f0, slope, dx_P, accept_ratio=0.1, shrink=0.5, max_steps=10):
@@ -81,8 +81,9 @@ def natural_gradient_step(
     def damped(v_P):
         return hvp(v_P).add_(v_P, alpha=damping)
 
-    d_P, num_products = conjugate_gradient(damped, -grad_P, max_cg_iter)
-    dx_P = d_P * (1 / math.sqrt(0.5 * float(d_P @ damped(d_P)) / max_kl + 1e-8))
+    d_P, residual_P, num_products = conjugate_gradient(damped, -grad_P, max_cg_iter)
+    # (H + damping) d is −∇f less the residual: no further product
+    dx_P = d_P * (1 / math.sqrt(0.5 * float(d_P @ (-grad_P - residual_P)) / max_kl + 1e-8))
     seen = {}
 
     def barrier(x_P):

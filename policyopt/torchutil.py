@@ -49,3 +49,10 @@ def tanh_(x):
         return x.tanh_()
     np.tanh(x.numpy(), out=x.numpy())
     return x
+
+
+def row_dots(a_B_D, b_B_D):
+    """(B,) dot products of rows; on a CPU in one pass over memory."""
+    if a_B_D.is_cuda:
+        return (a_B_D * b_B_D).sum(1)
+    return torch.from_numpy(np.einsum('bd,bd->b', a_B_D.numpy(), b_B_D.numpy()))
