@@ -4,6 +4,7 @@
     python scripts/im_pipeline.py pipelines/quickstart.yaml all
     python scripts/im_pipeline.py pipelines/classic.yaml 1_train -j 4 --only alg=ga task=cartpole
     python scripts/im_pipeline.py pipelines/classic.yaml 1_train -n | parallel -j 8
+    python scripts/im_pipeline.py pipelines/classic.yaml 1_train --estimate -j 4
 
 Stages: 0_sampletrajs, 1_train, 2_eval (or their digits), or all. After an interruption, the same command with --resume goes on.
 A run is done when its .h5 exists. Templates that call our imitate_mj.py get --seed (and a task's --max_traj_len) added unless they
@@ -38,6 +39,7 @@ def main(argv):
     p.add_argument('--only', **filters, help='only these runs: alg=ga task=hopper num_trajs=4 run=0 (* and ? in values)')
     p.add_argument('--exclude', **filters, help='all but these runs')
     p.add_argument('--set', **filters, help='replace keys of the YAML: training.runs=1 tasks.cartpole.data_subsamp_freq=5')
+    p.add_argument('--estimate', action='store_true', help='say how long 1_train will take, measured; with all: before it trains')
     p.add_argument('--summary', action='store_true', help='show what is done, running, unfinished and missing')
     p.add_argument('-e', '--executor', choices=['local', 'slurm', 'pbs'], default='local', help='where 1_train runs')
     p.add_argument('-y', '--yes', action='store_true', help='submit to the cluster without asking')

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Run a whole experiment: sample the experts, train, evaluate; then print the table and draw the figure.
+# Run a whole experiment: sample the experts, say how long training will take, train, evaluate; then make tables, figures and a report.
 #
 #     bash scripts/run_all.sh [PIPELINE.yaml] [options of im_pipeline.py …]
 #     bash scripts/run_all.sh pipelines/classic.yaml -j 2
 #
 # PIPELINE.yaml is pipelines/quickstart.yaml unless given. What is finished is not done again: called again it goes on after
-# an interruption, or shows the table. Without an active virtual environment, one is made in .venv; MuJoCo is added when a task
-# needs it.
+# an interruption, or shows the table. Where the YAML file has options.reference, every cell is judged beside the published one.
+# Without an active virtual environment, one is made in .venv; MuJoCo is added when a task needs it.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
 
@@ -28,41 +28,53 @@ use_python requirements.lock $RUNTIME
 # a file of your own keeps its outputs in your folder, ours theirs in the checkout
 if [ ! -e "$pipeline" ]; then cd "$ROOT"; fi
 
-# where the results will be, and whether a task needs MuJoCo
+# whether a task needs MuJoCo, where the results will be, and the published ones
 facts=$("$PY" - "$pipeline" "$@" <<'EOF'
 import argparse
 
 from environments.rlgymenv import needs_mujoco
-from policyopt.pipeline.spec import load_spec
-from policyopt.util import run_main
+from policyopt.pipeline.spec import load_spec, select_runs
+from policyopt.reference import read_reference
+from policyopt.util import UserError, run_main
 
 
 def main(argv):
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument('--set', action='extend', nargs='+', default=[])
-    spec = load_spec(argv[0], parser.parse_known_args(argv[1:])[0].set)
+    for option in ('--set', '--only', '--exclude'):
+        parser.add_argument(option, action='extend', nargs='+', default=[])
+    args = parser.parse_known_args(argv[1:])[0]
+    spec = load_spec(argv[0], args.set)
+    cells = {(r.task, r.alg, r.num_trajs) for r in select_runs(spec.runs(0), args.only, args.exclude)}
+    if spec.reference_path and not cells & set(read_reference(spec.reference_path)):
+        seen = f"{spec.file}: options.reference: '{spec.options.reference}' has none of the {len(cells)} cells of this experiment"
+        raise UserError(f'{seen}; expected some of their task, alg and num_trajs. Do without it: --set options.reference=null')
     print('mujoco' if any(needs_mujoco(task.env) for task in spec.tasks) else 'plain')
-    print(spec.results_path)
+    print(spec.results_path, spec.reference_path or '', sep='\n')
 
 
 raise SystemExit(run_main('run_all', main))
 EOF
 )
+{ IFS= read -r engine; IFS= read -r results; IFS= read -r reference; } <<<"$facts"$'\n'
+if [ -n "$only_asking" ]; then exec "$PY" "$ROOT/scripts/im_pipeline.py" "$pipeline" all --resume "$@"; fi
 # shellcheck disable=SC2086
-if [ -z "$only_asking" ] && [ "${facts%%$'\n'*}" = mujoco ]; then use_python requirements-mujoco.lock $MUJOCO; fi
+if [ "$engine" = mujoco ]; then use_python requirements-mujoco.lock $MUJOCO; fi
 
-"$PY" "$ROOT/scripts/im_pipeline.py" "$pipeline" all --resume "$@"
-if [ -n "$only_asking" ]; then exit; fi
+"$PY" "$ROOT/scripts/im_pipeline.py" "$pipeline" all --resume --estimate "$@"
 
-results=${facts#*$'\n'}
-figure=${results%.h5}_figure1.png
-"$PY" "$ROOT/scripts/analyze_results.py" "$results"
-"$PY" "$ROOT/scripts/plot_results.py" "$results" -o "$figure"
+name=${results%.h5}
+"$PY" "$ROOT/scripts/analyze_results.py" "$results" ${reference:+--reference "$reference"} \
+    --csv "$name.csv" --markdown "$name.md" --html "$name.html"
+"$PY" "$ROOT/scripts/plot_results.py" "$results"
+if [ -n "$reference" ]; then "$PY" "$ROOT/scripts/plot_results.py" "$results" --kind reproduction --reference "$reference"; fi
+name=$(cd "$(dirname "$name")" && pwd)/$(basename "$name")
+cat <<EOF
 
-folder=$(cd "$(dirname "$results")" && pwd)
-echo
-echo "table    $folder/$(basename "$results")"
-echo "figure   $folder/$(basename "$figure")"
-echo "runs     $folder/*.h5"
-echo "logs     $folder/logs/"
+results  $name.h5
+tables   $name.md, $name.csv (per run), ${name}_cells.csv (per cell)
+report   $name.html
+figures  ${name}_figure1.png${reference:+, ${name}_reproduction.png}
+runs     ${name%/*}/*.h5
+logs     ${name%/*}/logs/
+EOF
 if [ "$PY" = "$ROOT/.venv/bin/python" ]; then echo "To use the commands in scripts/ by hand: . $ROOT/.venv/bin/activate"; fi

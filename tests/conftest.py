@@ -75,6 +75,20 @@ def run_script(tmp_path):
     return run
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MB."""
+    path = tmp_path / 'disk'
+    path.mkdir()
+    if shutil.which('mount') is None:
+        pytest.skip('there is no mount here')
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', path], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f'cannot mount a small file system here: {mounted.stderr.strip()}')
+    yield path
+    subprocess.run(['umount', path], check=True)
+
+
 @pytest.fixture(scope='session')
 def slurm(tmp_path_factory):
     """The environment of a working Slurm: the machine's own, or one that is started for these tests."""

@@ -230,20 +230,6 @@ def change(node):
 # ---- a full disk
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 4 MB."""
-    path = tmp_path / 'disk'
-    path.mkdir()
-    if shutil.which('mount') is None:
-        pytest.skip('there is no mount here')
-    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', path], capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f'cannot mount a small file system here: {mounted.stderr.strip()}')
-    yield path
-    subprocess.run(['umount', path], check=True)
-
-
 @pytest.mark.slow
 def test_a_run_on_a_disk_that_fills_up_stops_with_one_sentence_and_resume_completes_it(folder, small_disk):
     shutil.copy(folder / 'trajs.h5', small_disk)

@@ -126,6 +126,31 @@ def test_options_are_added_to_our_trainer_only():
     assert add('julia train.jl --log x', '--seed', 5) == 'julia train.jl --log x'
 
 
+def test_options_are_read_as_argparse_does():
+    command = "python imitate_mj.py --max_iter 3 --log 'a b.h5' --max_iter=5 --resume"
+    assert [templates.option(command, f) for f in ('--max_iter', '--log', '--resume', '--seed')] == ['5', 'a b.h5', None, None]
+
+
+@pytest.mark.parametrize('tail', ['| tee x', '> x', '2>&1', '&& y', '; y', '$(y)', '"$(y)"', '`y`'])
+def test_operators_of_the_shell_are_seen(tail):
+    assert templates.has_operators(f'A=1 python imitate_mj.py {tail}') and not templates.is_simple(f'python imitate_mj.py {tail}')
+    assert not templates.has_operators("A=1 python imitate_mj.py 'x;y' \"a > b\" ''")
+
+
+def test_the_reference_is_found_as_given_or_in_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'mine.csv').write_text('')
+
+    def reference(name):
+        return spec_of(tmp_path, overrides=[f'options.reference={name}']).reference_path
+
+    assert reference('mine.csv') == 'mine.csv' and reference(f'{tmp_path}/mine.csv') == f'{tmp_path}/mine.csv'
+    assert reference('results/paper/results_per_run.csv') == str(REPO / 'results' / 'paper' / 'results_per_run.csv')
+    assert reference('null') is None and spec_of(tmp_path).reference_path is None
+    with pytest.raises(UserError, match="spec.yaml: options.reference: no such file 'yours.csv'; expected a CSV of published results"):
+        reference('yours.csv')
+
+
 def test_python_at_the_head_is_this_python_and_scripts_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert templates.resolve_program('python scripts/im_pipeline.py x') == f'{sys.executable} {REPO}/scripts/im_pipeline.py x'
@@ -200,6 +225,10 @@ MISTAKES = {
     'open quote': (("cmd: 'true {out}'", "cmd: 'true {out} \"x'"), 'quotation.*Every quote needs its partner'),
     'unknown rule': (('name: ga\n', 'name: ga\n    eval: best\n'), r"\[1\].eval: 'best'; expected best_valacc or last"),
     'more sets than runs': (('  runs: 2', '  runs: 2\n  datasets: 3'), r'training.datasets: 3 \(number\); expected at most'),
+    'number for a reference': (
+        ('trajs: 3', 'trajs: 3\n  reference: 1'),
+        r'options.reference: 1 \(number\); expected a CSV of published results',
+    ),
     'results elsewhere': (('eval_num_trajs: 3', 'eval_num_trajs: 3\n  results_filename: /tmp/r.h5'), 'options.results_filename'),
     'unknown dialect': (('trajs: 3', 'trajs: 3\n  pbs: {dialect: sge}'), "options.pbs.dialect: 'sge'; expected torque or openpbs"),
     'bad range': (('trajs: 3', 'trajs: 3\n  pbs: {range: 5..9}'), "options.pbs.range: '5..9'; expected indices of runs"),

@@ -394,20 +394,7 @@ def test_the_stage_is_checked(tiny):
     assert "stage '1_trian': expected 0_sampletrajs" in err and "Did you mean '1_train'" in err
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 4 MB."""
-    folder = tmp_path / 'disk'
-    folder.mkdir()
-    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', folder], capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f'cannot mount a small file system here: {mounted.stderr.strip()}')
-    yield folder
-    subprocess.run(['umount', folder], check=True)
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which('mount') is None, reason='there is no mount here')
 def test_a_full_disk_is_told_in_one_sentence_and_resume_completes(tiny, small_disk):
     path = write_spec(small_disk, text=TINY)
     ballast = small_disk / 'ballast'

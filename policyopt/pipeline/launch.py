@@ -43,19 +43,20 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a job ended: 'ok', 'failed', 'stopped' (after a checkpoint), or 'elsewhere' (held by another host)."""
+    """How a job ended: 'ok', 'failed', 'stopped' (after a checkpoint), or 'elsewhere' (held by another host); `seconds` if we ran it."""
 
     job: Job
     state: str
     detail: str = ''
+    seconds: float | None = None
 
 
 class Stopped(RunFailed):
     """The pipeline was asked to stop by a signal; its runs have been stopped."""
 
-    def __init__(self, signum):
-        super().__init__(f'stopped by {signal.Signals(signum).name}; what is finished is kept, go on with --resume')
-        self.interrupted = signum == signal.SIGINT
+    def __init__(self, signum, then='what is finished is kept, go on with --resume'):
+        super().__init__(f'stopped by {signal.Signals(signum).name}; {then}')
+        self.signum, self.interrupted = signum, signum == signal.SIGINT
 
 
 def num_cores():
@@ -195,7 +196,7 @@ class _Launcher:
         return 'failed', f'was killed by {signal.Signals(-code).name}' if code < 0 else f'failed with exit code {code}'
 
     def finish(self, job, state, detail, seconds=None):
-        self.outcomes.append(Outcome(job, state, detail))
+        self.outcomes.append(Outcome(job, state, detail, seconds))
         self.progress.finished(job.id, state, detail, seconds, job.log)
 
     def wait_for_others(self):
@@ -218,7 +219,7 @@ class _Launcher:
 
     def stop_all(self):
         """Ask every run to stop, wait for its checkpoint, kill what does not listen; nothing of ours is left behind."""
-        if self.running:
+        if self.running and self.progress.verbosity >= -1:
             self.progress.note(f'stopping {len(self.running)} runs at their next checkpoint (again: at once)')
         for process in self.running:
             _kill_group(process, signal.SIGTERM)
@@ -262,7 +263,7 @@ class _Signals:
 
 
 class Progress:
-    """A bar on a terminal, else one line per finished run, on stderr; `verbosity` < 0 shows failures only."""
+    """A bar on a terminal, else one line per finished run, on stderr; at `verbosity` -1 failures only, below that nothing."""
 
     def __init__(self, total, verbosity):
         self.total, self.verbosity = total, verbosity
@@ -307,6 +308,8 @@ class Progress:
             took = '' if seconds is None else f' {seconds:.1f} s'
             note = '' if state == 'ok' else f' {state.upper()}'
             self.note(f'{self.count}/{self.total} {name}{took}{note} (elapsed {_clock(elapsed)}, ETA {_clock(left)})')
+        if self.verbosity < -1:
+            return
         if state == 'failed':
             self.note(f'run {name} {detail}; its log {log} ends with:\n{last_lines(log)}')
         elif detail and (state != 'ok' or self.verbosity > 0):

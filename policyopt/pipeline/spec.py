@@ -14,6 +14,7 @@ from policyopt.pipeline import templates
 from policyopt.pipeline.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
 from policyopt.util import UserError, closest, derive_seed
 
+_A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
 SELECT_KEYS = ('alg', 'task', 'num_trajs', 'run')
 
 
@@ -75,13 +76,14 @@ class Pbs:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Where files go, and how the results are measured."""
+    """Where files go, how the results are measured, and the published results that belong to them."""
 
     storagedir: str
     traj_subdir: str
     checkpt_subdir: str
     eval_num_trajs: int
     results_filename: str
+    reference: str | None
     pbs: Pbs
     slurm: Slurm
 
@@ -132,6 +134,22 @@ class Spec:
     def results_path(self):
         """The results file, in the folder of the runs."""
         return os.path.join(self.checkpt_dir, self.options.results_filename)
+
+    @property
+    def reference_path(self):
+        """The published results to compare with, as given or below our own checkout; None where the experiment names none.
+
+        Raises UserError when the file is at neither place.
+        """
+        name = self.options.reference
+        if name is None:
+            return None
+        for path in (name, os.path.join(templates.REPO, name)):
+            if os.path.isfile(path):
+                return path
+        raise UserError(
+            f"{self.file}: options.reference: no such file '{name}'; expected {_A_REFERENCE}, seen from {os.getcwd()} or from our checkout"
+        )
 
     def traj_path(self, task_name, dataset=0):
         """The trajectory file of one expert set of a task."""
@@ -303,6 +321,7 @@ def _read_options(s):
         checkpt_subdir=s.get('checkpt_subdir', text, 'checkpoints', example='a folder below storagedir'),
         eval_num_trajs=s.get('eval_num_trajs', whole),
         results_filename=filename,
+        reference=s.get('reference', _reference, None),
         pbs=Pbs(
             jobname=pbs.get('jobname', _file_word, None),
             queue=pbs.get('queue', _cluster_word, None),
@@ -318,6 +337,11 @@ def _read_options(s):
             account=slurm.get('account', _cluster_word, None),
         ),
     )
+
+
+def _reference(source, path, value):
+    """A file name, or null, so that --set can take the comparison away."""
+    return None if value is None else text(source, path, value, _A_REFERENCE)
 
 
 def _cluster_word(source, path, value):

@@ -23,6 +23,7 @@ class How:
     resume: bool = False
     keep_going: bool = False
     dry_run: bool = False
+    estimate: bool = False  # say how long training will take: instead of it, or in a run of all stages before it
     only: list | tuple = ()
     exclude: list | tuple = ()
     executor: str = 'local'
@@ -42,12 +43,18 @@ def run_stage(stage, spec_path, overrides, summary, how):
         raise UserError(f"stage '{stage}': expected 0_sampletrajs, 1_train, 2_eval, their digit, or all.{closest(stage, names)}")
     spec = load_spec(spec_path, overrides)
     if summary:
+        if how.estimate:
+            raise UserError('--estimate with --summary: one measures, the other touches nothing; give one of them')
         return show_summary(spec, how)
+    if how.estimate and (how.dry_run or names[stage] not in (['1_train'], list(STAGES))):
+        seen = '--dry-run, which runs nothing' if how.dry_run else f"stage '{stage}'"
+        raise UserError(f'--estimate with {seen}; expected 1_train or all, whose training it measures')
     if how.executor != 'local' and names[stage] != ['1_train'] and not (stage == 'all' and (how.wait or how.dry_run)):
         raise UserError(f"-e {how.executor} with stage '{stage}': only 1_train runs on a cluster; for all, add --wait")
+    functions = {'0_sampletrajs': sample_trajs, '1_train': show_estimate if how.estimate and stage != 'all' else train, '2_eval': evaluate}
     try:
         for name in names[stage]:
-            following = {'0_sampletrajs': sample_trajs, '1_train': train, '2_eval': evaluate}[name](spec, how)
+            following = functions[name](spec, how)
     except launch.Stopped as e:
         print(f'im_pipeline: {e}', file=sys.stderr)
         return 130 if e.interrupted else launch.STOPPED_AFTER_CHECKPOINT
@@ -128,14 +135,42 @@ def train(spec, how):
     if len(pending) < len(runs):
         print(f'{len(runs) - len(pending)} of {len(runs)} runs are done', file=sys.stderr)
     if pending and how.executor != 'local':
+        if how.estimate:
+            print(f'no estimate: --estimate measures on this computer, and the runs go to {how.executor}', file=sys.stderr)
         array = clusters.prepare_array(how.executor, spec, runs, pending, how.jobs, how.threads, how.device)
         job_id = clusters.submit(array, spec, how.yes)
         if not how.wait:
             return spec.command('1_train --summary') + '   (and 2_eval when the job is over)'
         clusters.wait(array, spec, runs, job_id)
     elif pending:
+        if how.estimate:
+            try:
+                _print_estimate(spec, how, seed)
+            except RunFailed as e:
+                if not how.keep_going or isinstance(e, launch.Stopped):
+                    raise
+                print(f'{e}; -k goes on with the others', file=sys.stderr)
         _run_here(spec, how, pending)
     return spec.command('2_eval')
+
+
+def show_estimate(spec, how):
+    """Print how long stage 1 would take from here; writes nothing into the experiment's folders."""
+    if how.executor != 'local':
+        raise UserError(f'--estimate with -e {how.executor}: it measures on this computer; expected it without -e')
+    runs = _unseeded(spec, how)
+    _check_ready(spec, runs)
+    _print_estimate(spec, how, folder.known_seed(spec) or 0)
+    return spec.command('1_train --resume' if any(not os.path.exists(r.out) for r in runs) else '2_eval')
+
+
+def _print_estimate(spec, how, seed):
+    from policyopt.pipeline.estimate import estimate
+
+    def runs_of(some_spec):
+        return [_with_device(r, how.device) for r in _selected(some_spec, how, seed)]
+
+    print(estimate(spec, runs_of, how.jobs, how.threads, how.verbosity), flush=True)
 
 
 def _with_device(run, device):

@@ -1,5 +1,6 @@
 """Command templates: check one, fill it in, and add arguments to a finished command line."""
 
+import itertools
 import os
 import re
 import shlex
@@ -130,9 +131,29 @@ def with_option(command, flag, value=None):
     return ' '.join(p for p in (head.rstrip(), option, tail) if p)
 
 
+def option(command, flag):
+    """The value that a command gives an option, the last one as argparse has it; None where the option is not there."""
+    value = None
+    for token, following in itertools.pairwise([*shlex.split(command), None]):
+        if token == flag:
+            value = following
+        elif token.startswith(flag + '='):
+            value = token.removeprefix(flag + '=')
+    return value
+
+
+def has_operators(command):
+    """Whether a command line has pipes, redirections, lists or substitutions of the shell."""
+    return any(t and set(t) <= set('();<>|&') for t in _shell_tokens(command)) or '`' in command or '$(' in command
+
+
 def is_simple(command):
     """Whether a command is one program with its arguments, without shell operators or a leading assignment."""
+    program = next(iter(_shell_tokens(command)), '')
+    return shutil.which(program) is not None and not has_operators(command)
+
+
+def _shell_tokens(command):
     lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
     lexer.whitespace_split, lexer.commenters = True, ''
-    tokens = list(lexer)
-    return bool(tokens) and shutil.which(tokens[0]) is not None and not any(set(t) <= set('();<>|&') for t in tokens)
+    return list(lexer)

@@ -1,0 +1,118 @@
+"""run_all.sh: everything from one command, the same again without training, and comparisons only where they belong."""
+
+import csv
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import REPO, script_env
+from results_tools import write_csv
+
+from policyopt.pipeline.spec import load_spec
+from policyopt.reference import read_reference
+
+SPEC = """
+tasks:
+- name: cartpole
+  env: CartPole-v0
+  policy: expert_policies/classic/CartPole-v0.h5/snapshots/last
+  cuts_off_on_success: false
+  data_subsamp_freq: 10
+training:
+  full_dataset_num_trajs: 3
+  dataset_num_trajs: [2]
+  runs: 2
+  seed: 0
+  algorithms:
+  - name: bclone
+    cmd: python scripts/imitate_mj.py --mode bclone --max_iter 301 --bclone_eval_freq 100 OPTIONS
+  - name: ga
+    cmd: python scripts/imitate_mj.py --mode ga --max_iter 5 --min_total_sa 300 --sim_batch_size 1 OPTIONS
+options:
+  storagedir: store
+  eval_num_trajs: 4
+  reference: published.csv
+""".replace('OPTIONS', '--env {env} --data {dataset} --limit_trajs {num_trajs} --data_subsamp_freq {data_subsamp_freq} --log {out}')
+OUTPUTS = [f'results{end}' for end in ('.csv', '.h5', '.html', '.md', '_cells.csv', '_figure1.png', '_reproduction.png')]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with spec.yaml and published.csv, which knows one of its two cells."""
+    (tmp_path / 'spec.yaml').write_text(SPEC)
+    columns = ['task', 'alg', 'num_trajs', 'run', 'return_mean']
+    write_csv(tmp_path / 'published.csv', columns, [['cartpole', 'ga', 2, run, 100 + run] for run in range(3)])
+    return tmp_path
+
+
+def run_all(folder, *args, rc=0):
+    """The real script, with the Python that runs the tests as its active environment."""
+    command = ['bash', str(REPO / 'scripts' / 'run_all.sh'), *args]
+    done = subprocess.run(command, cwd=folder, env=script_env(VIRTUAL_ENV=sys.prefix), capture_output=True, text=True, timeout=300)
+    assert done.returncode == rc, f'exit code {done.returncode}\n{done.stdout}\n{done.stderr}'
+    assert 'Traceback' not in done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_one_command_does_it_all_and_again_without_training(folder):
+    first = run_all(folder, 'spec.yaml', '-j', '2')
+    checkpoints = folder / 'store' / 'checkpoints'
+    assert sorted(p.name for p in checkpoints.glob('results*')) == OUTPUTS
+    stages, table = re.split(r'(?m)^(?=cartpole \(CartPole-v0\)$)', first.stdout)
+    assert re.match(r'(?s)cartpole: expert .*\n4 of 4 runs to do: about \d+ seconds with 2 at a time \(.*\)\ntask +algorithm', stages)
+    assert re.search(r'(?m)^  ga +2 +2 .* (consistent|differs)', table) and '1 cell beside the reference' in table
+    for name in OUTPUTS:
+        assert f'{checkpoints}/{name}' in first.stdout.split('\n\n')[-1].replace(',', ''), name
+    page = (checkpoints / 'results.html').read_text()
+    assert page.count('src="data:image/png;base64,') == 3 and not re.search(r'(src|href)="(?!data:)', page)
+    with open(checkpoints / 'results.csv', newline='') as f:
+        assert [(row['alg'], row['run']) for row in csv.DictReader(f)] == [('bclone', '0'), ('bclone', '1'), ('ga', '0'), ('ga', '1')]
+
+    kept = {p.name: p.stat().st_mtime_ns for p in [*checkpoints.glob('alg=*'), checkpoints / 'results.h5']}
+    tables = {name: (checkpoints / name).read_text() for name in ('results.csv', 'results_cells.csv', 'results.md')}
+    again = run_all(folder, 'spec.yaml', '-j', '2')
+    assert 'to do' not in again.stdout and '4 of 4 runs are done' in again.stderr
+    assert again.stdout.endswith(table)
+    assert kept == {name: (checkpoints / name).stat().st_mtime_ns for name in kept}
+    assert tables == {name: (checkpoints / name).read_text() for name in tables}
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (['options.reference=publshed.csv'], "spec.yaml: options.reference: no such file 'publshed.csv'; expected a CSV of published"),
+        (['options.reference=12'], '--set options.reference=12: 12 (number); expected a CSV of published results'),
+        (['options.reference=spec.yaml'], "has no column 'task'"),
+        (['training.dataset_num_trajs=[1, 3]'], "'published.csv' has none of the 4 cells of this experiment; expected some of their task"),
+    ],
+)
+def test_a_wrong_reference_is_refused_before_anything_is_done(folder, changes, message):
+    done = run_all(folder, 'spec.yaml', '--set', *changes, rc=2)
+    assert re.fullmatch(r'run_all: error: [^\n]+\n', done.stderr) and message in done.stderr
+    assert done.stdout == '' and sorted(p.name for p in folder.iterdir()) == ['published.csv', 'spec.yaml']
+
+
+@pytest.mark.parametrize('options', [['--set', 'options.reference=null'], ['--only', 'alg=ga']])
+def test_a_dry_run_shows_commands_only(folder, options):
+    lines = run_all(folder, 'spec.yaml', '-n', *options).stdout.splitlines()
+    assert len(lines) == (2 if '--only' in options else 4) and all('imitate_mj.py' in line for line in lines)
+    assert not (folder / 'store').exists()
+
+
+def test_a_selection_without_published_cells_says_how_to_go_on(folder):
+    done = run_all(folder, 'spec.yaml', '--only', 'alg=bclone', rc=2)
+    assert 'has none of the 1 cells' in done.stderr and '--set options.reference=null' in done.stderr
+
+
+@pytest.mark.parametrize('name', ['classic', 'modern', 'reacher_entropy', 'humanoid'])
+def test_every_cell_of_the_papers_experiments_is_in_the_reference(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the reference is found from anywhere
+    spec = load_spec(str(REPO / 'pipelines' / f'{name}.yaml'))
+    assert {(r.task, r.alg, r.num_trajs) for r in spec.runs(0)} <= set(read_reference(spec.reference_path))
+
+
+@pytest.mark.parametrize('name', ['quickstart', 'quick_mujoco'])
+def test_pipelines_that_train_otherwise_than_the_paper_have_no_reference(name):
+    assert load_spec(str(REPO / 'pipelines' / f'{name}.yaml')).reference_path is None
