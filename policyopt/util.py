@@ -178,6 +178,14 @@ def versions():
     return found
 
 
+def machine():
+    """The processor's name, as far as the system tells it, and the number of cores."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open('/proc/cpuinfo', encoding='utf-8') as f:
+        name = next((line.partition(':')[2].strip() for line in f if line.startswith('model name')), name)
+    return f'{name}, {os.cpu_count()} cores'
+
+
 def provenance():
     """What every file that we write says of its origin, as a flat dict for root attributes."""
     return {
@@ -185,5 +193,6 @@ def provenance():
         'git_hash': git_hash(),
         'versions': versions(),
         'host': platform.node(),
+        'machine': machine(),
         'start_time': now(),
     }

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from pipeline_tools import (
 from policyopt.h5files import write_h5
 from policyopt.pipeline import evaluating, results, stages
 from policyopt.pipeline.spec import load_spec
+from policyopt.snapshots import read_root
 from policyopt.util import UserError, derive_seed
 
 TINY = """
@@ -195,7 +197,13 @@ def test_evaluation_gives_one_row_per_run_readable_with_pytables_alone(tiny):
     with tables.open_file(str(folder / 'results.h5')) as h5:
         rows, tasks = h5.root.results.read(), h5.root.tasks.read()
         assert h5.root._v_attrs['spec'] == path.read_text() and h5.root._v_attrs['run_name'] == 'tiny'
-        assert 'git_hash' in h5.root._v_attrs and 'command' in h5.root._v_attrs
+        said = {k: str(h5.root._v_attrs[k]) for k in h5.root._v_attrs._v_attrnamesuser}
+    assert 'im_pipeline.py' in said['command'] and said['machine'].endswith(' cores')
+    roots = [read_root(str(folder / f'{i}.h5')) for i in IDS]
+    assert said['training_git_hash'] in {r['git_hash'] for r in roots}
+    assert (said['training_start'], said['training_end']) == (min(r['start_time'] for r in roots), max(r['end_time'] for r in roots))
+    spans = [datetime.fromisoformat(r['end_time']) - datetime.fromisoformat(r['start_time']) for r in roots]
+    assert float(said['training_seconds']) == round(sum(s.total_seconds() for s in spans))
     assert [(r['alg'], r['task'], r['num_trajs'], r['run'], r['dataset']) for r in rows] == [
         (alg, b'cartpole', 2, run, run) for alg in (b'bclone', b'ga') for run in (0, 1)
     ]

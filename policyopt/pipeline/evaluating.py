@@ -1,6 +1,7 @@
 """Stage 2: choose a snapshot of every run, let it play, and keep each row until the whole results file is written."""
 
 import concurrent.futures
+import datetime
 import multiprocessing
 import os
 import shutil
@@ -36,6 +37,23 @@ def evaluate_runs(spec, runs, seed, how):
         which = (run.alg, run.task, run.num_trajs, run.run, row['seed'], row['snapshot'], run.dataset)
         rows.append(ResultRow(*which, *sets[run.task, run.dataset], row['returns'], row['lengths']))
     return rows, task_rows
+
+
+def training_facts(runs):
+    """Where and when these runs were trained, for the results' root attributes; what a file does not say is left out.
+
+    training_seconds sums the runs' times from first start to end, interruptions included.
+    """
+    said = []
+    for run in runs:
+        with open_h5(run.out, 'a training log') as h5:
+            said.append({k: attr_text(h5.root, k, '') for k in ('git_hash', 'host', 'start_time', 'end_time')})
+    facts = {f'training_{k}': ', '.join(sorted({s[k] for s in said if s[k]})) for k in ('git_hash', 'host')}
+    times = [[datetime.datetime.fromisoformat(s[k]) for k in ('start_time', 'end_time')] for s in said if s['start_time'] and s['end_time']]
+    if times:
+        facts['training_start'], facts['training_end'] = min(t[0] for t in times).isoformat(), max(t[1] for t in times).isoformat()
+        facts['training_seconds'] = f'{sum((end - start).total_seconds() for start, end in times):.0f}'
+    return {k: v for k, v in facts.items() if v}
 
 
 def forget_rows(spec):

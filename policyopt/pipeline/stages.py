@@ -278,7 +278,7 @@ def evaluate(spec, how):
     else:
         with folder.stage_lock(spec, '2_eval'):
             rows, task_rows = evaluating.evaluate_runs(spec, runs, seed, how)
-            attrs = {'spec': spec.text, 'run_name': spec.run_name} | provenance()
+            attrs = {'spec': spec.text, 'run_name': spec.run_name} | provenance() | evaluating.training_facts(runs)
             results.write_results(spec.results_path, rows, task_rows, attrs)
             evaluating.forget_rows(spec)
     print(results.cell_table(rows))
