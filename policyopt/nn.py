@@ -282,7 +282,7 @@ class FeedforwardNet:
 
 
 class Curvature:
-    """Hessian-vector products of L(θ) = Σ_rows ℓ(out(θ)), at the parameters and rows that it was made with.
+    """Hessian-vector products of L(θ) = Σ_rows ℓ(out(θ)) over fixed rows, to be used before the net's parameters change.
 
     With M = ∂²ℓ/∂out² and δ = ∂ℓ/∂out:  H v = Jᵀ M J v + Σ δ·∂²out/∂θ² v  (Pearlmutter 1994). At the point where a KL divergence
     has its minimum δ = 0, the second term vanishes and the Gauss–Newton product is the exact one. For a single output it is taken

@@ -79,6 +79,7 @@ def close(actual, expected, rtol=1e-10):
 
 
 def check_net(spec, num, dtype, rtol):
+    check_single_output(spec, num, dtype, rtol)
     net = make_net(spec, dtype=dtype)
     x, target = inputs(num, dtype)
     v_P = torch.as_tensor(np.random.RandomState(2).randn(len(net.net_P)), dtype=dtype)
@@ -114,6 +115,23 @@ def check_net(spec, num, dtype, rtol):
         (jv,) = torch.autograd.grad(vjp_P @ v_P, u, retain_graph=True)
         (gauss_newton,) = torch.autograd.grad(out_again, theta_P, hessian_out(jv, slice(None)))
     close(curvature.product(v_P, hessian_out), gauss_newton, rtol)
+
+
+def check_single_output(spec, num, dtype, rtol):
+    """Nets with one output take a way of their own to the Gauss-Newton product: against autograd's, for Σ w·out²/2."""
+    net = make_net(spec, dtype=dtype, out_dim=1)
+    x, rng = inputs(num, dtype)[0], np.random.RandomState(4)
+    v_P, w_B = (torch.as_tensor(rng.rand(n) + 0.1, dtype=dtype) for n in (len(net.net_P), num))
+    theta_P = net.net_P.clone().requires_grad_()
+    u = torch.zeros((num, 1), dtype=dtype, requires_grad=True)
+    with torch.enable_grad():
+        out = plain_forward(spec, net.shapes, theta_P, x)
+        (vjp_P,) = torch.autograd.grad(out, theta_P, u, create_graph=True)
+        (jv,) = torch.autograd.grad(vjp_P @ v_P, u, retain_graph=True)
+        (expected_P,) = torch.autograd.grad(out, theta_P, w_B[:, None] * jv)
+    curvature = net.curvature(x)
+    for _ in range(2):  # buffers of a call must not spoil the next one
+        close(curvature.product(v_P, lambda r, rows: r * w_B[rows, None]), expected_P, rtol)
 
 
 @pytest.mark.parametrize('name', SPECS)

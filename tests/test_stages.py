@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from datetime import datetime
 
 import numpy as np
@@ -23,7 +24,7 @@ from pipeline_tools import (
     write_trajs,
 )
 
-from policyopt.h5files import write_h5
+from policyopt.h5files import set_attrs, write_h5
 from policyopt.pipeline import evaluating, results, stages
 from policyopt.pipeline.spec import load_spec
 from policyopt.snapshots import read_root
@@ -216,6 +217,17 @@ def test_evaluation_gives_one_row_per_run_readable_with_pytables_alone(tiny):
     assert np.array_equal(rows['ex_traj_returns'], [*sets, *sets])
     assert np.array_equal(tasks['ex_traj_returns'][0], np.concatenate(sets))
     assert tasks['random_returns'].shape == (1, 4) and tasks['expert_policy'][0].startswith(b'expert_policies/')
+
+
+def test_times_of_other_programs_do_not_stop_an_evaluation(tmp_path):
+    runs = [types.SimpleNamespace(out=str(tmp_path / f'{i}.h5')) for i in range(4)]
+    good = {'start_time': '2026-01-01T10:00:00+00:00', 'end_time': '2026-01-01T10:01:00+00:00', 'git_hash': 'abc'}
+    for run, attrs in zip(runs, (good, {}, good | {'end_time': 'yesterday'}, good | {'end_time': '2026-01-01T10:01:00'}), strict=True):
+        with write_h5(run.out) as h5:
+            set_attrs(h5.root, attrs)
+    facts = evaluating.training_facts(runs)
+    assert facts['training_seconds'] == '60' and facts['training_git_hash'] == 'abc' and 'training_host' not in facts
+    assert 'training_start' not in evaluating.training_facts(runs[1:])
 
 
 def test_the_number_of_jobs_changes_no_number_and_rows_are_those_of_the_policy(tiny):

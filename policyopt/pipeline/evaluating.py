@@ -47,13 +47,23 @@ def training_facts(runs):
     said = []
     for run in runs:
         with open_h5(run.out, 'a training log') as h5:
-            said.append({k: attr_text(h5.root, k, '') for k in ('git_hash', 'host', 'start_time', 'end_time')})
-    facts = {f'training_{k}': ', '.join(sorted({s[k] for s in said if s[k]})) for k in ('git_hash', 'host')}
-    times = [[datetime.datetime.fromisoformat(s[k]) for k in ('start_time', 'end_time')] for s in said if s['start_time'] and s['end_time']]
+            said.append({k: attr_text(h5.root, k, '') for k in ('git_hash', 'host', 'machine', 'start_time', 'end_time')})
+    facts = {f'training_{k}': ', '.join(sorted({s[k] for s in said if s[k]})) for k in ('git_hash', 'host', 'machine')}
+    times = [[_time(s[k]) for k in ('start_time', 'end_time')] for s in said]
+    times = [pair for pair in times if None not in pair]
     if times:
         facts['training_start'], facts['training_end'] = min(t[0] for t in times).isoformat(), max(t[1] for t in times).isoformat()
         facts['training_seconds'] = f'{sum((end - start).total_seconds() for start, end in times):.0f}'
     return {k: v for k, v in facts.items() if v}
+
+
+def _time(text):
+    """A time with its offset, or None: other programs write run files too, and may write times as they like."""
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
 
 
 def forget_rows(spec):
