@@ -5,7 +5,8 @@
 #     bash scripts/run_all.sh pipelines/classic.yaml -j 2
 #
 # PIPELINE.yaml is pipelines/quickstart.yaml unless given. What is finished is not done again: called again it goes on after
-# an interruption, or shows the table. Where the YAML file has options.reference, every cell is judged beside the published one.
+# an interruption, or shows the table. With --estimate it only says how long training will take, with -n or --summary what is
+# to do. Where the YAML file has options.reference, every cell is judged beside the published one.
 # Without an active virtual environment, one is made in .venv; MuJoCo is added when a task needs it.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
@@ -15,11 +16,12 @@ if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
     pipeline=$1
     shift
 fi
-only_asking=
+asking=
 for arg in "$@"; do
     case $arg in
     -h | --help) print_header "${BASH_SOURCE[0]}" && exit ;;
-    -n | --dry-run | --summary) only_asking=1 ;;
+    -n* | -[kqvy]*n* | --dry-run | --summary) asking=all ;;
+    --estimate) asking=1_train ;;
     esac
 done
 
@@ -37,7 +39,6 @@ from policyopt.pipeline.spec import load_spec, select_runs
 from policyopt.reference import read_reference
 from policyopt.util import UserError, run_main
 
-
 def main(argv):
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for option in ('--set', '--only', '--exclude'):
@@ -51,14 +52,13 @@ def main(argv):
     print('mujoco' if any(needs_mujoco(task.env) for task in spec.tasks) else 'plain')
     print(spec.results_path, spec.reference_path or '', sep='\n')
 
-
 raise SystemExit(run_main('run_all', main))
 EOF
 )
 { IFS= read -r engine; IFS= read -r results; IFS= read -r reference; } <<<"$facts"$'\n'
-if [ -n "$only_asking" ]; then exec "$PY" "$ROOT/scripts/im_pipeline.py" "$pipeline" all --resume "$@"; fi
 # shellcheck disable=SC2086
-if [ "$engine" = mujoco ]; then use_python requirements-mujoco.lock $MUJOCO; fi
+if [ "$engine" = mujoco ] && [ "$asking" != all ]; then use_python requirements-mujoco.lock $MUJOCO; fi
+if [ -n "$asking" ]; then exec "$PY" "$ROOT/scripts/im_pipeline.py" "$pipeline" "$asking" --resume "$@"; fi
 
 "$PY" "$ROOT/scripts/im_pipeline.py" "$pipeline" all --resume --estimate "$@"
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from conftest import REPO, script_env
+from pipeline_tools import write_trajs
 from results_tools import write_csv
 
 from policyopt.pipeline.spec import load_spec
@@ -32,18 +33,20 @@ training:
 options:
   storagedir: store
   eval_num_trajs: 4
-  reference: published.csv
+  reference: published results.csv
 """.replace('OPTIONS', '--env {env} --data {dataset} --limit_trajs {num_trajs} --data_subsamp_freq {data_subsamp_freq} --log {out}')
 OUTPUTS = [f'results{end}' for end in ('.csv', '.h5', '.html', '.md', '_cells.csv', '_figure1.png', '_reproduction.png')]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with spec.yaml and published.csv, which knows one of its two cells."""
-    (tmp_path / 'spec.yaml').write_text(SPEC)
+    """A folder with spec.yaml and its reference, which knows one of its two cells; the names of both have blanks."""
+    path = tmp_path / 'my experiments'
+    path.mkdir()
+    (path / 'spec.yaml').write_text(SPEC)
     columns = ['task', 'alg', 'num_trajs', 'run', 'return_mean']
-    write_csv(tmp_path / 'published.csv', columns, [['cartpole', 'ga', 2, run, 100 + run] for run in range(3)])
-    return tmp_path
+    write_csv(path / 'published results.csv', columns, [['cartpole', 'ga', 2, run, 100 + run] for run in range(3)])
+    return path
 
 
 def run_all(folder, *args, rc=0):
@@ -85,13 +88,13 @@ def test_one_command_does_it_all_and_again_without_training(folder):
         (['options.reference=publshed.csv'], "spec.yaml: options.reference: no such file 'publshed.csv'; expected a CSV of published"),
         (['options.reference=12'], '--set options.reference=12: 12 (number); expected a CSV of published results'),
         (['options.reference=spec.yaml'], "has no column 'task'"),
-        (['training.dataset_num_trajs=[1, 3]'], "'published.csv' has none of the 4 cells of this experiment; expected some of their task"),
+        (['training.dataset_num_trajs=[1, 3]'], "'published results.csv' has none of the 4 cells of this experiment; expected some"),
     ],
 )
 def test_a_wrong_reference_is_refused_before_anything_is_done(folder, changes, message):
     done = run_all(folder, 'spec.yaml', '--set', *changes, rc=2)
     assert re.fullmatch(r'run_all: error: [^\n]+\n', done.stderr) and message in done.stderr
-    assert done.stdout == '' and sorted(p.name for p in folder.iterdir()) == ['published.csv', 'spec.yaml']
+    assert done.stdout == '' and sorted(p.name for p in folder.iterdir()) == ['published results.csv', 'spec.yaml']
 
 
 @pytest.mark.parametrize('options', [['--set', 'options.reference=null'], ['--only', 'alg=ga']])
@@ -99,6 +102,20 @@ def test_a_dry_run_shows_commands_only(folder, options):
     lines = run_all(folder, 'spec.yaml', '-n', *options).stdout.splitlines()
     assert len(lines) == (2 if '--only' in options else 4) and all('imitate_mj.py' in line for line in lines)
     assert not (folder / 'store').exists()
+
+
+@pytest.mark.parametrize('flags', ['-kn', '-nj2', '-qny'])
+def test_flags_behind_one_dash_are_a_dry_run_too(folder, flags):
+    assert run_all(folder, 'spec.yaml', flags).stdout.count('imitate_mj.py') == 4 and not (folder / 'store').exists()
+
+
+def test_an_estimate_is_all_that_is_done(folder):
+    done = run_all(folder, 'spec.yaml', '--estimate', rc=2)
+    assert '0_sampletrajs' in done.stderr and not (folder / 'store').exists()
+    write_trajs(folder / 'store' / 'trajs' / 'trajs_cartpole.h5')
+    done = run_all(folder, 'spec.yaml', '--estimate', '--only', 'alg=ga', '-j', '1')
+    assert re.fullmatch(r'2 of 2 runs to do: about \d+ seconds? with 1 at a time \(.*\)\n', done.stdout)
+    assert [p.name for p in (folder / 'store').iterdir()] == ['trajs']
 
 
 def test_a_selection_without_published_cells_says_how_to_go_on(folder):

@@ -1,16 +1,20 @@
-"""How long stage 1 will take: one run of every kind begins in a temporary folder, and its first iterations stand for all the others.
+"""How long stage 1 will take: runs of every kind begin in a temporary folder, and their first iterations stand for all the others.
 
-A kind is an algorithm on a task; its run with a middle dataset size is measured, as many kinds at once as runs will be.
+A kind is an algorithm on a task; its run with a middle dataset size is measured. Runs that share a machine slow each other down,
+so as many are measured at once as will run at once: where there are fewer kinds than that, more runs of each kind, in turn.
 
     seconds of a run = start-up + iterations left · seconds of an iteration after the first
 
 Start-up is all that a measured process did besides iterating, and what its first iteration took longer than the later ones.
+Of a kind that was measured more than once both are means.
 """
 
 import dataclasses
 import heapq
+import itertools
 import math
 import os
+import statistics
 import sys
 import tempfile
 
@@ -21,8 +25,14 @@ MAX_ITER = 1000000  # imitate_mj.py's own, for commands that do not say it
 ITERATIONS = {'bclone': 300, 'ga': 4}  # measured by mode: about a second on the classic tasks
 
 
+class MeasuredRunFailed(RunFailed):
+    """A command that was measured did not work: worth knowing before hours of training."""
+
+
 def estimate(spec, runs_of, jobs=None, threads=None, verbosity=0):
-    """One sentence on how much is to do and how long that takes; nothing is left behind, whatever happens.
+    """One sentence on how much is to do and how long that takes.
+
+    Nothing is left behind, also after an error or a stop signal while it measures.
 
     Args:
         spec: the experiment; of its folders only the expert data and unfinished runs are read.
@@ -31,26 +41,29 @@ def estimate(spec, runs_of, jobs=None, threads=None, verbosity=0):
         threads: of each run, as for run_local.
         verbosity: below 0 no progress is shown.
     Raises:
-        RunFailed: a measured command failed, as its training would; launch.Stopped: by a signal.
+        MeasuredRunFailed: a measured command failed; launch.Stopped: by a signal; UserError, RunFailed or OSError: it
+            cannot be measured, for example because a checkpoint is damaged or the disk is full.
     """
     runs = runs_of(spec)
     pending = [r for r in runs if not os.path.exists(r.out)]
     if not pending:
         return f'{len(runs)} of {len(runs)} runs are done: nothing to do'
     todo = f'{len(pending)} of {len(runs)} runs to do'
-    known = [r for r in pending if templates.is_trainer(r.command) and not templates.has_operators(r.command)]
+    known = [r for r in pending if templates.is_trainer(r.command) and templates.is_literal(r.command)]
     if not known:
         return f'{todo}; how long that takes is not known: only plain commands of imitate_mj.py can be measured'
     num_jobs = min(jobs or launch.num_cores(), len(pending))
     kinds = {}
     for run in known:
         kinds.setdefault((run.alg, run.task), []).append(run)
-    left = {r.id: max_iter(r) - _iterations_done(r) for r in known}  # before measuring, because it may find a mistake
+    left = {r.id: max(0, max_iter(r) - _iterations_done(r)) for r in known}  # before measuring, because it may find a mistake
     if verbosity >= 0:
         print(f'estimate: running a few iterations of {_count(len(kinds), "kind")} of runs', file=sys.stderr, flush=True)
-    costs = _measure(spec, runs_of, {kind: some[len(some) // 2].id for kind, some in kinds.items()}, num_jobs, threads)
+    measured = _chosen(kinds.values(), num_jobs)
+    costs = _measure(spec, runs_of, measured, num_jobs, threads)
     seconds = _makespan([startup + left[r.id] * each for r in known for startup, each in [costs[r.alg, r.task]]], num_jobs)
-    sentence = f'{todo}: about {in_words(seconds)} with {num_jobs} at a time (measured by a few iterations of {_each(len(kinds))})'
+    which = f'each of {len(kinds)} kinds' if len(kinds) > 1 else f'{len(measured) if len(measured) > 1 else "one"} of them'
+    sentence = f'{todo}: {in_words(seconds)} with {num_jobs} at a time (measured by a few iterations of {which})'
     begun = sum(left[r.id] < max_iter(r) for r in known)
     sentence += f'; of {_count(begun, "begun run")} only what is left is counted' if begun else ''
     if len(known) < len(pending):
@@ -75,35 +88,58 @@ def _iterations_done(run):
         return 0
     from policyopt.snapshots import read_log
 
-    return len(read_log(part))
+    try:
+        return len(read_log(part))
+    except UserError:
+        if os.path.exists(part):
+            raise
+        return 0  # another pipeline has finished this run meanwhile
 
 
-def _measure(spec, runs_of, ids, num_jobs, threads):
-    """{kind: (start-up, seconds of an iteration)} by a short run for each {kind: run id}."""
-    from policyopt.snapshots import read_log
+def _chosen(kinds, num_jobs):
+    """The runs to measure, of each kind a middle one first; kinds take turns until there are as many as run at a time."""
+    rows = [some[len(some) // 2 :] + some[: len(some) // 2] for some in kinds]
+    in_turn = [r for r in itertools.chain.from_iterable(itertools.zip_longest(*rows)) if r is not None]
+    return in_turn[: max(len(rows), num_jobs)]
 
+
+def _measure(spec, runs_of, measured, num_jobs, threads):
+    """{kind: (start-up, seconds of an iteration)} by short runs of these."""
     with tempfile.TemporaryDirectory(prefix='policyopt_estimate_') as tmp:
         # an absolute folder for the runs leaves the expert data where they are
         elsewhere = dataclasses.replace(spec, options=dataclasses.replace(spec.options, checkpt_subdir=tmp))
         os.mkdir(os.path.join(tmp, 'logs'))
         runs = {r.id: r for r in runs_of(elsewhere)}
-        jobs = {kind: folder.job(elsewhere, _shortened(runs[run_id])) for kind, run_id in ids.items()}
+        jobs = [folder.job(elsewhere, _shortened(runs[r.id])) for r in measured]
         try:
-            outcomes = launch.run_local(list(jobs.values()), num_jobs, threads=threads, verbosity=-2)
+            outcomes = launch.run_local(jobs, num_jobs, threads=threads, verbosity=-2)
         except launch.Stopped as e:
             raise launch.Stopped(e.signum, 'the estimate leaves nothing behind') from e
-        for outcome in outcomes:
+        ended = {o.job.id: o for o in outcomes}
+        for outcome in [ended[j.id] for j in jobs if j.id in ended]:
             if outcome.state != 'ok':
                 said = launch.last_lines(outcome.job.log, 1).removeprefix('  | ')
-                raise RunFailed(f'no estimate: {outcome.job.id} {outcome.detail}, as it would in training: {said}')
-        seconds = {o.job.id: o.seconds for o in outcomes}
-        return {kind: _cost(seconds[job.id], read_log(job.out)['ttotal'].astype(float)) for kind, job in jobs.items()}
+                raise MeasuredRunFailed(f'{outcome.job.id} {outcome.detail} when its first iterations were measured: {said}')
+        costs = {}
+        for run, job in zip(measured, jobs, strict=True):
+            costs.setdefault((run.alg, run.task), []).append(_cost(ended[job.id].seconds, _ttotal(job)))
+        return {kind: [statistics.fmean(column) for column in zip(*some, strict=True)] for kind, some in costs.items()}
 
 
 def _shortened(run):
     """A run with its first few iterations only; of an option that stands twice, argparse takes the last."""
     num = min(max_iter(run), ITERATIONS.get(templates.option(run.command, '--mode'), min(ITERATIONS.values())))
     return dataclasses.replace(run, command=f'{run.command} --max_iter {num}')
+
+
+def _ttotal(job):
+    """The column ttotal of a measured run's log; a trainer of the same name as ours may not write one."""
+    from policyopt.snapshots import read_log
+
+    log = read_log(job.out)
+    if not len(log) or 'ttotal' not in log.dtype.names:
+        raise RunFailed(f'the log of {job.id} has no times (column ttotal of its table /log)')
+    return log['ttotal'].astype(float)
 
 
 def _cost(seconds, ttotal_N):
@@ -121,16 +157,15 @@ def _makespan(seconds, num_jobs):
 
 
 def in_words(seconds):
-    """A duration as people say it, to about two digits."""
+    """A duration as people say it: in whole units, with one decimal below 10 hours and 10 days."""
+    if seconds < 0.5:
+        return 'less than a second'
     units = ((1, 'second', 90), (60, 'minute', 120), (3600, 'hour', 72), (86400, 'day', math.inf))
     size, unit, _ = next(u for u in units if seconds < u[0] * u[2])
     digits = 1 if size > 60 and seconds < 9.95 * size else 0
-    return f'{seconds / size:.{digits}f} {unit}s'
+    number = f'{seconds / size:.{digits}f}'
+    return f'about {number} {unit}{"s" * (number != "1")}'
 
 
 def _count(number, what):
     return f'{number} {what}{"s" * (number != 1)}'
-
-
-def _each(number):
-    return 'one of them' if number == 1 else f'each of {number} kinds'

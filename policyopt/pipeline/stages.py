@@ -144,12 +144,7 @@ def train(spec, how):
         clusters.wait(array, spec, runs, job_id)
     elif pending:
         if how.estimate:
-            try:
-                _print_estimate(spec, how, seed)
-            except RunFailed as e:
-                if not how.keep_going or isinstance(e, launch.Stopped):
-                    raise
-                print(f'{e}; -k goes on with the others', file=sys.stderr)
+            _print_estimate(spec, how, seed, optional=True)
         _run_here(spec, how, pending)
     return spec.command('2_eval')
 
@@ -164,13 +159,23 @@ def show_estimate(spec, how):
     return spec.command('1_train --resume' if any(not os.path.exists(r.out) for r in runs) else '2_eval')
 
 
-def _print_estimate(spec, how, seed):
-    from policyopt.pipeline.estimate import estimate
+def _print_estimate(spec, how, seed, optional=False):
+    """Print how long it takes; where that is optional, only a command that fails stands in the way of training (without -k)."""
+    from policyopt.pipeline.estimate import MeasuredRunFailed, estimate
 
     def runs_of(some_spec):
         return [_with_device(r, how.device) for r in _selected(some_spec, how, seed)]
 
-    print(estimate(spec, runs_of, how.jobs, how.threads, how.verbosity), flush=True)
+    try:
+        sentence = estimate(spec, runs_of, how.jobs, how.threads, how.verbosity)
+    except (RunFailed, UserError, OSError) as e:
+        if not optional or isinstance(e, launch.Stopped):
+            raise
+        if isinstance(e, MeasuredRunFailed) and not how.keep_going:
+            raise RunFailed(f'{e}; nothing was trained (-k trains all the same)') from e
+        print(f'no estimate: {e}; training goes on', file=sys.stderr, flush=True)
+    else:
+        print(sentence, flush=True)
 
 
 def _with_device(run, device):

@@ -147,6 +147,12 @@ def has_operators(command):
     return any(t and set(t) <= set('();<>|&') for t in _shell_tokens(command)) or '`' in command or '$(' in command
 
 
+def is_literal(command):
+    """Whether the shell takes every word of a command as it stands: no operators, and no variables whose values it puts in."""
+    states = ['', *(state for _, state in _scan(command))]
+    return not has_operators(command) and not any(ch == '$' and before in ('', '"') for ch, before in zip(command, states, strict=False))
+
+
 def is_simple(command):
     """Whether a command is one program with its arguments, without shell operators or a leading assignment."""
     program = next(iter(_shell_tokens(command)), '')
