@@ -21,10 +21,10 @@ OPTIONS = '--min_total_sa 50000 --sim_batch_size 1 --seed 0 --max_iter '
 EXPERTS = {
     'legacy/InvertedPendulum-v1': OPTIONS + '41',
     'legacy/Reacher-v1': OPTIONS + '201',
-    'legacy/Hopper-v1': OPTIONS + '501 --lam .98',
-    'legacy/HalfCheetah-v1': OPTIONS + '501 --lam .98',
-    'legacy/Walker2d-v1': OPTIONS + '501 --lam .98',
-    'legacy/Ant-v1': OPTIONS + '501 --lam .97',
+    'legacy/Hopper-v1': OPTIONS + '201 --lam .98',
+    'legacy/HalfCheetah-v1': OPTIONS + '201 --lam .98',
+    'legacy/Walker2d-v1': OPTIONS + '301 --lam .98',
+    'legacy/Ant-v1': OPTIONS + '301 --lam .97',
 }
 TRAINED = ['legacy/InvertedPendulum-v1', 'legacy/Reacher-v1']
 
