@@ -11,8 +11,7 @@ import signal
 import threading
 import time
 import traceback
-import weakref
-from multiprocessing import connection
+from multiprocessing import connection, util
 
 import numpy as np
 
@@ -73,8 +72,9 @@ class WorkerPool:
         self.env_name, self.capacity = env_name, capacity
         self.lengths, self.counter = context.RawArray('q', capacity), context.Value('q', 0)
         self.conns, self.processes = [], []
-        # Before multiprocessing's own clean-up at exit, which would wait forever for workers that ignore its SIGTERM.
-        self._finalizer = weakref.finalize(self, _end, self.processes, self.conns)
+        # Before multiprocessing's own clean-up at exit, which would wait forever for workers that ignore its SIGTERM;
+        # unlike atexit's functions, this runs at the end of a forked process too.
+        self._finalizer = util.Finalize(self, _end, (self.processes, self.conns), exitpriority=0)
         for _ in range(num_workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, env_name, obs_dim, self.lengths, self.counter), daemon=True)

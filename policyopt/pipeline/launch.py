@@ -15,11 +15,11 @@ import sys
 import threading
 import time
 
-from policyopt.pipeline import locks, templates
+from policyopt.pipeline import forked, locks, templates
 from policyopt.util import RunFailed
 
 # POLICYOPT_WORKERS: how many processes a run samples with
-THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'POLICYOPT_WORKERS')
+THREAD_VARIABLES = (*forked.BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
 STOPPED_AFTER_CHECKPOINT = 75  # exit code of our trainers after SIGTERM or SIGUSR1
 _GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint
 _STOP_SIGNALS = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')
@@ -141,10 +141,11 @@ class _Launcher:
             self.finish(job, 'ok', 'done by another pipeline')
             return True
         try:
-            self.running[self.spawn(job, lock)] = (job, lock, time.monotonic())
+            process = self.spawn(job, lock)
         except OSError as e:
             lock.release()
             raise RunFailed(f'{job.id}: cannot be started: {e}; finished runs are kept, go on with --resume') from e
+        self.running[process] = (job, lock, time.monotonic())
         self.progress.started(job)
         return True
 
@@ -154,15 +155,11 @@ class _Launcher:
         with open(job.log, 'a', encoding='utf-8') as log:
             log.write(('\n' if old else '') + job.command + '\n')
             log.flush()
-            line = f'exec {job.command}' if templates.is_simple(job.command) else job.command
-            process = subprocess.Popen(
-                ['/bin/sh', '-c', f'read -r go || exit 143; exec </dev/null; {line}'],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self.env,
-                start_new_session=True,
-            )
+            words = forked.script_and_options(job.command, self.env)
+            if words and forked.load():
+                process = forked.ForkedRun(words, log, self.env)
+            else:
+                process = self.shell(job.command, log)
         try:
             lock.record_child(process.pid)
             process.stdin.write(b'go\n')
@@ -172,6 +169,18 @@ class _Launcher:
             process.wait()
             raise
         return process
+
+    def shell(self, command, log):
+        """A shell that waits for a line on its stdin and then is the command."""
+        line = f'exec {command}' if templates.is_simple(command) else command
+        return subprocess.Popen(
+            ['/bin/sh', '-c', f'read -r go || exit 143; exec </dev/null; {line}'],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=self.env,
+            start_new_session=True,
+        )
 
     def reap(self):
         """Take note of the runs that have ended; returns whether there were any."""
@@ -274,6 +283,7 @@ class Progress:
         if sys.stderr.isatty() and self.verbosity >= 0 and self.total > 1:
             import tqdm
 
+            tqdm.tqdm.monitor_interval = 0  # no thread of its own: runs are forks of this process
             self.bar = tqdm.tqdm(total=self.total, unit='run', file=sys.stderr, dynamic_ncols=True)
         return self
 

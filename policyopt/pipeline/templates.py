@@ -111,6 +111,12 @@ def is_trainer(command):
     return any(os.path.basename(token) == _TRAINER for token in shlex.split(command))
 
 
+def is_our_trainer(script):
+    """Whether a path is the trainer of this very checkout."""
+    ours = os.path.join(REPO, 'scripts', _TRAINER)
+    return os.path.exists(script) and os.path.exists(ours) and os.path.samefile(script, ours)
+
+
 def with_option(command, flag, value=None):
     """A trainer's command with an option added, unless it has it already; programs other than ours are left alone.
 
@@ -149,8 +155,18 @@ def has_operators(command):
 
 def is_literal(command):
     """Whether the shell takes every word of a command as it stands: no operators, and no variables whose values it puts in."""
+    return not has_operators(command) and not any(ch == '$' and state in ('', '"') for ch, state in _with_state_before(command))
+
+
+def plain_words(command):
+    """The words of a command that is one program with its arguments, just as the shell would pass them on; else None."""
+    unquoted = {ch for ch, state in _with_state_before(command) if not state}
+    return None if unquoted & set('*?[~#') or not is_simple(command) or not is_literal(command) else shlex.split(command)
+
+
+def _with_state_before(command):
     states = ['', *(state for _, state in _scan(command))]
-    return not has_operators(command) and not any(ch == '$' and before in ('', '"') for ch, before in zip(command, states, strict=False))
+    return zip(command, states, strict=False)
 
 
 def is_simple(command):
