@@ -10,7 +10,7 @@ ACTOR_ROWS = 16  # an actor works in blocks of this many rows, so that a row's r
 
 def sample_categorical(p_B_K, u_B):
     """Inverse-CDF samples from rows of probabilities and uniforms in [0, 1)."""
-    return np.minimum((p_B_K.cumsum(axis=1) < u_B[:, None]).sum(axis=1), p_B_K.shape[1] - 1)
+    return (p_B_K[:, :-1].cumsum(axis=1) < u_B[:, None]).sum(axis=1)  # without the last: whatever is left over is its share
 
 
 class Actor:

@@ -8,6 +8,7 @@ Letters: B trajectories, K slots in one call, R recorded rows in the order of pl
 
 import contextlib
 import hashlib
+import math
 
 import numpy as np
 
@@ -85,19 +86,21 @@ class Rollout:
         t_K = np.zeros(self.num_slots, dtype=np.int64)
         traj_K = self.ledger.take(self.num_slots, always=True)
         obs_K_Do = self.start(slots_K, traj_K)
-        self.refill_noise(slots_K, t_K)
+        phase_K = np.zeros_like(t_K)
+        self.refill_noise(slots_K)
         while len(slots_K):
             adist_K_Pa = self.actor.adist(obs_K_Do)
-            a_K_Da = self.actor.act(adist_K_Pa, None if self.deterministic else self.noise[slots_K, t_K % self.chunk])
+            a_K_Da = self.actor.act(adist_K_Pa, None if self.deterministic else self.noise[slots_K, phase_K])
             next_obs_K_Do, r_K, done_K = self.step(slots_K, a_K_Da, t_K)
             rows.append((traj_K, t_K, obs_K_Do, adist_K_Pa, a_K_Da, r_K))
             obs_K_Do, t_K = next_obs_K_Do, t_K + 1
             self.ledger.lengths_B[traj_K] = t_K
             done_K = done_K | (t_K >= self.cfg.max_traj_len)
-            if done_K.any():
+            if np.count_nonzero(done_K):
                 slots_K, t_K, traj_K, obs_K_Do = self.restart(slots_K, t_K, traj_K, obs_K_Do, done_K)
-            if len(t_K) and not (t_K % self.chunk).all():
-                self.refill_noise(slots_K, t_K)
+            phase_K = t_K % self.chunk
+            if np.count_nonzero(phase_K) < len(phase_K):
+                self.refill_noise(slots_K[phase_K == 0])
         return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
     def start(self, slots_K, traj_K):
@@ -106,14 +109,17 @@ class Rollout:
         seeds_K = [int(rng.integers(2**31)) for rng in rngs]
         for slot, rng in zip(slots_K, rngs, strict=True):
             self.rngs[slot] = rng
-        return self.checked_obs(self.call(self.vec.reset, slots_K, seeds_K), len(slots_K), 'on reset')
+        obs_K_Do = self.call(self.vec.reset, slots_K, seeds_K)
+        if not self.is_obs(obs_K_Do, len(slots_K)):
+            raise self.bad_obs(obs_K_Do, len(slots_K), 'on reset')
+        return obs_K_Do
 
     def step(self, slots_K, a_K_Da, t_K):
         obs_K_Do, r_K, done_K = self.call(self.vec.step, slots_K, a_K_Da)
-        when = f'at step {int(t_K.max())}'
-        self.checked_obs(obs_K_Do, len(slots_K), when)
-        if not np.isfinite(r_K).all():
-            raise RunFailed(f"env '{self.env_name}' returned NaN or infinity as a reward {when}; expected finite numbers")
+        if not self.is_obs(obs_K_Do, len(slots_K)):
+            raise self.bad_obs(obs_K_Do, len(slots_K), f'at step {t_K.max()}')
+        if not _all_finite(r_K):
+            raise RunFailed(f"env '{self.env_name}' returned NaN or infinity as a reward at step {t_K.max()}; expected finite numbers")
         return obs_K_Do, r_K, done_K
 
     def call(self, method, *args):
@@ -122,16 +128,17 @@ class Rollout:
         except rlgymenv.BadEnvironment as e:
             raise RunFailed(str(e)) from e
 
-    def checked_obs(self, obs_K_Do, num, when):
-        if obs_K_Do.shape == (num, self.obs_dim) and np.isfinite(obs_K_Do).all():
-            return obs_K_Do
-        what = f'shape {obs_K_Do.shape}' if obs_K_Do.shape != (num, self.obs_dim) else 'NaN or infinity'
-        raise RunFailed(f"env '{self.env_name}' returned {what} as an observation {when}; expected {self.obs_dim} finite numbers")
+    def is_obs(self, obs_K_Do, num):
+        return obs_K_Do.shape == (num, self.obs_dim) and _all_finite(obs_K_Do)
 
-    def refill_noise(self, slots_K, t_K):
+    def bad_obs(self, obs_K_Do, num, when):
+        what = f'shape {obs_K_Do.shape}' if obs_K_Do.shape != (num, self.obs_dim) else 'NaN or infinity'
+        return RunFailed(f"env '{self.env_name}' returned {what} as an observation {when}; expected {self.obs_dim} finite numbers")
+
+    def refill_noise(self, slots_K):
         """Draw the next chunk of noise for slots that have used theirs up."""
         if not self.deterministic:
-            for slot in slots_K[t_K % self.chunk == 0]:
+            for slot in slots_K:
                 self.noise[slot] = self.actor.noise(self.rngs[slot], self.chunk)
 
     def restart(self, slots_K, t_K, traj_K, obs_K_Do, done_K):
@@ -147,6 +154,11 @@ class Rollout:
             order = np.argsort(slots_K)
             slots_K, t_K, traj_K, obs_K_Do = slots_K[order], t_K[order], traj_K[order], obs_K_Do[order]
         return slots_K, t_K, traj_K, obs_K_Do
+
+
+def _all_finite(x):
+    """Whether every number of a float array is finite; the sum of squares, one quick call, decides unless it overflows."""
+    return math.isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
 
 
 def in_order(rows, lengths_B):
