@@ -121,10 +121,11 @@ def im_pipeline(*args, code=0, cwd=REPO, env=None, **kwargs):
 
 
 @contextlib.contextmanager
-def started_pipeline(*args, cwd=REPO):
+def started_pipeline(*args, cwd=REPO, stdin=None):
     """The same in the background; it and its runs are ended with the block, whatever happens in it."""
     command = [sys.executable, IM_PIPELINE, *map(str, args)]
-    pipeline = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment())
+    env, pipe = environment(), subprocess.PIPE
+    pipeline = subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True, cwd=cwd, env=env)
     try:
         yield pipeline
     finally:

@@ -67,9 +67,9 @@ def test_a_forked_run_writes_the_file_and_the_log_of_a_fresh_interpreter(tmp_pat
         assert len(shown) == len(expected) and shown[:2] == expected[:2] and shown[-2:] == expected[-2:]
 
 
-def test_a_run_is_a_fork_in_a_session_of_its_own_that_holds_nothing_of_the_pipeline(tmp_path):
+def test_a_run_is_a_fork_in_a_session_of_its_own_with_its_own_input_and_output(tmp_path):
     path, folder = sampled(tmp_path, 100000)
-    with started_pipeline(path, '1', '-j', 2) as pipeline:
+    with started_pipeline(path, '1', '-j', 2, stdin=subprocess.PIPE) as pipeline:
         run = wait_until(lambda: run_group(folder, 1))
         with open(f'/proc/{run}/cmdline') as f:
             assert 'im_pipeline.py' in f.read()
@@ -120,6 +120,27 @@ def test_runs_outlive_a_killed_pipeline_and_the_next_one_waits_for_them(tmp_path
     assert all(len(log.read_text().split('imitate_mj.py')) == 2 for log in (folder / 'logs').iterdir())  # no command a second time
 
 
+def test_a_run_that_is_never_told_to_begin_ends_by_itself_and_has_done_nothing(tmp_path):
+    script, log = tmp_path / 'script.py', tmp_path / 'log.txt'
+    script.write_text('print("begun")')
+    with open(log, 'w') as f:
+        held = forked.ForkedRun([str(script)], f, dict(os.environ))
+        assert held.poll() is None
+        held.stdin.close()
+        assert held.wait() == 143
+        begun = forked.ForkedRun([str(script)], f, dict(os.environ))
+        begun.stdin.write(b'go')
+        begun.stdin.close()
+        assert begun.wait() == 0
+    assert log.read_text() == 'begun\n'
+
+
+def test_edited_code_is_not_forked(monkeypatch):
+    assert forked.load()
+    monkeypatch.setattr(forked, '_SOURCES_AT_START', forked._SOURCES_AT_START | {'policyopt/new.py': (1, 1)})
+    assert not forked.load()
+
+
 @pytest.mark.parametrize(
     ('command', 'forks'),
     [
@@ -129,6 +150,9 @@ def test_runs_outlive_a_killed_pipeline_and_the_next_one_waits_for_them(tmp_path
         ('{python} {trainer} --data $HOME/trajs.h5', False),
         ('{python} {trainer} > log', False),
         ('{python} {trainer} # note', False),
+        ('{python} {trainer} --data {{a,b}}.h5', False),
+        ('{python} {trainer} --data "\\$x/trajs.h5"', False),
+        ('{python} {trainer}\n--seed 1', False),
         ('{python} -O {trainer}', False),
         ('X=1 {python} {trainer}', False),
         ('nice {python} {trainer}', False),

@@ -1,10 +1,11 @@
 """Runs of our own trainer as forks of this process, which has loaded torch once: two seconds of start-up less in each run.
 
 A forked run executes the same script with the same arguments as a fresh interpreter would, in its own session, with its
-output in its log. Every other command, and every command on other systems than Linux, gets a process of its own.
+output in its log. Every other command, every command on other systems than Linux, and every run after our code has been edited
+gets a fresh process.
 """
 
-import contextlib
+import glob
 import multiprocessing
 import os
 import runpy
@@ -14,7 +15,16 @@ import sys
 from policyopt.pipeline import templates
 
 BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
-_HANDLED_BY_PARENT = ('SIGTERM', 'SIGHUP', 'SIGUSR1')
+_HANDLED_BY_PARENT = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')
+
+
+def _sources():
+    """{source file of ours: (size, time of its last change)}."""
+    files = (f for top in ('policyopt', 'environments', 'scripts') for f in glob.glob(f'{templates.REPO}/{top}/**/*.py', recursive=True))
+    return {f: (stat.st_size, stat.st_mtime_ns) for f in files for stat in [os.stat(f)]}
+
+
+_SOURCES_AT_START = _sources()
 
 
 def script_and_options(command, env):
@@ -31,18 +41,21 @@ def script_and_options(command, env):
 
 
 def load():
-    """Import what a run of the trainer needs; False where that fails, and the run then says why in its log."""
-    with contextlib.suppress(ImportError):
+    """Import what a run of the trainer needs; False where a fork would not do what a fresh process does."""
+    try:
+        if _sources() != _SOURCES_AT_START:
+            return False  # a fork would mix what is loaded with what is on disk by now
         import policyopt.training  # noqa: F401
-
-        return True
-    return False
+    except Exception:
+        return False  # a fresh process fails in the same way, and says so in the run's log
+    return True
 
 
 class ForkedRun:
     """A run of a script in a fork, with what the launcher uses of subprocess.Popen: pid, returncode, stdin, poll() and wait().
 
-    It begins when a line is written to `stdin`; when that is closed before, it ends with exit code 143.
+    It begins when something is written to `stdin`; when that is closed before, it ends with exit code 143. A run must have
+    begun before another is made, which would otherwise hold its `stdin` open.
     """
 
     def __init__(self, words, log, env):
@@ -78,9 +91,10 @@ class ForkedRun:
 def _run(words, log_fd, env, gate, ready):
     """The child: become what a fresh process would be, wait for the word to go, run the script."""
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in _HANDLED_BY_PARENT:
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
+        if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
+            signal.signal(getattr(signal, name), signal.default_int_handler if name == 'SIGINT' else signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)
     sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', closefd=False, buffering=1, errors='backslashreplace')
@@ -91,5 +105,8 @@ def _run(words, log_fd, env, gate, ready):
         sys.exit(143)
     os.environ.clear()
     os.environ.update(env)
+    import numpy as np
+
+    np.random.seed()  # for environments that draw from numpy's global generator: no two runs have its state in common
     sys.argv, sys.path[0] = words, os.path.dirname(os.path.abspath(words[0]))
     runpy.run_path(words[0], run_name='__main__')

@@ -98,7 +98,7 @@ class _Launcher:
     def __init__(self, jobs, num_jobs, keep_going, threads, signals, progress):
         self.pending = collections.deque(jobs)
         self.elsewhere = []  # (job, Held) of runs that another pipeline is doing
-        self.running = {}  # Popen -> (job, lock, start)
+        self.running = {}  # Popen or ForkedRun -> (job, lock, start)
         self.outcomes = []
         self.num_jobs, self.keep_going, self.signals, self.progress = num_jobs, keep_going, signals, progress
         self.env = thread_environment(threads)
@@ -142,8 +142,10 @@ class _Launcher:
             return True
         try:
             process = self.spawn(job, lock)
-        except OSError as e:
+        except BaseException as e:
             lock.release()
+            if not isinstance(e, OSError):
+                raise
             raise RunFailed(f'{job.id}: cannot be started: {e}; finished runs are kept, go on with --resume') from e
         self.running[process] = (job, lock, time.monotonic())
         self.progress.started(job)
@@ -228,10 +230,11 @@ class _Launcher:
 
     def stop_all(self):
         """Ask every run to stop, wait for its checkpoint, kill what does not listen; nothing of ours is left behind."""
-        if self.running and self.progress.verbosity >= -1:
-            self.progress.note(f'stopping {len(self.running)} runs at their next checkpoint (again: at once)')
         for process in self.running:
             _kill_group(process, signal.SIGTERM)
+        if self.running and self.progress.verbosity >= -1:
+            with contextlib.suppress(OSError):  # the terminal may have gone
+                self.progress.note(f'stopping {len(self.running)} runs at their next checkpoint (again: at once)')
         deadline = time.monotonic() + _GRACE_S
         count = self.signals.count
         while any(p.poll() is None for p in self.running) and time.monotonic() < deadline and self.signals.count == count:
@@ -260,6 +263,8 @@ class _Signals:
                 signum = getattr(signal, name)
                 if signal.getsignal(signum) != signal.SIG_IGN:
                     self.old[signum] = signal.signal(signum, self.note)
+            # where the parent has chosen to ignore its children's ends, we would never learn of those of ours
+            self.old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return self
 
     def note(self, signum, frame):

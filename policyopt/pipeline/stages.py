@@ -168,8 +168,10 @@ def _print_estimate(spec, how, seed, optional=False):
 
     try:
         sentence = estimate(spec, runs_of, how.jobs, how.threads, how.verbosity)
+    except launch.Stopped:
+        raise
     except (RunFailed, UserError, OSError) as e:
-        if not optional or isinstance(e, launch.Stopped):
+        if not optional:
             raise
         if isinstance(e, MeasuredRunFailed) and not how.keep_going:
             raise RunFailed(f'{e}; nothing was trained (-k trains all the same)') from e

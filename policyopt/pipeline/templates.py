@@ -161,7 +161,8 @@ def is_literal(command):
 def plain_words(command):
     """The words of a command that is one program with its arguments, just as the shell would pass them on; else None."""
     unquoted = {ch for ch, state in _with_state_before(command) if not state}
-    return None if unquoted & set('*?[~#') or not is_simple(command) or not is_literal(command) else shlex.split(command)
+    plain = not unquoted & set('*?[~#{\n') and '\\' not in command and is_simple(command) and is_literal(command)
+    return shlex.split(command) if plain else None
 
 
 def _with_state_before(command):
