@@ -4,9 +4,9 @@
     python scripts/gen_modern_policies.py expert_policies/modern --tasks legacy/Reacher-v1
 
 Writes Reacher-v1.h5 and so on into the folder (which must not hold them yet), then plays 200 stochastic episodes with each. A run
-that was interrupted goes on when the command is given again. The options of InvertedPendulum-v1 and Reacher-v1 are those of
-the shipped experts. The other tasks can be named, but nobody has trained them yet: their options are a proposal, with
-the batch size, iterations and lam of 2016 and nets of 100-100 units (2016: 50-50).
+that was interrupted goes on when the command is given again. The options of InvertedPendulum-v1, Reacher-v1, Hopper-v1 and
+HalfCheetah-v1 are those of the shipped experts. Walker2d-v1 and Ant-v1 can be named, but nobody has trained them to the end
+yet: their options are a proposal. Batch size and lam are those of 2016, the nets have 100-100 units (2016: 50-50).
 """
 
 import sys
@@ -26,7 +26,7 @@ EXPERTS = {
     'legacy/Walker2d-v1': OPTIONS + '301 --lam .98',
     'legacy/Ant-v1': OPTIONS + '301 --lam .97',
 }
-TRAINED = ['legacy/InvertedPendulum-v1', 'legacy/Reacher-v1']
+TRAINED = [f'legacy/{task}-v1' for task in ('InvertedPendulum', 'Reacher', 'Hopper', 'HalfCheetah')]
 
 if __name__ == '__main__':
     prog = 'gen_modern_policies'
