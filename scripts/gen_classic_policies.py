@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the experts of the classic tasks with the options of 2016 and keep the log and the last snapshot of each.
 
-    python scripts/gen_classic_policies.py expert_policies/classic
+    python scripts/gen_classic_policies.py NEW_FOLDER
 
 Writes CartPole-v0.h5, MountainCar-v0.h5 and Acrobot-v0.h5 into the folder (which must not hold them yet), then plays 200
 stochastic episodes with each. The defaults are the seeds of the shipped experts: of 0 to 6, those whose last policy plays like the

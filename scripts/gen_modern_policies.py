@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train experts of our own on the MuJoCo tasks of 2016 and keep the log and the last snapshot of each.
 
-    python scripts/gen_modern_policies.py expert_policies/modern --tasks legacy/Reacher-v1
+    python scripts/gen_modern_policies.py NEW_FOLDER --tasks legacy/Reacher-v1
 
 Writes Reacher-v1.h5 and so on into the folder (which must not hold them yet), then plays 200 stochastic episodes with each. A run
 that was interrupted goes on when the command is given again. The options of InvertedPendulum-v1, Reacher-v1, Hopper-v1 and
