@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import multiprocessing
 import os
 import sys
 
@@ -61,7 +62,8 @@ def _reason(e):
 
 @functools.cache
 def _say_once(text):
-    print(text, file=sys.stderr)
+    if multiprocessing.parent_process() is None:  # the others leave it to their parent
+        print(text, file=sys.stderr)
 
 
 def _import_user_module(name, module):
