@@ -109,15 +109,11 @@ class Rollout:
         seeds_K = [int(rng.integers(2**31)) for rng in rngs]
         for slot, rng in zip(slots_K, rngs, strict=True):
             self.rngs[slot] = rng
-        obs_K_Do = self.call(self.vec.reset, slots_K, seeds_K)
-        if not self.is_obs(obs_K_Do, len(slots_K)):
-            raise self.bad_obs(obs_K_Do, len(slots_K), 'on reset')
-        return obs_K_Do
+        return self.checked_obs(self.call(self.vec.reset, slots_K, seeds_K), len(slots_K))
 
     def step(self, slots_K, a_K_Da, t_K):
         obs_K_Do, r_K, done_K = self.call(self.vec.step, slots_K, a_K_Da)
-        if not self.is_obs(obs_K_Do, len(slots_K)):
-            raise self.bad_obs(obs_K_Do, len(slots_K), f'at step {t_K.max()}')
+        self.checked_obs(obs_K_Do, len(slots_K), t_K)
         if not _all_finite(r_K):
             raise RunFailed(f"env '{self.env_name}' returned NaN or infinity as a reward at step {t_K.max()}; expected finite numbers")
         return obs_K_Do, r_K, done_K
@@ -128,12 +124,13 @@ class Rollout:
         except rlgymenv.BadEnvironment as e:
             raise RunFailed(str(e)) from e
 
-    def is_obs(self, obs_K_Do, num):
-        return obs_K_Do.shape == (num, self.obs_dim) and _all_finite(obs_K_Do)
-
-    def bad_obs(self, obs_K_Do, num, when):
+    def checked_obs(self, obs_K_Do, num, t_K=None):
+        """The observations after a step at t_K, or after a reset, if they are what they should be."""
+        if obs_K_Do.shape == (num, self.obs_dim) and _all_finite(obs_K_Do):
+            return obs_K_Do
+        when = 'on reset' if t_K is None else f'at step {t_K.max()}'
         what = f'shape {obs_K_Do.shape}' if obs_K_Do.shape != (num, self.obs_dim) else 'NaN or infinity'
-        return RunFailed(f"env '{self.env_name}' returned {what} as an observation {when}; expected {self.obs_dim} finite numbers")
+        raise RunFailed(f"env '{self.env_name}' returned {what} as an observation {when}; expected {self.obs_dim} finite numbers")
 
     def refill_noise(self, slots_K):
         """Draw the next chunk of noise for slots that have used theirs up."""

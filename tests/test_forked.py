@@ -161,9 +161,7 @@ def test_edited_code_is_not_forked(monkeypatch):
         ('{python} {scripts}/run_rl_mj.py', False),
     ],
 )
-def test_only_plain_commands_of_our_own_trainer_are_forked(command, forks, monkeypatch):
-    for name, value in ONE_THREAD.items():
-        monkeypatch.setenv(name, value)
+def test_only_plain_commands_of_our_own_trainer_are_forked(command, forks):
     trainer = REPO / 'scripts' / 'imitate_mj.py'
     words = forked.script_and_options(command.format(python=sys.executable, trainer=trainer, scripts=REPO / 'scripts'), ONE_THREAD)
     assert words == ([str(trainer), '--seed', '1', '--x', 'a b'] if forks else None)
@@ -171,8 +169,6 @@ def test_only_plain_commands_of_our_own_trainer_are_forked(command, forks, monke
 
 def test_runs_with_more_threads_than_the_pipeline_get_a_process_of_their_own(monkeypatch):
     command = f'{sys.executable} {REPO}/scripts/imitate_mj.py'
-    for name, value in ONE_THREAD.items():
-        monkeypatch.setenv(name, value)
     assert forked.script_and_options(command, ONE_THREAD) and templates.plain_words(command)
     assert forked.script_and_options(command, ONE_THREAD | {'OMP_NUM_THREADS': '2'}) is None
     monkeypatch.setenv('OPENBLAS_NUM_THREADS', '2')

@@ -15,7 +15,7 @@ import sys
 from policyopt.pipeline import templates
 
 BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
-_HANDLED_BY_PARENT = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')
+STOP_SIGNALS = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')  # the launcher handles these; its runs must have their own say
 
 
 def _sources():
@@ -91,7 +91,7 @@ class ForkedRun:
 def _run(words, log_fd, env, gate, ready):
     """The child: become what a fresh process would be, wait for the word to go, run the script."""
     os.setsid()
-    for name in _HANDLED_BY_PARENT:
+    for name in STOP_SIGNALS:
         if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             signal.signal(getattr(signal, name), signal.default_int_handler if name == 'SIGINT' else signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

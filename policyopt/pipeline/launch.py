@@ -22,7 +22,6 @@ from policyopt.util import RunFailed
 THREAD_VARIABLES = (*forked.BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
 STOPPED_AFTER_CHECKPOINT = 75  # exit code of our trainers after SIGTERM or SIGUSR1
 _GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint
-_STOP_SIGNALS = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,11 +141,12 @@ class _Launcher:
             return True
         try:
             process = self.spawn(job, lock)
-        except BaseException as e:
+        except OSError as e:
             lock.release()
-            if not isinstance(e, OSError):
-                raise
             raise RunFailed(f'{job.id}: cannot be started: {e}; finished runs are kept, go on with --resume') from e
+        except BaseException:
+            lock.release()
+            raise
         self.running[process] = (job, lock, time.monotonic())
         self.progress.started(job)
         return True
@@ -259,7 +259,7 @@ class _Signals:
     def __enter__(self):
         self.first, self.count, self.old = None, 0, {}
         if threading.current_thread() is threading.main_thread():
-            for name in _STOP_SIGNALS:
+            for name in forked.STOP_SIGNALS:
                 signum = getattr(signal, name)
                 if signal.getsignal(signum) != signal.SIG_IGN:
                     self.old[signum] = signal.signal(signum, self.note)

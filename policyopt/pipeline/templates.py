@@ -113,8 +113,7 @@ def is_trainer(command):
 
 def is_our_trainer(script):
     """Whether a path is the trainer of this very checkout."""
-    ours = os.path.join(REPO, 'scripts', _TRAINER)
-    return os.path.exists(script) and os.path.exists(ours) and os.path.samefile(script, ours)
+    return os.path.realpath(script) == os.path.realpath(os.path.join(REPO, 'scripts', _TRAINER))
 
 
 def with_option(command, flag, value=None):
