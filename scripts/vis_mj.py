@@ -9,6 +9,7 @@ Without --eval_only, --out or --gif it opens a window; where there is no screen 
 """
 
 import os
+import statistics
 import sys
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def main(argv):
     policy, mdp, trajs = evaluation.evaluate_file(args.policy, num, args.seed, args.deterministic, args.env_name, args.max_traj_len)
     print(f'return: {trajs.returns.mean():.4f} +/- {trajs.returns.std():.4f}')
     print(f'length: {trajs.lengths.mean():.2f} +/- {trajs.lengths.std():.2f}')
+    print(f'median return: {statistics.median(trajs.returns.tolist()):.4f}')  # a few falls pull the mean far down
     if args.out:
         attrs = provenance() | {'env_name': mdp.env_name, 'env_id': mdp.env_id, 'policy': args.policy, 'seed': args.seed}
         trajectories.save_trajs(args.out, trajs, attrs)
