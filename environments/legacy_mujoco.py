@@ -14,6 +14,7 @@ import functools
 import math
 import typing
 
+import gymnasium
 import mujoco
 import numpy as np
 from gymnasium.envs.mujoco.ant_v4 import AntEnv
@@ -119,7 +120,6 @@ def restore_2016(model, total_mass=None):
 class _Restored:
     """Mixin before a v4 class: its model, restored before anything else looks at it, and its starts by themselves."""
 
-    start_noise = None
     normal_speeds = False
 
     def _initialize_simulation(self):
@@ -130,7 +130,7 @@ class _Restored:
 
     def draw_start(self, rng):
         """(qpos, qvel) at a reset, v4's draws: positions ± noise, speeds ± noise or normal with stdev noise."""
-        noise = self.start_noise
+        noise = self._reset_noise_scale
         qpos = self.init_qpos + rng.uniform(-noise, noise, self.model.nq)
         if self.normal_speeds:
             return qpos, self.init_qvel + noise * rng.standard_normal(self.model.nv)
@@ -144,13 +144,9 @@ class _Restored:
 class LegacyHopperEnv(_Restored, HopperEnv):
     """Hopper-v1: 11 observations, reward ẋ + 1 − 10⁻³|a|², over when it falls; mass and margin restored."""
 
-    start_noise = 5e-3
-
 
 class LegacyWalker2dEnv(_Restored, Walker2dEnv):
     """Walker2d-v1: 17 observations, reward ẋ + 1 − 10⁻³|a|², over when it falls; mass restored."""
-
-    start_noise = 5e-3
 
 
 class LegacyHalfCheetahEnv(_Restored, HalfCheetahEnv):
@@ -160,7 +156,6 @@ class LegacyHalfCheetahEnv(_Restored, HalfCheetahEnv):
     working folder; the rescaling is done here instead, on the restored bodies.
     """
 
-    start_noise = 0.1
     normal_speeds = True
 
     def _initialize_simulation(self):
@@ -179,11 +174,11 @@ class LegacyAntEnv(_Restored, AntEnv):
     Reward ẋ + 1 − ½|a|² − ½·10⁻³ Σ clip(cfrc, ±1)²; over when the torso leaves [0.2, 1].
     """
 
-    start_noise = 0.1
     normal_speeds = True
 
     def __init__(self, **kwargs):
         super().__init__(use_contact_forces=True, **kwargs)
+        gymnasium.utils.EzPickle.__init__(self, **kwargs)  # AntEnv notes its own arguments, which are not ours
 
 
 class LegacyReacherEnv(_Restored, ReacherEnv):
@@ -194,6 +189,7 @@ class LegacyReacherEnv(_Restored, ReacherEnv):
 
     def step(self, a):
         d = self.get_body_com('fingertip') - self.get_body_com('target')
+        # not v4's norm, whose sum is rounded differently from that of a whole batch
         r = -math.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]) - np.square(a).sum()
         self.do_simulation(a, self.frame_skip)
         if self.render_mode == 'human':
@@ -214,7 +210,6 @@ class LegacyHumanoidEnv(_Restored, HumanoidEnv):
     Reward 1.25·v_x + 5 − 0.1|u|² − min(5·10⁻⁷ Σ cfrc², 10) with u = clip(a, ±0.4); over when the torso leaves (1, 2).
     """
 
-    start_noise = 1e-2
     CONTACT_COST, MAX_CONTACT_COST = 5e-7, 10.0
 
     def _initialize_simulation(self):
@@ -232,7 +227,7 @@ class LegacyHumanoidEnv(_Restored, HumanoidEnv):
 class LegacyInvertedPendulumEnv(_Restored, InvertedPendulumEnv):
     """InvertedPendulum-v1: 4 observations, reward 1, over at |θ| > 0.2; mass restored, the motor's force unlimited."""
 
-    start_noise = 1e-2
+    _reset_noise_scale = 1e-2  # v4 has no argument for it
 
     def _initialize_simulation(self):
         model, data = super()._initialize_simulation()
@@ -246,7 +241,7 @@ class LegacyInvertedDoublePendulumEnv(_Restored, InvertedDoublePendulumEnv):
     Reward 10 − (0.01 x² + (y − 2)²) − (10⁻³ v1² + 5·10⁻³ v2²) at the tip (x, y); over when y ≤ 1.
     """
 
-    start_noise = 0.1
+    _reset_noise_scale = 0.1  # v4 has no argument for it
     normal_speeds = True
 
     @staticmethod

@@ -88,25 +88,33 @@ def _find_spec(name):
     module, _, env_id = str(name).rpartition(':')
     if module:
         _import_user_module(name, module)
-    registry = gymnasium.registry
-    if env_id in registry:
-        return registry[env_id]
-    if f'{legacy.NAMESPACE}/{env_id}' in registry:
-        _say_once(f"env '{name}': using {legacy.NAMESPACE}/{env_id}")
-        return registry[f'{legacy.NAMESPACE}/{env_id}']
     try:
-        namespace, base, version = parse_env_id(env_id)
+        spec = _look_up(env_id)
     except gymnasium.error.Error as e:
         raise BadEnvironment(f"env '{name}' is no valid id: expected [package.module:][namespace/]Name-vN, e.g. CartPole-v0") from e
-    latest = find_highest_version(namespace, base) if version is None else None
-    if latest is not None:
-        env_id = get_env_id(namespace, base, latest)
-        _say_once(f"env '{name}': using {env_id}")
-        return registry[env_id]
-    close = difflib.get_close_matches(env_id, list(registry), n=3, cutoff=0.6)
+    if spec is not None:
+        if spec.id != env_id:
+            _say_once(f"env '{name}': using {spec.id}")
+        return spec
+    known = dict.fromkeys(name for full in gymnasium.registry for name in (full, full.removeprefix(f'{legacy.NAMESPACE}/')))
+    close = difflib.get_close_matches(env_id, known, n=3, cutoff=0.6)
     hint = f' Did you mean {" or ".join(close)}?' if close else ' A task of your own is named package.module:EnvId.'
     where = f"the module '{module}' registers no env '{env_id}'" if module else 'no such environment is registered'
     raise BadEnvironment(f"env '{name}': {where}.{hint}")
+
+
+def _look_up(env_id):
+    """The spec of an id as it is, as `legacy/<id>`, or of the newest version when it names none; else None.
+
+    Raises: gymnasium.error.Error when it is no id at all.
+    """
+    registry = gymnasium.registry
+    for known in (env_id, f'{legacy.NAMESPACE}/{env_id}'):
+        if known in registry:
+            return registry[known]
+    namespace, base, version = parse_env_id(env_id)
+    latest = find_highest_version(namespace, base) if version is None else None
+    return None if latest is None else registry[get_env_id(namespace, base, latest)]
 
 
 def _missing_module(e):
@@ -156,7 +164,10 @@ def needs_mujoco(name):
 
     False for unknown names, and for tasks of the user's own modules, whatever they need.
     """
-    spec = gymnasium.registry.get(name) or gymnasium.registry.get(f'{legacy.NAMESPACE}/{name}')
+    try:
+        spec = _look_up(name)
+    except gymnasium.error.Error:
+        return False
     return spec is not None and str(spec.entry_point).startswith(('gymnasium.envs.mujoco', 'environments.legacy_mujoco'))
 
 

@@ -25,7 +25,10 @@ __all__ = [
 
 def load_policy(policy_path, mdp):
     """The policy stored at 'FILE.h5/snapshots/iter0000100' (or '…/snapshots/last'), of ours or of 2016, checked against the task."""
-    return policy_from_snapshot(read_snapshot(policy_path), mdp)
+    snapshot = read_snapshot(policy_path)
+    policy = policy_from_snapshot(snapshot, mdp)
+    mdp.warn_of_another_task(policy_path, snapshot.args.get('env_name'))
+    return policy
 
 
 def discount(r_B_T, gamma):

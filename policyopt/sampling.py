@@ -4,6 +4,8 @@ Sampling is a pure function of (seed, stream, policy): a batch is the shortest p
 quotas, exactly the one-after-the-other rule of 2016, whatever ran at the same time (rollout.py).
 """
 
+import re
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,11 @@ from policyopt.util import UserError
 from policyopt.workers import WorkerPool, default_workers
 
 MAX_SLOTS = 256  # environments stepped at once, at most
+
+
+def _base_name(env_name):
+    """'Hopper' of package.module:legacy/Hopper-v1."""
+    return re.sub(r'-v\d+$', '', re.split('[:/]', env_name)[-1])
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,11 @@ class MDP:
         self.action_space = FiniteSpace(info.num_actions) if info.finite else ContinuousSpace(info.a_dim)
         self._vec = self._pool = None
         self.mean_len = None  # of the last batch: a hint for how many environments to step at once, never a result
+
+    def warn_of_another_task(self, path, env_name):
+        """Say when a file names a task other than this one; versions do not count, and None (of old files) says nothing."""
+        if env_name and _base_name(env_name) != _base_name(self.env_name):
+            print(f"warning: {path} comes from env '{env_name}' and is used for '{self.env_name}'", file=sys.stderr)
 
     def horizon(self, max_traj_len=None):
         """Steps after which an episode is cut: max_traj_len, or the environment's own limit.

@@ -142,7 +142,7 @@ def prepare(args):
 
 
 def check_data_fits(path, trajs, mdp):
-    """Raise UserError when expert data cannot come from the task."""
+    """Raise UserError when expert data cannot come from the task; warn when it could, but says that it does not."""
     obs_dim, a_dim = trajs.obs.stacked.shape[1], trajs.a.stacked.shape[1]
     env, says = f"env '{mdp.env_name}'", f" The file says env '{trajs.env_name}'." if trajs.env_name else ''
     if obs_dim != mdp.obs_space.dim:
@@ -162,6 +162,7 @@ def check_data_fits(path, trajs, mdp):
             )
     else:
         trajs.a.stacked = trajs.a.stacked.astype(np.float64)
+    mdp.warn_of_another_task(path, trajs.env_name)
 
 
 def warn_of_constant_features(obs_N_Do):

@@ -3,10 +3,11 @@
 
     python scripts/gen_classic_policies.py NEW_FOLDER
 
-Writes CartPole-v0.h5, MountainCar-v0.h5 and Acrobot-v0.h5 into the folder (which must not hold them yet), then plays 200
-stochastic episodes with each. The defaults are the seeds of the shipped experts: of 0 to 6, those whose last policy plays like the
-experts of 2016 (a policy of iteration 100 can be one TRPO step worse than its neighbours). The value function does not see
-the time: so the 2016 logs look, and with it Mountain Car and Acrobot find their goal within 101 iterations far less often.
+Writes CartPole-v0.h5, MountainCar-v0.h5 and Acrobot-v0.h5 into the folder and plays 200 stochastic episodes with each. Given
+again, the command goes on where it was interrupted; experts that are there already are only played. The defaults are the seeds of
+the shipped experts: of 0 to 6, those whose last policy plays like the experts of 2016 (a policy of iteration 100 can be one TRPO
+step worse than its neighbours). The value function does not see the time: so the 2016 logs look, and with it Mountain Car and
+Acrobot find their goal within 101 iterations far less often.
 """
 
 import os
@@ -26,24 +27,31 @@ EXPERTS = {'CartPole-v0': OPTIONS + ' --seed 1', 'MountainCar-v0': OPTIONS + ' -
 
 def train_experts(prog, doc, experts, default, argv):
     """The command behind gen_*_policies.py; experts: {env: options of run_rl_mj.py}, default: those trained unless told otherwise."""
+
+    def full_name(task):  # Hopper-v1 means legacy/Hopper-v1, as everywhere
+        return task if task in experts else f'legacy/{task}'
+
     p = Parser(prog, doc)
     p.add_argument('folder')
-    p.add_argument('--tasks', nargs='+', default=default, choices=list(experts), metavar='ENV', help='default: ' + ' '.join(default))
+    p.add_argument(
+        '--tasks', nargs='+', default=default, type=full_name, choices=list(experts), metavar='ENV', help='default: ' + ' '.join(default)
+    )
     p.add_argument('--seed', type=int, help='one seed for all tasks')
     p.add_argument('--verbose', action='store_true')
     args = p.parse_args(argv)
     files = {task: os.path.join(args.folder, f'{task.rpartition("/")[2]}.h5') for task in args.tasks}
-    taken = [f for f in files.values() if os.path.exists(f)]
-    if taken:
-        raise UserError(f'{taken[0]}: exists already, and finished data is never overwritten; choose another folder')
     if args.seed is not None and args.seed < 0:
         raise UserError(f'--seed {args.seed}: give 0 or more')
-    try:
-        os.makedirs(args.folder, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as e:
-        raise UserError(f'{args.folder}: cannot be a folder, because a file of that name is in the way; choose another') from e
+    folder = Path(args.folder).absolute()
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    if not there.is_dir():
+        raise UserError(f'{args.folder}: cannot be a folder, because the file {there} is in the way; choose another')
+    from policyopt.sampling import MDP
     from policyopt.snapshots import TrainingLog
 
+    for task in files:
+        MDP(task).close()  # says what is missing before anything is made
+    folder.mkdir(parents=True, exist_ok=True)
     here = Path(__file__).resolve().parent
     for task, log in files.items():
         options = experts[task].split() + ([] if args.seed is None else ['--seed', args.seed])  # the last --seed counts

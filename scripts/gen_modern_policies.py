@@ -3,10 +3,10 @@
 
     python scripts/gen_modern_policies.py NEW_FOLDER --tasks legacy/Reacher-v1
 
-Writes Reacher-v1.h5 and so on into the folder (which must not hold them yet), then plays 200 stochastic episodes with each. A run
-that was interrupted goes on when the command is given again. The options of InvertedPendulum-v1, Reacher-v1, Hopper-v1 and
-HalfCheetah-v1 are those of the shipped experts. Walker2d-v1 and Ant-v1 can be named, but nobody has trained them to the end
-yet: their options are a proposal. Batch size and lam are those of 2016, the nets have 100-100 units (2016: 50-50).
+Writes Reacher-v1.h5 and so on into the folder, then plays 200 stochastic episodes with each. Given again, the command goes on
+where it was interrupted; experts that are there already are only played. The options of Humanoid-v1 are a proposal that nobody has
+followed to the end. Pairs per iteration and lam are those of the 2016 logs. They differ in their nets (one layer of 50 leaky units,
+or 64-64; here 100-100 tanh), in their 500 iterations, and in episodes of 2000 steps on Hopper, Walker2d and HalfCheetah.
 """
 
 import sys
@@ -25,6 +25,7 @@ EXPERTS = {
     'legacy/HalfCheetah-v1': OPTIONS + '201 --lam .98',
     'legacy/Walker2d-v1': OPTIONS + '301 --lam .98',
     'legacy/Ant-v1': OPTIONS + '301 --lam .97',
+    'legacy/Humanoid-v1': OPTIONS + '1501 --lam .97',
 }
 TRAINED = [f'legacy/{task}-v1' for task in ('InvertedPendulum', 'Reacher', 'Hopper', 'HalfCheetah')]
 

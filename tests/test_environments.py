@@ -297,6 +297,8 @@ SUPPORTED = rlgymenv.SUPPORTED
     'name, sentence',
     [
         ('CartPol-v0', "env 'CartPol-v0': no such environment is registered. Did you mean CartPole-v0"),
+        ('Hoper-v1', "env 'Hoper-v1': no such environment is registered. Did you mean Hopper-v1 or Hopper-v5"),
+        ('legacy/Hoper-v1', "env 'legacy/Hoper-v1': no such environment is registered. Did you mean legacy/Hopper-v1"),
         ('CartPole-v7', "env 'CartPole-v7': no such environment is registered. Did you mean CartPole-v"),
         ('qqqqqq', "env 'qqqqqq': no such environment is registered. A task of your own is named package.module:EnvId."),
         ('', "env '' is no valid id: expected [package.module:][namespace/]Name-vN, e.g. CartPole-v0"),

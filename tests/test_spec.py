@@ -338,12 +338,67 @@ def test_the_classic_pipeline_is_336_bare_commands():
     assert all(' --seed ' in line and ' --log ' in line for line in lines)
 
 
-@pytest.mark.parametrize(('name', 'num'), [('quickstart', 16), ('modern', 64), ('humanoid', 12), ('reacher_entropy', 105)])
+@pytest.mark.parametrize(
+    ('name', 'num'), [('quickstart', 16), ('quick_mujoco', 8), ('modern', 64), ('humanoid', 12), ('reacher_entropy', 105)]
+)
 def test_the_other_pipelines_are_valid(name, num):
     spec = load_spec(str(REPO / 'pipelines' / f'{name}.yaml'))
     runs = spec.runs(spec.training.seed)
     assert len(runs) == num and spec.training.seed == 0
     assert all(r.command.count('--seed ') == 1 for r in runs)
+
+
+REWARD_TYPES = {'ga': 'nn', 'fem': 'l2ball', 'simplex': 'simplex'}
+CLASSIC_GA = '--max_iter 301 --min_total_sa 5000 --sim_batch_size 1'
+REACHER_GA = '--max_iter 201 --min_total_sa 50000 --policy_ent_reg '
+# the paper's experiments: {task: (env, freq, ends on success)}, full size, sizes, runs, {algorithm: options beside those of every run}
+PAPER = {
+    'classic': (
+        {'cartpole': ('CartPole-v0', 10, False), 'mountaincar': ('MountainCar-v0', 5, True), 'acrobot': ('Acrobot-v0', 5, True)},
+        10, [1, 4, 7, 10], 7,
+        {'bclone': '--max_iter 1001 --bclone_eval_freq 100 --sim_batch_size 1', 'ga': CLASSIC_GA, 'fem': CLASSIC_GA, 'simplex': CLASSIC_GA},
+    ),
+    'modern': (
+        {'hopper': ('Hopper-v1', 20, False), 'walker': ('Walker2d-v1', 20, False), 'ant': ('Ant-v1', 20, False),
+         'halfcheetah': ('HalfCheetah-v1', 20, False)},
+        50, [4, 11, 18, 25], 1,
+        {'bclone': '--max_iter 20001', 'ga': '--max_iter 501 --min_total_sa 50000 --reward_lr .01',
+         'fem': '--max_iter 501 --min_total_sa 50000', 'simplex': '--max_iter 501 --min_total_sa 50000'},
+    ),
+    'humanoid': (
+        {'humanoid': ('Humanoid-v1', 20, False)}, 240, [80, 160, 240], 1,
+        {'bclone': '--max_iter 20001', 'ga': '--max_iter 1501 --min_total_sa 50000 --reward_lr .01',
+         'fem': '--max_iter 1501 --min_total_sa 50000', 'simplex': '--max_iter 1501 --min_total_sa 50000'},
+    ),
+    'reacher_entropy': (
+        {'reacher': ('Reacher-v1', 1, False)}, 18, [4, 11, 18], 7,
+        {'bclone': '--max_iter 10001 --bclone_eval_freq 500', 'ga_entreg0': REACHER_GA + '0', 'ga_entreg-3': REACHER_GA + '.001',
+         'ga_entreg-2': REACHER_GA + '.01', 'ga_entreg-1': REACHER_GA + '.1'},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', PAPER)
+def test_the_papers_experiments_have_its_numbers(name):
+    tasks, full, sizes, num_runs, algorithms = PAPER[name]
+    spec = load_spec(str(REPO / 'pipelines' / f'{name}.yaml'))
+    t = spec.training
+    assert {task.name: (task.env, task.data_subsamp_freq, task.cuts_off_on_success) for task in spec.tasks} == tasks
+    assert (t.full_dataset_num_trajs, list(t.dataset_num_trajs), t.runs) == (full, sizes, num_runs)
+    assert not t.deterministic_expert and spec.options.eval_num_trajs == 50
+    runs = spec.runs(0)
+    assert len(runs) == len(tasks) * len(sizes) * num_runs * len(algorithms)
+    for run in runs:
+        words = shlex.split(run.command)
+        options = dict(zip(words[2::2], words[3::2], strict=True))
+        env, freq, on_success = tasks[run.task]
+        kind = run.alg.partition('_')[0]
+        expected = {'--env': env, '--limit_trajs': str(run.num_trajs), '--data_subsamp_freq': str(freq)}
+        expected |= {'--mode': 'bclone'} if kind == 'bclone' else {
+            '--mode': 'ga', '--reward_type': REWARD_TYPES[kind], '--favor_zero_expert_reward': str(int(on_success))}  # fmt: skip
+        words = algorithms[run.alg].split()
+        expected |= dict(zip(words[::2], words[1::2], strict=True))
+        assert {k: v for k, v in options.items() if k not in ('--data', '--seed', '--log')} == expected
 
 
 def test_a_dry_run_imports_neither_torch_nor_gymnasium_and_is_quick():

@@ -240,6 +240,37 @@ def test_evaluation_prints_returns_and_lengths(run_script):
     assert re.fullmatch(r'seed: \d+\nreturn: 7\.0000 \+/- 0\.0000\nlength: 7\.00 \+/- 0\.00\nmedian return: 7\.0000\n', short.stdout)
 
 
+def test_experts_are_trained_where_they_are_missing_and_only_played_where_they_are_there(folder):
+    """As after an interruption: one expert is finished, the other is not begun."""
+    experts = folder / 'experts'
+    experts.mkdir()
+    acrobot = experts / 'Acrobot-v0.h5'
+    shutil.copy(EXPERT.with_name(acrobot.name), acrobot)
+    before = acrobot.read_bytes()
+    code = (
+        'import sys; sys.path.insert(0, sys.argv[1]); import gen_classic_policies as g; '
+        "g.train_experts('gen', '', {t: '--max_iter 3 --min_total_sa 200 --save_freq 1 --seed 1' for t in ('Acrobot-v0', 'CartPole-v0')}, "
+        "['Acrobot-v0', 'CartPole-v0'], ['experts'])"
+    )
+    done = subprocess.run([sys.executable, '-c', code, str(REPO / 'scripts')], cwd=folder, env=script_env(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'experts/Acrobot-v0.h5: is complete already' in done.stdout and len(re.findall('(?m)^return: ', done.stdout)) == 2
+    assert acrobot.read_bytes() == before and snapshot_names(experts / 'CartPole-v0.h5') == ['iter0000002']
+
+
+@pytest.mark.mujoco
+def test_a_policy_and_data_of_another_task_of_the_same_size_are_said_to_be(run_script):
+    pytest.importorskip('mujoco')
+    cheetah = f'{REPO}/expert_policies/modern/HalfCheetah-v1.h5/snapshots/last'
+    play = ('vis_mj.py', cheetah, '--seed', 1, '--count', 1, '--max_traj_len', 20)
+    said = run_script(*play, '--out', 'cheetah.h5', '--env_name', 'legacy/Walker2d-v1').stderr
+    assert said == f"warning: {cheetah} comes from env 'legacy/HalfCheetah-v1' and is used for 'legacy/Walker2d-v1'\n"
+    assert run_script(*play, '--eval_only', '--env_name', 'HalfCheetah-v4').stderr == ''
+    clone = ('imitate_mj.py', '--mode', 'bclone', '--data', 'cheetah.h5', '--limit_trajs', 1, '--data_subsamp_freq', 1, '--max_iter', 2)
+    said = run_script(*clone, '--seed', 1, '--log', 'clone.h5', '--env_name', 'legacy/HalfCheetah-v1').stderr
+    assert "warning: cheetah.h5 comes from env 'legacy/Walker2d-v1' and is used for 'legacy/HalfCheetah-v1'\n" in said
+
+
 def test_saved_trajectories_are_those_asked_for(folder):
     trajs = load_trajs(folder / 'trajs.h5')
     assert trajs.lengths.tolist() == [200, 200, 200] and trajs.a.stacked.dtype == np.int64
