@@ -4,6 +4,7 @@ For every task one stochastic policy (100-100 tanh, action noise --std) acts
   raw   mj_step alone, replaying the very controls of the batched run from the same seeds: the floor (MuJoCo tasks only)
   gym   policy on one observation, then gymnasium's step, resets included
   vec   policy on all slots, then VecEnv.step, resets included
+  roll  as raw, but by mujoco.rollout, one call per control step for the episodes that still run: what the VecEnv could use instead
 in turn, --repeat times; the best CPU time counts. Example:
 
   python benchmarks/env_stepping.py --tasks legacy/Hopper-v1 legacy/HalfCheetah-v1 --std 0.3 --json stepping.json
@@ -91,17 +92,40 @@ def run_raw(env, episodes):
     return seconds
 
 
+def run_rollout(env, episodes):
+    import mujoco
+    from mujoco import rollout
+
+    env = env.unwrapped
+    model, what = env.model, mujoco.mjtState.mjSTATE_FULLPHYSICS
+    episodes = sorted(episodes, key=lambda episode: -len(episode[1]))
+    state_K_S = np.empty((len(episodes), mujoco.mj_stateSize(model, what)))
+    for (seed, _), state_S in zip(episodes, state_K_S, strict=True):
+        env.reset(seed=seed)
+        mujoco.mj_getState(model, env.data, state_S, what)
+    seconds, scratch = 0.0, [mujoco.MjData(model)]
+    with rollout.Rollout(nthread=0) as engine:
+        for t in range(len(episodes[0][1])):
+            u_K_Da = np.array([a_T_Da[t] for _, a_T_Da in episodes if len(a_T_Da) > t])
+            start = time.process_time()
+            u_K_F_Da = np.repeat(u_K_Da[:, None], env.frame_skip, axis=1)
+            state_K_S = engine.rollout([model] * len(u_K_Da), scratch, state_K_S[: len(u_K_Da)], u_K_F_Da)[0][:, -1]
+            seconds += time.process_time() - start
+    return seconds
+
+
 def measure(name, args):
     info, rng = env_info(name), np.random.default_rng(args.seed)
     act, vec, env = policy(info, args.std, rng), make_vec_env(name, args.slots), make_env(name)._env
     num_steps = args.steps // args.slots * args.slots
-    rates = {'raw': 0.0, 'gym': 0.0, 'vec': 0.0}
+    rates = {'raw': 0.0, 'gym': 0.0, 'vec': 0.0, 'roll': 0.0}
     for _ in range(args.repeat):
         seconds, episodes = run_vec(info, vec, act, num_steps, rng)
         rates['vec'] = max(rates['vec'], num_steps / seconds)
         rates['gym'] = max(rates['gym'], num_steps / 4 / run_gym(env, act, num_steps // 4, rng))
         if hasattr(env.unwrapped, 'model'):
             rates['raw'] = max(rates['raw'], num_steps / run_raw(env, episodes))
+            rates['roll'] = max(rates['roll'], num_steps / run_rollout(env, episodes))
     return {'task': name, 'episode_length': num_steps / len(episodes), **rates}
 
 
@@ -116,7 +140,7 @@ def main():
     parser.add_argument('--json', help='also write the figures to this file')
     args = parser.parse_args()
     rows = []
-    print(f'{"steps/s on one core":34s} {"raw":>9s} {"gym":>9s} {"vec":>9s}  vec/raw  vec/gym  mean length')
+    print(f'{"steps/s on one core":34s} {"raw":>9s} {"gym":>9s} {"vec":>9s}  vec/raw  vec/gym  roll/raw  mean length')
     for name in args.tasks:
         try:
             row = measure(name, args)
@@ -124,9 +148,9 @@ def main():
             print(e, file=sys.stderr)
             continue
         rows.append(row)
-        share = f'{row["vec"] / row["raw"]:7.0%}' if row['raw'] else '      -'
+        share, roll = (f'{row[k] / row["raw"]:7.0%}' if row['raw'] else '      -' for k in ('vec', 'roll'))
         raw, gym, vec = (f'{row[k]:9.0f}' for k in ('raw', 'gym', 'vec'))
-        print(f'{name:34s} {raw} {gym} {vec}  {share}  {row["vec"] / row["gym"]:7.1f}  {row["episode_length"]:8.0f}', flush=True)
+        print(f'{name:34s} {raw} {gym} {vec}  {share}  {row["vec"] / row["gym"]:7.1f}  {roll}  {row["episode_length"]:12.0f}', flush=True)
     if args.json:
         with open(args.json, 'w') as f:
             json.dump({'python': platform.python_version(), 'numpy': np.__version__, 'args': vars(args), 'rows': rows}, f, indent=1)

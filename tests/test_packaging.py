@@ -22,7 +22,7 @@ def test_the_mujoco_lock_adds_to_the_other_and_fits_the_extra():
     base, extra = locked('requirements.lock'), locked('requirements-mujoco.lock')
     assert not set(base) & set(extra)
     wanted = re.search(r"'mujoco': \[(.*?)\]", (REPO / 'setup.py').read_text()).group(1)
-    assert f"'mujoco=={extra['mujoco']}'" in wanted
+    assert f"'mujoco=={extra['mujoco']}; " in wanted
     assert all(re.split('[<>=]', item.strip(" '"))[0] in base | extra for item in wanted.split(','))
 
 
