@@ -20,7 +20,7 @@ from policyopt.util import RunFailed, UserError, check_writable_dir, draw_seed, 
 from policyopt.valuefuncs import ValueFunc
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
-HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data')  # options that may differ between a run and its continuation
+HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'max_iter')  # options that may differ between a run and its continuation
 
 AT_LEAST_1, FRACTION = (1, np.inf, '1 or more'), (0, 1, '0 to 1')
 ABOVE_0, FROM_0 = (np.finfo(float).tiny, np.finfo(float).max, 'a number above 0'), (0, np.finfo(float).max, '0 or more')
@@ -269,6 +269,10 @@ class Run:
             if own:
                 model.load_state(own)
         self.opt.load_counters({k.removeprefix('/optimizer/'): v for k, v in state.items() if k.startswith('/optimizer/')})
+        if self.opt.iteration >= self.args.max_iter:
+            raise UserError(f'{path}: has {self.opt.iteration} iterations already; give a larger --max_iter than {self.args.max_iter}')
+        if theirs.get('max_iter') != self.args.max_iter:  # a run of that length from the start is the same to the bit
+            self.log.attrs |= {'args': json.dumps(theirs | {'max_iter': self.args.max_iter}), 'command': mine['command']}
         pos, has_gauss = state['/rng/pos']
         self.opt.rng.set_state(('MT19937', state['/rng/keys'], int(pos), int(has_gauss), float(state['/rng/cached_gaussian'])))
         print(f'continuing {path} at iteration {self.opt.iteration}')

@@ -4,9 +4,10 @@
     python scripts/gen_modern_policies.py NEW_FOLDER --tasks legacy/Reacher-v1
 
 Writes Reacher-v1.h5 and so on into the folder, then plays 200 stochastic episodes with each. Given again, the command goes on
-where it was interrupted; experts that are there already are only played. The options of Humanoid-v1 are a proposal that nobody has
-followed to the end. Pairs per iteration and lam are those of the 2016 logs. They differ in their nets (one layer of 50 leaky units,
-or 64-64; here 100-100 tanh), in their 500 iterations, and in episodes of 2000 steps on Hopper, Walker2d and HalfCheetah.
+where it was interrupted; experts that are there already are only played. The options of Ant-v1 and Humanoid-v1 are a proposal
+that nobody has followed to the end. Pairs per iteration and lam are those of the 2016 logs. They differ in their nets (one layer
+of 50 leaky units, or 64-64; here 100-100 tanh), in their 500 iterations, and in episodes of 2000 steps on Hopper, Walker2d and
+HalfCheetah.
 """
 
 import sys
@@ -24,10 +25,10 @@ EXPERTS = {
     'legacy/Hopper-v1': OPTIONS + '201 --lam .98',
     'legacy/HalfCheetah-v1': OPTIONS + '201 --lam .98',
     'legacy/Walker2d-v1': OPTIONS + '301 --lam .98',
-    'legacy/Ant-v1': OPTIONS + '301 --lam .97',
+    'legacy/Ant-v1': OPTIONS + '401 --lam .97',
     'legacy/Humanoid-v1': OPTIONS + '1501 --lam .97',
 }
-TRAINED = [f'legacy/{task}-v1' for task in ('InvertedPendulum', 'Reacher', 'Hopper', 'HalfCheetah')]
+TRAINED = [f'legacy/{task}-v1' for task in ('InvertedPendulum', 'Reacher', 'Hopper', 'HalfCheetah', 'Walker2d')]
 
 if __name__ == '__main__':
     prog = 'gen_modern_policies'

@@ -139,6 +139,15 @@ def test_a_stopped_and_a_killed_run_continue_bit_for_bit(name, finished, folder)
     assert not (folder / f'{log}.part').exists()
 
 
+def test_an_unfinished_run_may_be_made_longer(finished, folder):
+    """Its file is that of a run which was started with as many iterations."""
+    assert run_until('ga', folder, 3, signal.SIGTERM, '--max_iter', 20, '--log', 'longer.h5') == 75
+    run('ga', folder, '--max_iter', 31, '--log', 'longer.h5', '--resume')
+    assert differences(finished('ga'), folder / 'longer.h5') == []
+    root = read_root(folder / 'longer.h5')
+    assert root['args']['max_iter'] == 31 and '--max_iter 31 ' in root['command']
+
+
 @pytest.mark.slow
 def test_sigusr1_stops_like_sigterm(folder):
     """Slurm sends it ahead of a time limit."""
@@ -168,6 +177,7 @@ def drop_the_checksum(path):
 
 FOREIGN = {
     'another option': (None, ('--reward_lr', '0.02'), r'was started with --reward_lr 0\.01, not 0\.02'),
+    'fewer iterations than it has': (None, ('--max_iter', 3), r'has \d+ iterations already; give a larger --max_iter than 3'),
     'other data': (None, ('--data', 'others.h5'), 'was started with other expert data than others.h5'),
     'a changed value': (flip_a_weight, (), 'damaged'),
     'a changed value without checksum': (drop_the_checksum, (), 'holds no state to continue from'),
