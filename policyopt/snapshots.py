@@ -186,9 +186,8 @@ class TrainingLog:
         """Rewrite the finished file with its last snapshot only."""
         with open_h5(self.path, 'a training log') as h5:
             self._read(h5)
-        if len(self.snapshots) > 1:
-            self.snapshots = dict([max(self.snapshots.items())])
-            self._write(self.path, {})
+        self.snapshots = dict([max(self.snapshots.items())])
+        self._write(self.path, {})
 
     def restore(self):
         """Read the part file back into this log and return its state; the stored attributes replace this log's.

@@ -16,7 +16,7 @@ from policyopt.sampling import MDP, SimConfig
 from policyopt.snapshots import TrainingLog, read_root
 from policyopt.torchutil import setup_torch
 from policyopt.trajectories import FiniteSpace
-from policyopt.util import RunFailed, UserError, check_writable_dir, draw_seed, now, provenance
+from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, draw_seed, now, provenance
 from policyopt.valuefuncs import ValueFunc
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
@@ -132,8 +132,12 @@ def prepare(args):
             raise UserError(f'{args.log}.part: an unfinished run; continue it with --resume, or delete it to start again')
     elif args.resume:
         raise UserError('--resume needs --log, the file of the run to continue')
-    if args.seed is None and args.resume and os.path.exists(args.log + '.part'):
-        args.seed = read_root(args.log + '.part')['args'].get('seed')  # it was drawn when the run was started
+    if None in (args.seed, args.max_iter) and args.resume and os.path.exists(args.log + '.part'):
+        started = read_root(args.log + '.part')['args']
+        args.seed = started.get('seed') if args.seed is None else args.seed  # it may have been drawn when the run was started
+        args.max_iter = started.get('max_iter') if args.max_iter is None else args.max_iter
+    if args.max_iter is None:
+        args.max_iter = MAX_ITER
     if args.seed is None:
         args.seed = draw_seed()
         print(f'seed: {args.seed}')
@@ -196,7 +200,7 @@ class Run:
     def go(self):
         args = self.args
         if args.log is not None and os.path.exists(args.log):
-            print(f'{args.log}: is complete already')
+            print(f'{args.log}: is complete already, and a finished run is not made longer')
             return 0
         if args.resume and os.path.exists(self.log.part_path):
             self.restore()
@@ -260,6 +264,10 @@ class Run:
         for key, value in vars(self.args).items():
             if key not in HARMLESS and theirs.get(key) != value:
                 raise UserError(f'{path}: was started with --{key} {theirs.get(key)}, not {value}; give the same options, or delete it')
+        if self.args.max_iter < theirs['max_iter']:
+            raise UserError(
+                f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}; a run can be made longer, not shorter'
+            )
         if self.log.attrs['data_digest'] != mine['data_digest']:
             raise UserError(f'{path}: was started with other expert data than {self.args.data}; give the same file, or delete it')
         for i, model in enumerate(self.models()):
@@ -269,13 +277,12 @@ class Run:
             if own:
                 model.load_state(own)
         self.opt.load_counters({k.removeprefix('/optimizer/'): v for k, v in state.items() if k.startswith('/optimizer/')})
-        if self.opt.iteration >= self.args.max_iter:
-            raise UserError(f'{path}: has {self.opt.iteration} iterations already; give a larger --max_iter than {self.args.max_iter}')
-        if theirs.get('max_iter') != self.args.max_iter:  # a run of that length from the start is the same to the bit
-            self.log.attrs |= {'args': json.dumps(theirs | {'max_iter': self.args.max_iter}), 'command': mine['command']}
+        if self.args.max_iter != theirs['max_iter']:  # a run that was started with as many is the same to the bit
+            longer = {'args': json.dumps(theirs | {'max_iter': self.args.max_iter})}
+            self.log.attrs |= longer | {'command': f'{self.log.attrs["command"]}; {mine["command"]}'}
         pos, has_gauss = state['/rng/pos']
         self.opt.rng.set_state(('MT19937', state['/rng/keys'], int(pos), int(has_gauss), float(state['/rng/cached_gaussian'])))
-        print(f'continuing {path} at iteration {self.opt.iteration}')
+        print(f'continuing {path} at iteration {self.opt.iteration} of {self.args.max_iter}')
 
 
 def _cell(value):

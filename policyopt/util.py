@@ -14,6 +14,8 @@ import sys
 import traceback
 from importlib import metadata
 
+MAX_ITER = 1000000  # iterations of a training that is not told how many
+
 
 class UserError(Exception):
     """Something the user gave is wrong: one sentence with what, where, what is expected and what to do (exit code 2)."""

@@ -29,7 +29,7 @@ def train_experts(prog, doc, experts, default, argv):
     """The command behind gen_*_policies.py; experts: {env: options of run_rl_mj.py}, default: those trained unless told otherwise."""
 
     def full_name(task):  # Hopper-v1 means legacy/Hopper-v1, as everywhere
-        return task if task in experts else f'legacy/{task}'
+        return f'legacy/{task}' if f'legacy/{task}' in experts else task
 
     p = Parser(prog, doc)
     p.add_argument('folder')
@@ -43,20 +43,26 @@ def train_experts(prog, doc, experts, default, argv):
     if args.seed is not None and args.seed < 0:
         raise UserError(f'--seed {args.seed}: give 0 or more')
     folder = Path(args.folder).absolute()
-    there = next(p for p in (folder, *folder.parents) if p.exists())
+    there = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
     if not there.is_dir():
         raise UserError(f'{args.folder}: cannot be a folder, because the file {there} is in the way; choose another')
     from policyopt.sampling import MDP
-    from policyopt.snapshots import TrainingLog
+    from policyopt.snapshots import TrainingLog, read_root
 
-    for task in files:
+    for task, log in files.items():
         MDP(task).close()  # says what is missing before anything is made
+        seed = read_root(log)['args'].get('seed') if os.path.exists(log) else args.seed
+        if args.seed not in (None, seed):
+            raise UserError(f'{log}: is there already, with seed {seed}, not {args.seed}; choose another folder')
     folder.mkdir(parents=True, exist_ok=True)
     here = Path(__file__).resolve().parent
     for task, log in files.items():
-        options = experts[task].split() + ([] if args.seed is None else ['--seed', args.seed])  # the last --seed counts
-        run(task, here / 'run_rl_mj.py', '--env_name', task, *options, '--print_freq', 20, '--resume', '--log', log)
-        TrainingLog(log, {}).keep_last()
+        if os.path.exists(log):
+            print(f'{log}: is there already')
+        else:
+            options = experts[task].split() + ([] if args.seed is None else ['--seed', args.seed])  # the last --seed counts
+            run(task, here / 'run_rl_mj.py', '--env_name', task, *options, '--print_freq', 20, '--resume', '--log', log)
+            TrainingLog(log, {}).keep_last()
         run(task, here / 'vis_mj.py', f'{log}/snapshots/last', '--eval_only', '--count', 200, '--seed', 0)
 
 

@@ -5,9 +5,8 @@
 
 Writes Reacher-v1.h5 and so on into the folder, then plays 200 stochastic episodes with each. Given again, the command goes on
 where it was interrupted; experts that are there already are only played. The options of Ant-v1 and Humanoid-v1 are a proposal
-that nobody has followed to the end. Pairs per iteration and lam are those of the 2016 logs. They differ in their nets (one layer
-of 50 leaky units, or 64-64; here 100-100 tanh), in their 500 iterations, and in episodes of 2000 steps on Hopper, Walker2d and
-HalfCheetah.
+that nobody has followed to the end. min_total_sa and lam are those of the 2016 logs, where there are any; their nets, iterations
+and episodes differ (expert_policies/README.md).
 """
 
 import sys

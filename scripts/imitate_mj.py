@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import Parser, run_main
+from policyopt.util import MAX_ITER, Parser, run_main
 
 
 def add_common_options(p, min_total_sa):
@@ -23,7 +23,7 @@ def add_common_options(p, min_total_sa):
     p.add_argument('--tiny_policy', action='store_true', help='two hidden layers of 64 tanh units')
     p.add_argument('--discount', type=float, default=0.995)
     p.add_argument('--lam', type=float, default=0.97)
-    p.add_argument('--max_iter', type=int, default=1000000)
+    p.add_argument('--max_iter', type=int, help=f'default: {MAX_ITER}, or with --resume what the run was started with')
     p.add_argument('--policy_max_kl', type=float, default=0.01)
     p.add_argument('--policy_cg_damping', type=float, default=0.1)
     p.add_argument('--vf_max_kl', type=float, default=0.01)

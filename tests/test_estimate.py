@@ -1,14 +1,12 @@
 """How long training will take: measured by real commands, extrapolated, and nothing of it stays behind."""
 
-import argparse
-import importlib.util
 import re
 import signal
 
 import numpy as np
 import pytest
 import tables
-from pipeline_tools import REPO, im_pipeline, lives, ready_spec, started_pipeline, starts, wait_until, write_program, write_script
+from pipeline_tools import im_pipeline, lives, ready_spec, started_pipeline, starts, wait_until, write_program, write_script
 
 from policyopt.pipeline import estimate, templates
 
@@ -224,15 +222,6 @@ def test_without_expert_data_it_says_how_to_make_them(tmp_path):
     (tmp_path / 'store' / 'trajs' / 'trajs_cartpole.h5').unlink()
     _, err = im_pipeline(path, '1', '--estimate', code=2)
     assert 'trajs_cartpole.h5: no such file; expected the expert trajectories' in err and '0_sampletrajs' in err
-
-
-def test_a_command_without_max_iter_has_the_trainers_default():
-    file = REPO / 'scripts' / 'imitate_mj.py'
-    module = importlib.util.module_from_spec(description := importlib.util.spec_from_file_location('imitate_mj', file))
-    description.loader.exec_module(module)
-    parser = argparse.ArgumentParser()
-    module.add_common_options(parser, min_total_sa=1)
-    assert parser.get_default('max_iter') == estimate.MAX_ITER
 
 
 @pytest.mark.parametrize(

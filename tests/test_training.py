@@ -108,11 +108,12 @@ def test_the_same_seed_gives_the_same_file_and_another_one_another(name, folder)
     assert '/@seed' in differing and any('/out/' in d for d in differing), differing
 
 
-def test_a_drawn_seed_is_printed_stored_and_found_again_by_resume(folder):
+def test_a_drawn_seed_and_the_number_of_iterations_are_found_again_by_resume(folder):
     unseeded = [a for a in RUNS['ga'] if a not in ('--seed', '3')]
     assert run_until(unseeded, folder, 3, signal.SIGTERM, '--log', 'drawn.h5') == 75
     seed = read_root(folder / 'drawn.h5.part')['seed']
-    assert 'continuing drawn.h5.part' in run(unseeded, folder, '--log', 'drawn.h5', '--resume').stdout
+    unsaid = [a for a in unseeded if a not in ('--max_iter', '31')]
+    assert 'continuing drawn.h5.part' in run(unsaid, folder, '--log', 'drawn.h5', '--resume').stdout
     assert read_root(folder / 'drawn.h5')['seed'] == seed and len(read_log(folder / 'drawn.h5')) == 31
 
 
@@ -141,11 +142,13 @@ def test_a_stopped_and_a_killed_run_continue_bit_for_bit(name, finished, folder)
 
 def test_an_unfinished_run_may_be_made_longer(finished, folder):
     """Its file is that of a run which was started with as many iterations."""
-    assert run_until('ga', folder, 3, signal.SIGTERM, '--max_iter', 20, '--log', 'longer.h5') == 75
-    run('ga', folder, '--max_iter', 31, '--log', 'longer.h5', '--resume')
+    assert run_until('ga', folder, 3, signal.SIGTERM, '--max_iter', 25, '--log', 'longer.h5') == 75
+    done = run('ga', folder, '--max_iter', 31, '--log', 'longer.h5', '--resume')
+    assert re.search(r'continuing longer\.h5\.part at iteration \d+ of 31\n', done.stdout)
     assert differences(finished('ga'), folder / 'longer.h5') == []
     root = read_root(folder / 'longer.h5')
-    assert root['args']['max_iter'] == 31 and '--max_iter 31 ' in root['command']
+    assert root['args']['max_iter'] == 31
+    assert re.search('--max_iter 25 .*; .* --max_iter 31 .*--resume', root['command'])
 
 
 @pytest.mark.slow
@@ -177,7 +180,7 @@ def drop_the_checksum(path):
 
 FOREIGN = {
     'another option': (None, ('--reward_lr', '0.02'), r'was started with --reward_lr 0\.01, not 0\.02'),
-    'fewer iterations than it has': (None, ('--max_iter', 3), r'has \d+ iterations already; give a larger --max_iter than 3'),
+    'fewer iterations': (None, ('--max_iter', 30), 'was started with --max_iter 31, not 30; a run can be made longer, not shorter'),
     'other data': (None, ('--data', 'others.h5'), 'was started with other expert data than others.h5'),
     'a changed value': (flip_a_weight, (), 'damaged'),
     'a changed value without checksum': (drop_the_checksum, (), 'holds no state to continue from'),
@@ -250,22 +253,34 @@ def test_evaluation_prints_returns_and_lengths(run_script):
     assert re.fullmatch(r'seed: \d+\nreturn: 7\.0000 \+/- 0\.0000\nlength: 7\.00 \+/- 0\.00\nmedian return: 7\.0000\n', short.stdout)
 
 
-def test_experts_are_trained_where_they_are_missing_and_only_played_where_they_are_there(folder):
-    """As after an interruption: one expert is finished, the other is not begun."""
+def test_experts_are_trained_where_they_are_missing_and_only_played_where_they_are_there(finished, folder):
+    """As after an interruption: one expert is finished, one has a part file, one is not begun."""
     experts = folder / 'experts'
     experts.mkdir()
-    acrobot = experts / 'Acrobot-v0.h5'
-    shutil.copy(EXPERT.with_name(acrobot.name), acrobot)
-    before = acrobot.read_bytes()
+    options = '--max_iter 31 --min_total_sa 150 --sim_batch_size 1 --save_freq 10 --seed 3'
     code = (
-        'import sys; sys.path.insert(0, sys.argv[1]); import gen_classic_policies as g; '
-        "g.train_experts('gen', '', {t: '--max_iter 3 --min_total_sa 200 --save_freq 1 --seed 1' for t in ('Acrobot-v0', 'CartPole-v0')}, "
-        "['Acrobot-v0', 'CartPole-v0'], ['experts'])"
+        'import sys; sys.path.insert(0, sys.argv[1]); import gen_classic_policies as g\n'
+        f"experts = dict.fromkeys(['CartPole-v0', 'CartPole-v1', 'Acrobot-v0'], '{options}')\n"
+        "sys.exit(g.run_main('gen', lambda argv: g.train_experts('gen', '', experts, list(experts), argv), ['experts', *sys.argv[2:]]))"
     )
-    done = subprocess.run([sys.executable, '-c', code, str(REPO / 'scripts')], cwd=folder, env=script_env(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert 'experts/Acrobot-v0.h5: is complete already' in done.stdout and len(re.findall('(?m)^return: ', done.stdout)) == 2
-    assert acrobot.read_bytes() == before and snapshot_names(experts / 'CartPole-v0.h5') == ['iter0000002']
+
+    def generate(*options, rc=0):
+        command = [sys.executable, '-c', code, str(REPO / 'scripts'), *options]
+        done = subprocess.run(command, cwd=folder, env=script_env(), capture_output=True, text=True)
+        assert done.returncode == rc, done.stderr
+        return done
+
+    begun = ['run_rl_mj.py', *options.split(), '--env_name', 'CartPole-v1', '--log', 'experts/CartPole-v1.h5']
+    assert run_until(begun, folder, 5, signal.SIGTERM) == 75
+    there = experts / 'CartPole-v0.h5'
+    shutil.copy(finished('rl'), there)  # with all its snapshots, which are not ours to drop
+    before = there.read_bytes()
+    done = generate()
+    assert 'experts/CartPole-v0.h5: is there already' in done.stdout and 'continuing experts/CartPole-v1.h5.part' in done.stdout
+    assert len(re.findall('(?m)^return: ', done.stdout)) == 3
+    assert there.read_bytes() == before
+    assert [snapshot_names(experts / f'{t}.h5') for t in ('CartPole-v1', 'Acrobot-v0')] == [['iter0000030']] * 2
+    assert 'experts/CartPole-v0.h5: is there already, with seed 3, not 5' in generate('--seed', '5', rc=2).stderr
 
 
 @pytest.mark.mujoco

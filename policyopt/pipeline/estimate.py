@@ -19,9 +19,8 @@ import sys
 import tempfile
 
 from policyopt.pipeline import folder, launch, templates
-from policyopt.util import RunFailed, UserError
+from policyopt.util import MAX_ITER, RunFailed, UserError
 
-MAX_ITER = 1000000  # imitate_mj.py's own, for commands that do not say it
 ITERATIONS = {'bclone': 300, 'ga': 4}  # measured by mode: about a second on the classic tasks
 
 
