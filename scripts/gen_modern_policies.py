@@ -4,8 +4,8 @@
     python scripts/gen_modern_policies.py NEW_FOLDER --tasks legacy/Reacher-v1
 
 Writes Reacher-v1.h5 and so on into the folder, then plays 200 stochastic episodes with each. Given again, the command goes on
-where it was interrupted; experts that are there already are only played. The options of Ant-v1 and Humanoid-v1 are a proposal
-that nobody has followed to the end. min_total_sa and lam are those of the 2016 logs, where there are any; their nets, iterations
+where it was interrupted; experts that are there already are only played. The options of Humanoid-v1 are a proposal that nobody has
+followed to the end. min_total_sa and lam are those of the 2016 logs, where there are any; their nets, iterations
 and episodes differ (expert_policies/README.md).
 """
 
@@ -27,7 +27,7 @@ EXPERTS = {
     'legacy/Ant-v1': OPTIONS + '401 --lam .97',
     'legacy/Humanoid-v1': OPTIONS + '1501 --lam .97',
 }
-TRAINED = [f'legacy/{task}-v1' for task in ('InvertedPendulum', 'Reacher', 'Hopper', 'HalfCheetah', 'Walker2d')]
+TRAINED = [f'legacy/{task}-v1' for task in ('InvertedPendulum', 'Reacher', 'Hopper', 'HalfCheetah', 'Walker2d', 'Ant')]
 
 if __name__ == '__main__':
     prog = 'gen_modern_policies'

@@ -56,11 +56,11 @@ def test_asking_for_mujoco_imports_none_of_it():
     assert (done.returncode, done.stderr) == (0, '')
 
 
-@pytest.mark.parametrize('name', ['quickstart', 'quick_mujoco', 'classic'])
+@pytest.mark.parametrize('name', ['quickstart', 'classic', 'quick_mujoco', 'modern', 'reacher_entropy'])
 def test_pipelines_for_a_fresh_checkout_need_no_files_of_2016(name):
     spec = load_spec(str(REPO / 'pipelines' / f'{name}.yaml'))
     assert all(find_policy(task.policy) for task in spec.tasks)
-    assert any(needs_mujoco(task.env) for task in spec.tasks) == (name == 'quick_mujoco')
+    assert any(needs_mujoco(task.env) for task in spec.tasks) == (name not in ('quickstart', 'classic'))
 
 
 @pytest.mark.parametrize('script', ['_venv.sh', 'run_all.sh', 'run_tests.sh'])
