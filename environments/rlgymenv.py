@@ -96,7 +96,7 @@ def _find_spec(name):
         if spec.id != env_id:
             _say_once(f"env '{name}': using {spec.id}")
         return spec
-    known = dict.fromkeys(name for full in gymnasium.registry for name in (full, full.removeprefix(f'{legacy.NAMESPACE}/')))
+    known = dict.fromkeys(x for full in gymnasium.registry for x in (full, full.removeprefix(f'{legacy.NAMESPACE}/')))
     close = difflib.get_close_matches(env_id, known, n=3, cutoff=0.6)
     hint = f' Did you mean {" or ".join(close)}?' if close else ' A task of your own is named package.module:EnvId.'
     where = f"the module '{module}' registers no env '{env_id}'" if module else 'no such environment is registered'

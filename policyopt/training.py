@@ -134,8 +134,9 @@ def prepare(args):
         raise UserError('--resume needs --log, the file of the run to continue')
     if None in (args.seed, args.max_iter) and args.resume and os.path.exists(args.log + '.part'):
         started = read_root(args.log + '.part')['args']
-        args.seed = started.get('seed') if args.seed is None else args.seed  # it may have been drawn when the run was started
-        args.max_iter = started.get('max_iter') if args.max_iter is None else args.max_iter
+        for name in ('seed', 'max_iter'):  # drawn or left to its default when the run was started
+            if getattr(args, name) is None:
+                setattr(args, name, started.get(name))
     if args.max_iter is None:
         args.max_iter = MAX_ITER
     if args.seed is None:

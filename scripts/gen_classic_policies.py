@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from policyopt.pipeline.folder import check_place
 from policyopt.util import Parser, RunFailed, UserError, run_main
 
 OPTIONS = (
@@ -42,19 +43,17 @@ def train_experts(prog, doc, experts, default, argv):
     files = {task: os.path.join(args.folder, f'{task.rpartition("/")[2]}.h5') for task in args.tasks}
     if args.seed is not None and args.seed < 0:
         raise UserError(f'--seed {args.seed}: give 0 or more')
-    folder = Path(args.folder).absolute()
-    there = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
-    if not there.is_dir():
-        raise UserError(f'{args.folder}: cannot be a folder, because the file {there} is in the way; choose another')
+    check_place(args.folder, 'folder')
     from policyopt.sampling import MDP
     from policyopt.snapshots import TrainingLog, read_root
 
     for task, log in files.items():
         MDP(task).close()  # says what is missing before anything is made
-        seed = read_root(log)['args'].get('seed') if os.path.exists(log) else args.seed
-        if args.seed not in (None, seed):
-            raise UserError(f'{log}: is there already, with seed {seed}, not {args.seed}; choose another folder')
-    folder.mkdir(parents=True, exist_ok=True)
+        if os.path.exists(log):
+            seed = read_root(log)['args'].get('seed')
+            if args.seed not in (None, seed):
+                raise UserError(f'{log}: is there already, with seed {seed}, not {args.seed}; choose another folder')
+    os.makedirs(args.folder, exist_ok=True)
     here = Path(__file__).resolve().parent
     for task, log in files.items():
         if os.path.exists(log):

@@ -255,25 +255,30 @@ def test_reacher_is_paid_for_the_distance_before_the_step():
 
 def test_humanoid_clips_before_the_control_cost_and_pays_for_contacts():
     env, twin = single('Humanoid'), single('Humanoid')
+    mass_b = env.model.body_mass
+
+    def centre():
+        return np.einsum('b,bj->j', mass_b, env.data.xipos)[0] / mass_b.sum()
+
     assert np.degrees(env.model.joint('left_hip_y').range) == pytest.approx([-120, 20])
     assert np.degrees(env.model.joint('right_hip_y').range) == pytest.approx([-110, 20])
     env.reset(seed=0)
     twin.reset(seed=0)
     costs = []
     for a_Da in actions(env, 60, scale=2):
-        x = np.einsum('b,bj->j', env.model.body_mass, env.data.xipos)[0]
+        x = centre()
         obs, r, *_ = env.step(a_Da)
         obs_clipped, r_clipped, *_ = twin.step(np.clip(a_Da, -0.4, 0.4))
         np.testing.assert_array_equal(obs, obs_clipped)
         assert r == r_clipped
-        speed = (np.einsum('b,bj->j', env.model.body_mass, env.data.xipos)[0] - x) / env.model.body_mass.sum() / env.dt
+        speed = (centre() - x) / env.dt
         costs.append(min(5e-7 * np.sum(env.data.cfrc_ext**2), 10))
         assert r == pytest.approx(1.25 * speed + 5 - 0.1 * np.sum(np.clip(a_Da, -0.4, 0.4) ** 2) - costs[-1], rel=1e-10)
     assert max(costs) > 0.01
     env.CONTACT_COST = 1e9  # any contact reaches the cap
-    x = np.einsum('b,bj->j', env.model.body_mass, env.data.xipos)[0]
+    x = centre()
     r = env.step(a_Da)[1]
-    speed = (np.einsum('b,bj->j', env.model.body_mass, env.data.xipos)[0] - x) / env.model.body_mass.sum() / env.dt
+    speed = (centre() - x) / env.dt
     assert np.any(env.data.cfrc_ext)
     assert r == pytest.approx(1.25 * speed + 5 - 0.1 * np.sum(np.clip(a_Da, -0.4, 0.4) ** 2) - 10, rel=1e-10)
 

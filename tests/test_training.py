@@ -1,10 +1,12 @@
 """Training through the real command lines: what a run writes, that a seed decides it, and that it can be stopped at any time."""
 
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import tables
 from conftest import REPO, script_env
 from training_tools import RUNS, differences, run, run_until
 
+from policyopt.pipeline import estimate
 from policyopt.snapshots import read_log, read_root, read_snapshot, snapshot_names
 from policyopt.trajectories import load_trajs
 
@@ -115,6 +118,13 @@ def test_a_drawn_seed_and_the_number_of_iterations_are_found_again_by_resume(fol
     unsaid = [a for a in unseeded if a not in ('--max_iter', '31')]
     assert 'continuing drawn.h5.part' in run(unsaid, folder, '--log', 'drawn.h5', '--resume').stdout
     assert read_root(folder / 'drawn.h5')['seed'] == seed and len(read_log(folder / 'drawn.h5')) == 31
+
+
+def test_iterations_that_are_not_said_are_a_million_for_the_trainer_and_for_the_estimate(folder):
+    unsaid = [a for a in RUNS['ga'] if a not in ('--max_iter', '31')]
+    assert run_until(unsaid, folder, 3, signal.SIGTERM, '--log', 'endless.h5') == 75
+    assert read_root(folder / 'endless.h5.part')['args']['max_iter'] == 1000000
+    assert estimate.max_iter(types.SimpleNamespace(id='endless', command=shlex.join(map(str, unsaid)))) == 1000000
 
 
 # ---- stopping and continuing

@@ -130,15 +130,15 @@ def _stored_seed(path):
     return int(content)
 
 
-def check_place(path):
-    """Raise UserError unless this folder is there or could be made; makes nothing."""
+def check_place(path, setting='options.storagedir'):
+    """Raise UserError unless this folder, which comes from `setting`, is there or could be made; makes nothing."""
     at = os.path.abspath(path)
     while not os.path.lexists(at):
         at = os.path.dirname(at)
     if not os.path.isdir(at):
-        raise UserError(f'{path}: a file is in the way ({at}); choose another options.storagedir')
+        raise UserError(f'{path}: a file is in the way ({at}); choose another {setting}')
     if not os.access(at, os.W_OK):
-        raise UserError(f'{path}: cannot write into {at} (no write permission); choose another options.storagedir')
+        raise UserError(f'{path}: cannot write into {at} (no write permission); choose another {setting}')
 
 
 def make_dir(path):
