@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name='policyopt',
@@ -12,7 +12,7 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     license_files=['LICENSE'],
-    packages=['policyopt', 'policyopt.pipeline', 'environments'],
+    packages=find_packages(include=['policyopt*', 'environments*']),
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.4',

@@ -11,9 +11,9 @@ _HOME = {
     'rl': ['SamplingPolicyOptimizer', 'load_policy'],
     'imitation': ['BehavioralCloningOptimizer', 'TransitionClassifier', 'LinearReward', 'ImitationOptimizer'],
     'nn': ['Standardizer', 'FeedforwardNet'],
-    'snapshots': ['TrainingLog', 'read_snapshot'],
+    'files.snapshots': ['TrainingLog', 'read_snapshot'],
     'sampling': ['MDP', 'SimConfig', 'sample_trajectories'],
-    'trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch', 'load_trajs', 'save_trajs'],
+    'files.trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch', 'load_trajs', 'save_trajs'],
     'util': ['UserError'],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -3,9 +3,9 @@
 import numpy as np
 
 from environments.rlgymenv import BadEnvironment, make_env
+from policyopt.files.snapshots import read_snapshot
 from policyopt.rl import load_policy
 from policyopt.sampling import MDP, sample_trajectories
-from policyopt.snapshots import read_snapshot
 from policyopt.util import RunFailed, UserError, check_writable_dir, replacing
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from policyopt import rl
+from policyopt.files.trajectories import FiniteSpace
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
 from policyopt.optim import Adam
 from policyopt.sampling import sample_batch
 from policyopt.torchutil import to_tensor
-from policyopt.trajectories import FiniteSpace
 from policyopt.util import UserError
 
 

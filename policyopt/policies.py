@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from policyopt.actor import Actor
+from policyopt.files.trajectories import FiniteSpace
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, numpy_layers, parse_spec
 from policyopt.torchutil import to_tensor
-from policyopt.trajectories import FiniteSpace
 from policyopt.util import UserError
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from environments import rlgymenv
 from policyopt.actor import RandomActor
+from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
 from policyopt.rollout import Ledger, Rollout, Streams, in_order
-from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
 from policyopt.util import UserError
 from policyopt.workers import WorkerPool, default_workers
 

@@ -9,13 +9,14 @@ import sys
 import numpy as np
 import torch
 
-from policyopt import imitation, rl, trajectories
+from policyopt import imitation, rl
+from policyopt.files import trajectories
+from policyopt.files.snapshots import TrainingLog, read_root
+from policyopt.files.trajectories import FiniteSpace
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.sampling import MDP, SimConfig
-from policyopt.snapshots import TrainingLog, read_root
 from policyopt.torchutil import setup_torch
-from policyopt.trajectories import FiniteSpace
 from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, draw_seed, now, provenance
 from policyopt.valuefuncs import ValueFunc
 

@@ -123,6 +123,15 @@ def closest(word, words):
     return f" Did you mean '{match[0]}'?" if match else ''
 
 
+def format_table(lines, num_left=2):
+    """Lists of words as aligned columns; the first `num_left` columns stand left, the others right."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return '\n'.join(
+        '  '.join(word.ljust(w) if i < num_left else word.rjust(w) for i, (word, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in lines
+    )
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`, else removed.

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt import csvtables, htmlreport, report
 from policyopt.analysis import analyze, campaign_runs, repeat_commands, rows_of_campaign
-from policyopt.pipeline.results import read_results
+from policyopt.files.results import read_results
 from policyopt.reference import read_reference, read_reference_tasks
 from policyopt.util import Parser, check_writable_dir, run_main
 

@@ -19,7 +19,7 @@ def main(argv):
     p.add_argument('logs', nargs='+', metavar='LOG', help='training logs, or folders of them')
     p.add_argument('-v', '--verbose', action='store_true', help='show tracebacks of errors')
     args = p.parse_args(argv)
-    from policyopt.snapshots import read_log, read_root, snapshot_names
+    from policyopt.files.snapshots import read_log, read_root, snapshot_names
 
     paths, bad = [], []
     for log in args.logs:

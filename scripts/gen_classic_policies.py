@@ -44,8 +44,8 @@ def train_experts(prog, doc, experts, default, argv):
     if args.seed is not None and args.seed < 0:
         raise UserError(f'--seed {args.seed}: give 0 or more')
     check_place(args.folder, 'folder')
+    from policyopt.files.snapshots import TrainingLog, read_root
     from policyopt.sampling import MDP
-    from policyopt.snapshots import TrainingLog, read_root
 
     for task, log in files.items():
         MDP(task).close()  # says what is missing before anything is made

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.analysis import analyze
-from policyopt.pipeline.results import read_results
+from policyopt.files.results import read_results
 from policyopt.plotting import KINDS, picture_path, results_figure, save_figure
 from policyopt.reference import read_reference
 from policyopt.util import Parser, run_main

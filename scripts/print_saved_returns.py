@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.trajectories import load_trajs
+from policyopt.files.trajectories import load_trajs
 from policyopt.util import Parser, run_main
 
 

@@ -31,7 +31,8 @@ def main(argv):
     p.add_argument('--seed', type=int, help='default: drawn and printed')
     p.add_argument('--verbose', action='store_true')
     args = p.parse_args(argv)
-    from policyopt import evaluation, trajectories
+    from policyopt import evaluation
+    from policyopt.files import trajectories
 
     for name, low in (('count', 1), ('frames', 1), ('seed', 0)):
         if getattr(args, name) is not None and getattr(args, name) < low:

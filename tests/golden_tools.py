@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from policyopt.trajectories import ContinuousSpace, FiniteSpace
+from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 
 GOLDEN = Path(os.environ.get('GOLDEN_DIR') or Path(__file__).parent / 'golden')
 RTOL = 1e-8

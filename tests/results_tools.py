@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import REPO
 
-from policyopt.pipeline.results import ResultRow, TaskRow, write_results
+from policyopt.files.results import ResultRow, TaskRow, write_results
 from policyopt.util import run_main
 
 

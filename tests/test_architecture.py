@@ -10,12 +10,13 @@ from conftest import REPO, script_env
 # From the ground up. Rooms on one line may know each other, but not in a circle; everything else points downward only.
 LAYERS = [
     ['environments'],
-    ['policyopt.util', 'policyopt.torchutil', 'policyopt.h5files'],
-    ['policyopt.trajectories'],
+    ['policyopt.util', 'policyopt.torchutil'],
+    ['policyopt.files.h5files'],
+    ['policyopt.files.trajectories', 'policyopt.files.snapshots', 'policyopt.files.results'],
+    ['policyopt.files'],
     ['policyopt.actor', 'policyopt.rollout'],
     ['policyopt.workers'],
     ['policyopt.sampling'],
-    ['policyopt.snapshots'],
     ['policyopt.nn'],
     ['policyopt.optim'],
     ['policyopt.policies', 'policyopt.valuefuncs'],

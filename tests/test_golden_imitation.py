@@ -20,8 +20,9 @@ from golden_tools import (
     set_vars,
 )  # fmt: skip
 
-from policyopt import imitation, optim, policies, snapshots, trajectories, valuefuncs
-from policyopt.trajectories import ContinuousSpace, TrajBatch
+from policyopt import imitation, optim, policies, valuefuncs
+from policyopt.files import snapshots, trajectories
+from policyopt.files.trajectories import ContinuousSpace, TrajBatch
 
 # e, f: reward functions
 

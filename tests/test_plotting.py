@@ -13,9 +13,9 @@ from results_tools import run_here as run_here
 
 from policyopt import curves, plotting
 from policyopt.analysis import analyze
+from policyopt.files.snapshots import TrainingLog
+from policyopt.files.trajectories import TrajBatch, save_trajs
 from policyopt.reference import CellKey, Reference, read_reference
-from policyopt.snapshots import TrainingLog
-from policyopt.trajectories import TrajBatch, save_trajs
 from policyopt.util import UserError
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'

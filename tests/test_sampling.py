@@ -13,11 +13,11 @@ from environments.rlgymenv import make_env
 from policyopt import rollout, sampling
 from policyopt.actor import ACTOR_ROWS
 from policyopt.evaluation import sample_episodes
+from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.nn import SIMPLE_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.rl import load_policy
 from policyopt.sampling import MDP, SimConfig, sample_batch, sample_trajectories
-from policyopt.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.util import RunFailed, UserError
 
 CLASSIC = ['CartPole-v0', 'MountainCar-v0', 'Acrobot-v0']

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tables
 
-from policyopt import snapshots
 from policyopt.evaluation import sample_episodes
+from policyopt.files import snapshots
+from policyopt.files.snapshots import TrainingLog, content_hash, legacy_hash, read_log, read_root, read_snapshot, snapshot_names
+from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.policies import make_policy, policy_from_snapshot
 from policyopt.rl import load_policy
 from policyopt.sampling import MDP
-from policyopt.snapshots import TrainingLog, content_hash, legacy_hash, read_log, read_root, read_snapshot, snapshot_names
-from policyopt.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.util import UserError
 
 SPEC = json.dumps([{'type': 'fc', 'n': 5}, {'type': 'nonlin', 'func': 'tanh'}])

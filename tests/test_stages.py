@@ -24,10 +24,11 @@ from pipeline_tools import (
     write_trajs,
 )
 
-from policyopt.h5files import set_attrs, write_h5
-from policyopt.pipeline import evaluating, results, stages
+from policyopt.files import results
+from policyopt.files.h5files import set_attrs, write_h5
+from policyopt.files.snapshots import read_root
+from policyopt.pipeline import evaluating, stages
 from policyopt.pipeline.spec import load_spec
-from policyopt.snapshots import read_root
 from policyopt.util import UserError, derive_seed
 
 TINY = """
@@ -179,7 +180,7 @@ def test_own_data_need_no_expert_policy(tmp_path):
 
 def test_training_makes_complete_runs_with_their_seeds(trained):
     spec = load_spec(str(trained / 'spec.yaml'))
-    from policyopt.snapshots import read_root
+    from policyopt.files.snapshots import read_root
 
     folder = trained / 'store' / 'checkpoints'
     assert sorted(p.name for p in folder.glob('alg=*')) == sorted(f'{i}.h5' for i in IDS)

@@ -14,9 +14,9 @@ import tables
 from conftest import REPO, script_env
 from training_tools import RUNS, differences, run, run_until
 
+from policyopt.files.snapshots import read_log, read_root, read_snapshot, snapshot_names
+from policyopt.files.trajectories import load_trajs
 from policyopt.pipeline import estimate
-from policyopt.snapshots import read_log, read_root, read_snapshot, snapshot_names
-from policyopt.trajectories import load_trajs
 
 POLICY_STEP = ['dx', 'dl', 'kl', 'gnorm', 'bt']
 VF_STEP = ['vf_dl', 'vf_kl', 'vf_gnorm', 'vf_bt']

@@ -85,7 +85,7 @@ def _iterations_done(run):
     part = run.out + '.part'
     if not os.path.exists(part):
         return 0
-    from policyopt.snapshots import read_log
+    from policyopt.files.snapshots import read_log
 
     try:
         return len(read_log(part))
@@ -133,7 +133,7 @@ def _shortened(run):
 
 def _ttotal(job):
     """The column ttotal of a measured run's log; a trainer of the same name as ours may not write one."""
-    from policyopt.snapshots import read_log
+    from policyopt.files.snapshots import read_log
 
     log = read_log(job.out)
     if not len(log) or 'ttotal' not in log.dtype.names:

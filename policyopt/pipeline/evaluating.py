@@ -11,9 +11,9 @@ import threading
 
 import numpy as np
 
-from policyopt.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.results import ResultRow, TaskRow
 from policyopt.pipeline import experts, launch
-from policyopt.pipeline.results import ResultRow, TaskRow
 from policyopt.util import RunFailed, UserError, derive_seed
 
 
@@ -99,7 +99,7 @@ def _job(spec, run, seed):
 
 def choose_snapshot(path, rule):
     """The name of the snapshot that stands for a run: the last one, or the one with the highest `valacc` (NaN ignored)."""
-    from policyopt.snapshots import read_log, snapshot_names
+    from policyopt.files.snapshots import read_log, snapshot_names
 
     names = snapshot_names(path)
     if rule == 'last':
@@ -118,7 +118,7 @@ def choose_snapshot(path, rule):
 def _evaluate(job):
     """Play one run's policy and store its row."""
     from policyopt.evaluation import evaluate_file
-    from policyopt.snapshots import read_root
+    from policyopt.files.snapshots import read_root
 
     snapshot = choose_snapshot(job['file'], job['rule'])
     policy_path = f'{job["file"]}/snapshots/{snapshot}'

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from policyopt.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.pipeline.spec import find_policy
 from policyopt.util import UserError, derive_seed, provenance
 
@@ -70,8 +70,8 @@ def expert_path(spec, task):
 
 def _sample_expert(spec, task, policy, mdp, path, seed):
     from policyopt.evaluation import sample_episodes
+    from policyopt.files.trajectories import save_trajs
     from policyopt.rl import mean_entropy
-    from policyopt.trajectories import save_trajs
 
     t = spec.training
     trajs = sample_episodes(policy, mdp, t.full_dataset_num_trajs, seed, t.deterministic_expert, task.max_traj_len)

@@ -9,7 +9,7 @@ import time
 from policyopt.pipeline import locks, templates
 from policyopt.pipeline import spec as specs
 from policyopt.pipeline.launch import Job
-from policyopt.util import RunFailed, UserError, draw_seed, git_hash, replacing
+from policyopt.util import RunFailed, UserError, draw_seed, format_table, git_hash, replacing
 
 STATES = ('done', 'running', 'unfinished', 'missing')
 
@@ -50,15 +50,6 @@ def summary(spec, runs):
         chosen = [state[r.id] for r in runs if group in (None, (r.alg, r.task))]
         lines.append([*(group or ('all', '')), *(str(chosen.count(s)) for s in STATES), str(len(chosen))])
     return format_table(lines)
-
-
-def format_table(lines, num_left=2):
-    """Lists of words as aligned columns; the first `num_left` columns stand left, the others right."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return '\n'.join(
-        '  '.join(word.ljust(w) if i < num_left else word.rjust(w) for i, (word, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
-    )
 
 
 @contextlib.contextmanager

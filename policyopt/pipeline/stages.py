@@ -270,7 +270,8 @@ def evaluate(spec, how):
         )
     seed = folder.base_seed(spec, store=True)
     runs = _selected(spec, how, seed)
-    from policyopt.pipeline import evaluating, results
+    from policyopt.files import results
+    from policyopt.pipeline import evaluating
 
     if os.path.exists(spec.results_path):
         if not how.resume:

@@ -9,9 +9,8 @@ import dataclasses
 import numpy as np
 import tables
 
-from policyopt.h5files import attr_text, open_h5, set_attrs, write_h5
-from policyopt.pipeline.folder import format_table
-from policyopt.util import UserError
+from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.util import UserError, format_table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tables
 
-from policyopt.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.util import UserError, check_shapes
 
 

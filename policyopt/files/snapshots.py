@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import tables
 
-from policyopt.h5files import DIGEST, attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.h5files import DIGEST, attr_text, open_h5, set_attrs, write_h5
 from policyopt.util import UserError
 
 PART_SUFFIX = '.part'
