@@ -12,7 +12,7 @@ _HOME = {
     'imitation': ['BehavioralCloningOptimizer', 'TransitionClassifier', 'LinearReward', 'ImitationOptimizer'],
     'nn': ['Standardizer', 'FeedforwardNet'],
     'files.snapshots': ['TrainingLog', 'read_snapshot'],
-    'sampling': ['MDP', 'SimConfig', 'sample_trajectories'],
+    'sampling.tasks': ['MDP', 'SimConfig', 'sample_trajectories'],
     'files.trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch', 'load_trajs', 'save_trajs'],
     'util': ['UserError'],
 }

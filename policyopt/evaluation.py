@@ -5,7 +5,7 @@ import numpy as np
 from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.files.snapshots import read_snapshot
 from policyopt.rl import load_policy
-from policyopt.sampling import MDP, sample_trajectories
+from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.util import RunFailed, UserError, check_writable_dir, replacing
 
 

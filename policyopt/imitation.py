@@ -12,7 +12,7 @@ from policyopt import rl
 from policyopt.files.trajectories import FiniteSpace
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
 from policyopt.optim import Adam
-from policyopt.sampling import sample_batch
+from policyopt.sampling.tasks import sample_batch
 from policyopt.torchutil import to_tensor
 from policyopt.util import UserError
 

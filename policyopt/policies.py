@@ -8,9 +8,9 @@ import math
 import numpy as np
 import torch
 
-from policyopt.actor import Actor
 from policyopt.files.trajectories import FiniteSpace
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, numpy_layers, parse_spec
+from policyopt.sampling.actor import Actor
 from policyopt.torchutil import to_tensor
 from policyopt.util import UserError
 

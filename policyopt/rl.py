@@ -12,7 +12,7 @@ from policyopt import optim
 from policyopt.files.snapshots import read_snapshot
 from policyopt.files.trajectories import RaggedArray
 from policyopt.policies import GaussianPolicy, GibbsPolicy, make_policy, policy_from_snapshot
-from policyopt.sampling import sample_batch
+from policyopt.sampling.tasks import sample_batch
 from policyopt.torchutil import to_tensor
 from policyopt.util import RunFailed
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, ValueFunc

@@ -15,7 +15,7 @@ from policyopt.files.snapshots import TrainingLog, read_root
 from policyopt.files.trajectories import FiniteSpace
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
-from policyopt.sampling import MDP, SimConfig
+from policyopt.sampling.tasks import MDP, SimConfig
 from policyopt.torchutil import setup_torch
 from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, draw_seed, now, provenance
 from policyopt.valuefuncs import ValueFunc

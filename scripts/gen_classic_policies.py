@@ -45,7 +45,7 @@ def train_experts(prog, doc, experts, default, argv):
         raise UserError(f'--seed {args.seed}: give 0 or more')
     check_place(args.folder, 'folder')
     from policyopt.files.snapshots import TrainingLog, read_root
-    from policyopt.sampling import MDP
+    from policyopt.sampling.tasks import MDP
 
     for task, log in files.items():
         MDP(task).close()  # says what is missing before anything is made

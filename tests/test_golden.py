@@ -9,9 +9,10 @@ import pytest
 import torch
 from golden_tools import action_space, check_beyond_rounding, check_vars, close, files, perturb, read, set_vars
 
-from policyopt import actor, optim, policies, rl, valuefuncs
+from policyopt import optim, policies, rl, valuefuncs
 from policyopt.files.trajectories import ContinuousSpace, RaggedArray
 from policyopt.nn import Standardizer
+from policyopt.sampling import actor
 
 # a, b: advantages, distributions, standardiser
 

@@ -13,7 +13,7 @@ from policyopt.files.snapshots import TrainingLog, content_hash, legacy_hash, re
 from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.policies import make_policy, policy_from_snapshot
 from policyopt.rl import load_policy
-from policyopt.sampling import MDP
+from policyopt.sampling.tasks import MDP
 from policyopt.util import UserError
 
 SPEC = json.dumps([{'type': 'fc', 'n': 5}, {'type': 'nonlin', 'func': 'tanh'}])

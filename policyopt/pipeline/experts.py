@@ -21,7 +21,7 @@ def check_all(spec, wanted, seed, resume):
     seed None: not drawn yet. Returns what sample_all takes: ({(task, set): file to make}, {task: MDP}, {task: policy}).
     """
     from policyopt.rl import load_policy
-    from policyopt.sampling import MDP
+    from policyopt.sampling.tasks import MDP
 
     todo = {}
     for name, dataset in wanted:
@@ -129,7 +129,7 @@ def random_returns(spec, task, seed, mdp=None):
             seen = f"holds {len(returns_B)} episodes of env '{env}'"
             raise UserError(f"{path}: {seen}, but {spec.file} asks for {num} of '{task.env}'; delete it to measure again")
         return returns_B, len_B
-    from policyopt.sampling import MDP, sample_randomly
+    from policyopt.sampling.tasks import MDP, sample_randomly
 
     mdp = mdp or MDP(task.env)
     random_seed = derive_seed(seed, 'random', task.name)

@@ -27,7 +27,7 @@ def main(argv):
     for flag in ('num_trajs', 'max_traj_len'):
         if (value := getattr(args, flag)) is not None and value < 1:
             raise UserError(f'--{flag} is {value}; give 1 or more')
-    from policyopt.sampling import MDP, sample_randomly
+    from policyopt.sampling.tasks import MDP, sample_randomly
 
     mdps = [MDP(name) for name in args.env]
     for mdp in mdps:

@@ -16,7 +16,7 @@ from multiprocessing import connection, util
 import numpy as np
 
 from environments import rlgymenv
-from policyopt.rollout import Ledger, Rollout, Streams
+from policyopt.sampling.rollout import Ledger, Rollout, Streams
 from policyopt.util import RunFailed, number_from_env
 
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from environments import rlgymenv
-from policyopt.actor import RandomActor
 from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
-from policyopt.rollout import Ledger, Rollout, Streams, in_order
+from policyopt.sampling.actor import RandomActor
+from policyopt.sampling.rollout import Ledger, Rollout, Streams, in_order
+from policyopt.sampling.workers import WorkerPool, default_workers
 from policyopt.util import UserError
-from policyopt.workers import WorkerPool, default_workers
 
 MAX_SLOTS = 256  # environments stepped at once, at most
 
