@@ -152,6 +152,12 @@ def replacing(path):
             os.unlink(tmp)
 
 
+def write_text(path, text):
+    """Write a text file whole or not at all."""
+    with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
+        f.write(text)
+
+
 def check_writable_dir(path, what):
     """Raise UserError unless files can be created in the folder of `path` (which need not exist yet)."""
     folder = os.path.dirname(os.path.abspath(path))

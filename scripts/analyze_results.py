@@ -13,15 +13,15 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt import csvtables, htmlreport, report
-from policyopt.analysis import analyze, campaign_runs, repeat_commands, rows_of_campaign
 from policyopt.files.results import read_results
-from policyopt.reference import read_reference, read_reference_tasks
-from policyopt.util import Parser, check_writable_dir, run_main
+from policyopt.reporting import csv_tables, html, text
+from policyopt.reporting.analysis import analyze, campaign_runs, repeat_commands, rows_of_campaign
+from policyopt.reporting.reference import read_reference, read_reference_tasks
+from policyopt.util import Parser, check_writable_dir, run_main, write_text
 
 
 def arguments(argv):
-    parser = Parser('analyze_results', __doc__, epilog=csvtables.columns_help())
+    parser = Parser('analyze_results', __doc__, epilog=csv_tables.columns_help())
     parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
     parser.add_argument(
         '--reference', metavar='F', help='CSV of published results, one row per run or per cell; tasks.csv beside it is read too'
@@ -54,19 +54,19 @@ def main(argv):
         expected=campaign_runs(results.attrs.get('spec', '')),
     )
     commands = repeat_commands(analysis.cells, results.attrs)
-    print(report.text_table(analysis, args.verbosity))
+    print(text.text_table(analysis, args.verbosity))
     written = []
     if args.csv:
-        csvtables.write_run_csv(args.csv, analysis)
-        csvtables.write_cell_csv(csvtables.cell_csv_path(args.csv), analysis, commands)
-        written += [args.csv, csvtables.cell_csv_path(args.csv)]
-    for path, text in (
-        (args.latex, lambda: report.latex(analysis)),
-        (args.markdown, lambda: report.markdown(analysis, args.verbosity)),
-        (args.html, lambda: htmlreport.page_of(analysis, results.attrs, commands, [args.results, args.reference, args.between_set])),
+        csv_tables.write_run_csv(args.csv, analysis)
+        csv_tables.write_cell_csv(csv_tables.cell_csv_path(args.csv), analysis, commands)
+        written += [args.csv, csv_tables.cell_csv_path(args.csv)]
+    for path, content in (
+        (args.latex, lambda: text.latex(analysis)),
+        (args.markdown, lambda: text.markdown(analysis, args.verbosity)),
+        (args.html, lambda: html.page_of(analysis, results.attrs, commands, [args.results, args.reference, args.between_set])),
     ):
         if path:
-            csvtables.write_text(path, text())
+            write_text(path, content())
             written.append(path)
     if written:
         print(f'\nwrote {", ".join(written)}')

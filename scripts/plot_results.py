@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.analysis import analyze
 from policyopt.files.results import read_results
-from policyopt.plotting import KINDS, picture_path, results_figure, save_figure
-from policyopt.reference import read_reference
+from policyopt.reporting.analysis import analyze
+from policyopt.reporting.figures import KINDS, picture_path, results_figure, save_figure
+from policyopt.reporting.reference import read_reference
 from policyopt.util import Parser, run_main
 
 

@@ -36,7 +36,7 @@ import argparse
 
 from environments.rlgymenv import needs_mujoco
 from policyopt.pipeline.spec import load_spec, select_runs
-from policyopt.reference import read_reference
+from policyopt.reporting.reference import read_reference
 from policyopt.util import UserError, run_main
 
 def main(argv):

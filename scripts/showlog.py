@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt import curves
-from policyopt.plotting import has_screen, picture_path, save_figure, show_windows
+from policyopt.reporting import curves
+from policyopt.reporting.figures import has_screen, picture_path, save_figure, show_windows
 from policyopt.util import Parser, UserError, run_main
 
 

@@ -14,22 +14,20 @@ from results_tools import cell_rows, result_row, small_results, task_row, write_
 from results_tools import run_here as run_here
 from scipy import integrate, stats
 
-from policyopt import csvtables, report
-from policyopt.analysis import analyze, campaign_runs, iqm_interval, repeat_commands
-from policyopt.reference import (
-    CellKey,
-    Reference,
+from policyopt.reporting import csv_tables
+from policyopt.reporting.analysis import analyze, campaign_runs, iqm_interval, repeat_commands
+from policyopt.reporting.reference import CellKey, Reference, read_reference, read_reference_tasks
+from policyopt.reporting.statistics import (
     detectable_difference,
     holm,
     permutation_p,
     predict_one_set,
     prob_improvement,
-    read_reference,
-    read_reference_tasks,
     sets_of,
     t_margin,
     welch,
 )
+from policyopt.reporting.text import text_table
 from policyopt.util import UserError
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
@@ -89,7 +87,7 @@ def test_bootstrap_redraws_within_expert_sets():
 def test_one_run_has_no_intervals_and_no_zero_division():
     cell = table(cell_rows([100])).cells[KEY]
     assert cell.mean == cell.iqm == 100 and math.isnan(cell.margin) and math.isnan(cell.iqm_lo)
-    assert ' 100.0 ' in report.text_table(table(cell_rows([100])), 2)
+    assert ' 100.0 ' in text_table(table(cell_rows([100])), 2)
 
 
 def test_order_of_cells_is_that_of_the_results_and_sizes_ascend():
@@ -380,7 +378,7 @@ def test_csv_files_have_their_documented_columns_and_serve_as_references(tmp_pat
         runs = list(csv.DictReader(f))
     with open(tmp_path / 'r_cells.csv', newline='') as f:
         cells = list(csv.DictReader(f))
-    assert list(runs[0]) == list(csvtables.RUN_COLUMNS) and list(cells[0]) == list(csvtables.CELL_COLUMNS)
+    assert list(runs[0]) == list(csv_tables.RUN_COLUMNS) and list(cells[0]) == list(csv_tables.CELL_COLUMNS)
     assert len(runs) == 12 and [c['alg'] for c in cells] == ['expert', 'random', 'bclone', 'bclone', 'ga', 'ga']
     ga = cells[-1]
     assert (float(ga['return_mean']), float(ga['margin95'])) == (199, pytest.approx(t_margin(1, 3)))

@@ -23,7 +23,7 @@ LAYERS = [
     ['policyopt.rl'],
     ['policyopt.imitation'],
     ['policyopt.training', 'policyopt.evaluation'],
-    [f'policyopt.{name}' for name in 'reference analysis report htmlreport csvtables plotting curves'.split()],
+    ['policyopt.reporting'],
     ['policyopt.pipeline'],
     ['scripts'],
 ]

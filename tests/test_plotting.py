@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from results_tools import cell_rows, small_results, task_row
 from results_tools import run_here as run_here
 
-from policyopt import curves, plotting
-from policyopt.analysis import analyze
 from policyopt.files.snapshots import TrainingLog
 from policyopt.files.trajectories import TrajBatch, save_trajs
-from policyopt.reference import CellKey, Reference, read_reference
+from policyopt.reporting import curves, figures
+from policyopt.reporting.analysis import analyze
+from policyopt.reporting.reference import CellKey, Reference, read_reference
 from policyopt.util import UserError
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
@@ -39,19 +39,19 @@ def lines_of(ax):
 
 
 def test_figure1_draws_normalised_means_with_a_panel_per_task():
-    fig = plotting.results_figure(two_tasks(), 'figure1')
+    fig = figures.results_figure(two_tasks(), 'figure1')
     first, second = (ax for ax in fig.axes if ax.get_visible())
     assert (first.get_title(), second.get_title()) == ('cartpole', 'mountaincar')
-    assert lines_of(first)[plotting.LABELS['bclone']].get_ydata() == pytest.approx([(65 - 20) / 180, (155 - 20) / 180])
-    assert lines_of(second)[plotting.LABELS['ga']].get_ydata() == pytest.approx([100 / 102] * 2)
-    assert len(lines_of(second)[plotting.LABELS['bclone']].get_ydata()) == 1
+    assert lines_of(first)[figures.LABELS['bclone']].get_ydata() == pytest.approx([(65 - 20) / 180, (155 - 20) / 180])
+    assert lines_of(second)[figures.LABELS['ga']].get_ydata() == pytest.approx([100 / 102] * 2)
+    assert len(lines_of(second)[figures.LABELS['bclone']].get_ydata()) == 1
     assert lines_of(first)['expert'].get_ydata()[0] == 1 and lines_of(first)['random policy'].get_ydata()[0] == 0
     assert list(first.get_xticks()) == [1, 4] and first.get_xlabel() == 'expert trajectories'
 
 
 def bands(analysis):
     """Lowest and highest return of the first band of a raw picture, over both dataset sizes."""
-    y = plotting.results_figure(analysis, 'raw').axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    y = figures.results_figure(analysis, 'raw').axes[0].collections[0].get_paths()[0].vertices[:, 1]
     return y.min(), y.max()
 
 
@@ -71,33 +71,33 @@ def test_bands_of_too_few_runs_are_their_range():
 
 def test_raw_picture_works_without_random_returns_and_figure1_says_how_to_get_them():
     analysis = analyze(cell_rows([100, 110]), [task_row(random=None)])
-    plotting.results_figure(analysis, 'raw')
+    figures.results_figure(analysis, 'raw')
     with pytest.raises(UserError, match='no random-policy returns; evaluate the campaign again .*2_eval.*--kind raw'):
-        plotting.results_figure(analysis, 'figure1')
+        figures.results_figure(analysis, 'figure1')
 
 
 def test_reproduction_shows_both_sides_and_shades_what_differs():
     far = Reference(20.0, 1.0, 7, np.array([19.0, 20, 21, 20, 20, 19, 21]))
     ours = analyze(cell_rows([198, 199, 200, 199]), [task_row()], reference={CellKey('cartpole', 'ga', 4): far})
-    ax = plotting.results_figure(ours, 'reproduction').axes[0]
+    ax = figures.results_figure(ours, 'reproduction').axes[0]
     handles, labels = ax.get_legend_handles_labels()
     assert {'reference (open)', 'ours, GAIL (ga)', 'differs (5%, Holm)', 'our expert'} <= set(labels)
     means = [c.lines[0].get_ydata()[0] for c in ax.containers]
     assert means == pytest.approx([199, 20])
     with pytest.raises(UserError, match='needs --reference'):
-        plotting.results_figure(two_tasks(), 'reproduction')
+        figures.results_figure(two_tasks(), 'reproduction')
 
 
 def test_one_run_and_one_size_are_drawn_too():
     analysis = analyze(cell_rows([100]), [task_row()], reference={CellKey('cartpole', 'ga', 4): Reference(90.0, math.nan, 1)})
-    for kind in plotting.KINDS:
-        assert plotting.png_bytes(plotting.results_figure(analysis, kind)).startswith(PNG)
+    for kind in figures.KINDS:
+        assert figures.png_bytes(figures.results_figure(analysis, kind)).startswith(PNG)
 
 
 @given(st.lists(st.sampled_from(['ga', 'bclone', 'fem', 'simplex', 'x', 'y', 'z', 'w', 'v', 'u']), unique=True, min_size=1))
 def test_an_algorithm_keeps_its_colour_and_eight_are_told_apart(names):
-    style = plotting.styles_of(names)
-    assert list(style) == names and all(style[n] == plotting.styles_of([n])[n] for n in names if n in plotting.LABELS)
+    style = figures.styles_of(names)
+    assert list(style) == names and all(style[n] == figures.styles_of([n])[n] for n in names if n in figures.LABELS)
     if len(names) <= 8:
         assert len({s['color'] for s in style.values()}) == len({s['marker'] for s in style.values()}) == len(names)
 
@@ -190,7 +190,7 @@ def test_figure_has_a_subplot_per_field_and_a_line_per_log_or_group(tmp_path):
     axes = curves.curves_figure(logs, ['trueret', 'racc'])
     assert [a.get_title() for a in axes.axes] == ['trueret', 'racc'] and len(axes.axes[0].get_lines()) == 4
     grouped = curves.curves_figure(logs, ['trueret'], group=True, smooth=3).axes[0]
-    assert [line.get_label() for line in grouped.get_lines()] == ['GAIL (ga) (2 runs)', f'{plotting.LABELS["fem"]} (2 runs)']
+    assert [line.get_label() for line in grouped.get_lines()] == ['GAIL (ga) (2 runs)', f'{figures.LABELS["fem"]} (2 runs)']
 
 
 def test_showlog_prints_last_rows_and_draws_running_campaigns(tmp_path, run_script):
@@ -267,6 +267,6 @@ def test_saved_returns_are_printed(tmp_path, run_script, run_here):
 def test_the_papers_own_numbers_make_its_figure():
     paper = read_reference(PAPER)
     rows = [r for k, ref in paper.items() if k.task == 'hopper' for r in cell_rows(ref.y_M, **k._asdict())]
-    fig = plotting.results_figure(analyze(rows, [task_row('hopper', 3571.38, 14.47)]), 'figure1')
-    ga = lines_of(fig.axes[0])[plotting.LABELS['ga']]
+    fig = figures.results_figure(analyze(rows, [task_row('hopper', 3571.38, 14.47)]), 'figure1')
+    ga = lines_of(fig.axes[0])[figures.LABELS['ga']]
     assert len(ga.get_ydata()) == 4 and np.all(np.abs(ga.get_ydata() - 1) < 0.05)

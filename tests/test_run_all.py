@@ -11,7 +11,7 @@ from pipeline_tools import write_trajs
 from results_tools import write_csv
 
 from policyopt.pipeline.spec import load_spec
-from policyopt.reference import read_reference
+from policyopt.reporting.reference import read_reference
 
 SPEC = """
 tasks:

@@ -1,7 +1,7 @@
 """Statistics of a results table: its cells with their intervals, and every cell beside a published one.
 
 A cell is (task, algorithm, dataset size). Nothing here knows results files: rows and tasks are objects with the columns of the tables
-/results and /tasks as attributes. Symbols are those of `policyopt.reference`; R counts bootstrap resamples, E episodes.
+/results and /tasks as attributes. Symbols are those of `statistics`; R counts bootstrap resamples, E episodes.
 """
 
 import dataclasses
@@ -13,12 +13,10 @@ import numpy as np
 import yaml
 from scipy import stats
 
-from policyopt.reference import (
+from policyopt.reporting.reference import Baseline, CellKey, Reference
+from policyopt.reporting.statistics import (
     LEVEL,
     NAN,
-    Baseline,
-    CellKey,
-    Reference,
     detectable_difference,
     holm,
     permutation_p,

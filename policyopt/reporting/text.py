@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policyopt.analysis import Analysis, Cell, Comparison
-from policyopt.reference import LEVEL, POWER
+from policyopt.reporting.analysis import Analysis, Cell, Comparison
+from policyopt.reporting.statistics import LEVEL, POWER
 
 LEFT = ('alg', 'by', 'verdict')  # columns of words
 

@@ -4,7 +4,7 @@ import base64
 import html
 import json
 
-from policyopt import report
+from policyopt.reporting import text
 from policyopt.util import provenance
 
 _STYLE = """
@@ -39,14 +39,14 @@ def html_report(analysis, title, pictures, commands, origin, spec=''):
         origin: {name: value} of the results' origin; values may be dicts or JSON text.
         spec: YAML text of the campaign.
     """
-    parts = [f'<h1>{_e(title)}</h1>', _list(report.summary(analysis)), *(_figure(*p) for p in pictures), '<h2>Tables</h2>']
+    parts = [f'<h1>{_e(title)}</h1>', _list(text.summary(analysis)), *(_figure(*p) for p in pictures), '<h2>Tables</h2>']
     for task in analysis.baselines:
-        parts.append(f'<h3>{_e(report.title_of(analysis, task))}</h3>')
-        parts += [f'<p class="sub">{_e(line)}</p>' for line in report.baseline_lines(analysis, task)]
-        parts.append(_table(*report.table_of(analysis, task, 1)))
-        parts.append(f'<details><summary>{_e(task)}: all columns</summary>{_table(*report.table_of(analysis, task, 2))}</details>')
-    parts += ['<h2>How to read it</h2>', *(f'<p>{_e(p)}</p>' for p in report.explanation(analysis))]
-    shown = [c for c in report.COLUMNS if analysis.comparisons or not c.of_ref]
+        parts.append(f'<h3>{_e(text.title_of(analysis, task))}</h3>')
+        parts += [f'<p class="sub">{_e(line)}</p>' for line in text.baseline_lines(analysis, task)]
+        parts.append(_table(*text.table_of(analysis, task, 1)))
+        parts.append(f'<details><summary>{_e(task)}: all columns</summary>{_table(*text.table_of(analysis, task, 2))}</details>')
+    parts += ['<h2>How to read it</h2>', *(f'<p>{_e(p)}</p>' for p in text.explanation(analysis))]
+    shown = [c for c in text.COLUMNS if analysis.comparisons or not c.of_ref]
     parts.append('<details><summary>What every column means</summary><table>')
     parts += [f'<tr><td class="l">{_e(c.head)}</td><td class="wrap">{_e(c.meaning)}</td></tr>' for c in shown]
     parts.append('</table></details>')
@@ -76,13 +76,13 @@ def page_of(analysis, attrs, commands, sources):
 
     `sources` are the files that were read (None for those that were not).
     """
-    from policyopt import plotting  # here, because matplotlib doubles the time that a printed table takes
+    from policyopt.reporting import figures  # here, because matplotlib doubles the time that a printed table takes
 
     pictures = []
-    for kind, caption in plotting.KINDS.items():
+    for kind, caption in figures.KINDS.items():
         if kind == 'reproduction' and not analysis.comparisons or kind == 'figure1' and analysis.without_scores():
             continue
-        pictures.append((caption[0].upper() + caption[1:], plotting.png_bytes(plotting.results_figure(analysis, kind))))
+        pictures.append((caption[0].upper() + caption[1:], figures.png_bytes(figures.results_figure(analysis, kind))))
     shown = {k: v for k, v in attrs.items() if k not in ('spec', 'content_sha256')}
     named = {name: f for name, f in zip(('results', 'reference', 'between sets'), sources, strict=True) if f}
     title = f'Results of {attrs.get("run_name") or sources[0]}'
@@ -105,8 +105,8 @@ def _figure(caption, png):
 
 
 def _table(heads, lines):
-    left = {i for i, h in enumerate(heads) if h in report.LEFT}
-    meaning = {c.head: c.meaning for c in report.COLUMNS}
+    left = {i for i, h in enumerate(heads) if h in text.LEFT}
+    meaning = {c.head: c.meaning for c in text.COLUMNS}
     out = [
         '<div class="scroll"><table><tr>',
         *(f'<th{_class(i in left)} title="{_e(meaning[h])}">{_e(h)}</th>' for i, h in enumerate(heads)),

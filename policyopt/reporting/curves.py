@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from policyopt.files.snapshots import read_log
-from policyopt.plotting import LABELS, figure, outside_legend, styles_of, subtitle
+from policyopt.reporting.figures import LABELS, figure, outside_legend, styles_of, subtitle
 from policyopt.util import UserError, closest
 
 DEFAULT_FIELDS = 'trueret,avglen,ent,kl,vf_r2,vf_kl,tdvf_r2,rloss,racc'

@@ -7,8 +7,8 @@ import os
 
 import numpy as np
 
-from policyopt.reference import POWER, sd
-from policyopt.util import replacing
+from policyopt.reporting.statistics import POWER, sd
+from policyopt.util import write_text
 
 RUN_COLUMNS = {
     'task': 'name of the task',
@@ -197,9 +197,3 @@ def _write_csv(path, columns, rows):
     writer.writeheader()
     writer.writerows({k: plain(v) for k, v in row.items()} for row in rows)
     write_text(path, text.getvalue())
-
-
-def write_text(path, text):
-    """Write a text file whole or not at all."""
-    with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
-        f.write(text)

@@ -1,0 +1,141 @@
+"""Published results: what a reference's CSV says of its cells, and of the expert and random returns of its tasks.
+
+Letters: M runs of a cell of the reference.
+"""
+
+import csv
+import dataclasses
+import math
+import os
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
+from policyopt.util import UserError, closest
+
+
+class CellKey(NamedTuple):
+    """What the runs of one cell share."""
+
+    task: str
+    alg: str
+    num_trajs: int
+
+    def __str__(self):
+        return f'alg={self.alg},task={self.task},num_trajs={self.num_trajs}'
+
+
+@dataclasses.dataclass
+class Reference:
+    """A published cell: mean and sd over m runs, and the runs themselves where they were published."""
+
+    mean: float
+    sd: float
+    m: int
+    y_M: np.ndarray | None = None
+
+    @property
+    def margin(self):
+        return t_margin(self.sd, self.m)
+
+
+@dataclasses.dataclass
+class Baseline:
+    """Expert and random returns of one task; means are NaN where nothing was measured."""
+
+    task: str
+    env: str
+    expert_mean: float
+    expert_sd: float
+    expert_episodes: int
+    random_mean: float
+    random_sd: float
+    random_episodes: int
+
+    def score(self, x):
+        """(x − random)/(expert − random): 0 is the random policy, 1 the expert; NaN where that is undefined."""
+        width = self.expert_mean - self.random_mean
+        return np.asarray(x, float) * NAN if not np.isfinite(width) or width == 0 else (np.asarray(x, float) - self.random_mean) / width
+
+
+def read_reference(path):
+    """{CellKey: Reference} from a CSV of published results, in one of two forms.
+
+    One row per run: columns task, alg, num_trajs, run, return_mean (`results/paper/results_per_run.csv`, and what --csv writes).
+    One row per cell: columns task, alg, num_trajs, return_mean, margin95, runs; then sd = margin95·√runs / t(.975, runs − 1).
+    """
+    columns, lines = _read_csv(path)
+    per_cell = {'margin95', 'runs'} <= set(columns)
+    need = ['task', 'alg', 'num_trajs', 'return_mean', *(['margin95', 'runs'] if per_cell else ['run'])]
+    for column in need:
+        if column not in columns:
+            raise UserError(
+                f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, alg, num_trajs, return_mean and "
+                'either run (one row per run) or margin95 and runs (one row per cell)'
+            )
+    found = {}
+    for number, line in enumerate(lines, 2):
+        try:
+            key = CellKey(line['task'], line['alg'], int(line['num_trajs']))
+            run = 0 if per_cell else int(line['run'])
+            y = float(line['return_mean'])
+            if not math.isfinite(y):
+                raise ValueError(f'return_mean is {y}')
+            entry = _from_margin(y, line['margin95'], int(line['runs'])) if per_cell else y
+        except (TypeError, ValueError) as e:
+            raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(need[2:])}') from e
+        if run in found.setdefault(key, {}):
+            raise UserError(f'{path}: line {number}: {key}{"" if per_cell else f",run={run}"} appears twice')
+        found[key][run] = entry
+    if not found:
+        raise UserError(f'{path}: holds no rows; expected reference results')
+    if per_cell:
+        return {key: cell[0] for key, cell in found.items()}
+    ys = {key: np.array([cell[run] for run in sorted(cell)]) for key, cell in found.items()}
+    return {key: Reference(float(y_M.mean()), sd(y_M), y_M.size, y_M) for key, y_M in ys.items()}
+
+
+def read_reference_tasks(path):
+    """{task: Baseline} from `tasks.csv` in the folder of a reference file: what its expert and random policies earned; {} without one."""
+    path = os.path.join(os.path.dirname(os.path.abspath(path)), 'tasks.csv')
+    if not os.path.exists(path):
+        return {}
+    columns, lines = _read_csv(path)
+    numbers = ['expert_return_mean', 'expert_return_std', 'expert_episodes', 'random_return_mean', 'random_return_std']
+    for column in ['task', *numbers]:
+        if column not in columns:
+            raise UserError(f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, {', '.join(numbers)}")
+    found = {}
+    for number, line in enumerate(lines, 2):
+        try:
+            mean, std, episodes, random_mean, random_std = (float(line[c]) for c in numbers)
+        except (TypeError, ValueError) as e:
+            raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(numbers)}') from e
+        found[line['task']] = Baseline(line['task'], '', mean, std, int(episodes), random_mean, random_std, 0)
+    return found
+
+
+def _read_csv(path):
+    try:
+        with open(path, newline='', encoding='utf-8') as f:
+            reader = csv.DictReader(f)
+            lines = list(reader)
+            return reader.fieldnames or [], lines
+    except FileNotFoundError as e:
+        raise UserError(f'{path}: no such file; expected a CSV of reference results') from e
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f'{path}: cannot be read as CSV ({e}); expected reference results') from e
+
+
+def _from_margin(mean, margin, m):
+    """A reference cell from mean and 95% margin over m runs: sd = margin·√m / t(.975, m − 1)."""
+    if m < 1:
+        raise ValueError(f'runs is {m}')
+    if m == 1:
+        return Reference(mean, NAN, 1)
+    margin = float(margin)
+    if not margin >= 0:
+        raise ValueError(f'margin95 is {margin}')
+    return Reference(mean, margin * math.sqrt(m) / float(stats.t.ppf(1 - LEVEL / 2, m - 1)), m)
