@@ -26,7 +26,7 @@ limit_threads()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from policyopt import imitation, training  # noqa: E402
+from policyopt import build, cloning, imitation, rewards, training  # noqa: E402
 from policyopt.evaluation import evaluate_file  # noqa: E402
 from policyopt.files import trajectories  # noqa: E402
 from policyopt.files.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
@@ -97,9 +97,9 @@ def make_optimizer(alg, task, dtype):
         vf = ValueFunc(obs_dim, SIMPLE_ARCHITECTURE, 1e-3, **nets)
         expert = obs[:200], a[:200], np.arange(200.0)
         if alg == 'ga':
-            reward = imitation.TransitionClassifier(obs_space, a_space, SIMPLE_ARCHITECTURE, 0, 0, 1e-3, **nets)
+            reward = rewards.TransitionClassifier(obs_space, a_space, SIMPLE_ARCHITECTURE, 0, 0, 1e-3, **nets)
         else:
-            reward = imitation.LinearReward(obs_space, a_space, REWARDS[alg], 0, 0, 1e-3, *expert, rng)
+            reward = rewards.LinearReward(obs_space, a_space, REWARDS[alg], 0, 0, 1e-3, *expert, rng)
         opt = FixedShapeOptimizer(None, policy, vf, reward, expert, None, 0.995, 0.97, 0.01, 0.1, 0.0, 0, rng)
         opt.fixed = obs, a, r, lengths
         return opt
@@ -109,9 +109,9 @@ def make_optimizer(alg, task, dtype):
     policy = make_policy(mdp.obs_space, mdp.action_space, SIMPLE_ARCHITECTURE, True, **nets)
     policy.update_obsnorm(expert[0])
     if alg == 'bclone':
-        return imitation.BehavioralCloningOptimizer(policy, expert[0], expert[1], rng, eval_freq=100)
+        return cloning.BehavioralCloningOptimizer(policy, expert[0], expert[1], rng, eval_freq=100)
     flags = ['--reward_type', REWARDS[alg], '--favor_zero_expert_reward', str(favor_zero), '--policy_hidden_spec', SIMPLE_ARCHITECTURE]
-    return training.imitation_optimizer(options('ga', env, flags), mdp, policy, expert, nets)
+    return build.imitation_optimizer(options('ga', env, flags), mdp, policy, expert, nets)
 
 
 def measure(alg, task, dtype, iterations):

@@ -22,11 +22,11 @@ limit_threads()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from policyopt import imitation  # noqa: E402
+from policyopt import imitation, rewards  # noqa: E402
+from policyopt.evaluation import load_policy  # noqa: E402
 from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch  # noqa: E402
 from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.policies import GibbsPolicy  # noqa: E402
-from policyopt.rl import load_policy  # noqa: E402
 from policyopt.sampling import tasks  # noqa: E402
 from policyopt.sampling.tasks import MDP, SimConfig, sample_batch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
@@ -47,7 +47,7 @@ def learning_ms(batch, width, repeats=7):
     obs, a = rng.randn(batch, 4), rng.randint(0, 2, (batch, 1))
     policy, vf = GibbsPolicy(obs_space, a_space, spec, rng=rng), ValueFunc(4, spec, 0.005, rng=rng)
     policy.update_obsnorm(obs)
-    reward = imitation.TransitionClassifier(obs_space, a_space, spec, 0, 0, 0.005, rng=rng)
+    reward = rewards.TransitionClassifier(obs_space, a_space, spec, 0, 0, 0.005, rng=rng)
     opt = FixedBatch(None, policy, vf, reward, (obs[:80], a[:80], np.arange(80.0)), None, 0.995, 0.97, 0.01, 0.1, 0.0, 0, rng)
     times = []
     for _ in range(repeats):

@@ -8,8 +8,11 @@ import importlib
 _HOME = {
     'policies': ['GibbsPolicy', 'GaussianPolicy', 'make_policy'],
     'valuefuncs': ['ValueFunc', 'LinearValueFunc', 'ConstantValueFunc'],
-    'rl': ['SamplingPolicyOptimizer', 'load_policy'],
-    'imitation': ['BehavioralCloningOptimizer', 'TransitionClassifier', 'LinearReward', 'ImitationOptimizer'],
+    'rl': ['SamplingPolicyOptimizer'],
+    'evaluation': ['load_policy'],
+    'cloning': ['BehavioralCloningOptimizer'],
+    'rewards': ['TransitionClassifier', 'LinearReward'],
+    'imitation': ['ImitationOptimizer'],
     'nn': ['Standardizer', 'FeedforwardNet'],
     'files.snapshots': ['TrainingLog', 'read_snapshot'],
     'sampling.tasks': ['MDP', 'SimConfig', 'sample_trajectories'],

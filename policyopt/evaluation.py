@@ -1,12 +1,20 @@
-"""Playing policies: exactly N episodes of a policy on its task, for expert data, results and scores."""
+"""Loading and playing policies: exactly N episodes of a policy on its task, for expert data, results and scores."""
 
 import numpy as np
 
 from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.files.snapshots import read_snapshot
-from policyopt.rl import load_policy
+from policyopt.policies import policy_from_snapshot
 from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.util import RunFailed, UserError, check_writable_dir, replacing
+
+
+def load_policy(policy_path, mdp):
+    """The policy stored at 'FILE.h5/snapshots/iter0000100' (or '…/snapshots/last'), of ours or of 2016, checked against the task."""
+    snapshot = read_snapshot(policy_path)
+    policy = policy_from_snapshot(snapshot, mdp)
+    mdp.warn_of_another_task(policy_path, snapshot.args.get('env_name'))
+    return policy
 
 
 def sample_episodes(policy, mdp, num_trajs, seed, deterministic=False, max_traj_len=None):

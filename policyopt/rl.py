@@ -9,9 +9,8 @@ import numpy as np
 import torch
 
 from policyopt import optim
-from policyopt.files.snapshots import read_snapshot
 from policyopt.files.trajectories import RaggedArray
-from policyopt.policies import GaussianPolicy, GibbsPolicy, make_policy, policy_from_snapshot
+from policyopt.policies import GaussianPolicy, GibbsPolicy, make_policy
 from policyopt.sampling.tasks import sample_batch
 from policyopt.torchutil import to_tensor
 from policyopt.util import RunFailed
@@ -19,16 +18,8 @@ from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, V
 
 __all__ = [
     'ConstantValueFunc', 'GaussianPolicy', 'GibbsPolicy', 'LinearValueFunc', 'SamplingPolicyOptimizer', 'ValueFunc', 'advantages',
-    'discount', 'gae', 'load_policy', 'make_policy', 'trpo_step',
+    'discount', 'gae', 'make_policy', 'trpo_step',
 ]  # fmt: skip
-
-
-def load_policy(policy_path, mdp):
-    """The policy stored at 'FILE.h5/snapshots/iter0000100' (or '…/snapshots/last'), of ours or of 2016, checked against the task."""
-    snapshot = read_snapshot(policy_path)
-    policy = policy_from_snapshot(snapshot, mdp)
-    mdp.warn_of_another_task(policy_path, snapshot.args.get('env_name'))
-    return policy
 
 
 def discount(r_B_T, gamma):

@@ -20,7 +20,7 @@ from golden_tools import (
     set_vars,
 )  # fmt: skip
 
-from policyopt import imitation, optim, policies, valuefuncs
+from policyopt import cloning, imitation, optim, policies, rewards, valuefuncs
 from policyopt.files import snapshots, trajectories
 from policyopt.files.trajectories import ContinuousSpace, TrajBatch
 
@@ -31,7 +31,7 @@ from policyopt.files.trajectories import ContinuousSpace, TrajBatch
 def test_transition_classifier(path):
     d, meta = read(path)
     for steps, tag in ((1, 's1'), (3, 's3')):
-        clf = imitation.TransitionClassifier(
+        clf = rewards.TransitionClassifier(
             ContinuousSpace(meta['obs_dim']), action_space(meta['kind'], meta['num_actions_or_action_dim']), meta['hidden_spec'],
             meta['favor_zero_expert_reward'], meta['include_time'], meta['time_scale'], meta['adam_lr'], steps, meta['ent_reg_weight'],
             np.random.RandomState(meta['init_seed']),
@@ -57,7 +57,7 @@ def test_transition_classifier(path):
 
 
 def linear_reward(d, meta, ex, rng):
-    return imitation.LinearReward(
+    return rewards.LinearReward(
         ContinuousSpace(meta['obs_dim']), action_space(meta['kind'], meta['num_actions_or_action_dim']), meta['mode'],
         meta['favor_zero_expert_reward'], meta['include_time'], meta['time_scale'], *ex, rng, meta['quadratic_features'], meta['sqscale'],
     )  # fmt: skip
@@ -166,12 +166,12 @@ def test_imitation_steps(path, s):
         perturb(policy, noise_rng)
         perturb(vf, noise_rng)
         if is_nn:
-            reward = imitation.TransitionClassifier(
+            reward = rewards.TransitionClassifier(
                 obs_space, space, spec, fz, it, ts, meta['reward_lr'], meta['reward_steps'], meta['reward_ent_reg_weight']
             )
             set_vars(reward, d, meta['reward'], 'before0_reward')
         else:
-            reward = imitation.LinearReward(obs_space, space, meta['reward_type'], fz, it, ts, *ex, np.random.RandomState(0))
+            reward = rewards.LinearReward(obs_space, space, meta['reward_type'], fz, it, ts, *ex, np.random.RandomState(0))
             close(reward.expert_mean_F, d['before0_reward_expert_featexp'])
             reward.update_inputnorm(*ex[:2])
             bound, w = d['before0_reward_bound'], d['before0_reward_w_or_idx']
@@ -220,7 +220,7 @@ def test_cloning_optimizer(path):
     space = action_space(meta['kind'], action_dim(meta))
     policy = policies.make_policy(ContinuousSpace(d['ex_obs'].shape[1]), space, meta['hidden_spec'])
     set_vars(policy, d, meta, 'before')
-    opt = imitation.BehavioralCloningOptimizer(
+    opt = cloning.BehavioralCloningOptimizer(
         policy, d['ex_obs'], d['ex_a'], np.random.RandomState(meta['optimizer_constructor_seed']), meta['lr'], meta['batch_size'],
         meta['eval_freq'], meta['train_frac'],
     )  # fmt: skip

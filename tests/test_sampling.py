@@ -10,11 +10,10 @@ import torch
 from conftest import REPO
 
 from environments.rlgymenv import make_env
-from policyopt.evaluation import sample_episodes
+from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.nn import SIMPLE_ARCHITECTURE
 from policyopt.policies import make_policy
-from policyopt.rl import load_policy
 from policyopt.sampling import rollout, tasks
 from policyopt.sampling.actor import ACTOR_ROWS
 from policyopt.sampling.tasks import MDP, SimConfig, sample_batch, sample_trajectories

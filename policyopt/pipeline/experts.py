@@ -20,7 +20,7 @@ def check_all(spec, wanted, seed, resume):
 
     seed None: not drawn yet. Returns what sample_all takes: ({(task, set): file to make}, {task: MDP}, {task: policy}).
     """
-    from policyopt.rl import load_policy
+    from policyopt.evaluation import load_policy
     from policyopt.sampling.tasks import MDP
 
     todo = {}

@@ -1,0 +1,80 @@
+"""From options to what a training run is made of: reward function, value function, optimiser; and whether the expert data fit."""
+
+import sys
+
+import numpy as np
+
+from policyopt.files.trajectories import FiniteSpace
+from policyopt.imitation import ImitationOptimizer
+from policyopt.rewards import LinearReward, TransitionClassifier
+from policyopt.sampling.tasks import SimConfig
+from policyopt.util import UserError
+from policyopt.valuefuncs import ValueFunc
+
+
+def imitation_optimizer(args, mdp, policy, expert, nets):
+    """Reward function, value function and optimiser of mode ga."""
+    horizon = mdp.horizon(args.max_traj_len)
+    time_scale = 1.0 / (mdp.time_limit or horizon)
+    reward_options = (args.favor_zero_expert_reward, args.reward_include_time, time_scale)
+    if args.reward_type == 'nn':
+        reward = TransitionClassifier(
+            mdp.obs_space, mdp.action_space, args.policy_hidden_spec, *reward_options, args.reward_lr, args.reward_steps,
+            args.reward_ent_reg_weight, **nets,
+        )  # fmt: skip
+    else:
+        reward = LinearReward(mdp.obs_space, mdp.action_space, args.reward_type, *reward_options, *expert, nets['rng'])
+    vf = value_function(args, mdp, time_scale, nets, args.obsnorm_mode != 'none') if not args.no_vf else None
+    if args.obsnorm_mode == 'expertdata':
+        reward.update_inputnorm(expert[0], expert[1])
+        if vf is not None:
+            vf.update_obsnorm(expert[0])
+    return ImitationOptimizer(
+        mdp, policy, vf, reward, expert, sim_config(args, horizon), args.discount, args.lam, args.policy_max_kl, args.policy_cg_damping,
+        args.policy_ent_reg, args.seed, nets['rng'], args.obsnorm_mode,
+    )  # fmt: skip
+
+
+def value_function(args, mdp, time_scale, nets, enable_obsnorm):
+    return ValueFunc(
+        mdp.obs_space.dim, args.policy_hidden_spec, time_scale, args.vf_max_kl, args.vf_cg_damping, enable_obsnorm=enable_obsnorm, **nets
+    )
+
+
+def sim_config(args, horizon):
+    return SimConfig(min_num_trajs=0, min_total_sa=args.min_total_sa, max_traj_len=horizon, sim_batch_size=args.sim_batch_size)
+
+
+def check_data_fits(path, trajs, mdp):
+    """Raise UserError when expert data cannot come from the task; warn when it could, but says that it does not."""
+    obs_dim, a_dim = trajs.obs.stacked.shape[1], trajs.a.stacked.shape[1]
+    env, says = f"env '{mdp.env_name}'", f" The file says env '{trajs.env_name}'." if trajs.env_name else ''
+    if obs_dim != mdp.obs_space.dim:
+        raise UserError(
+            f'{path}: obs_B_T_Do has {obs_dim} observation dims, but {env} has {mdp.obs_space.dim}; use data of this env.{says}'
+        )
+    if a_dim != mdp.action_space.storage_size:
+        raise UserError(
+            f'{path}: a_B_T_Da has {a_dim} action dims, but {env} takes {mdp.action_space.storage_size}; use data of this env.{says}'
+        )
+    if isinstance(mdp.action_space, FiniteSpace):
+        a = trajs.a.stacked
+        if a.dtype != np.int64 or a.min() < 0 or a.max() >= mdp.action_space.size:
+            raise UserError(
+                f'{path}: a_B_T_Da holds {a.dtype} actions from {a.min()} to {a.max()}, but {env} takes integers 0 to '
+                f'{mdp.action_space.size - 1}; use data of this env.{says}'
+            )
+    else:
+        trajs.a.stacked = trajs.a.stacked.astype(np.float64)
+    mdp.warn_of_another_task(path, trajs.env_name)
+
+
+def warn_of_constant_features(obs_N_Do):
+    """Say which observation features have no variance: standardised, any other value of theirs is divided by ε = 1e-6, as in 2016."""
+    constant = np.flatnonzero(np.ptp(obs_N_Do, axis=0) == 0)
+    if len(constant):
+        first = ', '.join(map(str, constant[:5])) + (', …' if len(constant) > 5 else '')
+        print(
+            f'warning: {len(constant)} of {obs_N_Do.shape[1]} observation features never change in the expert data used ({first}); '
+            'normalised with it, a policy sees any other value of them as huge', file=sys.stderr,
+        )  # fmt: skip

@@ -1,0 +1,230 @@
+"""Reward functions learned from expert pairs: GAIL's discriminator, and the linear rewards that it is compared with.
+
+Letters: B policy rows, Bex expert rows, Ball both, Do, Da observation and action dims, Di net inputs, F features.
+"""
+
+import numpy as np
+import torch
+
+from policyopt.files.trajectories import FiniteSpace
+from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
+from policyopt.optim import Adam
+from policyopt.torchutil import to_tensor
+from policyopt.util import UserError
+
+
+class TransitionClassifier(Model):
+    """GAIL's discriminator: a net that scores observation-action pairs, score > 0 = expert-like (Ho & Ermon 2016, eq. 17).
+
+    Finite actions: a net from the standardised observation to one score per action. Continuous: from standardised [obs, action]
+    to one score. include_time appends time·time_scale. Reward: log σ(s) ≤ 0 with favor_zero_expert_reward (episodes that end on
+    success), else −log(1 − σ(s)) ≥ 0 (episodes that end on failure), in the stable forms −softplus(−s) and softplus(s).
+    """
+
+    def __init__(
+        self, obs_space, action_space, hidden_spec, favor_zero_expert_reward, include_time, time_scale, lr=0.01, steps=1,
+        ent_reg_weight=0.001, rng=None, dtype=torch.float64, device='cpu',
+    ):  # fmt: skip
+        self.obs_space, self.action_space = obs_space, action_space
+        self.finite = isinstance(action_space, FiniteSpace)
+        self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
+        self.steps, self.ent_reg_weight = steps, ent_reg_weight
+        norm_dim = obs_space.dim + (0 if self.finite else action_space.dim)
+        spec = parse_spec(hidden_spec)
+        shapes = net_shapes('/TransitionClassifier', spec, norm_dim + bool(include_time), action_space.size if self.finite else 1)
+        super().__init__(shapes, dtype, device)
+        self.net = FeedforwardNet(spec, self.theta_P, shapes.values())
+        self.inputnorm = Standardizer(norm_dim, dtype, device)
+        self.normalizers['/TransitionClassifier/inputnorm'] = self.inputnorm
+        if rng is not None:
+            self.net.init(rng)
+        self.adam = Adam(self.theta_P, lr)
+
+    def _norm_inputs(self, obs_B_Do, a_B_Da):
+        obs_B_Do = to_tensor(obs_B_Do, self.theta_P)
+        return obs_B_Do if self.finite else torch.cat([obs_B_Do, to_tensor(a_B_Da, self.theta_P)], dim=1)
+
+    def update_inputnorm(self, obs_B_Do, a_B_Da):
+        self.inputnorm.update(self._norm_inputs(obs_B_Do, a_B_Da))
+
+    def _inputs(self, raw_B_D, t_B):
+        x_B_Di = self.inputnorm.standardize(raw_B_D)
+        if self.include_time:
+            x_B_Di = torch.cat([x_B_Di, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1)
+        return x_B_Di
+
+    def _pick(self, out_B_K, a_B_1):
+        return out_B_K.gather(1, a_B_1)[:, 0] if self.finite else out_B_K[:, 0]
+
+    def _index(self, a_B_Da):
+        return torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.finite else None
+
+    def compute_scores(self, obs_B_Do, a_B_Da, t_B):
+        """Scores (B,) as a tensor."""
+        out = self.net.forward(self._inputs(self._norm_inputs(obs_B_Do, a_B_Da), t_B))
+        return self._pick(out, self._index(a_B_Da))
+
+    def reward_of_scores(self, scores_B):
+        """Rewards of scores, a numpy array (B,)."""
+        softplus = torch.nn.functional.softplus
+        # torch's softplus turns linear above its threshold; 50 is beyond float64's resolution of the difference
+        r_B = -softplus(-scores_B, threshold=50) if self.favor_zero_expert_reward else softplus(scores_B, threshold=50)
+        return r_B.cpu().numpy()
+
+    def compute_reward(self, obs_B_Do, a_B_Da, t_B):
+        """Imitation rewards (B,)."""
+        return self.reward_of_scores(self.compute_scores(obs_B_Do, a_B_Da, t_B))
+
+    def loss_gradient(self, x_Ball_Di, index_Ball, labels_expert_is_one_Ball, weight_Ball):
+        """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy), gradient)."""
+        scores_Ball = torch.empty_like(weight_Ball)
+
+        def dout(out, rows):
+            s = scores_Ball[rows] = self._pick(out, None if index_Ball is None else index_Ball[rows])
+            p = torch.sigmoid(s)
+            # H = softplus(s) − s·p, so dH/ds = −s·p·(1 − p)
+            ds = weight_Ball[rows] * (p - labels_expert_is_one_Ball[rows] + self.ent_reg_weight * s * p * (1 - p))
+            if index_Ball is None:
+                return ds[:, None]
+            return torch.zeros_like(out).scatter_(1, index_Ball[rows], ds[:, None])
+
+        _, grad_P = self.net.forward_backward(x_Ball_Di, dout)
+        p, softplus = torch.sigmoid(scores_Ball), torch.nn.functional.softplus(scores_Ball, threshold=50)
+        cross_entropy, entropy = softplus - labels_expert_is_one_Ball * scores_Ball, softplus - p * scores_Ball
+        return float((weight_Ball * (cross_entropy - self.ent_reg_weight * entropy)).sum()), grad_P
+
+    def fit(self, obs_B_Do, a_B_Da, t_B, exobs_Bex_Do, exa_Bex_Da, ext_Bex, excount_Bex=None):
+        """Normaliser update with all rows, then `steps` Adam steps on the full batch.
+
+        excount_Bex says how often each expert row was drawn (default once each): duplicates are weighted, not repeated.
+        Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new classifier).
+        """
+        raw = torch.cat([self._norm_inputs(obs_B_Do, a_B_Da), self._norm_inputs(exobs_Bex_Do, exa_Bex_Da)])
+        num_pi, num_ex = len(obs_B_Do), len(exobs_Bex_Do)
+        count_Bex = torch.ones(num_ex, dtype=raw.dtype, device=raw.device) if excount_Bex is None else to_tensor(excount_Bex, raw)
+        count_Ball = torch.cat([torch.ones(num_pi, dtype=raw.dtype, device=raw.device), count_Bex])
+        self.inputnorm.update(raw, count_Ball)
+        x_Ball_Di = self._inputs(raw, np.concatenate([t_B, ext_Bex]))
+        index_Ball = self._index(np.concatenate([a_B_Da, exa_Bex_Da])) if self.finite else None
+        labels_Ball = torch.cat([torch.zeros_like(raw[:num_pi, 0]), torch.ones_like(raw[num_pi:, 0])])
+        weight_Ball = count_Ball / torch.where(labels_Ball > 0, count_Bex.sum(), float(num_pi))
+        for _ in range(self.steps):
+            loss, grad_P = self.loss_gradient(x_Ball_Di, index_Ball, labels_Ball, weight_Ball)
+            self.adam.step(grad_P)
+        scores_Ball = self._pick(self.net.forward(x_Ball_Di), index_Ball)
+        raccpi = float((scores_Ball[:num_pi] <= 0).to(raw.dtype).mean())
+        raccex = float(((scores_Ball[num_pi:] > 0) * count_Bex).sum() / count_Bex.sum())
+        fields = [
+            ('rloss', loss, float),
+            ('racc', (raccpi + raccex) / 2, float),
+            ('raccpi', raccpi, float),
+            ('raccex', raccex, float),
+            ('rkl', None, float),
+            ('rbt', 0, int),
+        ]
+        return fields, self.reward_of_scores(scores_Ball[:num_pi])
+
+    def state(self):
+        return {f'/adam/{k}': v for k, v in self.adam.state().items()}
+
+    def load_state(self, state):
+        self.adam.load_state({k: state[f'/adam/{k}'] for k in ('m_P', 'v_P', 't')})
+
+
+class LinearReward:
+    """Rewards linear in fixed features, in numpy: 'l2ball' is feature-expectation matching (Abbeel & Ng 2004), 'simplex' the
+    game-theoretic variant (Syed et al. 2008).
+
+    Continuous actions: [z, a, (.01 z)², (.01 a)², τ, τ², τ³ (with include_time), 1] on standardised obs z and action a; with
+    quadratic_features [z, a (, τ)], its flattened outer product, 1. Finite: the block [z, (.01 z)², times] stands in the place of
+    the taken action, zeros elsewhere, then 1. simplex appends the negated features. τ = time·time_scale.
+    """
+
+    def __init__(
+        self, obs_space, action_space, mode, favor_zero_expert_reward, include_time, time_scale, exobs_Bex_Do, exa_Bex_Da, ext_Bex, rng,
+        quadratic_features=False, sqscale=0.01,
+    ):  # fmt: skip
+        if mode not in ('l2ball', 'simplex'):
+            raise UserError(f"reward mode '{mode}': expected l2ball or simplex")
+        self.obs_space, self.action_space, self.mode = obs_space, action_space, mode
+        self.finite = isinstance(action_space, FiniteSpace)
+        self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
+        self.quadratic_features, self.sqscale = quadratic_features, sqscale
+        self.inputnorm = Standardizer(obs_space.dim + (0 if self.finite else action_space.dim))
+        self.update_inputnorm(exobs_Bex_Do, exa_Bex_Da)
+        self.expert_mean_F = self.features(exobs_Bex_Do, exa_Bex_Da, ext_Bex).mean(axis=0)
+        num_features = len(self.expert_mean_F)
+        if mode == 'simplex':
+            self.w = int(rng.randint(num_features))
+        else:
+            w = rng.randn(num_features)
+            self.w = w / (np.linalg.norm(w) + 1e-8)
+        self.reward_bound = 0.0
+
+    def _norm_inputs(self, obs_B_Do, a_B_Da):
+        return torch.as_tensor(obs_B_Do if self.finite else np.concatenate([obs_B_Do, a_B_Da], axis=1), dtype=torch.float64)
+
+    def update_inputnorm(self, obs_B_Do, a_B_Da):
+        self.inputnorm.update(self._norm_inputs(obs_B_Do, a_B_Da))
+
+    def features(self, obs_B_Do, a_B_Da, t_B):
+        """(B, F)."""
+        x_B_D = self.inputnorm.standardize(self._norm_inputs(obs_B_Do, a_B_Da)).numpy()
+        tau_B_1 = np.asarray(t_B)[:, None] * self.time_scale
+        times = [tau_B_1, tau_B_1**2, tau_B_1**3] if self.include_time else []
+        ones_B_1 = np.ones_like(tau_B_1)
+        if self.quadratic_features and not self.finite:
+            f = np.concatenate([x_B_D, *times[:1]], axis=1)
+            feats = [f, (f[:, :, None] * f[:, None, :]).reshape(len(f), -1), ones_B_1]
+        elif self.finite:
+            block = np.concatenate([x_B_D, (self.sqscale * x_B_D) ** 2, *times], axis=1)
+            placed = np.zeros((len(block), self.action_space.size, block.shape[1]))
+            placed[np.arange(len(block)), np.asarray(a_B_Da)[:, 0]] = block
+            feats = [placed.reshape(len(block), -1), ones_B_1]
+        else:
+            feats = [x_B_D, (self.sqscale * x_B_D) ** 2, *times, ones_B_1]
+        feats_B_F = np.concatenate(feats, axis=1)
+        return np.concatenate([feats_B_F, -feats_B_F], axis=1) if self.mode == 'simplex' else feats_B_F
+
+    def reward_of_features(self, feats_B_F):
+        """(Picked feature or feature·w) / F, shifted by the running bound, which moves outward first."""
+        r_B = (feats_B_F[:, self.w] if self.mode == 'simplex' else feats_B_F @ self.w) / feats_B_F.shape[1]
+        if self.favor_zero_expert_reward:
+            self.reward_bound = max(self.reward_bound, r_B.max())
+        else:
+            self.reward_bound = min(self.reward_bound, r_B.min())
+        return r_B - self.reward_bound
+
+    def compute_reward(self, obs_B_Do, a_B_Da, t_B):
+        """Imitation rewards (B,): ≤ 0 with favor_zero_expert_reward, else ≥ 0."""
+        return self.reward_of_features(self.features(obs_B_Do, a_B_Da, t_B))
+
+    def fit(self, obs_B_Do, a_B_Da, t_B, exobs_Bex_Do=None, exa_Bex_Da=None, ext_Bex=None, excount_Bex=None):
+        """Compare the batch's feature mean μ with the expert's μ_E: w = (μ_E − μ)/(‖·‖ + 1e-8), or the feature argmin(μ − μ_E).
+
+        Expert rows are not used again: μ_E is fixed. Returns (log fields l2 or vmin, rewards of the rows under the new w).
+        """
+        feats_B_F = self.features(obs_B_Do, a_B_Da, t_B)
+        gap_F = feats_B_F.mean(axis=0) - self.expert_mean_F
+        if self.mode == 'simplex':
+            self.w = int(gap_F.argmin())
+            fields = [('vmin', gap_F.min(), float)]
+        else:
+            norm = np.linalg.norm(gap_F)
+            self.w = -gap_F / (norm + 1e-8)
+            fields = [('l2', norm, float)]
+        return fields, self.reward_of_features(feats_B_F)
+
+    def export(self):
+        return {n: v.numpy().copy() for n, v in self.inputnorm.variables('/LinearReward/inputnorm').items()}
+
+    def load(self, arrays, where):
+        for name, var in self.inputnorm.variables('/LinearReward/inputnorm').items():
+            var.copy_(torch.as_tensor(arrays[name]))
+
+    def state(self):
+        return {'/w': np.array(self.w), '/reward_bound': np.array(self.reward_bound), '/expert_mean_F': self.expert_mean_F}
+
+    def load_state(self, state):
+        self.w = int(state['/w']) if self.mode == 'simplex' else np.array(state['/w'])
+        self.reward_bound, self.expert_mean_F = float(state['/reward_bound']), np.array(state['/expert_mean_F'])
