@@ -12,6 +12,7 @@ from policyopt import rl
 from policyopt.build import check_data_fits, imitation_optimizer, sim_config, value_function, warn_of_constant_features
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.files import trajectories
+from policyopt.files.runs import part_path
 from policyopt.files.snapshots import TrainingLog, read_root
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
@@ -95,12 +96,12 @@ def prepare(args):
         check_writable_dir(args.log, 'the log')
         if os.path.exists(args.log) and not args.resume:
             raise UserError(f'{args.log}: exists already, and finished data is never overwritten; choose another --log')
-        if os.path.exists(args.log + '.part') and not args.resume:
-            raise UserError(f'{args.log}.part: an unfinished run; continue it with --resume, or delete it to start again')
+        if os.path.exists(part_path(args.log)) and not args.resume:
+            raise UserError(f'{part_path(args.log)}: an unfinished run; continue it with --resume, or delete it to start again')
     elif args.resume:
         raise UserError('--resume needs --log, the file of the run to continue')
-    if None in (args.seed, args.max_iter) and args.resume and os.path.exists(args.log + '.part'):
-        started = read_root(args.log + '.part')['args']
+    if None in (args.seed, args.max_iter) and args.resume and os.path.exists(part_path(args.log)):
+        started = read_root(part_path(args.log))['args']
         for name in ('seed', 'max_iter'):  # drawn or left to its default when the run was started
             if getattr(args, name) is None:
                 setattr(args, name, started.get(name))

@@ -19,11 +19,12 @@ def main(argv):
     p.add_argument('logs', nargs='+', metavar='LOG', help='training logs, or folders of them')
     p.add_argument('-v', '--verbose', action='store_true', help='show tracebacks of errors')
     args = p.parse_args(argv)
+    from policyopt.files.runs import is_log
     from policyopt.files.snapshots import read_log, read_root, snapshot_names
 
     paths, bad = [], []
     for log in args.logs:
-        here = [os.path.join(log, n) for n in sorted(os.listdir(log)) if n.endswith(('.h5', '.h5.part'))] if os.path.isdir(log) else [log]
+        here = [os.path.join(log, n) for n in sorted(os.listdir(log)) if is_log(n)] if os.path.isdir(log) else [log]
         paths += [path for path in here if os.path.basename(path) != 'results.h5' or path in args.logs]
     if not paths:
         raise UserError(f'{args.logs[0]}: holds no training logs; expected files that end in .h5 or .h5.part')

@@ -9,6 +9,7 @@ import sys
 import pytest
 from pipeline_tools import REPO, SPEC, environment, im_pipeline, write_spec
 
+from policyopt.files import runs
 from policyopt.pipeline import templates
 from policyopt.pipeline.spec import load_spec, select_runs
 from policyopt.util import UserError, derive_seed
@@ -418,3 +419,11 @@ def test_a_dry_run_imports_neither_torch_nor_gymnasium_and_is_quick():
     last = done.stderr.splitlines()[-1]
     assert last.startswith('[] cpu')
     assert float(last.split()[-1]) < 1.0
+
+
+def test_the_id_of_a_run_is_read_back_from_the_names_of_its_files():
+    run_id = runs.id_of('ga', 'cartpole', 4, 0)
+    assert runs.parts_of(run_id) == dict(zip(runs.KEYS, ('ga', 'cartpole', '4', '0'), strict=True))
+    for path in (f'x/{runs.done_file(run_id)}', runs.part_path(f'x/{runs.done_file(run_id)}')):
+        assert runs.name_of(path) == run_id and runs.is_run(os.path.basename(path)) and runs.is_part(path) == path.endswith('.part')
+    assert not runs.is_run('results.h5') and runs.is_log('results.h5') and not runs.is_log(f'{run_id}.txt')

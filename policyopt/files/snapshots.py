@@ -13,9 +13,8 @@ import numpy as np
 import tables
 
 from policyopt.files.h5files import DIGEST, attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.runs import part_path
 from policyopt.util import UserError
-
-PART_SUFFIX = '.part'
 
 
 def legacy_hash(num_variables):
@@ -142,7 +141,7 @@ class TrainingLog:
 
     @property
     def part_path(self):
-        return f'{self.path}{PART_SUFFIX}'
+        return part_path(self.path)
 
     def append(self, fields):
         """Add the row of one iteration: [(name, value, int|float)]; None is stored as NaN."""

@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 
+from policyopt.files.runs import part_path
 from policyopt.pipeline import folder, launch, templates
 from policyopt.util import MAX_ITER, RunFailed, UserError
 
@@ -82,7 +83,7 @@ def max_iter(run):
 
 def _iterations_done(run):
     """How far the checkpoint of an unfinished run has come."""
-    part = run.out + '.part'
+    part = part_path(run.out)
     if not os.path.exists(part):
         return 0
     from policyopt.files.snapshots import read_log

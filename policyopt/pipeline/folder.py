@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from policyopt.files.runs import is_part, is_run, name_of, part_path
 from policyopt.pipeline import locks, templates
 from policyopt.pipeline import spec as specs
 from policyopt.pipeline.launch import Job
@@ -34,7 +35,7 @@ def states(spec, runs):
             found[run.id] = 'done'
         elif locks.inspect(j.lock)[0] in ('live', 'foreign'):
             found[run.id] = 'running'
-        elif os.path.exists(j.out + '.part') or os.path.exists(j.log):
+        elif os.path.exists(part_path(j.out)) or os.path.exists(j.log):
             found[run.id] = 'unfinished'
         else:
             found[run.id] = 'missing'
@@ -148,7 +149,7 @@ def held_runs(spec):
     """The names of files of runs, finished or not, that the checkpoint folder holds."""
     if not os.path.isdir(spec.checkpt_dir):
         return []
-    return sorted(n for n in os.listdir(spec.checkpt_dir) if n.startswith('alg=') and n.endswith(('.h5', '.h5.part')))
+    return sorted(n for n in os.listdir(spec.checkpt_dir) if is_run(n))
 
 
 def prepare(spec, seed, resume):
@@ -161,7 +162,7 @@ def prepare(spec, seed, resume):
     with stage_lock(spec, 'folder', wait_s=30):
         held = held_runs(spec)
         if held and not resume:
-            done = sum(n.endswith('.h5') for n in held)
+            done = sum(not is_part(n) for n in held)
             raise UserError(
                 f'{folder}: already holds {done} finished and {len(held) - done} unfinished runs; expected an empty folder. '
                 'Add --resume (it skips the finished runs and goes on with the others), or choose another options.storagedir'
@@ -180,7 +181,7 @@ def _check_same_experiment(spec, old, seed, held):
     places = {key: getattr(spec.options, key) for key in ('storagedir', 'traj_subdir', 'checkpt_subdir')}
     old = dataclasses.replace(old, options=dataclasses.replace(old.options, **places))
     before = {r.id: r.command for r in old.runs(seed)}
-    have = {n.removesuffix('.part').removesuffix('.h5') for n in held}
+    have = {name_of(n) for n in held}
     for run in spec.runs(seed):
         old_words, words = before.get(run.id, run.command).split(), run.command.split()
         if run.id in have and old_words != words:
@@ -218,6 +219,6 @@ def _note_commit(path):
 
 def with_resume(run):
     """A run whose checkpoint exists, with --resume added when it is our trainer's; any other program starts anew."""
-    if os.path.exists(run.out + '.part'):
+    if os.path.exists(part_path(run.out)):
         return dataclasses.replace(run, command=templates.with_option(run.command, '--resume'))
     return run

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 
+from policyopt.files.runs import part_path
 from policyopt.pipeline import forked, locks, templates
 from policyopt.util import RunFailed
 
@@ -201,7 +202,7 @@ class _Launcher:
             return ('ok', '') if job.done else ('failed', f'exited with code 0 but did not write {job.out}')
         if job.done and not templates.is_trainer(job.command):
             # a program that writes its output in place and then fails: by its own word this is not a finished file
-            os.replace(job.out, job.out + '.part')
+            os.replace(job.out, part_path(job.out))
         if code == STOPPED_AFTER_CHECKPOINT:
             return 'stopped', 'was stopped after a checkpoint'
         return 'failed', f'was killed by {signal.Signals(-code).name}' if code < 0 else f'failed with exit code {code}'

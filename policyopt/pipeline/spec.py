@@ -10,12 +10,12 @@ import os
 import re
 import shlex
 
+from policyopt.files.runs import KEYS, done_file, id_of
 from policyopt.pipeline import templates
 from policyopt.pipeline.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
 from policyopt.util import UserError, closest, derive_seed
 
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
-SELECT_KEYS = ('alg', 'task', 'num_trajs', 'run')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,10 +180,10 @@ class Spec:
         ]
 
     def _run(self, alg, task, num_trajs, run, base_seed):
-        run_id = f'alg={alg.name},task={task.name},num_trajs={num_trajs},run={run}'
+        run_id = id_of(alg.name, task.name, num_trajs, run)
         seed = derive_seed(base_seed, run_id)
         dataset = run % self.training.datasets
-        out = os.path.join(self.checkpt_dir, run_id + '.h5')
+        out = os.path.join(self.checkpt_dir, done_file(run_id))
         command = templates.fill(
             alg.cmd,
             {
@@ -386,9 +386,9 @@ def _filter(runs, words, flag):
     wanted = {}
     for word in [w for argument in words for w in argument.split(',')]:
         key, eq, value = word.partition('=')
-        if not eq or key not in SELECT_KEYS:
-            keys = ', '.join(SELECT_KEYS)
-            raise UserError(f"{flag} {word}: unknown key '{key}'; expected KEY=VALUE with one of {keys}.{closest(key, SELECT_KEYS)}")
+        if not eq or key not in KEYS:
+            keys = ', '.join(KEYS)
+            raise UserError(f"{flag} {word}: unknown key '{key}'; expected KEY=VALUE with one of {keys}.{closest(key, KEYS)}")
         there = list(dict.fromkeys(str(getattr(r, key)) for r in runs))
         if not fnmatch.filter(there, value):
             raise UserError(f"{flag} {word}: no run has {key} '{value}'; expected one of {', '.join(there)}.{closest(value, there)}")

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from scipy import stats
 
+from policyopt.files.runs import id_of
 from policyopt.reporting.reference import Baseline, CellKey, Reference
 from policyopt.reporting.statistics import (
     LEVEL,
@@ -109,7 +110,7 @@ class Analysis:
 
 def run_id(row):
     """The name of a run, as its file has it."""
-    return f'{CellKey(row.task, row.alg, int(row.num_trajs))},run={int(row.run)}'
+    return id_of(row.alg, row.task, int(row.num_trajs), int(row.run))
 
 
 def iqm(x):
@@ -229,7 +230,7 @@ def missing_runs(rows, expected=None):
         expected = []
         for task in dict.fromkeys(r.task for r in rows):
             algs, sizes, runs = (sorted({getattr(r, f) for r in rows if r.task == task}) for f in ('alg', 'num_trajs', 'run'))
-            expected += [f'{CellKey(task, a, int(n))},run={int(i)}' for a in algs for n in sizes for i in runs]
+            expected += [id_of(a, task, int(n), int(i)) for a in algs for n in sizes for i in runs]
     return [name for name in expected if name not in seen]
 
 
@@ -341,7 +342,7 @@ def campaign_runs(spec_text):
         training = spec['training']
         tasks, algs = ([x['name'] for x in section] for section in (spec['tasks'], training['algorithms']))
         sizes, runs = training['dataset_num_trajs'], range(training['runs'])
-        return [f'{CellKey(t, a, n)},run={i}' for t in tasks for a in algs for n in sizes for i in runs]
+        return [id_of(a, t, n, i) for t in tasks for a in algs for n in sizes for i in runs]
     except (yaml.YAMLError, KeyError, TypeError):
         return None
 

@@ -5,11 +5,11 @@ Letters: R runs of a group, T iterations.
 
 import math
 import os
-import re
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from policyopt.files.runs import is_part, name_of, parts_of
 from policyopt.files.snapshots import read_log
 from policyopt.reporting.figures import LABELS, figure, outside_legend, styles_of, subtitle
 from policyopt.util import UserError, closest
@@ -46,15 +46,15 @@ class Log:
     """The rows of one training log up to `range_end`, by column name."""
 
     def __init__(self, path, range_end=None):
-        self.path, self.done = path, not path.endswith('.part')
+        self.path, self.done = path, not is_part(path)
         table = read_log(path)
         if 'iter' not in (table.dtype.names or ()):
             raise UserError(f"{path}: its table /log has no column 'iter'; expected a training log")
         keep = slice(None) if range_end is None else table['iter'] <= range_end
         self.table = table[keep]
-        name = re.sub(r'\.h5(\.part)?$', '', os.path.basename(path))
+        name = name_of(path)
         self.name = name + ('' if self.done else ' (running)')
-        self.parts = dict(p.split('=', 1) for p in name.split(',') if '=' in p)
+        self.parts = parts_of(name)
 
     def column(self, field):
         """(iter_T, x_T) of a field without its NaN rows (cloning logs most rows so); None where the log lacks it or has NaN only."""

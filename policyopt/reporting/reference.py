@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from policyopt.files.runs import cell_id, id_of
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
 from policyopt.util import UserError, closest
 
@@ -24,7 +25,7 @@ class CellKey(NamedTuple):
     num_trajs: int
 
     def __str__(self):
-        return f'alg={self.alg},task={self.task},num_trajs={self.num_trajs}'
+        return cell_id(self.alg, self.task, self.num_trajs)
 
 
 @dataclasses.dataclass
@@ -87,7 +88,7 @@ def read_reference(path):
         except (TypeError, ValueError) as e:
             raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(need[2:])}') from e
         if run in found.setdefault(key, {}):
-            raise UserError(f'{path}: line {number}: {key}{"" if per_cell else f",run={run}"} appears twice')
+            raise UserError(f'{path}: line {number}: {key if per_cell else id_of(key.alg, key.task, key.num_trajs, run)} appears twice')
         found[key][run] = entry
     if not found:
         raise UserError(f'{path}: holds no rows; expected reference results')

@@ -1,0 +1,51 @@
+"""What runs and their files are called: the id `alg=…,task=…,num_trajs=…,run=…`, and `<id>.h5` for done, `<id>.h5.part` until then."""
+
+import os
+import re
+
+KEYS = ('alg', 'task', 'num_trajs', 'run')  # of an id, in its order
+
+
+def cell_id(alg, task, num_trajs):
+    """What the ids of all runs of one cell begin with."""
+    return f'alg={alg},task={task},num_trajs={num_trajs}'
+
+
+def id_of(alg, task, num_trajs, run):
+    """The id of a run."""
+    return f'{cell_id(alg, task, num_trajs)},run={run}'
+
+
+def parts_of(name):
+    """{key: text} of an id, or of any other name with KEY=VALUE between commas."""
+    return dict(p.split('=', 1) for p in name.split(',') if '=' in p)
+
+
+def done_file(run_id):
+    """The name of a run's finished log."""
+    return f'{run_id}.h5'
+
+
+def part_path(path):
+    """Where the log that will be `path` stands until it is done."""
+    return f'{path}.part'
+
+
+def is_part(path):
+    """Whether a path is that of an unfinished log."""
+    return path.endswith('.part')
+
+
+def is_log(name):
+    """Whether a file can be a log by its name, finished or not."""
+    return name.endswith(('.h5', '.h5.part'))
+
+
+def is_run(name):
+    """Whether a file is the log of a pipeline's run by its name, finished or not."""
+    return name.startswith('alg=') and is_log(name)
+
+
+def name_of(path):
+    """The id in the path of a run's log, finished or not; of other logs the file's name without its ending."""
+    return re.sub(r'\.h5(\.part)?$', '', os.path.basename(path))
