@@ -1,4 +1,7 @@
-"""Gymnasium behind a small interface: names to environments, one at a time (Env1) or many in lock-step (VecEnv).
+"""Gymnasium behind a small interface: tasks to environments, one at a time (Env1) or many in lock-step (VecEnv).
+
+A task is a name; for programs it may also be a function that returns a new gymnasium.Env, or one such environment, which then plays
+one episode after the other and is never closed here.
 
 Letters: K slots in one call, Do observation dim, Da action storage dim (1 for finite actions).
 Observations, rewards and continuous actions are float64; finite actions int64; done = terminated or truncated.
@@ -40,7 +43,7 @@ class EnvInfo:
 
     name as given, id as gymnasium knows it, num_actions 0 for continuous actions, a_dim the action storage dims
     (1 for finite actions), time_limit None when episodes are unlimited; a_low and a_high the corners of the action box,
-    None where an action is finite or a side is open.
+    None where an action is finite or a side is open; copies: whether the task can be played in several environments at once.
     """
 
     name: str
@@ -52,6 +55,7 @@ class EnvInfo:
     time_limit: int | None
     a_low: tuple | None = None
     a_high: tuple | None = None
+    copies: bool = True
 
 
 def _reason(e):
@@ -127,7 +131,9 @@ def _missing_module(e):
 
 
 def _make(name, render_mode=None):
-    """The gymnasium environment of a name; whatever goes wrong in it becomes a BadEnvironment."""
+    """The gymnasium environment of a task; whatever goes wrong in it becomes a BadEnvironment."""
+    if not isinstance(name, str):
+        return _made(name)
     spec = _find_spec(name)
     render = {} if render_mode is None else {'render_mode': render_mode}
     try:
@@ -137,6 +143,31 @@ def _make(name, render_mode=None):
         if _missing_module(e) in ('mujoco', 'glfw', 'imageio'):  # gymnasium's MuJoCo tasks import all three
             raise BadEnvironment(f"env '{name}' needs MuJoCo: pip install -e .[mujoco]") from e
         raise BadEnvironment(f"env '{name}' could not be made: {_reason(e)}") from e
+
+
+def _made(task):
+    """An environment from a function, or the one that is given."""
+    env = task
+    if not isinstance(task, gymnasium.Env):
+        if not callable(task):
+            raise BadEnvironment(f'env is {task!r}; expected an id, a gymnasium.Env, or a function that returns a new one')
+        try:
+            env = task()
+        except Exception as e:
+            raise BadEnvironment(f'env: calling {_title(task)}() failed with {_reason(e)}') from e
+    if not isinstance(env, gymnasium.Env):
+        raise BadEnvironment(f'env: {_title(task)}() returned {env!r}; expected a new gymnasium.Env')
+    for name in ('observation_space', 'action_space'):
+        if getattr(env, name, None) is None:
+            raise BadEnvironment(f"env '{_title(env)}' has no {name}; {SUPPORTED}")
+    return env
+
+
+def _title(task):
+    """What a task is called: an environment's id if it has one, else the name of its class or of the function."""
+    if isinstance(task, gymnasium.Env):
+        return task.spec.id if task.spec is not None else type(task.unwrapped).__name__
+    return str(getattr(task, '__name__', type(task).__name__))
 
 
 def _check_spaces(name, env):
@@ -179,30 +210,50 @@ def _describe(space):
     return text if len(text) <= 120 else text[:117] + '...'
 
 
-@functools.cache
-def env_info(name):
-    """The EnvInfo of a task; makes the environment once per process to look at its spaces.
+def env_info(task):
+    """The EnvInfo of a task; makes an environment to look at its spaces, of a name once per process.
 
     Raises: BadEnvironment.
     """
+    if isinstance(task, str):
+        return _info_of_name(task)
+    env = _make(task)
+    try:
+        name = _title(env if isinstance(task, gymnasium.Env) or env.spec is not None else task)
+        return _info(name, env, copies=env is not task)
+    finally:
+        if env is not task:
+            env.close()
+
+
+@functools.cache
+def _info_of_name(name):
     env = _make(name)
     try:
-        obs_dim, num_actions, a_dim = _check_spaces(name, env)
-        spec = env.spec  # every wrapper adds itself to it, a time limit too
-        bounds = _action_bounds(env.action_space)
-        return EnvInfo(str(name), spec.id, obs_dim, num_actions > 0, num_actions, a_dim, spec.max_episode_steps, *bounds)
+        return _info(str(name), env)
     finally:
         env.close()
+
+
+def _info(name, env, copies=True):
+    obs_dim, num_actions, a_dim = _check_spaces(name, env)
+    spec = env.spec  # every wrapper adds itself to it, a time limit too
+    if spec is not None:
+        env_id, limit = spec.id, spec.max_episode_steps
+    else:
+        env_id, limit = name, env.get_wrapper_attr('_max_episode_steps') if env.has_wrapper_attr('_max_episode_steps') else None
+    return EnvInfo(name, env_id, obs_dim, num_actions > 0, num_actions, a_dim, limit, *_action_bounds(env.action_space), copies)
 
 
 class Env1:
     """One environment: reset(seed) → obs_Do; step(a_Da) → (obs_Do, r, done); render() → HxWx3 uint8; close()."""
 
-    def __init__(self, name, render_mode=None):
-        self.info = env_info(name)
+    def __init__(self, task, render_mode=None, info=None):
+        """info: the task's EnvInfo where it is known already."""
+        self.info = info or env_info(task)
         if render_mode == 'rgb_array' and sys.platform == 'linux' and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
             os.environ.setdefault('MUJOCO_GL', 'egl')  # the default, glfw, cannot draw without a screen
-        self._env = _make(name, render_mode)
+        self._env = _make(task, render_mode)
 
     def reset(self, seed):
         try:
@@ -229,7 +280,8 @@ class Env1:
             raise self._failed('render', e) from e
 
     def close(self):
-        self._env.close()
+        if self.info.copies:
+            self._env.close()
 
     def _failed(self, method, e):
         return BadEnvironment(f"env '{self.info.name}' failed in {method}() with {_reason(e)}")
@@ -244,19 +296,25 @@ class Env1:
 class LoopVecEnv(classic_vec.VecEnv):
     """Any task as a VecEnv: one environment per slot, made when first needed, stepped one after the other."""
 
-    def __init__(self, name, num_slots):
+    def __init__(self, task, num_slots, info=None):
         super().__init__(num_slots)
-        self._name = name
-        self._info = env_info(name)
+        self._task = task
+        self._info = info or env_info(task)
         self._envs = [None] * num_slots
 
     def reset(self, slots_K, seeds_K):
         obs_K_Do = np.empty((len(slots_K), self._info.obs_dim))
         for k, (slot, seed) in enumerate(zip(slots_K, seeds_K, strict=True)):
             if self._envs[slot] is None:
-                self._envs[slot] = Env1(self._name)
+                self._envs[slot] = self._new()
             obs_K_Do[k] = self._envs[slot].reset(seed)
         return obs_K_Do
+
+    def _new(self):
+        new = Env1(self._task, info=self._info)
+        if any(env is not None and env._env is new._env for env in self._envs):
+            raise BadEnvironment(f"env '{self._info.name}' was asked for a second environment and returned the first; return a new one")
+        return new
 
     def step(self, slots_K, a_K_Da):
         K = len(slots_K)
@@ -276,12 +334,14 @@ def make_env(name, render_mode=None):
     return Env1(name, render_mode)
 
 
-def make_vec_env(name, num_slots):
+def make_vec_env(name, num_slots, info=None):
     """`num_slots` copies in lock-step: our own batched tasks where we have them, else a loop over gymnasium environments.
 
-    Raises: BadEnvironment.
+    info: the task's EnvInfo where it is known already. Raises: BadEnvironment.
     """
-    info = env_info(name)
+    info = info or env_info(name)
+    if not isinstance(name, str):
+        return LoopVecEnv(name, num_slots, info)
     spec = gymnasium.registry[info.id]
     as_registered = not spec.kwargs and not spec.additional_wrappers
     entry_point, vec_class = _CLASSIC.get(info.id, (None, None))

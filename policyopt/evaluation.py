@@ -1,30 +1,39 @@
 """Loading and playing policies: exactly N episodes of a policy on its task, for expert data, results and scores."""
 
+import os
+
 import numpy as np
 
 from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.files.snapshots import read_snapshot
-from policyopt.policies import policy_from_snapshot
+from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.util import RunFailed, UserError, check_writable_dir, replacing
 
 
-def load_policy(policy_path, mdp):
-    """The policy stored at 'FILE.h5/snapshots/iter0000100' (or '…/snapshots/last'), of ours or of 2016, checked against the task."""
-    snapshot = read_snapshot(policy_path)
+def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Policy:
+    """The policy stored at 'FILE.h5/snapshots/iter0000100' or '…/snapshots/last', of ours or of 2016; 'FILE.h5' is its last one.
+
+    mdp: the task that it must fit; without one, its observation and action dims are those of its variables.
+    Raises UserError for a file that is missing, damaged or of another kind, and for a policy that does not fit the task.
+    """
+    policy_path = os.fspath(policy_path)
+    snapshot = read_snapshot(f'{policy_path}/snapshots/last' if os.path.isfile(policy_path) else policy_path)
     policy = policy_from_snapshot(snapshot, mdp)
-    mdp.warn_of_another_task(policy_path, snapshot.args.get('env_name'))
+    if mdp is not None:
+        mdp.warn_of_another_task(policy_path, snapshot.args.get('env_name'))
     return policy
 
 
-def sample_episodes(policy, mdp, num_trajs, seed, deterministic=False, max_traj_len=None):
+def sample_episodes(policy, mdp, num_trajs, seed, deterministic=False, max_traj_len=None, sim_batch_size=None):
     """Exactly num_trajs episodes, in the order in which they were started, as a TrajBatch.
 
     A pure function of its arguments: episode i has its own random stream. deterministic takes the most likely action.
     """
     if num_trajs < 1:
         raise UserError(f'{num_trajs} episodes were asked for; give 1 or more')
-    return sample_trajectories(policy.actor(), mdp, num_trajs, mdp.horizon(max_traj_len), (seed, 'evaluate'), deterministic)
+    horizon, key = mdp.horizon(max_traj_len), (seed, 'evaluate')
+    return sample_trajectories(policy.actor(), mdp, num_trajs, horizon, key, deterministic, sim_batch_size)
 
 
 def evaluate_file(policy_path, num_trajs, seed, deterministic=False, env_name=None, max_traj_len=None):

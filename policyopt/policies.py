@@ -4,11 +4,13 @@ Letters: B rows, Do observation dim, Da action storage dim, K net outputs, Pa di
 """
 
 import math
+import re
+from typing import Any
 
 import numpy as np
 import torch
 
-from policyopt.files.trajectories import FiniteSpace
+from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, numbers
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actor import Actor
 from policyopt.torchutil import to_tensor
@@ -121,6 +123,30 @@ class Policy(Model):
 
         return product
 
+    def act(self, obs: Any, deterministic: bool = True, rng: Any = None) -> Any:
+        """Actions for one observation (Do,) or a batch (B, Do), numpy in and out.
+
+        Finite actions: an int, or (B,) int64. Continuous ones: (Da,) or (B, Da) float64, not clipped to the action box.
+        deterministic takes the most likely action (the mean); else one is drawn with rng, a numpy.random.Generator, a seed, or
+        None for fresh randomness. Raises UserError for observations of another shape, or that are not finite numbers.
+        """
+        obs_B_Do, Do = numbers(obs, 'the observation'), self.obs_space.dim
+        if obs_B_Do.ndim not in (1, 2) or obs_B_Do.shape[-1] != Do:
+            raise UserError(f'the observation has shape {obs_B_Do.shape}; this policy takes ({Do},), or (B, {Do}) for a batch')
+        actor, one = self.actor(), obs_B_Do.ndim == 1
+        adist_B_Pa = actor.adist(np.atleast_2d(obs_B_Do))
+        a_B_Da = actor.act(adist_B_Pa, None if deterministic else actor.noise(np.random.default_rng(rng), len(adist_B_Pa)))
+        if actor.finite:
+            return int(a_B_Da[0, 0]) if one else a_B_Da[:, 0]
+        return a_B_Da[0] if one else a_B_Da
+
+    def to_torch(self) -> torch.nn.Module:
+        """A copy as a torch.nn.Module: observations (B, Do) or (Do,) → the most likely actions, as `act`, for export.
+
+        Returns int64 (B,) for finite actions, else the means (B, Da). Its parameters have this policy's precision and device.
+        """
+        return DeterministicPolicy(self)
+
     def actor(self):
         """A numpy copy for stepping environments."""
         finite, norm = isinstance(self.action_space, FiniteSpace), self.obsnorm
@@ -209,6 +235,39 @@ class GaussianPolicy(Policy):
         return gaussian_entropy(self._split(adist_B_Pa)[1])
 
 
+class DeterministicPolicy(torch.nn.Module):
+    """A policy's most likely action as a torch module, with its normaliser inside; `Policy.to_torch` makes it."""
+
+    def __init__(self, policy: Policy):
+        super().__init__()
+        self.finite = isinstance(policy.action_space, FiniteSpace)
+        norm, like, layers = policy.obsnorm, policy.theta_P, []
+        self.register_buffer('mean_Do', torch.zeros(policy.obs_space.dim).to(like) if norm is None else norm.mean_1_D[0].clone())
+        self.register_buffer('scale_Do', torch.ones_like(self.mean_Do) if norm is None else norm.stdev_1_D[0] + norm.eps)
+        for affine, activation in numpy_layers(policy.net):
+            if affine is not None:
+                W, b = (torch.as_tensor(x) for x in affine)
+                layer = torch.nn.utils.skip_init(torch.nn.Linear, *W.shape, dtype=like.dtype, device=like.device)  # draws no numbers
+                layer.weight.data.copy_(W.t())
+                layer.bias.data.copy_(b[0])
+                layers.append(layer)
+            if activation is not None:
+                layers.append(_TORCH_ACTIVATIONS[activation]())
+        self.net = torch.nn.Sequential(*layers)
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        out = self.net((obs - self.mean_Do) / self.scale_Do)
+        return out.argmax(-1) if self.finite else out
+
+
+_TORCH_ACTIVATIONS = {
+    'tanh': torch.nn.Tanh,
+    'relu': torch.nn.ReLU,
+    'lrelu': torch.nn.LeakyReLU,  # its slope is 0.01 below 0, as ours
+    'elu': torch.nn.ELU,
+}
+
+
 def make_policy(obs_space, action_space, hidden_spec, enable_obsnorm=True, rng=None, dtype=torch.float64, device='cpu'):
     """The policy class that fits the action space: GibbsPolicy for finite ones, GaussianPolicy for continuous ones.
 
@@ -218,20 +277,39 @@ def make_policy(obs_space, action_space, hidden_spec, enable_obsnorm=True, rng=N
     return cls(obs_space, action_space, hidden_spec, enable_obsnorm, rng, dtype, device)
 
 
-def policy_from_snapshot(snapshot, mdp):
+def policy_from_snapshot(snapshot, mdp=None):
     """Build the policy of a snapshot from its stored options and set its variables; the one place where this is done.
 
-    Raises UserError when the snapshot does not fit the task (observation or action dims, kind of action space).
+    mdp: the task that it is for; without one the spaces are inferred from the variables. Raises UserError when the snapshot
+    does not fit the task (observation or action dims, kind of action space), or holds no policy.
     """
     spec, obsnorm = snapshot_options(snapshot)
-    policy = make_policy(mdp.obs_space, mdp.action_space, spec, obsnorm)
-    where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"
+    where = f'{snapshot.file}: {snapshot.path}' + (f" (for env '{mdp.env_name}')" if mdp else '')
+    spaces = (mdp.obs_space, mdp.action_space) if mdp else spaces_of(snapshot.variables, where)
+    policy = make_policy(*spaces, spec, obsnorm)
     kinds = {name.split('/')[1] for name in snapshot.variables}
     if type(policy).__name__ not in kinds:
         held = ', '.join(sorted(kinds)) or 'nothing'
         raise UserError(f'{where}: holds {held}, but the task needs a {type(policy).__name__}; is it the right env?')
     policy.load(snapshot.variables, where)
     return policy
+
+
+def spaces_of(variables, where):
+    """(observation space, action space) that a policy's variables are for: the inputs of its first weights, the outputs of its last."""
+    for cls in (GibbsPolicy, GaussianPolicy):
+        scope = f'/{cls.__name__}'
+        weights = [np.shape(variables[name]) for name in sorted(variables, key=_layer) if re.fullmatch(f'{scope}/.*/AffineLayer/W', name)]
+        if weights and all(len(shape) == 2 for shape in weights) and f'{scope}/out/AffineLayer/W' in variables:
+            num_in, num_out = weights[0][0], weights[-1][1]
+            return ContinuousSpace(num_in), FiniteSpace(num_out) if cls is GibbsPolicy else ContinuousSpace(num_out)
+    raise UserError(f'{where}: holds no policy; expected the variables of a GibbsPolicy or a GaussianPolicy')
+
+
+def _layer(name):
+    """Where a variable stands in its net: the number of its hidden layer; the output comes last."""
+    found = re.search(r'/layer_(\d+)/', name)
+    return int(found[1]) if found else math.inf
 
 
 def snapshot_options(snapshot):

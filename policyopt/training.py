@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -23,95 +24,107 @@ from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, d
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'max_iter')  # options that may differ between a run and its continuation
 
-AT_LEAST_1, FRACTION = (1, np.inf, '1 or more'), (0, 1, '0 to 1')
-ABOVE_0, FROM_0 = (np.finfo(float).tiny, np.finfo(float).max, 'a number above 0'), (0, np.finfo(float).max, '0 or more')
-# Smallest and largest value of the numbers among the options, in words too. Mode bclone replaces save_freq by eval_freq, which is first.
-RANGES = dict.fromkeys(('max_iter', 'bclone_eval_freq', 'save_freq', 'print_freq', 'min_total_sa', 'reward_steps'), AT_LEAST_1)
-RANGES |= dict.fromkeys(('bclone_batch_size', 'max_traj_len', 'sim_batch_size'), AT_LEAST_1)
-RANGES |= dict.fromkeys(('discount', 'lam', 'bclone_train_frac'), FRACTION)
-RANGES |= dict.fromkeys(('policy_max_kl', 'vf_max_kl'), ABOVE_0)
-RANGES |= dict.fromkeys(('policy_cg_damping', 'vf_cg_damping', 'policy_ent_reg', 'reward_ent_reg_weight'), FROM_0)
-RANGES |= dict.fromkeys(('bclone_lr', 'reward_lr'), FROM_0)
-RANGES['seed'] = (0, 2**32 - 1, '0 to 4294967295')
-
-
-def train_imitation(args):
-    """Run imitate_mj.py's options to the end; returns an exit code."""
-    if args.mode == 'bclone':
-        args.print_freq = args.save_freq = args.bclone_eval_freq
-    device, dtype = prepare(args)
-    trajs = trajectories.load_trajs(args.data, args.limit_trajs)
-    mdp = MDP(args.env_name)
-    check_data_fits(args.data, trajs, mdp)
-    expert = trajectories.subsample(trajs, args.data_subsamp_freq)[:3]
+def train_imitation(options):
+    """Run imitate_mj.py's options (ImitationOptions) to the end; returns an exit code."""
+    options = prepare(options)
+    trajs = trajectories.load_trajs(options.data, options.limit_trajs)
+    mdp = MDP(options.env_name)
+    expert = expert_pairs(options, trajs, mdp, options.data)
     print(f'Expert dataset: {len(trajs.r.stacked)} pairs in {len(trajs)} trajectories, average return {trajs.returns.mean():.2f}')
-    print(f'Every {args.data_subsamp_freq}. pair is used: {len(expert[0])} pairs')
+    print(f'Every {options.data_subsamp_freq}. pair is used: {len(expert[0])} pairs')
+    return Run(options, imitation_learner(options, mdp, expert), digest(expert)).go()
 
-    rng = np.random.RandomState(args.seed)
+
+def train_rl(options):
+    """Run run_rl_mj.py's options (RLOptions) to the end; returns an exit code."""
+    options = prepare(options)
+    return Run(options, rl_learner(options, MDP(options.env_name))).go()
+
+
+def expert_pairs(options, trajs, mdp, path):
+    """(obs_N_Do, a_N_Da, time_N) of the pairs to learn from; raises UserError where `trajs`, called `path`, do not fit the task."""
+    check_data_fits(path, trajs, mdp)
+    return trajectories.subsample(trajs, options.data_subsamp_freq)[:3]
+
+
+def imitation_learner(options, mdp, expert):
+    """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned."""
+    device, dtype = setup_torch(options.device, options.dtype)
+    rng = np.random.RandomState(options.seed)
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
-    policy = make_policy(mdp.obs_space, mdp.action_space, args.policy_hidden_spec, args.obsnorm_mode != 'none', **nets)
-    if args.obsnorm_mode == 'expertdata':
+    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, options.obsnorm_mode != 'none', **nets)
+    if options.obsnorm_mode == 'expertdata':
         warn_of_constant_features(expert[0])
         policy.update_obsnorm(expert[0])
-    if args.mode == 'bclone':
-        opt = BehavioralCloningOptimizer(
-            policy, expert[0], expert[1], rng, args.bclone_lr, args.bclone_batch_size, args.bclone_eval_freq, args.bclone_train_frac
-        )
-    else:
-        opt = imitation_optimizer(args, mdp, policy, expert, nets)
-    return Run(args, opt, data_digest=digest(expert)).go()
+    if options.mode == 'ga':
+        return imitation_optimizer(options, mdp, policy, expert, nets)
+    cloning = (options.bclone_lr, options.bclone_batch_size, options.bclone_eval_freq, options.bclone_train_frac)
+    return BehavioralCloningOptimizer(policy, expert[0], expert[1], rng, *cloning)
 
 
-def train_rl(args):
-    """Run run_rl_mj.py's options to the end; returns an exit code."""
-    device, dtype = prepare(args)
-    mdp = MDP(args.env_name)
-    horizon = mdp.horizon(args.max_traj_len)
-    rng = np.random.RandomState(args.seed)
+def rl_learner(options, mdp):
+    """The optimiser of one run of TRPO on the true reward, at its start."""
+    device, dtype = setup_torch(options.device, options.dtype)
+    horizon = mdp.horizon(options.max_traj_len)
+    rng = np.random.RandomState(options.seed)
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
-    policy = make_policy(mdp.obs_space, mdp.action_space, args.policy_hidden_spec, bool(args.enable_obsnorm), **nets)
-    time_scale = args.vf_include_time / (mdp.time_limit or horizon)
-    vf = value_function(args, mdp, time_scale, nets, bool(args.enable_obsnorm))
-    opt = rl.SamplingPolicyOptimizer(
-        mdp, policy, vf, sim_config(args, horizon), args.discount, args.lam, args.policy_max_kl, args.policy_cg_damping, args.seed, rng
-    )
-    return Run(args, opt).go()
+    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, bool(options.enable_obsnorm), **nets)
+    time_scale = options.vf_include_time / (mdp.time_limit or horizon)
+    vf = value_function(options, mdp, time_scale, nets, bool(options.enable_obsnorm))
+    return rl.SamplingPolicyOptimizer(
+        mdp, policy, vf, sim_config(options, horizon), options.discount, options.lam, options.policy_max_kl, options.policy_cg_damping,
+        options.seed, rng,
+    )  # fmt: skip
 
 
-def prepare(args):
-    """Check options that argparse cannot, resolve architecture and seed, and set up torch; returns (device, dtype)."""
-    for name, (low, high, allowed) in RANGES.items():
-        value = getattr(args, name, None)
-        if value is not None and not low <= value <= high:  # this way round, NaN is refused too
-            raise UserError(f'--{name} {value}: give {allowed}')
-    if getattr(args, 'plot_freq', 0):
-        raise UserError(f'--plot_freq {args.plot_freq}: plots while training are gone; run scripts/showlog.py on the log instead')
-    if args.tiny_policy and args.policy_hidden_spec is not None:
-        raise UserError('--tiny_policy and --policy_hidden_spec both choose the nets; give one of them')
-    if args.policy_hidden_spec is None:
-        args.policy_hidden_spec = TINY_ARCHITECTURE if args.tiny_policy else SIMPLE_ARCHITECTURE
-    if args.log is not None:
-        if not args.log or os.path.isdir(args.log):
-            raise UserError(f"--log '{args.log}': expected the name of a file, e.g. run.h5")
-        check_writable_dir(args.log, 'the log')
-        if os.path.exists(args.log) and not args.resume:
-            raise UserError(f'{args.log}: exists already, and finished data is never overwritten; choose another --log')
-        if os.path.exists(part_path(args.log)) and not args.resume:
-            raise UserError(f'{part_path(args.log)}: an unfinished run; continue it with --resume, or delete it to start again')
-    elif args.resume:
+def prepare(options):
+    """The options of a command as they are stored, after checking its log; sets this process up for learning."""
+    if options.log is not None:
+        check_log(options.log, options.resume)
+    elif options.resume:
         raise UserError('--resume needs --log, the file of the run to continue')
-    if None in (args.seed, args.max_iter) and args.resume and os.path.exists(part_path(args.log)):
-        started = read_root(part_path(args.log))['args']
-        for name in ('seed', 'max_iter'):  # drawn or left to its default when the run was started
-            if getattr(args, name) is None:
-                setattr(args, name, started.get(name))
-    if args.max_iter is None:
-        args.max_iter = MAX_ITER
-    if args.seed is None:
-        args.seed = draw_seed()
-        print(f'seed: {args.seed}')
+    if None in (options.seed, options.max_iter) and options.resume and os.path.exists(part_path(options.log)):
+        started = read_root(part_path(options.log))['args']  # drawn or left to its default when the run was started
+        options = replace(options, **{k: started.get(k) for k in ('seed', 'max_iter') if getattr(options, k) is None})
+    drawn = options.seed is None
+    options = resolved(options)
+    if drawn:
+        print(f'seed: {options.seed}')
     torch.set_grad_enabled(False)
-    return setup_torch(args.device, args.dtype)
+    return options
+
+
+def resolved(options):
+    """Options with nothing left to be decided: the nets, the seed, the number of iterations, and what follows from cloning.
+
+    Raises UserError for options that contradict each other.
+    """
+    if getattr(options, 'plot_freq', 0):
+        raise UserError(f'--plot_freq {options.plot_freq}: plots while training are gone; run scripts/showlog.py on the log instead')
+    if options.tiny_policy and options.policy_hidden_spec is not None:
+        raise UserError('--tiny_policy and --policy_hidden_spec both choose the nets; give one of them')
+    spec = options.policy_hidden_spec
+    if spec is None:
+        spec = TINY_ARCHITECTURE if options.tiny_policy else SIMPLE_ARCHITECTURE
+    seed = draw_seed() if options.seed is None else options.seed
+    options = replace(options, policy_hidden_spec=spec, seed=seed, max_iter=options.max_iter or MAX_ITER)
+    if getattr(options, 'mode', '') == 'bclone':
+        options = replace(options, print_freq=options.bclone_eval_freq, save_freq=options.bclone_eval_freq)
+    return options
+
+
+def check_log(path, resume=False, name='--log'):
+    """Raise UserError where the log of a new (or, with resume, a continued) run cannot be written, or would overwrite another.
+
+    name: what the user calls the path.
+    """
+    if not path or os.path.isdir(path):
+        raise UserError(f"{name} '{path}': expected the name of a file, e.g. run.h5")
+    check_writable_dir(path, 'the log')
+    if os.path.exists(path) and not resume:
+        raise UserError(f'{path}: exists already, and finished data is never overwritten; choose another {name}')
+    if os.path.exists(part_path(path)) and not resume:
+        raise UserError(f'{part_path(path)}: an unfinished run; continue it with --resume, or delete it to start again')
 
 
 def digest(arrays):
@@ -127,9 +140,19 @@ class Run:
 
     def __init__(self, args, opt, data_digest=''):
         self.args, self.opt = args, opt
-        attrs = provenance() | {'args': json.dumps(vars(args)), 'seed': args.seed, 'data_digest': data_digest}
+        attrs = provenance() | {'args': args.as_json(), 'seed': args.seed, 'data_digest': data_digest}
         self.log = TrainingLog(args.log, attrs)
         self.signal = None
+
+    def iterate(self):
+        """One iteration: step, check, log, and a snapshot where one is due; returns the log fields."""
+        iteration = self.opt.iteration
+        fields = self.opt.step()
+        self.check_finite(fields)
+        self.log.append(fields)
+        if iteration % self.args.save_freq == 0 or iteration == self.args.max_iter - 1:
+            self.log.add_snapshot(iteration, self.opt.policy.export())
+        return fields
 
     def go(self):
         args = self.args
@@ -142,25 +165,24 @@ class Run:
             signal.signal(num, self.on_signal)
         while self.opt.iteration < args.max_iter:
             iteration = self.opt.iteration
-            fields = self.opt.step()
-            self.check_finite(fields)
-            self.log.append(fields)
+            fields = self.iterate()
             last = iteration == args.max_iter - 1
-            save = iteration % args.save_freq == 0
-            if save or last:
-                self.log.add_snapshot(iteration, self.opt.policy.export())
             if iteration % args.print_freq == 0 or last:
                 self.print_row(fields)
-            if (save or self.signal) and not last:
+            if (iteration % args.save_freq == 0 or self.signal) and not last:
                 self.log.save(self.state())
             if self.signal and not last:
                 name = signal.Signals(self.signal).name
                 print(f'stopped by {name} after iteration {iteration}; continue with --resume', flush=True)
                 return STOPPED
-        self.log.finish({'end_time': now(), 'wall_time': f'{self.opt.total_time:.3f}'})
+        self.log.finish(self.end_attrs())
         if args.log is not None:
             print(f'done: {args.log}\nlearning curve: python scripts/showlog.py {args.log}')
         return 0
+
+    def end_attrs(self):
+        """What a finished log says beyond the attributes of its start."""
+        return {'end_time': now(), 'wall_time': f'{self.opt.total_time:.3f}'}
 
     def on_signal(self, num, frame):
         self.signal = num
@@ -195,7 +217,7 @@ class Run:
         path, mine = self.log.part_path, dict(self.log.attrs)
         state = self.log.restore()
         theirs = json.loads(self.log.attrs['args'])
-        for key, value in vars(self.args).items():
+        for key, value in asdict(self.args).items():
             if key not in HARMLESS and theirs.get(key) != value:
                 raise UserError(f'{path}: was started with --{key} {theirs.get(key)}, not {value}; give the same options, or delete it')
         if self.args.max_iter < theirs['max_iter']:

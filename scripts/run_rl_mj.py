@@ -11,22 +11,18 @@ The run is LOG.part until it is complete; --resume continues it. All options of 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from imitate_mj import add_common_options
-
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from policyopt import options
 from policyopt.util import Parser, run_main
 
 
 def main(argv):
     p = Parser('run_rl_mj', __doc__)
-    p.add_argument('--enable_obsnorm', type=int, choices=[0, 1], default=1)
-    p.add_argument('--use_tanh', type=int, choices=[0, 1], default=0, help='kept from 2016; the built-in nets are tanh already')
-    p.add_argument('--vf_include_time', type=int, choices=[0, 1], default=1, help='0: the value function does not see the time')
-    add_common_options(p, min_total_sa=100000)
-    args = p.parse_args(argv)
+    options.add_to(p, options.RLOptions)
+    chosen = options.parsed(p, options.RLOptions, argv)
     from policyopt.training import train_rl
 
-    return train_rl(args)
+    return train_rl(chosen)
 
 
 if __name__ == '__main__':

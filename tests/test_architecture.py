@@ -11,6 +11,7 @@ from conftest import REPO, script_env
 LAYERS = [
     ['environments'],
     ['policyopt.util', 'policyopt.torchutil'],
+    ['policyopt.options'],
     ['policyopt.files.h5files', 'policyopt.files.runs'],
     ['policyopt.files.trajectories', 'policyopt.files.snapshots', 'policyopt.files.results'],
     ['policyopt.files'],
@@ -24,6 +25,7 @@ LAYERS = [
     ['policyopt.rewards', 'policyopt.cloning'],
     ['policyopt.imitation'],
     ['policyopt.build', 'policyopt.training', 'policyopt.evaluation'],
+    ['policyopt.api'],
     ['policyopt.reporting'],
     ['policyopt.pipeline'],
     ['scripts'],
@@ -140,7 +142,7 @@ def test_package_is_imported_only_in_its_room(package, room):
     assert not strangers, f'{package} is imported in {strangers}; its only room is {room}'
 
 
-@pytest.mark.parametrize('module', ['policyopt', 'policyopt.pipeline.spec', 'policyopt.pipeline.launch'])
+@pytest.mark.parametrize('module', ['policyopt', 'policyopt.options', 'policyopt.pipeline.spec', 'policyopt.pipeline.launch'])
 def test_a_dry_run_needs_neither_torch_nor_gymnasium(module):
     heavy = {'torch', 'gymnasium', 'mujoco', 'scipy', 'matplotlib', 'environments'}
     code = f'import {module}, sys; print(*{heavy} & set(sys.modules))'

@@ -152,6 +152,10 @@ class TrainingLog:
             raise ValueError(f'log columns changed from {self.columns} to {columns}')
         self.rows.append(tuple(np.nan if value is None else value for _, value, _ in fields))
 
+    def table(self):
+        """The rows so far as a structured array."""
+        return np.array(self.rows, dtype=self.columns)
+
     def add_snapshot(self, iteration, variables):
         self.snapshots[f'iter{iteration:07d}'] = variables
 
@@ -172,7 +176,7 @@ class TrainingLog:
         with write_h5(path) as h5:
             set_attrs(h5.root, self.attrs)
             if self.columns is not None:
-                h5.create_table('/', 'log', obj=np.array(self.rows, dtype=self.columns))
+                h5.create_table('/', 'log', obj=self.table())
             h5.create_group('/', 'snapshots')
             for name, variables in self.snapshots.items():
                 group = h5.create_group('/snapshots', name)

@@ -128,6 +128,19 @@ class TrajBatch:
         return np.add.reduceat(self.r.stacked, self.obs.ends - self.obs.lengths) if len(self) else np.zeros(0)
 
 
+def numbers(x, what):
+    """Anything array-like as a float64 array; raises UserError, which calls it `what`, unless it holds finite numbers."""
+    try:
+        x = np.asarray(x)
+    except ValueError as e:  # lists of different lengths
+        raise UserError(f'{what} is no array: {e}') from e
+    if x.dtype.kind not in 'biuf':
+        raise UserError(f'{what} is of type {x.dtype}; expected numbers')
+    if not np.isfinite(x).all():
+        raise UserError(f'{what} holds NaN or infinity; expected finite numbers')
+    return x.astype(np.float64)
+
+
 def save_trajs(path, trajs, attrs):
     """Write expert trajectories: gzip datasets obs_B_T_Do, a_B_T_Da, r_B_T (right-padded with 0) and len_B (int32)."""
     filters = tables.Filters(complevel=4, complib='zlib', fletcher32=True)

@@ -50,17 +50,18 @@ class SimConfig:
 
 
 class MDP:
-    """A task by its environment id: spaces, time limit, and environments that step together.
+    """A task: spaces, time limit, and environments that step together.
 
-    Raises UserError for an id that is unknown or whose spaces are not supported.
+    task: the id of an environment, a function that returns a new gymnasium.Env, or one such environment.
+    Raises UserError for a task that is unknown or whose spaces are not supported.
     """
 
-    def __init__(self, env_name):
+    def __init__(self, task):
         try:
-            info = rlgymenv.env_info(env_name)
+            info = rlgymenv.env_info(task)
         except rlgymenv.BadEnvironment as e:
             raise UserError(str(e)) from e
-        self.info, self.env_name, self.env_id, self.time_limit = info, env_name, info.id, info.time_limit
+        self.task, self.info, self.env_name, self.env_id, self.time_limit = task, info, info.name, info.id, info.time_limit
         self.obs_space = ContinuousSpace(info.obs_dim)
         self.action_space = FiniteSpace(info.num_actions) if info.finite else ContinuousSpace(info.a_dim)
         self._vec = self._pool = None
@@ -87,13 +88,18 @@ class MDP:
         """At least num_slots environments that step together, kept between calls."""
         if self._vec is None or self._vec.num_slots < num_slots:
             self.close()
-            self._vec = rlgymenv.make_vec_env(self.env_name, num_slots)
+            self._vec = rlgymenv.make_vec_env(self.task, num_slots, self.info)
         return self._vec
 
     def num_workers(self, sim_batch_size):
-        """Processes that play a batch: sim_batch_size if given; else one for tasks stepped in numpy, as many as cores for others."""
-        if sim_batch_size is not None:
-            return sim_batch_size
+        """Processes that play a batch: sim_batch_size if given; else one for tasks stepped in numpy, as many as cores for others.
+
+        A task that has no id cannot be sent to another process: UserError for a sim_batch_size above 1.
+        """
+        if not isinstance(self.task, str) and (sim_batch_size or 1) > 1:
+            raise UserError(f"sim_batch_size {sim_batch_size}: worker processes need an env's id, not '{self.env_name}' itself; give 1")
+        if sim_batch_size is not None or not isinstance(self.task, str):
+            return sim_batch_size or 1
         return default_workers() if self.vec_env(1).pays_in_processes else 1
 
     def worker_pool(self, num_workers, capacity):
@@ -121,7 +127,7 @@ def sample_batch(actor, mdp, cfg, key, deterministic=False):
     """
     mean_len = mdp.mean_len or cfg.max_traj_len
     want = max(cfg.min_num_trajs, -(-cfg.min_total_sa // max(int(mean_len), 1)))
-    num_slots, num_workers = min(want, MAX_SLOTS), mdp.num_workers(cfg.sim_batch_size)
+    num_slots, num_workers = min(want, MAX_SLOTS if mdp.info.copies else 1), mdp.num_workers(cfg.sim_batch_size)
     if num_workers > 1:
         pool = mdp.worker_pool(num_workers, Ledger.capacity(cfg, MAX_SLOTS + num_workers))
         rows, ledger = pool.play(actor, cfg, key, num_slots, deterministic)
@@ -135,9 +141,9 @@ def sample_batch(actor, mdp, cfg, key, deterministic=False):
     return TrajBatch(obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B)
 
 
-def sample_trajectories(actor, mdp, num_trajs, max_traj_len, key, deterministic=False):
-    """Exactly num_trajs trajectories, in the order in which they were started."""
-    return sample_batch(actor, mdp, SimConfig(num_trajs, 0, max_traj_len), key, deterministic)
+def sample_trajectories(actor, mdp, num_trajs, max_traj_len, key, deterministic=False, sim_batch_size=None):
+    """Exactly num_trajs trajectories, in the order in which they were started; sim_batch_size as in SimConfig."""
+    return sample_batch(actor, mdp, SimConfig(num_trajs, 0, max_traj_len, sim_batch_size), key, deterministic)
 
 
 def sample_randomly(mdp, num_trajs, seed, max_traj_len=None, a_max=None):

@@ -1,0 +1,353 @@
+"""The front door for scripts and notebooks: demonstrations in, a trained policy out, and files that the commands read too.
+
+    demos = policyopt.Demonstrations.load('trajs.h5')
+    run = policyopt.train('ga', env='CartPole-v1', demos=demos, iterations=100, seed=0)
+
+Nothing here prints, starts a process, or leaves a global setting changed, unless asked to.
+
+Letters: B trajectories or rows, T time, N stacked rows, Do observation dim, Da action dims (1 for finite actions).
+"""
+
+import contextlib
+import dataclasses
+import json
+import numbers
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import tqdm
+from threadpoolctl import ThreadpoolController
+
+from policyopt import options as settings
+from policyopt import training
+from policyopt.evaluation import sample_episodes
+from policyopt.files import trajectories
+from policyopt.files.snapshots import TrainingLog
+from policyopt.files.trajectories import TrajBatch
+from policyopt.options import CommonOptions, ImitationOptions, RLOptions
+from policyopt.policies import Policy
+from policyopt.sampling.tasks import MDP
+from policyopt.util import UserError, closest, now, provenance
+
+ALGORITHMS = {
+    'bclone': {'mode': 'bclone'},
+    'ga': {'mode': 'ga', 'reward_type': 'nn'},
+    'fem': {'mode': 'ga', 'reward_type': 'l2ball'},
+    'simplex': {'mode': 'ga', 'reward_type': 'simplex'},
+    'trpo': None,  # on the true reward, as run_rl_mj.py
+}
+# what other arguments of `train` decide, or what belongs to commands only
+NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
+BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss')  # shown by the progress bar where the algorithm has them
+
+
+class Demonstrations(TrajBatch):
+    """Recorded episodes of an expert: `len(demos)`, `demos[i]`, `demos.lengths` (B,), `demos.returns` (B,)."""
+
+    source: str | None = None  # the file that they come from
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> 'Demonstrations':
+        """The trajectories of a file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B). Raises UserError for anything else, in one sentence."""
+        path = os.fspath(path)
+        found = trajectories.load_trajs(path)
+        return cls._copy(found, found.env_name, path)
+
+    @classmethod
+    def from_arrays(cls, obs: Sequence, actions: Sequence, rewards: Sequence | None = None,
+                    env_name: str | None = None) -> 'Demonstrations':  # fmt: skip
+        """Episodes from arrays, one of each kind per episode.
+
+        Args:
+            obs: arrays (T, Do); the observation at t is the one that the action at t was chosen from.
+            actions: arrays (T,) or (T, Da): integers for a finite action space, floats for a continuous one.
+            rewards: arrays (T,) of true rewards, only reported, never learned from; None: zeros.
+            env_name: the task that was recorded, if that should be stored.
+        Raises UserError for no episode, an empty one, shapes that disagree, NaN, and things that are not numbers.
+        """
+        lists = {'obs': obs, 'actions': actions} | ({} if rewards is None else {'rewards': rewards})
+        for name, episodes in lists.items():
+            if not isinstance(episodes, Sequence | np.ndarray) or isinstance(episodes, str):
+                raise UserError(f'{name} is a {type(episodes).__name__}; give a list with one array per episode')
+        if len(obs) == 0:
+            raise UserError('obs is empty; give at least one episode')
+        for name, episodes in lists.items():
+            if len(episodes) != len(obs):
+                raise UserError(f'{name} holds {len(episodes)} episodes, but obs holds {len(obs)}')
+        checked = [_episode(i, *arrays) for i, arrays in enumerate(zip(*lists.values(), strict=True))]
+        for name, k in (('obs', 0), ('actions', 1)):
+            sizes = [arrays[k].shape[1] for arrays in checked]
+            if len(set(sizes)) > 1:
+                odd = next(i for i, size in enumerate(sizes) if size != sizes[0])
+                raise UserError(f'{name}[{odd}] has {sizes[odd]} columns, but {name}[0] has {sizes[0]}')
+        obs_N_Do, a_N_Da, r_N = (np.concatenate(x) for x in zip(*checked, strict=True))
+        demos = cls(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, [len(r) for _, _, r in checked])
+        demos.env_name = env_name
+        return demos
+
+    @classmethod
+    def record(cls, policy: Policy, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
+               max_traj_len: int | None = None) -> 'Demonstrations':  # fmt: skip
+        """Episodes of a policy at play, as `evaluate` plays them; actions are sampled unless deterministic. Raises as `evaluate`."""
+        trajs, env_name = _play(policy, env, episodes, seed, deterministic, max_traj_len)
+        return cls._copy(trajs, env_name)
+
+    @classmethod
+    def _copy(cls, trajs, env_name, source=None):
+        demos = cls(trajs.obs.stacked, trajs.adist.stacked, trajs.a.stacked, trajs.r.stacked, trajs.lengths)
+        demos.env_name, demos.source = env_name, source
+        return demos
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a trajectory file, whole or not at all. Raises UserError where the file exists, or cannot be written."""
+        path = os.fspath(path)
+        training.check_log(path, name='path')
+        trajectories.save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
+
+
+def _episode(i, obs, actions, rewards=None):
+    """(obs_T_Do, a_T_Da, r_T) of episode i, or UserError."""
+    obs_T_Do = trajectories.numbers(obs, f'obs[{i}]')
+    if obs_T_Do.ndim != 2 or 0 in obs_T_Do.shape:
+        raise UserError(f'obs[{i}] has shape {obs_T_Do.shape}; expected (T, Do), with at least one step')
+    T = len(obs_T_Do)
+    a = trajectories.numbers(actions, f'actions[{i}]')
+    a_T_Da = a.astype(np.int64) if np.asarray(actions).dtype.kind in 'biu' else a
+    a_T_Da = a_T_Da[:, None] if a.ndim == 1 else a_T_Da
+    r_T = np.zeros(T) if rewards is None else trajectories.numbers(rewards, f'rewards[{i}]')
+    if a_T_Da.ndim != 2 or a_T_Da.shape[1] == 0:
+        raise UserError(f'actions[{i}] has shape {a.shape}; expected (T,) or (T, Da)')
+    for name, x in (('actions', a_T_Da), ('rewards', r_T)):
+        if len(x) != T or (name == 'rewards' and x.ndim != 1):
+            hint = '; leave out the observation after the last action' if len(x) == T - 1 else ''
+            raise UserError(f'{name}[{i}] has shape {x.shape}, but obs[{i}] has {T} steps{hint}')
+    return obs_T_Do, a_T_Da, r_T
+
+
+class TrainedRun:
+    """What `train` returns: the policy, the log, and all that `save` writes.
+
+    algorithm: its name. policy: the learned Policy. log: structured array with one row per iteration; `log.dtype.names` are its
+    columns (times in seconds). options: all settings, the seed among them. interrupted: whether Ctrl-C ended it early.
+    """
+
+    def __init__(self, algorithm: str, policy: Policy, options: CommonOptions, training_log: TrainingLog, interrupted: bool):
+        self.algorithm, self.policy, self.options, self.interrupted = algorithm, policy, options, interrupted
+        self.log: np.ndarray = training_log.table()
+        self._training_log = training_log
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the file that the command would have written: for showlog.py, vis_mj.py and stage 2. Whole or not at all.
+
+        Raises UserError where the file exists already, or cannot be written.
+        """
+        path = os.fspath(path)
+        training.check_log(path, name='path')
+        log = self._training_log
+        written = TrainingLog(path, log.attrs | {'args': dataclasses.replace(self.options, log=path).as_json()})
+        written.columns, written.rows, written.snapshots = log.columns, log.rows, log.snapshots
+        written.finish({})
+
+    def __repr__(self):
+        ended = ', interrupted' if self.interrupted else ''
+        return f'<TrainedRun: {self.algorithm} on {self.options.env_name}, {len(self.log)} iterations, seed {self.options.seed}{ended}>'
+
+
+class Evaluation(NamedTuple):
+    """Undiscounted true return and number of steps of each episode, in the order in which they were started."""
+
+    returns: np.ndarray
+    lengths: np.ndarray
+
+
+def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None = None, *, iterations: int, seed: int | None = None,
+          options: CommonOptions | None = None, progress: bool = True, callback: Callable[[int, dict], Any] | None = None,
+          **changes: Any) -> TrainedRun:  # fmt: skip
+    """Train a policy; the same seed and options give the log and the policy of the command, bit for bit.
+
+    Args:
+        algorithm: 'bclone', 'ga' (GAIL), 'fem' or 'simplex', as imitate_mj.py; 'trpo' on the true reward, as run_rl_mj.py.
+        env: the id of an environment, a function (or class) that returns a new gymnasium.Env, or one such environment, which then
+            plays one episode after the other and is left open. It is played in this process unless sim_batch_size is above 1.
+        demos: Demonstrations, or the path of a trajectory file; none for 'trpo'.
+        iterations: how many; of 'bclone', updates with one batch.
+        seed: 0 to 2³² − 1; None draws one, which is `run.options.seed` then.
+        options, changes: the other options of 2016, from an ImitationOptions or RLOptions, or by name: min_total_sa=5000.
+        progress: show a bar on stderr where that is a terminal.
+        callback: called after each iteration with its number and {column: value} of its row of the log.
+    Ctrl-C returns the run as of its last complete iteration; before there is one it raises KeyboardInterrupt.
+    Raises UserError, one sentence, for bad arguments; RunFailed when the environment fails or a number is not finite any more.
+    Source: Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Schulman et al. 2015 (trpo).
+    """
+    chosen = _options(algorithm, options, changes)
+    if isinstance(iterations, bool) or not isinstance(iterations, numbers.Integral) or iterations < 1:
+        raise UserError(f'iterations {iterations!r}: give a whole number, 1 or more')
+    mdp = MDP(env)
+    known = {'env_name': mdp.env_name, 'max_iter': iterations, 'seed': seed, 'sim_batch_size': chosen.sim_batch_size or 1}
+    try:
+        if isinstance(chosen, ImitationOptions):
+            trajs, source = _expert(algorithm, demos, chosen.limit_trajs)
+            chosen = training.resolved(settings.changed(chosen, known | {'data': source}))
+            expert = training.expert_pairs(chosen, trajs, mdp, source or 'demos')
+            with _as_the_commands_compute():
+                run = training.Run(chosen, training.imitation_learner(chosen, mdp, expert), training.digest(expert))
+        else:
+            if demos is not None:
+                raise UserError(f"algorithm '{algorithm}' learns from the true reward; leave demos out")
+            chosen = training.resolved(settings.changed(chosen, known))
+            with _as_the_commands_compute():
+                run = training.Run(chosen, training.rl_learner(chosen, mdp))
+        return _iterate(algorithm, run, progress, callback)
+    finally:
+        mdp.close()
+
+
+def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str, Any]) -> CommonOptions:
+    """The options of an algorithm by its name, with the user's own."""
+    if algorithm not in ALGORITHMS:
+        raise UserError(f'there is no algorithm {algorithm!r}.{closest(algorithm, ALGORITHMS)} Algorithms: {", ".join(ALGORITHMS)}')
+    meant = ALGORITHMS[algorithm]
+    cls = RLOptions if meant is None else ImitationOptions
+    if options is not None and not isinstance(options, cls):
+        raise UserError(f"options is a {type(options).__name__}; algorithm '{algorithm}' takes {cls.__name__}")
+    for name in changes:
+        if name in NOT_OPTIONS and name in settings.names(cls):
+            instead = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'log': 'run.save(path)'}.get(name)
+            raise UserError(f"train() does not take the option '{name}'{f'; use {instead}' if instead else ''}")
+    spec = changes.get('policy_hidden_spec')
+    if spec is not None and not isinstance(spec, str):
+        changes = {**changes, 'policy_hidden_spec': json.dumps(spec)}
+    mine = dict.fromkeys(('log', 'seed', 'max_iter'), None) | {'resume': False, 'verbose': False}
+    return settings.changed(settings.changed(options or cls(), changes), mine | (meant or {}))
+
+
+def _expert(algorithm, demos, limit_trajs):
+    """(the trajectories to learn from, the file that they come from or None)."""
+    if demos is None:
+        raise UserError(f"algorithm '{algorithm}' imitates an expert; give demos=Demonstrations.load(…) or .from_arrays(…)")
+    if isinstance(demos, str | os.PathLike):
+        demos = Demonstrations.load(demos)
+    if not isinstance(demos, TrajBatch):
+        raise UserError(f'demos is a {type(demos).__name__}; give Demonstrations, or the path of a trajectory file')
+    num = len(demos) if limit_trajs is None else limit_trajs
+    if not 1 <= num <= len(demos):
+        raise UserError(f'limit_trajs is {num}, but there are {len(demos)} demonstrations; give 1 to {len(demos)}')
+    rows = slice(int(demos.obs.ends[num - 1]))
+    fields = (x.stacked[rows] for x in (demos.obs, demos.adist, demos.a, demos.r))
+    trajs = TrajBatch(*fields, demos.lengths[:num])
+    trajs.env_name = demos.env_name
+    return trajs, getattr(demos, 'source', None)
+
+
+@contextlib.contextmanager
+def _as_the_commands_compute() -> Iterator[None]:
+    """Without autograd, and with one thread in torch and BLAS, so that sums are those of a command; then all is as before."""
+    threads = torch.get_num_threads()
+    with torch.no_grad(), ThreadpoolController().limit(limits=1):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _iterate(algorithm, run, progress, callback):
+    """Iterate a training.Run to its end, or until Ctrl-C: then as of the last iteration that was complete."""
+    num, interrupted, policy = run.args.max_iter, False, run.opt.policy
+    kept = 0, policy.export()
+    bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name}', unit='it')
+    try:
+        while kept[0] < num:
+            with _as_the_commands_compute():
+                row = {name: value for name, value, _ in run.iterate()}
+            kept = kept[0] + 1, policy.export()
+            bar.set_postfix({k: f'{row[k]:.4g}' for k in BAR_FIELDS if row.get(k) is not None}, refresh=False)
+            bar.update()
+            if callback is not None:
+                callback(kept[0] - 1, row)
+    except KeyboardInterrupt:
+        if not kept[0]:
+            raise
+        interrupted = kept[0] < num
+        policy.load(kept[1], 'the last complete iteration')
+        run.log.rows = run.log.rows[: kept[0]]
+        last = f'iter{kept[0] - 1:07d}'
+        run.log.snapshots = {name: x for name, x in run.log.snapshots.items() if name < last} | {last: kept[1]}
+    finally:
+        bar.close()
+    run.log.attrs |= run.end_attrs()
+    # a run that was interrupted is what one of fewer iterations would have been
+    return TrainedRun(algorithm, policy, dataclasses.replace(run.args, max_iter=kept[0]), run.log, interrupted)
+
+
+def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
+             sim_batch_size: int = 1) -> Evaluation:  # fmt: skip
+    """Play a policy: (returns (B,), lengths (B,)) of exactly `episodes` episodes, a pure function of its arguments.
+
+    env as in `train`; deterministic takes the most likely actions; max_traj_len (steps) cuts episodes; sim_batch_size above 1 plays
+    in that many processes. Raises UserError where the policy does not fit the env; RunFailed when the env fails.
+    """
+    trajs, _ = _play(policy, env, episodes, seed, deterministic, max_traj_len, sim_batch_size)
+    return Evaluation(trajs.returns, trajs.lengths)
+
+
+def _play(policy, env, episodes, seed, deterministic, max_traj_len, sim_batch_size=1):
+    """(TrajBatch, env_name) of a policy at play."""
+    if not isinstance(policy, Policy):
+        raise UserError(f'policy is a {type(policy).__name__}; give run.policy or load_policy(…)')
+    if isinstance(episodes, bool) or not isinstance(episodes, numbers.Integral) or episodes < 1:
+        raise UserError(f'episodes {episodes!r}: give a whole number, 1 or more')
+    mdp = MDP(env)
+    try:
+        if (policy.obs_space, policy.action_space) != (mdp.obs_space, mdp.action_space):
+            theirs, takes = f'{policy.obs_space} and {policy.action_space}', f'{mdp.obs_space} and {mdp.action_space}'
+            raise UserError(f"the policy is for {theirs}, but env '{mdp.env_name}' has {takes}")
+        return sample_episodes(policy, mdp, episodes, seed, deterministic, max_traj_len, sim_batch_size), mdp.env_name
+    finally:
+        mdp.close()
+
+
+def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequence] | np.ndarray, *, env_name: str | None = None,
+              seed: int | None = None) -> None:  # fmt: skip
+    """Write the run of an algorithm of your own: a file that stage 2 evaluates, and showlog.py and vis_mj.py read.
+
+    Args:
+        path: the file, `{out}` of a command template; written whole or not at all.
+        policy: a Policy, from `make_policy` or `load_policy`, with what was learned.
+        log: {column: one number per iteration}, or a structured array; `iter` is added where it is missing.
+        env_name, seed: of the run, to be stored with it.
+    Raises UserError where the file exists or cannot be written, and for a log that is empty or not numbers.
+    """
+    path = os.fspath(path)
+    training.check_log(path, name='path')
+    if not isinstance(policy, Policy):
+        raise UserError(f'policy is a {type(policy).__name__}; give one of make_policy(…) or load_policy(…)')
+    columns = _columns(log)
+    spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
+    args = {'policy_hidden_spec': spec, 'obsnorm_mode': 'none' if policy.obsnorm is None else 'online', 'env_name': env_name, 'seed': seed}
+    attrs = provenance() | {'args': json.dumps(args)} | ({} if seed is None else {'seed': int(seed)})
+    written = TrainingLog(path, attrs)
+    kinds = [int if x.dtype.kind in 'biu' else float for x in columns.values()]
+    for row in zip(*columns.values(), strict=True):
+        written.append(list(zip(columns, row, kinds, strict=True)))
+    written.add_snapshot(int(columns['iter'][-1]), policy.export())
+    written.finish({'end_time': now()})
+
+
+def _columns(log):
+    """{column: (N,) array} of a log, `iter` among them; or UserError."""
+    names = log.dtype.names if isinstance(log, np.ndarray) else list(log) if isinstance(log, Mapping) else None
+    if not names:
+        raise UserError('log: give {column: one number per iteration}, or a structured array')
+    columns = {str(name): np.asarray(log[name]) for name in names}
+    num = len(next(iter(columns.values()))) if columns[names[0]].ndim else 0
+    if num and 'iter' not in columns:
+        columns = {'iter': np.arange(num)} | columns
+    for name, x in columns.items():
+        if not num or x.shape != (num,) or x.dtype.kind not in 'biuf':
+            raise UserError(f"log['{name}'] has shape {x.shape} and type {x.dtype}; expected as many numbers as iterations, at least one")
+    if columns['iter'].dtype.kind not in 'iu' or columns['iter'].min() < 0:
+        raise UserError("log['iter'] holds other things than iteration numbers; expected 0, 1, 2, …")
+    return columns

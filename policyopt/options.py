@@ -1,0 +1,176 @@
+"""The options of a training run: one definition for the command lines, for training.py and for Python. It needs no torch.
+
+A frozen dataclass for each trainer holds its options under the names, in the order and with the defaults of 2016.
+"""
+
+import dataclasses
+import json
+import numbers
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from policyopt.util import MAX_ITER, UserError, closest
+
+LARGEST = 1.7976931348623157e308  # of float64
+AT_LEAST_1, FRACTION = (1, float('inf'), '1 or more'), (0, 1, '0 to 1')
+ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'a number above 0'), (0, LARGEST, '0 or more')
+SEEDS = (0, 2**32 - 1, '0 to 4294967295')
+Range = tuple[float, float, str]  # smallest and largest value, and both in words
+
+
+def option(default: Any, help: str, allowed: Range | None = None, choices: list | None = None, required: bool = False,
+           flags: tuple[str, ...] = ()) -> Any:  # fmt: skip
+    """A field of an options class. required: on the command line; flags: further names there."""
+    metadata = {'help': help, 'allowed': allowed, 'choices': choices, 'required': required, 'flags': flags}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def kind_of(field: dataclasses.Field) -> type:
+    """int, float, str or bool: what a field holds when it is not None."""
+    return next(t for t in (typing.get_args(field.type) or (field.type,)) if t is not types.NoneType)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """Options that imitate_mj.py and run_rl_mj.py share. Raises UserError for a value of another type or outside its range."""
+
+    env_name: str | None = option(None, 'gymnasium id, a 2016 name, or package.module:EnvId', required=True, flags=('--env',))
+    max_traj_len: int | None = option(None, "steps per episode at most (default: the env's time limit)", AT_LEAST_1)
+    policy_hidden_spec: str | None = option(None, 'JSON list of hidden layers (default: two of 100 tanh units)')
+    tiny_policy: bool = option(False, 'two hidden layers of 64 tanh units')
+    discount: float = option(0.995, 'discount factor γ of rewards', FRACTION)
+    lam: float = option(0.97, 'λ of generalised advantage estimation', FRACTION)
+    max_iter: int | None = option(None, f'default: {MAX_ITER}, or with --resume what the run was started with', AT_LEAST_1)
+    policy_max_kl: float = option(0.01, 'largest mean KL divergence of a policy step', ABOVE_0)
+    policy_cg_damping: float = option(0.1, "added to the curvature of the policy's step", FROM_0)
+    vf_max_kl: float = option(0.01, "largest mean KL divergence of the value function's step", ABOVE_0)
+    vf_cg_damping: float = option(0.1, "added to the curvature of the value function's step", FROM_0)
+    sim_batch_size: int | None = option(None, '1: one process; default: worker processes where they pay', AT_LEAST_1)
+    min_total_sa: int = option(50000, 'state-action pairs per iteration, at least', AT_LEAST_1)
+    print_freq: int = option(1, 'iterations between printed lines', AT_LEAST_1)
+    save_freq: int = option(20, 'iterations between snapshots', AT_LEAST_1)
+    log: str | None = option(None, 'HDF5 file of the run; default: keep nothing')
+    seed: int | None = option(None, 'default: drawn, printed and stored', SEEDS)
+    device: str = option('cpu', 'cpu or cuda')
+    dtype: str = option('float64', 'precision of the nets', choices=['float64', 'float32'])
+    resume: bool = option(False, 'continue LOG.part bit for bit; a complete LOG is left alone')
+    verbose: bool = option(False, 'show a traceback on errors')
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
+
+    def as_json(self) -> str:
+        """The options as they are stored with a run."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _OfImitation:
+    mode: str = option('ga', 'behavioural cloning, or adversarial imitation', choices=['bclone', 'ga'], required=True)
+    data: str | None = option(None, 'expert trajectories (HDF5)', required=True)
+    limit_trajs: int | None = option(None, 'use the first N trajectories only')
+    data_subsamp_freq: int = option(1, 'keep every N-th pair of a trajectory')
+    obsnorm_mode: str = option('expertdata', 'what observations are normalised with', choices=['none', 'expertdata', 'online'])
+    bclone_lr: float = option(1e-3, "Adam's step size in cloning", FROM_0)
+    bclone_batch_size: int = option(128, 'expert pairs per step of cloning', AT_LEAST_1)
+    bclone_eval_ntrajs: int = option(20, 'kept from 2016; cloning does no rollouts')
+    bclone_eval_freq: int = option(1000, 'iterations between validations, snapshots and printed lines', AT_LEAST_1)
+    bclone_train_frac: float = option(0.7, 'share of the expert pairs to train with; the others validate', FRACTION)
+    no_vf: int = option(0, '1: baseline is the mean return of each time step', choices=[0, 1])
+    policy_ent_reg: float = option(0.0, 'causal entropy bonus', FROM_0)
+    reward_type: str = option('nn', 'GAIL, FEM, game-theoretic', choices=['nn', 'l2ball', 'simplex'])
+    reward_max_kl: float = option(0.01, 'kept from 2016; no reward uses it')
+    reward_lr: float = option(0.01, "Adam's step size of the classifier", FROM_0)
+    reward_steps: int = option(1, 'Adam steps of the classifier per iteration', AT_LEAST_1)
+    reward_ent_reg_weight: float = option(0.001, "weight of the classifier's entropy", FROM_0)
+    reward_include_time: int = option(0, '1: the reward function sees the time', choices=[0, 1])
+    favor_zero_expert_reward: int = option(0, '1 for tasks that end on success', choices=[0, 1])
+    plot_freq: int = option(0, '0 only; use showlog.py')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _OfRL:
+    enable_obsnorm: int = option(1, '0: observations are not normalised', choices=[0, 1])
+    use_tanh: int = option(0, 'kept from 2016; the built-in nets are tanh already', choices=[0, 1])
+    vf_include_time: int = option(1, '0: the value function does not see the time', choices=[0, 1])
+
+
+# A dataclass takes the fields of its last base first: the order of the command lines of 2016.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImitationOptions(CommonOptions, _OfImitation):
+    """Options of imitate_mj.py: behavioural cloning and adversarial imitation.
+
+    Original: section "Commands and their options" of the 2016 code, same names and defaults. Differs: seed, device, dtype, resume.
+    Raises UserError for a value of another type or outside its range.
+    """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RLOptions(CommonOptions, _OfRL):
+    """Options of run_rl_mj.py: TRPO on the true reward. Raises UserError for a value of another type or outside its range."""
+
+    min_total_sa: int = option(100000, 'state-action pairs per iteration, at least', AT_LEAST_1)
+
+
+Options = typing.TypeVar('Options', bound=CommonOptions)
+
+
+def checked(field: dataclasses.Field, value: Any) -> Any:
+    """The value of a field as its own type; raises UserError "reward_lr -1: give 0 or more"."""
+    kind, allowed, choices = kind_of(field), field.metadata['allowed'], field.metadata['choices']
+    if value is None and field.default is None:
+        return None
+    if kind is str:
+        good = isinstance(value, str)
+    elif isinstance(value, bool):
+        good = kind is bool or choices == [0, 1]
+    else:
+        good = isinstance(value, numbers.Integral if kind is int else numbers.Real) and kind is not bool
+    if good:
+        value = kind(value)
+        good = (not choices or value in choices) and (not allowed or allowed[0] <= value <= allowed[1])  # this way round, NaN is refused
+    if not good:
+        words = {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a text'}[kind]
+        raise UserError(f'{field.name} {value!r}: give {" or ".join(map(repr, choices)) if choices else allowed[2] if allowed else words}')
+    return value
+
+
+def names(cls: type[CommonOptions]) -> list[str]:
+    """The names of a class's options, in their order."""
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def changed(options: Options, changes: Mapping[str, Any]) -> Options:
+    """Options with other values; raises UserError for a name that is none of them."""
+    for name in changes:
+        if name not in names(type(options)):
+            raise UserError(f"there is no option '{name}'.{closest(name, names(type(options)))} Options: {', '.join(names(type(options)))}")
+    return dataclasses.replace(options, **changes)
+
+
+def add_to(parser: Any, cls: type[CommonOptions]) -> None:
+    """Give an argparse parser every option of a class."""
+    for field in dataclasses.fields(cls):
+        about, kind = field.metadata, kind_of(field)
+        words: dict[str, Any] = {'help': about['help'], 'required': about['required']}
+        if kind is bool:
+            words |= {'action': 'store_true'}
+        else:
+            words |= {'type': kind, 'choices': about['choices'], 'default': field.default}
+            if field.default is not None and not about['required']:
+                words['help'] += f' (default: {field.default})'
+        parser.add_argument(f'--{field.name}', *about['flags'], **words)
+
+
+def parsed(parser: Any, cls: type[Options], argv: list[str]) -> Options:
+    """The options of a command line. Raises UserError, which names the flag."""
+    values = vars(parser.parse_args(argv))
+    try:
+        return cls(**values)
+    except UserError as e:
+        raise UserError(f'--{e}') from e
