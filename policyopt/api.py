@@ -248,6 +248,7 @@ def _as_the_commands_compute() -> Iterator[None]:
     threads = torch.get_num_threads()
     with torch.no_grad(), ThreadpoolController().limit(limits=1):
         try:
+            torch.set_num_threads(1)
             yield
         finally:
             torch.set_num_threads(threads)
