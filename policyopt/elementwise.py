@@ -19,6 +19,14 @@ within 5e-16 of tanh, but that is an absolute error: near 0 the relative one is 
 
 import numpy as np
 
+# Environment variables with which a processor with AVX-512 imitates one without: numpy's kernels, torch's, OpenBLAS's and MKL's.
+WITHOUT_AVX512 = {
+    'NPY_DISABLE_CPU_FEATURES': 'X86_V4 AVX512_ICL AVX512_SPR',
+    'ATEN_CPU_CAPABILITY': 'avx2',
+    'OPENBLAS_CORETYPE': 'Haswell',
+    'MKL_ENABLE_INSTRUCTIONS': 'AVX2',
+}
+
 
 def numpy_tanh_kernel():
     """The instruction set that numpy's tanh was dispatched to, e.g. 'X86_V4' or 'AVX512_SKX' (AVX-512), 'X86_V3'; '' before numpy 2."""

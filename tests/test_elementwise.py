@@ -9,7 +9,7 @@ import pytest
 from conftest import REPO, script_env
 from hypothesis import given
 from hypothesis import strategies as st
-from training_tools import AVX2_ONLY, needs_avx512
+from training_tools import needs_avx512
 
 from policyopt import elementwise
 
@@ -58,14 +58,14 @@ def test_the_kernel_decides():
     needs_avx512()
     assert elementwise.tanh_ is elementwise.tanh_by_numpy_
     code = 'from policyopt import elementwise as e; print(e.numpy_tanh_kernel(), e.tanh_ is e.tanh_by_numpy_)'
-    done = subprocess.run([sys.executable, '-c', code], env=script_env(**AVX2_ONLY), capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, '-c', code], env=script_env(**elementwise.WITHOUT_AVX512), capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ['X86_V3', 'False'], done.stderr
 
 
 def test_every_number_of_2016_holds_without_avx512_too():
     needs_avx512()
     files = [str(REPO / 'tests' / name) for name in ('test_golden.py', 'test_golden_imitation.py')]
-    env = script_env(**AVX2_ONLY) | {'PYTEST_ADDOPTS': '', 'GOLDEN_DIR': os.environ.get('GOLDEN_DIR', '')}
+    env = script_env(**elementwise.WITHOUT_AVX512) | {'PYTEST_ADDOPTS': '', 'GOLDEN_DIR': os.environ.get('GOLDEN_DIR', '')}
     command = [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', *files]
     done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and ' passed' in done.stdout, done.stdout[-2000:]

@@ -39,13 +39,6 @@ RUNS = {
     'simplex': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'simplex', *DATA, *SAMPLED, '--favor_zero_expert_reward', '1'],
     'rl': ['run_rl_mj.py', *SAMPLED],
 }
-# How a processor with AVX-512 imitates one without: numpy's kernels, torch's, OpenBLAS's and MKL's
-AVX2_ONLY = {
-    'NPY_DISABLE_CPU_FEATURES': 'X86_V4 AVX512_ICL AVX512_SPR AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL',
-    'ATEN_CPU_CAPABILITY': 'avx2',
-    'OPENBLAS_CORETYPE': 'Haswell',
-    'MKL_ENABLE_INSTRUCTIONS': 'AVX2',
-}
 TIMINGS = ('tsamp', 'tadv', 'tstep', 'ttotal')
 ATTRS_OF_TIME = ('start_time', 'end_time', 'wall_time', 'command', 'content_sha256')
 
