@@ -58,7 +58,8 @@ def test_the_kernel_decides():
     needs_avx512()
     assert elementwise.tanh_ is elementwise.tanh_by_numpy_
     code = 'from policyopt import elementwise as e; print(e.numpy_tanh_kernel(), e.tanh_ is e.tanh_by_numpy_)'
-    done = subprocess.run([sys.executable, '-c', code], env=script_env(**elementwise.WITHOUT_AVX512), capture_output=True, text=True, timeout=60)
+    env = script_env(**elementwise.WITHOUT_AVX512)
+    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ['X86_V3', 'False'], done.stderr
 
 
