@@ -52,7 +52,7 @@ class CommonOptions:
     print_freq: int = option(1, 'iterations between printed lines', AT_LEAST_1)
     save_freq: int = option(20, 'iterations between snapshots', AT_LEAST_1)
     log: str | None = option(None, 'HDF5 file of the run; default: keep nothing')
-    seed: int | None = option(None, 'default: drawn, printed and stored', SEEDS)
+    seed: int | None = option(None, 'default: drawn, printed and stored; equal seeds give equal bits on one kind of processor', SEEDS)
     device: str = option('cpu', 'cpu or cuda')
     dtype: str = option('float64', 'precision of the nets', choices=['float64', 'float32'])
     resume: bool = option(False, 'continue LOG.part bit for bit; a complete LOG is left alone')

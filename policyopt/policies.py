@@ -133,9 +133,9 @@ class Policy(Model):
         obs_B_Do, Do = numbers(obs, 'the observation'), self.obs_space.dim
         if obs_B_Do.ndim not in (1, 2) or obs_B_Do.shape[-1] != Do:
             raise UserError(f'the observation has shape {obs_B_Do.shape}; this policy takes ({Do},), or (B, {Do}) for a batch')
-        actor, one = self.actor(), obs_B_Do.ndim == 1
-        adist_B_Pa = actor.adist(np.atleast_2d(obs_B_Do))
-        a_B_Da = actor.act(adist_B_Pa, None if deterministic else actor.noise(np.random.default_rng(rng), len(adist_B_Pa)))
+        actor, one, obs_B_Do = self.actor(), obs_B_Do.ndim == 1, np.atleast_2d(obs_B_Do)
+        outputs = actor.outputs(obs_B_Do)
+        a_B_Da = actor.act(outputs, None if deterministic else actor.noise(np.random.default_rng(rng), len(obs_B_Do)))
         if actor.finite:
             return int(a_B_Da[0, 0]) if one else a_B_Da[:, 0]
         return a_B_Da[0] if one else a_B_Da
