@@ -1,18 +1,10 @@
-"""Record a hand-written CartPole controller and imitate it: python train.py"""
-import gymnasium as gym
-import numpy as np
+"""Train an expert, record it, and imitate it without its reward: python train.py"""
 
 import policyopt as po
 
-env, episodes = gym.make('CartPole-v1', max_episode_steps=100), []
-for seed in range(4):
-    (obs, _), done, pairs = env.reset(seed=seed), False, []
-    while not done:
-        action = int(obs[2] + obs[3] > 0)  # push the cart to where the pole falls
-        pairs.append((obs, action))
-        obs, _, terminated, truncated, _ = env.step(action)
-        done = terminated or truncated
-    episodes.append([np.array(x) for x in zip(*pairs, strict=True)])
-demos = po.Demonstrations.from_arrays(obs=[o for o, _ in episodes], actions=[a for _, a in episodes])
-run = po.train('ga', env, demos, iterations=30, seed=0, min_total_sa=1000)
-print(run, po.evaluate(run.policy, env, episodes=5).lengths)
+expert = po.train('trpo', 'CartPole-v1', iterations=15, seed=0, min_total_sa=2000).policy
+demos = po.Demonstrations.record(expert, 'CartPole-v1', episodes=4, max_traj_len=200)
+run = po.train('ga', 'CartPole-v1', demos, iterations=15, seed=0, min_total_sa=2000)
+for name, policy in (('expert', expert), ('imitation', run.policy)):
+    print(name, po.evaluate(policy, 'CartPole-v1', episodes=10).returns.mean())
+run.save('run.h5')
