@@ -10,6 +10,7 @@ Letters: B trajectories or rows, T time, N stacked rows, Do observation dim, Da 
 
 import contextlib
 import dataclasses
+import functools
 import json
 import numbers
 import os
@@ -183,10 +184,9 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     Source: Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Schulman et al. 2015 (trpo).
     """
     chosen = _options(algorithm, options, changes)
-    if isinstance(iterations, bool) or not isinstance(iterations, numbers.Integral) or iterations < 1:
-        raise UserError(f'iterations {iterations!r}: give a whole number, 1 or more')
+    known: dict[str, Any] = {'max_iter': _whole('iterations', iterations, 1)}
     mdp = MDP(env)
-    known = {'env_name': mdp.env_name, 'max_iter': iterations, 'seed': seed, 'sim_batch_size': chosen.sim_batch_size or 1}
+    known |= {'env_name': mdp.env_name, 'seed': seed, 'sim_batch_size': chosen.sim_batch_size or 1}
     try:
         if isinstance(chosen, ImitationOptions):
             trajs, source = _expert(algorithm, demos, chosen.limit_trajs)
@@ -203,6 +203,13 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         return _iterate(algorithm, run, progress, callback)
     finally:
         mdp.close()
+
+
+def _whole(name: str, value: Any, low: int) -> int:
+    """A whole number as an int, or UserError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
+        raise UserError(f'{name} {value!r}: give a whole number, {low} or more')
+    return int(value)
 
 
 def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str, Any]) -> CommonOptions:
@@ -242,11 +249,16 @@ def _expert(algorithm, demos, limit_trajs):
     return trajs, getattr(demos, 'source', None)
 
 
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()  # takes 2 ms to find the libraries
+
+
 @contextlib.contextmanager
 def _as_the_commands_compute() -> Iterator[None]:
     """Without autograd, and with one thread in torch and BLAS, so that sums are those of a command; then all is as before."""
     threads = torch.get_num_threads()
-    with torch.no_grad(), ThreadpoolController().limit(limits=1):
+    with torch.no_grad(), _thread_pools().limit(limits=1):
         try:
             torch.set_num_threads(1)
             yield
@@ -298,14 +310,15 @@ def _play(policy, env, episodes, seed, deterministic, max_traj_len, sim_batch_si
     """(TrajBatch, env_name) of a policy at play."""
     if not isinstance(policy, Policy):
         raise UserError(f'policy is a {type(policy).__name__}; give run.policy or load_policy(…)')
-    if isinstance(episodes, bool) or not isinstance(episodes, numbers.Integral) or episodes < 1:
-        raise UserError(f'episodes {episodes!r}: give a whole number, 1 or more')
+    episodes, seed = _whole('episodes', episodes, 1), _whole('seed', seed, 0)
+    max_traj_len = None if max_traj_len is None else _whole('max_traj_len', max_traj_len, 1)
     mdp = MDP(env)
     try:
         if (policy.obs_space, policy.action_space) != (mdp.obs_space, mdp.action_space):
             theirs, takes = f'{policy.obs_space} and {policy.action_space}', f'{mdp.obs_space} and {mdp.action_space}'
             raise UserError(f"the policy is for {theirs}, but env '{mdp.env_name}' has {takes}")
-        return sample_episodes(policy, mdp, episodes, seed, deterministic, max_traj_len, sim_batch_size), mdp.env_name
+        workers = _whole('sim_batch_size', sim_batch_size, 1)
+        return sample_episodes(policy, mdp, episodes, seed, bool(deterministic), max_traj_len, workers), mdp.env_name
     finally:
         mdp.close()
 

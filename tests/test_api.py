@@ -1,10 +1,14 @@
 """The front door: what a script, a notebook or `python -` gets, and that it is what the commands give."""
 
+import fcntl
 import json
 import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 
 import gymnasium
 import numpy as np
@@ -14,7 +18,6 @@ import training_tools
 from conftest import REPO, script_env
 
 import policyopt as po
-from policyopt import options
 
 EXPERT = str(REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5')
 NET = training_tools.TINY_NET
@@ -183,6 +186,23 @@ def test_ctrl_c_in_the_middle_of_an_iteration_takes_that_one_back(ga, demos):
         small('ga', demos, env)
 
 
+def test_a_bar_is_shown_on_a_terminal_only_and_not_when_unwanted(folder):
+    shown = []
+    for progress in (True, False):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 120, 0, 0))
+        code = f'import policyopt as po; po.train("bclone", "CartPole-v0", "trajs.h5", iterations=5, seed=0, progress={progress})'
+        subprocess.run([sys.executable, '-c', code], stderr=theirs, cwd=folder, env=script_env(TERM='xterm'), check=True, timeout=100)
+        os.write(theirs, b'END')
+        text = ''
+        while not text.endswith('END'):
+            text += os.read(ours, 10000).decode()
+        shown.append(text)
+        os.close(ours)
+        os.close(theirs)
+    assert 'bclone CartPole-v0' in shown[0] and '5/5' in shown[0] and 'bcloss=' in shown[0] and shown[1] == 'END', shown
+
+
 def test_a_drawn_seed_is_found_again(demos):
     run = small('ga', demos, seed=None)
     assert small('ga', demos, seed=run.options.seed).policy.theta_P.equal(run.policy.theta_P)
@@ -256,6 +276,7 @@ WRONG_RUNS = {
     'no time limit': (lambda d: small('trpo', env=Line), "env 'Line' has no time limit"),
     'a policy of another env': (lambda d: po.evaluate(po.load_policy(EXPERT), 'MountainCar-v0'), "env 'MountainCar-v0' has"),
     'no episodes': (lambda d: po.evaluate(po.load_policy(EXPERT), 'CartPole-v0', 0), 'episodes 0'),
+    'a seed that is no number': (lambda d: po.evaluate(po.load_policy(EXPERT), 'CartPole-v0', 1, seed='a'), "seed 'a': give a whole"),
     'no policy': (lambda d: po.evaluate(EXPERT, 'CartPole-v0'), 'policy is a str'),
     'no policy file': (lambda d: po.load_policy('no.h5'), 'no.h5: no such file'),
     'an observation of another dim': (lambda d: po.load_policy(EXPERT).act(np.zeros(3)), r'\(3,\); this policy takes \(4,\)'),
@@ -369,7 +390,21 @@ def test_options_are_frozen_keyword_only_and_say_what_is_wrong():
     with pytest.raises(AttributeError):
         po.ImitationOptions().lam = 1
     assert json.loads(po.ImitationOptions(discount=1, no_vf=True).as_json())['no_vf'] == 1
-    assert repr(po.ImitationOptions(discount=1).discount) == '1.0' and options.names(po.ImitationOptions)[0] == 'mode'
+    assert repr(po.ImitationOptions(discount=1).discount) == '1.0'
+
+
+def test_options_are_stored_in_the_order_of_the_command_lines():
+    common = (
+        'env_name max_traj_len policy_hidden_spec tiny_policy discount lam max_iter policy_max_kl policy_cg_damping vf_max_kl '
+        'vf_cg_damping sim_batch_size min_total_sa print_freq save_freq log seed device dtype resume verbose'
+    ).split()
+    imitation = (
+        'mode data limit_trajs data_subsamp_freq obsnorm_mode bclone_lr bclone_batch_size bclone_eval_ntrajs bclone_eval_freq '
+        'bclone_train_frac no_vf policy_ent_reg reward_type reward_max_kl reward_lr reward_steps reward_ent_reg_weight '
+        'reward_include_time favor_zero_expert_reward plot_freq'
+    ).split()
+    assert list(json.loads(po.ImitationOptions().as_json())) == imitation + common
+    assert list(json.loads(po.RLOptions().as_json())) == ['enable_obsnorm', 'use_tanh', 'vf_include_time', *common]
 
 
 def python(code_or_file, cwd, **kwargs):
