@@ -11,8 +11,8 @@ import re
 import shlex
 
 from policyopt.files.runs import KEYS, done_file, id_of
+from policyopt.files.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
 from policyopt.pipeline import templates
-from policyopt.pipeline.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
 from policyopt.util import UserError, closest, derive_seed
 
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
