@@ -9,9 +9,10 @@ import os
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from policyopt.algorithms import label_of
 from policyopt.files.runs import is_part, name_of, parts_of
 from policyopt.files.snapshots import read_log
-from policyopt.reporting.figures import LABELS, figure, outside_legend, styles_of, subtitle
+from policyopt.reporting.figures import figure, outside_legend, styles_of, subtitle
 from policyopt.util import UserError, closest, format_table
 
 DEFAULT_FIELDS = 'trueret,avglen,ent,kl,vf_r2,vf_kl,tdvf_r2,rloss,racc'
@@ -167,7 +168,7 @@ def curves_figure(logs, fields, group=False, smooth=1, on_screen=False):
             if drawn is None:
                 continue
             iter_T, mean_T, lo_T, hi_T = drawn
-            text = f'{LABELS.get(label, label)} ({len(members)} run{"s" if len(members) > 1 else ""})' if group else label
+            text = f'{label_of(label)} ({len(members)} run{"s" if len(members) > 1 else ""})' if group else label
             if len(members) > 1:
                 ax.fill_between(iter_T, lo_T, hi_T, color=look['color'], alpha=0.15, linewidth=0)
             dot = look['marker'] if len(iter_T) == 1 else None
