@@ -22,8 +22,8 @@ import torch
 import tqdm
 from threadpoolctl import ThreadpoolController
 
+from policyopt import algorithms, training
 from policyopt import options as settings
-from policyopt import training
 from policyopt.evaluation import sample_episodes
 from policyopt.files import trajectories
 from policyopt.files.snapshots import TrainingLog
@@ -33,13 +33,10 @@ from policyopt.policies import Policy
 from policyopt.sampling.tasks import MDP
 from policyopt.util import UserError, closest, now, provenance
 
+# {name: the options that it stands for}; 'trpo', on the true reward, is run_rl_mj.py
 ALGORITHMS = {
-    'bclone': {'mode': 'bclone'},
-    'ga': {'mode': 'ga', 'reward_type': 'nn'},
-    'fem': {'mode': 'ga', 'reward_type': 'l2ball'},
-    'simplex': {'mode': 'ga', 'reward_type': 'simplex'},
-    'trpo': None,  # on the true reward, as run_rl_mj.py
-}
+    name: {'mode': row.mode} | ({'reward_type': row.reward_type} if row.reward_type else {}) for name, row in algorithms.ALGORITHMS.items()
+} | {'trpo': None}
 # what other arguments of `train` decide, or what belongs to commands only
 NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss')  # shown by the progress bar where the algorithm has them

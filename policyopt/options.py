@@ -11,6 +11,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from policyopt import algorithms
 from policyopt.util import MAX_ITER, UserError, closest
 
 LARGEST = 1.7976931348623157e308  # of float64
@@ -69,7 +70,7 @@ class CommonOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _OfImitation:
-    mode: str = option('ga', 'behavioural cloning, or adversarial imitation', choices=['bclone', 'ga'], required=True)
+    mode: str = option('ga', 'behavioural cloning, or adversarial imitation', choices=[*algorithms.MODES], required=True)
     data: str | None = option(None, 'expert trajectories (HDF5)', required=True)
     limit_trajs: int | None = option(None, 'use the first N trajectories only')
     data_subsamp_freq: int = option(1, 'keep every N-th pair of a trajectory')
@@ -81,7 +82,7 @@ class _OfImitation:
     bclone_train_frac: float = option(0.7, 'share of the expert pairs to train with; the others validate', FRACTION)
     no_vf: int = option(0, '1: baseline is the mean return of each time step', choices=[0, 1])
     policy_ent_reg: float = option(0.0, 'causal entropy bonus', FROM_0)
-    reward_type: str = option('nn', 'GAIL, FEM, game-theoretic', choices=['nn', 'l2ball', 'simplex'])
+    reward_type: str = option('nn', 'GAIL, FEM, game-theoretic', choices=[*algorithms.rewards()])
     reward_max_kl: float = option(0.01, 'kept from 2016; no reward uses it')
     reward_lr: float = option(0.01, "Adam's step size of the classifier", FROM_0)
     reward_steps: int = option(1, 'Adam steps of the classifier per iteration', AT_LEAST_1)

@@ -9,9 +9,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 
-from policyopt import rl
-from policyopt.build import check_data_fits, imitation_optimizer, sim_config, value_function, warn_of_constant_features
-from policyopt.cloning import BehavioralCloningOptimizer
+from policyopt import algorithms, rl
+from policyopt.build import check_data_fits, optimizer, sim_config, value_function, warn_of_constant_features
 from policyopt.files import trajectories
 from policyopt.files.runs import part_path
 from policyopt.files.snapshots import TrainingLog, read_root
@@ -56,10 +55,7 @@ def imitation_learner(options, mdp, expert):
     if options.obsnorm_mode == 'expertdata':
         warn_of_constant_features(expert[0])
         policy.update_obsnorm(expert[0])
-    if options.mode == 'ga':
-        return imitation_optimizer(options, mdp, policy, expert, nets)
-    cloning = (options.bclone_lr, options.bclone_batch_size, options.bclone_eval_freq, options.bclone_train_frac)
-    return BehavioralCloningOptimizer(policy, expert[0], expert[1], rng, *cloning)
+    return optimizer(options, mdp, policy, expert, nets)
 
 
 def rl_learner(options, mdp):
@@ -108,8 +104,10 @@ def resolved(options):
         spec = TINY_ARCHITECTURE if options.tiny_policy else SIMPLE_ARCHITECTURE
     seed = draw_seed() if options.seed is None else options.seed
     options = replace(options, policy_hidden_spec=spec, seed=seed, max_iter=options.max_iter or MAX_ITER)
-    if getattr(options, 'mode', '') == 'bclone':
-        options = replace(options, print_freq=options.bclone_eval_freq, save_freq=options.bclone_eval_freq)
+    mode = getattr(options, 'mode', None)
+    if mode is not None and algorithms.MODES[mode].save_option != 'save_freq':
+        freq = getattr(options, algorithms.MODES[mode].save_option)
+        options = replace(options, print_freq=freq, save_freq=freq)
     return options
 
 

@@ -37,7 +37,7 @@ def main(argv):
     if args.group:
         curves.groups_of(logs)
     fields, words = curves.known_fields(logs, args.fields)
-    print('\n'.join(curves.last_rows(logs, fields)))
+    print(curves.last_rows(logs, fields))
     for word in words:
         print(f'showlog: {word}', file=sys.stderr)
     if args.noplot:
