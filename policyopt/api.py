@@ -315,7 +315,8 @@ def _play(policy, env, episodes, seed, deterministic, max_traj_len, sim_batch_si
             theirs, takes = f'{policy.obs_space} and {policy.action_space}', f'{mdp.obs_space} and {mdp.action_space}'
             raise UserError(f"the policy is for {theirs}, but env '{mdp.env_name}' has {takes}")
         workers = _whole('sim_batch_size', sim_batch_size, 1)
-        return sample_episodes(policy, mdp, episodes, seed, bool(deterministic), max_traj_len, workers), mdp.env_name
+        with _as_the_commands_compute():
+            return sample_episodes(policy, mdp, episodes, seed, bool(deterministic), max_traj_len, workers), mdp.env_name
     finally:
         mdp.close()
 

@@ -262,7 +262,7 @@ def user_folder(tmp_path_factory):
     sys.path[:] = path
     gymnasium.registry.clear()
     gymnasium.registry.update(registry)
-    env_info.cache_clear()
+    rlgymenv._info_of_name.cache_clear()
 
 
 def test_a_users_module_in_the_working_folder(user_folder):
