@@ -43,25 +43,26 @@ SHAPES = {'mujoco-shaped': (17, 6), 'humanoid-shaped': (376, 17)}
 REWARDS = {name: row.reward_type for name, row in algorithms.ALGORITHMS.items() if row.reward_type}
 
 
-def product_ms(dtype):
-    """Median CPU milliseconds of one 5000×100×100 product, done in blocks as the nets do it."""
+def one_product(dtype):
+    """A function that does one 5000×100×100 product, in blocks as the nets do it."""
     a, w, out = (torch.randn(s, dtype=dtype) for s in ((5000, 100), (100, 100), (5000, 100)))
 
     def once():
         for at in range(0, 5000, BLOCK_ROWS):
             mm(a[at : at + BLOCK_ROWS], w, out=out[at : at + BLOCK_ROWS])
 
-    return median_ms(once, 50)
+    return once
+
+
+def cpu_ms(f):
+    start = time.process_time()
+    f()
+    return 1e3 * (time.process_time() - start)
 
 
 def median_ms(f, repeats):
     f()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        f()
-        times.append(time.process_time() - start)
-    return 1e3 * statistics.median(times)
+    return statistics.median(cpu_ms(f) for _ in range(repeats))
 
 
 def options(mode, env, freeze):
@@ -132,15 +133,16 @@ def measure(alg, task, dtype, iterations):
     """A row of the table; wall-clock splits from the log, CPU time around each step."""
     opt = make_optimizer(alg, task, dtype)
     torch.set_grad_enabled(False)
-    cpu, splits = [], []
-    for _ in range(iterations):
-        start = time.process_time()
-        fields = {name: value for name, value, _ in opt.step()}
-        cpu.append(1e3 * (time.process_time() - start))
+    cpu, splits, units, fields = [], [], [], {}
+    once = one_product(opt.policy.theta_P.dtype)
+    for i in range(iterations):
+        cpu.append(cpu_ms(lambda: fields.update({name: value for name, value, _ in opt.step()})))
         splits.append([1e3 * fields.get(k, 0.0) for k in ('tsamp', 'tadv', 'tstep')])
+        if alg != 'bclone' or i % 20 == 0:
+            units.append(cpu_ms(once))  # in turn with the iterations, so that both see the same slow moments
     skip = iterations // 4  # buffers are allocated and the first policies are short-lived
     tsamp, tadv, tstep = (statistics.median(s) for s in zip(*splits[skip:], strict=True))
-    unit = product_ms(opt.policy.theta_P.dtype)
+    unit = statistics.median(units[len(units) // 4 :])
     total = statistics.median(cpu[skip:])
     by_hand, by_autograd = derivatives_ms(opt) if alg == 'ga' and task in TASKS else (float('nan'),) * 2
     return {
