@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tables
 import torch
-from training_tools import DATA, SAMPLED, run_until
+from training_tools import DATA, RUNS, SAMPLED, run_until
 
 from policyopt import rl
 from policyopt.files.snapshots import read_log
@@ -300,3 +300,11 @@ def test_trpo_on_the_true_reward_takes_its_steps_in_order(env, with_vf, enable_o
         total_time = check_fields(fields, expected | counted, total_time)
         check_models(opt, now)
         assert opt.rng.random_sample() == copied_rng.random_sample(), 'as many numbers were drawn'
+
+
+def test_run_rl_without_obsnorm_normalises_neither_policy_nor_values(tmp_path):
+    options = [*RUNS['rl'], '--enable_obsnorm', '0', '--log', 'x.h5']
+    assert run_until(options, tmp_path, 0, signal.SIGTERM) == 75
+    with tables.open_file(tmp_path / 'x.h5.part') as h5:
+        found = [n._v_pathname for n in h5.walk_nodes('/checkpoint', 'Array') if n._v_name == 'count']
+    assert found == ['/checkpoint/ValueFunc/vnorm/Standardizer/count']
