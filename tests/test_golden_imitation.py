@@ -7,7 +7,6 @@ import pytest
 import tables
 import torch
 from golden_tools import (
-    GOLDEN,
     action_dim,
     action_space,
     check_beyond_rounding,
@@ -128,7 +127,7 @@ def test_expert_subsampling(path, tmp_path):
         np.testing.assert_array_equal(t, d[f'{case}_t'])
 
 
-@pytest.mark.parametrize('path', sorted(GOLDEN.glob('j_hash*.json')), ids=lambda p: p.stem)
+@files('j_hash*.json')
 def test_hash_of_2016_depends_on_the_number_of_variables_only(path):
     for num, digest in json.loads(path.read_text())['num_variables_to_hash'].items():
         assert snapshots.legacy_hash(int(num)) == digest
@@ -232,7 +231,7 @@ def test_cloning_optimizer(path):
         close(policy.theta_P, d['flat_after'][k], atol=1e-12)
 
 
-@pytest.mark.parametrize('path', sorted(GOLDEN.glob('l_log_schema*.json')), ids=lambda p: p.stem)
+@files('l_log_schema*.json')
 @pytest.mark.parametrize('run', ['bclone_cartpole', 'ga_cartpole'])
 def test_log_tables_have_the_columns_of_2016(path, run, tmp_path):
     schema = json.loads(path.read_text())[run]
