@@ -152,6 +152,15 @@ def _check_spaces(name, env):
     raise BadEnvironment(f"env '{name}' has the action space {_describe(a)}; {SUPPORTED}")
 
 
+def spec_and_spaces(name):
+    """(gymnasium's spec, observation space, action space) of an environment, for programs that want these objects."""
+    env = _make(name)
+    try:
+        return env.spec, env.observation_space, env.action_space
+    finally:
+        env.close()
+
+
 def _action_bounds(space):
     """(low, high) of an action box as tuples, (None, None) without one or with an open side."""
     if not isinstance(space, gymnasium.spaces.Box) or not space.is_bounded():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import threading
 
 import numpy as np
 import torch
@@ -18,9 +19,10 @@ from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.sampling.tasks import MDP
 from policyopt.torchutil import setup_torch
-from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, draw_seed, now, provenance
+from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, continuing_command, draw_seed, now, provenance
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
+INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
 HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'max_iter')  # options that may differ between a run and its continuation
 
 AT_LEAST_1, FRACTION = (1, np.inf, '1 or more'), (0, 1, '0 to 1')
@@ -122,6 +124,29 @@ def digest(arrays):
     return sha.hexdigest()
 
 
+class StopSignals:
+    """While active, a stop signal is only noted, for the loop to look at after its iteration; a second Ctrl-C ends the run at once."""
+
+    def __enter__(self):
+        self.first, self.old = None, {}
+        if threading.current_thread() is threading.main_thread():
+            for num in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+                if num != signal.SIGINT or signal.getsignal(num) != signal.SIG_IGN:  # a shell's background job is to ignore Ctrl-C
+                    self.old[num] = signal.signal(num, self.note)
+        return self
+
+    def note(self, num, frame):
+        if num == signal.SIGINT:
+            signal.signal(num, signal.default_int_handler)
+            if self.first is None:  # not print, which may be what is interrupted
+                os.write(2, b'stopping after this iteration (Ctrl-C again: at once)\n')
+        self.first = self.first or num
+
+    def __exit__(self, *exc):
+        for num, handler in self.old.items():
+            signal.signal(num, handler)
+
+
 class Run:
     """One training run: iterate, log, save at every save_freq, stop on a signal, continue bit for bit."""
 
@@ -129,7 +154,6 @@ class Run:
         self.args, self.opt = args, opt
         attrs = provenance() | {'args': json.dumps(vars(args)), 'seed': args.seed, 'data_digest': data_digest}
         self.log = TrainingLog(args.log, attrs)
-        self.signal = None
 
     def go(self):
         args = self.args
@@ -138,8 +162,17 @@ class Run:
             return 0
         if args.resume and os.path.exists(self.log.part_path):
             self.restore()
-        for num in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(num, self.on_signal)
+        with StopSignals() as signals:
+            if not self.iterate(signals):
+                return self.stopped(signals.first)
+        self.log.finish({'end_time': now(), 'wall_time': f'{self.opt.total_time:.3f}'})
+        if args.log is not None:
+            print(f'done: {args.log}\nlearning curve: python scripts/showlog.py {args.log}')
+        return 0
+
+    def iterate(self, signals):
+        """Do the iterations that are left; False when a signal came before the last one, and the state is saved then."""
+        args = self.args
         while self.opt.iteration < args.max_iter:
             iteration = self.opt.iteration
             fields = self.opt.step()
@@ -151,19 +184,19 @@ class Run:
                 self.log.add_snapshot(iteration, self.opt.policy.export())
             if iteration % args.print_freq == 0 or last:
                 self.print_row(fields)
-            if (save or self.signal) and not last:
+            stop = signals.first is not None
+            if (save or stop) and not last:
                 self.log.save(self.state())
-            if self.signal and not last:
-                name = signal.Signals(self.signal).name
-                print(f'stopped by {name} after iteration {iteration}; continue with --resume', flush=True)
-                return STOPPED
-        self.log.finish({'end_time': now(), 'wall_time': f'{self.opt.total_time:.3f}'})
-        if args.log is not None:
-            print(f'done: {args.log}\nlearning curve: python scripts/showlog.py {args.log}')
-        return 0
+            if stop and not last:
+                return False
+        return True
 
-    def on_signal(self, num, frame):
-        self.signal = num
+    def stopped(self, num):
+        """Say how to go on after a stop signal; returns the exit code."""
+        what = f'stopped by {signal.Signals(num).name} after iteration {self.opt.iteration - 1}'
+        kept = 'nothing is kept without --log' if self.args.log is None else f'continue with: {continuing_command()}'
+        print(f'{what}; {kept}', flush=True)
+        return INTERRUPTED if num == signal.SIGINT else STOPPED
 
     def check_finite(self, fields):
         bad = [name for name, value, _ in fields if value is not None and not np.isfinite(value)]

@@ -69,7 +69,13 @@ def run(task, script, *options):
     """Show a command and run it; RunFailed when it fails."""
     command = [str(script), *map(str, options)]
     print('python', os.path.relpath(command[0]), *command[1:], flush=True)
-    if subprocess.run([sys.executable, *command]).returncode:
+    with subprocess.Popen([sys.executable, *command]) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the terminal's Ctrl-C went to the command too, which saves its state
+            process.wait()
+            raise
+    if code:
         raise RunFailed(f'{task}: the command above failed')
 
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.results import ResultRow, TaskRow
-from policyopt.pipeline import experts, launch
-from policyopt.util import RunFailed, UserError, derive_seed
+from policyopt.pipeline import experts, forked, launch
+from policyopt.util import RunFailed, UserError, derive_seed, holding_signals, ignore_signals
+
+_STOP_SIGNALS = [getattr(signal, name) for name in forked.STOP_SIGNALS]
 
 
 def evaluate_runs(spec, runs, seed, how):
@@ -158,7 +160,9 @@ def _play_all(jobs, how):
         stop = context.Event()
         pool = concurrent.futures.ProcessPoolExecutor(num_jobs, context, _start_worker, (os.getpid(), stop, how.threads or 1))
         try:
-            for future in concurrent.futures.as_completed([pool.submit(_evaluate, job) for job in jobs]):
+            with holding_signals(*_STOP_SIGNALS):  # the first jobs start the workers
+                futures = [pool.submit(_evaluate, job) for job in jobs]
+            for future in concurrent.futures.as_completed(futures):
                 progress.finished(future.result())
         except concurrent.futures.process.BrokenProcessPool as e:
             raise RunFailed('a worker process of the evaluation was killed; rows evaluated so far are kept, go on with --resume') from e
@@ -170,8 +174,8 @@ def _play_all(jobs, how):
 
 
 def _start_worker(parent, stop, threads):
-    """Give a worker its threads, leave Ctrl-C to the pipeline, and let no worker outlive it, even when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Give a worker its threads, leave stop signals to the pipeline, and let no worker outlive it, even when it is killed."""
+    ignore_signals(*_STOP_SIGNALS)
     for name in launch.THREAD_VARIABLES:
         os.environ[name] = str(threads)
 

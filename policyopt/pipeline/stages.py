@@ -53,8 +53,9 @@ def run_stage(stage, spec_path, overrides, summary, how):
         raise UserError(f"-e {how.executor} with stage '{stage}': only 1_train runs on a cluster; for all, add --wait")
     functions = {'0_sampletrajs': sample_trajs, '1_train': show_estimate if how.estimate and stage != 'all' else train, '2_eval': evaluate}
     try:
-        for name in names[stage]:
-            following = functions[name](spec, how)
+        with launch.stoppable():
+            for name in names[stage]:
+                following = functions[name](spec, how)
     except launch.Stopped as e:
         print(f'im_pipeline: {e}', file=sys.stderr)
         return 130 if e.interrupted else launch.STOPPED_AFTER_CHECKPOINT

@@ -17,8 +17,9 @@ import numpy as np
 
 from environments import rlgymenv
 from policyopt.sampling.rollout import Ledger, Rollout, Streams
-from policyopt.util import RunFailed, number_from_env
+from policyopt.util import RunFailed, holding_signals, ignore_signals, number_from_env
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # sent to the whole group or job; the parent decides
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere
 
 
@@ -44,8 +45,7 @@ def _end(processes, conns):
 
 def _serve(conn, env_name, obs_dim, lengths, counter):
     """A worker's life: one batch per message, until the pipe closes."""
-    for num in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(num, signal.SIG_IGN)  # sent to the whole group or job; the parent decides
+    ignore_signals(*STOP_SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     lengths_B, vec = np.frombuffer(lengths, dtype=np.int64), None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
@@ -78,7 +78,8 @@ class WorkerPool:
         for _ in range(num_workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, env_name, obs_dim, self.lengths, self.counter), daemon=True)
-            process.start()
+            with holding_signals(*STOP_SIGNALS):
+                process.start()
             theirs.close()
             self.conns.append(ours)
             self.processes.append(process)
