@@ -36,6 +36,12 @@ def is_part(path):
     return path.endswith('.part')
 
 
+def current_path(path):
+    """Where a log stands by now: one that was unfinished when it was named may have been finished since."""
+    done = path.removesuffix('.part')
+    return done if is_part(path) and not os.path.exists(path) and os.path.exists(done) else path
+
+
 def is_log(name):
     """Whether a file can be a log by its name, finished or not."""
     return name.endswith(('.h5', '.h5.part'))
