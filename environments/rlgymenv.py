@@ -211,6 +211,8 @@ class Env1:
         self.info = env_info(name)
         if render_mode == 'rgb_array' and sys.platform == 'linux' and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
             os.environ.setdefault('MUJOCO_GL', 'egl')  # the default, glfw, cannot draw without a screen
+        if render_mode is not None:
+            os.environ.setdefault('PYGAME_HIDE_SUPPORT_PROMPT', '1')  # it would greet on stdout
         self._env = _make(name, render_mode)
 
     def reset(self, seed):

@@ -14,6 +14,7 @@ import tables
 from conftest import REPO, script_env
 from training_tools import RUNS, differences, run, run_until
 
+from policyopt import evaluation
 from policyopt.files.snapshots import read_log, read_root, read_snapshot, snapshot_names
 from policyopt.files.trajectories import load_trajs
 from policyopt.pipeline import estimate
@@ -311,13 +312,26 @@ def test_saved_trajectories_are_those_asked_for(folder):
     assert trajs.lengths.tolist() == [200, 200, 200] and trajs.a.stacked.dtype == np.int64
 
 
+@pytest.mark.parametrize('deterministic', [True, False])
+def test_an_animation_shows_the_episodes_that_an_evaluation_plays(deterministic):
+    pytest.importorskip('pygame', reason='drawing MountainCar needs pygame')
+    policy, mdp = evaluation.open_policy(str(EXPERT).replace('CartPole', 'MountainCar') + '/snapshots/last')
+    expected = evaluation.sample_episodes(policy, mdp, 2, 5, deterministic)
+    num = int(expected.lengths.sum())
+    drawn = [shown for _, shown in evaluation.frames(policy, mdp, num, 5, deterministic)]
+    shown = [s for i, s in enumerate(drawn) if i == 0 or s is not drawn[i - 1]]
+    assert [(s.ret, s.length, s.over) for s in shown] == [(*pair, True) for pair in zip(expected.returns, expected.lengths, strict=True)]
+
+
 def test_an_animation_needs_no_screen(run_script, tmp_path):
     pytest.importorskip('pygame', reason='drawing CartPole needs pygame')
     from PIL import Image
 
     no_screen = {'DISPLAY': '', 'WAYLAND_DISPLAY': '', 'SDL_VIDEODRIVER': 'dummy'}
-    options = ('--frames', 5, '--seed', 1)
-    run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--gif', 'mine.gif', *options, env=no_screen)
+    options = ('--frames', 25, '--seed', 1, '--max_traj_len', 10)
+    first = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--gif', 'mine.gif', *options, env=no_screen)
+    said = ['return: 10.0000 in 10 steps'] * 2 + ['return: 5.0000 in 5 steps so far (cut by --frames 25)']
+    assert first.stdout.splitlines() == [*said, 'animation: mine.gif'] and first.stderr == ''
     done = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', *options, env=no_screen)
     assert 'animation: play.gif' in done.stdout
     for name in ('mine.gif', 'play.gif'):
