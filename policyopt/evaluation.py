@@ -69,7 +69,7 @@ def frames(policy, mdp, num_frames, seed, deterministic=False, max_traj_len=None
             obs = env.reset(int(rng.integers(2**31)))
             while not shown.over:
                 picture = env.render()
-                obs, r, done = env.step(actor.act(actor.adist(obs[None]), None if deterministic else actor.noise(rng, 1))[0])
+                obs, r, done = env.step(actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))[0])
                 shown.ret, shown.length = shown.ret + r, shown.length + 1
                 shown.over = done or shown.length == horizon
                 yield picture, shown

@@ -41,10 +41,7 @@ def main(argv):
     if args.seed is None:
         args.seed = draw_seed()
         print(f'seed: {args.seed}')
-    if args.eval_only or args.out:
-        score(args)
-    else:
-        show(args)
+    (score if args.eval_only or args.out else show)(args)
 
 
 def score(args):
