@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from derivatives import jobs  # noqa: E402
 
-from policyopt import build, cloning, imitation, rewards, training  # noqa: E402
+from policyopt import algorithms, build, cloning, imitation, rewards, training  # noqa: E402
 from policyopt.evaluation import evaluate_file  # noqa: E402
 from policyopt.files import trajectories  # noqa: E402
 from policyopt.files.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
@@ -40,7 +40,7 @@ from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
 TASKS = {'cartpole': ('CartPole-v0', 10, 0), 'mountaincar': ('MountainCar-v0', 5, 1), 'acrobot': ('Acrobot-v0', 5, 1)}
 SHAPES = {'mujoco-shaped': (17, 6), 'humanoid-shaped': (376, 17)}
-REWARDS = {'ga': 'nn', 'fem': 'l2ball', 'simplex': 'simplex'}
+REWARDS = {name: row.reward_type for name, row in algorithms.ALGORITHMS.items() if row.reward_type}
 
 
 def product_ms(dtype):
@@ -152,7 +152,7 @@ def measure(alg, task, dtype, iterations):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--alg', nargs='+', default=['ga'], choices=['ga', 'fem', 'simplex', 'bclone'])
+    p.add_argument('--alg', nargs='+', default=['ga'], choices=[*REWARDS, 'bclone'])
     p.add_argument('--task', nargs='+', default=['cartpole'], choices=[*TASKS, *SHAPES])
     p.add_argument('--dtype', nargs='+', default=['float64'], choices=['float64', 'float32'])
     p.add_argument('--iterations', type=int, default=60)
@@ -160,7 +160,7 @@ def main():
     p.add_argument('--json', metavar='FILE')
     args = p.parse_args()
     if args.all:
-        args.alg, args.task, args.dtype = ['ga', 'fem', 'simplex', 'bclone'], [*TASKS, 'mujoco-shaped'], ['float64', 'float32']
+        args.alg, args.task, args.dtype = [*REWARDS, 'bclone'], [*TASKS, 'mujoco-shaped'], ['float64', 'float32']
     print(f'{machine()}; {numerics()}')
     print(
         f'{"alg":8} {"task":14} {"dtype":8} {"CPU ms":>8} {"tsamp":>7} {"tadv":>7} {"tstep":>7} {"product":>8} {"products":>9} '

@@ -1,29 +1,38 @@
-"""From options to what a training run is made of: reward function, value function, optimiser; and whether the expert data fit."""
+"""From options to what a training run is made of: reward function, value function, optimiser; and whether the expert data fit.
+
+The optimiser of a mode and the class of a reward function are those of the table in algorithms.py.
+"""
 
 import sys
 
 import numpy as np
 
+from policyopt import algorithms
+from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.files.trajectories import FiniteSpace
 from policyopt.imitation import ImitationOptimizer
-from policyopt.rewards import LinearReward, TransitionClassifier
 from policyopt.sampling.tasks import SimConfig
 from policyopt.util import UserError
 from policyopt.valuefuncs import ValueFunc
+
+
+def optimizer(args, mdp, policy, expert, nets):
+    """The optimiser of the options' mode, built by the function that algorithms.MODES names."""
+    return algorithms.load(algorithms.MODES[args.mode].optimizer)(args, mdp, policy, expert, nets)
+
+
+def cloning_optimizer(args, mdp, policy, expert, nets):
+    """The optimiser of mode bclone."""
+    return BehavioralCloningOptimizer(
+        policy, expert[0], expert[1], nets['rng'], args.bclone_lr, args.bclone_batch_size, args.bclone_eval_freq, args.bclone_train_frac
+    )
 
 
 def imitation_optimizer(args, mdp, policy, expert, nets):
     """Reward function, value function and optimiser of mode ga."""
     horizon = mdp.horizon(args.max_traj_len)
     time_scale = 1.0 / (mdp.time_limit or horizon)
-    reward_options = (args.favor_zero_expert_reward, args.reward_include_time, time_scale)
-    if args.reward_type == 'nn':
-        reward = TransitionClassifier(
-            mdp.obs_space, mdp.action_space, args.policy_hidden_spec, *reward_options, args.reward_lr, args.reward_steps,
-            args.reward_ent_reg_weight, **nets,
-        )  # fmt: skip
-    else:
-        reward = LinearReward(mdp.obs_space, mdp.action_space, args.reward_type, *reward_options, *expert, nets['rng'])
+    reward = algorithms.load(algorithms.rewards()[args.reward_type]).from_options(args, mdp, expert, time_scale, nets)
     vf = value_function(args, mdp, time_scale, nets, args.obsnorm_mode != 'none') if not args.no_vf else None
     if args.obsnorm_mode == 'expertdata':
         reward.update_inputnorm(expert[0], expert[1])

@@ -40,6 +40,14 @@ class TransitionClassifier(Model):
             self.net.init(rng)
         self.adam = Adam(self.theta_P, lr)
 
+    @classmethod
+    def from_options(cls, args, mdp, expert, time_scale, nets):
+        """Built from the options of imitate_mj.py; its net is as large as the policy's."""
+        return cls(
+            mdp.obs_space, mdp.action_space, args.policy_hidden_spec, args.favor_zero_expert_reward, args.reward_include_time, time_scale,
+            args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets,
+        )  # fmt: skip
+
     def _norm_inputs(self, obs_B_Do, a_B_Da):
         obs_B_Do = to_tensor(obs_B_Do, self.theta_P)
         return obs_B_Do if self.finite else torch.cat([obs_B_Do, to_tensor(a_B_Da, self.theta_P)], dim=1)
@@ -160,6 +168,12 @@ class LinearReward:
             w = rng.randn(num_features)
             self.w = w / (np.linalg.norm(w) + 1e-8)
         self.reward_bound = 0.0
+
+    @classmethod
+    def from_options(cls, args, mdp, expert, time_scale, nets):
+        """Built from the options of imitate_mj.py; its mode is --reward_type."""
+        options = args.reward_type, args.favor_zero_expert_reward, args.reward_include_time, time_scale
+        return cls(mdp.obs_space, mdp.action_space, *options, *expert, nets['rng'])
 
     def _norm_inputs(self, obs_B_Do, a_B_Da):
         return torch.as_tensor(obs_B_Do if self.finite else np.concatenate([obs_B_Do, a_B_Da], axis=1), dtype=torch.float64)

@@ -9,9 +9,8 @@ import threading
 import numpy as np
 import torch
 
-from policyopt import rl
-from policyopt.build import check_data_fits, imitation_optimizer, sim_config, value_function, warn_of_constant_features
-from policyopt.cloning import BehavioralCloningOptimizer
+from policyopt import algorithms, rl
+from policyopt.build import check_data_fits, optimizer, sim_config, value_function, warn_of_constant_features
 from policyopt.files import trajectories
 from policyopt.files.runs import part_path
 from policyopt.files.snapshots import TrainingLog, read_root
@@ -39,8 +38,9 @@ RANGES['seed'] = (0, 2**32 - 1, '0 to 4294967295')
 
 def train_imitation(args):
     """Run imitate_mj.py's options to the end; returns an exit code."""
-    if args.mode == 'bclone':
-        args.print_freq = args.save_freq = args.bclone_eval_freq
+    save_option = algorithms.MODES[args.mode].save_option
+    if save_option != 'save_freq':
+        args.print_freq = args.save_freq = getattr(args, save_option)
     device, dtype = prepare(args)
     trajs = trajectories.load_trajs(args.data, args.limit_trajs)
     mdp = MDP(args.env_name)
@@ -55,13 +55,7 @@ def train_imitation(args):
     if args.obsnorm_mode == 'expertdata':
         warn_of_constant_features(expert[0])
         policy.update_obsnorm(expert[0])
-    if args.mode == 'bclone':
-        opt = BehavioralCloningOptimizer(
-            policy, expert[0], expert[1], rng, args.bclone_lr, args.bclone_batch_size, args.bclone_eval_freq, args.bclone_train_frac
-        )
-    else:
-        opt = imitation_optimizer(args, mdp, policy, expert, nets)
-    return Run(args, opt, data_digest=digest(expert)).go()
+    return Run(args, optimizer(args, mdp, policy, expert, nets), data_digest=digest(expert)).go()
 
 
 def train_rl(args):

@@ -151,13 +151,16 @@ def closest(word, words):
     return f" Did you mean '{match[0]}'?" if match else ''
 
 
-def format_table(lines, num_left=2):
-    """Lists of words as aligned columns; the first `num_left` columns stand left, the others right."""
+def format_table(lines, left=(0, 1), indent='', rule=False):
+    """Lists of words as aligned columns; those with an index in `left` stand left, the others right; `rule` underlines the first line."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return '\n'.join(
-        '  '.join(word.ljust(w) if i < num_left else word.rjust(w) for i, (word, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
-    )
+    if rule:
+        lines = [lines[0], ['-' * w for w in widths], *lines[1:]]
+
+    def one(line):
+        return '  '.join(word.ljust(w) if i in left else word.rjust(w) for i, (word, w) in enumerate(zip(line, widths, strict=True)))
+
+    return '\n'.join((indent + one(line)).rstrip() for line in lines)
 
 
 @contextlib.contextmanager

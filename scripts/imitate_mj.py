@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from policyopt import algorithms
 from policyopt.util import MAX_ITER, Parser, run_main
 
 
@@ -42,7 +43,7 @@ def add_common_options(p, min_total_sa):
 
 def main(argv):
     p = Parser('imitate_mj', __doc__)
-    p.add_argument('--mode', choices=['bclone', 'ga'], required=True)
+    p.add_argument('--mode', choices=[*algorithms.MODES], required=True)
     p.add_argument('--data', required=True, help='expert trajectories (HDF5)')
     p.add_argument('--limit_trajs', type=int, help='use the first N trajectories only')
     p.add_argument('--data_subsamp_freq', type=int, default=1, help='keep every N-th pair of a trajectory')
@@ -54,7 +55,7 @@ def main(argv):
     p.add_argument('--bclone_train_frac', type=float, default=0.7)
     p.add_argument('--no_vf', type=int, choices=[0, 1], default=0, help='1: baseline is the mean return of each time step')
     p.add_argument('--policy_ent_reg', type=float, default=0.0, help='causal entropy bonus')
-    p.add_argument('--reward_type', choices=['nn', 'l2ball', 'simplex'], default='nn', help='GAIL, FEM, game-theoretic')
+    p.add_argument('--reward_type', choices=[*algorithms.rewards()], default='nn', help='GAIL, FEM, game-theoretic')
     p.add_argument('--reward_max_kl', type=float, default=0.01, help='kept from 2016; no reward uses it')
     p.add_argument('--reward_lr', type=float, default=0.01)
     p.add_argument('--reward_steps', type=int, default=1, help='Adam steps of the classifier per iteration')

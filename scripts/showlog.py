@@ -58,7 +58,7 @@ def show(logs, args, screen):
     if args.group:
         curves.groups_of(logs)
     fields, words = curves.known_fields(logs, args.fields)
-    print('\n'.join(curves.last_rows(logs, fields)), flush=True)
+    print(curves.last_rows(logs, fields), flush=True)
     for word in words:
         print(f'showlog: {word}', file=sys.stderr)
     if args.plotfile or screen:

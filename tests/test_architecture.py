@@ -10,7 +10,7 @@ from conftest import REPO, script_env
 # From the ground up. Rooms on one line may know each other, but not in a circle; everything else points downward only.
 LAYERS = [
     ['environments'],
-    ['policyopt.util', 'policyopt.elementwise'],
+    ['policyopt.util', 'policyopt.elementwise', 'policyopt.algorithms', 'policyopt.protocols'],
     ['policyopt.torchutil'],
     ['policyopt.files.h5files', 'policyopt.files.runs'],
     ['policyopt.files.trajectories', 'policyopt.files.snapshots', 'policyopt.files.results'],
@@ -141,7 +141,7 @@ def test_package_is_imported_only_in_its_room(package, room):
     assert not strangers, f'{package} is imported in {strangers}; its only room is {room}'
 
 
-@pytest.mark.parametrize('module', ['policyopt', 'policyopt.pipeline.spec', 'policyopt.pipeline.launch'])
+@pytest.mark.parametrize('module', ['policyopt', 'policyopt.algorithms', 'policyopt.pipeline.spec', 'policyopt.pipeline.launch'])
 def test_a_dry_run_needs_neither_torch_nor_gymnasium(module):
     heavy = {'torch', 'gymnasium', 'mujoco', 'scipy', 'matplotlib', 'environments'}
     code = f'import {module}, sys; print(*{heavy} & set(sys.modules))'

@@ -1,5 +1,6 @@
 """Array jobs: the scripts for Slurm and PBS, run for real by a Slurm where there is one and by a stand-in qsub."""
 
+import json
 import os
 import re
 import subprocess
@@ -135,6 +136,27 @@ def test_runs_that_the_cluster_did_not_finish_are_reported(tmp_path, pbs):
     assert 'job 12[].server is over, but 2 of its 4 runs are not done' in err and '--resume' in err
     failed = [p for p in tmp_path.glob('qsub.log.*') if 'this run cannot work' in p.read_text()]
     assert len(failed) == 2
+
+
+@pytest.mark.parametrize(
+    ('where', 'done'),
+    [({}, True), ({'PBS_JOBID': '18[1].server'}, False), ({'PBS_ARRAYID': '2'}, False), ({'PBS_NODEFILE': 'two'}, False)],
+)
+def test_a_requeued_pbs_task_on_another_host_takes_its_own_run_back_and_no_other(tmp_path, pbs, where, done):
+    path, folder = ready_spec(tmp_path)
+    im_pipeline(path, '1_train', '-e', 'pbs', '--only', 'alg=ga', 'task=cartpole', code=2, env=pbs, stdin=subprocess.DEVNULL)
+    first, second = (folder / 'cluster' / 'pbs_1.runs').read_text().split()[:2]
+    task = {'PBS_JOBID': '17[1].server', 'PBS_ARRAYID': '1', 'PBS_NUM_PPN': '1', 'PBS_NODEFILE': str(tmp_path / 'one')}
+    (tmp_path / 'one').write_text('here\nhere\n')
+    (tmp_path / 'two').write_text('here\nthere\n')
+    # what the first start of this task left when its host went down
+    holder = {'host': 'elsewhere', 'pid': 1, 'start': '1', 'boot': 'b', 'since': '2026-01-01T00:00:00', 'job': '17[1].server#1', 'child': 2}
+    for run in (first, second):
+        (folder / 'locks' / f'{run}.lock').write_text(json.dumps(holder))
+    now = task | {k: str(tmp_path / v) if k == 'PBS_NODEFILE' else v for k, v in where.items()}
+    ended = subprocess.run(['bash', str(folder / 'cluster' / 'pbs_1.sh')], env=pbs | now, capture_output=True, text=True)
+    assert ended.returncode == (0 if done else 1) and ('is held by process 1 on elsewhere' in ended.stderr) != done, ended.stderr
+    assert h5_files(folder) == ([f'{first}.h5'] if done else [])
 
 
 def squeue(env, *args):

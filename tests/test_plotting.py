@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from results_tools import cell_rows, small_results, task_row
 from results_tools import run_here as run_here
 
+from policyopt.algorithms import ALGORITHMS, label_of
 from policyopt.files.snapshots import TrainingLog
 from policyopt.files.trajectories import TrajBatch, save_trajs
 from policyopt.reporting import curves, figures
@@ -42,9 +43,9 @@ def test_figure1_draws_normalised_means_with_a_panel_per_task():
     fig = figures.results_figure(two_tasks(), 'figure1')
     first, second = (ax for ax in fig.axes if ax.get_visible())
     assert (first.get_title(), second.get_title()) == ('cartpole', 'mountaincar')
-    assert lines_of(first)[figures.LABELS['bclone']].get_ydata() == pytest.approx([(65 - 20) / 180, (155 - 20) / 180])
-    assert lines_of(second)[figures.LABELS['ga']].get_ydata() == pytest.approx([100 / 102] * 2)
-    assert len(lines_of(second)[figures.LABELS['bclone']].get_ydata()) == 1
+    assert lines_of(first)[label_of('bclone')].get_ydata() == pytest.approx([(65 - 20) / 180, (155 - 20) / 180])
+    assert lines_of(second)[label_of('ga')].get_ydata() == pytest.approx([100 / 102] * 2)
+    assert len(lines_of(second)[label_of('bclone')].get_ydata()) == 1
     assert lines_of(first)['expert'].get_ydata()[0] == 1 and lines_of(first)['random policy'].get_ydata()[0] == 0
     assert list(first.get_xticks()) == [1, 4] and first.get_xlabel() == 'expert trajectories'
 
@@ -97,7 +98,7 @@ def test_one_run_and_one_size_are_drawn_too():
 @given(st.lists(st.sampled_from(['ga', 'bclone', 'fem', 'simplex', 'x', 'y', 'z', 'w', 'v', 'u']), unique=True, min_size=1))
 def test_an_algorithm_keeps_its_colour_and_eight_are_told_apart(names):
     style = figures.styles_of(names)
-    assert list(style) == names and all(style[n] == figures.styles_of([n])[n] for n in names if n in figures.LABELS)
+    assert list(style) == names and all(style[n] == figures.styles_of([n])[n] for n in names if n in ALGORITHMS)
     if len(names) <= 8:
         assert len({s['color'] for s in style.values()}) == len({s['marker'] for s in style.values()}) == len(names)
 
@@ -190,7 +191,7 @@ def test_figure_has_a_subplot_per_field_and_a_line_per_log_or_group(tmp_path):
     axes = curves.curves_figure(logs, ['trueret', 'racc'])
     assert [a.get_title() for a in axes.axes] == ['trueret', 'racc'] and len(axes.axes[0].get_lines()) == 4
     grouped = curves.curves_figure(logs, ['trueret'], group=True, smooth=3).axes[0]
-    assert [line.get_label() for line in grouped.get_lines()] == ['GAIL (ga) (2 runs)', f'{figures.LABELS["fem"]} (2 runs)']
+    assert [line.get_label() for line in grouped.get_lines()] == ['GAIL (ga) (2 runs)', label_of('fem') + ' (2 runs)']
 
 
 def test_showlog_prints_last_rows_and_draws_running_campaigns(tmp_path, run_script):
@@ -268,5 +269,5 @@ def test_the_papers_own_numbers_make_its_figure():
     paper = read_reference(PAPER)
     rows = [r for k, ref in paper.items() if k.task == 'hopper' for r in cell_rows(ref.y_M, **k._asdict())]
     fig = figures.results_figure(analyze(rows, [task_row('hopper', 3571.38, 14.47)]), 'figure1')
-    ga = lines_of(fig.axes[0])[figures.LABELS['ga']]
+    ga = lines_of(fig.axes[0])[label_of('ga')]
     assert len(ga.get_ydata()) == 4 and np.all(np.abs(ga.get_ydata() - 1) < 0.05)

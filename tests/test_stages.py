@@ -330,8 +330,9 @@ def test_a_second_evaluation_at_the_same_time_is_refused(tiny):
     path, folder = tiny
     from policyopt.pipeline import locks
 
-    with locks.holding(str(folder / 'locks' / '2_eval.lock')):
-        _, err = im_pipeline(path, '2', code=1)
+    lock = locks.acquire(str(folder / 'locks' / '2_eval.lock'))
+    _, err = im_pipeline(path, '2', code=1)
+    lock.release()
     assert f'2_eval is being worked on by process {os.getpid()}' in err
     assert not (folder / 'results.h5').exists()
 

@@ -112,13 +112,14 @@ def cell_table(rows):
             cells = []
             for size in sizes:
                 returns = [r.alg_traj_returns.mean() for r in rows if (r.task, r.alg, r.num_trajs) == (task, alg, size)]
-                cells.append(_mean_sd(returns))
+                cells.append(mean_sd(returns))
             experts = {r.dataset: r.ex_traj_returns.mean() for r in rows if r.task == task}
             lines.append([task, alg, *cells, f'{np.mean(list(experts.values())):.1f}'])
     return format_table(lines)
 
 
-def _mean_sd(values):
-    if not values:
+def mean_sd(values, decimals=1):
+    """Mean ± standard deviation (with n − 1) for reading; the mean alone of a single value, a dash for none."""
+    if not len(values):
         return '-'
-    return f'{np.mean(values):.1f}' + (f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else '')
+    return f'{np.mean(values):.{decimals}f}' + (f' ± {np.std(values, ddof=1):.{decimals}f}' if len(values) > 1 else '')

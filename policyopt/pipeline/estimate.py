@@ -18,11 +18,10 @@ import statistics
 import sys
 import tempfile
 
+from policyopt import algorithms
 from policyopt.files.runs import part_path
 from policyopt.pipeline import folder, launch, templates
 from policyopt.util import MAX_ITER, RunFailed, UserError
-
-ITERATIONS = {'bclone': 300, 'ga': 4}  # measured by mode: about a second on the classic tasks
 
 
 class MeasuredRunFailed(RunFailed):
@@ -128,7 +127,7 @@ def _measure(spec, runs_of, measured, num_jobs, threads):
 
 def _shortened(run):
     """A run with its first few iterations only; of an option that stands twice, argparse takes the last."""
-    num = min(max_iter(run), ITERATIONS.get(templates.option(run.command, '--mode'), min(ITERATIONS.values())))
+    num = min(max_iter(run), algorithms.probe_iterations(templates.option(run.command, '--mode')))
     return dataclasses.replace(run, command=f'{run.command} --max_iter {num}')
 
 

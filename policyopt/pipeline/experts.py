@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.results import mean_sd
 from policyopt.pipeline.spec import find_policy
 from policyopt.util import UserError, derive_seed, provenance
 
@@ -78,14 +79,10 @@ def _sample_expert(spec, task, policy, mdp, path, seed):
     attrs = {'env_name': task.env, 'policy': task.policy, 'deterministic': t.deterministic_expert, 'seed': seed, 'task': task.name}
     save_trajs(path, trajs, attrs | provenance())
     print(
-        f'{task.name}: expert return {_mean_sd(trajs.returns)}, mean reward {trajs.r.stacked.mean():.4f}, '
-        f'length {_mean_sd(trajs.lengths)}, entropy {mean_entropy(policy, trajs.adist):.4f} ({len(trajs)} trajectories in {path})',
+        f'{task.name}: expert return {mean_sd(trajs.returns, 2)}, mean reward {trajs.r.stacked.mean():.4f}, '
+        f'length {mean_sd(trajs.lengths, 2)}, entropy {mean_entropy(policy, trajs.adist):.4f} ({len(trajs)} trajectories in {path})',
         flush=True,
     )
-
-
-def _mean_sd(values):
-    return f'{np.mean(values):.2f} ± {np.std(values):.2f}'
 
 
 def check_trajs(spec, task, path, seed=None):
@@ -138,6 +135,6 @@ def random_returns(spec, task, seed, mdp=None):
         h5.create_array('/', 'returns_B', trajs.returns)
         h5.create_array('/', 'len_B', trajs.lengths)
         set_attrs(h5.root, {'env_name': task.env, 'seed': random_seed} | provenance())
-    numbers = f'random return {_mean_sd(trajs.returns)}, length {_mean_sd(trajs.lengths)}'
+    numbers = f'random return {mean_sd(trajs.returns, 2)}, length {mean_sd(trajs.lengths, 2)}'
     print(f'{task.name}: {numbers} ({len(trajs)} trajectories in {path})', flush=True)
     return trajs.returns, trajs.lengths

@@ -4,6 +4,10 @@ A lock is a file made with O_EXCL (atomic on local disks and on NFS) that says w
 started, and the process group of the run that it started. It is stale when neither lives any more, when the host has been
 rebooted since, or when it belongs to an earlier start of the same (requeued) cluster job. What another host holds cannot be
 judged from here: that is explained to the user and never taken.
+
+The package `filelock` locks with flock: the system takes such a lock back as soon as the pipeline dies, also by kill -9, although
+the run that it started may go on, and then a second one would be started beside it. Nor does it say who holds a lock, and on network
+disks without a lock service other hosts do not see it.
 """
 
 import contextlib
@@ -94,16 +98,6 @@ def acquire(path):
         return Lock(path, me)
 
 
-@contextlib.contextmanager
-def holding(path):
-    """Hold a lock for a block."""
-    lock = acquire(path)
-    try:
-        yield lock
-    finally:
-        lock.release()
-
-
 def inspect(path):
     """('free' | 'live' | 'stale' | 'foreign', Holder or None) of a lock, without touching it."""
     holder = _read(path)
@@ -113,9 +107,8 @@ def inspect(path):
         except FileNotFoundError:
             return 'free', None
         return ('stale' if age > _EMPTY_IS_STALE_AFTER_S else 'live'), Holder('this or another host', 0, '', '', 'a moment ago')
-    job, mine = holder.job.partition('/'), _cluster_job().partition('/')
-    if job[0] and job[0] == mine[0] and int(job[2]) < int(mine[2]):
-        return 'stale', holder  # our own cluster job before it was requeued
+    if _is_earlier_start(holder):
+        return 'stale', holder
     if holder.host != platform.node():
         return 'foreign', holder
     if holder.boot != _boot_id():
@@ -145,9 +138,35 @@ def _break(path):
 
 
 def _cluster_job():
-    """'<job id>/<how often it was requeued>' within a Slurm job, else ''."""
-    job = os.environ.get('SLURM_JOB_ID')
-    return f'{job}/{os.environ.get("SLURM_RESTART_COUNT", "0")}' if job else ''
+    """Within a Slurm job '<job id>/<how often it was requeued>', within a PBS job on one host '<job id>#<array index>', else ''."""
+    env = os.environ
+    if 'SLURM_JOB_ID' in env:
+        return f'{env["SLURM_JOB_ID"]}/{env.get("SLURM_RESTART_COUNT", "0")}'
+    if 'PBS_JOBID' in env and len(_pbs_hosts()) <= 1:
+        # some servers give all tasks of an array the id of the array
+        return f'{env["PBS_JOBID"]}#{env.get("PBS_ARRAYID", env.get("PBS_ARRAY_INDEX", ""))}'
+    return ''
+
+
+def _pbs_hosts():
+    """The hosts of our PBS job, as far as it says."""
+    try:
+        with open(os.environ['PBS_NODEFILE'], encoding='utf-8') as f:
+            return set(f.read().split())
+    except (KeyError, OSError):
+        return set()
+
+
+def _is_earlier_start(holder):
+    """Whether a lock was taken by the cluster job that we are, before it was requeued.
+
+    Slurm counts the starts of a job. PBS does not, but a PBS job on one host that finds itself on another must have been requeued.
+    """
+    mine = _cluster_job()
+    if not mine or '/' not in mine:
+        return mine != '' and holder.job == mine and holder.host != platform.node()
+    (job, _, start), (my_job, _, my_start) = holder.job.partition('/'), mine.partition('/')
+    return job == my_job and int(start) < int(my_start)
 
 
 def _boot_id():

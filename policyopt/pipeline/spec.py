@@ -10,9 +10,10 @@ import os
 import re
 import shlex
 
+from policyopt import algorithms
 from policyopt.files.runs import KEYS, done_file, id_of
+from policyopt.files.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
 from policyopt.pipeline import templates
-from policyopt.pipeline.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
 from policyopt.util import UserError, closest, derive_seed
 
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
@@ -32,7 +33,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
-    """A command template and the rule by which stage 2 picks a snapshot: 'best_valacc' or 'last'."""
+    """A command template and the rule (of algorithms.RULES) by which stage 2 picks a snapshot."""
 
     name: str
     cmd: str
@@ -278,13 +279,12 @@ def _read_algorithm(s):
         templates.check_template(cmd)
     except templates.BadTemplate as e:
         s.source.fail(s.at('cmd'), *e.args)
-    rule = s.get('eval', one_of, None, choices=('best_valacc', 'last'))
-    if rule is None and name.startswith('bclone'):
-        rule = 'best_valacc'
-    elif rule is None and name.startswith(('ga', 'fem', 'simplex')):
-        rule = 'last'
+    rule, row = s.get('eval', one_of, None, choices=algorithms.RULES), algorithms.find(name)
+    if rule is None and row is not None:
+        rule = row.rule
     if rule is None:
-        known = 'a name that begins with bclone, ga, fem or simplex'
+        *first, last = algorithms.ALGORITHMS
+        known = f'a name that begins with {", ".join(first)} or {last}'
         hint = ' Or say which snapshot stage 2 shall judge: add `eval: last` or `eval: best_valacc` to this algorithm'
         s.source.fail(s.at('name'), f'the evaluation does not know {show(name)}', known, hint)
     return Algorithm(name, cmd, rule)

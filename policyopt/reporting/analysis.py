@@ -10,10 +10,10 @@ import re
 import shlex
 
 import numpy as np
-import yaml
 from scipy import stats
 
 from policyopt.files.runs import id_of
+from policyopt.files.yamlfile import parse_yaml
 from policyopt.reporting.reference import Baseline, CellKey, Reference
 from policyopt.reporting.statistics import (
     LEVEL,
@@ -338,12 +338,12 @@ def rows_of_campaign(rows, attrs, run_name=None):
 def campaign_runs(spec_text):
     """Names of all runs that a campaign's YAML asks for, or None when the text does not say it."""
     try:
-        spec = yaml.safe_load(spec_text)
+        spec = parse_yaml(spec_text, 'spec')
         training = spec['training']
         tasks, algs = ([x['name'] for x in section] for section in (spec['tasks'], training['algorithms']))
         sizes, runs = training['dataset_num_trajs'], range(training['runs'])
         return [id_of(a, t, n, i) for t in tasks for a in algs for n in sizes for i in runs]
-    except (yaml.YAMLError, KeyError, TypeError):
+    except (UserError, KeyError, TypeError):
         return None
 
 

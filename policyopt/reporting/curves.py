@@ -11,10 +11,11 @@ import sys
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from policyopt.algorithms import label_of
 from policyopt.files.runs import current_path, is_part, name_of, parts_of
 from policyopt.files.snapshots import is_training_log, read_log
-from policyopt.reporting.figures import LABELS, figure, outside_legend, styles_of, subtitle
-from policyopt.util import UserError, closest
+from policyopt.reporting.figures import figure, outside_legend, styles_of, subtitle
+from policyopt.util import UserError, closest, format_table
 
 DEFAULT_FIELDS = 'trueret,avglen,ent,kl,vf_r2,vf_kl,tdvf_r2,rloss,racc'
 CLONING_FIELDS = ',bcloss,valloss,valacc'
@@ -140,13 +141,12 @@ def known_fields(logs, wanted=None):
 
 
 def last_rows(logs, fields):
-    """The last row of every log as lines of text: iteration, then the fields (their last number), one line per log."""
+    """The last row of every log as a table: iteration, then the fields (their last number), one line per log."""
     lines = [['log', 'iter', *fields]]
     for log in logs:
         found = [log.column(f) for f in fields]
         lines.append([log.name, str(log.table['iter'][-1]), *('–' if c is None else f'{c[1][-1]:.5g}' for c in found)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return ['  '.join([line[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(line[1:], widths[1:], strict=True))]) for line in lines]
+    return format_table(lines, left=(0,))
 
 
 def groups_of(logs):
@@ -199,7 +199,7 @@ def curves_figure(logs, fields, group=False, smooth=1, on_screen=False):
             if drawn is None:
                 continue
             iter_T, mean_T, lo_T, hi_T = drawn
-            text = f'{LABELS.get(label, label)} ({len(members)} run{"s" if len(members) > 1 else ""})' if group else label
+            text = f'{label_of(label)} ({len(members)} run{"s" if len(members) > 1 else ""})' if group else label
             if len(members) > 1:
                 ax.fill_between(iter_T, lo_T, hi_T, color=look['color'], alpha=0.15, linewidth=0)
             dot = look['marker'] if len(iter_T) == 1 else None

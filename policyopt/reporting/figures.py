@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from policyopt.algorithms import ALGORITHMS, label_of
 from policyopt.util import UserError, check_writable_dir, replacing
 
 KINDS = {
@@ -25,25 +26,22 @@ FORMATS = ('png', 'pdf', 'svg')
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#8C6D1F')
 _DASHES = ('-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (1, 2)))
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*')
-_FIXED = {'ga': 0, 'bclone': 1, 'fem': 2, 'simplex': 3}
-LABELS = {
-    'ga': 'GAIL (ga)',
-    'bclone': 'behavioural cloning (bclone)',
-    'fem': 'feature expectation matching (fem)',
-    'simplex': 'game-theoretic (simplex)',
-}
 _GREY = '#6e7781'
 _STYLE = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.8,
           'axes.axisbelow': True, 'font.size': 10, 'axes.titlesize': 11}  # fmt: skip
 
 
 def styles_of(names):
-    """{name: dict of colour, linestyle, marker}, the same for one algorithm in every picture."""
-    rest = iter([i for i in range(len(COLOURS)) if i not in {_FIXED.get(n) for n in names}])
+    """{name: dict of colour, linestyle, marker}, the same in every picture for an algorithm of the table in algorithms.py."""
+    rows = {n: ALGORITHMS[n] for n in names if n in ALGORITHMS}
+    free = iter([i for i, colour in enumerate(COLOURS) if colour not in {row.colour for row in rows.values()}])
     out = {}
     for name in names:
-        i = _FIXED[name] if name in _FIXED else next(rest, len(out) % len(COLOURS))
-        out[name] = {'color': COLOURS[i], 'linestyle': _DASHES[i], 'marker': _MARKERS[i]}
+        if name in rows:
+            out[name] = {'color': rows[name].colour, 'linestyle': rows[name].line, 'marker': rows[name].marker}
+        else:
+            i = next(free, len(out) % len(COLOURS))
+            out[name] = {'color': COLOURS[i], 'linestyle': _DASHES[i], 'marker': _MARKERS[i]}
     return out
 
 
@@ -118,7 +116,7 @@ def _curves(analysis, normalised):
                 ax.fill_between(x, lo, hi, color=style[alg]['color'], alpha=0.15, linewidth=0)
             else:
                 ax.vlines(x, lo, hi, color=style[alg]['color'], linewidth=1.2)
-            ax.plot(x, mean, label=LABELS.get(alg, alg), markersize=5.5, linewidth=1.8, **style[alg])
+            ax.plot(x, mean, label=label_of(alg), markersize=5.5, linewidth=1.8, **style[alg])
         expert, random = (1.0, 0.0) if normalised else (base.expert_mean, base.random_mean)
         ax.axhline(expert, color=_GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
         if math.isfinite(random):
@@ -180,7 +178,7 @@ def _reproduction(analysis):
                 color=colour,
                 markersize=6,
                 capsize=3,
-                label=f'ours, {LABELS.get(k.alg, k.alg)}',
+                label=f'ours, {label_of(k.alg)}',
             )
             if comp.ref.y_M is not None:
                 ax.plot(np.full(comp.ref.m, x[k] + 0.17), comp.ref.y_M, '.', color=_GREY, alpha=0.45, markersize=4)

@@ -12,6 +12,7 @@ import numpy as np
 
 from policyopt.reporting.analysis import Analysis, Cell, Comparison
 from policyopt.reporting.statistics import LEVEL, POWER
+from policyopt.util import format_table
 
 LEFT = ('alg', 'by', 'verdict')  # columns of words
 
@@ -239,24 +240,16 @@ def explanation(analysis):
 # --- terminal, Markdown, LaTeX --------------------------------------------------------------------------------------
 
 
-def _aligned(heads, lines, indent='  '):
-    widths = [max(len(line[i]) for line in [heads, *lines]) for i in range(len(heads))]
-
-    def one(line):
-        cells = (f'{x:<{w}}' if h in LEFT else f'{x:>{w}}' for x, w, h in zip(line, widths, heads, strict=True))
-        return (indent + '  '.join(cells)).rstrip()
-
-    return [one(heads), indent + '  '.join('-' * w for w in widths), *map(one, lines)]
-
-
 def text_table(analysis, level):
     """The table for the terminal, about 120 columns wide at level 1."""
     out = []
     for task in analysis.baselines:
+        heads, lines = table_of(analysis, task, level)
+        left = [i for i, head in enumerate(heads) if head in LEFT]
         out += [
             title_of(analysis, task),
             *('  ' + line for line in baseline_lines(analysis, task)),
-            *_aligned(*table_of(analysis, task, level)),
+            format_table([heads, *lines], left, indent='  ', rule=True),
             '',
         ]
     for sentence in [*summary(analysis), *([''] + explanation(analysis) if level else [])]:

@@ -1,0 +1,84 @@
+"""The one table of algorithms: how each is trained, judged, drawn and estimated.
+
+A new reward function is one class and one row of ALGORITHMS; a new way of training is one builder and one row of MODES as well (see
+docs/extending.md). Classes and functions are named 'module:name' and loaded when a run is built, so nothing heavy is imported here.
+"""
+
+import dataclasses
+import importlib
+
+RULES = ('best_valacc', 'last')  # by which snapshot stage 2 judges a run: that with the highest valacc in its log, or the last one
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """A way of training, the word after --mode of imitate_mj.py.
+
+    optimizer: 'module:function' of (args, mdp, policy, expert, nets) that returns an `Optimizer` (protocols.py).
+    probe_iterations: how many iterations an estimate measures, about a second on the classic tasks.
+    save_option: the option that says how often a run is saved; a mode with its own also prints as often.
+    """
+
+    optimizer: str
+    probe_iterations: int
+    save_option: str = 'save_freq'
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """A row of the table.
+
+    mode, rule: a key of MODES, one of RULES. A YAML file may replace the rule by `eval:`.
+    label, colour, line, marker: of its curve, with matplotlib's words.
+    reward_type, reward: the word after --reward_type and the 'module:class' of a `Reward` (protocols.py); None learns no reward.
+    """
+
+    mode: str
+    rule: str
+    label: str
+    colour: str
+    line: str | tuple
+    marker: str
+    reward_type: str | None = None
+    reward: str | None = None
+
+
+MODES = {
+    'bclone': Mode('policyopt.build:cloning_optimizer', probe_iterations=300, save_option='bclone_eval_freq'),
+    'ga': Mode('policyopt.build:imitation_optimizer', probe_iterations=4),
+}
+
+LINEAR = 'policyopt.rewards:LinearReward'
+ALGORITHMS = {
+    'bclone': Algorithm('bclone', 'best_valacc', 'behavioural cloning (bclone)', '#D55E00', '--', 's'),
+    'ga': Algorithm('ga', 'last', 'GAIL (ga)', '#0072B2', '-', 'o', 'nn', 'policyopt.rewards:TransitionClassifier'),
+    'fem': Algorithm('ga', 'last', 'feature expectation matching (fem)', '#009E73', '-.', '^', 'l2ball', LINEAR),
+    'simplex': Algorithm('ga', 'last', 'game-theoretic (simplex)', '#CC79A7', ':', 'D', 'simplex', LINEAR),
+}
+
+
+def find(name):
+    """The row of an algorithm in a YAML file, whose name begins with that of the row (`ga_entreg-3` is `ga`); None if there is none."""
+    fitting = [known for known in ALGORITHMS if name.startswith(known)]
+    return ALGORITHMS[max(fitting, key=len)] if fitting else None
+
+
+def label_of(name):
+    """What a picture calls an algorithm: the label of the row of just that name, else the name."""
+    return ALGORITHMS[name].label if name in ALGORITHMS else name
+
+
+def rewards():
+    """{word after --reward_type: 'module:class'}."""
+    return {row.reward_type: row.reward for row in ALGORITHMS.values() if row.reward_type}
+
+
+def probe_iterations(mode):
+    """How many iterations an estimate measures of a run whose command has this --mode; the fewest for one that is not known."""
+    return MODES[mode].probe_iterations if mode in MODES else min(m.probe_iterations for m in MODES.values())
+
+
+def load(dotted):
+    """The class or function 'module:name'."""
+    module, _, name = dotted.partition(':')
+    return getattr(importlib.import_module(module), name)
