@@ -1,10 +1,13 @@
 """The training runs behind imitate_mj.py and run_rl_mj.py: from options to a finished log, stopped and continued at will."""
 
+import datetime
 import hashlib
 import json
 import os
 import signal
+import sys
 import threading
+import time
 
 import numpy as np
 import torch
@@ -141,6 +144,40 @@ class StopSignals:
             signal.signal(num, handler)
 
 
+class Eta:
+    """Says on stderr how far a run is and how long the rest will take: on a terminal in one line written anew, else now and then."""
+
+    FIRST_S, EVERY_S, REFRESH_S = 5.0, 60.0, 0.5
+
+    def __init__(self, total, out=None, clock=time.monotonic):
+        self.total, self.out, self.clock = total, out or sys.stderr, clock
+        self.on_terminal = self.out.isatty()
+        self.start, self.first, self.due, self.shown = clock(), None, 0.0 if self.on_terminal else self.FIRST_S, False
+
+    def tell(self, iteration):
+        """To be called after each iteration."""
+        elapsed = self.clock() - self.start
+        if self.first is None:  # its time includes what is made once
+            self.first = iteration, elapsed
+        elif elapsed >= self.due:
+            each = (elapsed - self.first[1]) / (iteration - self.first[0])
+            left = each * (self.total - 1 - iteration)
+            elapsed_text, left_text = (datetime.timedelta(seconds=round(s)) for s in (elapsed, left))
+            line = f'iteration {iteration} of {self.total}, elapsed {elapsed_text}, ETA {left_text}'
+            self.write(f'\r\x1b[K{line}' if self.on_terminal else line + '\n')
+            self.shown, self.due = self.on_terminal, elapsed + (self.REFRESH_S if self.on_terminal else self.EVERY_S)
+
+    def clear(self):
+        """Take the line off a terminal, for other output or the end."""
+        if self.shown:
+            self.write('\r\x1b[K')
+            self.shown = False
+
+    def write(self, text):
+        self.out.write(text)
+        self.out.flush()
+
+
 class Run:
     """One training run: iterate, log, save at every save_freq, stop on a signal, continue bit for bit."""
 
@@ -166,7 +203,7 @@ class Run:
 
     def iterate(self, signals):
         """Do the iterations that are left; False when a signal came before the last one, and the state is saved then."""
-        args = self.args
+        args, eta = self.args, Eta(self.args.max_iter)
         while self.opt.iteration < args.max_iter:
             iteration = self.opt.iteration
             fields = self.opt.step()
@@ -177,8 +214,13 @@ class Run:
             if save or last:
                 self.log.add_snapshot(iteration, self.opt.policy.export())
             if iteration % args.print_freq == 0 or last:
+                eta.clear()
                 self.print_row(fields)
             stop = signals.first is not None
+            if stop or last:
+                eta.clear()
+            else:
+                eta.tell(iteration)
             if (save or stop) and not last:
                 self.log.save(self.state())
             if stop and not last:

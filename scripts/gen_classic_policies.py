@@ -10,6 +10,7 @@ step worse than its neighbours). The value function does not see the time: so th
 Acrobot find their goal within 101 iterations far less often.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -69,13 +70,11 @@ def run(task, script, *options):
     """Show a command and run it; RunFailed when it fails."""
     command = [str(script), *map(str, options)]
     print('python', os.path.relpath(command[0]), *command[1:], flush=True)
-    with subprocess.Popen([sys.executable, *command]) as process:
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:  # the terminal's Ctrl-C went to the command too, which saves its state
-            process.wait()
-            raise
-    if code:
+    process = subprocess.Popen([sys.executable, *command])
+    with contextlib.ExitStack() as after_ctrl_c:
+        after_ctrl_c.callback(process.wait)  # the terminal sends it to the command too, which saves its state
+        process.wait()
+    if process.returncode:
         raise RunFailed(f'{task}: the command above failed')
 
 

@@ -92,9 +92,16 @@ def test_the_range_of_2016_counts_all_runs(tmp_path):
     runs = spec.runs(0)
     array = clusters.prepare_array('pbs', spec, runs, [r for r in runs if r is not runs[5]])
     assert array.run_ids == [runs[1].id, runs[4].id, runs[6].id] and '#PBS -t 1-3%2' in array.script
-    for wrong in ('0-3', '10-17'):
-        with pytest.raises(UserError, match='expected indices from 1 to 16'):
-            clusters.prepare_array('pbs', load_spec(str(path), [f'options.pbs.range={wrong}']), runs, runs)
+    with pytest.raises(UserError, match="'17-20' names no run; expected indices from 1 to 16"):
+        clusters.prepare_array('pbs', load_spec(str(path), ['options.pbs.range=17-20']), runs, runs)
+
+
+def test_a_borrowed_range_that_is_wider_than_the_runs_is_cut_with_a_note(tmp_path, capsys):
+    path, _ = ready_spec(tmp_path)
+    spec = load_spec(str(path), ['options.pbs.range="15-1000000000000"'])
+    runs = spec.runs(0)
+    assert clusters.prepare_array('pbs', spec, runs, runs).run_ids == [r.id for r in runs[14:]]
+    assert capsys.readouterr().err == "note: options.pbs.range: '15-1000000000000' is cut to the 16 runs there are\n"
 
 
 def test_nothing_is_submitted_without_a_yes(tmp_path, pbs):

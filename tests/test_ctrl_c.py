@@ -104,10 +104,10 @@ def test_a_run_keeps_the_iteration_reached_and_its_line_continues_it_bit_for_bit
 
 def test_workers_that_have_just_been_started_do_not_take_ctrl_c_for_themselves(folder):
     with started(REPO / 'scripts' / RUN[0], *RUN[1:], 2, '--log', 'early.h5', cwd=folder) as process:
-        workers = wait_until(lambda: len(group(process.pid)) > 1 and group(process.pid))
+        workers = wait_until(lambda: [p for p in group(process.pid) if p != process.pid], 60)
         ctrl_c(process)
         out, err = process.communicate(timeout=60)
-    assert len(workers) > 1 and process.returncode == 130 and 'Traceback' not in err and 'died' not in err
+    assert workers and process.returncode == 130 and 'Traceback' not in err and 'died' not in err
     assert 'stopped by SIGINT after iteration' in out and (folder / 'early.h5.part').exists()
 
 
@@ -142,11 +142,11 @@ def test_a_second_ctrl_c_ends_a_run_in_the_middle_of_an_iteration(slow):
     pace(0.05)
     options = ['--env_name', 'slow_env:Slow-v0', '--min_total_sa', 100000, '--sim_batch_size', 1, '--log', 'run.h5']
     with started(REPO / 'scripts' / 'run_rl_mj.py', *options, cwd=folder, env=env(folder)) as process:
-        wait_until(lambda: handles(process.pid, signal.SIGUSR1))
+        wait_until(lambda: handles(process.pid, signal.SIGUSR1), 60)
         ctrl_c(process)
         assert process.stderr.readline().startswith('stopping after this iteration')
         ctrl_c(process)
-        _, err = process.communicate(timeout=5)
+        _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and err == 'run_rl_mj: interrupted\n'
     assert not list(folder.glob('run.h5*'))
 
@@ -169,11 +169,11 @@ def test_the_stages_around_training_keep_what_is_done_and_name_the_command_that_
     pace(0.05)
     with started(IM_PIPELINE, 'spec.yaml', stage, '-j', jobs, cwd=folder, env=env(folder)) as process:
         place = folder / 'store' / 'checkpoints' / ('evaluated' if stage == '2' else 'locks/0_sampletrajs.lock')
-        wait_until(place.exists)
+        wait_until(place.exists, 60)
         if jobs > 1:
             wait_until(lambda: len(group(process.pid)) > 2)
         os.killpg(process.pid, signum)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == (130 if signum == signal.SIGINT else 75) and 'Traceback' not in err
     line = err.splitlines()[-1]
     name = signal.Signals(signum).name
@@ -191,11 +191,11 @@ def test_the_runs_of_a_pipeline_and_their_workers_save_the_iteration_reached(tmp
     """Runs are forks in groups of their own, which the terminal's Ctrl-C does not reach; the pipeline passes it on."""
     path, folder = test_forked.sampled(tmp_path, 100000, workers=2, options='--policy_max_kl .01')
     with started(IM_PIPELINE, path, '1', '-j', 1, '--only', 'num_trajs=1', cwd=REPO, env=environment()) as process:
-        fork = wait_until(lambda: test_forked.run_group(folder, 1))
+        fork = wait_until(lambda: test_forked.run_group(folder, 1), 60)
         workers = group(fork)
         ctrl_c(process)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and len(workers) == 3
+    assert process.returncode == 130 and len(workers) >= 3
     assert err.splitlines()[-1].endswith(f'continue with: python {IM_PIPELINE} {path} 1 -j 1 --only num_trajs=1 --resume')
     log = (folder / 'logs' / 'alg=ga,task=cartpole,num_trajs=1,run=0.txt').read_text()
     said = re.search(r'stopped by SIGTERM after iteration (\d+); continue with: python .*imitate_mj.py .*--resume\n', log)
@@ -207,10 +207,10 @@ def test_a_second_ctrl_c_ends_a_stage_at_once(slow):
     folder, pace = slow
     pace(30)
     with started(IM_PIPELINE, 'spec.yaml', '0', cwd=folder, env=env(folder)) as process:
-        wait_until((folder / 'store/checkpoints/locks/0_sampletrajs.lock').exists)
+        wait_until((folder / 'store/checkpoints/locks/0_sampletrajs.lock').exists, 60)
         process.send_signal(signal.SIGSTOP)  # both arrive before it can act on the first
         ctrl_c(process)
         process.send_signal(signal.SIGCONT)
         ctrl_c(process)
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
     assert process.returncode in (-signal.SIGINT, 130) and not lives(process.pid)

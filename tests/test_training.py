@@ -1,5 +1,9 @@
 """Training through the real command lines: what a run writes, that a seed decides it, and that it can be stopped at any time."""
 
+import contextlib
+import io
+import os
+import pty
 import re
 import shlex
 import shutil
@@ -12,12 +16,13 @@ import numpy as np
 import pytest
 import tables
 from conftest import REPO, script_env
-from training_tools import RUNS, differences, needs_avx512, run, run_until
+from training_tools import RUNS, command, differences, needs_avx512, run, run_until
 
 from policyopt import elementwise, evaluation
 from policyopt.files.snapshots import read_log, read_root, read_snapshot, snapshot_names
 from policyopt.files.trajectories import load_trajs
 from policyopt.pipeline import estimate
+from policyopt.training import Eta
 
 POLICY_STEP = ['dx', 'dl', 'kl', 'gnorm', 'bt']
 VF_STEP = ['vf_dl', 'vf_kl', 'vf_gnorm', 'vf_bt']
@@ -238,6 +243,39 @@ def test_an_unfinished_run_is_not_started_over(part_file, folder):
     before = part_file.read_bytes()
     assert 'continue it with --resume' in run('ga', folder, '--log', 'unfinished.h5', rc=2).stderr
     assert part_file.read_bytes() == before
+
+
+# ---- how long it takes
+
+
+def test_a_terminal_shows_the_time_that_is_left_and_stdout_stays_a_table(folder):
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        command('ga', '--max_iter', 7), cwd=folder, env=script_env(), stdout=subprocess.PIPE, stderr=child, text=True
+    )
+    os.close(child)
+    shown = b''
+    with contextlib.suppress(OSError):  # the end, as Linux has it
+        while some := os.read(parent, 4096):
+            shown += some
+    os.close(parent)
+    table = [line.split() for line in process.communicate(timeout=60)[0].splitlines()]
+    assert re.match(rb'\r\x1b\[Kiteration 1 of 7, elapsed 0:00:\d\d, ETA 0:00:\d\d\r\x1b\[K', shown) and shown.endswith(b'\r\x1b[K')
+    header = next(i for i, row in enumerate(table) if row[0] == 'iter')
+    assert [row[0] for row in table[header + 1 : header + 8]] == list('0123456')
+    assert {len(row) for row in table[header : header + 8]} == {len(table[header])}
+
+
+def test_elsewhere_the_time_that_is_left_is_a_line_now_and_then():
+    seconds, out = iter(range(0, 1000, 4)), io.StringIO()
+    eta = Eta(100, out, lambda: next(seconds))
+    for iteration in range(20, 40):
+        eta.tell(iteration)
+    eta.clear()
+    assert out.getvalue().splitlines() == [
+        'iteration 21 of 100, elapsed 0:00:08, ETA 0:05:12',
+        'iteration 36 of 100, elapsed 0:01:08, ETA 0:04:12',
+    ]
 
 
 # ---- options

@@ -217,8 +217,7 @@ def _check_ready(spec, runs):
     for run in {r.alg: r for r in runs}.values():
         script = templates.missing_script(run.command)
         if script:
-            i = [a.name for a in spec.training.algorithms].index(run.alg)
-            where = f'{spec.file}: training.algorithms[{i}].cmd'
+            where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
             raise UserError(f"{where}: no such file '{script}'; expected a script, seen from {os.getcwd()} or from our checkout")
     paths = {(r.task, r.dataset): spec.traj_path(r.task, r.dataset) for r in runs}
     missing = [p for p in paths.values() if not os.path.exists(p)]
@@ -287,7 +286,7 @@ def evaluate(spec, how):
     else:
         with folder.stage_lock(spec, '2_eval'):
             rows, task_rows = evaluating.evaluate_runs(spec, runs, seed, how)
-            attrs = {'spec': spec.text, 'run_name': spec.run_name} | provenance() | evaluating.training_facts(runs)
+            attrs = {'spec': spec.text, 'run_name': spec.run_name} | provenance() | evaluating.training_facts(spec, runs)
             results.write_results(spec.results_path, rows, task_rows, attrs)
             evaluating.forget_rows(spec)
     print(results.cell_table(rows))

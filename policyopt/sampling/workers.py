@@ -75,14 +75,14 @@ class WorkerPool:
         # Before multiprocessing's own clean-up at exit, which would wait forever for workers that ignore its SIGTERM;
         # unlike atexit's functions, this runs at the end of a forked process too.
         self._finalizer = util.Finalize(self, _end, (self.processes, self.conns), exitpriority=0)
-        for _ in range(num_workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, env_name, obs_dim, self.lengths, self.counter), daemon=True)
-            with holding_signals(*STOP_SIGNALS):
+        with holding_signals(*STOP_SIGNALS):  # until the finalizer knows of all of them
+            for _ in range(num_workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, env_name, obs_dim, self.lengths, self.counter), daemon=True)
                 process.start()
-            theirs.close()
-            self.conns.append(ours)
-            self.processes.append(process)
+                theirs.close()
+                self.conns.append(ours)
+                self.processes.append(process)
 
     def play(self, actor, cfg, key, num_slots, deterministic):
         """Play one batch on num_slots slots in all; returns (rows, Ledger). Raises RunFailed, and the pool is closed then."""
