@@ -111,6 +111,15 @@ def continuing_command():
     return shlex.join(['python', *sys.argv, *(() if '--resume' in sys.argv else ('--resume',))])
 
 
+def call(command):
+    """The exit code of a command that is run, and waited for even after Ctrl-C, which a terminal sends there too."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    finally:
+        process.wait()
+
+
 @contextlib.contextmanager
 def holding_signals(*nums):
     """Hold signals back in the block, from this process and for good from those that it starts; ours arrive after it.

@@ -10,15 +10,13 @@ step worse than its neighbours). The value function does not see the time: so th
 Acrobot find their goal within 101 iterations far less often.
 """
 
-import contextlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.pipeline.folder import check_place
-from policyopt.util import Parser, RunFailed, UserError, run_main
+from policyopt.util import Parser, RunFailed, UserError, call, run_main
 
 OPTIONS = (
     '--tiny_policy --min_total_sa 5000 --sim_batch_size 1 --max_iter 101 '
@@ -70,11 +68,7 @@ def run(task, script, *options):
     """Show a command and run it; RunFailed when it fails."""
     command = [str(script), *map(str, options)]
     print('python', os.path.relpath(command[0]), *command[1:], flush=True)
-    process = subprocess.Popen([sys.executable, *command])
-    with contextlib.ExitStack() as after_ctrl_c:
-        after_ctrl_c.callback(process.wait)  # the terminal sends it to the command too, which saves its state
-        process.wait()
-    if process.returncode:
+    if call([sys.executable, *command]):
         raise RunFailed(f'{task}: the command above failed')
 
 

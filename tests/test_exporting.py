@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import REPO, script_env
 from results_tools import run_here as run_here
+from results_tools import small_results
 
 from policyopt.files.snapshots import TrainingLog, read_log
 
@@ -35,7 +36,7 @@ def test_a_table_has_a_line_for_every_iteration_and_skips_what_is_no_log(tmp_pat
     run = 'alg=ga,task=cartpole,num_trajs=4,run=1'
     write_log(tmp_path / f'{run}.h5')
     write_log(tmp_path / 'b.h5', 3, running=True)
-    (tmp_path / 'results.h5').write_bytes((REPO / 'results/quickstart/results.h5').read_bytes())
+    small_results(str(tmp_path / 'results.h5'))
     done = run_here('export_log.py', f'{run}.h5', 'b.h5.part', 'results.h5', 'c*.h5.part', '--csv', 'logs.csv')
     assert done.stdout == '10 rows of 2 logs: logs.csv\n'
     assert done.stderr == 'note: results.h5: is no training log: skipped\nnote: c*.h5.part: matches no file: skipped\n'
@@ -88,7 +89,7 @@ def test_showlog_draws_a_running_log_anew_until_it_is_complete(tmp_path):
 
 def test_showlog_skips_what_is_no_log(tmp_path, run_here):
     write_log(tmp_path / 'a.h5')
-    (tmp_path / 'results.h5').write_bytes((REPO / 'results/quickstart/results.h5').read_bytes())
+    small_results(str(tmp_path / 'results.h5'))
     done = run_here('showlog.py', 'a.h5', 'results.h5', '*.h5.part', '--noplot')
     assert 'note: results.h5: is no training log: skipped' in done.stderr and 'note: *.h5.part: matches no file' in done.stderr
     assert 'results.h5: no training log; expected' in run_here('showlog.py', 'results.h5', '--noplot', rc=2).stderr.splitlines()[-1]
@@ -135,6 +136,8 @@ def test_tensorboard_shows_every_number_of_a_log(tmp_path, run_here):
 
 def test_without_tensorboard_its_extra_is_named(tmp_path, run_here, monkeypatch):
     write_log(tmp_path / 'a.h5')
-    monkeypatch.setitem(sys.modules, 'tensorboard', None)  # as Python has it for a package that is not there
+    monkeypatch.setitem(
+        sys.modules, 'tensorboard.summary.writer.event_file_writer', None
+    )  # as Python has it for a package that is not there
     done = run_here('export_log.py', 'a.h5', '--tensorboard', 'tb', rc=2)
     assert "pip install -e '.[tensorboard]'" in done.stderr and not (tmp_path / 'tb').exists()
