@@ -114,7 +114,7 @@ def subsample(x_B_D, frac, rng):
 
 
 def finite_difference_hvp(v_P, grad, x0_P, delta=1e-4):
-    """(∇f(x0 + ε v̂) − ∇f(x0 − ε v̂))/(2ε)·‖v‖, a check of Hessian-vector products."""
+    """(∇f(x0 + ε v̂) − ∇f(x0 − ε v̂))/(2ε)·‖v‖, a check of Hessian-vector products that vectors of 2016 hold."""
     eps = delta / float(np.linalg.norm(v_P))
     return (grad(x0_P + eps * v_P) - grad(x0_P - eps * v_P)) / (2 * eps)
 

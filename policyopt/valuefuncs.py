@@ -94,7 +94,7 @@ class ValueFunc(Model):
 
 
 class LinearValueFunc:
-    """Ridge regression on [obs, t/100, (t/100)², 1] with penalty 1e-5."""
+    """Ridge regression on [obs, t/100, (t/100)², 1] with penalty 1e-5; no command uses it, but vectors of 2016 hold it."""
 
     def __init__(self, ridge=1e-5):
         self.ridge, self.w_F = ridge, None

@@ -16,7 +16,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.pipeline.stages import How, run_stage
+from policyopt.pipeline.executors import EXECUTORS
+from policyopt.pipeline.plan import How
+from policyopt.pipeline.stages import run_stage
 from policyopt.util import Parser, run_main
 
 
@@ -41,7 +43,7 @@ def main(argv):
     p.add_argument('--set', **filters, help='replace keys of the YAML: training.runs=1 tasks.cartpole.data_subsamp_freq=5')
     p.add_argument('--estimate', action='store_true', help='say how long 1_train will take, measured; with all: before it trains')
     p.add_argument('--summary', action='store_true', help='show what is done, running, unfinished and missing')
-    p.add_argument('-e', '--executor', choices=['local', 'slurm', 'pbs'], default='local', help='where 1_train runs')
+    p.add_argument('-e', '--executor', choices=[*EXECUTORS], default='local', help='where 1_train runs')
     p.add_argument('-y', '--yes', action='store_true', help='submit to the cluster without asking')
     p.add_argument('--wait', action='store_true', help='wait for the cluster')
     p.add_argument('--threads', type=positive, metavar='N', help='threads and sampling processes of each run (default: 1)')

@@ -26,6 +26,12 @@ LAYERS = [
     ['policyopt.imitation'],
     ['policyopt.build', 'policyopt.training', 'policyopt.evaluation'],
     ['policyopt.reporting'],
+    ['policyopt.pipeline.templates', 'policyopt.pipeline.forked', 'policyopt.pipeline.locks'],
+    ['policyopt.pipeline.spec'],
+    ['policyopt.pipeline.experts', 'policyopt.pipeline.folder'],
+    ['policyopt.pipeline.plan'],
+    ['policyopt.pipeline.launch', 'policyopt.pipeline.clusters'],
+    ['policyopt.pipeline.executors', 'policyopt.pipeline.estimate', 'policyopt.pipeline.evaluating'],
     ['policyopt.pipeline'],
     ['scripts'],
 ]
@@ -141,16 +147,16 @@ def test_package_is_imported_only_in_its_room(package, room):
     assert not strangers, f'{package} is imported in {strangers}; its only room is {room}'
 
 
-@pytest.mark.parametrize('module', ['policyopt', 'policyopt.algorithms', 'policyopt.pipeline.spec', 'policyopt.pipeline.launch'])
+@pytest.mark.parametrize('module', ['', '.algorithms', '.pipeline.spec', '.pipeline.plan', '.pipeline.executors', '.pipeline.stages'])
 def test_a_dry_run_needs_neither_torch_nor_gymnasium(module):
     heavy = {'torch', 'gymnasium', 'mujoco', 'scipy', 'matplotlib', 'environments'}
-    code = f'import {module}, sys; print(*{heavy} & set(sys.modules))'
+    code = f'import policyopt{module}, sys; print(*{heavy} & set(sys.modules))'
     done = subprocess.run([sys.executable, '-c', code], cwd=REPO, env=script_env(), capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
 
 
-def test_spec_and_launch_name_no_heavy_package():
-    for name in ('spec', 'launch'):
+def test_the_way_from_file_to_executor_names_no_heavy_package():
+    for name in ('spec', 'plan', 'launch', 'clusters', 'executors'):
         path = REPO / 'policyopt' / 'pipeline' / f'{name}.py'
         assert not {n.split('.')[0] for n, _ in imported_names(path)} & {'torch', 'gymnasium', 'mujoco', 'environments'}, where(path)
 

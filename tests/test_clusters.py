@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from pipeline_tools import REPO, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
 
-from policyopt.pipeline import clusters
+from policyopt.pipeline import clusters, executors
+from policyopt.pipeline.plan import How, make_plan
 from policyopt.pipeline.spec import load_spec
 from policyopt.util import UserError
 
@@ -90,18 +91,46 @@ def test_the_range_of_2016_counts_all_runs(tmp_path):
     path, _ = ready_spec(tmp_path)
     spec = load_spec(str(path), ['options.pbs.range="2,5-7%2"'])
     runs = spec.runs(0)
-    array = clusters.prepare_array('pbs', spec, runs, [r for r in runs if r is not runs[5]])
+    Path(runs[5].out).parent.mkdir(parents=True)
+    Path(runs[5].out).touch()
+    array = clusters.Pbs(How()).array(make_plan(spec, 0, How()))
     assert array.run_ids == [runs[1].id, runs[4].id, runs[6].id] and '#PBS -t 1-3%2' in array.script
     with pytest.raises(UserError, match="'17-20' names no run; expected indices from 1 to 16"):
-        clusters.prepare_array('pbs', load_spec(str(path), ['options.pbs.range=17-20']), runs, runs)
+        clusters.Pbs(How()).array(make_plan(load_spec(str(path), ['options.pbs.range=17-20']), 0, How()))
 
 
 def test_a_borrowed_range_that_is_wider_than_the_runs_is_cut_with_a_note(tmp_path, capsys):
     path, _ = ready_spec(tmp_path)
     spec = load_spec(str(path), ['options.pbs.range="15-1000000000000"'])
-    runs = spec.runs(0)
-    assert clusters.prepare_array('pbs', spec, runs, runs).run_ids == [r.id for r in runs[14:]]
+    assert clusters.Pbs(How()).array(make_plan(spec, 0, How())).run_ids == [r.id for r in spec.runs(0)[14:]]
     assert capsys.readouterr().err == "note: options.pbs.range: '15-1000000000000' is cut to the 16 runs there are\n"
+
+
+def test_all_executors_offer_the_same_and_touch_nothing_to_show_a_plan(tmp_path):
+    path, folder = ready_spec(tmp_path)
+    how = How(dry_run=True)
+    plan = make_plan(load_spec(str(path)), 0, how)
+    interface = {'name', 'away', 'script', 'notes', 'execute'}
+    for name, executor in executors.EXECUTORS.items():
+        one = executor(how)
+        assert one.name == name and interface <= set(dir(one)) and interface <= set(dir(executors.Printing(one)))
+        assert executors.Printing(one).script(plan) == one.script(plan)
+    assert executors.EXECUTORS['local'](how).script(plan).splitlines() == [r.command for r in plan.runs]
+    assert not folder.exists()
+
+
+def test_a_plan_names_what_is_to_do_and_a_part_of_it_only_its_own(tmp_path):
+    path, folder = ready_spec(tmp_path)
+    spec = load_spec(str(path))
+    first, second, *_ = ids = [r.id for r in spec.runs(0)]
+    folder.mkdir()
+    (folder / f'{first}.h5').touch()
+    plan = make_plan(spec, 0, How())
+    assert [r.id for r in plan.runs] == ids and [r.id for r in plan.todo] == ids[1:]
+    assert plan.of({first}).todo == () and [r.id for r in plan.of({first, second}).todo] == [second]
+    assert plan.states() == dict.fromkeys(ids, 'missing') | {first: 'done'}
+    assert [r.id for r in make_plan(spec, 0, How(dry_run=True)).todo] == ids
+    assert [r.id for r in make_plan(spec, 0, How(dry_run=True, resume=True)).todo] == ids[1:]
 
 
 def test_nothing_is_submitted_without_a_yes(tmp_path, pbs):

@@ -33,7 +33,7 @@ def assert_same(loaded, saved):
 def test_a_ragged_array_is_its_parts_padded_and_back(lengths, dims, fill):
     rng = np.random.RandomState(len(lengths))
     parts = [rng.randn(n, dims) for n in lengths]
-    ragged = RaggedArray.from_list(parts)
+    ragged = RaggedArray(np.concatenate(parts), lengths)
     assert len(ragged) == len(lengths) and ragged.lengths.tolist() == lengths
     for i, part in enumerate(parts):
         np.testing.assert_array_equal(ragged[i], part)

@@ -8,6 +8,10 @@ Two checksums let a reader refuse a flipped bit by name instead of taking it for
   for files whose seal is lost, which happens when another program opens one for writing.
 
 Files without both (those of 2016, or made by other programs) are accepted; `open_h5` then cannot vouch for them.
+
+Two more checksums guard some of the same bytes. HDF5's own fletcher32, in trajectory files, is the only one that other programs check
+by themselves. The `hash` of a snapshot belongs to the format of 2016 and goes along when a policy is copied into another file. Where the
+seal is there, all this costs one more read of the file, so none is left out.
 """
 
 import contextlib

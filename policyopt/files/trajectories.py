@@ -62,10 +62,6 @@ class RaggedArray:
             raise UserError(f'a ragged array of {len(stacked)} rows cannot have lengths that sum to {self.lengths.sum()}')
         self.ends = np.cumsum(self.lengths)
 
-    @classmethod
-    def from_list(cls, arrays):
-        return cls(np.concatenate(arrays, axis=0), [len(a) for a in arrays])
-
     def __len__(self):
         return len(self.lengths)
 

@@ -2,6 +2,9 @@
 
 PyYAML reads YAML 1.1, in which `1e-3` is text, `12:30:00` is 45000, `010` is 8 and a repeated key silently wins. Here a
 decimal may have an exponent, only plain decimal digits make a number, dates and times stay text, and a key may stand only once.
+
+The package `pydantic` would check types after that, but the traps lie before it. Its messages name the path and the value, but not the
+file, the --set that brought the value in, or what to write instead. What it would spare us are the five short functions of a kind.
 """
 
 import os

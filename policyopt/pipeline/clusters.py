@@ -1,9 +1,10 @@
-"""Array jobs for Slurm and PBS: write the script beside the checkpoints, show it, ask, submit, wait.
+"""The executors of Slurm and PBS: write an array job beside the checkpoints, show it, ask, submit, wait.
 
 One array task does one run: it finds the run's id in the list beside the script by its index, and then behaves like
 `1_train --resume` for that run alone. So submitting everything a second time does no harm.
 """
 
+import abc
 import dataclasses
 import os
 import re
@@ -14,7 +15,6 @@ import sys
 import time
 
 from policyopt.pipeline import templates
-from policyopt.pipeline.folder import states
 from policyopt.util import RunFailed, UserError
 
 _WARNING_S = 120  # Slurm tells a task this long before its time limit, so that it can write a checkpoint
@@ -22,88 +22,181 @@ _WARNING_S = 120  # Slurm tells a task this long before its time limit, so that 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """A prepared submission: the script, the list of run ids (line I is array index I), and the command that submits it."""
+    """A prepared submission: the script, the list of run ids (line I is array index I), and where both will stand."""
 
-    kind: str
     script: str
     list_path: str
     script_path: str
-    submit: list
     run_ids: list
 
 
-def prepare_array(kind, spec, runs, pending, num_jobs=None, threads=None, device=None):
-    """The array job of the runs that are still to be done; nothing is written.
+class Cluster(abc.ABC):
+    """What the executors of clusters have in common; a subclass says how its system writes and says things.
 
-    Args:
-        runs: all selected runs, which options.pbs.range counts.
-        pending: those of them that are not done.
-        num_jobs: at most so many at a time; None leaves it to the cluster.
-        threads: threads of each run; None takes the task's allocation.
+    name: the word after -e. submit_words, query_words: the commands that submit a script and that know whether a job is there.
     """
-    if kind == 'pbs' and spec.options.pbs.range:
-        wanted = _indices(spec.options.pbs.range, len(runs))
-        ids = {runs[i - 1].id for i in wanted}
-        pending = [r for r in pending if r.id in ids]
-        limit = spec.options.pbs.range.partition('%')[2]
-        num_jobs = num_jobs or (int(limit) if limit else None)
-    if not pending:
-        raise UserError(f'{spec.file}: options.pbs.range: {spec.options.pbs.range!r} names only finished runs; expected some that are not')
-    folder = os.path.join(spec.checkpt_dir, 'cluster')
-    number = 1 + max([int(m[1]) for n in _listdir(folder) if (m := re.fullmatch(r'\w+_(\d+)\.sh', n))], default=0)
-    base = os.path.abspath(os.path.join(folder, f'{kind}_{number}'))
-    logs = os.path.abspath(os.path.join(spec.checkpt_dir, 'logs'))
-    header, index, cores = (_slurm if kind == 'slurm' else _pbs)(spec, len(pending), num_jobs, logs)
-    task = [
-        *(sys.executable, os.path.join(templates.REPO, 'scripts', 'im_pipeline.py')),
-        *(os.path.abspath(os.path.join(spec.checkpt_dir, 'pipeline.yaml')), '1_train', '--task-list', base + '.runs'),
-        *(('--device', device) if device else ()),
-    ]
-    each = str(threads) if threads else f'"{cores}"'
-    script = '\n'.join(
-        [
-            '#!/bin/bash',
-            *header,
-            f'# {len(pending)} runs, listed in {base}.runs; submitting this again only does what is not done yet',
-            f'cd {shlex.quote(os.getcwd())} || exit 1',
-            f'exec {shlex.join(task)} --task-index "{index}" --threads {each}',
-            '',
+
+    name: str
+    away = True
+    submit_words: tuple
+    query_words: tuple
+
+    def __init__(self, how):
+        self.how = how
+
+    def chosen(self, plan):
+        """(the runs to submit, at most how many at a time, or None to leave that to the cluster)."""
+        return list(plan.todo), self.how.jobs
+
+    @abc.abstractmethod
+    def header(self, spec, num_runs, num_jobs, logs):
+        """(lines of directives, shell word for the array index, shell word for the number of cores of a task)."""
+
+    def array(self, plan):
+        """The array job of what is to do; nothing is written."""
+        how, spec = self.how, plan.spec
+        runs, num_jobs = self.chosen(plan)
+        folder = os.path.join(spec.checkpt_dir, 'cluster')
+        number = 1 + max([int(m[1]) for n in _listdir(folder) if (m := re.fullmatch(r'\w+_(\d+)\.sh', n))], default=0)
+        base = os.path.abspath(os.path.join(folder, f'{self.name}_{number}'))
+        header, index, cores = self.header(spec, len(runs), num_jobs, os.path.abspath(os.path.join(spec.checkpt_dir, 'logs')))
+        task = [
+            *(sys.executable, os.path.join(templates.REPO, 'scripts', 'im_pipeline.py')),
+            *(os.path.abspath(os.path.join(spec.checkpt_dir, 'pipeline.yaml')), '1_train', '--task-list', base + '.runs'),
+            *(('--device', how.device) if how.device else ()),
         ]
-    )
-    submit = ['sbatch', '--parsable', base + '.sh'] if kind == 'slurm' else ['qsub', base + '.sh']
-    return Array(kind, script, base + '.runs', base + '.sh', submit, [r.id for r in pending])
+        each = str(how.threads) if how.threads else f'"{cores}"'
+        script = '\n'.join(
+            [
+                '#!/bin/bash',
+                *header,
+                f'# {len(runs)} runs, listed in {base}.runs; submitting this again only does what is not done yet',
+                f'cd {shlex.quote(os.getcwd())} || exit 1',
+                f'exec {shlex.join(task)} --task-index "{index}" --threads {each}',
+                '',
+            ]
+        )
+        return Array(script, base + '.runs', base + '.sh', [r.id for r in runs])
+
+    def script(self, plan):
+        """The script of the array job."""
+        return self.array(plan).script
+
+    def notes(self, plan):
+        """Nothing that the script does not say itself."""
+        return []
+
+    def execute(self, plan):
+        """Submit what is to do, and with --wait stay until it is done."""
+        array = self.array(plan)
+        job_id = self.submit(array)
+        if not self.how.wait:
+            return plan.spec.command('1_train --summary') + '   (and 2_eval when the job is over)'
+        self.wait(plan.of(set(array.run_ids)), job_id)
+        return plan.spec.command('2_eval')
+
+    def submit(self, array):
+        """Write the script and its list, show the script, ask unless --yes, submit; returns the cluster's job id."""
+        if shutil.which(self.submit_words[0]) is None:
+            here = f"no '{self.submit_words[0]}' on this machine"
+            raise UserError(f'-e {self.name}: {here}; expected a login node of the cluster, or -e local')
+        os.makedirs(os.path.dirname(array.script_path), exist_ok=True)
+        for path, content in ((array.list_path, ''.join(i + '\n' for i in array.run_ids)), (array.script_path, array.script)):
+            with open(path, 'x', encoding='utf-8') as f:
+                f.write(content)
+        print(f'{array.script_path}:\n{array.script}', file=sys.stderr)
+        if not self.how.yes:
+            if not sys.stdin.isatty():
+                why = 'since nobody can be asked here; add -y, or submit it yourself'
+                raise UserError(f'{array.script_path}: written, not submitted, {why}')
+            print(f'submit {len(array.run_ids)} runs? [y/N] ', end='', file=sys.stderr, flush=True)
+            if sys.stdin.readline().strip().lower() not in ('y', 'yes'):
+                raise UserError(f'{array.script_path}: written, not submitted, as you wished')
+        words = [*self.submit_words, array.script_path]
+        result = subprocess.run(words, capture_output=True, text=True)
+        if result.returncode != 0:
+            raise RunFailed(f'{shlex.join(words)} failed with exit code {result.returncode}: {(result.stderr or result.stdout).strip()}')
+        job_id = result.stdout.strip().splitlines()[-1].partition(';')[0] if result.stdout.strip() else '?'
+        print(f'submitted job {job_id} with {len(array.run_ids)} runs; see --summary', file=sys.stderr)
+        return job_id
+
+    def wait(self, plan, job_id):
+        """Wait until the cluster no longer knows the job; RunFailed when runs of the plan are then still missing."""
+        told, pause, num = -1, 0.5, len(plan.runs)
+        while True:
+            listed = subprocess.run([*self.query_words, job_id], capture_output=True, text=True)
+            # a controller that does not answer is no proof that the job is gone
+            answered = listed.returncode == 0
+            gone = not listed.stdout.strip() if answered else bool(re.search('invalid|unknown|finished', listed.stderr, re.IGNORECASE))
+            state = plan.states()
+            done = sum(s == 'done' for s in state.values())
+            if done != told:
+                print(f'{done}/{num} runs done (job {job_id})', file=sys.stderr)
+                told = done
+            if gone or done == num:
+                break
+            time.sleep(pause)
+            pause = min(1.3 * pause, 30)
+        if done < num:
+            open_ids = [i for i, s in state.items() if s != 'done']
+            raise RunFailed(
+                f'job {job_id} is over, but {len(open_ids)} of its {num} runs are not done, first {open_ids[0]}; '
+                f'see {plan.spec.checkpt_dir}/logs, then submit again with --resume'
+            )
 
 
-def _slurm(spec, num_runs, num_jobs, logs):
-    o = spec.options.slurm
-    wishes = {'partition': o.partition, 'time': o.time, 'mem': o.mem, 'account': o.account}
-    header = [
-        f'#SBATCH --job-name={spec.run_name}',
-        f'#SBATCH --array=1-{num_runs}' + (f'%{num_jobs}' if num_jobs else ''),
-        f'#SBATCH --output={logs}/slurm_%A_%a.txt',
-        '#SBATCH --ntasks=1',
-        f'#SBATCH --cpus-per-task={o.cpus}',
-        *(f'#SBATCH --{key}={value}' for key, value in wishes.items() if value),
-        '#SBATCH --requeue',
-        '#SBATCH --open-mode=append',
-        f'#SBATCH --signal=B:USR1@{_WARNING_S}',
-    ]
-    return header, '$SLURM_ARRAY_TASK_ID', f'${{SLURM_CPUS_PER_TASK:-{o.cpus}}}'
+class Slurm(Cluster):
+    """The executor that submits to Slurm, with the wishes of options.slurm."""
+
+    name, submit_words, query_words = 'slurm', ('sbatch', '--parsable'), ('squeue', '--noheader', '--jobs')
+
+    def header(self, spec, num_runs, num_jobs, logs):
+        o = spec.options.slurm
+        wishes = {'partition': o.partition, 'time': o.time, 'mem': o.mem, 'account': o.account}
+        lines = [
+            f'#SBATCH --job-name={spec.run_name}',
+            f'#SBATCH --array=1-{num_runs}' + (f'%{num_jobs}' if num_jobs else ''),
+            f'#SBATCH --output={logs}/slurm_%A_%a.txt',
+            '#SBATCH --ntasks=1',
+            f'#SBATCH --cpus-per-task={o.cpus}',
+            *(f'#SBATCH --{key}={value}' for key, value in wishes.items() if value),
+            '#SBATCH --requeue',
+            '#SBATCH --open-mode=append',
+            f'#SBATCH --signal=B:USR1@{_WARNING_S}',
+        ]
+        return lines, '$SLURM_ARRAY_TASK_ID', f'${{SLURM_CPUS_PER_TASK:-{o.cpus}}}'
 
 
-def _pbs(spec, num_runs, num_jobs, logs):
-    o = spec.options.pbs
-    torque = o.dialect == 'torque'
-    limit = f'%{num_jobs}' if num_jobs else ''
-    header = [f'#PBS -N {o.jobname or spec.run_name}', *([f'#PBS -q {o.queue}'] if o.queue else [])]
-    header += [f'#PBS -l nodes=1:ppn={o.ppn}' if torque else f'#PBS -l select=1:ncpus={o.ppn}']
-    if torque:
-        header += [f'#PBS -t 1-{num_runs}{limit}']
-    elif num_runs > 1:  # OpenPBS knows no array of one
-        header += [f'#PBS -J 1-{num_runs}{limit}']
-    header += ['#PBS -j oe', f'#PBS -o {logs}/', '#PBS -r y', '#PBS -V']
-    index = '$PBS_ARRAYID' if torque else '${PBS_ARRAY_INDEX:-1}'
-    return header, index, f'${{{"PBS_NUM_PPN" if torque else "NCPUS"}:-{o.ppn}}}'
+class Pbs(Cluster):
+    """The executor that submits to PBS, with the wishes of options.pbs, in the dialect of TORQUE or OpenPBS."""
+
+    name, submit_words, query_words = 'pbs', ('qsub',), ('qstat', '-t')
+
+    def chosen(self, plan):
+        """As above; of options.pbs.range, which counts all selected runs, only those that are to do."""
+        text = plan.spec.options.pbs.range
+        if not text:
+            return super().chosen(plan)
+        wanted = {plan.runs[i - 1].id for i in _indices(text, len(plan.runs))}
+        runs = [r for r in plan.todo if r.id in wanted]
+        if not runs:
+            raise UserError(f'{plan.spec.file}: options.pbs.range: {text!r} names only finished runs; expected some that are not')
+        limit = text.partition('%')[2]
+        return runs, self.how.jobs or (int(limit) if limit else None)
+
+    def header(self, spec, num_runs, num_jobs, logs):
+        o = spec.options.pbs
+        limit = f'%{num_jobs}' if num_jobs else ''
+        lines = [f'#PBS -N {o.jobname or spec.run_name}', *([f'#PBS -q {o.queue}'] if o.queue else [])]
+        if o.dialect == 'torque':
+            lines += [f'#PBS -l nodes=1:ppn={o.ppn}', f'#PBS -t 1-{num_runs}{limit}']
+            index, cores = '$PBS_ARRAYID', 'PBS_NUM_PPN'
+        else:
+            lines += [f'#PBS -l select=1:ncpus={o.ppn}']
+            lines += [f'#PBS -J 1-{num_runs}{limit}'] if num_runs > 1 else []  # OpenPBS knows no array of one
+            index, cores = '${PBS_ARRAY_INDEX:-1}', 'NCPUS'
+        lines += ['#PBS -j oe', f'#PBS -o {logs}/', '#PBS -r y', '#PBS -V']
+        return lines, index, f'${{{cores}:-{o.ppn}}}'
 
 
 def _indices(text, total):
@@ -125,51 +218,5 @@ def _listdir(folder):
     return os.listdir(folder) if os.path.isdir(folder) else []
 
 
-def submit(array, spec, yes):
-    """Write the script and its list, show the script, ask unless `yes`, submit; returns the cluster's job id."""
-    if shutil.which(array.submit[0]) is None:
-        raise UserError(f"-e {array.kind}: no '{array.submit[0]}' on this machine; expected a login node of the cluster, or -e local")
-    os.makedirs(os.path.dirname(array.script_path), exist_ok=True)
-    for path, content in ((array.list_path, ''.join(i + '\n' for i in array.run_ids)), (array.script_path, array.script)):
-        with open(path, 'x', encoding='utf-8') as f:
-            f.write(content)
-    print(f'{array.script_path}:\n{array.script}', file=sys.stderr)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UserError(f'{array.script_path}: written, not submitted, since nobody can be asked here; add -y, or submit it yourself')
-        print(f'submit {len(array.run_ids)} runs? [y/N] ', end='', file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ('y', 'yes'):
-            raise UserError(f'{array.script_path}: written, not submitted, as you wished')
-    result = subprocess.run(array.submit, capture_output=True, text=True)
-    if result.returncode != 0:
-        raise RunFailed(f'{shlex.join(array.submit)} failed with exit code {result.returncode}: {(result.stderr or result.stdout).strip()}')
-    job_id = result.stdout.strip().splitlines()[-1].partition(';')[0] if result.stdout.strip() else '?'
-    print(f'submitted job {job_id} with {len(array.run_ids)} runs; see --summary', file=sys.stderr)
-    return job_id
-
-
-def wait(array, spec, runs, job_id):
-    """Wait until the cluster no longer knows the job; RunFailed when runs are then still missing."""
-    query = ['squeue', '--noheader', '--jobs', job_id] if array.kind == 'slurm' else ['qstat', '-t', job_id]
-    mine = [r for r in runs if r.id in set(array.run_ids)]
-    told, pause = -1, 0.5
-    while True:
-        listed = subprocess.run(query, capture_output=True, text=True)
-        # a controller that does not answer is no proof that the job is gone
-        answered = listed.returncode == 0
-        gone = not listed.stdout.strip() if answered else bool(re.search('invalid|unknown|finished', listed.stderr, re.IGNORECASE))
-        state = states(spec, mine)
-        done = sum(s == 'done' for s in state.values())
-        if done != told:
-            print(f'{done}/{len(mine)} runs done (job {job_id})', file=sys.stderr)
-            told = done
-        if gone or done == len(mine):
-            break
-        time.sleep(pause)
-        pause = min(1.3 * pause, 30)
-    if done < len(mine):
-        open_ids = [i for i, s in state.items() if s != 'done']
-        raise RunFailed(
-            f'job {job_id} is over, but {len(open_ids)} of its {len(mine)} runs are not done, first {open_ids[0]}; '
-            f'see {spec.checkpt_dir}/logs, then submit again with --resume'
-        )
+def _listdir(folder):
+    return os.listdir(folder) if os.path.isdir(folder) else []

@@ -20,7 +20,8 @@ import tempfile
 
 from policyopt import algorithms
 from policyopt.files.runs import part_path
-from policyopt.pipeline import folder, launch, templates
+from policyopt.pipeline import launch, templates
+from policyopt.pipeline.plan import job_of, make_plan
 from policyopt.util import MAX_ITER, RunFailed, UserError
 
 
@@ -28,38 +29,32 @@ class MeasuredRunFailed(RunFailed):
     """A command that was measured did not work: worth knowing before hours of training."""
 
 
-def estimate(spec, runs_of, jobs=None, threads=None, verbosity=0):
-    """One sentence on how much is to do and how long that takes.
+def estimate(plan, how):
+    """One sentence on how much of a plan is to do and how long that takes.
 
-    Nothing is left behind, also after an error or a stop signal while it measures.
+    Nothing is left behind, also after an error or a stop signal while it measures; of the experiment's folders only the expert data
+    and unfinished runs are read.
 
-    Args:
-        spec: the experiment; of its folders only the expert data and unfinished runs are read.
-        runs_of: function of a Spec that returns its selected runs.
-        jobs: runs at a time, None for all cores.
-        threads: of each run, as for run_local.
-        verbosity: below 0 no progress is shown.
     Raises:
         MeasuredRunFailed: a measured command failed; launch.Stopped: by a signal; UserError, RunFailed or OSError: it
             cannot be measured, for example because a checkpoint is damaged or the disk is full.
     """
-    runs = runs_of(spec)
-    pending = [r for r in runs if not os.path.exists(r.out)]
+    runs, pending = plan.runs, plan.todo
     if not pending:
         return f'{len(runs)} of {len(runs)} runs are done: nothing to do'
     todo = f'{len(pending)} of {len(runs)} runs to do'
     known = [r for r in pending if templates.is_trainer(r.command) and templates.is_literal(r.command)]
     if not known:
         return f'{todo}; how long that takes is not known: only plain commands of imitate_mj.py can be measured'
-    num_jobs = min(jobs or launch.num_cores(), len(pending))
+    num_jobs = min(how.jobs or launch.num_cores(), len(pending))
     kinds = {}
     for run in known:
         kinds.setdefault((run.alg, run.task), []).append(run)
     left = {r.id: max(0, max_iter(r) - _iterations_done(r)) for r in known}  # before measuring, because it may find a mistake
-    if verbosity >= 0:
+    if how.verbosity >= 0:
         print(f'estimate: running a few iterations of {_count(len(kinds), "kind")} of runs', file=sys.stderr, flush=True)
     measured = _chosen(kinds.values(), num_jobs)
-    costs = _measure(spec, runs_of, measured, num_jobs, threads)
+    costs = _measure(plan, how, measured, num_jobs)
     seconds = _makespan([startup + left[r.id] * each for r in known for startup, each in [costs[r.alg, r.task]]], num_jobs)
     which = f'each of {len(kinds)} kinds' if len(kinds) > 1 else f'{len(measured) if len(measured) > 1 else "one"} of them'
     sentence = f'{todo}: {in_words(seconds)} with {num_jobs} at a time (measured by a few iterations of {which})'
@@ -102,16 +97,16 @@ def _chosen(kinds, num_jobs):
     return in_turn[: max(len(rows), num_jobs)]
 
 
-def _measure(spec, runs_of, measured, num_jobs, threads):
+def _measure(plan, how, measured, num_jobs):
     """{kind: (start-up, seconds of an iteration)} by short runs of these."""
     with tempfile.TemporaryDirectory(prefix='policyopt_estimate_') as tmp:
         # an absolute folder for the runs leaves the expert data where they are
-        elsewhere = dataclasses.replace(spec, options=dataclasses.replace(spec.options, checkpt_subdir=tmp))
+        elsewhere = dataclasses.replace(plan.spec, options=dataclasses.replace(plan.spec.options, checkpt_subdir=tmp))
         os.mkdir(os.path.join(tmp, 'logs'))
-        runs = {r.id: r for r in runs_of(elsewhere)}
-        jobs = [folder.job(elsewhere, _shortened(runs[r.id])) for r in measured]
+        runs = {r.id: r for r in make_plan(elsewhere, plan.seed, how).runs}
+        jobs = [job_of(elsewhere, _shortened(runs[r.id])) for r in measured]
         try:
-            outcomes = launch.run_local(jobs, num_jobs, threads=threads, verbosity=-2)
+            outcomes = launch.run_local(jobs, num_jobs, threads=how.threads, verbosity=-2)
         except launch.Stopped as e:
             raise launch.Stopped(e.signum, 'the estimate leaves nothing behind') from e
         ended = {o.job.id: o for o in outcomes}

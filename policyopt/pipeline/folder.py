@@ -1,4 +1,4 @@
-"""The checkpoint folder: which runs are done, what it remembers of its experiment, and who may add to it."""
+"""The checkpoint folder: what it remembers of its experiment, and who may add to it."""
 
 import contextlib
 import dataclasses
@@ -6,51 +6,10 @@ import os
 import sys
 import time
 
-from policyopt.files.runs import is_part, is_run, name_of, part_path
-from policyopt.pipeline import locks, templates
+from policyopt.files.runs import is_part, is_run, name_of
+from policyopt.pipeline import locks
 from policyopt.pipeline import spec as specs
-from policyopt.pipeline.launch import Job
-from policyopt.util import RunFailed, UserError, draw_seed, format_table, git_hash, replacing
-
-STATES = ('done', 'running', 'unfinished', 'missing')
-
-
-def job(spec, run):
-    """The launcher's view of a run."""
-    return Job(
-        run.id,
-        run.command,
-        run.out,
-        os.path.join(spec.checkpt_dir, 'logs', run.id + '.txt'),
-        os.path.join(spec.checkpt_dir, 'locks', run.id + '.lock'),
-    )
-
-
-def states(spec, runs):
-    """{run id: state} without touching anything: 'done' has its .h5, 'running' is locked by someone, 'unfinished' was begun."""
-    found = {}
-    for run in runs:
-        j = job(spec, run)
-        if j.done:
-            found[run.id] = 'done'
-        elif locks.inspect(j.lock)[0] in ('live', 'foreign'):
-            found[run.id] = 'running'
-        elif os.path.exists(part_path(j.out)) or os.path.exists(j.log):
-            found[run.id] = 'unfinished'
-        else:
-            found[run.id] = 'missing'
-    return found
-
-
-def summary(spec, runs):
-    """A table of how many runs of each algorithm and task are in which state."""
-    state = states(spec, runs)
-    lines = [['alg', 'task', *STATES, 'total']]
-    groups = list(dict.fromkeys((r.alg, r.task) for r in runs))
-    for group in [*groups, None]:
-        chosen = [state[r.id] for r in runs if group in (None, (r.alg, r.task))]
-        lines.append([*(group or ('all', '')), *(str(chosen.count(s)) for s in STATES), str(len(chosen))])
-    return format_table(lines)
+from policyopt.util import RunFailed, UserError, draw_seed, git_hash, replacing
 
 
 @contextlib.contextmanager
@@ -215,10 +174,3 @@ def _note_commit(path):
     commit = git_hash()
     if commit not in lines[-1:]:
         _store(path, '\n'.join([*lines, commit]) + '\n')
-
-
-def with_resume(run):
-    """A run whose checkpoint exists, with --resume added when it is our trainer's; any other program starts anew."""
-    if os.path.exists(part_path(run.out)):
-        return dataclasses.replace(run, command=templates.with_option(run.command, '--resume'))
-    return run

@@ -17,28 +17,13 @@ import time
 
 from policyopt.files.runs import part_path
 from policyopt.pipeline import forked, locks, templates
+from policyopt.pipeline.plan import Job
 from policyopt.util import RunFailed, continuing_command
 
 # POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = (*forked.BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
 STOPPED_AFTER_CHECKPOINT = 75  # exit code of our trainers after SIGTERM or SIGUSR1
 _GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A command, the file that it makes (`out`), and where its log and its lock go."""
-
-    id: str
-    command: str
-    out: str
-    log: str
-    lock: str
-
-    @property
-    def done(self):
-        """Whether the output exists: nothing else decides."""
-        return os.path.exists(self.out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +95,39 @@ def warn_about_cores(num_jobs, threads):
     if wanted > num_cores():
         what = f'{num_jobs} jobs × {each} threads on {num_cores()} cores'
         print(f'warning: {what}: they will slow each other down; see -j and --threads', file=sys.stderr)
+
+
+class Local:
+    """The executor of this computer."""
+
+    name, away = 'local', False
+
+    def __init__(self, how):
+        self.how = how
+
+    def script(self, plan):
+        """The bare command lines."""
+        return ''.join(run.command + '\n' for run in plan.todo)
+
+    def notes(self, plan):
+        """What the command lines need beside themselves, and which of them are not needed."""
+        folder, done = plan.spec.checkpt_dir, sum(job.done for job in plan.jobs)
+        notes = [] if os.path.isdir(folder) else [f'these commands need the folder {folder}; 0_sampletrajs makes it']
+        return notes + ([f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else [])
+
+    def execute(self, plan):
+        """Run what is to do, as many at a time as --jobs says."""
+        how, num = self.how, len(plan.todo)
+        num_jobs = min(how.jobs or num_cores(), num)
+        warn_about_cores(num_jobs, how.threads)
+        outcomes = run_local(plan.jobs, num_jobs, how.keep_going, how.threads, how.verbosity)
+        bad = [o for o in outcomes if o.state != 'ok']
+        if bad:
+            left = num - len(outcomes)
+            rest = f', {left} were not started (-k starts them all the same)' if left else ''
+            first = f'{bad[0].job.id} ({bad[0].detail})'
+            raise RunFailed(f'{len(bad)} of {num} runs did not finish, first {first}{rest}. Go on with --resume')
+        return plan.spec.command('2_eval')
 
 
 def run_local(jobs, num_jobs=1, keep_going=False, threads=None, verbosity=0):

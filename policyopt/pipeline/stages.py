@@ -1,42 +1,22 @@
 """The three stages: sample the experts, train every run, evaluate every learned policy. Each skips what is done when resumed.
 
-`run_stage` is what scripts/im_pipeline.py calls; `sample_trajs`, `train` and `evaluate` are the stages as functions. Each returns
-the command that comes next, or None.
+`run_stage` is what scripts/im_pipeline.py calls; `sample_trajs`, `train` and `evaluate` are the stages as functions of a Spec and a
+`How`. Each makes its plan, checks it before anything is written, carries it out, and returns the command that comes next, or None.
 """
 
-import dataclasses
 import os
 import sys
 
-from policyopt.pipeline import clusters, folder, launch, templates
-from policyopt.pipeline.spec import load_spec, select_runs
+from policyopt.pipeline import folder, launch
+from policyopt.pipeline.executors import EXECUTORS, executor_for
+from policyopt.pipeline.plan import How, Plan, make_plan
+from policyopt.pipeline.spec import Spec, load_spec
 from policyopt.util import RunFailed, UserError, closest, provenance
 
 STAGES = ('0_sampletrajs', '1_train', '2_eval')
 
 
-@dataclasses.dataclass(frozen=True)
-class How:
-    """How a stage is carried out: the options of im_pipeline.py, with their defaults."""
-
-    jobs: int | None = None  # None: all cores, or on a cluster as many as it likes
-    resume: bool = False
-    keep_going: bool = False
-    dry_run: bool = False
-    estimate: bool = False  # say how long training will take: instead of it, or in a run of all stages before it
-    only: list | tuple = ()
-    exclude: list | tuple = ()
-    executor: str = 'local'
-    yes: bool = False
-    wait: bool = False
-    threads: int | None = None
-    device: str | None = None
-    verbosity: int = 0
-    task_list: str | None = None  # hidden: an array task of a cluster does the run in line `task_index` of this file
-    task_index: int | None = None
-
-
-def run_stage(stage, spec_path, overrides, summary, how):
+def run_stage(stage, spec_path, overrides, summary, how: How):
     """Do what `im_pipeline.py SPEC STAGE` asks for; returns an exit code."""
     names = {name: [name] for name in STAGES} | {name[0]: [name] for name in STAGES} | {'all': list(STAGES)}
     if stage not in names:
@@ -49,7 +29,7 @@ def run_stage(stage, spec_path, overrides, summary, how):
     if how.estimate and (how.dry_run or names[stage] not in (['1_train'], list(STAGES))):
         seen = '--dry-run, which runs nothing' if how.dry_run else f"stage '{stage}'"
         raise UserError(f'--estimate with {seen}; expected 1_train or all, whose training it measures')
-    if how.executor != 'local' and names[stage] != ['1_train'] and not (stage == 'all' and (how.wait or how.dry_run)):
+    if EXECUTORS[how.executor].away and names[stage] != ['1_train'] and not (stage == 'all' and (how.wait or how.dry_run)):
         raise UserError(f"-e {how.executor} with stage '{stage}': only 1_train runs on a cluster; for all, add --wait")
     functions = {'0_sampletrajs': sample_trajs, '1_train': show_estimate if how.estimate and stage != 'all' else train, '2_eval': evaluate}
     try:
@@ -64,14 +44,14 @@ def run_stage(stage, spec_path, overrides, summary, how):
     return 0
 
 
-def show_summary(spec, how):
+def show_summary(spec: Spec, how: How):
     """Print what is there and what is not; touches nothing, and may be asked while others work."""
-    runs = select_runs(spec.runs(folder.base_seed(spec, store=False, quiet=True)), how.only, how.exclude)
-    trajs = {spec.traj_path(r.task, r.dataset) for r in runs}
+    plan = make_plan(spec, folder.base_seed(spec, store=False, quiet=True), how)
+    trajs = {spec.traj_path(r.task, r.dataset) for r in plan.runs}
     print(f'{spec.run_name}: {sum(map(os.path.exists, trajs))} of {len(trajs)} trajectory files in {spec.traj_dir}')
-    print(folder.summary(spec, runs))
+    print(plan.summary())
     print(f'results: {spec.results_path if os.path.exists(spec.results_path) else "not evaluated yet"}')
-    done = all(s == 'done' for s in folder.states(spec, runs).values())
+    done = all(s == 'done' for s in plan.states().values())
     if done and os.path.exists(spec.results_path):
         following = f'analyze_results.py {spec.results_path}'
     else:
@@ -80,44 +60,40 @@ def show_summary(spec, how):
     return 0
 
 
-def _selected(spec, how, seed):
-    return select_runs(spec.runs(seed), how.only, how.exclude)
-
-
-def _unseeded(spec, how):
-    """The selected runs for checks that come before anything is written, a seed that is drawn included."""
+def _draft(spec: Spec, how: How):
+    """The plan for checks that come before anything is written, a seed that is drawn included."""
     for path in (spec.traj_dir, spec.checkpt_dir):
         folder.check_place(path)
-    return _selected(spec, how, folder.known_seed(spec) or 0)
+    return make_plan(spec, folder.known_seed(spec) or 0, how)
 
 
 # 0_sampletrajs ------------------------------------------------------------------------------------------------------------------
 
 
-def sample_trajs(spec, how):
+def sample_trajs(spec: Spec, how: How):
     """Stage 0: let each task's expert play full_dataset_num_trajs episodes, and an untrained policy eval_num_trajs.
 
     Refuses to overwrite; resumed, it keeps whole files that belong to this experiment and makes the others.
     """
-    wanted = list(dict.fromkeys((r.task, r.dataset) for r in _unseeded(spec, how)))
+    wanted = list(dict.fromkeys((r.task, r.dataset) for r in _draft(spec, how).runs))
     if how.dry_run:
         for task, dataset in wanted:
             print(f'0_sampletrajs would sample {spec.traj_path(task, dataset)}', file=sys.stderr)
         return None
     from policyopt.pipeline import experts
 
-    plan = experts.check_all(spec, wanted, folder.known_seed(spec), how.resume)
+    to_sample = experts.check_all(spec, wanted, folder.known_seed(spec), how.resume)
     seed = folder.base_seed(spec, store=True)
     folder.make_dir(spec.traj_dir)
     with folder.stage_lock(spec, '0_sampletrajs'):
-        experts.sample_all(spec, plan, seed)
+        experts.sample_all(spec, to_sample, seed)
     return spec.command('1_train')
 
 
 # 1_train ------------------------------------------------------------------------------------------------------------------------
 
 
-def train(spec, how):
+def train(spec: Spec, how: How):
     """Stage 1: one command for each algorithm × task × dataset size × run.
 
     Refuses a folder that holds runs, unless resumed: then finished runs are skipped and unfinished ones go on. A dry run prints
@@ -125,50 +101,40 @@ def train(spec, how):
     """
     if how.task_index is not None:
         return _array_task(spec, how)
-    if not how.dry_run:
-        _check_ready(spec, _unseeded(spec, how))
-    seed = folder.base_seed(spec, store=not how.dry_run)
-    runs = [_with_device(r, how.device) for r in _selected(spec, how, seed)]
+    executor = executor_for(how)
     if how.dry_run:
-        return _dry_run(spec, how, runs)
+        return executor.execute(make_plan(spec, folder.base_seed(spec, store=False), how))
+    _draft(spec, how).check()
+    seed = folder.base_seed(spec, store=True)
     folder.prepare(spec, seed, how.resume)
-    pending = [folder.with_resume(r) for r in runs if not os.path.exists(r.out)]
-    if len(pending) < len(runs):
-        print(f'{len(runs) - len(pending)} of {len(runs)} runs are done', file=sys.stderr)
-    if pending and how.executor != 'local':
-        if how.estimate:
-            print(f'no estimate: --estimate measures on this computer, and the runs go to {how.executor}', file=sys.stderr)
-        array = clusters.prepare_array(how.executor, spec, runs, pending, how.jobs, how.threads, how.device)
-        job_id = clusters.submit(array, spec, how.yes)
-        if not how.wait:
-            return spec.command('1_train --summary') + '   (and 2_eval when the job is over)'
-        clusters.wait(array, spec, runs, job_id)
-    elif pending:
-        if how.estimate:
-            _print_estimate(spec, how, seed, optional=True)
-        _run_here(spec, how, pending)
-    return spec.command('2_eval')
+    plan = make_plan(spec, seed, how)
+    if len(plan.todo) < len(plan.runs):
+        print(f'{len(plan.runs) - len(plan.todo)} of {len(plan.runs)} runs are done', file=sys.stderr)
+    if not plan.todo:
+        return spec.command('2_eval')
+    if how.estimate and executor.away:
+        print(f'no estimate: --estimate measures on this computer, and the runs go to {executor.name}', file=sys.stderr)
+    elif how.estimate:
+        _print_estimate(plan, how, optional=True)
+    return executor.execute(plan)
 
 
-def show_estimate(spec, how):
+def show_estimate(spec: Spec, how: How):
     """Print how long stage 1 would take from here; writes nothing into the experiment's folders."""
-    if how.executor != 'local':
+    if EXECUTORS[how.executor].away:
         raise UserError(f'--estimate with -e {how.executor}: it measures on this computer; expected it without -e')
-    runs = _unseeded(spec, how)
-    _check_ready(spec, runs)
-    _print_estimate(spec, how, folder.known_seed(spec) or 0)
-    return spec.command('1_train --resume' if any(not os.path.exists(r.out) for r in runs) else '2_eval')
+    plan = _draft(spec, how)
+    plan.check()
+    _print_estimate(plan, how)
+    return spec.command('1_train --resume' if plan.todo else '2_eval')
 
 
-def _print_estimate(spec, how, seed, optional=False):
+def _print_estimate(plan: Plan, how: How, optional=False):
     """Print how long it takes; where that is optional, only a command that fails stands in the way of training (without -k)."""
     from policyopt.pipeline.estimate import MeasuredRunFailed, estimate
 
-    def runs_of(some_spec):
-        return [_with_device(r, how.device) for r in _selected(some_spec, how, seed)]
-
     try:
-        sentence = estimate(spec, runs_of, how.jobs, how.threads, how.verbosity)
+        sentence = estimate(plan, how)
     except launch.Stopped:
         raise
     except (RunFailed, UserError, OSError) as e:
@@ -181,56 +147,7 @@ def _print_estimate(spec, how, seed, optional=False):
         print(sentence, flush=True)
 
 
-def _with_device(run, device):
-    return run if device is None else dataclasses.replace(run, command=templates.with_option(run.command, '--device', device))
-
-
-def _run_here(spec, how, pending):
-    num_jobs = min(how.jobs or launch.num_cores(), len(pending))
-    launch.warn_about_cores(num_jobs, how.threads)
-    outcomes = launch.run_local([folder.job(spec, r) for r in pending], num_jobs, how.keep_going, how.threads, how.verbosity)
-    bad = [o for o in outcomes if o.state != 'ok']
-    if bad:
-        left = len(pending) - len(outcomes)
-        rest = f', {left} were not started (-k starts them all the same)' if left else ''
-        first = f'{bad[0].job.id} ({bad[0].detail})'
-        raise RunFailed(f'{len(bad)} of {len(pending)} runs did not finish, first {first}{rest}. Go on with --resume')
-
-
-def _dry_run(spec, how, runs):
-    if how.resume:
-        runs = [folder.with_resume(r) for r in runs if not os.path.exists(r.out)]
-    if how.executor != 'local':
-        print(clusters.prepare_array(how.executor, spec, runs, runs, how.jobs, how.threads, how.device).script, end='')
-        return
-    if not os.path.isdir(spec.checkpt_dir):
-        print(f'note: these commands need the folder {spec.checkpt_dir}; 0_sampletrajs makes it', file=sys.stderr)
-    done = sum(os.path.exists(r.out) for r in runs)
-    if done:
-        print(f'note: {done} of these {len(runs)} runs are done; --resume leaves them out', file=sys.stderr)
-    sys.stdout.writelines(r.command + '\n' for r in runs)
-    sys.stdout.flush()
-
-
-def _check_ready(spec, runs):
-    """Raise UserError unless every run's program and expert data are there and fit."""
-    for run in {r.alg: r for r in runs}.values():
-        script = templates.missing_script(run.command)
-        if script:
-            where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
-            raise UserError(f"{where}: no such file '{script}'; expected a script, seen from {os.getcwd()} or from our checkout")
-    paths = {(r.task, r.dataset): spec.traj_path(r.task, r.dataset) for r in runs}
-    missing = [p for p in paths.values() if not os.path.exists(p)]
-    if missing:
-        way = f'Make them with: {spec.command("0_sampletrajs")}'
-        raise UserError(f'{missing[0]}: no such file; expected the expert trajectories. {way}')
-    from policyopt.pipeline import experts
-
-    for (task, _), path in paths.items():
-        experts.check_trajs(spec, spec.task(task), path)
-
-
-def _array_task(spec, how):
+def _array_task(spec: Spec, how: How):
     """One task of a cluster's array: the run in line `task_index` of the list, continued if it was begun."""
     with open(how.task_list, encoding='utf-8') as f:
         ids = f.read().split()
@@ -240,24 +157,25 @@ def _array_task(spec, how):
     seed = folder.known_seed(spec)
     if seed is None:
         raise UserError(f'{spec.checkpt_dir}/seed.txt: no such file; expected the base seed of these runs. Submit again with -e')
-    run = next((r for r in spec.runs(seed) if r.id == run_id), None)
-    if run is None:
+    plan = make_plan(spec, seed, how).of({run_id})
+    if not plan.runs:
         raise UserError(f'{how.task_list}: {spec.file} has no run {run_id}; submit again with -e')
-    if os.path.exists(run.out):
+    if not plan.todo:
         print(f'{run_id} is done already', file=sys.stderr)
-        return
-    _run_here(spec, how, [folder.with_resume(_with_device(run, how.device))])
+        return None
+    launch.Local(how).execute(plan)
+    return None
 
 
 # 2_eval -------------------------------------------------------------------------------------------------------------------------
 
 
-def evaluate(spec, how):
+def evaluate(spec: Spec, how: How):
     """Stage 2: every learned policy plays eval_num_trajs episodes with its most likely actions, on the true reward.
 
     Every run must be there. Refuses an existing results file; resumed, it keeps a complete one, and rows evaluated before.
     """
-    runs = _unseeded(spec, how)
+    runs = _draft(spec, how).runs
     if how.dry_run:
         print(f'2_eval would evaluate {len(runs)} runs into {spec.results_path}', file=sys.stderr)
         return None
@@ -269,7 +187,7 @@ def evaluate(spec, how):
             f'Train them with 1_train --resume, or leave them out with --only or --exclude:{listing}'
         )
     seed = folder.base_seed(spec, store=True)
-    runs = _selected(spec, how, seed)
+    runs = make_plan(spec, seed, how).runs
     from policyopt.files import results
     from policyopt.pipeline import evaluating
 

@@ -1,0 +1,142 @@
+"""Which runs an order asks for, their commands, and what of it is done: the step between an experiment file and its executor.
+
+A plan is made from a Spec and the options of im_pipeline.py, checked, and then carried out by one of executors.py. Nothing here
+writes anything.
+"""
+
+import dataclasses
+import os
+
+from policyopt.files.runs import part_path
+from policyopt.pipeline import locks, templates
+from policyopt.pipeline.spec import Run, Spec, select_runs
+from policyopt.util import UserError, format_table
+
+STATES = ('done', 'running', 'unfinished', 'missing')
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How a stage is carried out: the options of im_pipeline.py, with their defaults."""
+
+    jobs: int | None = None  # None: all cores, or on a cluster as many as it likes
+    resume: bool = False
+    keep_going: bool = False
+    dry_run: bool = False
+    estimate: bool = False  # say how long training will take: instead of it, or in a run of all stages before it
+    only: list | tuple = ()
+    exclude: list | tuple = ()
+    executor: str = 'local'
+    yes: bool = False
+    wait: bool = False
+    threads: int | None = None
+    device: str | None = None
+    verbosity: int = 0
+    task_list: str | None = None  # hidden: an array task of a cluster does the run in line `task_index` of this file
+    task_index: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A command, the file that it makes (`out`), and where its log and its lock go."""
+
+    id: str
+    command: str
+    out: str
+    log: str
+    lock: str
+
+    @property
+    def done(self):
+        """Whether the output exists: nothing else decides."""
+        return os.path.exists(self.out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The selected runs of an experiment; `todo` are those that are to be carried out, with the commands that do so."""
+
+    spec: Spec
+    seed: int
+    runs: tuple[Run, ...]
+    todo: tuple[Run, ...]
+
+    @property
+    def jobs(self):
+        """What is to do, as Jobs."""
+        return [job_of(self.spec, run) for run in self.todo]
+
+    def of(self, ids):
+        """The part of the plan that is about these runs."""
+        return dataclasses.replace(self, **{k: tuple(r for r in getattr(self, k) if r.id in ids) for k in ('runs', 'todo')})
+
+    def states(self):
+        """{run id: state}: 'done' has its .h5, 'running' is locked by someone, 'unfinished' was begun."""
+        found = {}
+        for run in self.runs:
+            j = job_of(self.spec, run)
+            if j.done:
+                found[run.id] = 'done'
+            elif locks.inspect(j.lock)[0] in ('live', 'foreign'):
+                found[run.id] = 'running'
+            elif os.path.exists(part_path(j.out)) or os.path.exists(j.log):
+                found[run.id] = 'unfinished'
+            else:
+                found[run.id] = 'missing'
+        return found
+
+    def summary(self):
+        """A table of how many runs of each algorithm and task are in which state."""
+        state = self.states()
+        lines = [['alg', 'task', *STATES, 'total']]
+        groups = list(dict.fromkeys((r.alg, r.task) for r in self.runs))
+        for group in [*groups, None]:
+            chosen = [state[r.id] for r in self.runs if group in (None, (r.alg, r.task))]
+            lines.append([*(group or ('all', '')), *(str(chosen.count(s)) for s in STATES), str(len(chosen))])
+        return format_table(lines)
+
+    def check(self):
+        """Raise UserError unless every run's program and expert data are there and fit."""
+        spec = self.spec
+        for run in {r.alg: r for r in self.runs}.values():
+            script = templates.missing_script(run.command)
+            if script:
+                where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
+                raise UserError(f"{where}: no such file '{script}'; expected a script, seen from {os.getcwd()} or from our checkout")
+        paths = {(r.task, r.dataset): spec.traj_path(r.task, r.dataset) for r in self.runs}
+        missing = [p for p in paths.values() if not os.path.exists(p)]
+        if missing:
+            way = f'Make them with: {spec.command("0_sampletrajs")}'
+            raise UserError(f'{missing[0]}: no such file; expected the expert trajectories. {way}')
+        from policyopt.pipeline import experts
+
+        for (task, _), path in paths.items():
+            experts.check_trajs(spec, spec.task(task), path)
+
+
+def make_plan(spec, seed, how):
+    """The plan of an order; a dry run without --resume lists every run as if none were there.
+
+    Raises UserError when --only or --exclude leaves no run.
+    """
+    runs = tuple(_with_device(r, how.device) for r in select_runs(spec.runs(seed), how.only, how.exclude))
+    if how.dry_run and not how.resume:
+        return Plan(spec, seed, runs, runs)
+    return Plan(spec, seed, runs, tuple(_with_resume(r) for r in runs if not os.path.exists(r.out)))
+
+
+def job_of(spec, run):
+    """The launcher's view of a run."""
+    log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
+    return Job(run.id, run.command, run.out, log, lock)
+
+
+def _with_device(run, device):
+    return run if device is None else dataclasses.replace(run, command=templates.with_option(run.command, '--device', device))
+
+
+def _with_resume(run):
+    """A run whose checkpoint exists, with --resume added when it is our trainer's; any other program starts anew."""
+    if os.path.exists(part_path(run.out)):
+        return dataclasses.replace(run, command=templates.with_option(run.command, '--resume'))
+    return run
