@@ -29,6 +29,8 @@ setup(
         # newer versions play the same tasks and step more slowly (benchmarks/RESULTS.md); 3.2.7 has no wheels for Python 3.14
         'mujoco': ['mujoco==3.2.7; python_version < "3.14"', 'mujoco>3.2.7; python_version >= "3.14"', 'imageio>=2.30', 'packaging>=23.0'],
         'video': ['imageio-ffmpeg>=0.5', 'pygame-ce>=2.4', 'Pillow>=10.0'],
+        'minari': ['minari[hdf5]>=0.5'],
+        'tensorboard': ['tensorboard>=2.15'],
         'test': ['pytest>=8.0', 'hypothesis>=6.100', 'ruff>=0.9', 'nbclient>=0.10', 'ipykernel>=6.29'],
     },
 )

@@ -183,6 +183,15 @@ def _check_spaces(name, env):
     raise BadEnvironment(f"env '{name}' has the action space {_describe(a)}; {SUPPORTED}")
 
 
+def spec_and_spaces(name):
+    """(gymnasium's spec, observation space, action space) of an environment, for programs that want these objects."""
+    env = _make(name)
+    try:
+        return env.spec, env.observation_space, env.action_space
+    finally:
+        env.close()
+
+
 def _action_bounds(space):
     """(low, high) of an action box as tuples, (None, None) without one or with an open side."""
     if not isinstance(space, gymnasium.spaces.Box) or not space.is_bounded():
@@ -253,6 +262,8 @@ class Env1:
         self.info = info or env_info(task)
         if render_mode == 'rgb_array' and sys.platform == 'linux' and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
             os.environ.setdefault('MUJOCO_GL', 'egl')  # the default, glfw, cannot draw without a screen
+        if render_mode is not None:
+            os.environ.setdefault('PYGAME_HIDE_SUPPORT_PROMPT', '1')  # it would greet on stdout
         self._env = _make(task, render_mode)
 
     def reset(self, seed):

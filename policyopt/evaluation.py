@@ -1,12 +1,13 @@
 """Loading and playing policies: exactly N episodes of a policy on its task, for expert data, results and scores."""
 
+import dataclasses
+import itertools
 import os
-
-import numpy as np
 
 from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.files.snapshots import read_snapshot
 from policyopt.policies import Policy, policy_from_snapshot
+from policyopt.sampling.rollout import Streams
 from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.util import RunFailed, UserError, check_writable_dir, replacing
 
@@ -36,56 +37,79 @@ def sample_episodes(policy, mdp, num_trajs, seed, deterministic=False, max_traj_
     return sample_trajectories(policy.actor(), mdp, num_trajs, horizon, key, deterministic, sim_batch_size)
 
 
-def evaluate_file(policy_path, num_trajs, seed, deterministic=False, env_name=None, max_traj_len=None):
-    """Play the policy 'FILE.h5/snapshots/…' on env_name, or on the task that its file names; returns (policy, mdp, TrajBatch)."""
+def open_policy(policy_path, env_name=None):
+    """(policy, MDP) of 'FILE.h5/snapshots/…', on env_name or on the task that its file names."""
     stored = read_snapshot(policy_path).args.get('env_name')
     if not (env_name or stored):
         raise UserError(f'{policy_path}: does not say which env it was trained on; give --env_name')
     mdp = MDP(env_name or stored)
-    policy = load_policy(policy_path, mdp)
+    return load_policy(policy_path, mdp), mdp
+
+
+def evaluate_file(policy_path, num_trajs, seed, deterministic=False, env_name=None, max_traj_len=None):
+    """Play the policy 'FILE.h5/snapshots/…' on env_name, or on the task that its file names; returns (policy, mdp, TrajBatch)."""
+    policy, mdp = open_policy(policy_path, env_name)
     return policy, mdp, sample_episodes(policy, mdp, num_trajs, seed, deterministic, max_traj_len)
 
 
-def frames(policy, env_name, num_frames, seed, deterministic=False, max_traj_len=None):
-    """Yield RGB pictures (H, W, 3) of a policy at play, episode after episode.
+@dataclasses.dataclass
+class Shown:
+    """An episode that is being shown: what it has earned so far in how many steps, and whether it is over."""
+
+    ret: float = 0.0
+    length: int = 0
+    over: bool = False
+
+
+def frames(policy, mdp, num_frames, seed, deterministic=False, max_traj_len=None):
+    """Yield (RGB picture (H, W, 3), Shown) at every step of a policy at play, in the episodes of `sample_episodes` with this seed.
 
     Raises UserError where the task cannot be drawn, RunFailed where it fails at play.
     """
     try:
-        env = make_env(env_name, render_mode='rgb_array')
+        env = make_env(mdp.env_name, render_mode='rgb_array')
     except BadEnvironment as e:
         raise UserError(f'{e}; an animation needs the render_mode rgb_array') from e
-    actor, rng = policy.actor(), np.random.default_rng(seed)
+    actor, streams, horizon, left = policy.actor(), Streams((seed, 'evaluate')), mdp.horizon(max_traj_len), num_frames
     try:
-        t, obs = 0, env.reset(int(rng.integers(2**31)))
-        for _ in range(num_frames):
-            yield env.render()
-            obs, _, done = env.step(actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))[0])
-            t += 1
-            if done or t == max_traj_len:
-                t, obs = 0, env.reset(int(rng.integers(2**31)))
+        for i in itertools.count():
+            rng, shown = streams.of(i), Shown()
+            obs = env.reset(int(rng.integers(2**31)))
+            while not shown.over:
+                picture = env.render()
+                obs, r, done = env.step(actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))[0])
+                shown.ret, shown.length = shown.ret + r, shown.length + 1
+                shown.over = done or shown.length == horizon
+                yield picture, shown
+                left -= 1
+                if left == 0:
+                    return
     except BadEnvironment as e:
         raise RunFailed(str(e)) from e
     finally:
         env.close()
 
 
-def animate(policy, env_name, out, num_frames, seed, deterministic=False, max_traj_len=None, fps=30):
-    """Save a policy at play as a GIF (out), or show it in a window (out None)."""
-    pictures = frames(policy, env_name, num_frames, seed, deterministic, max_traj_len)
+def animate(policy, mdp, out, num_frames, seed, deterministic=False, max_traj_len=None, fps=30):
+    """Save a policy at play as a GIF (out), or show it in a window (out None); returns the episodes shown, each a Shown."""
+    pictures, episodes = [], []
     if out is None:
         import matplotlib.pyplot as plt
+    else:
+        from PIL import Image
 
-        image = None
-        for picture in pictures:
-            image = plt.imshow(picture) if image is None else image
-            image.set_data(picture)
+        check_writable_dir(out, 'the animation')
+    for picture, shown in frames(policy, mdp, num_frames, seed, deterministic, max_traj_len):
+        if shown.length == 1:
+            episodes.append(shown)
+        if out is None:
+            pictures = pictures or [plt.imshow(picture)]
+            pictures[0].set_data(picture)
             plt.axis('off')
             plt.pause(1 / fps)
-        return
-    from PIL import Image
-
-    check_writable_dir(out, 'the animation')
-    images = [Image.fromarray(picture) for picture in pictures]
-    with replacing(out) as tmp:
-        images[0].save(tmp, format='GIF', save_all=True, append_images=images[1:], duration=int(1000 / fps), loop=0)
+        else:
+            pictures.append(Image.fromarray(picture))
+    if out is not None:
+        with replacing(out) as tmp:
+            pictures[0].save(tmp, format='GIF', save_all=True, append_images=pictures[1:], duration=int(1000 / fps), loop=0)
+    return episodes

@@ -1,9 +1,13 @@
 """The training runs behind imitate_mj.py and run_rl_mj.py: from options to a finished log, stopped and continued at will."""
 
+import datetime
 import hashlib
 import json
 import os
 import signal
+import sys
+import threading
+import time
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -18,9 +22,10 @@ from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.sampling.tasks import MDP
 from policyopt.torchutil import numerics, setup_torch
-from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, draw_seed, now, provenance
+from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, continuing_command, draw_seed, now, provenance
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
+INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
 HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'max_iter')  # options that may differ between a run and its continuation
 
 def train_imitation(options):
@@ -133,6 +138,63 @@ def digest(arrays):
     return sha.hexdigest()
 
 
+class StopSignals:
+    """While active, a stop signal is only noted, for the loop to look at after its iteration; a second Ctrl-C ends the run at once."""
+
+    def __enter__(self):
+        self.first, self.old = None, {}
+        if threading.current_thread() is threading.main_thread():
+            for num in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+                if num != signal.SIGINT or signal.getsignal(num) != signal.SIG_IGN:  # a shell's background job is to ignore Ctrl-C
+                    self.old[num] = signal.signal(num, self.note)
+        return self
+
+    def note(self, num, frame):
+        if num == signal.SIGINT:
+            signal.signal(num, signal.default_int_handler)
+            if self.first is None:  # not print, which may be what is interrupted
+                os.write(2, b'stopping after this iteration (Ctrl-C again: at once)\n')
+        self.first = self.first or num
+
+    def __exit__(self, *exc):
+        for num, handler in self.old.items():
+            signal.signal(num, handler)
+
+
+class Eta:
+    """Says on stderr how far a run is and how long the rest will take: on a terminal in one line written anew, else now and then."""
+
+    FIRST_S, EVERY_S, REFRESH_S = 5.0, 60.0, 0.5
+
+    def __init__(self, total, out=None, clock=time.monotonic):
+        self.total, self.out, self.clock = total, out or sys.stderr, clock
+        self.on_terminal = self.out.isatty()
+        self.start, self.first, self.due, self.shown = clock(), None, 0.0 if self.on_terminal else self.FIRST_S, False
+
+    def tell(self, iteration):
+        """To be called after each iteration."""
+        elapsed = self.clock() - self.start
+        if self.first is None:  # its time includes what is made once
+            self.first = iteration, elapsed
+        elif elapsed >= self.due:
+            each = (elapsed - self.first[1]) / (iteration - self.first[0])
+            left = each * (self.total - 1 - iteration)
+            elapsed_text, left_text = (datetime.timedelta(seconds=round(s)) for s in (elapsed, left))
+            line = f'iteration {iteration} of {self.total}, elapsed {elapsed_text}, ETA {left_text}'
+            self.write(f'\r\x1b[K{line}' if self.on_terminal else line + '\n')
+            self.shown, self.due = self.on_terminal, elapsed + (self.REFRESH_S if self.on_terminal else self.EVERY_S)
+
+    def clear(self):
+        """Take the line off a terminal, for other output or the end."""
+        if self.shown:
+            self.write('\r\x1b[K')
+            self.shown = False
+
+    def write(self, text):
+        self.out.write(text)
+        self.out.flush()
+
+
 class Run:
     """One training run: iterate, log, save at every save_freq, stop on a signal, continue bit for bit."""
 
@@ -140,7 +202,6 @@ class Run:
         self.args, self.opt = args, opt
         attrs = provenance() | {'numerics': numerics(), 'args': args.as_json(), 'seed': args.seed, 'data_digest': data_digest}
         self.log = TrainingLog(args.log, attrs)
-        self.signal = None
 
     def iterate(self):
         """One iteration: step, check, log, and a snapshot where one is due; returns the log fields."""
@@ -159,20 +220,9 @@ class Run:
             return 0
         if args.resume and os.path.exists(self.log.part_path):
             self.restore()
-        for num in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(num, self.on_signal)
-        while self.opt.iteration < args.max_iter:
-            iteration = self.opt.iteration
-            fields = self.iterate()
-            last = iteration == args.max_iter - 1
-            if iteration % args.print_freq == 0 or last:
-                self.print_row(fields)
-            if (iteration % args.save_freq == 0 or self.signal) and not last:
-                self.log.save(self.state())
-            if self.signal and not last:
-                name = signal.Signals(self.signal).name
-                print(f'stopped by {name} after iteration {iteration}; continue with --resume', flush=True)
-                return STOPPED
+        with StopSignals() as signals:
+            if not self.run_on(signals):
+                return self.stopped(signals.first)
         self.log.finish(self.end_attrs())
         if args.log is not None:
             print(f'done: {args.log}\nlearning curve: python scripts/showlog.py {args.log}')
@@ -182,8 +232,33 @@ class Run:
         """What a finished log says beyond the attributes of its start."""
         return {'end_time': now(), 'wall_time': f'{self.opt.total_time:.3f}'}
 
-    def on_signal(self, num, frame):
-        self.signal = num
+    def run_on(self, signals):
+        """Do the iterations that are left; False when a signal came before the last one, and the state is saved then."""
+        args, eta = self.args, Eta(self.args.max_iter)
+        while self.opt.iteration < args.max_iter:
+            iteration = self.opt.iteration
+            fields = self.iterate()
+            last = iteration == args.max_iter - 1
+            if iteration % args.print_freq == 0 or last:
+                eta.clear()
+                self.print_row(fields)
+            stop = signals.first is not None
+            if stop or last:
+                eta.clear()
+            else:
+                eta.tell(iteration)
+            if (iteration % args.save_freq == 0 or stop) and not last:
+                self.log.save(self.state())
+            if stop and not last:
+                return False
+        return True
+
+    def stopped(self, num):
+        """Say how to go on after a stop signal; returns the exit code."""
+        what = f'stopped by {signal.Signals(num).name} after iteration {self.opt.iteration - 1}'
+        kept = 'nothing is kept without --log' if self.args.log is None else f'continue with: {continuing_command()}'
+        print(f'{what}; {kept}', flush=True)
+        return INTERRUPTED if num == signal.SIGINT else STOPPED
 
     def check_finite(self, fields):
         bad = [name for name, value, _ in fields if value is not None and not np.isfinite(value)]

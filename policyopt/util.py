@@ -9,10 +9,12 @@ import os
 import platform
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import traceback
 from importlib import metadata
+from multiprocessing import resource_tracker
 
 MAX_ITER = 1000000  # iterations of a training that is not told how many
 
@@ -102,6 +104,41 @@ def check_shapes(**arrays):
             seen_size, seen_in = bound.setdefault(letter, (size, name))
             if seen_size != size:
                 raise UserError(f'{name} has shape {shape}, but {letter} is {seen_size} in {seen_in}')
+
+
+def continuing_command():
+    """The command line of this process with --resume, to be typed again after an interruption."""
+    return shlex.join(['python', *sys.argv, *(() if '--resume' in sys.argv else ('--resume',))])
+
+
+def call(command):
+    """The exit code of a command that is run, and waited for even after Ctrl-C, which a terminal sends there too."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    finally:
+        process.wait()
+
+
+@contextlib.contextmanager
+def holding_signals(*nums):
+    """Hold signals back in the block, from this process and for good from those that it starts; ours arrive after it.
+
+    A terminal's Ctrl-C goes to helpers too, also to one that has not yet come to ignoring it.
+    """
+    resource_tracker.ensure_running()  # multiprocessing lets SIGINT and SIGTERM through again when it starts this
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, nums)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_signals(*nums):
+    """Ignore signals from now on, those that were held back at the start of this process too: its parent decides."""
+    for num in nums:
+        signal.signal(num, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, nums)
 
 
 def derive_seed(*parts):

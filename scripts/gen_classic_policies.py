@@ -11,13 +11,12 @@ Acrobot find their goal within 101 iterations far less often.
 """
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.pipeline.folder import check_place
-from policyopt.util import Parser, RunFailed, UserError, run_main
+from policyopt.util import Parser, RunFailed, UserError, call, run_main
 
 OPTIONS = (
     '--tiny_policy --min_total_sa 5000 --sim_batch_size 1 --max_iter 101 '
@@ -69,7 +68,7 @@ def run(task, script, *options):
     """Show a command and run it; RunFailed when it fails."""
     command = [str(script), *map(str, options)]
     print('python', os.path.relpath(command[0]), *command[1:], flush=True)
-    if subprocess.run([sys.executable, *command]).returncode:
+    if call([sys.executable, *command]):
         raise RunFailed(f'{task}: the command above failed')
 
 

@@ -31,9 +31,6 @@ def main(argv):
     p.add_argument('--seed', type=int, help='default: drawn and printed')
     p.add_argument('--verbose', action='store_true')
     args = p.parse_args(argv)
-    from policyopt import evaluation
-    from policyopt.files import trajectories
-
     for name, low in (('count', 1), ('frames', 1), ('seed', 0)):
         if getattr(args, name) is not None and getattr(args, name) < low:
             raise UserError(f'--{name} {getattr(args, name)}: give {low} or more')
@@ -44,9 +41,16 @@ def main(argv):
     if args.seed is None:
         args.seed = draw_seed()
         print(f'seed: {args.seed}')
-    play = args.eval_only or args.out
-    num = args.count if play else 1
-    policy, mdp, trajs = evaluation.evaluate_file(args.policy, num, args.seed, args.deterministic, args.env_name, args.max_traj_len)
+    (score if args.eval_only or args.out else show)(args)
+
+
+def score(args):
+    """Play --count episodes, print what they earned, save them where that is wanted."""
+    from policyopt import evaluation
+    from policyopt.files import trajectories
+
+    options = args.seed, args.deterministic, args.env_name, args.max_traj_len
+    _, mdp, trajs = evaluation.evaluate_file(args.policy, args.count, *options)
     print(f'return: {trajs.returns.mean():.4f} +/- {trajs.returns.std():.4f}')
     print(f'length: {trajs.lengths.mean():.2f} +/- {trajs.lengths.std():.2f}')
     print(f'median return: {statistics.median(trajs.returns.tolist()):.4f}')  # a few falls pull the mean far down
@@ -54,12 +58,20 @@ def main(argv):
         attrs = provenance() | {'env_name': mdp.env_name, 'env_id': mdp.env_id, 'policy': args.policy, 'seed': args.seed}
         trajectories.save_trajs(args.out, trajs, attrs)
         print(f'{len(trajs)} trajectories: {args.out}')
-    if not play:
-        screen = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY') or sys.platform in ('darwin', 'win32')
-        gif = args.gif or (None if screen else 'play.gif')
-        evaluation.animate(policy, mdp.env_name, gif, args.frames, args.seed, args.deterministic, args.max_traj_len)
-        if gif:
-            print(f'animation: {gif}')
+
+
+def show(args):
+    """Show --frames pictures in a window or as a GIF, and print what the episodes in it earned."""
+    from policyopt import evaluation
+
+    screen = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY') or sys.platform in ('darwin', 'win32')
+    gif = args.gif or (None if screen else 'play.gif')
+    policy, mdp = evaluation.open_policy(args.policy, args.env_name)
+    for shown in evaluation.animate(policy, mdp, gif, args.frames, args.seed, args.deterministic, args.max_traj_len):
+        cut = '' if shown.over else f' so far (cut by --frames {args.frames})'
+        print(f'return: {shown.ret:.4f} in {shown.length} steps{cut}')
+    if gif:
+        print(f'animation: {gif}')
 
 
 if __name__ == '__main__':

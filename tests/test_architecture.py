@@ -28,6 +28,7 @@ LAYERS = [
     ['policyopt.api'],
     ['policyopt.reporting'],
     ['policyopt.pipeline.templates', 'policyopt.pipeline.forked', 'policyopt.pipeline.locks'],
+    ['policyopt.pipeline.sweep', 'policyopt.pipeline.foreign'],
     ['policyopt.pipeline.spec'],
     ['policyopt.pipeline.experts', 'policyopt.pipeline.folder'],
     ['policyopt.pipeline.plan'],

@@ -95,9 +95,15 @@ def test_the_range_of_2016_counts_all_runs(tmp_path):
     Path(runs[5].out).touch()
     array = clusters.Pbs(How()).array(make_plan(spec, 0, How()))
     assert array.run_ids == [runs[1].id, runs[4].id, runs[6].id] and '#PBS -t 1-3%2' in array.script
-    for wrong in ('0-3', '10-17'):
-        with pytest.raises(UserError, match='expected indices from 1 to 16'):
-            clusters.Pbs(How()).array(make_plan(load_spec(str(path), [f'options.pbs.range={wrong}']), 0, How()))
+    with pytest.raises(UserError, match="'17-20' names no run; expected indices from 1 to 16"):
+        clusters.Pbs(How()).array(make_plan(load_spec(str(path), ['options.pbs.range=17-20']), 0, How()))
+
+
+def test_a_borrowed_range_that_is_wider_than_the_runs_is_cut_with_a_note(tmp_path, capsys):
+    path, _ = ready_spec(tmp_path)
+    spec = load_spec(str(path), ['options.pbs.range="15-1000000000000"'])
+    assert clusters.Pbs(How()).array(make_plan(spec, 0, How())).run_ids == [r.id for r in spec.runs(0)[14:]]
+    assert capsys.readouterr().err == "note: options.pbs.range: '15-1000000000000' is cut to the 16 runs there are\n"
 
 
 def test_all_executors_offer_the_same_and_touch_nothing_to_show_a_plan(tmp_path):

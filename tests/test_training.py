@@ -1,5 +1,9 @@
 """Training through the real command lines: what a run writes, that a seed decides it, and that it can be stopped at any time."""
 
+import contextlib
+import io
+import os
+import pty
 import re
 import shlex
 import shutil
@@ -12,12 +16,13 @@ import numpy as np
 import pytest
 import tables
 from conftest import REPO, script_env
-from training_tools import RUNS, differences, needs_avx512, run, run_until
+from training_tools import RUNS, command, differences, needs_avx512, run, run_until
 
-from policyopt import elementwise
+from policyopt import elementwise, evaluation
 from policyopt.files.snapshots import read_log, read_root, read_snapshot, snapshot_names
 from policyopt.files.trajectories import load_trajs
 from policyopt.pipeline import estimate
+from policyopt.training import Eta
 
 POLICY_STEP = ['dx', 'dl', 'kl', 'gnorm', 'bt']
 VF_STEP = ['vf_dl', 'vf_kl', 'vf_gnorm', 'vf_bt']
@@ -240,6 +245,39 @@ def test_an_unfinished_run_is_not_started_over(part_file, folder):
     assert part_file.read_bytes() == before
 
 
+# ---- how long it takes
+
+
+def test_a_terminal_shows_the_time_that_is_left_and_stdout_stays_a_table(folder):
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        command('ga', '--max_iter', 7), cwd=folder, env=script_env(), stdout=subprocess.PIPE, stderr=child, text=True
+    )
+    os.close(child)
+    shown = b''
+    with contextlib.suppress(OSError):  # the end, as Linux has it
+        while some := os.read(parent, 4096):
+            shown += some
+    os.close(parent)
+    table = [line.split() for line in process.communicate(timeout=60)[0].splitlines()]
+    assert re.match(rb'\r\x1b\[Kiteration 1 of 7, elapsed 0:00:\d\d, ETA 0:00:\d\d\r\x1b\[K', shown) and shown.endswith(b'\r\x1b[K')
+    header = next(i for i, row in enumerate(table) if row[0] == 'iter')
+    assert [row[0] for row in table[header + 1 : header + 8]] == list('0123456')
+    assert {len(row) for row in table[header : header + 8]} == {len(table[header])}
+
+
+def test_elsewhere_the_time_that_is_left_is_a_line_now_and_then():
+    seconds, out = iter(range(0, 1000, 4)), io.StringIO()
+    eta = Eta(100, out, lambda: next(seconds))
+    for iteration in range(20, 40):
+        eta.tell(iteration)
+    eta.clear()
+    assert out.getvalue().splitlines() == [
+        'iteration 21 of 100, elapsed 0:00:08, ETA 0:05:12',
+        'iteration 36 of 100, elapsed 0:01:08, ETA 0:04:12',
+    ]
+
+
 # ---- options
 
 
@@ -322,13 +360,26 @@ def test_saved_trajectories_are_those_asked_for(folder):
     assert trajs.lengths.tolist() == [200, 200, 200] and trajs.a.stacked.dtype == np.int64
 
 
+@pytest.mark.parametrize('deterministic', [True, False])
+def test_an_animation_shows_the_episodes_that_an_evaluation_plays(deterministic):
+    pytest.importorskip('pygame', reason='drawing MountainCar needs pygame')
+    policy, mdp = evaluation.open_policy(str(EXPERT).replace('CartPole', 'MountainCar') + '/snapshots/last')
+    expected = evaluation.sample_episodes(policy, mdp, 2, 5, deterministic)
+    num = int(expected.lengths.sum())
+    drawn = [shown for _, shown in evaluation.frames(policy, mdp, num, 5, deterministic)]
+    shown = [s for i, s in enumerate(drawn) if i == 0 or s is not drawn[i - 1]]
+    assert [(s.ret, s.length, s.over) for s in shown] == [(*pair, True) for pair in zip(expected.returns, expected.lengths, strict=True)]
+
+
 def test_an_animation_needs_no_screen(run_script, tmp_path):
     pytest.importorskip('pygame', reason='drawing CartPole needs pygame')
     from PIL import Image
 
     no_screen = {'DISPLAY': '', 'WAYLAND_DISPLAY': '', 'SDL_VIDEODRIVER': 'dummy'}
-    options = ('--frames', 5, '--seed', 1)
-    run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--gif', 'mine.gif', *options, env=no_screen)
+    options = ('--frames', 25, '--seed', 1, '--max_traj_len', 10)
+    first = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--gif', 'mine.gif', *options, env=no_screen)
+    said = ['return: 10.0000 in 10 steps'] * 2 + ['return: 5.0000 in 5 steps so far (cut by --frames 25)']
+    assert first.stdout.splitlines() == [*said, 'animation: mine.gif'] and first.stderr == ''
     done = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', *options, env=no_screen)
     assert 'animation: play.gif' in done.stdout
     for name in ('mine.gif', 'play.gif'):

@@ -10,6 +10,7 @@ import numpy as np
 import tables
 
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.runs import settings_of
 from policyopt.util import UserError, format_table
 
 
@@ -104,9 +105,14 @@ def _read_table(h5, name, row_type, path):
 
 
 def cell_table(rows):
-    """The mean return ± its standard deviation over runs, one line per task and algorithm, one column per dataset size."""
+    """The mean return ± its standard deviation over runs, one line per task and algorithm, one column per dataset size.
+
+    The settings of a sweep have columns of their own.
+    """
     sizes = sorted({r.num_trajs for r in rows})
-    lines = [['task', 'algorithm', *(f'{n} traj{"s" if n > 1 else ""}' for n in sizes), 'expert']]
+    settings = {alg: settings_of(alg) for alg in dict.fromkeys(r.alg for r in rows)}
+    varied = list(dict.fromkeys(key for _, found in settings.values() for key in found))
+    lines = [['task', 'algorithm', *varied, *(f'{n} traj{"s" if n > 1 else ""}' for n in sizes), 'expert']]
     for task in dict.fromkeys(r.task for r in rows):
         for alg in dict.fromkeys(r.alg for r in rows if r.task == task):
             cells = []
@@ -114,7 +120,8 @@ def cell_table(rows):
                 returns = [r.alg_traj_returns.mean() for r in rows if (r.task, r.alg, r.num_trajs) == (task, alg, size)]
                 cells.append(mean_sd(returns))
             experts = {r.dataset: r.ex_traj_returns.mean() for r in rows if r.task == task}
-            lines.append([task, alg, *cells, f'{np.mean(list(experts.values())):.1f}'])
+            name, found = settings[alg]
+            lines.append([task, name, *(found.get(key, '') for key in varied), *cells, f'{np.mean(list(experts.values())):.1f}'])
     return format_table(lines)
 
 

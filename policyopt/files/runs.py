@@ -1,5 +1,7 @@
 """What runs and their files are called: the id `alg=…,task=…,num_trajs=…,run=…`, and `<id>.h5` for done, `<id>.h5.part` until then."""
 
+import itertools
+import math
 import os
 import re
 
@@ -14,6 +16,35 @@ def cell_id(alg, task, num_trajs):
 def id_of(alg, task, num_trajs, run):
     """The id of a run."""
     return f'{cell_id(alg, task, num_trajs)},run={run}'
+
+
+def setting_word(value):
+    """A setting of a sweep as it stands in names and commands."""
+    return repr(value).replace('+', '') if isinstance(value, float) else str(value)
+
+
+MAX_VARIANTS = 1000  # of one algorithm
+
+
+def sweep(alg, vary):
+    """[(name, ((setting, text), …))] of an algorithm that varies {setting: values}, for each combination.
+
+    The names are `ga+reward_lr=0.003+reward_steps=1` and so on; without settings it is the algorithm itself.
+    Raises ValueError where there are more than MAX_VARIANTS.
+    """
+    num = math.prod(map(len, vary.values()))
+    if num > MAX_VARIANTS:
+        raise ValueError(f'{num} combinations')
+    options = [[(key, setting_word(value)) for value in values] for key, values in vary.items()]
+    return [('+'.join([alg, *(f'{k}={v}' for k, v in settings)]), settings) for settings in itertools.product(*options)]
+
+
+def settings_of(alg):
+    """(name without settings, {setting: text}) of an algorithm's name, which need not be one of a sweep."""
+    base, *parts = alg.split('+')
+    if not parts or not all(re.fullmatch(r'[A-Za-z]\w*=[\w.-]+', p, re.ASCII) for p in parts):
+        return alg, {}
+    return base, dict(p.split('=') for p in parts)
 
 
 def parts_of(name):
@@ -34,6 +65,12 @@ def part_path(path):
 def is_part(path):
     """Whether a path is that of an unfinished log."""
     return path.endswith('.part')
+
+
+def current_path(path):
+    """Where a log stands by now: one that was unfinished when it was named may have been finished since."""
+    done = path.removesuffix('.part')
+    return done if is_part(path) and not os.path.exists(path) and os.path.exists(done) else path
 
 
 def is_log(name):

@@ -118,6 +118,12 @@ def read_log(path):
         return h5.root.log.read()
 
 
+def is_training_log(path):
+    """Whether a file holds the table of a training, and not for example results; UserError when it cannot be read at all."""
+    with open_h5(path, 'a training log') as h5:
+        return '/log' in h5 and isinstance(h5.root.log, tables.Table) and 'iter' in h5.root.log.colnames
+
+
 def read_root(path):
     """The root attributes of a training log as a dict; args and versions are parsed."""
     with open_h5(path, 'a training log') as h5:

@@ -3,6 +3,9 @@
 Letters: B trajectories, T time, N stacked rows, Do observation dim, Df feature dim, Da action storage dim, Pa distribution parameters.
 """
 
+import os
+import re
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,12 +154,25 @@ def save_trajs(path, trajs, attrs):
         set_attrs(h5.root, attrs)
 
 
+def foreign_kind(source):
+    """'folder', 'npz' or 'minari' (an id such as cartpole/expert-v0) of demonstrations that scripts/import_trajs.py converts; else None."""
+    if os.path.isdir(source):
+        return 'folder'
+    if str(source).lower().endswith('.npz'):
+        return 'npz'
+    is_id = re.fullmatch(r'([\w-]+/)*[\w-]+-v\d+', str(source), re.ASCII) and not os.path.exists(source)
+    return 'minari' if is_id else None
+
+
 def load_trajs(path, limit_trajs=None):
     """Read the first `limit_trajs` trajectories (all if None) of a trajectory file; adist is empty (Pa = 0).
 
     Raises UserError, naming the file: missing datasets, other things than numbers, shapes that disagree, lengths outside 1..T,
     NaN or infinite values, no trajectory, or fewer than `limit_trajs`.
     """
+    if foreign_kind(path):
+        way = f'python scripts/import_trajs.py {shlex.quote(str(path))} trajs.h5'
+        raise UserError(f'{path}: not a trajectory file (.h5); demonstrations of another kind are converted with: {way}')
     with open_h5(path, 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)') as h5:
         missing = [n for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B') if f'/{n}' not in h5]
         if missing:

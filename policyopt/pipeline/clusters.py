@@ -200,14 +200,17 @@ class Pbs(Cluster):
 
 
 def _indices(text, total):
-    """The indices of `3,7,20-30`, which must lie in 1 … total."""
-    found = []
+    """The indices of `3,7,20-30` that lie in 1 … total; a note says so where there are others, as in a range borrowed from elsewhere."""
+    found, cut = [], False
     for part in text.partition('%')[0].split(','):
         first, _, last = part.partition('-')
-        found += range(int(first), int(last or first) + 1)
-    outside = [i for i in found if not 1 <= i <= total]
-    if outside or not found:
-        raise UserError(f'options.pbs.range: {text!r} names run {(outside or [0])[0]}; expected indices from 1 to {total} (all runs)')
+        first, last = int(first), int(last or first)
+        found += range(max(first, 1), min(last, total) + 1)
+        cut |= first < 1 or last > total
+    if not found:
+        raise UserError(f'options.pbs.range: {text!r} names no run; expected indices from 1 to {total} (all runs)')
+    if cut:
+        print(f'note: options.pbs.range: {text!r} is cut to the {total} runs there are', file=sys.stderr)
     return found
 
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.results import ResultRow, TaskRow
-from policyopt.pipeline import experts, launch
-from policyopt.util import RunFailed, UserError, derive_seed
+from policyopt.pipeline import experts, foreign, forked, launch
+from policyopt.util import RunFailed, UserError, derive_seed, holding_signals, ignore_signals
+
+_STOP_SIGNALS = [getattr(signal, name) for name in forked.STOP_SIGNALS]
 
 
 def evaluate_runs(spec, runs, seed, how):
@@ -25,6 +27,8 @@ def evaluate_runs(spec, runs, seed, how):
         forget_rows(spec)
     os.makedirs(_cache_dir(spec), exist_ok=True)
     jobs = [_job(spec, run, seed) for run in runs]
+    for dotted, place in {(job['policy'], job['place']) for job in jobs if job['policy']}:
+        foreign.loader(dotted, place)
     kept = {job['id'] for job in jobs if _read_row(job) is not None}
     if kept:
         print(f'{len(kept)} of {len(jobs)} runs were evaluated before', file=sys.stderr)
@@ -39,13 +43,13 @@ def evaluate_runs(spec, runs, seed, how):
     return rows, task_rows
 
 
-def training_facts(runs):
+def training_facts(spec, runs):
     """Where and when these runs were trained, for the results' root attributes; what a file does not say is left out.
 
     training_seconds sums the runs' times from first start to end, interruptions included.
     """
     said = []
-    for run in runs:
+    for run in (r for r in runs if spec.algorithm(r.alg).policy is None):
         with open_h5(run.out, 'a training log') as h5:
             said.append({k: attr_text(h5.root, k, '') for k in ('git_hash', 'host', 'machine', 'numerics', 'start_time', 'end_time')})
     facts = {f'training_{k}': ', '.join(sorted({s[k] for s in said if s[k]})) for k in ('git_hash', 'host', 'machine', 'numerics')}
@@ -93,6 +97,8 @@ def _job(spec, run, seed):
         'eval_seed': derive_seed(seed, 'evaluate', run.id),
         'run_seed': run.seed,
         'env': task.env,
+        'policy': spec.algorithm(run.alg).policy,
+        'place': f'{spec.file}: {spec.algorithm(run.alg).place}.policy',
         'max_traj_len': task.max_traj_len,
     }
 
@@ -120,10 +126,13 @@ def _evaluate(job):
     from policyopt.evaluation import evaluate_file
     from policyopt.files.snapshots import read_root
 
-    snapshot = choose_snapshot(job['file'], job['rule'])
-    policy_path = f'{job["file"]}/snapshots/{snapshot}'
-    trajs = evaluate_file(policy_path, job['num_trajs'], job['eval_seed'], True, job['env'], job['max_traj_len'])[2]
-    seed = int(read_root(job['file']).get('seed', job['run_seed']))
+    if job['policy']:
+        snapshot, seed, trajs = job['policy'], job['run_seed'], _play_foreign(job)
+    else:
+        snapshot = choose_snapshot(job['file'], job['rule'])
+        policy_path = f'{job["file"]}/snapshots/{snapshot}'
+        trajs = evaluate_file(policy_path, job['num_trajs'], job['eval_seed'], True, job['env'], job['max_traj_len'])[2]
+        seed = int(read_root(job['file']).get('seed', job['run_seed']))
     with write_h5(job['cache']) as h5:
         h5.create_array('/', 'returns', trajs.returns)
         h5.create_array('/', 'lengths', trajs.lengths)
@@ -131,10 +140,26 @@ def _evaluate(job):
     return job['id']
 
 
+def _play_foreign(job):
+    """The episodes of a policy that the user's own function loads."""
+    from policyopt.sampling.tasks import MDP, sample_trajectories
+
+    load, source = foreign.loader(job['policy'], job['place']), f'{job["policy"]} of {job["file"]}'
+    try:
+        policy = load(job['file'])
+    except Exception as e:
+        raise RunFailed(f'{source}: failed with {type(e).__name__}: {" ".join(str(e).split())}') from e
+    mdp = MDP(job['env'])
+    actor = foreign.ForeignActor(policy, mdp.info, source)
+    return sample_trajectories(actor, mdp, job['num_trajs'], mdp.horizon(job['max_traj_len']), (job['eval_seed'], 'evaluate'), True)
+
+
 def _key(job):
     """What a stored row must agree with to be used again: how it was measured, and which file."""
     stat = os.stat(job['file'])
-    return repr([job['rule'], job['num_trajs'], job['eval_seed'], job['env'], job['max_traj_len'], stat.st_size, stat.st_mtime_ns])
+    return repr(
+        [job['policy'] or job['rule'], job['num_trajs'], job['eval_seed'], job['env'], job['max_traj_len'], stat.st_size, stat.st_mtime_ns]
+    )
 
 
 def _read_row(job):
@@ -158,7 +183,9 @@ def _play_all(jobs, how):
         stop = context.Event()
         pool = concurrent.futures.ProcessPoolExecutor(num_jobs, context, _start_worker, (os.getpid(), stop, how.threads or 1))
         try:
-            for future in concurrent.futures.as_completed([pool.submit(_evaluate, job) for job in jobs]):
+            with holding_signals(*_STOP_SIGNALS):  # the first jobs start the workers
+                futures = [pool.submit(_evaluate, job) for job in jobs]
+            for future in concurrent.futures.as_completed(futures):
                 progress.finished(future.result())
         except concurrent.futures.process.BrokenProcessPool as e:
             raise RunFailed('a worker process of the evaluation was killed; rows evaluated so far are kept, go on with --resume') from e
@@ -170,8 +197,8 @@ def _play_all(jobs, how):
 
 
 def _start_worker(parent, stop, threads):
-    """Give a worker its threads, leave Ctrl-C to the pipeline, and let no worker outlive it, even when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Give a worker its threads, leave stop signals to the pipeline, and let no worker outlive it, even when it is killed."""
+    ignore_signals(*_STOP_SIGNALS)
     for name in launch.THREAD_VARIABLES:
         os.environ[name] = str(threads)
 

@@ -18,7 +18,7 @@ import time
 from policyopt.files.runs import part_path
 from policyopt.pipeline import forked, locks, templates
 from policyopt.pipeline.plan import Job
-from policyopt.util import RunFailed
+from policyopt.util import RunFailed, continuing_command
 
 # POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = (*forked.BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
@@ -39,9 +39,37 @@ class Outcome:
 class Stopped(RunFailed):
     """The pipeline was asked to stop by a signal; its runs have been stopped."""
 
-    def __init__(self, signum, then='what is finished is kept, go on with --resume'):
+    def __init__(self, signum, then=None):
+        then = then or f'what is finished is kept; continue with: {continuing_command()}'
         super().__init__(f'stopped by {signal.Signals(signum).name}; {then}')
         self.signum, self.interrupted = signum, signum == signal.SIGINT
+
+
+@contextlib.contextmanager
+def stoppable():
+    """A stop signal in the block ends it as Ctrl-C does, cleaning up, and becomes Stopped; a second one ends this process at once."""
+    first = []
+
+    def note(signum, frame):
+        first.append(signum)
+        for num in old:
+            signal.signal(num, signal.SIG_DFL)
+        raise KeyboardInterrupt  # no Exception, which a reader of a file might take for damage
+
+    with contextlib.ExitStack() as restore:
+        old = {}
+        if threading.current_thread() is threading.main_thread():
+            old = {num: signal.getsignal(num) for num in (getattr(signal, name) for name in forked.STOP_SIGNALS)}
+            old = {num: handler for num, handler in old.items() if handler != signal.SIG_IGN}
+        for num, handler in old.items():
+            signal.signal(num, note)
+            restore.callback(signal.signal, num, handler)
+        try:
+            yield
+        except KeyboardInterrupt as e:
+            if not first:
+                raise
+            raise Stopped(first[0]) from e
 
 
 def num_cores():

@@ -101,8 +101,7 @@ class Plan:
         for run in {r.alg: r for r in self.runs}.values():
             script = templates.missing_script(run.command)
             if script:
-                i = [a.name for a in spec.training.algorithms].index(run.alg)
-                where = f'{spec.file}: training.algorithms[{i}].cmd'
+                where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
                 raise UserError(f"{where}: no such file '{script}'; expected a script, seen from {os.getcwd()} or from our checkout")
         paths = {(r.task, r.dataset): spec.traj_path(r.task, r.dataset) for r in self.runs}
         missing = [p for p in paths.values() if not os.path.exists(p)]

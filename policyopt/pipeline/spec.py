@@ -13,7 +13,7 @@ import shlex
 from policyopt import algorithms
 from policyopt.files.runs import KEYS, done_file, id_of
 from policyopt.files.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
-from policyopt.pipeline import templates
+from policyopt.pipeline import sweep, templates
 from policyopt.util import UserError, closest, derive_seed
 
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
@@ -33,11 +33,16 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
-    """A command template and the rule (of algorithms.RULES) by which stage 2 picks a snapshot."""
+    """A command template and the rule (of algorithms.RULES) by which stage 2 picks a snapshot; `place` is where it stands in the file.
+
+    policy: 'package.module:load' where runs are policies of another program, which no rule picks.
+    """
 
     name: str
     cmd: str
     eval: str
+    policy: str | None
+    place: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,21 +278,36 @@ def _read_task(s):
 
 
 def _read_algorithm(s):
+    """The algorithms of one item of the list: more than one where it varies settings."""
     name = s.get('name', _file_word)
     cmd = templates.one_line(s.get('cmd', text, example='a command template with {out}'))
+    found = sweep.variants(s, name, cmd)
     try:
-        templates.check_template(cmd)
+        for _, variant in found:
+            templates.check_template(variant)
     except templates.BadTemplate as e:
         s.source.fail(s.at('cmd'), *e.args)
+    policy = s.get('policy', _function, None)
     rule, row = s.get('eval', one_of, None, choices=algorithms.RULES), algorithms.find(name)
-    if rule is None and row is not None:
-        rule = row.rule
+    if rule is None and (row is not None or policy is not None):
+        rule = 'last' if row is None else row.rule
     if rule is None:
         *first, last = algorithms.ALGORITHMS
         known = f'a name that begins with {", ".join(first)} or {last}'
         hint = ' Or say which snapshot stage 2 shall judge: add `eval: last` or `eval: best_valacc` to this algorithm'
         s.source.fail(s.at('name'), f'the evaluation does not know {show(name)}', known, hint)
-    return Algorithm(name, cmd, rule)
+    return [Algorithm(variant, cmd, rule, policy, s.path) for variant, cmd in found]
+
+
+def _function(source, path, value):
+    """The name of a function of the user's."""
+    expected = 'a function as package.module:load, called with the file of a run'
+    if path is None:
+        return expected
+    text(source, path, value, expected)
+    if not re.fullmatch(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*', value):
+        source.fail(path, show(value), expected)
+    return value
 
 
 def _read_training(s):
@@ -299,7 +319,7 @@ def _read_training(s):
             expected = f'at most training.full_dataset_num_trajs = {full}'
             s.source.fail(f'{s.at("dataset_num_trajs")}[{i}]', show(size), expected, ' Raise that, or drop this size')
     _no_duplicates(s.source, s.at('dataset_num_trajs'), sizes)
-    algorithms = tuple(_read_algorithm(a) for a in s.sections('algorithms', [f.name for f in dataclasses.fields(Algorithm)]))
+    algorithms = tuple(alg for a in s.sections('algorithms', ('name', 'cmd', 'eval', 'policy', 'vary')) for alg in _read_algorithm(a))
     _no_duplicates(s.source, s.at('algorithms'), [a.name for a in algorithms])
     runs, datasets = s.get('runs', whole), s.get('datasets', whole, 1)
     if datasets > runs:

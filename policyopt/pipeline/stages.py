@@ -33,8 +33,9 @@ def run_stage(stage, spec_path, overrides, summary, how: How):
         raise UserError(f"-e {how.executor} with stage '{stage}': only 1_train runs on a cluster; for all, add --wait")
     functions = {'0_sampletrajs': sample_trajs, '1_train': show_estimate if how.estimate and stage != 'all' else train, '2_eval': evaluate}
     try:
-        for name in names[stage]:
-            following = functions[name](spec, how)
+        with launch.stoppable():
+            for name in names[stage]:
+                following = functions[name](spec, how)
     except launch.Stopped as e:
         print(f'im_pipeline: {e}', file=sys.stderr)
         return 130 if e.interrupted else launch.STOPPED_AFTER_CHECKPOINT
@@ -203,7 +204,7 @@ def evaluate(spec: Spec, how: How):
     else:
         with folder.stage_lock(spec, '2_eval'):
             rows, task_rows = evaluating.evaluate_runs(spec, runs, seed, how)
-            attrs = {'spec': spec.text, 'run_name': spec.run_name} | provenance() | evaluating.training_facts(runs)
+            attrs = {'spec': spec.text, 'run_name': spec.run_name} | provenance() | evaluating.training_facts(spec, runs)
             results.write_results(spec.results_path, rows, task_rows, attrs)
             evaluating.forget_rows(spec)
     print(results.cell_table(rows))

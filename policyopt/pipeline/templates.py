@@ -116,6 +116,14 @@ def is_our_trainer(script):
     return os.path.realpath(script) == os.path.realpath(os.path.join(REPO, 'scripts', _TRAINER))
 
 
+def fields_of(template):
+    """The names of the {fields} of a template; none of one whose braces do not balance, which check_template refuses."""
+    try:
+        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError:
+        return []
+
+
 def with_option(command, flag, value=None):
     """A trainer's command with an option added, unless it has it already; programs other than ours are left alone.
 
@@ -123,6 +131,11 @@ def with_option(command, flag, value=None):
     """
     if not is_trainer(command) or any(t == flag or t.startswith(flag + '=') for t in shlex.split(command)):
         return command
+    return add_option(command, flag, value)
+
+
+def add_option(command, flag, value=None):
+    """A command with an option more, at the end but before a pipe or redirection."""
     end, before = len(command), ''
     for i, (ch, state) in enumerate(_scan(command)):
         if not state and not before and ch in '|;&<>':

@@ -12,7 +12,7 @@ import shlex
 import numpy as np
 from scipy import stats
 
-from policyopt.files.runs import id_of
+from policyopt.files.runs import id_of, sweep
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.reporting.reference import Baseline, CellKey, Reference
 from policyopt.reporting.statistics import (
@@ -340,10 +340,11 @@ def campaign_runs(spec_text):
     try:
         spec = parse_yaml(spec_text, 'spec')
         training = spec['training']
-        tasks, algs = ([x['name'] for x in section] for section in (spec['tasks'], training['algorithms']))
+        tasks = [x['name'] for x in spec['tasks']]
+        algs = [name for x in training['algorithms'] for name, _ in sweep(x['name'], x.get('vary', {}))]
         sizes, runs = training['dataset_num_trajs'], range(training['runs'])
         return [id_of(a, t, n, i) for t in tasks for a in algs for n in sizes for i in runs]
-    except (UserError, KeyError, TypeError):
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
 

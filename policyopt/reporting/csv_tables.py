@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+from policyopt.files.runs import settings_of
 from policyopt.reporting.statistics import POWER, sd
 from policyopt.util import write_text
 
@@ -193,7 +194,10 @@ def _write_csv(path, columns, rows):
         return '' if x is None or (isinstance(x, float) and math.isnan(x)) else f'{x:.10g}' if isinstance(x, float) else x
 
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), restval='', lineterminator='\n')
+    rows = list(rows)
+    settings = [settings_of(row['alg'])[1] for row in rows]  # a sweep's have columns of their own, behind the others
+    varied = dict.fromkeys(key for found in settings for key in found)
+    writer = csv.DictWriter(text, [*columns, *(key for key in varied if key not in columns)], restval='', lineterminator='\n')
     writer.writeheader()
-    writer.writerows({k: plain(v) for k, v in row.items()} for row in rows)
+    writer.writerows({k: plain(v) for k, v in (found | row).items()} for row, found in zip(rows, settings, strict=True))
     write_text(path, text.getvalue())

@@ -3,15 +3,17 @@
 Letters: R runs of a group, T iterations.
 """
 
+import glob
 import math
 import os
+import sys
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from policyopt.algorithms import label_of
-from policyopt.files.runs import is_part, name_of, parts_of
-from policyopt.files.snapshots import read_log
+from policyopt.files.runs import current_path, is_part, name_of, parts_of
+from policyopt.files.snapshots import is_training_log, read_log
 from policyopt.reporting.figures import figure, outside_legend, styles_of, subtitle
 from policyopt.util import UserError, closest, format_table
 
@@ -71,6 +73,24 @@ class Log:
         return (self.table['iter'][known], x_T[known]) if known.any() else None
 
 
+def log_paths(paths):
+    """Those of the paths that are training logs; the others are skipped with a note, so that *.h5 may name results beside them.
+
+    Raises UserError when a file is missing or damaged, or when none is left.
+    """
+    chosen = []
+    for path in paths:
+        if not os.path.exists(current_path(path)) and glob.has_magic(path):
+            print(f'note: {path}: matches no file: skipped', file=sys.stderr)
+        elif not is_training_log(current_path(path)):
+            print(f'note: {path}: is no training log: skipped', file=sys.stderr)
+        else:
+            chosen.append(path)
+    if not chosen:
+        raise UserError(f'{paths[0]}: no training log; expected the .h5 of a finished or the .h5.part of a running training')
+    return chosen
+
+
 def read_logs(paths, range_end=None):
     """One Log per path, in their order. Raises UserError for a file given twice, or one that is no readable log."""
     seen = set()
@@ -88,6 +108,17 @@ def read_logs(paths, range_end=None):
         limit = '' if range_end is None else f' up to iteration {range_end}'
         raise UserError(f'{empty[0]}: has no row{limit}; leave it out' + (' or raise --range_end' if limit else ''))
     return logs
+
+
+def readings(paths, range_end=None):
+    """Yield read_logs of these paths without end, wherever they stand by now: a run that is completed loses its `.part`."""
+    while True:
+        files = [current_path(path) for path in paths]
+        try:
+            yield read_logs(files, range_end)
+        except UserError:
+            if files == [current_path(path) for path in paths]:
+                raise
 
 
 def known_fields(logs, wanted=None):

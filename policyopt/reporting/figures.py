@@ -65,7 +65,7 @@ def figure(width, height, rows, cols, on_screen=False):
         if on_screen:
             from matplotlib import pyplot
 
-            fig = pyplot.figure(figsize=(width, height), layout='constrained')
+            fig = pyplot.figure('policyopt', figsize=(width, height), layout='constrained', clear=True)
         else:
             fig = Figure(figsize=(width, height), layout='constrained')
             FigureCanvasAgg(fig)
@@ -79,11 +79,15 @@ def has_screen():
     return pyplot.get_backend().lower() not in ('agg', 'pdf', 'svg', 'ps', 'cairo', 'template')
 
 
-def show_windows():
-    """Show the figures made with `on_screen` until their windows are closed."""
+def show_windows(seconds=None):
+    """Show the figure made with `on_screen` until its window is closed, or for some seconds; whether it is still open."""
     from matplotlib import pyplot
 
-    pyplot.show()
+    if seconds is None:
+        pyplot.show()
+    else:
+        pyplot.pause(seconds)
+    return bool(pyplot.get_fignums())
 
 
 def _curves(analysis, normalised):

@@ -109,7 +109,7 @@ def _table(heads, lines):
     meaning = {c.head: c.meaning for c in text.COLUMNS}
     out = [
         '<div class="scroll"><table><tr>',
-        *(f'<th{_class(i in left)} title="{_e(meaning[h])}">{_e(h)}</th>' for i, h in enumerate(heads)),
+        *(f'<th{_class(i in left)} title="{_e(meaning.get(h, "setting of the sweep"))}">{_e(h)}</th>' for i, h in enumerate(heads)),
         '</tr>',
     ]
     before = None

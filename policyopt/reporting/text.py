@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from policyopt.files.runs import settings_of
 from policyopt.reporting.analysis import Analysis, Cell, Comparison
 from policyopt.reporting.statistics import LEVEL, POWER
 from policyopt.util import format_table
@@ -149,10 +150,24 @@ def decimals_of(analysis, task):
 def table_of(analysis, task, level):
     """(heads, lines of text) of one task's table."""
     with_ref = bool(analysis.comparisons)
-    columns = [c for c in COLUMNS if c.level <= level and (with_ref or not c.of_ref)]
+    columns = [c for c in with_settings(COLUMNS, analysis) if c.level <= level and (with_ref or not c.of_ref)]
     d = decimals_of(analysis, task)
     views = [View(c, analysis.comparisons.get(k), analysis) for k, c in analysis.cells.items() if k.task == task]
     return [c.head for c in columns], [['–' if c.of_ref and v.comp is None else c.show(v, d) for c in columns] for v in views]
+
+
+def with_settings(columns, analysis):
+    """The columns, with one more for each setting where algorithms of a sweep are among the cells."""
+    varied = dict.fromkeys(key for k in analysis.cells for key in settings_of(k.alg)[1])
+    if not varied:
+        return columns
+    first, *others = columns
+    first = first._replace(show=lambda v, d: settings_of(v.cell.key.alg)[0])
+
+    def of(key):
+        return Column(key, 0, False, 'setting of the sweep', lambda v, d: settings_of(v.cell.key.alg)[1].get(key, ''))
+
+    return [first, *map(of, varied), *others]
 
 
 def baseline_lines(analysis, task):

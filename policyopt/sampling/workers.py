@@ -17,8 +17,9 @@ import numpy as np
 
 from environments import rlgymenv
 from policyopt.sampling.rollout import Ledger, Rollout, Streams
-from policyopt.util import RunFailed, number_from_env
+from policyopt.util import RunFailed, holding_signals, ignore_signals, number_from_env
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # sent to the whole group or job; the parent decides
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere
 
 
@@ -44,8 +45,7 @@ def _end(processes, conns):
 
 def _serve(conn, env_name, obs_dim, lengths, counter):
     """A worker's life: one batch per message, until the pipe closes."""
-    for num in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(num, signal.SIG_IGN)  # sent to the whole group or job; the parent decides
+    ignore_signals(*STOP_SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     lengths_B, vec = np.frombuffer(lengths, dtype=np.int64), None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
@@ -75,13 +75,14 @@ class WorkerPool:
         # Before multiprocessing's own clean-up at exit, which would wait forever for workers that ignore its SIGTERM;
         # unlike atexit's functions, this runs at the end of a forked process too.
         self._finalizer = util.Finalize(self, _end, (self.processes, self.conns), exitpriority=0)
-        for _ in range(num_workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, env_name, obs_dim, self.lengths, self.counter), daemon=True)
-            process.start()
-            theirs.close()
-            self.conns.append(ours)
-            self.processes.append(process)
+        with holding_signals(*STOP_SIGNALS):  # until the finalizer knows of all of them
+            for _ in range(num_workers):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, env_name, obs_dim, self.lengths, self.counter), daemon=True)
+                process.start()
+                theirs.close()
+                self.conns.append(ours)
+                self.processes.append(process)
 
     def play(self, actor, cfg, key, num_slots, deterministic):
         """Play one batch on num_slots slots in all; returns (rows, Ledger). Raises RunFailed, and the pool is closed then."""

@@ -1,0 +1,63 @@
+"""Sweeps: `vary: {reward_lr: [.003, .01], reward_steps: [1, 4]}` of an algorithm stands for one algorithm for each combination.
+
+Each is named `ga+reward_lr=0.003+reward_steps=1` (files/runs.py takes such names apart), has its own runs and seeds, and is judged and
+selected like any other algorithm. A setting goes to `{reward_lr}` in the command, else it becomes the trainer's option --reward_lr.
+"""
+
+import re
+
+from policyopt.files.runs import MAX_VARIANTS, setting_word, sweep
+from policyopt.files.yamlfile import a_list, show
+from policyopt.pipeline import templates
+
+MAX_NAME = 120  # of an algorithm with its settings: a file name holds 255 bytes
+_EXAMPLE = 'a mapping of options to lists, such as {reward_lr: [.003, .01], reward_steps: [1, 4]}'
+
+
+def variants(section, name, cmd):
+    """[(name, command template)] of an algorithm: itself without `vary`, else one for each combination of the settings."""
+    vary = section.get('vary', _settings, {})
+    fields = set(templates.fields_of(cmd))
+    for key, values in vary.items():
+        where = f'{section.at("vary")}.{key}'
+        if not isinstance(key, str) or not re.fullmatch(r'[A-Za-z]\w*', key, re.ASCII) or key in templates.FIELDS:
+            section.source.fail(where, f'the setting {show(key)}', 'the name of an option, such as reward_lr')
+        words = [_word(section.source, f'{where}[{i}]', v) for i, v in enumerate(a_list(section.source, where, values))]
+        for i, word in enumerate(words):
+            if word in words[:i]:
+                section.source.fail(f'{where}[{i}]', f'{word} a second time', 'each only once')
+        if key not in fields and not templates.is_trainer(cmd):
+            expected = f'{{{key}}} in the command of a program that is not our imitate_mj.py'
+            section.source.fail(where, 'a setting that the command does not have', expected)
+    try:
+        found = [(full_name, _with(cmd, settings, fields)) for full_name, settings in sweep(name, vary)]
+    except ValueError as e:
+        section.source.fail(section.at('vary'), str(e), f'at most {MAX_VARIANTS}')
+    longest = max((n for n, _ in found), key=len)
+    if vary and len(longest) > MAX_NAME:
+        section.source.fail(section.at('vary'), f"the name '{longest}'", f'at most {MAX_NAME} characters; vary fewer settings at a time')
+    return found
+
+
+def _settings(source, path, value):
+    if path is not None and (not isinstance(value, dict) or not value):
+        source.fail(path, show(value), _EXAMPLE)
+    return value
+
+
+def _word(source, path, value):
+    """A setting as it stands in names and commands."""
+    word = setting_word(value)
+    known = isinstance(value, (int, float, str)) and not isinstance(value, bool)
+    if not known or not re.fullmatch(r'[\w.-]+', word, re.ASCII) or word in ('.', '..', 'inf', 'nan'):
+        source.fail(path, show(value), 'a number, or a word of letters, digits and _ . - (1 and 0 for yes and no)')
+    return word
+
+
+def _with(cmd, settings, fields):
+    for key, word in settings:
+        if key in fields:
+            cmd = re.sub(rf'(?<!\{{)\{{{key}\}}(?!\}})', word, cmd)
+        else:
+            cmd = templates.add_option(cmd, f'--{key}', word)  # of an option that stands twice, argparse takes the last
+    return cmd

@@ -1,0 +1,129 @@
+"""Training logs for other programs: one CSV table, or TensorBoard's event files, also while the training runs."""
+
+import csv
+import datetime
+import io
+import os
+import time
+
+import numpy as np
+
+from policyopt.files.runs import KEYS, current_path, is_part, name_of, parts_of
+from policyopt.files.snapshots import read_log, read_root
+from policyopt.util import UserError, write_text
+
+
+def log_names(paths):
+    """{path: name} of logs: the file's name without its ending, with its folder where two would be called the same."""
+    names = {path: name_of(path) for path in paths}
+    twice = {n for n in names.values() if list(names.values()).count(n) > 1}
+    names = {path: os.path.join(os.path.dirname(path), n) if n in twice else n for path, n in names.items()}
+    if len(set(names.values())) < len(paths):
+        raise UserError(f'{paths[0]}: two of these {len(paths)} logs are the same; name every log once')
+    return names
+
+
+class CsvTable:
+    """A CSV file with a line for every iteration of every log; run ids are taken apart into columns."""
+
+    def __init__(self, path, paths):
+        if os.path.realpath(path) in map(os.path.realpath, paths) or path.endswith(('.h5', '.part')):
+            raise UserError(f'{path}: is the name of a log; name the table FILE.csv')
+        self.path, self.names, self.tables = path, log_names(paths), {}
+
+    def update(self, path, file):
+        """Take what a log holds by now, named as `path` and standing at `file`; returns the number of its rows."""
+        self.tables[path] = read_log(file)
+        return len(self.tables[path])
+
+    def write(self):
+        """Write the whole table."""
+        parts = {path: parts_of(name_of(path)) for path in self.tables}
+        keys = [k for k in KEYS if any(k in p for p in parts.values())]
+        fields = list(dict.fromkeys(n for table in self.tables.values() for n in table.dtype.names))
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator='\n')
+        writer.writerow(['log', *keys, *fields])
+        for path, table in self.tables.items():
+            who = [self.names[path], *(parts[path].get(k, '') for k in keys)]
+            for row in table:
+                writer.writerow([*who, *(_cell(row[f]) if f in table.dtype.names else '' for f in fields)])
+        write_text(self.path, out.getvalue())
+
+    def close(self):
+        """Nothing is left open."""
+
+
+def _cell(value):
+    return '' if isinstance(value, np.floating) and np.isnan(value) else str(value)
+
+
+class TensorBoard:
+    """Event files of TensorBoard, one folder a log; only rows that are new are added."""
+
+    def __init__(self, folder, paths):
+        try:
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as e:
+            raise UserError(f"--tensorboard needs the package tensorboard ({e}); install it: pip install -e '.[tensorboard]'") from e
+        self.writers, self.rows = {}, dict.fromkeys(paths, 0)
+        folders = {path: os.path.join(folder, name.lstrip('/')) for path, name in log_names(paths).items()}
+        for place in folders.values():
+            if os.path.isdir(place) and any('tfevents' in n for n in os.listdir(place)):
+                raise UserError(f'{place}: holds an export already, and nothing is written twice; choose another folder, or delete it')
+        for path, place in folders.items():
+            os.makedirs(place, exist_ok=True)
+            self.writers[path] = EventFileWriter(place)
+
+    def update(self, path, file):
+        """Add the new rows of a log, at the times at which the run had come so far; returns the number of its rows."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        table = read_log(file)
+        began = datetime.datetime.fromisoformat(read_root(file).get('start_time', '1970-01-01T00:00:00+00:00')).timestamp()
+        seconds_T = np.cumsum(table['ttotal'], dtype=float) if 'ttotal' in table.dtype.names else np.arange(len(table), dtype=float)
+        for i in range(self.rows[path], len(table)):
+            row = table[i]
+            values = [Summary.Value(tag=f, simple_value=float(row[f])) for f in table.dtype.names if f != 'iter' and np.isfinite(row[f])]
+            event = Event(step=int(row['iter']), wall_time=began + seconds_T[i], summary=Summary(value=values))
+            self.writers[path].add_event(event)
+        self.rows[path] = len(table)
+        return len(table)
+
+    def write(self):
+        """Hand everything so far to the files."""
+        for writer in self.writers.values():
+            writer.flush()
+
+    def close(self):
+        """Close the files."""
+        for writer in self.writers.values():
+            writer.close()
+
+
+def export(paths, exporters, interval=None):
+    """Hand logs to exporters; with an interval in seconds again and again until all runs are complete.
+
+    Returns the number of rows of all logs.
+    """
+    num = {}
+    try:
+        while True:
+            files = {path: current_path(path) for path in paths}
+            for path, file in files.items():
+                for exporter in exporters:
+                    try:
+                        num[path] = exporter.update(path, file)
+                    except UserError:
+                        if current_path(path) == file:
+                            raise
+                        num[path] = exporter.update(path, current_path(path))  # it has been finished just now
+            for exporter in exporters:
+                exporter.write()
+            if interval is None or not any(map(is_part, files.values())):
+                return sum(num.values())
+            time.sleep(interval)
+    finally:
+        for exporter in exporters:
+            exporter.close()

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Hand training logs to other programs: as one CSV table, or as a folder that TensorBoard (and what reads its files) shows.
+
+    python scripts/export_log.py runs/quickstart/checkpoints/alg=*.h5 --csv logs.csv
+    python scripts/export_log.py run.h5.part --tensorboard tb --follow
+
+The table has one line for every iteration of every log. TensorBoard gets one folder for every log (pip install -e '.[tensorboard]';
+then tensorboard --logdir tb). Logs of running trainings (.h5.part) are read as far as they have been saved; --follow goes on until
+they are complete. Files that are no logs are skipped.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from policyopt.reporting import curves, exporting
+from policyopt.util import Parser, UserError, check_writable_dir, run_main
+
+
+def main(argv):
+    p = Parser('export_log', __doc__)
+    p.add_argument('logfiles', nargs='+', metavar='LOG', help='.h5 of a finished, .h5.part of a running training')
+    p.add_argument('--csv', metavar='FILE', help='write one table')
+    p.add_argument('--tensorboard', metavar='DIR', help="write TensorBoard's event files below this folder")
+    p.add_argument('--follow', action='store_true', help='go on until every run is complete')
+    p.add_argument(
+        '--interval', type=float, default=10.0, metavar='S', help='seconds between two looks with --follow (default: %(default)s)'
+    )
+    p.add_argument('--verbose', action='store_true', help='show a traceback on errors')
+    args = p.parse_args(argv)
+    if not (args.csv or args.tensorboard):
+        raise UserError('nothing to write; name a table with --csv FILE, or a folder with --tensorboard DIR')
+    if not args.interval > 0:
+        raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')
+    for path in filter(None, (args.csv, args.tensorboard)):
+        check_writable_dir(path, 'the export')
+    paths = curves.log_paths(args.logfiles)
+    exporters = [exporting.CsvTable(args.csv, paths)] if args.csv else []
+    if args.tensorboard:
+        exporters.append(exporting.TensorBoard(args.tensorboard, paths))
+    num = exporting.export(paths, exporters, args.interval if args.follow else None)
+    print(f'{num} rows of {len(paths)} logs: {", ".join(filter(None, (args.csv, args.tensorboard)))}')
+    if args.tensorboard:
+        print(f'next: tensorboard --logdir {args.tensorboard}', file=sys.stderr)
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('export_log', main))

@@ -1,0 +1,143 @@
+"""Logs for other programs: a CSV table and TensorBoard's files say what the logs say, also of a training that still runs."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import REPO, script_env
+from results_tools import run_here as run_here
+from results_tools import small_results
+
+from policyopt.files.snapshots import TrainingLog, read_log
+
+
+def write_log(path, num=7, running=False):
+    """A log with a column of NaN, by the product itself; `running`: as the .part file of a training."""
+    log = TrainingLog(str(path), {'args': '{}', 'start_time': '2026-01-01T00:00:00+00:00'})
+    for i in range(num):
+        log.append([('iter', i, int), ('trueret', i + 0.5, float), ('valacc', None if i % 3 else 0.25, float), ('ttotal', 2.0, float)])
+    if running:
+        log.save({'/x': np.ones(1)})
+        return log
+    log.finish({})
+    return log
+
+
+def table(path):
+    with open(path, newline='') as f:
+        return list(csv.DictReader(f))
+
+
+def test_a_table_has_a_line_for_every_iteration_and_skips_what_is_no_log(tmp_path, run_here):
+    run = 'alg=ga,task=cartpole,num_trajs=4,run=1'
+    write_log(tmp_path / f'{run}.h5')
+    write_log(tmp_path / 'b.h5', 3, running=True)
+    small_results(str(tmp_path / 'results.h5'))
+    done = run_here('export_log.py', f'{run}.h5', 'b.h5.part', 'results.h5', 'c*.h5.part', '--csv', 'logs.csv')
+    assert done.stdout == '10 rows of 2 logs: logs.csv\n'
+    assert done.stderr == 'note: results.h5: is no training log: skipped\nnote: c*.h5.part: matches no file: skipped\n'
+    rows = table(tmp_path / 'logs.csv')
+    assert list(rows[0]) == ['log', 'alg', 'task', 'num_trajs', 'run', 'iter', 'trueret', 'valacc', 'ttotal']
+    assert [r['log'] for r in rows] == [run] * 7 + ['b'] * 3 and [r['run'] for r in rows[:2]] == ['1', '1'] and rows[-1]['alg'] == ''
+    assert [float(r['trueret']) for r in rows[:7]] == [i + 0.5 for i in range(7)]
+    assert [r['valacc'] for r in rows[:4]] == ['0.25', '', '', '0.25']
+
+
+def started(folder, *words):
+    command = [sys.executable, '-u', str(REPO / 'scripts' / words[0]), *words[1:]]
+    return subprocess.Popen(command, cwd=folder, env=script_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, 'it did not happen in time'
+        time.sleep(0.05)
+
+
+def test_a_running_log_is_followed_until_it_is_complete(tmp_path):
+    log = write_log(tmp_path / 'a.h5', 3, running=True)
+    out = tmp_path / 'logs.csv'
+    with started(tmp_path, 'export_log.py', 'a.h5.part', '--csv', 'logs.csv', '--follow', '--interval', '0.05') as process:
+        wait_for(lambda: out.exists() and len(table(out)) == 3)
+        log.append([('iter', 3, int), ('trueret', 9, float), ('valacc', None, float), ('ttotal', 2.0, float)])
+        log.save({'/x': np.ones(1)})
+        wait_for(lambda: len(table(out)) == 4)
+        log.append([('iter', 4, int), ('trueret', 8, float), ('valacc', None, float), ('ttotal', 2.0, float)])
+        log.finish({})
+        said, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert said == '5 rows of 1 logs: logs.csv\n' and [r['trueret'] for r in table(out)][-2:] == ['9.0', '8.0']
+
+
+def test_showlog_draws_a_running_log_anew_until_it_is_complete(tmp_path):
+    log = write_log(tmp_path / 'a.h5', 3, running=True)
+    words = ('a.h5.part', '--fields', 'trueret', '--plotfile', 'a.png', '--follow', '--interval', '0.05')
+    with started(tmp_path, 'showlog.py', *words) as process:
+        first = [process.stdout.readline() for _ in range(3)]
+        log.append([('iter', 3, int), ('trueret', 9, float), ('valacc', None, float), ('ttotal', 2.0, float)])
+        log.finish({})
+        rest, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert first[1].split() == ['a', '(running)', '2', '2.5'] and first[2] == 'wrote a.png\n'
+    assert rest.splitlines()[-2].split() == ['a', '3', '9']
+
+
+def test_showlog_skips_what_is_no_log(tmp_path, run_here):
+    write_log(tmp_path / 'a.h5')
+    small_results(str(tmp_path / 'results.h5'))
+    done = run_here('showlog.py', 'a.h5', 'results.h5', '*.h5.part', '--noplot')
+    assert 'note: results.h5: is no training log: skipped' in done.stderr and 'note: *.h5.part: matches no file' in done.stderr
+    assert 'results.h5: no training log; expected' in run_here('showlog.py', 'results.h5', '--noplot', rc=2).stderr.splitlines()[-1]
+
+
+BAD = {
+    'nothing to write': (['a.h5'], 'nothing to write; name a table with --csv FILE'),
+    'the log itself': (['a.h5', '--csv', 'a.h5'], 'is the name of a log; name the table FILE.csv'),
+    'a log twice': (['a.h5', 'a.h5', '--csv', 'x.csv'], 'are the same; name every log once'),
+    'no such log': (['b.h5', '--csv', 'x.csv'], 'b.h5: no such file'),
+    'no folder': (['a.h5', '--csv', 'no/x.csv'], 'does not exist; create it first'),
+    'no interval': (['a.h5', '--csv', 'x.csv', '--follow', '--interval', '0'], '--interval 0.0: expected'),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_it_is_refused_in_one_sentence_and_nothing_is_written(case, tmp_path, run_here):
+    write_log(tmp_path / 'a.h5')
+    before = (tmp_path / 'a.h5').read_bytes()
+    args, expected = BAD[case]
+    done = run_here('export_log.py', *args, rc=2)
+    assert expected in done.stderr and done.stderr.count('\n') == 1
+    assert os.listdir(tmp_path) == ['a.h5'] and (tmp_path / 'a.h5').read_bytes() == before
+
+
+def test_tensorboard_shows_every_number_of_a_log(tmp_path, run_here):
+    pytest.importorskip('tensorboard', reason="TensorBoard is not installed (pip install -e '.[tensorboard]')")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    write_log(tmp_path / 'a.h5', 7)
+    write_log(tmp_path / 'b.h5', 3, running=True)
+    done = run_here('export_log.py', 'a.h5', 'b.h5.part', '--tensorboard', 'tb')
+    assert 'next: tensorboard --logdir tb' in done.stderr
+    for name in 'ab':
+        events = EventAccumulator(str(tmp_path / 'tb' / name)).Reload()
+        rows = read_log(tmp_path / ('a.h5' if name == 'a' else 'b.h5.part'))
+        assert sorted(events.Tags()['scalars']) == ['trueret', 'ttotal', 'valacc']
+        found = events.Scalars('trueret')
+        assert [(e.step, e.value) for e in found] == [(r['iter'], r['trueret']) for r in rows]
+        assert found[1].wall_time - found[0].wall_time == 2 and found[0].wall_time == 1767225602
+        assert [e.step for e in events.Scalars('valacc')] == [i for i in range(len(rows)) if i % 3 == 0]
+    assert 'holds an export already' in run_here('export_log.py', 'a.h5', '--tensorboard', 'tb', rc=2).stderr
+
+
+def test_without_tensorboard_its_extra_is_named(tmp_path, run_here, monkeypatch):
+    write_log(tmp_path / 'a.h5')
+    monkeypatch.setitem(
+        sys.modules, 'tensorboard.summary.writer.event_file_writer', None
+    )  # as Python has it for a package that is not there
+    done = run_here('export_log.py', 'a.h5', '--tensorboard', 'tb', rc=2)
+    assert "pip install -e '.[tensorboard]'" in done.stderr and not (tmp_path / 'tb').exists()

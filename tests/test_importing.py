@@ -1,0 +1,228 @@
+"""Demonstrations from elsewhere: they arrive as they were, or are refused in one sentence."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from policyopt.files.importing import import_trajs, save_minari
+from policyopt.files.trajectories import load_trajs
+from policyopt.util import UserError, run_main
+
+LENGTHS = [3, 5, 2]
+
+
+def episodes(dims=4):
+    """[(obs with one row more than actions, actions, rewards)]."""
+    rng = np.random.RandomState(0)
+    return [(rng.normal(size=(n + 1, dims)), rng.randint(0, 2, n), rng.rand(n)) for n in LENGTHS]
+
+
+def stacked(eps):
+    obs, acts, rews = zip(*eps, strict=True)
+    return np.concatenate([o[:-1] for o in obs]), np.concatenate(acts), np.concatenate(rews), np.concatenate([o[1:] for o in obs])
+
+
+def check(path, eps, rewards=True):
+    trajs = load_trajs(path)
+    obs, acts, rews, _ = stacked(eps)
+    assert trajs.lengths.tolist() == LENGTHS and trajs.a.stacked.dtype == np.int64
+    np.testing.assert_array_equal(trajs.obs.stacked, obs)
+    np.testing.assert_array_equal(trajs.a.stacked[:, 0], acts)
+    np.testing.assert_array_equal(trajs.r.stacked, rews if rewards else 0 * rews)
+    return trajs
+
+
+def npz_arrays(kind):
+    eps = episodes()
+    obs, acts, rews, next_obs = stacked(eps)
+    ends = np.zeros(len(acts), bool)
+    ends[np.cumsum(LENGTHS) - 1] = True
+    by_limit = ends.copy()
+    by_limit[LENGTHS[0] - 1] = False
+    flat = {'obs': obs, 'acts': acts}
+    if kind == 'numbered':
+        return {f'{name}_{i}': x for i, e in enumerate(eps) for name, x in zip(('obs', 'acts', 'rews'), e, strict=True)}
+    if kind == 'padded':
+        pad = [[np.resize(x, (9, *x.shape[1:])) for x in e] for e in eps]
+        return {name: np.array([p[i] for p in pad]) for i, name in enumerate(('obs', 'acts', 'rews'))} | {'lengths': np.array(LENGTHS)}
+    return {
+        'flat': flat | {'rews': rews, 'terminal': ends},
+        'd4rl': {'observations': obs, 'actions': acts, 'rewards': rews, 'terminals': by_limit, 'timeouts': ends & ~by_limit},
+        'transitions': flat | {'next_obs': next_obs, 'dones': by_limit, 'infos': np.array([{}] * len(acts))},
+        'trajectories': {
+            'obs': np.concatenate([e[0] for e in eps]),
+            'acts': acts,
+            'rews': rews,
+            'indices': np.cumsum(LENGTHS)[:-1],
+            'terminal': np.ones(len(eps), bool),
+        },
+    }[kind]
+
+
+@pytest.mark.parametrize('kind', ['numbered', 'padded', 'flat', 'd4rl', 'transitions', 'trajectories'])
+def test_npz_files_of_every_kind(kind, run_script, tmp_path):
+    np.savez(tmp_path / 'in.npz', **npz_arrays(kind))
+    done = run_script('import_trajs.py', 'in.npz', 'out.h5', '--env_name', 'CartPole-v1')
+    trajs = check(tmp_path / 'out.h5', episodes(), rewards=kind != 'transitions')
+    assert trajs.env_name == 'CartPole-v1' and 'out.h5: 3 trajectories, 10 pairs' in done.stdout
+    assert ('no rewards' in done.stderr) == (kind == 'transitions') and '--data out.h5' in done.stderr
+
+
+def write_csvs(folder, eps, header='obs0,obs1,obs2,obs3,note,act,reward'):
+    folder.mkdir()
+    for i, (obs, acts, rews) in zip((2, 10, 11), eps, strict=True):  # 2 comes before 10
+        rows = [','.join([*map(repr, o.tolist()), '0', str(a), repr(float(r))]) for o, a, r in zip(obs[:-1], acts, rews, strict=True)]
+        (folder / f'episode{i}.csv').write_text('\n'.join([header, *rows]) + '\n')
+
+
+def test_a_folder_of_csv_files_can_be_learned_from(run_script, tmp_path):
+    write_csvs(tmp_path / 'csvs', episodes())
+    run_script('import_trajs.py', 'csvs', 'out.h5')
+    check(tmp_path / 'out.h5', episodes())
+    options = ('--mode', 'bclone', '--env_name', 'CartPole-v1', '--max_iter', 2, '--log', 'run.h5')
+    run_script('imitate_mj.py', *options, '--data', 'out.h5')
+
+
+class Evil:
+    """Leaves a file behind when it is unpickled."""
+
+    def __reduce__(self):
+        return open, ('ran', 'w')
+
+
+def bad_npz(**changes):
+    return lambda folder: np.savez(folder / 'in.npz', **{k: v for k, v in (npz_arrays('flat') | changes).items() if v is not None})
+
+
+def bad_csv(text):
+    def write(folder):
+        (folder / 'in').mkdir()
+        (folder / 'in' / 'a.csv').write_text(text)
+
+    return write
+
+
+BAD = {
+    'Python objects': ('in.npz', bad_npz(acts=np.array([Evil()] * 10)), 'acts holds Python objects, which could run code'),
+    'a bare pickle': ('in.npz', lambda f: (f / 'in.npz').write_bytes(pickle.dumps(Evil())), 'not a readable .npz file'),
+    'a plain array': ('in.npz', lambda f: np.save(open(f / 'in.npz', 'wb'), np.ones(3)), 'not a readable .npz file'),
+    'half a file': (
+        'in.npz',
+        lambda f: (bad_npz()(f), (f / 'in.npz').write_bytes((f / 'in.npz').read_bytes()[:99])),
+        'not a readable .npz',
+    ),
+    'no file': ('in.npz', lambda f: None, 'no such file'),
+    'no obs': ('in.npz', bad_npz(obs=None), "has no array 'obs'; it has acts, rews, terminal"),
+    'no end': ('in.npz', bad_npz(terminal=None), 'nothing says where an episode ends'),
+    'pictures': ('in.npz', bad_npz(obs=np.ones((10, 4, 4, 3))), 'observations of shape'),
+    'fewer acts': ('in.npz', bad_npz(acts=np.ones(9)), 'terminal has shape (10,) for 9 actions; expected one for each'),
+    'text': ('in.npz', bad_npz(acts=np.array(['left'] * 10)), 'actions of type <U4; expected numbers'),
+    'NaN': ('in.npz', bad_npz(rews=np.full(10, np.nan)), 'NaN or infinity among the rewards of step 0'),
+    'a scalar': ('in.npz', bad_npz(acts=np.array(3)), 'acts has shape ()'),
+    'lengths': ('in.npz', lambda f: np.savez(f / 'in.npz', **npz_arrays('padded') | {'lengths': np.array([3, 10, 2])}), '1 to 9'),
+    'no csv': ('in', lambda f: (f / 'in').mkdir(), 'a folder without .csv files'),
+    'a csv without a header': ('in', bad_csv('1,2,3\n4,5,6\n'), "its columns are '1,2,3'; expected obs0"),
+    'an empty csv': ('in', bad_csv(''), 'its columns are'),
+    'a word in a csv': ('in', bad_csv('obs0,act\n1,0\n1,left\n'), "line 3: 'left' is not a number"),
+    'a short line': ('in', bad_csv('obs0,act\n1,0\n1\n'), 'line 3 has 1 fields, the first line 2'),
+    'a csv with no step': ('in', bad_csv('obs0,act\n'), 'has no line below its first'),
+    'a trajectory file': ('in.h5', lambda f: None, 'is a trajectory file already'),
+    'a picture': ('in.png', lambda f: None, 'expected a folder of CSV files, an .npz file, or a Minari id'),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_sources_are_refused_in_one_sentence(case, tmp_path, monkeypatch, capsys):
+    source, make, expected = BAD[case]
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run_main('import_trajs', lambda argv: import_trajs(*argv), [source, 'out.h5']) == 2
+    err = capsys.readouterr().err
+    assert expected in err and err.startswith('import_trajs: error: in') and err.count('\n') == 1
+    assert not (tmp_path / 'out.h5').exists() and not (tmp_path / 'ran').exists()
+
+
+def test_finished_data_are_not_overwritten(run_script, tmp_path):
+    write_csvs(tmp_path / 'csvs', episodes())
+    (tmp_path / 'out.h5').write_text('mine')
+    assert 'never overwritten' in run_script('import_trajs.py', 'csvs', 'out.h5', rc=2).stderr
+    assert (tmp_path / 'out.h5').read_text() == 'mine'
+
+
+def test_data_of_another_kind_name_the_command_that_converts_them(run_script, tmp_path):
+    np.savez(tmp_path / 'demos.npz', **npz_arrays('flat'))
+    (tmp_path / 'csvs').mkdir()
+    command = 'converted with: python scripts/import_trajs.py'
+    done = run_script('imitate_mj.py', '--mode', 'ga', '--env_name', 'CartPole-v1', '--data', 'demos.npz', rc=2)
+    assert f'{command} demos.npz trajs.h5\n' in done.stderr
+    for source in (str(tmp_path / 'csvs'), 'cartpole/expert-v0'):
+        with pytest.raises(UserError, match=f'{command} {source} trajs.h5'):
+            load_trajs(source)
+
+
+# ---- Minari
+
+
+@pytest.fixture
+def minari(tmp_path, monkeypatch):
+    """Minari with its data sets in a folder of this test."""
+    package = pytest.importorskip('minari', reason="Minari is not installed (pip install -e '.[minari]')")
+    pytest.importorskip('h5py', reason='Minari stores data sets with h5py')
+    monkeypatch.setenv('MINARI_DATASETS_PATH', str(tmp_path / 'minari'))
+    return package
+
+
+def record(minari, name, env_id, num=3):
+    """Let Minari record episodes of random actions; returns [(observations, actions, rewards)]."""
+    import gymnasium
+    from minari.data_collector import EpisodeBuffer
+
+    env = gymnasium.make(env_id, max_episode_steps=20)
+    buffers = []
+    for seed in range(num):
+        env.action_space.seed(seed)
+        obs, acts, rews, ended = [env.reset(seed=seed)[0]], [], [], [False, False]
+        while not any(ended):
+            acts.append(env.action_space.sample())
+            o, r, *ended, _ = env.step(acts[-1])
+            obs.append(o)
+            rews.append(float(r))
+        last = [False] * (len(rews) - 1)
+        buffers.append(EpisodeBuffer(seed, seed, None, np.array(obs), np.array(acts), rews, [*last, ended[0]], [*last, ended[1]], {}))
+    minari.create_dataset_from_buffers(name, buffers, env=env)
+    return [(b.observations, b.actions, b.rewards) for b in buffers]
+
+
+@pytest.mark.parametrize('env_id', ['CartPole-v1', 'MountainCarContinuous-v0'])
+def test_what_minari_has_recorded_arrives_and_goes_back(env_id, minari, run_script, tmp_path):
+    recorded = record(minari, 'mine/random-v0', env_id)
+    done = run_script('import_trajs.py', 'mine/random-v0', 'out.h5')
+    trajs = load_trajs(tmp_path / 'out.h5')
+    assert f'3 trajectories, {sum(len(a) for _, a, _ in recorded)} pairs' in done.stdout and trajs.env_name == env_id
+    for traj, (obs, acts, rews) in zip(trajs, recorded, strict=True):
+        np.testing.assert_array_equal(traj.obs_T_Do, obs[:-1])
+        np.testing.assert_array_equal(traj.a_T_Da, acts.reshape(len(acts), -1))
+        np.testing.assert_array_equal(traj.r_T, rews)
+    save_minari(trajs, 'mine/back-v0', env_id)
+    for episode, (obs, acts, rews) in zip(minari.load_dataset('mine/back-v0').iterate_episodes(), recorded, strict=True):
+        np.testing.assert_array_equal(episode.observations[:-1], obs[:-1])
+        np.testing.assert_array_equal(episode.actions, acts)
+        np.testing.assert_array_equal(episode.rewards, rews)
+        assert episode.truncations.tolist() == [False] * (len(acts) - 1) + [True] and not episode.terminations.any()
+
+
+def test_minari_faults_are_one_sentence(minari, run_script, tmp_path):
+    done = run_script('import_trajs.py', 'mine/nothing-v0', 'out.h5', rc=2)
+    assert 'no Minari data set of that name on this computer, and no file; --download fetches it' in done.stderr
+    assert done.stderr.count('\n') == 1
+    record(minari, 'mine/once-v0', 'CartPole-v1')
+    run_script('import_trajs.py', 'mine/once-v0', 'out.h5')
+    with pytest.raises(UserError, match='mine/once-v0: Minari does not store this data set: .*already exists'):
+        save_minari(load_trajs(tmp_path / 'out.h5'), 'mine/once-v0', 'CartPole-v1')
+
+
+def test_without_minari_its_extra_is_named(run_script, tmp_path):
+    (tmp_path / 'minari.py').write_text('raise ImportError("not here")')
+    done = run_script('import_trajs.py', 'cartpole/expert-v0', 'out.h5', env={'PYTHONPATH': str(tmp_path)}, rc=2)
+    assert "pip install -e '.[minari]'" in done.stderr

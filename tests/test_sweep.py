@@ -1,0 +1,162 @@
+"""Sweeps and policies of other programs: what the file asks for is what runs, and mistakes are one sentence before anything runs."""
+
+import numpy as np
+import pytest
+from pipeline_tools import SPEC, write_spec
+from results_tools import result_row, task_row
+
+from policyopt.files.results import cell_table
+from policyopt.files.runs import parts_of, settings_of
+from policyopt.pipeline import foreign
+from policyopt.pipeline.spec import load_spec, select_runs
+from policyopt.reporting import csv_tables, text
+from policyopt.reporting.analysis import analyze, campaign_runs
+from policyopt.util import RunFailed, UserError
+
+TRAINER = 'python scripts/imitate_mj.py --mode ga --reward_lr 1 --env {env} --data {dataset} --log {out} | tee log.txt'
+VARY = 'training.algorithms.ga.vary={reward_lr: [.003, 1e20], reward_steps: [1, 4]}'
+
+
+def spec_of(folder, *overrides, cmd=TRAINER):
+    return load_spec(str(write_spec(folder, cmd=cmd)), overrides)
+
+
+def test_a_sweep_is_an_algorithm_for_each_combination(tmp_path):
+    spec = spec_of(tmp_path, VARY)
+    names = [a.name for a in spec.training.algorithms]
+    settings = [f'reward_lr={lr}+reward_steps={n}' for lr in ('0.003', '1e20') for n in (1, 4)]
+    assert names == ['bclone', *(f'ga+{s}' for s in settings)]
+    assert {a.eval for a in spec.training.algorithms[1:]} == {'last'}
+    runs = spec.runs(0)
+    chosen = select_runs(runs, ['alg=ga+reward_lr=1e20*', 'task=cartpole', 'num_trajs=1', 'run=0'])
+    assert [r.alg for r in chosen] == names[3:]
+    assert chosen[1].command.endswith(f'--log {chosen[1].out} --reward_lr 1e20 --reward_steps 4 --seed {chosen[1].seed} | tee log.txt')
+    assert parts_of(chosen[1].id)['alg'] == chosen[1].alg and len({r.seed for r in runs}) == len(runs)
+    assert campaign_runs(spec.text) is not None and sorted(campaign_runs(spec.text)) == sorted(r.id for r in runs)
+    alone = {r.id: r for r in spec_of(tmp_path).runs(0)}
+    assert all(alone[r.id] == r for r in runs if r.alg == 'bclone')
+
+
+def test_a_program_of_any_kind_gets_settings_where_its_command_has_them(tmp_path):
+    spec = spec_of(tmp_path, 'training.algorithms.ga.vary={lr: [.1, fast]}', 'training.algorithms.ga.cmd=train {lr} {{lr}} {out}')
+    assert [a.cmd for a in spec.training.algorithms[1:]] == ['train 0.1 {{lr}} {out}', 'train fast {{lr}} {out}']
+
+
+BAD = {
+    'no mapping': ('vary=[1]', 'a list; expected a mapping of options to lists'),
+    'no list': ('vary={reward_lr: .1}', ': 0.1 (decimal number); expected a list'),
+    'an empty list': ('vary={reward_lr: []}', 'an empty list'),
+    'twice': ('vary={reward_lr: [.1, .10]}', '0.1 a second time'),
+    'true': ('vary={no_vf: [true]}', '1 and 0 for yes and no'),
+    'a comma': ('vary={reward_type: ["a,b"]}', "'a,b'; expected a number, or a word"),
+    'a path': ('vary={data: [../x]}', "'../x'; expected a number, or a word"),
+    'a field of ours': ('vary={seed: [1, 2]}', "the setting 'seed'"),
+    'no option': ('vary={--reward_lr: [1]}', "the setting '--reward_lr'"),
+    'too many': (f'vary={{a: {list(range(99))}, b: {list(range(99))}}}', '9801 combinations; expected at most 1000'),
+    'a long name': (f'vary={{{"a" * 150}: [1]}}', 'at most 120 characters'),
+    'no function': ('policy=module', "'module'; expected a function as package.module:load"),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_mistakes_are_one_sentence(case, tmp_path):
+    change, expected = BAD[case]
+    with pytest.raises(UserError) as e:
+        spec_of(tmp_path, f'training.algorithms.ga.{change}')
+    assert expected in str(e.value) and '\n' not in str(e.value)
+
+
+def test_another_program_without_the_setting_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r'expected \{lr\} in the command of a program that is not our imitate_mj.py'):
+        spec_of(tmp_path, 'training.algorithms.ga.vary={lr: [1]}', cmd='train {out}')
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('ga+reward_lr=0.003+reward_steps=1', ('ga', {'reward_lr': '0.003', 'reward_steps': '1'})),
+        ('ga+entropy', ('ga+entropy', {})),
+        ('ga', ('ga', {})),
+    ],
+)
+def test_settings_are_taken_from_a_name(name, expected):
+    assert settings_of(name) == expected
+
+
+def test_tables_have_the_settings_as_columns(tmp_path):
+    algs = ['bclone', 'ga+reward_lr=0.003', 'ga+reward_lr=0.01+note=x']
+    rows = [result_row(np.array([1.0, 3.0]) + i, alg, 'cartpole', 4, run, 0) for i, alg in enumerate(algs) for run in (0, 1)]
+    head, *lines = [line.split() for line in cell_table(rows).splitlines()]
+    assert head[:4] == ['task', 'algorithm', 'reward_lr', 'note'] and lines[1][:3] == ['cartpole', 'ga', '0.003']
+    assert lines[2][:4] == ['cartpole', 'ga', '0.01', 'x']
+    analysis = analyze(rows, [task_row()])
+    heads, table = text.table_of(analysis, 'cartpole', 0)
+    assert heads[:4] == ['alg', 'reward_lr', 'note', 'trajs']
+    assert [line[:3] for line in table] == [['bclone', '', ''], ['ga', '0.003', ''], ['ga', '0.01', 'x']]
+    csv_tables.write_run_csv(str(tmp_path / 'runs.csv'), analysis)
+    first, *_, last = (tmp_path / 'runs.csv').read_text().splitlines()
+    assert first.endswith(',reward_lr,note') and 'ga+reward_lr=0.01+note=x' in last and last.endswith(',0.01,x')
+
+
+class Says:
+    """A policy that always says the same."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def act(self, obs):
+        return self.answer
+
+
+class Info:
+    """What an actor looks at of a task."""
+
+    def __init__(self, num_actions=None, a_dim=1):
+        self.name, self.finite, self.num_actions, self.a_dim = 'Task-v0', num_actions is not None, num_actions, a_dim
+
+
+@pytest.mark.parametrize(
+    ('answer', 'info', 'expected'),
+    [
+        (1, Info(2), [[1], [1]]),
+        (np.array([0]), Info(2), [[0], [0]]),
+        (2, Info(2), 'returned 2; env Task-v0 takes a whole number from 0 to 1'),
+        (0.5, Info(2), 'returned 0.5; env Task-v0 takes a whole number'),
+        ((1, None), Info(2), 'returned an array of shape'),
+        ([0.5, 1], Info(a_dim=2), [[0.5, 1], [0.5, 1]]),
+        ([[0.5, 1]], Info(a_dim=2), [[0.5, 1], [0.5, 1]]),
+        ([0.5], Info(a_dim=2), 'takes 2 finite numbers'),
+        ([np.nan, 1], Info(a_dim=2), 'takes 2 finite numbers'),
+    ],
+)
+def test_the_action_of_a_policy_of_another_program_is_checked(answer, info, expected):
+    actor = foreign.ForeignActor(Says(answer), info, 'mine:load of x')
+    if isinstance(expected, str):
+        with pytest.raises(RunFailed, match=f'mine:load of x: act\\(\\) .*{expected}'):
+            actor.outputs(np.zeros((2, 3)))
+    else:
+        assert actor.act(actor.outputs(np.zeros((2, 3)))).tolist() == expected
+
+
+def test_a_policy_that_cannot_be_loaded_is_refused_before_anything_plays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'my_policies.py').write_text('other = 3')
+    (tmp_path / 'my_fault.py').write_text('1 / 0')
+    for dotted, expected in (
+        ('my_nothing:load', 'cannot be imported: ModuleNotFoundError'),
+        ('my_fault:load', 'cannot be imported: ZeroDivisionError: division by zero'),
+        ('my_policies:load', "has no function 'load'"),
+        ('my_policies:other', "has no function 'other'"),
+    ):
+        with pytest.raises(UserError, match=f'x.yaml: place: .*{expected}'):
+            foreign.loader(dotted, 'x.yaml: place')
+    with pytest.raises(UserError, match='is of type dict; expected an object with act'):
+        foreign.ForeignActor({}, Info(2), 'x')
+
+
+def test_a_policy_of_another_program_needs_no_rule(tmp_path):
+    text_of = SPEC.replace('name: ga', 'name: mine').replace('{cmd}', 'train {out}', 1)
+    with pytest.raises(UserError, match='the evaluation does not know'):
+        load_spec(str(write_spec(tmp_path, text=text_of)))
+    spec = load_spec(str(write_spec(tmp_path, text=text_of)), ['training.algorithms.mine.policy=a.b:load'])
+    assert spec.algorithm('mine').policy == 'a.b:load'
