@@ -6,7 +6,7 @@ from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.files.snapshots import read_snapshot
 from policyopt.policies import policy_from_snapshot
 from policyopt.sampling.tasks import MDP, sample_trajectories
-from policyopt.util import RunFailed, UserError, check_writable_dir, replacing
+from policyopt.util import RunFailed, UserError, check_output, printable, replacing
 
 
 def load_policy(policy_path, mdp):
@@ -32,7 +32,13 @@ def evaluate_file(policy_path, num_trajs, seed, deterministic=False, env_name=No
     stored = read_snapshot(policy_path).args.get('env_name')
     if not (env_name or stored):
         raise UserError(f'{policy_path}: does not say which env it was trained on; give --env_name')
-    mdp = MDP(env_name or stored)
+    if not env_name and ':' in str(stored):
+        # making such a task imports the module, which runs it
+        raise UserError(
+            f"{policy_path}: says env '{printable(stored)}', and a module that only a file names is not imported; "
+            f'if you trust it, give --env_name {printable(stored)}'
+        )
+    mdp = MDP(env_name or str(stored))
     policy = load_policy(policy_path, mdp)
     return policy, mdp, sample_episodes(policy, mdp, num_trajs, seed, deterministic, max_traj_len)
 
@@ -77,7 +83,7 @@ def animate(policy, env_name, out, num_frames, seed, deterministic=False, max_tr
         return
     from PIL import Image
 
-    check_writable_dir(out, 'the animation')
+    check_output(out, 'the animation')
     images = [Image.fromarray(picture) for picture in pictures]
     with replacing(out) as tmp:
         images[0].save(tmp, format='GIF', save_all=True, append_images=images[1:], duration=int(1000 / fps), loop=0)

@@ -16,18 +16,20 @@ from policyopt.files.runs import part_path
 from policyopt.files.snapshots import TrainingLog, read_root
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
-from policyopt.sampling.tasks import MDP
+from policyopt.sampling.tasks import MAX_WORKERS, MDP
 from policyopt.torchutil import setup_torch
-from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, draw_seed, now, provenance
+from policyopt.util import MAX_ITER, RunFailed, UserError, check_output, draw_seed, now, provenance
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'max_iter')  # options that may differ between a run and its continuation
 
-AT_LEAST_1, FRACTION = (1, np.inf, '1 or more'), (0, 1, '0 to 1')
+MOST = 10**9
+AT_LEAST_1, FRACTION = (1, MOST, f'1 or more, up to {MOST}'), (0, 1, '0 to 1')
 ABOVE_0, FROM_0 = (np.finfo(float).tiny, np.finfo(float).max, 'a number above 0'), (0, np.finfo(float).max, '0 or more')
-# Smallest and largest value of the numbers among the options, in words too. Mode bclone replaces save_freq by eval_freq, which is first.
+# Smallest and largest value of the numbers among the options, in words too.
 RANGES = dict.fromkeys(('max_iter', 'bclone_eval_freq', 'save_freq', 'print_freq', 'min_total_sa', 'reward_steps'), AT_LEAST_1)
-RANGES |= dict.fromkeys(('bclone_batch_size', 'max_traj_len', 'sim_batch_size'), AT_LEAST_1)
+RANGES |= dict.fromkeys(('bclone_batch_size', 'max_traj_len', 'limit_trajs', 'data_subsamp_freq'), AT_LEAST_1)
+RANGES['sim_batch_size'] = (1, MAX_WORKERS, f'1 to {MAX_WORKERS}')
 RANGES |= dict.fromkeys(('discount', 'lam', 'bclone_train_frac'), FRACTION)
 RANGES |= dict.fromkeys(('policy_max_kl', 'vf_max_kl'), ABOVE_0)
 RANGES |= dict.fromkeys(('policy_cg_damping', 'vf_cg_damping', 'policy_ent_reg', 'reward_ent_reg_weight'), FROM_0)
@@ -37,6 +39,7 @@ RANGES['seed'] = (0, 2**32 - 1, '0 to 4294967295')
 
 def train_imitation(args):
     """Run imitate_mj.py's options to the end; returns an exit code."""
+    check_ranges(args)
     if args.mode == 'bclone':
         args.print_freq = args.save_freq = args.bclone_eval_freq
     device, dtype = prepare(args)
@@ -78,12 +81,17 @@ def train_rl(args):
     return Run(args, opt).go()
 
 
-def prepare(args):
-    """Check options that argparse cannot, resolve architecture and seed, and set up torch; returns (device, dtype)."""
+def check_ranges(args):
+    """Raise UserError for a number outside RANGES."""
     for name, (low, high, allowed) in RANGES.items():
         value = getattr(args, name, None)
         if value is not None and not low <= value <= high:  # this way round, NaN is refused too
             raise UserError(f'--{name} {value}: give {allowed}')
+
+
+def prepare(args):
+    """Check options that argparse cannot, resolve architecture and seed, and set up torch; returns (device, dtype)."""
+    check_ranges(args)
     if getattr(args, 'plot_freq', 0):
         raise UserError(f'--plot_freq {args.plot_freq}: plots while training are gone; run scripts/showlog.py on the log instead')
     if args.tiny_policy and args.policy_hidden_spec is not None:
@@ -91,11 +99,11 @@ def prepare(args):
     if args.policy_hidden_spec is None:
         args.policy_hidden_spec = TINY_ARCHITECTURE if args.tiny_policy else SIMPLE_ARCHITECTURE
     if args.log is not None:
-        if not args.log or os.path.isdir(args.log):
-            raise UserError(f"--log '{args.log}': expected the name of a file, e.g. run.h5")
-        check_writable_dir(args.log, 'the log')
-        if os.path.exists(args.log) and not args.resume:
-            raise UserError(f'{args.log}: exists already, and finished data is never overwritten; choose another --log')
+        if os.path.isfile(args.log):
+            if not args.resume:
+                raise UserError(f'{args.log}: exists already, and finished data is never overwritten; choose another --log')
+        else:
+            check_output(args.log, 'the log', [getattr(args, 'data', None)])
         if os.path.exists(part_path(args.log)) and not args.resume:
             raise UserError(f'{part_path(args.log)}: an unfinished run; continue it with --resume, or delete it to start again')
     elif args.resume:

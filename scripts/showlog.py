@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.reporting import curves
 from policyopt.reporting.figures import has_screen, picture_path, save_figure, show_windows
-from policyopt.util import Parser, UserError, run_main
+from policyopt.util import Parser, UserError, printable, run_main
 
 
 def main(argv):
@@ -32,14 +32,14 @@ def main(argv):
     if args.smooth < 1:
         raise UserError(f'--smooth {args.smooth}: expected a number of rows, 1 or more')
     if args.plotfile:
-        picture_path(args.plotfile, None)
+        picture_path(args.plotfile, None, args.logfiles)
     logs = curves.read_logs(args.logfiles, args.range_end)
     if args.group:
         curves.groups_of(logs)
     fields, words = curves.known_fields(logs, args.fields)
-    print('\n'.join(curves.last_rows(logs, fields)))
+    print(printable('\n'.join(curves.last_rows(logs, fields)), keep='\n'))
     for word in words:
-        print(f'showlog: {word}', file=sys.stderr)
+        print(f'showlog: {printable(word)}', file=sys.stderr)
     if args.noplot:
         return
     if not args.plotfile and not has_screen():

@@ -11,7 +11,8 @@ from conftest import REPO, script_env
 LAYERS = [
     ['environments'],
     ['policyopt.util', 'policyopt.torchutil'],
-    ['policyopt.files.h5files', 'policyopt.files.runs'],
+    ['policyopt.files.guard', 'policyopt.files.runs'],
+    ['policyopt.files.h5files'],
     ['policyopt.files.trajectories', 'policyopt.files.snapshots', 'policyopt.files.results'],
     ['policyopt.files'],
     ['policyopt.sampling.actor', 'policyopt.sampling.rollout'],

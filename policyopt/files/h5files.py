@@ -7,7 +7,8 @@ Two checksums let a reader refuse a flipped bit by name instead of taking it for
 * The root attribute `content_sha256` is a digest over the name, type, shape and bytes of every dataset and attribute. It vouches
   for files whose seal is lost, which happens when another program opens one for writing.
 
-Files without both (those of 2016, or made by other programs) are accepted; `open_h5` then cannot vouch for them.
+Files without both (those of 2016, or made by other programs) are accepted; `open_h5` then cannot vouch for them. A checksum says
+that a file is as its author made it, not that the author is a friend: what any file may do is limited in guard.py.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import os
 import numpy as np
 import tables
 
+from policyopt.files.guard import check_contents, no_code, text_of
 from policyopt.util import UserError, replacing
 
 DIGEST = 'content_sha256'
@@ -101,25 +103,42 @@ def open_h5(path, what, verify=True):
     path = str(path)
     if not os.path.exists(path):
         raise UserError(f'{path}: no such file; expected {what}')
-    if os.path.isdir(path):
-        raise UserError(f'{path}: is a folder; expected {what}')
-    try:
-        intact = seal_holds(path) if verify else None
-        if intact is not False:
-            h5 = tables.open_file(path, 'r')
-    except Exception as e:  # without a seal, damage to the structure of the file ends in errors of any type
-        raise UserError(f'{path}: not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}') from e
-    if intact is False:
-        raise UserError(f'{path}: damaged: {ALTERED}')
-    with h5:
-        if verify and intact is None:
-            _verify(h5, path)
+    if not os.path.isfile(path):
+        raise UserError(f'{path}: is {"a folder" if os.path.isdir(path) else "no regular file"}; expected {what}')
+    with no_code(path):
         try:
-            yield h5
-        except tables.HDF5ExtError as e:
-            raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate {what}') from e
-        except tables.NoSuchNodeError as e:
-            raise UserError(f'{path}: incomplete: {e.args[0] if e.args else e}; expected {what}') from e
+            intact = seal_holds(path) if verify else None
+            h5 = None if intact is False else _open(path)
+        except Exception as e:  # without a seal, damage to the structure of the file ends in errors of any type
+            raise UserError(f'{path}: not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}') from e
+        if intact is False:
+            raise UserError(f'{path}: damaged: {ALTERED}')
+        with h5:
+            try:
+                check_contents(h5, path)
+            except UserError:
+                raise
+            except Exception as e:  # as above
+                raise UserError(f'{path}: damaged: its structure cannot be read; restore or recreate {what}') from e
+            if verify and intact is None:
+                _verify(h5, path)
+            try:
+                yield h5
+            except tables.HDF5ExtError as e:
+                raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate {what}') from e
+            except tables.NoSuchNodeError as e:
+                raise UserError(f'{path}: incomplete: {e.args[0] if e.args else e}; expected {what}') from e
+
+
+def _open(path):
+    """tables.open_file for reading, which by itself leaves a file open when it fails at the attributes of the root."""
+    open_before = set(tables.file._open_files.handlers)
+    try:
+        return tables.open_file(path, 'r')
+    except Exception:
+        for handle in tables.file._open_files.get_handlers_by_name(path) - open_before:
+            handle.close()
+        raise
 
 
 def _verify(h5, path):
@@ -144,5 +163,4 @@ def attr_text(node, key, default=None):
     """A string attribute as str, whether it was stored as text or as bytes (files of 2016), else `default`."""
     if key not in node._v_attrs:
         return default
-    value = node._v_attrs[key]
-    return value.decode('utf-8') if isinstance(value, bytes) else str(value)
+    return text_of(node._v_attrs[key], f"{node._v_file.filename}: the attribute '{key}' of {node._v_pathname}")

@@ -9,8 +9,9 @@ import dataclasses
 import numpy as np
 import tables
 
+from policyopt.files.guard import text_of
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
-from policyopt.util import UserError, format_table
+from policyopt.util import UserError, format_table, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ def read_results(path):
     """
     with open_h5(path, 'a results file as 2_eval writes it') as h5:
         rows, task_rows = _read_table(h5, 'results', ResultRow, path), _read_table(h5, 'tasks', TaskRow, path)
-        attrs = {key: attr_text(h5.root, key) for key in h5.root._v_attrs._f_list('user')}
+        attrs = {key: printable(attr_text(h5.root, key), keep='\n\t') for key in h5.root._v_attrs._f_list('user')}
     return Results(rows, task_rows, attrs)
 
 
@@ -98,7 +99,9 @@ def _read_table(h5, name, row_type, path):
 
     def value(row, field):
         x = row[field.name]
-        return x.decode() if field.type is str else int(x) if field.type is int else np.array(x)
+        if field.type is str:
+            return printable(text_of(x, f"{path}: the column '{field.name}' of /{name}"))
+        return int(x) if field.type is int else np.array(x)
 
     return [row_type(**{f.name: value(row, f) for f in fields}) for row in data]
 

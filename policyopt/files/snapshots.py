@@ -97,7 +97,7 @@ def _args(h5, path):
         raise UserError(f"{path}: has no attribute 'args'; expected a training log")
     try:
         args = json.loads(text)
-    except json.JSONDecodeError as e:
+    except (ValueError, RecursionError) as e:  # a number of thousands of digits and brackets nested too deeply are such errors too
         raise UserError(f"{path}: its attribute 'args' is not JSON ({e}); the file is damaged or not a training log") from e
     if not isinstance(args, dict):
         raise UserError(f"{path}: its attribute 'args' is {text[:40]!r}, not a table of options; expected a training log")
