@@ -1,4 +1,4 @@
-"""Nothing finished is overwritten, and what no computer could do is answered before the work: one sentence, exit code 2, nothing written."""
+"""Nothing finished is overwritten, and what no computer could do is answered before the work: one sentence, exit code 2."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ CLONE = 'imitate_mj.py --mode bclone --data t.h5 --env_name CartPole-v0 --max_it
 RL = 'run_rl_mj.py --env_name CartPole-v0 --max_iter 1 --min_total_sa 100 --seed 0'
 BRACKETS = '[' * 20000
 OUTPUTS = {
-    **{f'the results as {kind}': (f'{ANALYZE} --{kind} r.h5', 'is an input of this command') for kind in ('csv', 'html', 'latex', 'markdown')},
+    **{f'the results as {kind}': (f'{ANALYZE} --{kind} r.h5', 'r.h5: is an input') for kind in ('csv', 'html', 'latex', 'markdown')},
     'the reference as a table': (f'{ANALYZE} --reference ref.csv --csv ref.csv', 'ref.csv: is an input'),
     'the results by another way': (f'{ANALYZE} --html ../{{here}}/r.h5', 'is an input of this command'),
     'other finished data as a table': (f'{ANALYZE} --markdown t.h5', 't.h5: is an HDF5 file'),
