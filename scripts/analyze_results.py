@@ -42,9 +42,8 @@ def main(argv):
     args = arguments(argv)
     inputs = [args.results, args.reference, args.between_set]
     outputs = [args.csv, args.csv and csv_tables.cell_csv_path(args.csv), args.latex, args.markdown, args.html]
-    for i, path in enumerate(outputs):
-        if path:
-            check_output(path, 'a table', inputs, others=filter(None, outputs[:i]))
+    for i, path in enumerate(outputs := list(filter(None, outputs))):
+        check_output(path, 'a table', inputs, others=outputs[:i])
     results = read_results(args.results)
     reference, ref_tasks = (read_reference(args.reference), read_reference_tasks(args.reference)) if args.reference else (None, None)
     analysis = analyze(

@@ -137,7 +137,7 @@ def test_a_terminal_gets_what_it_can_show(place):
     done = command(place, 'print_saved_returns.py', 't.h5', PYTHONIOENCODING='ascii')
     assert done.returncode == 0 and b'returns  40 ? 0' in done.stdout and done.stderr == b''
     done = command(place, 'print_saved_returns.py', 'café.h5', PYTHONIOENCODING='ascii')
-    assert done.returncode == 2 and b'caf?.h5: no such file' in done.stderr
+    assert done.returncode == 2 and b'caf\\xe9.h5: no such file' in done.stderr
 
 
 def test_a_deleted_current_folder_is_named(tmp_path):

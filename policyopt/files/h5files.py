@@ -153,6 +153,14 @@ def _verify(h5, path):
         raise UserError(f'{path}: damaged: {ALTERED}')
 
 
+def numbers(h5, name, what):
+    """The dataset of numbers /name of an open file; UserError where it is missing or something else."""
+    node = h5.get_node(f'/{name}') if f'/{name}' in h5 else None
+    if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
+        raise UserError(f'{h5.filename}: {name} is not an array of numbers; expected {what}')
+    return node
+
+
 def set_attrs(node, attrs):
     """Store a dict as attributes of an HDF5 node: strings as they are, everything else as JSON."""
     for key, value in attrs.items():

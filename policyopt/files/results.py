@@ -93,6 +93,10 @@ def _read_table(h5, name, row_type, path):
         raise UserError(f"{path}: has no table '/{name}'; expected a results file as 2_eval writes it")
     data = h5.get_node(f'/{name}').read()
     fields = dataclasses.fields(row_type)
+    for f in fields:
+        held = data.dtype[f.name].base if f.name in data.dtype.names else None
+        if held is not None and held.kind not in ('S' if f.type is str else 'iu' if f.type is int else 'iuf'):
+            raise UserError(f"{path}: the column '{f.name}' of /{name} holds {held}; the file is damaged or not one of ours")
     missing = [f.name for f in fields if f.name not in data.dtype.names]
     if missing:
         raise UserError(f"{path}: the table '/{name}' has no column '{missing[0]}'; it has {', '.join(data.dtype.names)}")
