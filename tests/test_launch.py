@@ -209,7 +209,7 @@ def test_a_drawn_seed_is_kept_for_later(tmp_path):
     _, err = im_pipeline(path, '1_train', '--resume')
     assert 'drew' not in err and int((folder / 'seed.txt').read_text()) == seed
     out, _ = im_pipeline(path, '1_train', '-n')
-    assert sorted(int(line.split()[4]) for line in out.splitlines()) == sorted(int(p.read_bytes()[8:]) for p in folder.glob('*.h5'))
+    assert sorted(int(line.split()[5]) for line in out.splitlines()) == sorted(int(p.read_bytes()[8:]) for p in folder.glob('*.h5'))
 
 
 def test_an_unwritable_place_is_named(tmp_path):
