@@ -13,9 +13,11 @@ that a file is as its author made it, not that the author is a friend: what any 
 
 import contextlib
 import errno
+import faulthandler
 import hashlib
 import json
 import os
+import signal
 
 import numpy as np
 import tables
@@ -108,6 +110,8 @@ def open_h5(path, what, verify=True):
     with no_code(path):
         try:
             intact = seal_holds(path) if verify else None
+            if intact is None and not _survives(path):
+                raise ValueError('the HDF5 library crashes or hangs on it')
             h5 = None if intact is False else _open(path)
         except Exception as e:  # without a seal, damage to the structure of the file ends in errors of any type
             raise UserError(f'{path}: not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}') from e
@@ -139,6 +143,23 @@ def _open(path):
         for handle in tables.file._open_files.get_handlers_by_name(path) - open_before:
             handle.close()
         raise
+
+
+def _survives(path, limit_s=60):
+    """Whether the HDF5 library gets through a file without a crash or a hang, tried in a fork: on damaged bytes it can end the process."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            faulthandler.disable()
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(limit_s)
+            with no_code(path), _open(path) as h5:
+                check_contents(h5, path)
+                for node in h5.walk_nodes('/', 'Leaf'):
+                    node.read()
+        finally:
+            os._exit(0)  # what fails in Python fails again in the parent, which says it
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) >= 0
 
 
 def _verify(h5, path):
