@@ -64,6 +64,10 @@ def _reason(e):
     return f'{type(e).__name__}: {text}' if text else type(e).__name__
 
 
+# what the user's code may raise; SystemExit would end our command with an exit code of its own
+_FAILURES = (Exception, SystemExit)
+
+
 @functools.cache
 def _say_once(text):
     if multiprocessing.parent_process() is None:  # the others leave it to their parent
@@ -76,7 +80,7 @@ def _import_user_module(name, module):
         sys.path.append(os.getcwd())  # a script's own folder stands there instead; last, so that it shadows nothing
     try:
         importlib.import_module(module)
-    except Exception as e:
+    except _FAILURES as e:
         if isinstance(e, ModuleNotFoundError) and e.name and (module == e.name or module.startswith(e.name + '.')):
             raise BadEnvironment(
                 f"env '{name}': there is no module '{module}' in the working folder ({os.getcwd()}) or among the installed packages"
@@ -139,7 +143,7 @@ def _make(name, render_mode=None):
     try:
         # a spec, not an id: see _find_spec. Our own checks replace the passive checker, which warns and costs time.
         return gymnasium.make(spec, disable_env_checker=True, **render)
-    except Exception as e:
+    except _FAILURES as e:
         if _missing_module(e) in ('mujoco', 'glfw', 'imageio'):  # gymnasium's MuJoCo tasks import all three
             raise BadEnvironment(f"env '{name}' needs MuJoCo: pip install -e .[mujoco]") from e
         raise BadEnvironment(f"env '{name}' could not be made: {_reason(e)}") from e
@@ -173,7 +177,10 @@ def _title(task):
 def _check_spaces(name, env):
     """(obs_dim, num_actions, a_dim) of an environment, or BadEnvironment with what it has and what is supported."""
     spaces = gymnasium.spaces
-    obs, a = env.observation_space, env.action_space
+    try:
+        obs, a = env.observation_space, env.action_space
+    except _FAILURES as e:
+        raise BadEnvironment(f"env '{name}' does not say its spaces: {_reason(e)}; {SUPPORTED}") from e
     if not (isinstance(obs, spaces.Box) and len(obs.shape) == 1 and obs.shape[0] > 0 and obs.dtype.kind in 'fiu'):
         raise BadEnvironment(f"env '{name}' has the observation space {_describe(obs)}; {SUPPORTED}")
     if isinstance(a, spaces.Discrete) and a.start == 0:
@@ -269,7 +276,7 @@ class Env1:
     def reset(self, seed):
         try:
             return self._obs(self._env.reset(seed=int(seed))[0])
-        except Exception as e:
+        except _FAILURES as e:
             raise self._failed('reset', e) from e
 
     def step(self, a_Da):
@@ -278,13 +285,13 @@ class Env1:
         try:
             obs, r, terminated, truncated, _ = self._env.step(a)
             return self._obs(obs), float(r), bool(terminated or truncated)
-        except Exception as e:
+        except _FAILURES as e:
             raise self._failed('step', e) from e
 
     def render(self):
         try:
             return self._env.render()
-        except Exception as e:
+        except _FAILURES as e:
             missing = _missing_module(e)
             if missing:
                 raise BadEnvironment(f"env '{self.info.name}' needs '{missing}' for its pictures: pip install -e .[video]") from e

@@ -9,7 +9,7 @@ from policyopt.files.snapshots import read_snapshot
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.rollout import Streams
 from policyopt.sampling.tasks import MDP, sample_trajectories
-from policyopt.util import RunFailed, UserError, check_writable_dir, replacing
+from policyopt.util import RunFailed, UserError, check_output, printable, replacing
 
 
 def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Policy:
@@ -42,7 +42,13 @@ def open_policy(policy_path, env_name=None):
     stored = read_snapshot(policy_path).args.get('env_name')
     if not (env_name or stored):
         raise UserError(f'{policy_path}: does not say which env it was trained on; give --env_name')
-    mdp = MDP(env_name or stored)
+    if not env_name and ':' in str(stored):
+        # making such a task imports the module, which runs it
+        raise UserError(
+            f"{policy_path}: says env '{printable(stored)}', and a module that only a file names is not imported; "
+            f'if you trust it, give --env_name {printable(stored)}'
+        )
+    mdp = MDP(env_name or str(stored))
     return load_policy(policy_path, mdp), mdp
 
 
@@ -98,7 +104,7 @@ def animate(policy, mdp, out, num_frames, seed, deterministic=False, max_traj_le
     else:
         from PIL import Image
 
-        check_writable_dir(out, 'the animation')
+        check_output(out, 'the animation')
     for picture, shown in frames(policy, mdp, num_frames, seed, deterministic, max_traj_len):
         if shown.length == 1:
             episodes.append(shown)

@@ -18,6 +18,7 @@ import torch
 from policyopt.torchutil import mm, row_dots, tanh_
 from policyopt.util import UserError
 
+MAX_LAYERS, MAX_UNITS, MAX_PARAMETERS = 1000, 100_000, 10**8  # of one net: far more than learns here, and a spec can come from a file
 BLOCK_ROWS = 512  # of float64; as many bytes for other types
 
 SIMPLE_ARCHITECTURE = (
@@ -82,22 +83,23 @@ def parse_spec(spec):
     `{"type":"fc","n":64}`, `{"type":"nonlin","func":"tanh"|"relu"|"lrelu"|"elu"}`, `{"type":"reshape","new_shape":[…]}`.
     Raises UserError naming the layer.
     """
+    shown = repr(spec if len(str(spec)) <= 200 else f'{str(spec)[:200]}…')
     try:
         layers = json.loads(spec) if isinstance(spec, str) else spec
-    except json.JSONDecodeError as e:
-        raise UserError(f"hidden spec {spec!r}: not JSON ({e}); write e.g. '{TINY_ARCHITECTURE}'") from e
-    if not isinstance(layers, list):
-        raise UserError(f'hidden spec {spec!r}: expected a list of layers, e.g. {TINY_ARCHITECTURE}')
+    except (ValueError, RecursionError) as e:  # not JSON, a number of thousands of digits, or brackets nested too deeply
+        raise UserError(f"hidden spec {shown}: not JSON ({e}); write e.g. '{TINY_ARCHITECTURE}'") from e
+    if not isinstance(layers, list) or len(layers) > MAX_LAYERS:
+        raise UserError(f'hidden spec {shown}: expected a list of at most {MAX_LAYERS} layers, e.g. {TINY_ARCHITECTURE}')
     for i, layer in enumerate(layers):
         kind = layer.get('type') if isinstance(layer, dict) else None
         good = (
-            (kind == 'fc' and isinstance(layer.get('n'), int) and layer['n'] > 0)
+            (kind == 'fc' and type(layer.get('n')) is int and 0 < layer['n'] <= MAX_UNITS)
             or (kind == 'nonlin' and layer.get('func') in list(ACTIVATIONS))
             or (kind == 'reshape' and isinstance(layer.get('new_shape'), list))
         )
         if not good:
             raise UserError(
-                f'hidden spec, layer {i}: {json.dumps(layer)} is not known; expected {{"type":"fc","n":N}}, '
+                f'hidden spec, layer {i}: {json.dumps(layer)[:200]} is not known; expected {{"type":"fc","n":1 to {MAX_UNITS}}}, '
                 f'{{"type":"nonlin","func":{"|".join(ACTIVATIONS)}}} or {{"type":"reshape","new_shape":[…]}}'
             )
     return layers
@@ -200,7 +202,11 @@ def net_shapes(scope, spec, in_dim, out_dim):
         elif layer['type'] == 'reshape' and layer['new_shape'] not in ([dim], [-1, dim]):
             shape = layer['new_shape']
             raise UserError(f'hidden spec, layer {i}: reshape to {shape} after {dim} units; fully connected layers take [{dim}]')
-    return shapes | {f'{scope}/out/AffineLayer/W': (dim, out_dim), f'{scope}/out/AffineLayer/b': (1, out_dim)}
+    shapes |= {f'{scope}/out/AffineLayer/W': (dim, out_dim), f'{scope}/out/AffineLayer/b': (1, out_dim)}
+    num = sum(math.prod(s) for s in shapes.values())
+    if num > MAX_PARAMETERS:
+        raise UserError(f'the hidden spec makes a net of {num} parameters; expected at most {MAX_PARAMETERS}, so use fewer units')
+    return shapes
 
 
 class FeedforwardNet:

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from policyopt import algorithms
-from policyopt.util import MAX_ITER, UserError, closest
+from policyopt.util import MAX_ITER, MAX_WORKERS, UserError, closest
 
 LARGEST = 1.7976931348623157e308  # of float64
-AT_LEAST_1, FRACTION = (1, float('inf'), '1 or more'), (0, 1, '0 to 1')
+MOST = 10**9
+AT_LEAST_1, FRACTION = (1, MOST, f'1 or more, up to {MOST}'), (0, 1, '0 to 1')
 ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'a number above 0'), (0, LARGEST, '0 or more')
+WORKERS = (1, MAX_WORKERS, f'1 to {MAX_WORKERS}')
 SEEDS = (0, 2**32 - 1, '0 to 4294967295')
 Range = tuple[float, float, str]  # smallest and largest value, and both in words
 
@@ -48,7 +50,7 @@ class CommonOptions:
     policy_cg_damping: float = option(0.1, "added to the curvature of the policy's step", FROM_0)
     vf_max_kl: float = option(0.01, "largest mean KL divergence of the value function's step", ABOVE_0)
     vf_cg_damping: float = option(0.1, "added to the curvature of the value function's step", FROM_0)
-    sim_batch_size: int | None = option(None, '1: one process; default: worker processes where they pay', AT_LEAST_1)
+    sim_batch_size: int | None = option(None, '1: one process; default: worker processes where they pay', WORKERS)
     min_total_sa: int = option(50000, 'state-action pairs per iteration, at least', AT_LEAST_1)
     print_freq: int = option(1, 'iterations between printed lines', AT_LEAST_1)
     save_freq: int = option(20, 'iterations between snapshots', AT_LEAST_1)
@@ -72,8 +74,8 @@ class CommonOptions:
 class _OfImitation:
     mode: str = option('ga', 'behavioural cloning, or adversarial imitation', choices=[*algorithms.MODES], required=True)
     data: str | None = option(None, 'expert trajectories (HDF5)', required=True)
-    limit_trajs: int | None = option(None, 'use the first N trajectories only')
-    data_subsamp_freq: int = option(1, 'keep every N-th pair of a trajectory')
+    limit_trajs: int | None = option(None, 'use the first N trajectories only', AT_LEAST_1)
+    data_subsamp_freq: int = option(1, 'keep every N-th pair of a trajectory', AT_LEAST_1)
     obsnorm_mode: str = option('expertdata', 'what observations are normalised with', choices=['none', 'expertdata', 'online'])
     bclone_lr: float = option(1e-3, "Adam's step size in cloning", FROM_0)
     bclone_batch_size: int = option(128, 'expert pairs per step of cloning', AT_LEAST_1)

@@ -22,11 +22,12 @@ from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.sampling.tasks import MDP
 from policyopt.torchutil import numerics, setup_torch
-from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, continuing_command, draw_seed, now, provenance
+from policyopt.util import MAX_ITER, RunFailed, UserError, check_output, continuing_command, draw_seed, now, provenance
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
 HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'max_iter')  # options that may differ between a run and its continuation
+
 
 def train_imitation(options):
     """Run imitate_mj.py's options (ImitationOptions) to the end; returns an exit code."""
@@ -81,7 +82,7 @@ def rl_learner(options, mdp):
 def prepare(options):
     """The options of a command as they are stored, after checking its log; sets this process up for learning."""
     if options.log is not None:
-        check_log(options.log, options.resume)
+        check_log(options.log, options.resume, inputs=[getattr(options, 'data', None)])
     elif options.resume:
         raise UserError('--resume needs --log, the file of the run to continue')
     if None in (options.seed, options.max_iter) and options.resume and os.path.exists(part_path(options.log)):
@@ -116,16 +117,16 @@ def resolved(options):
     return options
 
 
-def check_log(path, resume=False, name='--log'):
+def check_log(path, resume=False, name='--log', inputs=()):
     """Raise UserError where the log of a new (or, with resume, a continued) run cannot be written, or would overwrite another.
 
-    name: what the user calls the path.
+    name: what the user calls the path; inputs: files that the run reads.
     """
-    if not path or os.path.isdir(path):
-        raise UserError(f"{name} '{path}': expected the name of a file, e.g. run.h5")
-    check_writable_dir(path, 'the log')
-    if os.path.exists(path) and not resume:
-        raise UserError(f'{path}: exists already, and finished data is never overwritten; choose another {name}')
+    if os.path.isfile(path):
+        if not resume:
+            raise UserError(f'{path}: exists already, and finished data is never overwritten; choose another {name}')
+    else:
+        check_output(path, 'the log', inputs)
     if os.path.exists(part_path(path)) and not resume:
         raise UserError(f'{part_path(path)}: an unfinished run; continue it with --resume, or delete it to start again')
 

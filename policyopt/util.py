@@ -13,10 +13,12 @@ import signal
 import subprocess
 import sys
 import traceback
+import unicodedata
 from importlib import metadata
 from multiprocessing import resource_tracker
 
 MAX_ITER = 1000000  # iterations of a training that is not told how many
+MAX_WORKERS = 256  # processes that play one batch, at most
 
 
 class UserError(Exception):
@@ -46,9 +48,13 @@ def run_main(prog, main, argv=None):
     exception that is none of these is our own bug and always shows one.
     """
     limit_threads()
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, 'errors', None) == 'strict':
+            stream.reconfigure(errors='replace')  # a terminal that cannot show ± shows a ?
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = any(re.fullmatch(r'--verbose|-v+', a) and not b.isdigit() for a, b in itertools.pairwise([*argv, '']))
     try:
+        _check_current_folder()
         return main(argv) or 0
     except (UserError, RunFailed, OSError) as e:
         if verbose:
@@ -57,7 +63,8 @@ def run_main(prog, main, argv=None):
             # the reader of our stdout has gone (`| head`): keep the interpreter from complaining about it again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        print(f'{prog}: error: {e}', file=sys.stderr)
+        lines = re.split(r'\n(?=  )', str(e))  # a sentence, and perhaps a list of ours, whose lines are indented
+        print(f'{prog}: error: ' + '\n'.join(map(printable, lines)), file=sys.stderr)
         return 2 if isinstance(e, UserError) else 1
     except MemoryError as e:
         print(f'{prog}: error: not enough memory for what was asked ({e or "no details"}); use smaller numbers', file=sys.stderr)
@@ -65,6 +72,24 @@ def run_main(prog, main, argv=None):
     except KeyboardInterrupt:
         print(f'{prog}: interrupted', file=sys.stderr)
         return 130
+
+
+def _check_current_folder():
+    try:
+        os.getcwd()
+    except FileNotFoundError as e:
+        raise UserError('the current folder does not exist any more; cd into another one and give the command again') from e
+
+
+def printable(text, keep=''):
+    r"""A text as a terminal may be given it: control characters, line ends, lone surrogates and marks of direction as \x1b, \u202e.
+
+    Names, attributes and errors can come from files of strangers, and escape sequences can rewrite what a terminal shows.
+    """
+    return ''.join(
+        c if c in keep or unicodedata.category(c) not in ('Cc', 'Cf', 'Cs', 'Zl', 'Zp') else c.encode('unicode_escape').decode()
+        for c in str(text)
+    )
 
 
 def limit_threads():
@@ -162,6 +187,7 @@ def closest(word, words):
 
 def format_table(lines, left=(0, 1), indent='', rule=False):
     """Lists of words as aligned columns; those with an index in `left` stand left, the others right; `rule` underlines the first line."""
+    lines = [[printable(word) for word in line] for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     if rule:
         lines = [lines[0], ['-' * w for w in widths], *lines[1:]]
@@ -200,11 +226,52 @@ def write_text(path, text):
 
 def check_writable_dir(path, what):
     """Raise UserError unless files can be created in the folder of `path` (which need not exist yet)."""
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(path) or '.'  # as the system will walk it: x/../out.h5 needs x
     if not os.path.isdir(folder):
         raise UserError(f"{path}: the folder '{folder}' for {what} does not exist; create it first")
     if not os.access(folder, os.W_OK):
         raise UserError(f"{path}: cannot write {what} into '{folder}' (no write permission); choose another folder")
+
+
+def check_output(path, what, inputs=(), others=()):
+    """Raise UserError unless a file can be written at `path` without the loss of an input or of finished data; call it before the work.
+
+    inputs: files that the command reads; others: what else it writes. Any HDF5 file that exists is taken for finished data; other
+    regular files are replaced.
+    """
+    folder, name = os.path.split(path)
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError as e:
+        raise UserError(f'{path}: the name for {what} is not UTF-8 text; choose another name') from e
+    if name in ('', '.', '..') or os.path.isdir(path):
+        raise UserError(f"'{path}': expected the name of a file for {what}, not of a folder")
+    if any(unicodedata.category(c) == 'Cc' for c in path):
+        raise UserError(f'{path!r}: the name for {what} has control characters; choose another name')
+    longest = 255 - len(f'.part.{platform.node()}.{os.getpid()}.tmp')  # while it is written, its name is longer
+    if length > longest or len(os.path.abspath(path).encode()) > 4000:
+        raise UserError(f'{path}: the name for {what} is too long; give at most {longest} characters, and 4000 with its folders')
+    check_writable_dir(path, what)
+    for given in inputs:
+        if given and (os.path.realpath(path) == os.path.realpath(given) or _same_file(path, given)):
+            raise UserError(f'{path}: is an input of this command and would be lost; choose another file for {what}')
+    if os.path.realpath(path) in map(os.path.realpath, others):
+        raise UserError(f'{path}: is named for two outputs; choose another file for {what}')
+    if os.path.exists(path):
+        if not os.path.isfile(path):
+            raise UserError(f'{path}: exists and is no regular file; choose another file for {what}')
+        if is_hdf5(path):
+            raise UserError(f'{path}: is an HDF5 file, and finished data is never overwritten; choose another file for {what}')
+
+
+def _same_file(path, other):
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+
+
+def is_hdf5(path):
+    """Whether a file begins as HDF5 files do."""
+    with open(path, 'rb') as f:
+        return f.read(8) == b'\x89HDF\r\n\x1a\n'
 
 
 def now():
@@ -246,7 +313,7 @@ def machine():
 def provenance():
     """What every file that we write says of its origin, as a flat dict for root attributes."""
     return {
-        'command': shlex.join([os.path.basename(sys.argv[0] or 'python'), *sys.argv[1:]]),
+        'command': printable(shlex.join([os.path.basename(sys.argv[0] or 'python'), *sys.argv[1:]]), keep='\n\t'),
         'git_hash': git_hash(),
         'versions': versions(),
         'host': platform.node(),

@@ -17,7 +17,7 @@ from policyopt.files.results import read_results
 from policyopt.reporting import csv_tables, html, text
 from policyopt.reporting.analysis import analyze, campaign_runs, repeat_commands, rows_of_campaign
 from policyopt.reporting.reference import read_reference, read_reference_tasks
-from policyopt.util import Parser, check_writable_dir, run_main, write_text
+from policyopt.util import Parser, check_output, run_main, write_text
 
 
 def arguments(argv):
@@ -40,8 +40,10 @@ def arguments(argv):
 
 def main(argv):
     args = arguments(argv)
-    for path in filter(None, (args.csv, args.latex, args.markdown, args.html)):
-        check_writable_dir(path, 'a table')
+    inputs = [args.results, args.reference, args.between_set]
+    outputs = [args.csv, args.csv and csv_tables.cell_csv_path(args.csv), args.latex, args.markdown, args.html]
+    for i, path in enumerate(outputs := list(filter(None, outputs))):
+        check_output(path, 'a table', inputs, others=outputs[:i])
     results = read_results(args.results)
     reference, ref_tasks = (read_reference(args.reference), read_reference_tasks(args.reference)) if args.reference else (None, None)
     analysis = analyze(
@@ -65,7 +67,7 @@ def main(argv):
     for path, content in (
         (args.latex, lambda: text.latex(analysis)),
         (args.markdown, lambda: text.markdown(analysis, args.verbosity)),
-        (args.html, lambda: html.page_of(analysis, results.attrs, commands, [args.results, args.reference, args.between_set])),
+        (args.html, lambda: html.page_of(analysis, results.attrs, commands, inputs)),
     ):
         if path:
             write_text(path, content())

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import Parser, UserError, run_main
+from policyopt.util import Parser, UserError, printable, run_main
 
 
 def main(argv):
@@ -32,10 +32,10 @@ def main(argv):
         try:
             last, rows = snapshot_names(path)[-1], len(read_log(path))
             total = read_root(path)['args'].get('max_iter', '?')
-            print(f'{path}: {last}, {rows} of {total} iterations', flush=True)
+            print(printable(f'{path}: {last}, {rows} of {total} iterations'), flush=True)
         except UserError as e:
             bad.append(e)
-            print(f'check_progress: {e}', file=sys.stderr)
+            print(f'check_progress: {printable(e)}', file=sys.stderr)
     if bad:
         raise UserError(f'{len(bad)} of {len(paths)} files could not be read (named above)')
 

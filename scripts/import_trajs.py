@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.files.importing import import_trajs
-from policyopt.util import Parser, check_writable_dir, run_main
+from policyopt.util import Parser, check_output, run_main
 
 
 def main(argv):
@@ -27,7 +27,7 @@ def main(argv):
     p.add_argument('--download', action='store_true', help='fetch a Minari data set that is not on this computer')
     p.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = p.parse_args(argv)
-    check_writable_dir(args.out, 'the trajectories')
+    check_output(args.out, 'the trajectories')
     trajs, env_name = import_trajs(args.source, args.out, args.env_name, args.download)
     size = f'{len(trajs)} trajectories, {len(trajs.r.stacked)} pairs'
     print(f'{args.out}: {size}, average return {trajs.returns.mean():.2f}' + (f' (env {env_name})' if env_name else ''))

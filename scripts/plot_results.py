@@ -31,7 +31,8 @@ def main(argv):
     parser.add_argument('--between-set', metavar='F', help='results with several expert sets, as for analyze_results.py')
     parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = parser.parse_args(argv)
-    path = picture_path(args.output, f'{os.path.splitext(args.results)[0]}_{args.kind}.png')
+    inputs = [args.results, args.reference, args.between_set]
+    path = picture_path(args.output, f'{os.path.splitext(args.results)[0]}_{args.kind}.png', inputs)
     results = read_results(args.results)
     analysis = analyze(
         results.rows,

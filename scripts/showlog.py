@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.reporting import curves
 from policyopt.reporting.figures import has_screen, picture_path, save_figure, show_windows
-from policyopt.util import Parser, UserError, run_main
+from policyopt.util import Parser, UserError, printable, run_main
 
 
 def main(argv):
@@ -36,7 +36,7 @@ def main(argv):
     if args.smooth < 1:
         raise UserError(f'--smooth {args.smooth}: expected a number of rows, 1 or more')
     if args.plotfile:
-        picture_path(args.plotfile, None)
+        picture_path(args.plotfile, None, args.logfiles)
     if not args.interval > 0:
         raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')
     paths = curves.log_paths(args.logfiles)
@@ -58,9 +58,9 @@ def show(logs, args, screen):
     if args.group:
         curves.groups_of(logs)
     fields, words = curves.known_fields(logs, args.fields)
-    print(curves.last_rows(logs, fields), flush=True)
+    print(printable(curves.last_rows(logs, fields), keep='\n'), flush=True)
     for word in words:
-        print(f'showlog: {word}', file=sys.stderr)
+        print(f'showlog: {printable(word)}', file=sys.stderr)
     if args.plotfile or screen:
         figure = curves.curves_figure(logs, fields, args.group, args.smooth, on_screen=screen)
     if args.plotfile:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import Parser, UserError, check_writable_dir, draw_seed, provenance, run_main
+from policyopt.util import Parser, UserError, check_output, draw_seed, provenance, run_main
 
 
 def main(argv):
@@ -31,13 +31,18 @@ def main(argv):
     p.add_argument('--seed', type=int, help='default: drawn and printed')
     p.add_argument('--verbose', action='store_true')
     args = p.parse_args(argv)
+    from policyopt.files.snapshots import split_policy_path
+
     for name, low in (('count', 1), ('frames', 1), ('seed', 0)):
         if getattr(args, name) is not None and getattr(args, name) < low:
             raise UserError(f'--{name} {getattr(args, name)}: give {low} or more')
-    for path in filter(None, (args.out, args.gif)):
-        check_writable_dir(path, 'the result')
-    if args.out and os.path.exists(args.out):
+    if args.out and os.path.isfile(args.out):
         raise UserError(f'{args.out}: exists already, and finished data is never overwritten; choose another --out')
+    inputs = [split_policy_path(args.policy)[0]]
+    if args.out is not None:
+        check_output(args.out, 'the trajectories', inputs)
+    if args.gif is not None:
+        check_output(args.gif, 'the animation', inputs, others=filter(None, [args.out]))
     if args.seed is None:
         args.seed = draw_seed()
         print(f'seed: {args.seed}')

@@ -41,6 +41,7 @@ options:
   eval_num_trajs: 3
 """
 
+SIGNATURE = b'\x89HDF\r\n\x1a\n'  # how an HDF5 file begins; stage 1 takes no other file for a run
 # Writes {out}.part while it works, renames it when it is done, and notes each start in {out}.starts.
 PROGRAM = """
 import os, signal, sys, time
@@ -54,8 +55,8 @@ if FAIL_ON and FAIL_ON in out:
 def stop(*_):
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
-with open(out + '.part', 'w') as f:
-    f.write(out)
+with open(out + '.part', 'wb') as f:
+    f.write(SIGNATURE + out.encode())
 time.sleep(seconds)
 os.replace(out + '.part', out)
 """
@@ -64,7 +65,7 @@ os.replace(out + '.part', out)
 def write_program(folder, seconds=0.0, fail_on=''):
     """The stand-in training program, which works for some seconds or fails for some runs; returns its path."""
     path = Path(folder) / 'train.py'
-    path.write_text(PROGRAM.replace('SECONDS', str(seconds)).replace('FAIL_ON', repr(fail_on)))
+    path.write_text(PROGRAM.replace('SECONDS', str(seconds)).replace('FAIL_ON', repr(fail_on)).replace('SIGNATURE', repr(SIGNATURE)))
     return path
 
 
@@ -74,6 +75,13 @@ def write_spec(folder, cmd=None, text=SPEC, seconds=0.0, fail_on=''):
     cmd = cmd or f'python {write_program(folder, seconds, fail_on)} {{out}}'
     path = folder / 'spec.yaml'
     path.write_text(text.replace('{cmd}', cmd).replace('{storage}', str(folder / 'store')))
+    return path
+
+
+def signature(folder):
+    """A file that holds what an HDF5 file begins with, for shell commands that stand in for a training."""
+    path = Path(folder) / 'signature'
+    path.write_bytes(SIGNATURE)
     return path
 
 

@@ -15,6 +15,7 @@ from pipeline_tools import (
     im_pipeline,
     lives,
     ready_spec,
+    signature,
     start_pids,
     started_pipeline,
     starts,
@@ -106,6 +107,7 @@ def test_keep_going_tries_all_and_resume_repeats_the_failed_ones(tmp_path):
         ('no_such_program', 'failed with exit code 127'),
         ('kill -9 $$', 'was killed by SIGKILL'),
         ('touch "$1"; exit 3', 'failed with exit code 3'),
+        ('echo hi > "$1"', 'what it wrote is no run (not an HDF5 file)'),
     ],
 )
 def test_every_way_to_fail_is_told_and_leaves_no_finished_file(tmp_path, script, message):
@@ -116,9 +118,10 @@ def test_every_way_to_fail_is_told_and_leaves_no_finished_file(tmp_path, script,
 
 
 def test_a_command_may_use_the_shell(tmp_path):
-    path, folder = ready_spec(tmp_path, cmd="'X={task}; export X && printenv X > {out}.tmp && mv {out}.tmp {out}'")
+    steps = f'cp {signature(tmp_path)} {{out}}.tmp && printenv X >> {{out}}.tmp && mv {{out}}.tmp {{out}}'
+    path, folder = ready_spec(tmp_path, cmd=f"'X={{task}}; export X && {steps}'")
     im_pipeline(path, '1_train', '--only', 'alg=ga', 'run=0')
-    assert [p.read_text() for p in sorted(folder.glob('*.h5'))] == ['cartpole\n'] * 2 + ['mountaincar\n'] * 2
+    assert [p.read_bytes()[8:] for p in sorted(folder.glob('*.h5'))] == [b'cartpole\n'] * 2 + [b'mountaincar\n'] * 2
 
 
 def test_threads_are_one_unless_told_otherwise(tmp_path):
@@ -198,7 +201,7 @@ def test_resume_refuses_other_commands_for_the_same_runs_but_takes_new_runs(tmp_
 
 
 def test_a_drawn_seed_is_kept_for_later(tmp_path):
-    path, folder = ready_spec(tmp_path, cmd="'echo {seed} > {out}'")
+    path, folder = ready_spec(tmp_path, cmd=f"'cp {signature(tmp_path)} {{out}} && echo {{seed}} >> {{out}}'")
     path.write_text(path.read_text().replace('  seed: 0\n', ''))
     _, err = im_pipeline(path, '1_train', '--only', 'alg=ga')
     seed = int((folder / 'seed.txt').read_text())
@@ -206,7 +209,7 @@ def test_a_drawn_seed_is_kept_for_later(tmp_path):
     _, err = im_pipeline(path, '1_train', '--resume')
     assert 'drew' not in err and int((folder / 'seed.txt').read_text()) == seed
     out, _ = im_pipeline(path, '1_train', '-n')
-    assert sorted(int(line.split()[1]) for line in out.splitlines()) == sorted(int(p.read_text()) for p in folder.glob('*.h5'))
+    assert sorted(int(line.split()[5]) for line in out.splitlines()) == sorted(int(p.read_bytes()[8:]) for p in folder.glob('*.h5'))
 
 
 def test_an_unwritable_place_is_named(tmp_path):
@@ -247,7 +250,8 @@ def test_a_deaf_run_is_killed_by_a_second_ctrl_c_with_its_children(tmp_path):
 
 
 def test_helpers_that_outlive_their_run_are_ended(tmp_path):
-    path, folder = ready_spec(tmp_path, cmd=write_script(tmp_path, 'leaves.sh', 'sleep 100 & echo $! > "$1.pid"; touch "$1"'))
+    leaves = f'sleep 100 & echo $! > "$1.pid"; cp {signature(tmp_path)} "$1"'
+    path, folder = ready_spec(tmp_path, cmd=write_script(tmp_path, 'leaves.sh', leaves))
     im_pipeline(path, '1_train', '--only', 'alg=ga', 'task=cartpole', 'run=0', 'num_trajs=1')
     assert not lives(int((folder / 'alg=ga,task=cartpole,num_trajs=1,run=0.h5.pid').read_text()))
 
@@ -365,7 +369,7 @@ def test_a_simple_command_replaces_its_shell(command, simple):
 
 
 def test_outcomes_can_be_had_as_a_function(tmp_path):
-    commands = ['false', *(f'touch {tmp_path}/{i}.h5' for i in (1, 2, 3))]
+    commands = ['false', *(f'cp {signature(tmp_path)} {tmp_path}/{i}.h5' for i in (1, 2, 3))]
     places = [[str(tmp_path / name) for name in (f'{i}.h5', f'{i}.txt', f'locks/{i}.lock')] for i in range(4)]
     jobs = [launch.Job(str(i), command, *places[i]) for i, command in enumerate(commands)]
     outcomes = launch.run_local(jobs, num_jobs=2, keep_going=True, verbosity=-1)

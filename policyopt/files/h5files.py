@@ -7,7 +7,8 @@ Two checksums let a reader refuse a flipped bit by name instead of taking it for
 * The root attribute `content_sha256` is a digest over the name, type, shape and bytes of every dataset and attribute. It vouches
   for files whose seal is lost, which happens when another program opens one for writing.
 
-Files without both (those of 2016, or made by other programs) are accepted; `open_h5` then cannot vouch for them.
+Files without both (those of 2016, or made by other programs) are accepted; `open_h5` then cannot vouch for them. A checksum says
+that a file is as its author made it, not that the author is a friend: what any file may do is limited in guard.py.
 
 Two more checksums guard some of the same bytes. HDF5's own fletcher32, in trajectory files, is the only one that other programs check
 by themselves. The `hash` of a snapshot belongs to the format of 2016 and goes along when a policy is copied into another file. Where the
@@ -16,13 +17,16 @@ seal is there, all this costs one more read of the file, so none is left out.
 
 import contextlib
 import errno
+import faulthandler
 import hashlib
 import json
 import os
+import signal
 
 import numpy as np
 import tables
 
+from policyopt.files.guard import check_contents, no_code, text_of
 from policyopt.util import UserError, replacing
 
 DIGEST = 'content_sha256'
@@ -105,25 +109,61 @@ def open_h5(path, what, verify=True):
     path = str(path)
     if not os.path.exists(path):
         raise UserError(f'{path}: no such file; expected {what}')
-    if os.path.isdir(path):
-        raise UserError(f'{path}: is a folder; expected {what}')
-    try:
-        intact = seal_holds(path) if verify else None
-        if intact is not False:
-            h5 = tables.open_file(path, 'r')
-    except Exception as e:  # without a seal, damage to the structure of the file ends in errors of any type
-        raise UserError(f'{path}: not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}') from e
-    if intact is False:
-        raise UserError(f'{path}: damaged: {ALTERED}')
-    with h5:
-        if verify and intact is None:
-            _verify(h5, path)
+    if not os.path.isfile(path):
+        raise UserError(f'{path}: is {"a folder" if os.path.isdir(path) else "no regular file"}; expected {what}')
+    with no_code(path):
         try:
-            yield h5
-        except tables.HDF5ExtError as e:
-            raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate {what}') from e
-        except tables.NoSuchNodeError as e:
-            raise UserError(f'{path}: incomplete: {e.args[0] if e.args else e}; expected {what}') from e
+            intact = seal_holds(path) if verify else None
+            if intact is None and not _survives(path):
+                raise ValueError('the HDF5 library crashes or hangs on it')
+            h5 = None if intact is False else _open(path)
+        except Exception as e:  # without a seal, damage to the structure of the file ends in errors of any type
+            raise UserError(f'{path}: not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}') from e
+        if intact is False:
+            raise UserError(f'{path}: damaged: {ALTERED}')
+        with h5:
+            try:
+                check_contents(h5, path)
+            except UserError:
+                raise
+            except Exception as e:  # as above
+                raise UserError(f'{path}: damaged: its structure cannot be read; restore or recreate {what}') from e
+            if verify and intact is None:
+                _verify(h5, path)
+            try:
+                yield h5
+            except tables.HDF5ExtError as e:
+                raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate {what}') from e
+            except tables.NoSuchNodeError as e:
+                raise UserError(f'{path}: incomplete: {e.args[0] if e.args else e}; expected {what}') from e
+
+
+def _open(path):
+    """tables.open_file for reading, which by itself leaves a file open when it fails at the attributes of the root."""
+    open_before = set(tables.file._open_files.handlers)
+    try:
+        return tables.open_file(path, 'r')
+    except Exception:
+        for handle in tables.file._open_files.get_handlers_by_name(path) - open_before:
+            handle.close()
+        raise
+
+
+def _survives(path, limit_s=60):
+    """Whether the HDF5 library gets through a file without a crash or a hang, tried in a fork: on damaged bytes it can end the process."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            faulthandler.disable()
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(limit_s)
+            with no_code(path), _open(path) as h5:
+                check_contents(h5, path)
+                for node in h5.walk_nodes('/', 'Leaf'):
+                    node.read()
+        finally:
+            os._exit(0)  # what fails in Python fails again in the parent, which says it
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) >= 0
 
 
 def _verify(h5, path):
@@ -138,6 +178,14 @@ def _verify(h5, path):
         raise UserError(f'{path}: damaged: {ALTERED}')
 
 
+def numbers(h5, name, what):
+    """The dataset of numbers /name of an open file; UserError where it is missing or something else."""
+    node = h5.get_node(f'/{name}') if f'/{name}' in h5 else None
+    if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
+        raise UserError(f'{h5.filename}: {name} is not an array of numbers; expected {what}')
+    return node
+
+
 def set_attrs(node, attrs):
     """Store a dict as attributes of an HDF5 node: strings as they are, everything else as JSON."""
     for key, value in attrs.items():
@@ -148,5 +196,4 @@ def attr_text(node, key, default=None):
     """A string attribute as str, whether it was stored as text or as bytes (files of 2016), else `default`."""
     if key not in node._v_attrs:
         return default
-    value = node._v_attrs[key]
-    return value.decode('utf-8') if isinstance(value, bytes) else str(value)
+    return text_of(node._v_attrs[key], f"{node._v_file.filename}: the attribute '{key}' of {node._v_pathname}")

@@ -9,9 +9,10 @@ import dataclasses
 import numpy as np
 import tables
 
+from policyopt.files.guard import text_of
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.runs import settings_of
-from policyopt.util import UserError, format_table
+from policyopt.util import UserError, format_table, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ def read_results(path):
     """
     with open_h5(path, 'a results file as 2_eval writes it') as h5:
         rows, task_rows = _read_table(h5, 'results', ResultRow, path), _read_table(h5, 'tasks', TaskRow, path)
-        attrs = {key: attr_text(h5.root, key) for key in h5.root._v_attrs._f_list('user')}
+        attrs = {key: printable(attr_text(h5.root, key), keep='\n\t') for key in h5.root._v_attrs._f_list('user')}
     return Results(rows, task_rows, attrs)
 
 
@@ -93,13 +94,19 @@ def _read_table(h5, name, row_type, path):
         raise UserError(f"{path}: has no table '/{name}'; expected a results file as 2_eval writes it")
     data = h5.get_node(f'/{name}').read()
     fields = dataclasses.fields(row_type)
+    for f in fields:
+        held = data.dtype[f.name].base if f.name in data.dtype.names else None
+        if held is not None and held.kind not in ('S' if f.type is str else 'iu' if f.type is int else 'iuf'):
+            raise UserError(f"{path}: the column '{f.name}' of /{name} holds {held}; the file is damaged or not one of ours")
     missing = [f.name for f in fields if f.name not in data.dtype.names]
     if missing:
         raise UserError(f"{path}: the table '/{name}' has no column '{missing[0]}'; it has {', '.join(data.dtype.names)}")
 
     def value(row, field):
         x = row[field.name]
-        return x.decode() if field.type is str else int(x) if field.type is int else np.array(x)
+        if field.type is str:
+            return printable(text_of(x, f"{path}: the column '{field.name}' of /{name}"))
+        return int(x) if field.type is int else np.array(x)
 
     return [row_type(**{f.name: value(row, f) for f in fields}) for row in data]
 

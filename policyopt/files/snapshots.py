@@ -57,7 +57,7 @@ def split_policy_path(policy_path):
 
 
 def _snapshot_groups(h5, path):
-    if '/snapshots' not in h5:
+    if '/snapshots' not in h5 or not isinstance(h5.root.snapshots, tables.Group):
         raise UserError(f'{path}: holds no snapshots; expected a training log')
     names = sorted(h5.root.snapshots._v_children)
     if not names:
@@ -95,13 +95,18 @@ def _args(h5, path):
     text = attr_text(h5.root, 'args')
     if text is None:
         raise UserError(f"{path}: has no attribute 'args'; expected a training log")
+    return _table(text, path, 'args')
+
+
+def _table(text, path, name):
+    """The table that a root attribute holds as JSON."""
     try:
-        args = json.loads(text)
-    except json.JSONDecodeError as e:
-        raise UserError(f"{path}: its attribute 'args' is not JSON ({e}); the file is damaged or not a training log") from e
-    if not isinstance(args, dict):
-        raise UserError(f"{path}: its attribute 'args' is {text[:40]!r}, not a table of options; expected a training log")
-    return args
+        table = json.loads(text)
+    except (ValueError, RecursionError) as e:  # a number of thousands of digits and brackets nested too deeply are such errors too
+        raise UserError(f"{path}: its attribute '{name}' is not JSON ({e}); the file is damaged or not a training log") from e
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: its attribute '{name}' is {text[:40]!r}, not a table of options; expected a training log")
+    return table
 
 
 def snapshot_names(path):
@@ -113,7 +118,7 @@ def snapshot_names(path):
 def read_log(path):
     """The table /log of a training log as a structured array."""
     with open_h5(path, 'a training log') as h5:
-        if '/log' not in h5:
+        if '/log' not in h5 or not isinstance(h5.root.log, tables.Table):
             raise UserError(f'{path}: holds no table /log; expected a training log')
         return h5.root.log.read()
 
@@ -130,7 +135,7 @@ def read_root(path):
         attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user')}
         attrs['args'] = _args(h5, path)
         if 'versions' in attrs:
-            attrs['versions'] = json.loads(attrs['versions'])
+            attrs['versions'] = _table(attrs['versions'], path, 'versions')
         return attrs
 
 

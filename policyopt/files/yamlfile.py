@@ -15,6 +15,7 @@ import yaml
 from policyopt.util import UserError, closest
 
 REQUIRED = object()
+MOST = 10**9  # the largest count that is believed
 _TAG = 'tag:yaml.org,2002:'
 
 
@@ -153,8 +154,8 @@ def text(source, path, value, example='text'):
     return value
 
 
-def whole(source, path, value, low=1):
-    """A whole number of at least `low`."""
+def whole(source, path, value, low=1, high=MOST):
+    """A whole number from `low` to `high`."""
     expected = f'a whole number of at least {low}'
     if path is None:
         return expected
@@ -167,6 +168,8 @@ def whole(source, path, value, low=1):
         source.fail(path, show(value), expected, hint)
     if value < low:
         source.fail(path, show(value), expected)
+    if value > high:
+        source.fail(path, show(value), f'{expected} and at most {high}')
     return value
 
 

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.h5files import attr_text, numbers, open_h5, set_attrs, write_h5
 from policyopt.files.results import mean_sd
 from policyopt.pipeline.spec import find_policy
 from policyopt.util import UserError, derive_seed, provenance
@@ -88,7 +88,7 @@ def _sample_expert(spec, task, policy, mdp, path, seed):
 def check_trajs(spec, task, path, seed=None):
     """Raise UserError unless a trajectory file is whole, long enough, and (when it says so) of this task, policy and seed."""
     with open_h5(path, _WHAT) as h5:
-        num = len(h5.root.len_B)
+        num = len(numbers(h5, 'len_B', _WHAT))
         said = {key: attr_text(h5.root, key) for key in ('env_name', 'policy', 'deterministic', 'seed')}
     if num < spec.training.full_dataset_num_trajs:
         raise UserError(
@@ -110,7 +110,7 @@ def expert_returns(spec, path):
     """(returns, lengths) of the first full_dataset_num_trajs trajectories of a file."""
     num = spec.training.full_dataset_num_trajs
     with open_h5(path, _WHAT) as h5:
-        r_B_T, len_B = h5.root.r_B_T[:num], h5.root.len_B[:num]
+        r_B_T, len_B = numbers(h5, 'r_B_T', _WHAT)[:num], numbers(h5, 'len_B', _WHAT)[:num]
     mask_B_T = np.arange(r_B_T.shape[1]) < len_B[:, None]
     return np.where(mask_B_T, r_B_T, 0.0).sum(axis=1), len_B.astype(np.int64)
 
@@ -119,8 +119,9 @@ def random_returns(spec, task, seed, mdp=None):
     """(returns, lengths) of eval_num_trajs episodes of the random policy, from the file beside the trajectories, made if need be."""
     path = spec.random_path(task.name)
     if os.path.exists(path):
-        with open_h5(path, 'the returns of the random policy') as h5:
-            env, returns_B, len_B = attr_text(h5.root, 'env_name'), h5.root.returns_B.read(), h5.root.len_B.read()
+        what = 'the returns of the random policy'
+        with open_h5(path, what) as h5:
+            env, returns_B, len_B = attr_text(h5.root, 'env_name'), *(numbers(h5, n, what).read() for n in ('returns_B', 'len_B'))
         num = spec.options.eval_num_trajs
         if (env, len(returns_B)) != (task.env, num):
             seen = f"holds {len(returns_B)} episodes of env '{env}'"

@@ -18,7 +18,7 @@ import time
 from policyopt.files.runs import part_path
 from policyopt.pipeline import forked, locks, templates
 from policyopt.pipeline.plan import Job
-from policyopt.util import RunFailed, continuing_command
+from policyopt.util import RunFailed, continuing_command, is_hdf5
 
 # POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = (*forked.BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
@@ -244,8 +244,13 @@ class _Launcher:
         return bool(ended)
 
     def judge(self, job, code):
+        if code == 0 and not job.done:
+            return 'failed', f'exited with code 0 but did not write {job.out}'
+        if code == 0 and job.is_log and not is_hdf5(job.out):
+            os.replace(job.out, part_path(job.out))
+            return 'failed', f'exited with code 0, but what it wrote is no run (not an HDF5 file); it is now {part_path(job.out)}'
         if code == 0:
-            return ('ok', '') if job.done else ('failed', f'exited with code 0 but did not write {job.out}')
+            return 'ok', ''
         if job.done and not templates.is_trainer(job.command):
             # a program that writes its output in place and then fails: by its own word this is not a finished file
             os.replace(job.out, part_path(job.out))

@@ -38,13 +38,14 @@ class How:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A command, the file that it makes (`out`), and where its log and its lock go."""
+    """A command, the file that it makes (`out`), and where its log and its lock go; `is_log`: that file must be a training log."""
 
     id: str
     command: str
     out: str
     log: str
     lock: str
+    is_log: bool = True
 
     @property
     def done(self):
@@ -128,7 +129,7 @@ def make_plan(spec, seed, how):
 def job_of(spec, run):
     """The launcher's view of a run."""
     log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
-    return Job(run.id, run.command, run.out, log, lock)
+    return Job(run.id, run.command, run.out, log, lock, is_log=spec.algorithm(run.alg).policy is None)
 
 
 def _with_device(run, device):

@@ -16,6 +16,8 @@ from policyopt.files.yamlfile import Section, Source, a_list, boolean, one_of, o
 from policyopt.pipeline import sweep, templates
 from policyopt.util import UserError, closest, derive_seed
 
+MAX_TRAJS = 1_000_000  # of one file
+MAX_RUNS = 1_000_000
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
 
 
@@ -236,6 +238,9 @@ def _read(source, raw, yaml_text, overrides):
     _no_duplicates(source, 'tasks', [t.name for t in tasks])
     training = _read_training(Section(source, 'training', top.get('training', _mapping), [f.name for f in dataclasses.fields(Training)]))
     options = _read_options(Section(source, 'options', top.get('options', _mapping), [f.name for f in dataclasses.fields(Options)]))
+    num_runs = len(training.algorithms) * len(tasks) * len(training.dataset_num_trajs) * training.runs
+    if num_runs > MAX_RUNS:
+        source.fail('training.runs', f'{num_runs} runs in all', f'at most {MAX_RUNS}', ' Lower training.runs')
     run_name = top.get('run_name', _file_word, os.path.splitext(os.path.basename(source.file))[0])
     return Spec(source.file, overrides, yaml_text, run_name, tasks, training, options)
 
@@ -311,7 +316,7 @@ def _function(source, path, value):
 
 
 def _read_training(s):
-    full = s.get('full_dataset_num_trajs', whole)
+    full = s.get('full_dataset_num_trajs', whole, high=MAX_TRAJS)
     sizes = s.get('dataset_num_trajs', a_list)
     for i, size in enumerate(sizes):
         whole(s.source, f'{s.at("dataset_num_trajs")}[{i}]', size)
@@ -324,7 +329,7 @@ def _read_training(s):
     runs, datasets = s.get('runs', whole), s.get('datasets', whole, 1)
     if datasets > runs:
         s.fail('datasets', f'at most training.runs = {runs}', ' Run r uses set r mod datasets, so the others would never be used')
-    deterministic, seed = s.get('deterministic_expert', boolean, False), s.get('seed', whole, None, low=0)
+    deterministic, seed = s.get('deterministic_expert', boolean, False), s.get('seed', whole, None, low=0, high=2**63 - 1)
     return Training(full, tuple(sizes), deterministic, runs, algorithms, seed, datasets)
 
 
@@ -339,7 +344,7 @@ def _read_options(s):
         storagedir=s.get('storagedir', text, example='a folder'),
         traj_subdir=s.get('traj_subdir', text, 'trajs', example='a folder below storagedir'),
         checkpt_subdir=s.get('checkpt_subdir', text, 'checkpoints', example='a folder below storagedir'),
-        eval_num_trajs=s.get('eval_num_trajs', whole),
+        eval_num_trajs=s.get('eval_num_trajs', whole, high=MAX_TRAJS),
         results_filename=filename,
         reference=s.get('reference', _reference, None),
         pbs=Pbs(

@@ -31,6 +31,9 @@ def check_template(template):
         parts = list(string.Formatter().parse(template))
     except ValueError as e:
         raise BadTemplate(f'a brace without its partner ({e})', f'fields like {known}', ' Write a literal brace as {{ or }}') from e
+    for _, name, spec, _ in parts:
+        if re.search(r'\d{4}', spec or ''):
+            raise BadTemplate(f"the width in '{{{name}:{spec[:40]}}}'", 'at most 999 characters for a field')
     names = [name for _, name, _, _ in parts if name is not None]
     for name in names:
         if name not in FIELDS:

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from policyopt.algorithms import ALGORITHMS, label_of
-from policyopt.util import UserError, check_writable_dir, replacing
+from policyopt.util import UserError, check_output, replacing
 
 KINDS = {
     'figure1': 'normalised score against number of expert trajectories (0 = random policy, 1 = expert), mean over runs and its interval',
@@ -217,13 +217,13 @@ def _bar(margin):
     return margin if math.isfinite(margin) else None
 
 
-def picture_path(path, default):
+def picture_path(path, default, inputs=()):
     """`path` or the default, after checking that a picture can be written there. Raises UserError otherwise."""
     path = path or default
     suffix = os.path.splitext(path)[1].lower().lstrip('.')
     if suffix not in FORMATS:
         raise UserError(f"{path}: cannot write a picture of the kind '{suffix}'; expected a name that ends in .{', .'.join(FORMATS)}")
-    check_writable_dir(path, 'the picture')
+    check_output(path, 'the picture', inputs)
     return path
 
 

@@ -15,14 +15,14 @@ from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
 from policyopt.sampling.actor import RandomActor
 from policyopt.sampling.rollout import Ledger, Rollout, Streams, in_order
 from policyopt.sampling.workers import WorkerPool, default_workers
-from policyopt.util import UserError
+from policyopt.util import MAX_WORKERS, UserError, printable
 
 MAX_SLOTS = 256  # environments stepped at once, at most
 
 
 def _base_name(env_name):
     """'Hopper' of package.module:legacy/Hopper-v1."""
-    return re.sub(r'-v\d+$', '', re.split('[:/]', env_name)[-1])
+    return re.sub(r'-v\d+$', '', re.split('[:/]', str(env_name))[-1])
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class SimConfig:
                 raise UserError(f'{name} is {getattr(self, name)}; give 0 or more')
         if self.min_num_trajs < 1 and self.min_total_sa < 1:
             raise UserError('a batch needs min_num_trajs or min_total_sa of at least 1')
-        if self.sim_batch_size is not None and self.sim_batch_size < 1:
-            raise UserError(f'sim_batch_size is {self.sim_batch_size}; give 1 or more, or leave it out')
+        if self.sim_batch_size is not None and not 1 <= self.sim_batch_size <= MAX_WORKERS:
+            raise UserError(f'sim_batch_size is {self.sim_batch_size}; give 1 or more, up to {MAX_WORKERS}, or leave it out')
         if self.max_traj_len < 1:
             raise UserError(f'max_traj_len is {self.max_traj_len}; give 1 or more')
 
@@ -70,7 +70,7 @@ class MDP:
     def warn_of_another_task(self, path, env_name):
         """Say when a file names a task other than this one; versions do not count, and None (of old files) says nothing."""
         if env_name and _base_name(env_name) != _base_name(self.env_name):
-            print(f"warning: {path} comes from env '{env_name}' and is used for '{self.env_name}'", file=sys.stderr)
+            print(f"warning: {path} comes from env '{printable(env_name)}' and is used for '{self.env_name}'", file=sys.stderr)
 
     def horizon(self, max_traj_len=None):
         """Steps after which an episode is cut: max_traj_len, or the environment's own limit.

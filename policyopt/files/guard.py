@@ -1,0 +1,213 @@
+"""What a file from a stranger may not do when it is read: run code, lead to another file, or ask for more memory than it fills.
+
+PyTables unpickles every byte-string attribute that ends in '.', whatever its name, as soon as the attributes of its node are read,
+and every row of a VLArray of objects. To unpickle is to run whatever program the file's author chose, and neither a checksum nor a
+seal protects from it, because the author can write both. So while a thread is inside `no_code`, nothing is unpickled, in
+whatever file or node it opens: the `pickle` that PyTables knows is replaced by one that refuses. Outside, PyTables is as ever;
+other programs in the same process (pandas among them) keep pickled attributes in files of their own.
+
+Links, external storage and virtual datasets make the HDF5 library open other files, by a name that the file's author chose.
+PyTables hides the last two, so they are looked for in the HDF5 library itself, before PyTables opens the dataset.
+"""
+
+import contextlib
+import ctypes
+import io
+import os
+import pickle
+import pickletools
+import threading
+import warnings
+
+import numpy as np
+import tables
+from tables import atom, attributeset, hdf5extension
+
+from policyopt.util import UserError
+
+MAX_DEPTH = 64  # groups below each other; ours are ten
+MAX_RATIO = 1032  # deflate cannot pack more bytes into one
+SMALL = 1 << 24  # bytes that are believed without a look at what is stored
+CHUNKED, VIRTUAL = 2, 3  # H5D_layout_t
+
+_reading = threading.local()
+
+
+class _NoPickle:
+    """Stands where PyTables looks for the module pickle."""
+
+    def __getattr__(self, name):
+        return getattr(pickle, name)
+
+    @staticmethod
+    def loads(data, **options):
+        if getattr(_reading, 'depth', 0):
+            raise pickle.UnpicklingError('a file from a stranger is not unpickled')
+        return pickle.loads(data, **options)
+
+
+atom.pickle = attributeset.pickle = _NoPickle()
+_getattr = attributeset.AttributeSet.__getattr__
+
+
+def _checked_getattr(self, name):
+    """AttributeSet.__getattr__ that, inside `no_code`, notes an attribute that is a pickle or not text, with its name."""
+    if getattr(_reading, 'depth', 0) and name in self._v_attrnames:
+        try:
+            value = self._g_getattr(self._v_node, name)
+            if isinstance(value, bytes):  # numpy's are bytes too
+                _check_bytes(value, name, self._v__nodepath)
+        except UnicodeDecodeError as e:
+            _reading.found.append(f"the attribute '{name}' of {self._v__nodepath} is not UTF-8 text")
+            raise AttributeError(_reading.found[-1]) from e
+    return _getattr(self, name)
+
+
+attributeset.AttributeSet.__getattr__ = _checked_getattr
+
+
+def _check_bytes(value, name, where):
+    if value.endswith(b'.') and _is_pickle(value):
+        _reading.found.append(
+            f"the attribute '{name}' of {where} is a pickled Python object, which could run any program when it is read; "
+            'attributes must be text or numbers'
+        )
+
+
+def _is_pickle(value):
+    """Whether bytes are a pickle, by its opcodes; nothing is carried out. A text that ends in a full stop is none."""
+    try:
+        pickletools.dis(value, out=io.StringIO())
+    except Exception:  # whatever the disassembler stumbles over, it is no pickle
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def no_code(path):
+    """While the block runs, PyTables unpickles nothing in this thread and does not warn; what a pickle was met in is refused by name."""
+    outer = getattr(_reading, 'found', None)
+    _reading.depth, _reading.found = getattr(_reading, 'depth', 0) + 1, []
+    try:
+        with warnings.catch_warnings():
+            for category in (tables.NaturalNameWarning, tables.DataTypeWarning, tables.PerformanceWarning, tables.FiltersWarning):
+                warnings.simplefilter('ignore', category)
+            warnings.filterwarnings('ignore', category=UserWarning, module='tables')  # about nodes that it does not know
+            try:
+                yield
+            except Exception as e:
+                if _reading.found:  # what went wrong then is a consequence
+                    raise UserError(f'{path}: {_reading.found[0]}') from e
+                raise
+            if _reading.found:
+                raise UserError(f'{path}: {_reading.found[0]}')
+    finally:
+        _reading.depth, _reading.found = _reading.depth - 1, outer
+
+
+class _Stat(ctypes.Structure):
+    """H5G_stat_t."""
+
+    _fields_ = [
+        ('fileno', ctypes.c_ulong * 2), ('objno', ctypes.c_ulong * 2), ('nlink', ctypes.c_uint), ('type', ctypes.c_int),
+        ('mtime', ctypes.c_long), ('linklen', ctypes.c_size_t), ('space', ctypes.c_size_t * 4),
+    ]  # fmt: skip
+
+
+def _library():
+    """The HDF5 library that PyTables itself uses, which is loaded along with its extension."""
+    lib = ctypes.CDLL(hdf5extension.__file__)
+    hid, text, size = ctypes.c_int64, ctypes.c_char_p, ctypes.c_uint64
+    for name, result, arguments in (
+        ('H5Dopen2', hid, [hid, text, hid]),
+        ('H5Dget_create_plist', hid, [hid]),
+        ('H5Dget_space', hid, [hid]),
+        ('H5Dget_type', hid, [hid]),
+        ('H5Dget_storage_size', size, [hid]),
+        ('H5Pget_layout', ctypes.c_int, [hid]),
+        ('H5Pget_external_count', ctypes.c_int, [hid]),
+        ('H5Sget_simple_extent_npoints', ctypes.c_int64, [hid]),
+        ('H5Tget_size', ctypes.c_size_t, [hid]),
+        ('H5Gget_objinfo', ctypes.c_int, [hid, text, ctypes.c_int, ctypes.c_void_p]),
+        ('H5Oclose', ctypes.c_int, [hid]),
+        ('H5Pclose', ctypes.c_int, [hid]),
+        ('H5Sclose', ctypes.c_int, [hid]),
+        ('H5Tclose', ctypes.c_int, [hid]),
+    ):
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+_lib = _library()
+
+
+def check_contents(h5, path):
+    """Raise UserError unless an open file is a tree of groups and datasets that all lie in it and fit what it stores."""
+    size = os.path.getsize(path)
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    groups, leaves, seen = [(h5.root, 0)], [], set()
+    while groups:
+        group, depth = groups.pop()
+        if depth > MAX_DEPTH:
+            raise UserError(f'{path}: its groups are nested more than {MAX_DEPTH} deep; the file is damaged or not one of ours')
+        # of what PyTables hides, the index of a table, it opens some by itself
+        for name in [*group._v_children, *group._v_hidden]:
+            where = f'{group._v_pathname.rstrip("/")}/{name}'
+            if name in group._v_links:
+                raise UserError(f"{path}: '{where}' is a link, which may lead to another file; copy what it points to into the file")
+            stat = _Stat()
+            if _lib.H5Gget_objinfo(group._v_objectid, name.encode(), 0, ctypes.byref(stat)) < 0 or tuple(stat.objno) in seen:
+                raise UserError(f"{path}: '{where}' is damaged, or the same object under a second name; restore or recreate the file")
+            seen.add(tuple(stat.objno))
+            if name in group._v_groups or (name in group._v_hidden and stat.type == 0):
+                groups.append((h5.get_node(where), depth + 1))
+            elif stat.type == 1:
+                _check_dataset(path, group._v_objectid, name, where, size, memory)
+                leaves.append(where)
+            else:
+                raise UserError(f"{path}: '{where}' is neither a group nor a dataset; expected nothing else in a file of ours")
+    for where in leaves:
+        node = h5.get_node(where)
+        node._v_attrs  # noqa: B018 (reading them is what checks them)
+        if isinstance(node, tables.VLArray) and isinstance(node.atom, tables.ObjectAtom):
+            raise UserError(
+                f"{path}: '{where}' is an array of pickled Python objects, which could run any program when it is read; "
+                'store numbers or text'
+            )
+    if _reading.found:
+        raise UserError(f'{path}: {_reading.found[0]}')
+
+
+def _check_dataset(path, group_id, name, where, file_size, memory):
+    """Where the bytes of a dataset lie and how many it declares, asked without opening anything else."""
+    dataset = _lib.H5Dopen2(group_id, name.encode(), 0)
+    if dataset < 0:
+        raise UserError(f"{path}: damaged: the dataset '{where}' cannot be opened; restore or recreate the file")
+    try:
+        plist = _lib.H5Dget_create_plist(dataset)
+        layout, num_external = _lib.H5Pget_layout(plist), _lib.H5Pget_external_count(plist)
+        _lib.H5Pclose(plist)
+        if layout == VIRTUAL or num_external > 0:
+            raise UserError(f"{path}: the dataset '{where}' takes its numbers from another file; copy them into this one")
+        space, kind = _lib.H5Dget_space(dataset), _lib.H5Dget_type(dataset)
+        declared = max(_lib.H5Sget_simple_extent_npoints(space), 0) * _lib.H5Tget_size(kind)
+        _lib.H5Sclose(space)
+        _lib.H5Tclose(kind)
+        stored = min(_lib.H5Dget_storage_size(dataset), file_size)
+    finally:
+        _lib.H5Oclose(dataset)
+    allowed = max(stored * MAX_RATIO if layout == CHUNKED else file_size, SMALL)
+    if declared > min(allowed, memory):
+        held = f'the file stores {stored} for it' if declared > allowed else f'this computer has {memory}'
+        raise UserError(f"{path}: the dataset '{where}' declares {declared} bytes, but {held}; it is damaged or made to fill the memory")
+
+
+def text_of(value, what):
+    """An attribute's value as str: text, or bytes (files of 2016) that are UTF-8; UserError names `what` otherwise."""
+    if not isinstance(value, (bytes, np.bytes_)):
+        return str(value)
+    try:
+        return value.decode('utf-8')
+    except UnicodeDecodeError as e:
+        raise UserError(f'{what} is not UTF-8 text (byte {e.start}); the file is damaged or of another kind') from e

@@ -1,0 +1,250 @@
+"""Thousands of broken inputs: whatever an experiment file, an option or the bytes of a file hold, the answer is one sentence.
+
+A case passes when the command does its work, or ends with exit code 2 or 1 and one sentence, has then written nothing, and takes no
+more than `LIMIT_S`. Every case runs in a fork of this process, so that a crash of a library or a hang fails one case.
+
+FUZZ_SEED=7 pytest -m slow tests/test_fuzz.py    tries 2000 other cases
+"""
+
+import contextlib
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+import traceback
+
+import pytest
+import yaml
+from conftest import REPO
+from exploits import demonstrations, policy
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from results_tools import small_results
+from test_bad_input import SPEC, state
+
+from policyopt.util import run_main
+
+LIMIT_S = 30
+SEED = int(os.environ.get('FUZZ_SEED', 0))
+PHASES = [Phase.explicit, Phase.generate]  # a case that fails is shown as it was found: to shrink it takes minutes
+CASES_IN_CI, CASES_SLOW = 20, 667  # of each of the three kinds
+
+ODD_TEXTS = [
+    '', ' ', '0', '-1', '1', '2', '0.5', '-0.0', 'nan', 'inf', '-inf', '1e308', '1e-320', '1e400', 'true', 'null', 'x', '９',
+    '9' * 20, '9' * 5000, '\x1b[2J', 'a\nb', '[]', '{}', '[' * 20000,
+    '../..', '.', '/', '~', 'é', '\u202e', '-', '=', '%s', '{out}', '0x10', '1,5',
+    'x' * 300, 'x/../y',
+    't.h5', 'p.h5', 'r.h5', 'folder', '/dev/null', '[{"type":"fc","n":1e3}]', '[{"type":"fc"}]', '[1]', '[{"type":"fc","n":10}]',
+    'CartPole-v9',
+    'nomodule:X-v0', ':', 'a:b:c', 'json:CartPole-v0',
+]  # fmt: skip
+ODD_VALUES = st.one_of(
+    st.sampled_from(ODD_TEXTS), st.none(), st.booleans(), st.floats(), st.integers(-(10**30), 10**30), st.text(max_size=20),
+    st.lists(st.integers(-2, 5), max_size=3), st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
+)  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """A folder with good files, which every case finds as they were."""
+    path = tmp_path_factory.mktemp('fuzz')
+    demonstrations(path / 't.h5')
+    policy(path / 'p.h5')
+    small_results(path / 'sealed_r.h5')
+    (path / 'r.h5').write_bytes((path / 'sealed_r.h5').read_bytes()[:-93])  # without its seal
+    (path / 'folder').mkdir()
+    (path / 'spec.yaml').write_text(SPEC.replace('POLICY', 'p.h5/snapshots/last'))
+    for script in ('im_pipeline', 'imitate_mj', 'run_rl_mj', 'vis_mj', 'showlog', 'check_progress', 'analyze_results', 'plot_results'):
+        main_of(script)  # so that no case pays for the imports
+    import policyopt.evaluation
+    import policyopt.training  # noqa: F401
+
+    return path
+
+
+def main_of(script):
+    if script not in _MAINS:
+        spec = importlib.util.spec_from_file_location(script, REPO / 'scripts' / f'{script}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        _MAINS[script] = module.main
+    return _MAINS[script]
+
+
+_MAINS = {}
+
+
+def answer(place, script, args):
+    """(exit code or −signal, stdout, stderr) of a command in a fork of this process."""
+    files = [place.parent / f'{place.name}.{name}' for name in ('out', 'err')]
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        with contextlib.suppress(BaseException):
+            os.chdir(place)
+            os.setpgid(0, 0)
+            signal.alarm(LIMIT_S)
+            for file, stream in zip(files, (1, 2), strict=True):
+                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+            sys.stdout, sys.stderr = (open(n, 'w', encoding='utf-8', closefd=False) for n in (1, 2))
+            sys.argv = [f'{script}.py', *args]
+            try:
+                code = run_main(script, main_of(script), args)
+            except SystemExit as e:
+                code = e.code or 0
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(status), *(f.read_text(encoding='utf-8', errors='replace') for f in files)
+
+
+def judge(place, script, args):
+    before, start = state(place), time.monotonic()
+    code, out, err = answer(place, script, args)
+    shown = f'{script} {[a[:300] for a in args]}\nexit code {code} after {time.monotonic() - start:.1f} s\n{out[-500:]}\n{err[-3000:]}'
+    assert code in (0, 1, 2), shown
+    assert 'Traceback' not in err and 'Warning' not in err, shown
+    assert not re.search('[\x00-\x08\x0b-\x1f\x7f\u202e]', out + err), shown
+    after = state(place)
+    if code:
+        errors = [line for line in err.splitlines() if line.startswith(f'{script}: error: ')]
+        assert len(errors) == 1 and err.splitlines()[-1] == errors[0], shown
+        assert after == before, shown
+    for path in sorted(set(after) - set(before), reverse=True):  # what a command that worked has written
+        shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+    assert {p: after[p] for p in before if after.get(p) != before[p]} == {}, shown
+
+
+def keys_of(value, path=()):
+    """The paths of all values of a nested structure."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from keys_of(inner, (*path, key))
+
+
+def has(value, key):
+    return (isinstance(value, dict) and key in value) or (isinstance(value, list) and isinstance(key, int) and key < len(value))
+
+
+GOOD = yaml.safe_load(SPEC)
+PATHS = [p for p in keys_of(GOOD) if p]
+
+
+def broken_yaml(place, changes, cut, stage):
+    """The good experiment with some values replaced, and perhaps bytes cut out of its text."""
+    spec = yaml.safe_load((place / 'spec.yaml').read_text())
+    for path, kind, value in changes:
+        at = spec
+        for key in path[:-1]:
+            at = at[key] if has(at, key) else None
+        if isinstance(at, dict) or has(at, path[-1]):
+            if kind == 'drop':
+                at.pop(path[-1], None) if isinstance(at, dict) else at.pop(path[-1])
+            elif kind == 'odd key' and isinstance(at, dict):
+                at[str(value)[:20]] = value
+            else:
+                at[path[-1]] = value
+    text = yaml.safe_dump(spec, allow_unicode=True).encode('utf-8', 'surrogatepass')
+    start, length, instead = cut
+    text = text[: start % len(text)] + instead + text[start % len(text) + length :] if length or instead else text
+    file = place.parent / 'broken.yaml'
+    file.write_bytes(text)
+    judge(place, 'im_pipeline', [str(file), stage, '-n'])
+
+
+yaml_cases = given(
+    changes=st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from(['replace', 'replace', 'drop', 'odd key']), ODD_VALUES), max_size=3),
+    cut=st.tuples(
+        st.integers(0, 2000), st.sampled_from([0, 0, 0, 1, 5, 100]), st.sampled_from([b'', b'', b'\xff', b'\0', b'\t', b': &a *a {['])
+    ),
+    stage=st.sampled_from(['0', '1', '2', 'all', '1_train']),
+)
+
+TINY = ['--env_name', 'CartPole-v0', '--max_iter', '1', '--min_total_sa', '60', '--sim_batch_size', '1', '--seed', '0', '--log', 'out.h5']
+COMMON = (
+    'env_name max_traj_len policy_hidden_spec discount lam policy_max_kl policy_cg_damping vf_max_kl vf_cg_damping sim_batch_size '
+    'print_freq save_freq log seed device dtype no_such_option'
+).split()
+LINES = {  # script and its good line: the options that are given odd values
+    ('imitate_mj', '--mode', 'bclone', '--data', 't.h5', *TINY): [
+        *COMMON, 'data', 'limit_trajs', 'data_subsamp_freq', 'obsnorm_mode', 'bclone_lr', 'bclone_batch_size', 'bclone_eval_freq',
+        'bclone_train_frac', 'mode',
+    ],
+    ('imitate_mj', '--mode', 'ga', '--data', 't.h5', *TINY): [
+        *COMMON, 'reward_type', 'reward_lr', 'reward_ent_reg_weight', 'policy_ent_reg', 'no_vf', 'reward_include_time', 'plot_freq',
+    ],
+    ('run_rl_mj', *TINY): [*COMMON, 'enable_obsnorm', 'vf_include_time', 'use_tanh'],
+    ('vis_mj', 'p.h5/snapshots/last', '--count', '1', '--seed', '0', '--eval_only'): [
+        'count', 'out', 'gif', 'max_traj_len', 'env_name', 'seed',
+    ],
+    ('analyze_results', 'r.h5'): ['reference', 'between-set', 'run-name', 'csv', 'latex', 'markdown', 'html', 'verbosity'],
+    ('showlog', 'p.h5', '--noplot'): ['fields', 'plotfile', 'range_end', 'smooth'],
+    ('im_pipeline', 'spec.yaml', '1', '-n'): ['only', 'exclude', 'set', 'executor', 'seed', 'device', 'jobs', 'threads'],
+}  # fmt: skip
+option_cases = given(
+    case=st.sampled_from(list(LINES)).flatmap(lambda line: st.tuples(st.just(line), st.sampled_from(LINES[line]))),
+    value=st.one_of(st.sampled_from(ODD_TEXTS), st.text(st.characters(exclude_characters='\0', exclude_categories=['Cs']), max_size=12)),
+)
+
+
+def odd_option(place, case, value):
+    (script, *line), option = case
+    judge(place, script, [*line, f'--{option}={value}'])
+
+
+READERS = [
+    ('t.h5', 'print_saved_returns', ['broken.h5']),
+    ('t.h5', 'imitate_mj', ['--mode', 'bclone', '--data', 'broken.h5', *TINY]),
+    ('p.h5', 'vis_mj', ['broken.h5/snapshots/last', '--eval_only', '--count', '1', '--seed', '0', '--max_traj_len', '20']),
+    ('p.h5', 'check_progress', ['broken.h5']),
+    ('p.h5', 'showlog', ['broken.h5', '--noplot']),
+    ('r.h5', 'analyze_results', ['broken.h5']),
+    ('r.h5', 'plot_results', ['broken.h5', '-o', 'out.svg']),
+    ('sealed_r.h5', 'analyze_results', ['broken.h5']),
+]
+byte_cases = given(
+    reader=st.sampled_from(READERS),
+    spots=st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),
+    cut=st.sampled_from([1, 1, 1, 1, 0.99, 0.5, 0.01]),
+)
+
+
+def broken_bytes(place, reader, spots, cut):
+    """A good file with a few bytes changed, most of them in its structure, or an end that is missing."""
+    source, script, args = reader
+    data = bytearray((place / source).read_bytes())
+    tame = [i for i in range(0, len(data), 64) if any(data[i : i + 64])]  # blocks of zeros are not where things go wrong
+    for at, early, instead in spots:
+        start = tame[int(at * (len(tame) // (8 if early else 1) - 1))] + len(instead) * 5 % 57
+        data[start : start + len(instead)] = instead[: len(data) - start]
+    (place / 'broken.h5').write_bytes(data[: int(len(data) * cut)])
+    try:
+        judge(place, script, args)
+    finally:
+        (place / 'broken.h5').unlink(missing_ok=True)
+
+
+KINDS = {'yaml': (yaml_cases, broken_yaml), 'options': (option_cases, odd_option), 'bytes': (byte_cases, broken_bytes)}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('num', [CASES_IN_CI, pytest.param(CASES_SLOW, marks=pytest.mark.slow)])
+def test_broken_input_is_answered_in_one_sentence(kind, num, place):
+    cases, check = KINDS[kind]
+    quiet = settings(
+        max_examples=num, database=None, deadline=None, derandomize=False, report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck), phases=PHASES,
+    )  # fmt: skip
+
+    def case(**drawn):
+        check(place, **drawn)
+
+    seed(SEED)(quiet(cases(case)))()
