@@ -18,7 +18,7 @@ from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.sampling.tasks import MDP
 from policyopt.torchutil import numerics, setup_torch
-from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, draw_seed, now, provenance
+from policyopt.util import MAX_ITER, RunFailed, UserError, as_typed, check_writable_dir, draw_seed, now, provenance
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'max_iter')  # options that may differ between a run and its continuation
@@ -159,7 +159,7 @@ class Run:
                 return STOPPED
         self.log.finish({'end_time': now(), 'wall_time': f'{self.opt.total_time:.3f}'})
         if args.log is not None:
-            print(f'done: {args.log}\nlearning curve: python scripts/showlog.py {args.log}')
+            print(f'done: {args.log}\nlearning curve:', as_typed(f'showlog.py {args.log}'))
         return 0
 
     def on_signal(self, num, frame):

@@ -13,6 +13,7 @@ import signal
 import sys
 
 from policyopt.pipeline import templates
+from policyopt.util import PACKAGES
 
 BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
 STOP_SIGNALS = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')  # the launcher handles these; its runs must have their own say
@@ -20,7 +21,8 @@ STOP_SIGNALS = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')  # the launcher handle
 
 def _sources():
     """{source file of ours: (size, time of its last change)}."""
-    files = (f for top in ('policyopt', 'environments', 'scripts') for f in glob.glob(f'{templates.REPO}/{top}/**/*.py', recursive=True))
+    tops = f'{PACKAGES}/policyopt', f'{PACKAGES}/environments', f'{templates.REPO}/scripts'
+    files = (f for top in tops for f in glob.glob(f'{top}/**/*.py', recursive=True))
     return {f: (stat.st_size, stat.st_mtime_ns) for f in files for stat in [os.stat(f)]}
 
 

@@ -10,7 +10,7 @@ import sys
 
 from policyopt.pipeline import clusters, folder, launch, templates
 from policyopt.pipeline.spec import load_spec, select_runs
-from policyopt.util import RunFailed, UserError, closest, provenance
+from policyopt.util import RunFailed, UserError, as_typed, closest, provenance
 
 STAGES = ('0_sampletrajs', '1_train', '2_eval')
 
@@ -59,7 +59,7 @@ def run_stage(stage, spec_path, overrides, summary, how):
         print(f'im_pipeline: {e}', file=sys.stderr)
         return 130 if e.interrupted else launch.STOPPED_AFTER_CHECKPOINT
     if following:
-        print(f'next: python scripts/{following}', file=sys.stderr)
+        print(f'next: {as_typed(following)}', file=sys.stderr)
     return 0
 
 
@@ -75,7 +75,7 @@ def show_summary(spec, how):
         following = f'analyze_results.py {spec.results_path}'
     else:
         following = spec.command('2_eval' if done else '1_train --resume')
-    print(f'next: python scripts/{following}', file=sys.stderr)
+    print(f'next: {as_typed(following)}', file=sys.stderr)
     return 0
 
 
