@@ -20,7 +20,7 @@ processor only.
 
 commands:
 """
-_SHORT = {
+SHORT = {
     'im_pipeline': 'run',
     'imitate_mj': 'imitate',
     'run_rl_mj': 'rl',
@@ -32,7 +32,7 @@ _SHORT = {
 }
 
 
-def _scripts():
+def scripts():
     """{name: file below scripts/}."""
     root = Path(REPO, 'scripts')
     return {path.stem: path.relative_to(root) for path in sorted(root.rglob('*.py'))}
@@ -40,9 +40,9 @@ def _scripts():
 
 def _help():
     lines = [['quickstart', '', 'all pipelines/quickstart.yaml'], ['all', '', 'The three stages, then tables, report and figures.']]
-    for name, script in _scripts().items():
+    for name, script in scripts().items():
         doc = ast.get_docstring(ast.parse(Path(REPO, 'scripts', script).read_text(encoding='utf-8')))
-        lines.append([name, _SHORT.get(name, ''), doc.splitlines()[0]])
+        lines.append([name, SHORT.get(name, ''), doc.splitlines()[0]])
     return _HELP + format_table(lines, num_left=3)
 
 
@@ -58,13 +58,12 @@ def main(argv):
         if not rest or (rest[0].startswith('-') and rest[0] not in ('-h', '--help')):
             raise UserError('all: expected SPEC.yaml first, such as pipelines/classic.yaml, then options of im_pipeline')
         return run_all(rest)
-    names = {short: name for name, short in _SHORT.items()}
-    scripts, name = _scripts(), command.removesuffix('.py').replace('-', '_')
+    ours, names = scripts(), {short: name for name, short in SHORT.items()}
+    name = command.removesuffix('.py').replace('-', '_')
     name = names.get(name, name)
-    if name not in scripts:
-        known = ['quickstart', 'all', *names, *scripts]
-        raise UserError(f"no command '{command}'; --help lists them.{closest(command, known)}")
-    return run_script(str(scripts[name]), *rest)
+    if name not in ours:
+        raise UserError(f"no command '{command}'; --help lists them.{closest(command, ['quickstart', 'all', *names, *ours])}")
+    return run_script(str(ours[name]), *rest)
 
 
 def console():
