@@ -43,7 +43,7 @@ def _end(processes, conns):
 
 
 def _serve(conn, env_name, obs_dim, lengths, counter):
-    """What a worker process does: play one batch per message, until the pipe closes."""
+    """A worker's life: one batch per message, until the pipe closes."""
     for num in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(num, signal.SIG_IGN)  # sent to the whole group or job; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
