@@ -237,7 +237,7 @@ def test_what_is_asked_before_training_is_answered(name, folder):
     first = [sys.executable, 'scripts/im_pipeline.py', 'pipelines/classic.yaml', '0']
     subprocess.run(first, env=script_env(), check=True, capture_output=True)
     done = run_document(REPO / 'docs' / f'{name}.md', folder)
-    answers = {'cluster': '#SBATCH --array=1-2', 'performance': numerics()}
+    answers = {'cluster': '#SBATCH --array=1-2', 'performance': numerics().partition(',')[0]}  # a process may hold two BLAS
     assert any(answers[name] in out for _, out in done)
 
 
