@@ -241,5 +241,11 @@ def test_what_is_asked_before_training_is_answered(name, folder):
     assert any(answers[name] in out for _, out in done)
 
 
+def test_every_script_stands_in_the_list_of_commands():
+    listed = (REPO / 'docs' / 'commands.md').read_text(encoding='utf-8')
+    missing = [str(script) for script in cli.scripts().values() if f'| `{script}' not in listed]
+    assert not missing, f'docs/commands.md says nothing of {missing}'
+
+
 def test_the_readme_is_short():
     assert len(DOCS[0].read_text(encoding='utf-8').splitlines()) <= 220
