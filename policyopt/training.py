@@ -22,7 +22,7 @@ from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.sampling.tasks import MDP
 from policyopt.torchutil import numerics, setup_torch
-from policyopt.util import MAX_ITER, RunFailed, UserError, check_output, continuing_command, draw_seed, now, provenance
+from policyopt.util import MAX_ITER, RunFailed, UserError, as_typed, check_output, continuing_command, draw_seed, now, provenance
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
@@ -226,7 +226,7 @@ class Run:
                 return self.stopped(signals.first)
         self.log.finish(self.end_attrs())
         if args.log is not None:
-            print(f'done: {args.log}\nlearning curve: python scripts/showlog.py {args.log}')
+            print(f'done: {args.log}\nlearning curve:', as_typed(f'showlog.py {args.log}'))
         return 0
 
     def end_attrs(self):

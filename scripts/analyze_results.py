@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print the table of a campaign: per cell mean, intervals and % of expert, and beside a reference the verdict of honest tests.
+"""Print the table of a campaign: per cell mean, intervals and % of expert, and whether it differs from a reference.
 
 Examples:
     python scripts/analyze_results.py runs/classic/checkpoints/results.h5

@@ -214,7 +214,7 @@ def test_one_set_identifies_nothing_and_another_file_supplies_it():
     assert predict_one_set(ours, 7) is None and predict_one_set(ours, 7, ours) is None
     p = predict_one_set(ours, 7, other)
     ms_w = (ours.ss_within + other.ss_within) / (2 + 3)
-    # both means carry the luck of one set: ours and theirs
+    # each of the two means, ours and the paper's, depends on which set was drawn
     assert p.se**2 == pytest.approx(2 * (other.ms_between - ms_w) / 2 + ms_w * (1 / 7 + 1 / 3))
 
 
