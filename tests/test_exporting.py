@@ -97,7 +97,7 @@ def test_showlog_skips_what_is_no_log(tmp_path, run_here):
 
 BAD = {
     'nothing to write': (['a.h5'], 'nothing to write; name a table with --csv FILE'),
-    'the log itself': (['a.h5', '--csv', 'a.h5'], 'is the name of a log; name the table FILE.csv'),
+    'the log itself': (['a.h5', '--csv', 'a.h5'], 'is an input of this command and would be lost'),
     'a log twice': (['a.h5', 'a.h5', '--csv', 'x.csv'], 'are the same; name every log once'),
     'no such log': (['b.h5', '--csv', 'x.csv'], 'b.h5: no such file'),
     'no folder': (['a.h5', '--csv', 'no/x.csv'], 'does not exist; create it first'),
