@@ -28,7 +28,9 @@ def main(argv):
     parser.add_argument('-o', '--output', metavar='FILE', help='.png, .pdf or .svg (default: RESULTS_<kind>.png beside the results)')
     parser.add_argument('--kind', choices=list(KINDS), default='figure1', help='what to draw (default: figure1)')
     parser.add_argument('--reference', metavar='F', help='CSV of published results (for reproduction)')
-    parser.add_argument('--between-set', metavar='F', help='results with several expert sets, as for analyze_results.py')
+    parser.add_argument(
+        '--between-set', metavar='F', nargs='+', default=[], help='results with several expert sets, as for analyze_results.py'
+    )
     parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = parser.parse_args(argv)
     path = picture_path(args.output, f'{os.path.splitext(args.results)[0]}_{args.kind}.png')
@@ -37,8 +39,7 @@ def main(argv):
         results.rows,
         results.tasks,
         reference=read_reference(args.reference) if args.reference else None,
-        between_rows=read_results(args.between_set).rows if args.between_set else None,
-        between_from=args.between_set or '',
+        between=[(path, read_results(path).rows) for path in args.between_set],
     )
     save_figure(results_figure(analysis, args.kind), path)
     print(f'{args.kind}: {KINDS[args.kind]}\nwrote {path}')
