@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.files.results import read_results
 from policyopt.reporting import csv_tables, html, text
-from policyopt.reporting.analysis import analyze, campaign_runs, repeat_commands, rows_of_campaign
+from policyopt.reporting.analysis import analyze, campaign_runs, heading, repeat_commands, rows_of_campaign
 from policyopt.reporting.reference import read_reference, read_reference_tasks
 from policyopt.util import Parser, check_writable_dir, run_main, write_text
 
@@ -51,6 +51,7 @@ def main(argv):
         ref_baselines=ref_tasks,
         between=[(path, read_results(path).rows) for path in args.between_set],
         expected=campaign_runs(results.attrs.get('spec', '')),
+        title=heading(results, args.reference),
     )
     commands = repeat_commands(analysis.cells, results.attrs)
     print(text.text_table(analysis, args.verbosity))

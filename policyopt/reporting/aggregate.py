@@ -314,8 +314,8 @@ def bootstrap(pairs, seed, num=NUM_BOOTSTRAP):
     """(probability of improvement, our IQM, the reference's IQM), each with its 95% interval, as rliable reports them.
 
     Percentile bootstrap of runs, stratified by cell (Agarwal et al. 2021, arXiv:2108.13264); our expert sets are redrawn too where
-    there are several. The interquartile mean is that of all runs of all cells together; the probability of improvement is the mean over cells of
-    P(our run > theirs), ties half.
+    there are several. The interquartile mean is that of all runs of all cells together; the
+    probability of improvement is the mean over cells of P(our run > theirs), ties half.
     """
     pairs = [p for p in pairs if p.x_M is not None]
     if not pairs:

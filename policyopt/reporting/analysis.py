@@ -7,6 +7,7 @@ A cell is (task, algorithm, dataset size). Nothing here knows results files: row
 import dataclasses
 import functools
 import math
+import os
 import re
 import shlex
 
@@ -95,6 +96,8 @@ class Comparison:
     detectable_holm: float = NAN
     detectable_score: float = NAN
     rejectable: bool = True
+    half_95: float = NAN  # half width of the 95% interval of the deciding test, and at the level of Holm's first step
+    half_holm: float = NAN
     note: str = ''
 
 
@@ -110,6 +113,7 @@ class Analysis:
     notes: list
     reference: dict = dataclasses.field(default_factory=dict)
     sources: list = dataclasses.field(default_factory=list)
+    title: str = ''
 
     @property
     def scales(self):
@@ -318,7 +322,7 @@ def compare(cell, ref, between=None, between_from=''):
     return out, se, df
 
 
-def analyze(rows, tasks, reference=None, ref_baselines=None, between=(), expected=None):
+def analyze(rows, tasks, reference=None, ref_baselines=None, between=(), expected=None, title=''):
     """The whole analysis of one results table.
 
     Args:
@@ -327,6 +331,7 @@ def analyze(rows, tasks, reference=None, ref_baselines=None, between=(), expecte
         ref_baselines: {task: Baseline} from `read_reference_tasks`.
         between: [(name, rows)] of other results files with several expert sets, for the variance between sets.
         expected: names of all runs of the campaign; default: the grid that the rows span.
+        title: what the pictures are headed with.
     """
     by_name = _checked(rows)
     baselines = baselines_of(list(by_name.values()), tasks)
@@ -348,14 +353,17 @@ def analyze(rows, tasks, reference=None, ref_baselines=None, between=(), expecte
         for c, p in zip(compared, holm([getattr(c, raw) for c in compared]), strict=True):
             setattr(c, field, float(p))
     missing = missing_runs(list(by_name.values()), expected)
-    analysis = Analysis(cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes, reference or {}, sources)
+    analysis = Analysis(
+        cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes, reference or {}, sources, title
+    )
     family = sum(math.isfinite(c.p) for c in compared)
     ceilings = {p.key for p in pairs_of({k: (c.y_N, c.set_N) for k, c in cells.items()}, analysis.reference, analysis.scales) if p.ceiling}
     for c, se, df in results:
         if math.isfinite(c.p_holm):
             c.verdict = 'differs' if c.p_holm < LEVEL else 'ceiling' if c.key in ceilings else 'consistent'
             c.detectable_holm = detectable_difference(se, df, LEVEL / family)
-            _in_scores(c, analysis.scales[c.key.task], float(stats.t.isf(LEVEL / family / 2, df)) * se if se > 0 else NAN)
+            c.half_95, c.half_holm = (float(stats.t.isf(x / 2, df)) * se if se > 0 else NAN for x in (LEVEL, LEVEL / family))
+            _in_scores(c, analysis.scales[c.key.task])
     if reference is not None:
         absent = [str(k) for k in cells if k not in reference]
         if absent:
@@ -364,13 +372,13 @@ def analyze(rows, tasks, reference=None, ref_baselines=None, between=(), expecte
     return analysis
 
 
-def _in_scores(comp, scale, critical):
+def _in_scores(comp, scale):
     """Fill in what can be found, in units of (expert − random), and whether any return between random and expert would be rejected."""
     width = abs(scale.expert_mean - scale.random_mean)
     if math.isfinite(width) and width > 0:
         comp.detectable_score = comp.detectable_holm / width
-        if math.isfinite(critical):
-            comp.rejectable = critical < max(abs(comp.ref.mean - scale.random_mean), abs(scale.expert_mean - comp.ref.mean))
+        if math.isfinite(comp.half_holm):
+            comp.rejectable = comp.half_holm < max(abs(comp.ref.mean - scale.random_mean), abs(scale.expert_mean - comp.ref.mean))
 
 
 def _some(names, most=4):
@@ -386,6 +394,14 @@ def rows_of_campaign(rows, attrs, run_name=None):
     if run_name not in (None, found):
         raise UserError(f"--run-name {run_name}: the results are those of '{found}'; name that one, or give another file")
     return rows
+
+
+def heading(results, reference_path=None):
+    """What a page or a picture of these results is called: the campaign, whose experts, and what it stands beside."""
+    folders = dict.fromkeys(os.path.dirname(t.expert_policy.partition('.h5')[0]) for t in results.tasks if t.expert_policy)
+    parts = [str(results.attrs.get('run_name') or 'results')]
+    parts += [f'experts: {", ".join(folders)}'] if any(folders) else []
+    return '; '.join(parts + ([f'reference: {reference_path}'] if reference_path else []))
 
 
 def campaign_runs(spec_text):

@@ -103,8 +103,8 @@ def reproduces(aggregate):
     if math.isfinite(w.perm_p):
         far = ' as far as it was measured' if w.sets == 'runs' else ''
         out.append(
-            f'All {w.num_cells} cells together: {signed(w.diff)}, p = {p_value(w.perm_p)} when runs are dealt anew within cells, which takes '
-            f'the luck of an expert set for a difference; p = {p_value(w.p)} with the variance between sets{far}.'
+            f'All {w.num_cells} cells together: {signed(w.diff)}, p = {p_value(w.perm_p)} when runs are dealt anew within cells, which '
+            f'takes the luck of an expert set for a difference; p = {p_value(w.p)} with the variance between sets{far}.'
         )
     if w.num_ceiling:
         out.append(

@@ -83,12 +83,15 @@ def page_of(analysis, attrs, commands, sources):
 
     pictures = []
     for kind, caption in figures.KINDS.items():
-        if kind == 'reproduction' and not analysis.comparisons or kind == 'figure1' and analysis.without_scores():
+        scores = not analysis.without_scores()
+        # score and raw returns show the same: the score where there is one
+        possible = {'figure1': scores, 'raw': not scores, 'reproduction': analysis.comparisons}
+        if not possible.get(kind, analysis.aggregate):
             continue
         pictures.append((caption[0].upper() + caption[1:], figures.png_bytes(figures.results_figure(analysis, kind))))
     shown = {k: v for k, v in attrs.items() if k not in ('spec', 'content_sha256')}
     named = {name: f for name, f in zip(('results', 'reference', 'between sets'), sources, strict=True) if f}
-    title = f'Results of {attrs.get("run_name") or sources[0]}'
+    title = analysis.title or f'Results of {attrs.get("run_name") or sources[0]}'
     return html_report(
         analysis, title, pictures, commands, named | shown | {f'report: {k}': v for k, v in provenance().items()}, attrs.get('spec', '')
     )
