@@ -391,4 +391,4 @@ def aggregate(cells, reference, scales, sources=()):
 
 
 def _same(one, other):
-    return one.keys() == other.keys() and all(np.array_equal(one[k][0], other[k][0]) for k in one)
+    return one.keys() == other.keys() and all(np.array_equal(a, b) for k in one for a, b in zip(one[k], other[k], strict=True))

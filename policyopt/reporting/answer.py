@@ -97,7 +97,7 @@ def reproduces(aggregate):
         else 'Undecided'
     )
     w = aggregate.whole
-    out = [f'Does it reproduce? {start}. Mean of ours − reference over cells, in units of {UNIT}: ' + '; '.join(parts) + '.']
+    out = [f'{start}. Mean of ours − reference over cells, in units of {UNIT}: ' + '; '.join(parts) + '.']
     claim = 'The claim "every algorithm equivalent within its margin" '
     out.append(claim + ('holds.' if len(good) == len(rows) else 'is refuted.' if bad else 'is not shown by these runs.'))
     if math.isfinite(w.perm_p):
