@@ -1,4 +1,4 @@
-"""The aggregate of the classic table once more, with pandas and statsmodels, sharing no code with policyopt.reporting beyond what it checks.
+"""The aggregate of the classic table once more, with pandas and statsmodels, sharing no code with what it checks.
 
     pip install pandas statsmodels        # into an environment of its own; nothing else here needs them
     python benchmarks/recompute_aggregate.py
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
-from statsmodels.stats.weightstats import _tconfint_generic, _zstat_generic2  # noqa: PLC2701  only these take a standard error and df
+from statsmodels.stats.weightstats import _tconfint_generic, _zstat_generic2
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / 'results' / 'classic-2016-experts'
@@ -85,15 +86,24 @@ def main():
             continue
         lo90, hi90 = _tconfint_generic(diff, se, df, 0.10, 'two-sided')
         lo95, hi95 = _tconfint_generic(diff, se, df, 0.05, 'two-sided')
-        from scipy.stats import t
-
         tost = max(t.sf((diff + p.margin) / se, df), t.cdf((diff - p.margin) / se, df))
         two_sided = 2 * t.sf(abs(_zstat_generic2(diff, se, 'two-sided')[0]), df)
-        again = {'difference': diff, 'se': se, 'df': df, 'lo90': lo90, 'hi90': hi90, 'lo95': lo95, 'hi95': hi95, 'tost_p': tost, 'p': two_sided}
+        again = {
+            'difference': diff,
+            'se': se,
+            'df': df,
+            'lo90': lo90,
+            'hi90': hi90,
+            'lo95': lo95,
+            'hi95': hi95,
+            'tost_p': tost,
+            'p': two_sided,
+        }
         for name, value in again.items():
             gap = abs(value - p[name])
             worst = max(worst, gap / max(1.0, abs(value)))
-        print(f'{p.alg:8s} {"" if pd.isna(p.task) else p.task:12s} {diff:+.10f} {p.difference:+.10f}  se {se:.10f} {p.se:.10f}  df {df:.6f} {p.df:.6f}')
+        task = '' if pd.isna(p.task) else p.task
+        print(f'{p.alg:8s} {task:12s} {diff:+.10f} {p.difference:+.10f}  se {se:.10f} {p.se:.10f}  df {df:.6f} {p.df:.6f}')
     print(f'largest difference: {worst:.1e}')
     return int(not worst <= 1e-9)
 

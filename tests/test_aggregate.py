@@ -160,11 +160,18 @@ def test_many_sets_of_ours_leave_the_references_one_set():
     assert row.se**2 == pytest.approx(0.09 * (1 / 4 + 1)) and row.df == 3
 
 
-def test_single_runs_are_judged_by_the_spread_of_the_cells():
-    pairs = [pair([y], [0.5], size=n) for n, y in enumerate((0.3, 0.4, 0.35, 0.45))]
-    row = row_of(pairs, {}, 'bclone')
-    assert (row.sets, row.df) == ('cells', 3)
-    assert row.p == pytest.approx(stats.ttest_1samp([p.diff for p in pairs], 0).pvalue) and row.verdict == 'differs'
+def test_single_runs_are_judged_by_the_spread_of_tasks_or_cells():
+    def rows(tasks):
+        pairs = [pair([y], [0.5], task=t, size=n) for t, ys in tasks.items() for n, y in enumerate(ys)]
+        return row_of(pairs, {}, 'bclone'), [p.diff for p in pairs]
+
+    apart, d_K = rows({'a': (0.3, 0.31), 'b': (0.45, 0.44), 'c': (0.1, 0.11)})
+    assert (apart.sets, apart.df) == ('tasks', 2)
+    assert apart.p == pytest.approx(stats.ttest_1samp(np.reshape(d_K, (3, 2)).mean(axis=1), 0).pvalue)
+    alike, d_K = rows({'a': (0.1, 0.5), 'b': (0.5, 0.1), 'c': (0.1, 0.5)})
+    assert alike.se == pytest.approx(stats.sem(d_K)) and alike.df == 2
+    few, d_K = rows({'a': (0.1, 0.12), 'b': (0.11, 0.1)})
+    assert (few.sets, few.df) == ('cells', 3) and few.p == pytest.approx(stats.ttest_1samp(d_K, 0).pvalue) and few.verdict == 'undecided'
 
 
 def test_the_interval_covers_and_equivalence_is_not_claimed_at_the_margin():

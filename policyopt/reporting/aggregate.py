@@ -171,7 +171,7 @@ class Row:
     """The mean normalised difference of some cells, with its intervals, its equivalence test and its verdict.
 
     `sets` says what its variance holds: 'measured' (runs and expert sets), 'runs' (the variance between sets was not measured for
-    some cell), 'cells' (single runs: the spread of the cells themselves).
+    some cell), 'tasks' or 'cells' (single runs: the spread of the tasks' or cells' own differences).
     """
 
     alg: str
@@ -208,7 +208,7 @@ class Row:
             return 'not testable'
         if self.sets == 'measured':
             return 'equivalent' if self.tost_p < LEVEL else 'differs' if self.p < LEVEL else 'undecided'
-        return 'differs' if self.sets == 'cells' and self.p < LEVEL else 'undecided'
+        return 'differs' if self.sets == 'tasks' and self.p < LEVEL else 'undecided'
 
     def detectable(self):
         """The true mean difference that this row finds with 80% probability at 5%."""
@@ -222,7 +222,8 @@ def row_of(pairs, between, alg='', task='', spare=None):
     V_sets = Σ_tasks (Σ_blocks (K_b/K)·√(ω̃²·Σ(n_d/N)² + ω̃'²))²:  our mean carries its share of the variance between sets and the
     reference's one set carries all of it; algorithms on one task share their sets, so their errors are added as if they were one.
     d ± t(ν)·√V with Satterthwaite's ν, in which ω̃² counts with the spread it was taken from, kept at or above the smallest f.
-    Where single runs tell no variance at all: V = var(d_c)/K, ν = K − 1.
+    Where single runs tell no variance at all: V is the larger of var(d_t)/T over the means of T > 2 tasks and var(d_c)/K over cells, ν = T − 1,
+    because the cells of a task share their expert sets; with fewer tasks V = var(d_c)/K, ν = K − 1, from which no difference is concluded.
     Equivalence within δ: two one-sided t tests (Schuirmann 1987), p = P(T(ν) > (δ − |d|)/√V); p < .05 is the 90% interval within ±δ.
 
     Args:
@@ -262,8 +263,12 @@ def row_of(pairs, between, alg='', task='', spare=None):
         parts += [(v / n / num**2, v / n / num**2, f) for v, f, n in both if f and v > 0]
     total = sum(v for v, _, _ in parts)
     if unknown:
-        row.sets, total = 'cells', float(np.var(d_K, ddof=1)) / num if num > 1 else NAN
-        row.df = float(num - 1)
+        groups = {}
+        for p in pairs:
+            groups.setdefault(p.key.task, []).append(p.diff)
+        d_G = np.array([np.mean(g) for g in groups.values()]) if len(groups) > 2 else d_K
+        row.sets, row.df = 'tasks' if len(groups) > 2 else 'cells', float(d_G.size - 1)
+        total = float(max(np.var(d, ddof=1) / d.size for d in (d_G, d_K))) if d_G.size > 1 else NAN
     elif total > 0:
         row.df = max(total**2 / sum(s**2 / f for _, s, f in parts), least if math.isfinite(least) else 1.0)
     row.se = math.sqrt(total) if total >= 0 else NAN

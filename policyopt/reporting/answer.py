@@ -45,7 +45,7 @@ def share(x):
 
 
 def _mark(row):
-    return {'measured': '', 'runs': '†', 'cells': '‡'}[row.sets]
+    return {'measured': '', 'runs': '†', 'tasks': '‡', 'cells': '‡'}[row.sets]
 
 
 def _cells(row):
@@ -133,10 +133,10 @@ def answer_section(analysis):
             '† The variance between expert sets was measured for none or only some of these cells: the interval is too narrow, and '
             'neither equivalence nor a difference is concluded from it.'
         )
-    if 'cells' in marks:
+    if marks & {'tasks', 'cells'}:
         notes.append(
-            '‡ Single runs: the interval is that of the cells’ spread; cells of one task share expert trajectories but count as '
-            'independent.'
+            '‡ Single runs: the interval is that of the spread of cells or of the means of tasks, whichever is larger, with one degree of '
+            'freedom less than tasks; with fewer than three tasks it is that of cells, and no difference is concluded from it.'
         )
     return Section('Does it reproduce?', reproduces(a), heads, lines, notes)
 

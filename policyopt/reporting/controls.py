@@ -76,7 +76,7 @@ def controls(aggregate):
     Algorithms whose variance no run tells (single runs), or whose reference has no runs, are left out.
     """
     out = []
-    rows = {r.alg: r for r in aggregate.algs if r.sets != 'cells' and r.se > 0}
+    rows = {r.alg: r for r in aggregate.algs if r.sets in ('measured', 'runs') and r.se > 0}
     usable = [p for p in aggregate.pairs if p.key.alg in rows and p.x_M is not None]
     for alg, row in rows.items():
         mine = [p for p in usable if p.key.alg == alg]

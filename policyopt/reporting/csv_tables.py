@@ -85,7 +85,7 @@ AGGREGATE_COLUMNS = {
     'hi90': 'high',
     'lo95': '95% interval, low',
     'hi95': 'high',
-    'sets': 'what se holds: measured (runs and expert sets), runs (sets unknown for some cells), cells (spread of the cells)',
+    'sets': 'what se holds: measured (runs and expert sets), runs (sets unknown for some cells), tasks or cells (their spread)',
     'p': 'two-sided t test of no difference',
     'margin': 'declared margin of equivalence',
     'tost_p': 'p of equivalence within it',

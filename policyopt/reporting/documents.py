@@ -1,11 +1,17 @@
 """Tables for documents, and documents that are filled with them: `<!-- begin: NAME -->` … `<!-- end: NAME -->` hold what NAME gives."""
 
+import csv
+import functools
+import os
 import re
 
 import numpy as np
 
+from policyopt.files.results import read_results
+from policyopt.reporting.analysis import analyze, campaign_runs, heading
 from policyopt.reporting.answer import Section, sections, signed
-from policyopt.reporting.text import decimals_of, markdown_section, number
+from policyopt.reporting.reference import read_reference, read_reference_tasks
+from policyopt.reporting.text import decimals_of, markdown_section, number, summary
 from policyopt.util import UserError
 
 _BLOCK = re.compile(r'(<!-- begin: (?P<name>[^ ]+) -->\n).*?(<!-- end: (?P=name) -->)', re.S)
@@ -84,7 +90,9 @@ def run_table(analysis, episodes=False):
         d, b, ref = decimals_of(analysis, key.task), analysis.baselines[key.task], analysis.reference.get(key)
         spread = f' ± {number(c.sd_episodes, d)}' if episodes else ''
         runs = ', '.join(number(y, d) for y in np.sort(ref.y_M)[::-1]) if ref and ref.y_M is not None else '–'
-        lines.append([key.task, f'`{key.alg}`', key.num_trajs, minus(number(c.mean, d) + spread), minus(runs), minus(number(b.expert_mean, d))])
+        lines.append(
+            [key.task, f'`{key.alg}`', key.num_trajs, minus(number(c.mean, d) + spread), minus(runs), minus(number(b.expert_mean, d))]
+        )
     return table(['task', 'algorithm', 'trajectories', 'ours', "reference's runs", 'expert here'], lines, words=2)
 
 
@@ -130,3 +138,57 @@ def task_differences(analysis):
             row.append(minus(signed(float(np.mean(some)))) if some else '–')
         lines.append([task, *row])
     return table(['task', *(f'{n} trajectories' for n in sizes), 'all'], lines)
+
+
+TITLES = {
+    'answer': 'Does it reproduce?',
+    'power': 'What single cells could show',
+    'failures': 'Failed runs',
+    'per-task': 'Per task',
+    'iqm': 'Interquartile means',
+    'controls': 'Negative controls',
+}
+TABLES = {
+    'cells': cell_table,
+    'sets': set_table,
+    'runs': run_table,
+    'episodes': functools.partial(run_table, episodes=True),
+    'largest': largest_differences,
+    'by-task': task_differences,
+    'verdicts': lambda analysis: '\n'.join(f'* {s}' for s in summary(analysis)),
+}
+
+
+class Blocks:
+    """What the blocks of documents hold: `FILE:KIND` for results files below a folder, `FOLDER:baselines` for a tasks.csv in it."""
+
+    def __init__(self, root, between, reference):
+        """`between`: {file without its ending: such files with several expert sets}; `reference`: CSV of published results."""
+        self.root, self.between, self.reference = root, between, reference
+        self._known = {}
+
+    def analysis(self, name):
+        """The analysis of one results file, made once."""
+        if name not in self._known:
+            results = read_results(f'{self.root}/{name}.h5')
+            others = [f'{self.root}/{b}.h5' for b in self.between[name]]
+            self._known[name] = analyze(
+                results.rows,
+                results.tasks,
+                reference=read_reference(self.reference),
+                ref_baselines=read_reference_tasks(self.reference),
+                between=[(path, read_results(path).rows) for path in others],
+                expected=campaign_runs(results.attrs.get('spec', '')),
+                title=heading(results, self.reference),
+            )
+        return self._known[name]
+
+    def make(self, name):
+        """The text of the block `name`; KeyError when there is no such block."""
+        file, _, kind = name.partition(':')
+        if kind == 'baselines':
+            with open(os.path.join(self.root, file, 'tasks.csv'), newline='', encoding='utf-8') as f:
+                return baseline_table(list(csv.DictReader(f)), read_reference_tasks(self.reference))
+        if file not in self.between:
+            raise KeyError(name)
+        return TABLES[kind](self.analysis(file)) if kind in TABLES else section_block(self.analysis(file), TITLES[kind])
