@@ -222,8 +222,8 @@ def row_of(pairs, between, alg='', task='', spare=None):
     V_sets = Σ_tasks (Σ_blocks (K_b/K)·√(ω̃²·Σ(n_d/N)² + ω̃'²))²:  our mean carries its share of the variance between sets and the
     reference's one set carries all of it; algorithms on one task share their sets, so their errors are added as if they were one.
     d ± t(ν)·√V with Satterthwaite's ν, in which ω̃² counts with the spread it was taken from, kept at or above the smallest f.
-    Where single runs tell no variance at all: V is the larger of var(d_t)/T over the means of T > 2 tasks and var(d_c)/K over cells, ν = T − 1,
-    because the cells of a task share their expert sets; with fewer tasks V = var(d_c)/K, ν = K − 1, from which no difference is concluded.
+    Where single runs tell no variance at all: V is the larger of var(d_t)/T over the means of T > 2 tasks and var(d_c)/K over cells, with
+    ν = T − 1, because the cells of a task share their expert sets; with fewer tasks V = var(d_c)/K, ν = K − 1, and nothing is concluded.
     Equivalence within δ: two one-sided t tests (Schuirmann 1987), p = P(T(ν) > (δ − |d|)/√V); p < .05 is the 90% interval within ±δ.
 
     Args:

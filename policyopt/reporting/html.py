@@ -91,7 +91,7 @@ def page_of(analysis, attrs, commands, sources):
         pictures.append((caption[0].upper() + caption[1:], figures.png_bytes(figures.results_figure(analysis, kind))))
     shown = {k: v for k, v in attrs.items() if k not in ('spec', 'content_sha256')}
     named = {name: f for name, f in zip(('results', 'reference', 'between sets'), sources, strict=True) if f}
-    title = analysis.title or f'Results of {attrs.get("run_name") or sources[0]}'
+    title = f'Results of {analysis.title or attrs.get("run_name") or sources[0]}'
     return html_report(
         analysis, title, pictures, commands, named | shown | {f'report: {k}': v for k, v in provenance().items()}, attrs.get('spec', '')
     )
