@@ -101,10 +101,11 @@ def reproduces(aggregate):
     claim = 'The claim "every algorithm equivalent within its margin" '
     out.append(claim + ('holds.' if len(good) == len(rows) else 'is refuted.' if bad else 'is not shown by these runs.'))
     if math.isfinite(w.perm_p):
-        far = ' as far as it was measured' if w.sets == 'runs' else ''
+        known = 'with the variance between sets'
+        known = {'measured': known, 'runs': f'{known} as far as it was measured'}.get(w.sets, 'by the spread of the differences themselves')
         out.append(
             f'All {w.num_cells} cells together: {signed(w.diff)}, p = {p_value(w.perm_p)} when runs are dealt anew within cells, which '
-            f'takes the luck of an expert set for a difference; p = {p_value(w.p)} with the variance between sets{far}.'
+            f'takes the luck of an expert set for a difference; p = {p_value(w.p)} {known}.'
         )
     if w.num_ceiling:
         out.append(

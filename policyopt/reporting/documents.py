@@ -9,7 +9,7 @@ import numpy as np
 
 from policyopt.files.results import read_results
 from policyopt.reporting.analysis import analyze, campaign_runs, heading
-from policyopt.reporting.answer import Section, sections, signed
+from policyopt.reporting.answer import sections, signed
 from policyopt.reporting.reference import read_reference, read_reference_tasks
 from policyopt.reporting.text import decimals_of, markdown_section, number, summary
 from policyopt.util import UserError
@@ -41,10 +41,11 @@ def table(heads, lines, words=1):
     return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in [heads, rule, *lines])
 
 
-def section_block(analysis, title):
-    """One section of the answer, by its title, without its heading."""
+def section_block(analysis, title, part=''):
+    """One section of the answer, by its title, without its heading; of it only the sentences ('said') or the table ('table') if asked."""
     section = next(s for s in sections(analysis) if s.title == title)
-    return '\n'.join(markdown_section(Section('', *section[1:]))[2:])
+    empty = {'said': {'heads': [], 'lines': [], 'notes': []}, 'table': {'sentences': [], 'notes': []}}.get(part, {})
+    return '\n'.join(markdown_section(section._replace(**empty))[2:])
 
 
 def cell_table(analysis):
@@ -160,7 +161,10 @@ TABLES = {
 
 
 class Blocks:
-    """What the blocks of documents hold: `FILE:KIND` for results files below a folder, `FOLDER:baselines` for a tasks.csv in it."""
+    """What the blocks of documents hold: `FILE:KIND` for results files below a folder, `FOLDER:baselines` for a tasks.csv in it.
+
+    KIND is one of TABLES, or one of TITLES for that section of the answer, with `/said` or `/table` for a part of it.
+    """
 
     def __init__(self, root, between, reference):
         """`between`: {file without its ending: such files with several expert sets}; `reference`: CSV of published results."""
@@ -191,4 +195,7 @@ class Blocks:
                 return baseline_table(list(csv.DictReader(f)), read_reference_tasks(self.reference))
         if file not in self.between:
             raise KeyError(name)
-        return TABLES[kind](self.analysis(file)) if kind in TABLES else section_block(self.analysis(file), TITLES[kind])
+        if kind in TABLES:
+            return TABLES[kind](self.analysis(file))
+        kind, _, part = kind.partition('/')
+        return section_block(self.analysis(file), TITLES[kind], part)
