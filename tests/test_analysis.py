@@ -385,7 +385,8 @@ def test_csv_files_have_their_documented_columns_and_serve_as_references(tmp_pat
     assert ga['command'].endswith('pipelines/small.yaml all --set options.storagedir=repeat --only alg=ga task=cartpole num_trajs=4')
     assert '\n  percent_expert' in run_here('analyze_results.py', '--help').stdout
     for ref in ('r.csv', 'r_cells.csv'):
-        assert '4 cells beside the reference: 3 consistent, 1 at the ceiling' in run_here('analyze_results.py', 'results.h5', '--reference', ref).stdout
+        out = run_here('analyze_results.py', 'results.h5', '--reference', ref).stdout
+        assert '4 cells beside the reference: 3 consistent, 1 at the ceiling' in out
 
 
 def test_sets_of_another_file_judge_a_file_with_one_set(tmp_path, run_here):
