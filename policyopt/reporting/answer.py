@@ -59,7 +59,6 @@ def _triple(values):
 
 def _row(row):
     return [
-        _cells(row),
         signed(row.diff) + _mark(row),
         interval(*row.interval(0.9)),
         interval(*row.interval(0.95)),
@@ -118,9 +117,9 @@ def reproduces(aggregate):
 def answer_section(analysis):
     """Per algorithm: difference, intervals, equivalence test, probability of improvement."""
     a = analysis.aggregate
-    heads = ['algorithm', 'cells', 'ours − ref', '90%', '95%', 'margin', 'TOST', 'perm', 'P(ours > ref)', 'answer']
+    heads = ['algorithm', 'answer', 'ours − ref', '90%', '95%', 'margin', 'TOST', 'perm', 'P(ours > ref)', 'cells']
     rows = [*a.algs, *([a.whole] if len(a.algs) > 1 else [])]
-    lines = [[r.label, *_row(r), p_value(r.perm_p), _triple(r.improvement), verdict_of(r)] for r in rows]
+    lines = [[r.label, verdict_of(r), *_row(r), p_value(r.perm_p), _triple(r.improvement), _cells(r)] for r in rows]
     notes = [
         f'Differences are means over cells in units of {UNIT} of the reference; cells: in brackets those at the ceiling. Intervals hold '
         'the variance between runs and, unless marked, between expert sets (variance components, partially pooled over tasks). TOST: p of '
@@ -145,9 +144,9 @@ def answer_section(analysis):
 def block_section(analysis):
     """Per algorithm and task, and per task."""
     a = analysis.aggregate
-    heads = ['algorithm', 'task', 'cells', 'ours − ref', '90%', '95%', 'margin', 'TOST', 'answer']
+    heads = ['algorithm', 'task', 'answer', 'ours − ref', '90%', '95%', 'margin', 'TOST', 'cells']
     rows = [*a.blocks, *(a.tasks if len(a.algs) > 1 else [])]
-    return Section('Per task', [], heads, [[r.alg or 'all', r.task, *_row(r), verdict_of(r)] for r in rows], [])
+    return Section('Per task', [], heads, [[r.alg or 'all', r.task, verdict_of(r), *_row(r), _cells(r)] for r in rows], [])
 
 
 def iqm_section(analysis):

@@ -12,7 +12,8 @@ _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1f2328; background: #fff;
        max-width: 1180px; margin: 2em auto; padding: 0 1.2em; }
-h1 { font-size: 1.6em; margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #d0d7de; padding-bottom: .2em; }
+h1 { font-size: 1.4em; margin-bottom: .2em; overflow-wrap: anywhere; }
+h2 { margin-top: 2em; border-bottom: 1px solid #d0d7de; padding-bottom: .2em; }
 h3 { margin: 1.6em 0 .2em; }
 p.sub { color: #59636e; margin: .1em 0; }
 .scroll { overflow-x: auto; }
@@ -82,7 +83,7 @@ def page_of(analysis, attrs, commands, sources):
     from policyopt.reporting import figures  # here, because matplotlib doubles the time that a printed table takes
 
     pictures = []
-    for kind, caption in figures.KINDS.items():
+    for kind, caption in sorted(figures.KINDS.items(), key=lambda item: item[0] != 'forest'):  # the answer's picture first
         scores = not analysis.without_scores()
         # score and raw returns show the same: the score where there is one
         possible = {'figure1': scores, 'raw': not scores, 'reproduction': analysis.comparisons}
