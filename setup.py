@@ -23,6 +23,7 @@ setup(
         'scipy>=1.11',
         'matplotlib>=3.8',
         'tqdm>=4.60',
+        'threadpoolctl>=3.1',
     ],
     extras_require={
         # newer versions play the same tasks and step more slowly (benchmarks/RESULTS.md); 3.2.7 has no wheels for Python 3.14

@@ -6,7 +6,9 @@
 
 Times are CPU seconds of this process on one thread, medians over iterations. One product is 5000×100×100 in blocks of 512 rows.
 `mujoco-shaped` and `humanoid-shaped` are synthetic batches of 50 000 rows with 17 and 6, or 376 and 17 observation and action dims:
-nothing is sampled there. `peak` is the most memory that this process has held so far, in MB. The expert data
+nothing is sampled there. `by hand` and `autograd` are the gradients and curvature products of that iteration alone, computed by the
+product's own code and by plain autograd (derivatives.py; ga on classic tasks). `peak` is the most memory that this process has held so
+far, in MB. The expert data
 comes from expert_policies/classic, four trajectories a task, subsampled as in pipelines/classic.yaml.
 """
 
@@ -20,11 +22,12 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
-from policyopt.util import git_hash, limit_threads, versions  # noqa: E402
+from policyopt.util import git_hash, limit_threads, machine, versions  # noqa: E402
 
 limit_threads()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from derivatives import jobs  # noqa: E402
 
 from policyopt import build, cloning, imitation, rewards, training  # noqa: E402
 from policyopt.evaluation import evaluate_file  # noqa: E402
@@ -32,7 +35,7 @@ from policyopt.files import trajectories  # noqa: E402
 from policyopt.files.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
 from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
-from policyopt.torchutil import mm, setup_torch  # noqa: E402
+from policyopt.torchutil import mm, numerics, setup_torch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
 TASKS = {'cartpole': ('CartPole-v0', 10, 0), 'mountaincar': ('MountainCar-v0', 5, 1), 'acrobot': ('Acrobot-v0', 5, 1)}
@@ -114,6 +117,17 @@ def make_optimizer(alg, task, dtype):
     return build.imitation_optimizer(options('ga', env, flags), mdp, policy, expert, nets)
 
 
+def derivatives_ms(opt):
+    """CPU milliseconds of one iteration's derivatives, by hand and by autograd, after checking that both give the same vectors."""
+    ours = theirs = 0.0
+    for name, (by_hand, by_autograd) in jobs(opt, opt.sample(), np.random.default_rng(0)).items():
+        a, b = by_hand(), by_autograd()
+        tolerance = 1e-9 if a.dtype == torch.float64 else 1e-3
+        assert float((a - b).abs().max()) <= tolerance * float(b.abs().max()), name
+        ours, theirs = ours + median_ms(by_hand, 10), theirs + median_ms(by_autograd, 10)
+    return ours, theirs
+
+
 def measure(alg, task, dtype, iterations):
     """A row of the table; wall-clock splits from the log, CPU time around each step."""
     opt = make_optimizer(alg, task, dtype)
@@ -128,9 +142,10 @@ def measure(alg, task, dtype, iterations):
     tsamp, tadv, tstep = (statistics.median(s) for s in zip(*splits[skip:], strict=True))
     unit = product_ms(opt.policy.theta_P.dtype)
     total = statistics.median(cpu[skip:])
+    by_hand, by_autograd = derivatives_ms(opt) if alg == 'ga' and task in TASKS else (float('nan'),) * 2
     return {
         'alg': alg, 'task': task, 'dtype': dtype, 'iterations': iterations, 'cpu_ms': total, 'tsamp_ms': tsamp, 'tadv_ms': tadv,
-        'tstep_ms': tstep, 'product_ms': unit, 'products': total / unit,
+        'tstep_ms': tstep, 'product_ms': unit, 'products': total / unit, 'by_hand_ms': by_hand, 'autograd_ms': by_autograd,
         'peak_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }  # fmt: skip
 
@@ -146,8 +161,10 @@ def main():
     args = p.parse_args()
     if args.all:
         args.alg, args.task, args.dtype = ['ga', 'fem', 'simplex', 'bclone'], [*TASKS, 'mujoco-shaped'], ['float64', 'float32']
+    print(f'{machine()}; {numerics()}')
     print(
-        f'{"alg":8} {"task":14} {"dtype":8} {"CPU ms":>8} {"tsamp":>7} {"tadv":>7} {"tstep":>7} {"product":>8} {"products":>9} {"peak":>6}'
+        f'{"alg":8} {"task":14} {"dtype":8} {"CPU ms":>8} {"tsamp":>7} {"tadv":>7} {"tstep":>7} {"product":>8} {"products":>9} '
+        f'{"by hand":>8} {"autograd":>9} {"peak":>6}'
     )
     rows = []
     for task in args.task:
@@ -160,10 +177,12 @@ def main():
                 rows.append(r)
                 print(
                     f'{alg:8} {task:14} {dtype:8} {r["cpu_ms"]:8.2f} {r["tsamp_ms"]:7.1f} {r["tadv_ms"]:7.1f} {r["tstep_ms"]:7.1f} '
-                    f'{r["product_ms"]:8.2f} {r["products"]:9.1f} {r["peak_mb"]:6.0f}', flush=True,
+                    f'{r["product_ms"]:8.2f} {r["products"]:9.1f} {r["by_hand_ms"]:8.1f} {r["autograd_ms"]:9.1f} '
+                    f'{r["peak_mb"]:6.0f}', flush=True,
                 )  # fmt: skip
     if args.json:
-        Path(args.json).write_text(json.dumps({'git_hash': git_hash(), 'versions': versions(), 'rows': rows}, indent=1))
+        facts = {'git_hash': git_hash(), 'versions': versions(), 'machine': machine(), 'numerics': numerics()}
+        Path(args.json).write_text(json.dumps(facts | {'rows': rows}, indent=1))
         print(f'written: {args.json}')
 
 

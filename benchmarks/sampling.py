@@ -35,7 +35,7 @@ def one_at_a_time(actor, mdp, cfg):
     while pairs < cfg.min_total_sa:
         obs, done, t = env.reset(int(rng.integers(2**31))), False, 0
         while not done and t < cfg.max_traj_len:
-            obs, _, done = env.step(actor.act(actor.adist(obs[None]), actor.noise(rng, 1))[0])
+            obs, _, done = env.step(actor.act(actor.outputs(obs[None]), actor.noise(rng, 1))[0])
             t += 1
         pairs += t
     env.close()

@@ -190,50 +190,47 @@ class LegacyAcrobotVec(ClassicVecEnv):
     scratch_rows = 26
     obs_dtype = np.float64
     _TORQUE_A = np.array([-1.0, 0.0, 1.0])
-    _HALF, _ONE, _TWO, _C35, _C125 = const(0.5), const(1), const(2), const(3.5), const(1.25)
-    _G1, _G2, _DT, _HALF_DT, _SIXTH_DT = const(14.7), const(4.9), const(0.2), const(0.1), const(0.2 / 6.0)
-    _PI, _MINUS_PI = const(PI), const(-PI)
+    _HALF, _ONE, _TWO, _MINUS_35, _C125 = const(0.5), const(1), const(2), const(-3.5), const(1.25)
+    _SINES_3_1 = const(14.7, 0.5, 4.9)
+    _DT, _HALF_DT, _SIXTH_DT = const(0.2), const(0.1), const(0.2 / 6.0)
     _MAX_V_2_1, _MIN_V_2_1 = const(4 * PI, 9 * PI), const(-4 * PI, -9 * PI)
 
     def start(self, rng):
         return rng.uniform(low=-0.1, high=0.1, size=(4,))
 
     def _derivative(self, S_D_K, tau, dS_D_K, W):
-        """dS = (v1, v2, a1, a2) by the formulas of legacy.LegacyAcrobotEnv, operation by operation."""
-        (m11, m12, h1, h2, ratio, x), sines_3_K, angles_3_K = W[:6], W[6:9], W[9:12]
+        """dS = (v1, v2, a1, a2) as legacy.LegacyAcrobotEnv computes it, operation by operation up to signs, which cost no rounding."""
+        (minus_m11, m12, h1, h2, minus_ratio, x), sines_3_K, angles_3_K = W[:6], W[6:9], W[9:12]
         v1, v2 = S_D_K[2], S_D_K[3]
         a1, a2 = dS_D_K[2], dS_D_K[3]
         angles_3_K[:2] = S_D_K[:2]
         np.add(S_D_K[0], S_D_K[1], angles_3_K[2])
         np.sin(angles_3_K, sines_3_K)
-        sin1, half_sin2, g2 = sines_3_K
-        half_sin2 *= self._HALF
-        g2 *= self._G2
+        sines_3_K *= self._SINES_3_1
+        g1, half_sin2, g2 = sines_3_K
         np.cos(S_D_K[1], x)
-        np.add(x, self._C35, m11)
+        np.subtract(self._MINUS_35, x, minus_m11)
         np.multiply(x, self._HALF, m12)
         m12 += self._C125
         np.multiply(v1, self._TWO, h1)
         h1 += v2
         np.multiply(half_sin2, v2, x)
         h1 *= x
-        np.multiply(sin1, self._G1, x)
-        np.subtract(x, h1, h1)
+        np.subtract(g1, h1, h1)
         h1 += g2
         np.multiply(v1, v1, h2)
         h2 *= half_sin2
         h2 += g2
-        np.divide(m12, m11, ratio)
-        np.multiply(ratio, h1, a2)
+        np.divide(m12, minus_m11, minus_ratio)
         np.subtract(tau, h2, h2)
-        a2 += h2
-        ratio *= m12
-        np.subtract(self._C125, ratio, ratio)
-        a2 /= ratio
+        np.multiply(minus_ratio, h1, x)
+        np.subtract(h2, x, a2)
+        minus_ratio *= m12
+        minus_ratio += self._C125
+        a2 /= minus_ratio
         np.multiply(m12, a2, a1)
         a1 += h1
-        a1 /= m11
-        np.negative(a1, a1)
+        a1 /= minus_m11
         dS_D_K[:2] = S_D_K[2:]
 
     def advance(self, S_D_K, a_K, W):
@@ -254,10 +251,8 @@ class LegacyAcrobotVec(ClassicVecEnv):
         S_D_K += sum_D_K
 
         q_2_K, v_2_K = S_D_K[:2], S_D_K[2:]
-        while True:  # one round, except for extremely fast spins
-            over_2_K, under_2_K = q_2_K > self._PI, q_2_K < self._MINUS_PI
-            if not (over_2_K.any() or under_2_K.any()):
-                break
+        while np.maximum.reduce(np.abs(q_2_K, work[:2]), axis=None) > PI:  # one round, except for extremely fast spins
+            over_2_K, under_2_K = q_2_K > PI, q_2_K < -PI
             q_2_K[over_2_K] -= 2 * PI
             q_2_K[under_2_K] += 2 * PI
         np.maximum(v_2_K, self._MIN_V_2_1, out=v_2_K)

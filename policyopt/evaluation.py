@@ -51,8 +51,7 @@ def frames(policy, env_name, num_frames, seed, deterministic=False, max_traj_len
         t, obs = 0, env.reset(int(rng.integers(2**31)))
         for _ in range(num_frames):
             yield env.render()
-            adist = actor.adist(obs[None])
-            obs, _, done = env.step(actor.act(adist, None if deterministic else actor.noise(rng, 1))[0])
+            obs, _, done = env.step(actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))[0])
             t += 1
             if done or t == max_traj_len:
                 t, obs = 0, env.reset(int(rng.integers(2**31)))

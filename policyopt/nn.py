@@ -31,10 +31,14 @@ TINY_ARCHITECTURE = SIMPLE_ARCHITECTURE.replace('100', '64')
 
 @dataclass(frozen=True)
 class Activation:
-    """`apply_` works in place; `slope(h, out)` writes f' and `bend(h)` returns f'' (None where it is 0), both from h = f(z)."""
+    """In-place value f, and its derivatives from h = f(z).
+
+    `apply_(z)` → h; `slope(h, out)` writes f'; `backward_(delta, h)` multiplies delta by f'; `bend(h)` returns f'' (None where it is 0).
+    """
 
     apply_: callable
     slope: callable
+    backward_: callable
     bend: callable
 
 
@@ -42,16 +46,32 @@ def _where_positive(h, negative, out):
     return torch.where(h > 0, torch.ones_like(h), negative, out=out)
 
 
+aten = torch.ops.aten  # the backward kernels of autograd: one pass over memory
+
 ACTIVATIONS = {
-    'tanh': Activation(tanh_, lambda h, out: torch.mul(h, h, out=out).neg_().add_(1), lambda h: -2 * h * (1 - h * h)),
-    'relu': Activation(torch.relu_, lambda h, out: _where_positive(h, torch.zeros_like(h), out), lambda h: None),
+    'tanh': Activation(
+        tanh_,
+        lambda h, out: torch.mul(h, h, out=out).neg_().add_(1),
+        lambda delta, h: aten.tanh_backward.grad_input(delta, h, grad_input=delta),
+        lambda h: -2 * h * (1 - h * h),
+    ),
+    'relu': Activation(
+        torch.relu_,
+        lambda h, out: _where_positive(h, torch.zeros_like(h), out),
+        lambda delta, h: aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta),
+        lambda h: None,
+    ),
     'lrelu': Activation(
         lambda x: torch.nn.functional.leaky_relu_(x, 0.01),
         lambda h, out: _where_positive(h, torch.full_like(h, 0.01), out),
+        lambda delta, h: aten.leaky_relu_backward.grad_input(delta, h, 0.01, True, grad_input=delta),
         lambda h: None,
     ),
     'elu': Activation(
-        torch.nn.functional.elu_, lambda h, out: _where_positive(h, h + 1, out), lambda h: torch.where(h > 0, torch.zeros_like(h), h + 1)
+        torch.nn.functional.elu_,
+        lambda h, out: _where_positive(h, h + 1, out),
+        lambda delta, h: aten.elu_backward.grad_input(delta, 1.0, 1.0, 1.0, True, h, grad_input=delta),
+        lambda h: torch.where(h > 0, torch.zeros_like(h), h + 1),
     ),
 }
 
@@ -262,7 +282,7 @@ class FeedforwardNet:
             for i in range(len(self.stages) - 1, -1, -1):
                 affine, act = self.stages[i]
                 if act is not None:
-                    delta = delta.mul_(act.slope(hs[i + 1], self._buffer('slope', *hs[i + 1].shape)))
+                    delta = act.backward_(delta, hs[i + 1])
                 if affine is not None:
                     g -= 2
                     self._add_gradients(grads[g : g + 2], hs[i], delta)

@@ -17,7 +17,7 @@ from policyopt.files.snapshots import TrainingLog, read_root
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.sampling.tasks import MDP
-from policyopt.torchutil import setup_torch
+from policyopt.torchutil import numerics, setup_torch
 from policyopt.util import MAX_ITER, RunFailed, UserError, check_writable_dir, draw_seed, now, provenance
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
@@ -127,7 +127,7 @@ class Run:
 
     def __init__(self, args, opt, data_digest=''):
         self.args, self.opt = args, opt
-        attrs = provenance() | {'args': json.dumps(vars(args)), 'seed': args.seed, 'data_digest': data_digest}
+        attrs = provenance() | {'numerics': numerics(), 'args': json.dumps(vars(args)), 'seed': args.seed, 'data_digest': data_digest}
         self.log = TrainingLog(args.log, attrs)
         self.signal = None
 
@@ -217,6 +217,10 @@ class Run:
         pos, has_gauss = state['/rng/pos']
         self.opt.rng.set_state(('MT19937', state['/rng/keys'], int(pos), int(has_gauss), float(state['/rng/cached_gaussian'])))
         print(f'continuing {path} at iteration {self.opt.iteration} of {self.args.max_iter}')
+        kinds = self.log.attrs.get('numerics', 'a processor that it does not name').split('; ')
+        if mine['numerics'] != kinds[-1]:
+            print(f'{path}: was computed with {kinds[-1]}, here with {mine["numerics"]}: what follows will not be equal to the bit')
+            self.log.attrs['numerics'] = '; '.join([*kinds, mine['numerics']])
 
 
 def _cell(value):

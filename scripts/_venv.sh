@@ -7,7 +7,7 @@
 # call with another lock file adds to the same environment.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-RUNTIME='torch gymnasium tables yaml numpy scipy matplotlib tqdm'
+RUNTIME='torch gymnasium tables yaml numpy scipy matplotlib tqdm threadpoolctl'
 MUJOCO='mujoco imageio'
 
 print_header() {  # print_header FILE: the comment at the top of a script, as its help

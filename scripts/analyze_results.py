@@ -55,6 +55,8 @@ def main(argv):
     )
     commands = repeat_commands(analysis.cells, results.attrs)
     print(text.text_table(analysis, args.verbosity))
+    if args.verbosity and results.attrs.get('training_numerics'):
+        print(f'trained with: {results.attrs["training_numerics"]} (equal seeds give equal bits on one kind of processor only)')
     written = []
     if args.csv:
         written += csv_tables.write_csv(args.csv, analysis, commands)

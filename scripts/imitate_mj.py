@@ -33,7 +33,7 @@ def add_common_options(p, min_total_sa):
     p.add_argument('--print_freq', type=int, default=1)
     p.add_argument('--save_freq', type=int, default=20, help='iterations between snapshots')
     p.add_argument('--log', help='HDF5 file of the run; default: keep nothing')
-    p.add_argument('--seed', type=int, help='default: drawn, printed and stored')
+    p.add_argument('--seed', type=int, help='default: drawn, printed and stored; equal seeds give equal bits on one kind of processor')
     p.add_argument('--device', default='cpu', help='cpu or cuda')
     p.add_argument('--dtype', default='float64', choices=['float64', 'float32'])
     p.add_argument('--resume', action='store_true', help='continue LOG.part bit for bit; a complete LOG is left alone')

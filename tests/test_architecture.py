@@ -10,7 +10,8 @@ from conftest import REPO, script_env
 # From the ground up. Rooms on one line may know each other, but not in a circle; everything else points downward only.
 LAYERS = [
     ['environments'],
-    ['policyopt.util', 'policyopt.torchutil'],
+    ['policyopt.util', 'policyopt.elementwise'],
+    ['policyopt.torchutil'],
     ['policyopt.files.h5files', 'policyopt.files.runs'],
     ['policyopt.files.trajectories', 'policyopt.files.snapshots', 'policyopt.files.results'],
     ['policyopt.files'],

@@ -15,9 +15,9 @@ PAPER = {'Reacher': (-43.21, 4.32, 100), 'HalfCheetah': (-282.43, 79.53, 10), 'A
 
 def actions(info, num=4000, **kwargs):
     actor = RandomActor(info, **kwargs)
-    adist_B_Pa = actor.adist(np.zeros((num, info.obs_dim)))
-    assert adist_B_Pa.shape == (num, 0)
-    return actor.act(adist_B_Pa, actor.noise(np.random.default_rng(0), num))
+    out_B_0 = actor.outputs(np.zeros((num, info.obs_dim)))
+    assert out_B_0.shape == (num, 0)
+    return actor.act(out_B_0, actor.noise(np.random.default_rng(0), num))
 
 
 def test_bounds_are_those_of_the_action_box():

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tables
 from conftest import REPO, script_env
-from training_tools import RUNS, differences, run, run_until
+from training_tools import RUNS, differences, needs_avx512, run, run_until
 
+from policyopt import elementwise
 from policyopt.files.snapshots import read_log, read_root, read_snapshot, snapshot_names
 from policyopt.files.trajectories import load_trajs
 from policyopt.pipeline import estimate
@@ -109,6 +110,16 @@ def test_the_same_seed_gives_the_same_file_and_another_one_another(name, folder)
     assert differences(files['same1'], files['same2']) == []
     differing = differences(files['same1'], files['other'])
     assert '/@seed' in differing and any('/out/' in d for d in differing), differing
+
+
+def test_a_run_continued_on_another_kind_of_processor_says_so(folder):
+    needs_avx512()
+    assert run_until('ga', folder, 11, signal.SIGTERM, '--log', 'moved.h5') == 75
+    first = read_root(folder / 'moved.h5.part')['numerics']
+    done = run('ga', folder, '--log', 'moved.h5', '--resume', env=elementwise.WITHOUT_AVX512)
+    said = [line for line in done.stdout.splitlines() if 'equal to the bit' in line]
+    assert len(said) == 1 and first in said[0] and 'X86_V3' in said[0]
+    assert read_root(folder / 'moved.h5')['numerics'].startswith(first + '; numpy X86_V3')
 
 
 def test_a_drawn_seed_and_the_number_of_iterations_are_found_again_by_resume(folder):

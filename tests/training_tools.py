@@ -9,8 +9,12 @@ import sys
 import threading
 
 import numpy as np
+import pytest
 import tables
 from conftest import REPO, script_env
+
+from policyopt import elementwise
+from policyopt.torchutil import numerics
 
 TINY_NET = '[{"type": "fc", "n": 8}, {"type": "nonlin", "func": "tanh"}]'
 COMMON = ['--env_name', 'CartPole-v0', '--policy_hidden_spec', TINY_NET, '--seed', '3']
@@ -45,9 +49,15 @@ def command(name, *options):
     return [sys.executable, str(REPO / 'scripts' / script), *args, *map(str, options)]
 
 
-def run(name, folder, *options, rc=0):
+def needs_avx512():
+    """Skip the test on a processor that has no second kind to imitate."""
+    if not elementwise.is_avx512(elementwise.numpy_tanh_kernel()):
+        pytest.skip(f'this processor has one code path only: {numerics()}')
+
+
+def run(name, folder, *options, rc=0, env=None):
     """Run to the end; returns the CompletedProcess after checking its exit code."""
-    done = subprocess.run(command(name, *options), cwd=folder, env=script_env(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command(name, *options), cwd=folder, env=script_env(**(env or {})), capture_output=True, text=True, timeout=300)
     assert done.returncode == rc, f'exit code {done.returncode}, expected {rc}\n{done.stdout}\n{done.stderr}'
     return done
 

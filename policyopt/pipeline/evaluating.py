@@ -47,8 +47,8 @@ def training_facts(runs):
     said = []
     for run in runs:
         with open_h5(run.out, 'a training log') as h5:
-            said.append({k: attr_text(h5.root, k, '') for k in ('git_hash', 'host', 'machine', 'start_time', 'end_time')})
-    facts = {f'training_{k}': ', '.join(sorted({s[k] for s in said if s[k]})) for k in ('git_hash', 'host', 'machine')}
+            said.append({k: attr_text(h5.root, k, '') for k in ('git_hash', 'host', 'machine', 'numerics', 'start_time', 'end_time')})
+    facts = {f'training_{k}': ', '.join(sorted({s[k] for s in said if s[k]})) for k in ('git_hash', 'host', 'machine', 'numerics')}
     times = [[_time(s[k]) for k in ('start_time', 'end_time')] for s in said]
     times = [pair for pair in times if None not in pair]
     if times:

@@ -5,12 +5,15 @@ Letters: B rows, K alternatives, Do observation dim, Da action storage dim, Dn n
 
 import numpy as np
 
+from policyopt.elementwise import tanh_
+
 ACTOR_ROWS = 16  # an actor works in blocks of this many rows, so that a row's result does not depend on its neighbours
 
 
 def sample_categorical(p_B_K, u_B):
-    """Inverse-CDF samples from rows of probabilities and uniforms in [0, 1)."""
-    return (p_B_K[:, :-1].cumsum(axis=1) < u_B[:, None]).sum(axis=1)  # without the last: whatever is left over is its share
+    """Inverse-CDF samples from rows of probabilities and uniforms in [0, 1); both may be scaled by a number per row."""
+    # without the last: whatever is left over is its share
+    return np.add.reduce(np.add.accumulate(p_B_K[:, :-1], axis=1) < u_B[:, None], axis=1)
 
 
 class Actor:
@@ -26,40 +29,67 @@ class Actor:
         self.finite = stdev is None
         self.num_noise = 1 if self.finite else len(stdev)
         self.dtype = layers[-1][0][0].dtype
+        self._buffers = {}  # by number of blocks
 
-    def adist(self, obs_B_Do):
-        """Distribution parameters (B, Pa)."""
+    def outputs(self, obs_B_Do):
+        """What the net says, (B, K): scores of finite actions, means of continuous ones. Enough to act on."""
         num = len(obs_B_Do)
-        h = np.zeros((-(-num // ACTOR_ROWS) * ACTOR_ROWS, obs_B_Do.shape[1]), dtype=self.dtype)
+        num_blocks = -(-num // ACTOR_ROWS)
+        buffers = self._buffers.get(num_blocks)
+        if buffers is None:
+            buffers = self._buffers[num_blocks] = self._make_buffers(num_blocks, obs_B_Do.shape[1])
+        h, h_by_block = buffers[0]
         h[:num] = obs_B_Do
+        h[num:] = 0
         if self.mean is not None:
             h -= self.mean
             h /= self.scale
-        for affine, act in self.layers:
+        for (affine, act), (out, out_by_block) in zip(self.layers, buffers[1:], strict=True):
             if affine is not None:
                 # block by block: BLAS takes another kernel, which rounds otherwise, for larger products
-                h = (h.reshape(-1, ACTOR_ROWS, h.shape[1]) @ affine[0]).reshape(len(h), -1)
-                h += affine[1]
+                np.matmul(h_by_block, affine[0], out_by_block)
+                out += affine[1]
+                h, h_by_block = out, out_by_block
             if act is not None:
-                h = _NUMPY_ACTIVATIONS[act](h)
-        out = h[:num]
+                _NUMPY_ACTIVATIONS[act](h)
+        return h[:num].copy()
+
+    def _make_buffers(self, num_blocks, obs_dim):
+        """[(rows, the same memory as blocks of rows)] for the observations and what each layer makes of them."""
+        buffers, dim = [], obs_dim
+        for affine in [None, *(affine for affine, _ in self.layers)]:
+            dim = dim if affine is None else affine[0].shape[1]
+            rows = np.zeros((num_blocks * ACTOR_ROWS, dim), self.dtype)
+            buffers.append((rows, rows.reshape(num_blocks, ACTOR_ROWS, dim)))
+        return buffers
+
+    def __getstate__(self):
+        return self.__dict__ | {'_buffers': {}}
+
+    def adist(self, obs_B_Do):
+        """Distribution parameters (B, Pa)."""
+        return self.adist_of(self.outputs(obs_B_Do))
+
+    def adist_of(self, out_B_K):
+        """Distribution parameters (B, Pa) from `outputs`."""
         if not self.finite:
-            return np.concatenate([out, np.broadcast_to(self.stdev, out.shape)], axis=1)
-        out = out - out.max(axis=1, keepdims=True)
-        return out - np.log(np.exp(out).sum(axis=1, keepdims=True))
+            return np.concatenate([out_B_K, np.broadcast_to(self.stdev, out_B_K.shape)], axis=1)
+        out_B_K = out_B_K - out_B_K.max(axis=1, keepdims=True)
+        return out_B_K - np.log(np.exp(out_B_K).sum(axis=1, keepdims=True))
 
     def noise(self, rng, num):
         """The randomness of `num` actions in a row, (num, num_noise): uniforms for finite actions, normals for continuous ones."""
         return rng.random((num, 1)) if self.finite else rng.standard_normal((num, self.num_noise))
 
-    def act(self, adist_B_Pa, noise_B_Dn=None):
-        """Actions (B, Da) from distributions and noise; without noise the most likely one."""
+    def act(self, out_B_K, noise_B_Dn=None):
+        """Actions (B, Da) from `outputs` (or from distribution parameters) and noise; without noise the most likely one."""
         if self.finite:
             if noise_B_Dn is None:
-                return adist_B_Pa.argmax(axis=1)[:, None]
-            return sample_categorical(np.exp(adist_B_Pa), noise_B_Dn[:, 0])[:, None]
-        mean, stdev = np.split(adist_B_Pa.astype(np.float64), 2, axis=1)
-        return mean if noise_B_Dn is None else mean + stdev * noise_B_Dn
+                return out_B_K.argmax(axis=1)[:, None]
+            weight_B_K = np.exp(out_B_K - np.maximum.reduce(out_B_K, axis=1, keepdims=True))
+            return sample_categorical(weight_B_K, noise_B_Dn[:, 0] * np.add.reduce(weight_B_K, axis=1))[:, None]
+        mean = out_B_K[:, : self.num_noise].astype(np.float64)
+        return mean if noise_B_Dn is None else mean + self.stdev * noise_B_Dn
 
 
 class RandomActor:
@@ -75,14 +105,17 @@ class RandomActor:
         low, high = (info.a_low, info.a_high) if a_max is None else (np.full(info.a_dim, -a_max), np.full(info.a_dim, a_max))
         self.low_high = None if low is None else (np.array(low), np.array(high))
 
-    def adist(self, obs_B_Do):
+    def outputs(self, obs_B_Do):
         return np.empty((len(obs_B_Do), 0))
+
+    def adist_of(self, out_B_0):
+        return out_B_0
 
     def noise(self, rng, num):
         bounded = self.num_actions or self.low_high
         return rng.random((num, self.num_noise)) if bounded else rng.standard_normal((num, self.num_noise))
 
-    def act(self, adist_B_Pa, noise_B_Dn):
+    def act(self, out_B_0, noise_B_Dn):
         if self.num_actions:
             return (noise_B_Dn * self.num_actions).astype(np.int64)
         if self.low_high is None:
@@ -91,13 +124,13 @@ class RandomActor:
         return low + (high - low) * noise_B_Dn
 
 
-def _leaky(h):
-    return np.where(h > 0, h, h.dtype.type(0.01) * h)
+def _elu_(h):
+    h[:] = np.where(h > 0, h, np.expm1(np.minimum(h, 0)))
 
 
-_NUMPY_ACTIVATIONS = {
-    'tanh': lambda h: np.tanh(h, out=h),
+_NUMPY_ACTIVATIONS = {  # in place
+    'tanh': tanh_,
     'relu': lambda h: np.maximum(h, 0, out=h),
-    'lrelu': _leaky,
-    'elu': lambda h: np.where(h > 0, h, np.expm1(np.minimum(h, 0))),
+    'lrelu': lambda h: np.maximum(h, h.dtype.type(0.01) * h, out=h),
+    'elu': _elu_,
 }

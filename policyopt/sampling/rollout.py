@@ -3,7 +3,8 @@
 Trajectory i has its own random stream and environment seed, and the batch is the shortest prefix of the numbering that fills both
 quotas: so neither the number of slots nor that of processes changes a result. numpy only, for worker processes.
 
-Letters: B trajectories, K slots in one call, R recorded rows in the order of play, Do, Da, Pa as elsewhere.
+Letters: B trajectories, K slots in one call, R recorded rows in the order of play, Do, Da, Pa as elsewhere. `out_K` and `out_R` have
+the net's outputs as columns.
 """
 
 import contextlib
@@ -89,10 +90,10 @@ class Rollout:
         phase_K = np.zeros_like(t_K)
         self.refill_noise(slots_K)
         while len(slots_K):
-            adist_K_Pa = self.actor.adist(obs_K_Do)
-            a_K_Da = self.actor.act(adist_K_Pa, None if self.deterministic else self.noise[slots_K, phase_K])
+            out_K = self.actor.outputs(obs_K_Do)
+            a_K_Da = self.actor.act(out_K, None if self.deterministic else self.noise[slots_K, phase_K])
             next_obs_K_Do, r_K, done_K = self.step(slots_K, a_K_Da, t_K)
-            rows.append((traj_K, t_K, obs_K_Do, adist_K_Pa, a_K_Da, r_K))
+            rows.append((traj_K, t_K, obs_K_Do, out_K, a_K_Da, r_K))
             obs_K_Do, t_K = next_obs_K_Do, t_K + 1
             self.ledger.lengths_B[traj_K] = t_K
             done_K = done_K | (t_K >= self.cfg.max_traj_len)
@@ -101,7 +102,8 @@ class Rollout:
             phase_K = t_K % self.chunk
             if np.count_nonzero(phase_K) < len(phase_K):
                 self.refill_noise(slots_K[phase_K == 0])
-        return [np.concatenate(column) for column in zip(*rows, strict=True)]
+        traj_R, t_R, obs_R_Do, out_R, a_R_Da, r_R = (np.concatenate(column) for column in zip(*rows, strict=True))
+        return [traj_R, t_R, obs_R_Do, self.actor.adist_of(out_R), a_R_Da, r_R]
 
     def start(self, slots_K, traj_K):
         """Reset these slots for these trajectory numbers; returns their first observations."""

@@ -115,7 +115,7 @@ def sample_batch(actor, mdp, cfg, key, deterministic=False):
     """Sample the shortest prefix of numbered trajectories that fills both quotas of cfg.
 
     Args:
-        actor: numpy policy with adist(obs_B_Do), noise(rng, num), act(adist, noise).
+        actor: numpy policy with outputs(obs_B_Do), adist_of(outputs), noise(rng, num), act(outputs, noise).
         key: (seed, stream name or iteration): names the randomness.
     Returns a TrajBatch. Raises RunFailed when the environment or a worker fails, or returns what it should not.
     """
