@@ -51,11 +51,11 @@ def main(argv):
     for name, env, policy in zip(*(args.task[i::3] for i in range(3)), strict=True):
         rows[name] = measured(name, env, policy, args.count, args.random_count, args.seed)
         print(*rows[name].values(), flush=True)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows.values())
-    write_text(args.out, text.getvalue())
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows.values())
+        write_text(args.out, text.getvalue())
 
 
 if __name__ == '__main__':

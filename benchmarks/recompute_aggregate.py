@@ -72,7 +72,7 @@ def main():
     ours, five = (scores(FOLDER / f'{n}.csv', scale) for n in ('results', 'five_sets'))
     paper = scores(ROOT / 'results/paper/results_per_run.csv', scale)
     stats = [f.groupby(CELL).score.agg(['mean', 'sem', 'size']) for f in (ours, paper)]
-    cells = stats[0].join(stats[1], lsuffix='_ours', rsuffix='_ref', how='inner').reset_index()
+    cells = stats[0].add_suffix('_ours').join(stats[1].add_suffix('_ref'), how='inner').reset_index()
     cells = cells.assign(diff=cells.mean_ours - cells.mean_ref, v_ours=cells.sem_ours**2, v_ref=cells.sem_ref**2)
     cells = cells.rename(columns={'size_ours': 'n_ours', 'size_ref': 'n_ref'})
     sets = between(five)

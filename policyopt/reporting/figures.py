@@ -208,7 +208,9 @@ def _reproduction(analysis):
         ax.set_title(task)
         ax.set_ylabel('mean return')
     axes.flat[-1].set_xlabel('expert trajectories, by algorithm', labelpad=16)
-    subtitle(fig, _titled(analysis, "bar: 95% interval that judges, around our mean (paler: at Holm's first step); small dots: runs"))
+    known = any(math.isfinite(c.half_95) for c in analysis.comparisons.values())
+    note = "bar: 95% interval that judges, around our mean\n(paler: at Holm's first step); small dots: runs"
+    subtitle(fig, _titled(analysis, note if known else 'no interval: single runs, or runs that are all alike'))
     outside_legend(fig, axes, 2)
     return fig
 
@@ -229,6 +231,8 @@ def _cell(ax, x, cell, comp, style, scale):
             ax.plot(
                 np.full(failed.sum(), at), runs[failed], 'x', color=FAILED_COLOUR, markersize=6, label='failed run (as the random policy)'
             )
+            if failed.sum() > 1:
+                ax.annotate(str(failed.sum()), (at, runs[failed].max()), (0, 4), textcoords='offset points', ha='center', fontsize=8)
     ax.plot(x - 0.17, cell.mean, marker, color=colour, markersize=6, label=f'ours, {LABELS.get(cell.key.alg, cell.key.alg)}')
     ax.plot(x + 0.17, comp.ref.mean, marker, color=_GREY, markerfacecolor='white', markersize=6, label='reference (open)')
 
