@@ -142,7 +142,9 @@ def _curves(analysis, normalised):
         ax.set_xlabel('expert trajectories')
         if number % cols == 0 or not normalised:
             ax.set_ylabel('score (0 random, 1 expert)' if normalised else 'mean return')
-    subtitle(fig, _titled(analysis, 'mean over runs; band or bar: ' + ('lowest to highest run' if few else 'its 95% t interval')))
+    episodes = {analysis.scales[t].expert_episodes for t in tasks}
+    scale = f'; expert: {episodes.pop()} episodes' if normalised and len(episodes) == 1 else ''
+    subtitle(fig, _titled(analysis, f'mean over runs; band or bar: {"lowest to highest run" if few else "its 95% t interval"}{scale}'))
     outside_legend(fig, axes, 2)
     return fig
 
@@ -229,7 +231,13 @@ def _cell(ax, x, cell, comp, style, scale):
         ax.plot(np.full(runs.size, at), runs, '.', color=dot, alpha=0.4, markersize=4)
         if failed.any():
             ax.plot(
-                np.full(failed.sum(), at), runs[failed], 'x', color=FAILED_COLOUR, markersize=6, label='failed run (as the random policy)'
+                np.full(failed.sum(), at),
+                runs[failed],
+                'x',
+                color=FAILED_COLOUR,
+                markersize=6,
+                zorder=5,
+                label='failed run (as the random policy)',
             )
             if failed.sum() > 1:
                 ax.annotate(str(failed.sum()), (at, runs[failed].max()), (0, 4), textcoords='offset points', ha='center', fontsize=8)
