@@ -97,6 +97,11 @@ def run_table(analysis, episodes=False):
     return table(['task', 'algorithm', 'trajectories', 'ours', "reference's runs", 'expert here'], lines, words=2)
 
 
+def digits(x):
+    """A number for reading with three digits, whole from a hundred on."""
+    return f'{float(x):.0f}' if abs(float(x)) >= 100 else f'{float(x):.3g}'
+
+
 def baseline_table(rows, reference):
     """Expert and random returns measured over many episodes (rows of a tasks.csv) beside the reference's."""
     lines = []
@@ -104,13 +109,13 @@ def baseline_table(rows, reference):
         ref = reference.get(r['task'])
         lines.append([
             r['task'],
-            minus(f'{float(r["expert_return_mean"]):.4g} ± {float(r["expert_return_std"]):.3g}'),
-            minus(f'{float(r["expert_return_median"]):.4g}'),
+            minus(f'{digits(r["expert_return_mean"])} ± {digits(r["expert_return_std"])}'),
+            minus(f'{digits(r["expert_return_median"])}'),
             r['expert_episodes'],
-            minus(f'{ref.expert_mean:.4g} ± {ref.expert_sd:.3g} ({ref.expert_episodes})') if ref else '–',
-            minus(f'{float(r["random_return_mean"]):.4g} ± {float(r["random_return_std"]):.3g}'),
+            minus(f'{digits(ref.expert_mean)} ± {digits(ref.expert_sd)} ({ref.expert_episodes})') if ref else '–',
+            minus(f'{digits(r["random_return_mean"])} ± {digits(r["random_return_std"])}'),
             r['random_episodes'],
-            minus(f'{ref.random_mean:.4g} ± {ref.random_sd:.3g}') if ref else '–',
+            minus(f'{digits(ref.random_mean)} ± {digits(ref.random_sd)}') if ref else '–',
         ])  # fmt: skip
     heads = ['task', 'expert here', 'median', 'episodes', "reference's expert (episodes)", 'random here', 'episodes', "reference's random"]
     return table(heads, lines)
