@@ -82,8 +82,8 @@ def test_reproduction_shows_both_sides_and_shades_what_differs():
     ours = analyze(cell_rows([198, 199, 200, 199]), [task_row()], reference={CellKey('cartpole', 'ga', 4): far})
     ax = figures.results_figure(ours, 'reproduction').axes[0]
     handles, labels = ax.get_legend_handles_labels()
-    assert {'reference (open)', 'ours, GAIL (ga)', 'differs (5%, Holm)', 'our expert'} <= set(labels)
-    means = [c.lines[0].get_ydata()[0] for c in ax.containers]
+    assert {'reference (open)', 'ours, GAIL (ga)', 'differs (5%, Holm)', 'expert'} <= set(labels)
+    means = [line.get_ydata()[0] for line in ax.get_lines() if line.get_marker() == figures.styles_of(['ga'])['ga']['marker']]
     assert means == pytest.approx([199, 20])
     with pytest.raises(UserError, match='needs --reference'):
         figures.results_figure(two_tasks(), 'reproduction')
