@@ -92,7 +92,7 @@ def test_showlog_skips_what_is_no_log(tmp_path, run_here):
     small_results(str(tmp_path / 'results.h5'))
     done = run_here('showlog.py', 'a.h5', 'results.h5', '*.h5.part', '--noplot')
     assert 'note: results.h5: is no training log: skipped' in done.stderr and 'note: *.h5.part: matches no file' in done.stderr
-    assert 'results.h5: no training log; expected' in run_here('showlog.py', 'results.h5', '--noplot', rc=2).stderr.splitlines()[-1]
+    assert 'results.h5: is no training log; expected' in run_here('showlog.py', 'results.h5', '--noplot', rc=2).stderr.splitlines()[-1]
 
 
 BAD = {

@@ -233,7 +233,7 @@ def test_legacy_expert_logs_are_drawn(legacy_dir, tmp_path, run_here):
     [
         (['no.h5'], 'no.h5: no such file; expected a training log'),
         (['cut.h5'], 'cut.h5: not a readable HDF5 file'),
-        (['results.h5'], 'results.h5: holds no table /log'),
+        (['results.h5'], 'results.h5: is no training log'),
         (['a.h5', './a.h5'], './a.h5: given twice'),
         (['a.h5', '--fields', 'x,y'], '--fields x,y: none of them has numbers in these logs; they have iter, trueret, vf_r2, racc'),
         (['a.h5', '--smooth', '0'], '--smooth 0: expected'),

@@ -267,22 +267,20 @@ def explanation(analysis):
 # --- terminal, Markdown, LaTeX --------------------------------------------------------------------------------------
 
 
+def _aligned(heads, lines):
+    return format_table([heads, *lines], [i for i, head in enumerate(heads) if head in LEFT], indent='  ', rule=True)
+
+
 def text_table(analysis, level):
     """The answer and the table for the terminal, about 120 columns wide at level 1."""
     out = []
     for section in sections(analysis, level):
         out += [section.title, *_wrapped(section.sentences)]
-        out += _aligned(section.heads, section.lines) if section.lines else []
+        out += [_aligned(section.heads, section.lines)] if section.lines else []
         out += [*(_wrapped(section.notes) if level else []), '']
     for task in analysis.baselines:
-        heads, lines = table_of(analysis, task, level)
-        left = [i for i, head in enumerate(heads) if head in LEFT]
-        out += [
-            title_of(analysis, task),
-            *('  ' + line for line in baseline_lines(analysis, task)),
-            format_table([heads, *lines], left, indent='  ', rule=True),
-            '',
-        ]
+        out += [title_of(analysis, task), *('  ' + line for line in baseline_lines(analysis, task))]
+        out += [_aligned(*table_of(analysis, task, level)), '']
     return '\n'.join(out + _wrapped([*summary(analysis), *([''] + explanation(analysis) if level else [])]))
 
 
