@@ -67,7 +67,7 @@ def show(args):
     """Show --frames pictures in a window or as a GIF, and print what the episodes in it earned."""
     from policyopt import evaluation
 
-    gif = args.gif or (None if {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ) or sys.platform in ('darwin', 'win32') else 'play.gif')
+    gif = args.gif or (None if any(map(os.environ.get, ('DISPLAY', 'WAYLAND_DISPLAY'))) or sys.platform == 'darwin' else 'play.gif')
     policy, mdp = evaluation.open_policy(args.policy, args.env_name)
     for shown in evaluation.animate(policy, mdp, gif, args.frames, args.seed, args.deterministic, args.max_traj_len):
         cut = '' if shown.over else f' so far (cut by --frames {args.frames})'
