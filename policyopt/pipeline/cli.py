@@ -43,7 +43,7 @@ def _help():
     for name, script in scripts().items():
         doc = ast.get_docstring(ast.parse(Path(REPO, 'scripts', script).read_text(encoding='utf-8')))
         lines.append([name, SHORT.get(name, ''), doc.splitlines()[0]])
-    return _HELP + format_table(lines, num_left=3)
+    return _HELP + format_table(lines, left=(0, 1, 2))
 
 
 def main(argv):

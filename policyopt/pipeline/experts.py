@@ -136,6 +136,6 @@ def random_returns(spec, task, seed, mdp=None):
         h5.create_array('/', 'returns_B', trajs.returns)
         h5.create_array('/', 'len_B', trajs.lengths)
         set_attrs(h5.root, {'env_name': task.env, 'seed': random_seed} | provenance())
-    numbers = f'random return {mean_sd(trajs.returns, 2)}, length {mean_sd(trajs.lengths, 2)}'
-    print(f'{task.name}: {numbers} ({len(trajs)} trajectories in {path})', flush=True)
+    said = f'random return {mean_sd(trajs.returns, 2)}, length {mean_sd(trajs.lengths, 2)}'
+    print(f'{task.name}: {said} ({len(trajs)} trajectories in {path})', flush=True)
     return trajs.returns, trajs.lengths
