@@ -10,8 +10,8 @@ import time
 
 import pytest
 from pipeline_tools import (
-    SIGNATURE,
     REPO,
+    SIGNATURE,
     environment,
     im_pipeline,
     lives,
