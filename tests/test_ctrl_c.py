@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,9 +103,17 @@ def test_a_run_keeps_the_iteration_reached_and_its_line_continues_it_bit_for_bit
     assert differences(folder / f'whole{workers}.h5', folder / log) == []
 
 
+def is_worker(pid):
+    """Whether a process is one that multiprocessing has spawned, and not git or the like."""
+    try:
+        return 'multiprocessing.spawn' in Path(f'/proc/{pid}/cmdline').read_text()
+    except OSError:  # it has ended
+        return False
+
+
 def test_workers_that_have_just_been_started_do_not_take_ctrl_c_for_themselves(folder):
     with started(REPO / 'scripts' / RUN[0], *RUN[1:], 2, '--log', 'early.h5', cwd=folder) as process:
-        workers = wait_until(lambda: [p for p in group(process.pid) if p != process.pid], 60)
+        workers = wait_until(lambda: [p for p in group(process.pid) if is_worker(p)], 60)
         ctrl_c(process)
         out, err = process.communicate(timeout=60)
     assert workers and process.returncode == 130 and 'Traceback' not in err and 'died' not in err

@@ -181,8 +181,8 @@ def test_our_trainer_is_continued_from_its_checkpoint(tmp_path):
     out, _ = im_pipeline(path, '1_train', '--resume', '-n', '--only', 'alg=ga', 'task=cartpole', 'num_trajs=1')
     assert [line.endswith(' --resume') for line in out.splitlines()] == [True, False]
     im_pipeline(path, '1_train', '--resume', '--device', 'cuda')
-    assert (folder / f'{begun}.h5').read_bytes().split()[3:] == [b'--device', b'cuda', b'--resume']
-    assert (folder / 'alg=ga,task=cartpole,num_trajs=1,run=1.h5').read_bytes().split()[3:] == [b'--device', b'cuda']
+    assert (folder / f'{begun}.h5').read_bytes().split()[4:] == [b'--device', b'cuda', b'--resume']
+    assert (folder / 'alg=ga,task=cartpole,num_trajs=1,run=1.h5').read_bytes().split()[4:] == [b'--device', b'cuda']
 
 
 def test_resume_refuses_other_commands_for_the_same_runs_but_takes_new_runs(tmp_path):
