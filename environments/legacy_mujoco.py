@@ -10,7 +10,8 @@ not by its version number:
 Original: gym's v1 tasks on MuJoCo 1.31. Differs: nothing that the experts of 2016 can feel.
 """
 
-# pyright: reportAttributeAccessIssue=false (mujoco is a compiled extension without stubs; the mixin is used with gymnasium's classes)
+# mujoco is a compiled extension without stubs; the mixin is used with gymnasium's classes only
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import functools

@@ -11,7 +11,8 @@ Letters: N slots of the VecEnv, K slots in one call, Q and V positions and veloc
 step, F = Q + V + X, Do observation dim, Da action dim.
 """
 
-# pyright: reportAttributeAccessIssue=false (mujoco is a compiled extension without stubs; the mixin is used with gymnasium's classes)
+# mujoco is a compiled extension without stubs
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from collections.abc import Sequence

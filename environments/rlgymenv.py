@@ -195,7 +195,7 @@ def _check_spaces(name: str, env: gymnasium.Env) -> tuple[int, int, int]:
     raise BadEnvironment(f"env '{name}' has the action space {_describe(a)}; {SUPPORTED}")
 
 
-def spec_and_spaces(name: str) -> tuple[EnvSpec | None, gymnasium.Space, gymnasium.Space]:
+def spec_and_spaces(name: str) -> tuple[EnvSpec | None, Any, Any]:
     """(gymnasium's spec, observation space, action space) of an environment, for programs that want these objects."""
     env = _make(name)
     try:

@@ -69,9 +69,9 @@ def label_of(name: str) -> str:
     return ALGORITHMS[name].label if name in ALGORITHMS else name
 
 
-def rewards() -> dict[str, str | None]:
+def rewards() -> dict[str, str]:
     """{word after --reward_type: 'module:class'}."""
-    return {row.reward_type: row.reward for row in ALGORITHMS.values() if row.reward_type}
+    return {row.reward_type: row.reward for row in ALGORITHMS.values() if row.reward_type and row.reward}
 
 
 def probe_iterations(mode: str | None) -> int:

@@ -200,6 +200,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
             if demos is not None:
                 raise UserError(f"algorithm '{algorithm}' learns from the true reward; leave demos out")
             chosen = training.resolved(settings.changed(chosen, known))
+            assert isinstance(chosen, RLOptions)
             with _as_the_commands_compute():
                 run = training.Run(chosen, training.rl_learner(chosen, mdp))
         return _iterate(algorithm, run, progress, callback)
@@ -246,7 +247,8 @@ def _expert(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[TrajBa
         raise UserError(f'limit_trajs is {num}, but there are {len(demos)} demonstrations; give 1 to {len(demos)}')
     rows = slice(int(demos.obs.ends[num - 1]))
     fields = (x.stacked[rows] for x in (demos.obs, demos.adist, demos.a, demos.r))
-    trajs = TrajBatch(*fields, demos.lengths[:num])
+    obs_N_Do, adist_N_Pa, a_N_Da, r_N = fields
+    trajs = TrajBatch(obs_N_Do, adist_N_Pa, a_N_Da, r_N, demos.lengths[:num])
     trajs.env_name = demos.env_name
     return trajs, getattr(demos, 'source', None)
 
@@ -309,7 +311,7 @@ def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, det
 
 
 def _play(
-    policy: Policy, env: Any, episodes: int, seed: int, deterministic: bool, max_traj_len: int, sim_batch_size: int = 1
+    policy: Policy, env: Any, episodes: int, seed: int, deterministic: bool, max_traj_len: int | None, sim_batch_size: int = 1
 ) -> tuple[TrajBatch, str]:
     """(TrajBatch, env_name) of a policy at play."""
     if not isinstance(policy, Policy):

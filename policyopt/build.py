@@ -40,6 +40,7 @@ def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: 
 
 def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any]) -> ImitationOptimizer:
     """Reward function, value function and optimiser of mode ga."""
+    assert args.seed is not None  # see training.resolved
     horizon = mdp.horizon(args.max_traj_len)
     time_scale = 1.0 / (mdp.time_limit or horizon)
     reward = algorithms.load(algorithms.rewards()[args.reward_type]).from_options(args, mdp, expert, time_scale, nets)
@@ -55,6 +56,7 @@ def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert
 
 
 def value_function(args: CommonOptions, mdp: MDP, time_scale: float, nets: dict[str, Any], enable_obsnorm: bool) -> ValueFunc:
+    assert args.policy_hidden_spec is not None  # see training.resolved
     return ValueFunc(
         mdp.obs_space.dim, args.policy_hidden_spec, time_scale, args.vf_max_kl, args.vf_cg_damping, enable_obsnorm=enable_obsnorm, **nets
     )

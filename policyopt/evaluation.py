@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.files.snapshots import read_snapshot
@@ -128,7 +128,8 @@ def animate(
     fps: float = 30,
 ) -> list[Shown]:
     """Save a policy at play as a GIF (out), or show it in a window (out None); returns the episodes shown, each a Shown."""
-    pictures, episodes = [], []
+    pictures: list[Any] = []
+    episodes = []
     if out is None:
         import matplotlib.pyplot as plt
     else:

@@ -313,7 +313,8 @@ class DeterministicPolicy(torch.nn.Module):
         for affine, activation in numpy_layers(policy.net):
             if affine is not None:
                 W, b = (torch.as_tensor(x) for x in affine)
-                layer = torch.nn.utils.skip_init(torch.nn.Linear, *W.shape, dtype=like.dtype, device=like.device)  # draws no numbers
+                # draws no numbers
+                layer: Any = torch.nn.utils.skip_init(torch.nn.Linear, *W.shape, dtype=like.dtype, device=like.device)
                 layer.weight.data.copy_(W.t())
                 layer.bias.data.copy_(b[0])
                 layers.append(layer)

@@ -74,6 +74,7 @@ class TransitionClassifier(Model):
         cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]
     ) -> TransitionClassifier:
         """Built from the options of imitate_mj.py; its net is as large as the policy's."""
+        assert args.policy_hidden_spec is not None  # see training.resolved
         return cls(
             mdp.obs_space, mdp.action_space, args.policy_hidden_spec, args.favor_zero_expert_reward, args.reward_include_time, time_scale,
             args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets,

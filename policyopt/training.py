@@ -42,6 +42,7 @@ HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'max_iter')  # opt
 def train_imitation(options: ImitationOptions) -> int:
     """Run imitate_mj.py's options (ImitationOptions) to the end; returns an exit code."""
     options = prepare(options)
+    assert options.data is not None and options.env_name is not None  # required on the command line
     trajs = trajectories.load_trajs(options.data, options.limit_trajs)
     mdp = MDP(options.env_name)
     expert = expert_pairs(options, trajs, mdp, options.data)
@@ -53,6 +54,7 @@ def train_imitation(options: ImitationOptions) -> int:
 def train_rl(options: RLOptions) -> int:
     """Run run_rl_mj.py's options (RLOptions) to the end; returns an exit code."""
     options = prepare(options)
+    assert options.env_name is not None  # required on the command line
     return Run(options, rl_learner(options, MDP(options.env_name))).go()
 
 
@@ -64,6 +66,7 @@ def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: st
 
 def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert) -> Optimizer:
     """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned."""
+    assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     device, dtype = setup_torch(options.device, options.dtype)
     rng = np.random.RandomState(options.seed)
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
@@ -76,6 +79,7 @@ def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert) -> Op
 
 def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
     """The optimiser of one run of TRPO on the true reward, at its start."""
+    assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     device, dtype = setup_torch(options.device, options.dtype)
     horizon = mdp.horizon(options.max_traj_len)
     rng = np.random.RandomState(options.seed)
@@ -95,7 +99,8 @@ def prepare(options: Options) -> Options:
         check_log(options.log, options.resume, inputs=[getattr(options, 'data', None)])
     elif options.resume:
         raise UserError('--resume needs --log, the file of the run to continue')
-    if None in (options.seed, options.max_iter) and options.resume and os.path.exists(part_path(options.log)):
+    unsaid = options.seed is None or options.max_iter is None
+    if unsaid and options.log is not None and options.resume and os.path.exists(part_path(options.log)):
         started = read_root(part_path(options.log))['args']  # drawn or left to its default when the run was started
         options = replace(options, **{k: started.get(k) for k in ('seed', 'max_iter') if getattr(options, k) is None})
     drawn = options.seed is None
@@ -111,8 +116,9 @@ def resolved(options: Options) -> Options:
 
     Raises UserError for options that contradict each other.
     """
-    if getattr(options, 'plot_freq', 0):
-        raise UserError(f'--plot_freq {options.plot_freq}: plots while training are gone; run scripts/showlog.py on the log instead')
+    plot_freq = getattr(options, 'plot_freq', 0)
+    if plot_freq:
+        raise UserError(f'--plot_freq {plot_freq}: plots while training are gone; run scripts/showlog.py on the log instead')
     if options.tiny_policy and options.policy_hidden_spec is not None:
         raise UserError('--tiny_policy and --policy_hidden_spec both choose the nets; give one of them')
     spec = options.policy_hidden_spec
@@ -153,7 +159,8 @@ class StopSignals:
     """While active, a stop signal is only noted, for the loop to look at after its iteration; a second Ctrl-C ends the run at once."""
 
     def __enter__(self) -> StopSignals:
-        self.first, self.old = None, {}
+        self.first: Any = None  # the signal that came first
+        self.old = {}
         if threading.current_thread() is threading.main_thread():
             for num in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
                 if num != signal.SIGINT or signal.getsignal(num) != signal.SIG_IGN:  # a shell's background job is to ignore Ctrl-C
@@ -210,7 +217,8 @@ class Run:
     """One training run: iterate, log, save at every save_freq, stop on a signal, continue bit for bit."""
 
     def __init__(self, args: CommonOptions, opt: Optimizer, data_digest: str = ''):
-        self.args, self.opt = args, opt
+        self.args: Any = args  # with nothing left to be decided, see `resolved`
+        self.opt = opt
         attrs = provenance() | {'numerics': numerics(), 'args': args.as_json(), 'seed': args.seed, 'data_digest': data_digest}
         self.log = TrainingLog(args.log, attrs)
 

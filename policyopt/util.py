@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import datetime
 import hashlib
+import io
 import itertools
 import os
 import platform
@@ -51,7 +52,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
     """
     limit_threads()
     for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, 'errors', None) == 'strict':
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
             stream.reconfigure(errors='replace')  # a terminal that cannot show ± shows a ?
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = any(re.fullmatch(r'--verbose|-v+', a) and not b.isdigit() for a, b in itertools.pairwise([*argv, '']))

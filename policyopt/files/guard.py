@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import tables
-from tables import atom, attributeset, hdf5extension
+from tables import atom, attributeset, hdf5extension  # pyright: ignore[reportAttributeAccessIssue] (a compiled module)
 
 from policyopt.util import UserError
 
@@ -44,7 +44,7 @@ class _NoPickle:
         return getattr(pickle, name)
 
     @staticmethod
-    def loads(data, **options):
+    def loads(data: bytes, **options: Any) -> Any:
         if getattr(_reading, 'depth', 0):
             raise pickle.UnpicklingError('a file from a stranger is not unpickled')
         return pickle.loads(data, **options)
@@ -150,7 +150,8 @@ def check_contents(h5: tables.File, path: str) -> None:
     """Raise UserError unless an open file is a tree of groups and datasets that all lie in it and fit what it stores."""
     size = os.path.getsize(path)
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    groups, leaves, seen = [(h5.root, 0)], [], set()
+    groups: list[tuple[Any, int]] = [(h5.root, 0)]
+    leaves, seen = [], set()
     while groups:
         group, depth = groups.pop()
         if depth > MAX_DEPTH:

@@ -49,7 +49,8 @@ def content_digest(h5: tables.File) -> str:
         sha.update(f'{name}|{value.dtype.str if value.dtype.names is None else value.dtype.descr}|{value.shape}|'.encode())
         sha.update(np.ascontiguousarray(value).tobytes())
 
-    for node in sorted(h5.walk_nodes('/'), key=lambda n: n._v_pathname):
+    nodes: list[Any] = list(h5.walk_nodes('/'))
+    for node in sorted(nodes, key=lambda n: n._v_pathname):
         path = node._v_pathname
         for key in sorted(node._v_attrs._f_list('user')):
             if (path, key) != ('/', DIGEST):
@@ -123,7 +124,7 @@ def open_h5(path: object, what: str, verify: bool = True) -> Iterator[Any]:
             h5 = None if intact is False else _open(path)
         except Exception as e:  # without a seal, damage to the structure of the file ends in errors of any type
             raise UserError(f'{path}: not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}') from e
-        if intact is False:
+        if h5 is None:
             raise UserError(f'{path}: damaged: {ALTERED}')
         with h5:
             try:
@@ -163,7 +164,8 @@ def _survives(path: str, limit_s: int = 60) -> bool:
             signal.alarm(limit_s)
             with no_code(path), _open(path) as h5:
                 check_contents(h5, path)
-                for node in h5.walk_nodes('/', 'Leaf'):
+                leaves: list[Any] = list(h5.walk_nodes('/', 'Leaf'))
+                for node in leaves:
                     node.read()
         finally:
             os._exit(0)  # what fails in Python fails again in the parent, which says it
@@ -196,7 +198,7 @@ def set_attrs(node: Any, attrs: Mapping[str, Any]) -> None:
         node._v_attrs[key] = value if isinstance(value, str) else json.dumps(value)
 
 
-def attr_text(node: Any, key: str, default: str | None = None) -> str | None:
+def attr_text(node: Any, key: str, default: str | None = None) -> Any:
     """A string attribute as str, whether it was stored as text or as bytes (files of 2016), else `default`."""
     if key not in node._v_attrs:
         return default

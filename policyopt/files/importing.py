@@ -116,7 +116,7 @@ def _numbers(where: str, name: str, x: Any) -> np.ndarray:
 
 def _minari() -> Any:
     try:
-        import minari
+        import minari  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError as e:
         raise UserError(f"Minari data sets need the package minari ({e}); install it: pip install -e '.[minari]'") from e
     return minari
@@ -150,7 +150,7 @@ def save_minari(trajs: TrajBatch, dataset_id: str, env_id: str) -> Any:
     from environments.rlgymenv import spec_and_spaces
 
     minari = _minari()
-    from minari.data_collector import EpisodeBuffer
+    from minari.data_collector import EpisodeBuffer  # pyright: ignore[reportMissingImports] (as above)
 
     spec, obs_space, action_space = spec_and_spaces(env_id)
     buffers = []

@@ -139,7 +139,7 @@ def is_training_log(path: str) -> bool:
 def read_root(path: str) -> dict[str, Any]:
     """The root attributes of a training log as a dict; args and versions are parsed."""
     with open_h5(path, 'a training log') as h5:
-        attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user')}
+        attrs: dict[str, Any] = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user')}
         attrs['args'] = _args(h5, path)
         if 'versions' in attrs:
             attrs['versions'] = _table(attrs['versions'], path, 'versions')
@@ -154,8 +154,11 @@ class TrainingLog:
     """
 
     def __init__(self, path: str | None, attrs: Mapping[str, Any]):
-        self.path, self.attrs = path, dict(attrs)
-        self.columns, self.rows, self.snapshots = None, [], {}
+        self.path: Any = path  # None, or where the finished file will stand
+        self.attrs: dict[str, Any] = dict(attrs)
+        self.columns: list[tuple[str, type]] | None = None
+        self.rows: list[tuple] = []
+        self.snapshots: dict[str, dict[str, np.ndarray]] = {}
 
     @property
     def part_path(self) -> str:

@@ -215,7 +215,8 @@ def override(mapping: Any, assignment: str, source: Source) -> None:
     if not eq or not parts:
         raise UserError(f'--set {assignment}: expected KEY.KEY=VALUE, for example --set training.runs=1')
     value = parse_yaml(value_text, f'--set {assignment}')
-    here, shown = mapping, ''
+    here: Any = mapping
+    shown = ''
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         if isinstance(here, list):
@@ -234,7 +235,7 @@ def override(mapping: Any, assignment: str, source: Source) -> None:
         else:
             raise UserError(f"--set {assignment}: '{shown}' is {show(here)}, so it has no key '{part}'")
         if last:
-            here[key] = value
+            here[key] = value  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
         else:
-            here = here[key]
+            here = here[key]  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
     source.overrides[shown] = assignment

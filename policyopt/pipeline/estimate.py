@@ -126,7 +126,9 @@ def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[t
                 raise MeasuredRunFailed(f'{outcome.job.id} {outcome.detail} when its first iterations were measured: {said}')
         costs = {}
         for run, job in zip(measured, jobs, strict=True):
-            costs.setdefault((run.alg, run.task), []).append(_cost(ended[job.id].seconds, _ttotal(job)))
+            seconds = ended[job.id].seconds
+            assert seconds is not None  # nobody else does runs in a folder of ours
+            costs.setdefault((run.alg, run.task), []).append(_cost(seconds, _ttotal(job)))
         return {kind: [statistics.fmean(column) for column in zip(*some, strict=True)] for kind, some in costs.items()}
 
 
@@ -141,7 +143,7 @@ def _ttotal(job: Job) -> np.ndarray:
     from policyopt.files.snapshots import read_log
 
     log = read_log(job.out)
-    if not len(log) or 'ttotal' not in log.dtype.names:
+    if not len(log) or 'ttotal' not in (log.dtype.names or ()):
         raise RunFailed(f'the log of {job.id} has no times (column ttotal of its table /log)')
     return log['ttotal'].astype(float)
 

@@ -62,8 +62,8 @@ def training_facts(spec: Spec, runs: Sequence[Run]) -> dict[str, str]:
         with open_h5(run.out, 'a training log') as h5:
             said.append({k: attr_text(h5.root, k, '') for k in ('git_hash', 'host', 'machine', 'numerics', 'start_time', 'end_time')})
     facts = {f'training_{k}': ', '.join(sorted({s[k] for s in said if s[k]})) for k in ('git_hash', 'host', 'machine', 'numerics')}
-    times = [[_time(s[k]) for k in ('start_time', 'end_time')] for s in said]
-    times = [pair for pair in times if None not in pair]
+    pairs = [(_time(s['start_time']), _time(s['end_time'])) for s in said]
+    times = [(start, end) for start, end in pairs if start is not None and end is not None]
     if times:
         facts['training_start'], facts['training_end'] = min(t[0] for t in times).isoformat(), max(t[1] for t in times).isoformat()
         facts['training_seconds'] = f'{sum((end - start).total_seconds() for start, end in times):.0f}'
@@ -120,8 +120,9 @@ def choose_snapshot(path: str, rule: str) -> str:
     if rule == 'last':
         return names[-1]
     log = read_log(path)
-    if 'valacc' not in log.dtype.names:
-        has = ', '.join(log.dtype.names)
+    columns = log.dtype.names or ()
+    if 'valacc' not in columns:
+        has = ', '.join(columns)
         raise UserError(f"{path}: its log has no column 'valacc', which eval: best_valacc needs; it has {has}. Use eval: last")
     valacc = {f'iter{row["iter"]:07d}': row['valacc'] for row in log}
     judged = [n for n in names if not np.isnan(valacc.get(n, np.nan))]
@@ -177,7 +178,7 @@ def _read_row(job: dict[str, Any]) -> dict[str, Any] | None:
     with open_h5(job['cache'], 'the evaluation of one run') as h5:
         if attr_text(h5.root, 'key') != _key(job):
             return None
-        found = {'snapshot': attr_text(h5.root, 'snapshot'), 'seed': int(attr_text(h5.root, 'seed'))}
+        found = {'snapshot': attr_text(h5.root, 'snapshot'), 'seed': int(attr_text(h5.root, 'seed', ''))}
         return found | {'returns': h5.root.returns.read(), 'lengths': h5.root.lengths.read()}
 
 

@@ -106,7 +106,7 @@ def make_dir(path: str) -> None:
     except (FileExistsError, NotADirectoryError) as e:
         raise UserError(f'{path}: a file is in the way; choose another options.storagedir') from e
     except OSError as e:
-        raise UserError(f'{path}: cannot make this folder ({os.strerror(e.errno)}); choose another options.storagedir') from e
+        raise UserError(f'{path}: cannot make this folder ({e.strerror}); choose another options.storagedir') from e
     if not os.access(path, os.W_OK):
         raise UserError(f'{path}: cannot write into this folder (no write permission); choose another options.storagedir')
 

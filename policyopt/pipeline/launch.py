@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from policyopt.files.runs import part_path
 from policyopt.pipeline import forked, locks, templates
@@ -28,7 +28,7 @@ from policyopt.util import RunFailed, continuing_command, is_hdf5
 if TYPE_CHECKING:
     from policyopt.pipeline.plan import How, Plan
 
-Process = subprocess.Popen | forked.ForkedRun
+Process = Any  # a subprocess.Popen with a pipe as its stdin, or a forked.ForkedRun
 # POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = (*forked.BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
 STOPPED_AFTER_CHECKPOINT = 75  # exit code of our trainers after SIGTERM or SIGUSR1
@@ -217,7 +217,7 @@ class _Launcher:
             log.flush()
             words = forked.script_and_options(job.command, self.env)
             if words and forked.load():
-                process = forked.ForkedRun(words, log, self.env)
+                process: Process = forked.ForkedRun(words, log, self.env)
             else:
                 process = self.shell(job.command, log)
         try:
@@ -230,7 +230,7 @@ class _Launcher:
             raise
         return process
 
-    def shell(self, command: str, log: TextIO) -> subprocess.Popen:
+    def shell(self, command: str, log: TextIO) -> Process:
         """A shell that waits for a line on its stdin and then is the command."""
         line = f'exec {command}' if templates.is_simple(command) else command
         return subprocess.Popen(
@@ -388,7 +388,7 @@ class Progress:
             self.note(f'{self.count}/{self.total} {name}{took}{note} (elapsed {_clock(elapsed)}, ETA {_clock(left)})')
         if self.verbosity < -1:
             return
-        if state == 'failed':
+        if state == 'failed' and log is not None:
             self.note(f'run {name} {detail}; its log {log} ends with:\n{last_lines(log)}')
         elif detail and (state != 'ok' or self.verbosity > 0):
             self.note(f'run {name} {detail}')

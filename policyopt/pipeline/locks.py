@@ -32,7 +32,7 @@ class Holder:
 
     host: str
     pid: int
-    start: str
+    start: str | None
     boot: str
     since: str
     job: str = ''

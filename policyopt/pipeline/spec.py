@@ -381,7 +381,7 @@ def _cluster_word(source: Source, path: str | None, value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     text(source, path, value, expected)
-    if re.search(r'\s', value):
+    if re.search(r'\s', str(value)):
         source.fail(path, show(value), expected)
     return value
 

@@ -150,6 +150,7 @@ def _print_estimate(plan: Plan, how: How, optional: bool = False) -> None:
 
 def _array_task(spec: Spec, how: How) -> None:
     """One task of a cluster's array: the run in line `task_index` of the list, continued if it was begun."""
+    assert how.task_list is not None and how.task_index is not None
     with open(how.task_list, encoding='utf-8') as f:
         ids = f.read().split()
     if not 1 <= how.task_index <= len(ids):

@@ -34,7 +34,7 @@ def check_template(template: str) -> None:
     except ValueError as e:
         raise BadTemplate(f'a brace without its partner ({e})', f'fields like {known}', ' Write a literal brace as {{ or }}') from e
     for _, name, spec, _ in parts:
-        if re.search(r'\d{4}', spec or ''):
+        if spec and re.search(r'\d{4}', spec):
             raise BadTemplate(f"the width in '{{{name}:{spec[:40]}}}'", 'at most 999 characters for a field')
     names = [name for _, name, _, _ in parts if name is not None]
     for name in names:
@@ -44,8 +44,8 @@ def check_template(template: str) -> None:
     if 'out' not in names:
         raise BadTemplate('no {out} in the command', 'a command that writes its result to {out}', ' For our trainer: --log {out}')
     try:
-        numbers = dict.fromkeys(('num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'seed', 'run'), 1)
-        shlex.split(fill(template, dict.fromkeys(FIELDS, 'x') | numbers))
+        numbers: dict[str, Any] = dict.fromkeys(('num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'seed', 'run'), 1)
+        shlex.split(fill(template, {**dict.fromkeys(FIELDS, 'x'), **numbers}))
     except ValueError as e:
         raise BadTemplate(f'{e} in the command', 'a shell command line', ' Every quote needs its partner') from e
 
@@ -62,7 +62,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
         if name is not None:
             if conversion:
                 raise ValueError(f"'!{conversion}' after a field")
-            value = format(values[name], spec)
+            value = format(values[name], spec or '')
             quoted = shlex.quote(value)
             if quoted != value and state == "'":
                 value = value.replace("'", "'\\''")
@@ -157,7 +157,8 @@ def add_option(command: str, flag: str, value: object | None = None) -> str:
 def option(command: str, flag: str) -> str | None:
     """The value that a command gives an option, the last one as argparse has it; None where the option is not there."""
     value = None
-    for token, following in itertools.pairwise([*shlex.split(command), None]):
+    words = shlex.split(command)
+    for token, following in itertools.zip_longest(words, words[1:]):
         if token == flag:
             value = following
         elif token.startswith(flag + '='):

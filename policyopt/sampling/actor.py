@@ -47,9 +47,10 @@ class Actor:
 
     def __init__(self, layers: list, mean: np.ndarray | None, scale: np.ndarray | None, stdev: np.ndarray | None):
         """layers: [((W, b) or None, activation name or None)]; mean, scale (1, Do) or None; stdev (Da,), None for finite actions."""
-        self.layers, self.mean, self.scale, self.stdev = layers, mean, scale, stdev
+        self.layers, self.mean, self.scale = layers, mean, scale
+        self.stdev: Any = stdev
         self.finite = stdev is None
-        self.num_noise = 1 if self.finite else len(stdev)
+        self.num_noise = 1 if stdev is None else len(stdev)
         self.dtype = layers[-1][0][0].dtype
         self._buffers = {}  # by number of blocks
 

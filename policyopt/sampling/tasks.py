@@ -114,8 +114,8 @@ class MDP:
         pool = self._pool
         if pool is None or len(pool.processes) != num_workers or pool.capacity < capacity:
             self.close()
-            self._pool = WorkerPool(self.env_name, self.obs_space.dim, num_workers, capacity)
-        return self._pool
+            pool = self._pool = WorkerPool(self.env_name, self.obs_space.dim, num_workers, capacity)
+        return pool
 
     def close(self) -> None:
         for kept in (self._vec, self._pool):

@@ -36,7 +36,9 @@ def default_workers() -> int:
 
 def _end_with_parent() -> None:
     """End this worker once its parent has ended, however that happened and whatever the environment is doing."""
-    connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
     os._exit(1)
 
 
