@@ -13,8 +13,8 @@ Nanoseconds per element of float64, one thread, in blocks of 512×100 (16×100 w
 | torch 2σ(2x) − 1, float32 | 1.1 (10.6) | 1.0 (6.0) | |
 
 So numpy serves float32, and float64 where its own tanh is compiled for AVX-512; 2σ(2x) − 1 by torch serves float64 everywhere else (AVX2,
-NEON). What decides is which kernel numpy has dispatched to, never a stopwatch: two machines of one kind get the same bits. 2σ(2x) − 1 is
-within 5e-16 of tanh, but that is an absolute error: near 0 the relative one is up to 5e-16/|x|.
+NEON). The choice depends on the kernel that numpy has dispatched to, not on measured times, so two machines of one kind get the same
+bits. 2σ(2x) − 1 is within 5e-16 of tanh, but that is an absolute error: near 0 the relative one is up to 5e-16/|x|.
 """
 
 import numpy as np

@@ -95,7 +95,7 @@ def parse_spec(spec: str | list) -> list[dict]:
     except (ValueError, RecursionError) as e:  # not JSON, a number of thousands of digits, or brackets nested too deeply
         raise UserError(f"hidden spec {shown}: not JSON ({e}); write e.g. '{TINY_ARCHITECTURE}'") from e
     if not isinstance(layers, list) or len(layers) > MAX_LAYERS:
-        raise UserError(f'hidden spec {shown}: expected a list of at most {MAX_LAYERS} layers, e.g. {TINY_ARCHITECTURE}')
+        raise UserError(f'hidden spec {shown}: expected a list of layers, at most {MAX_LAYERS}, e.g. {TINY_ARCHITECTURE}')
     for i, layer in enumerate(layers):
         kind = layer.get('type') if isinstance(layer, dict) else None
         good = (

@@ -27,7 +27,7 @@ from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.sampling.tasks import MDP
 from policyopt.torchutil import numerics, setup_torch
-from policyopt.util import MAX_ITER, RunFailed, UserError, check_output, continuing_command, draw_seed, now, provenance
+from policyopt.util import MAX_ITER, RunFailed, UserError, as_typed, check_output, continuing_command, draw_seed, now, provenance
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
@@ -244,7 +244,7 @@ class Run:
                 return self.stopped(signals.first)
         self.log.finish(self.end_attrs())
         if args.log is not None:
-            print(f'done: {args.log}\nlearning curve: python scripts/showlog.py {args.log}')
+            print(f'done: {args.log}\nlearning curve:', as_typed(f'showlog.py {args.log}'))
         return 0
 
     def end_attrs(self) -> dict[str, str]:

@@ -22,6 +22,10 @@ from typing import Any, NoReturn
 
 MAX_ITER = 1000000  # iterations of a training that is not told how many
 MAX_WORKERS = 256  # processes that play one batch, at most
+PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the folder that holds policyopt and environments
+_IN_WHEEL = os.path.join(PACKAGES, 'policyopt', 'checkout')
+# the folder of scripts, pipelines and expert policies: the checkout, or what a wheel holds of it
+REPO = _IN_WHEEL if os.path.isdir(_IN_WHEEL) else PACKAGES
 
 
 class UserError(Exception):
@@ -201,6 +205,17 @@ def format_table(lines: list[list[str]], left: Sequence[int] = (0, 1), indent: s
     return '\n'.join((indent + one(line)).rstrip() for line in lines)
 
 
+def here_or_ours(path):
+    """`path` itself, or where it leads to nothing, the file of that name in our own checkout (or wheel) if there is one."""
+    ours = os.path.join(REPO, path)
+    return ours if not os.path.exists(path) and os.path.exists(ours) else path
+
+
+def as_typed(command):
+    """A command of ours as the user types it: `python scripts/im_pipeline.py …`, or from a wheel `gail-pipeline im_pipeline …`."""
+    return f'python scripts/{command}' if REPO == PACKAGES else f'gail-pipeline {command.replace(".py", "", 1)}'
+
+
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`, else removed.
@@ -290,6 +305,7 @@ def git_hash() -> str:
         return subprocess.run(['git', '-C', here, *args], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
+        git('ls-files', '--error-unmatch', os.path.basename(__file__))  # an environment inside of somebody else's checkout
         commit = git('rev-parse', 'HEAD')
         return commit + ('+changes' if git('status', '--porcelain', '--untracked-files=no') else '')
     except (OSError, subprocess.SubprocessError):

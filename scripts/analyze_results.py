@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Print the table of a campaign: per cell mean, intervals and % of expert, and beside a reference the verdict of honest tests.
+"""Print the table of a campaign: per cell mean, intervals and % of expert; beside a reference, first, whether it reproduces.
 
 Examples:
     python scripts/analyze_results.py runs/classic/checkpoints/results.h5
     python scripts/analyze_results.py results.h5 --reference results/paper/results_per_run.csv --html report.html -v 2
     python scripts/analyze_results.py results.h5 --reference results/paper/results_per_run.csv --between-set five_sets/results.h5
 
-Cells are matched with the reference by task name, algorithm name and dataset size.
+Cells are matched with the reference by task name, algorithm name and dataset size. --between-set takes several files.
 """
 
 import sys
@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.files.results import read_results
 from policyopt.reporting import csv_tables, html, text
-from policyopt.reporting.analysis import analyze, campaign_runs, repeat_commands, rows_of_campaign
+from policyopt.reporting.analysis import analyze, campaign_runs, heading, repeat_commands, rows_of_campaign
 from policyopt.reporting.reference import read_reference, read_reference_tasks
 from policyopt.util import Parser, check_output, run_main, write_text
 
@@ -27,12 +27,12 @@ def arguments(argv):
         '--reference', metavar='F', help='CSV of published results, one row per run or per cell; tasks.csv beside it is read too'
     )
     parser.add_argument(
-        '--between-set', metavar='F', help='results with several expert sets: variance between sets for cells that have one set'
+        '--between-set', metavar='F', nargs='+', default=[], help='results with several expert sets: the variance between sets'
     )
     parser.add_argument('--run-name', metavar='NAME', help='only the campaign of that name')
     for kind in ('csv', 'latex', 'markdown', 'html'):
         parser.add_argument(
-            f'--{kind}', metavar='F', help=f'also write the table as {kind}' + (' (F per run, F_cells per cell)' * (kind == 'csv'))
+            f'--{kind}', metavar='F', help=f'also write the table as {kind}' + (' (F per run, F_cells, F_aggregate)' * (kind == 'csv'))
         )
     parser.add_argument('-v', '--verbosity', type=int, choices=(0, 1, 2), default=1, help='width of the printed table (default: 1)')
     return parser.parse_args(argv)
@@ -40,9 +40,9 @@ def arguments(argv):
 
 def main(argv):
     args = arguments(argv)
-    inputs = [args.results, args.reference, args.between_set]
-    outputs = [args.csv, args.csv and csv_tables.cell_csv_path(args.csv), args.latex, args.markdown, args.html]
-    for i, path in enumerate(outputs := list(filter(None, outputs))):
+    inputs = [args.results, args.reference, *args.between_set]
+    outputs = list(filter(None, [*(csv_tables.csv_paths(args.csv) if args.csv else ()), args.latex, args.markdown, args.html]))
+    for i, path in enumerate(outputs):
         check_output(path, 'a table', inputs, others=outputs[:i])
     results = read_results(args.results)
     reference, ref_tasks = (read_reference(args.reference), read_reference_tasks(args.reference)) if args.reference else (None, None)
@@ -51,9 +51,9 @@ def main(argv):
         results.tasks,
         reference=reference,
         ref_baselines=ref_tasks,
-        between_rows=read_results(args.between_set).rows if args.between_set else None,
-        between_from=args.between_set or '',
+        between=[(path, read_results(path).rows) for path in args.between_set],
         expected=campaign_runs(results.attrs.get('spec', '')),
+        title=heading(results, args.reference),
     )
     commands = repeat_commands(analysis.cells, results.attrs)
     print(text.text_table(analysis, args.verbosity))
@@ -61,13 +61,11 @@ def main(argv):
         print(f'trained with: {results.attrs["training_numerics"]} (equal seeds give equal bits on one kind of processor only)')
     written = []
     if args.csv:
-        csv_tables.write_run_csv(args.csv, analysis)
-        csv_tables.write_cell_csv(csv_tables.cell_csv_path(args.csv), analysis, commands)
-        written += [args.csv, csv_tables.cell_csv_path(args.csv)]
+        written += csv_tables.write_csv(args.csv, analysis, commands)
     for path, content in (
         (args.latex, lambda: text.latex(analysis)),
         (args.markdown, lambda: text.markdown(analysis, args.verbosity)),
-        (args.html, lambda: html.page_of(analysis, results.attrs, commands, inputs)),
+        (args.html, lambda: html.page_of(analysis, results.attrs, commands, [args.results, args.reference, ', '.join(args.between_set)])),
     ):
         if path:
             write_text(path, content())

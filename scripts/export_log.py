@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.reporting import curves, exporting
-from policyopt.util import Parser, UserError, check_writable_dir, run_main
+from policyopt.util import Parser, UserError, check_output, check_writable_dir, run_main
 
 
 def main(argv):
@@ -33,8 +33,10 @@ def main(argv):
         raise UserError('nothing to write; name a table with --csv FILE, or a folder with --tensorboard DIR')
     if not args.interval > 0:
         raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')
-    for path in filter(None, (args.csv, args.tensorboard)):
-        check_writable_dir(path, 'the export')
+    if args.csv:
+        check_output(args.csv, 'the table', args.logfiles)
+    if args.tensorboard:
+        check_writable_dir(args.tensorboard, 'the folder of TensorBoard')
     paths = curves.log_paths(args.logfiles)
     exporters: list[Any] = [exporting.CsvTable(args.csv, paths)] if args.csv else []
     if args.tensorboard:

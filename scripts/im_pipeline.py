@@ -47,7 +47,7 @@ def main(argv):
     p.add_argument('-y', '--yes', action='store_true', help='submit to the cluster without asking')
     p.add_argument('--wait', action='store_true', help='wait for the cluster')
     p.add_argument('--threads', type=positive, metavar='N', help='threads and sampling processes of each run (default: 1)')
-    p.add_argument('--seed', type=int, metavar='N', help='as --set training.seed=N')
+    p.add_argument('--seed', type=int, metavar='N', help='as --set training.seed=N (equal bits on one kind of processor only)')
     p.add_argument('--device', help='cpu or cuda, passed on to imitate_mj.py')
     p.add_argument('-q', '--quiet', action='store_true', help='no progress on stderr, failures only')
     p.add_argument('-v', '--verbose', action='store_true', help='show each command as it starts, and tracebacks of errors')

@@ -16,12 +16,9 @@ if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
     pipeline=$1
     shift
 fi
-asking=
 for arg in "$@"; do
     case $arg in
     -h | --help) print_header "${BASH_SOURCE[0]}" && exit ;;
-    -n* | -[kqvy]*n* | --dry-run | --summary) asking=all ;;
-    --estimate) asking=1_train ;;
     esac
 done
 
@@ -30,51 +27,7 @@ use_python requirements.lock $RUNTIME
 # a file of your own keeps its outputs in your folder, ours theirs in the checkout
 if [ ! -e "$pipeline" ]; then cd "$ROOT"; fi
 
-# whether a task needs MuJoCo, where the results will be, and the published ones
-facts=$("$PY" - "$pipeline" "$@" <<'EOF'
-import argparse
-
-from environments.rlgymenv import needs_mujoco
-from policyopt.pipeline.spec import load_spec, select_runs
-from policyopt.reporting.reference import read_reference
-from policyopt.util import UserError, run_main
-
-def main(argv):
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    for option in ('--set', '--only', '--exclude'):
-        parser.add_argument(option, action='extend', nargs='+', default=[])
-    args = parser.parse_known_args(argv[1:])[0]
-    spec = load_spec(argv[0], args.set)
-    cells = {(r.task, r.alg, r.num_trajs) for r in select_runs(spec.runs(0), args.only, args.exclude)}
-    if spec.reference_path and not cells & set(read_reference(spec.reference_path)):
-        seen = f"{spec.file}: options.reference: '{spec.options.reference}' has none of the {len(cells)} cells of this experiment"
-        raise UserError(f'{seen}; expected some of their task, alg and num_trajs. Do without it: --set options.reference=null')
-    print('mujoco' if any(needs_mujoco(task.env) for task in spec.tasks) else 'plain')
-    print(spec.results_path, spec.reference_path or '', sep='\n')
-
-raise SystemExit(run_main('run_all', main))
-EOF
-)
-{ IFS= read -r engine; IFS= read -r results; IFS= read -r reference; } <<<"$facts"$'\n'
+needs=$("$PY" -m policyopt.pipeline.whole --needs "$pipeline" "$@")
 # shellcheck disable=SC2086
-if [ "$engine" = mujoco ] && [ "$asking" != all ]; then use_python requirements-mujoco.lock $MUJOCO; fi
-if [ -n "$asking" ]; then exec "$PY" "$ROOT/scripts/im_pipeline.py" "$pipeline" "$asking" --resume "$@"; fi
-
-"$PY" "$ROOT/scripts/im_pipeline.py" "$pipeline" all --resume --estimate "$@"
-
-name=${results%.h5}
-"$PY" "$ROOT/scripts/analyze_results.py" "$results" ${reference:+--reference "$reference"} \
-    --csv "$name.csv" --markdown "$name.md" --html "$name.html"
-"$PY" "$ROOT/scripts/plot_results.py" "$results"
-if [ -n "$reference" ]; then "$PY" "$ROOT/scripts/plot_results.py" "$results" --kind reproduction --reference "$reference"; fi
-name=$(cd "$(dirname "$name")" && pwd)/$(basename "$name")
-cat <<EOF
-
-results  $name.h5
-tables   $name.md, $name.csv (per run), ${name}_cells.csv (per cell)
-report   $name.html
-figures  ${name}_figure1.png${reference:+, ${name}_reproduction.png}
-runs     ${name%/*}/*.h5
-logs     ${name%/*}/logs/
-EOF
-if [ "$PY" = "$ROOT/.venv/bin/python" ]; then echo "To use the commands in scripts/ by hand: . $ROOT/.venv/bin/activate"; fi
+if [ "$needs" = mujoco ]; then use_python requirements-mujoco.lock $MUJOCO; fi
+exec "$PY" -m policyopt.pipeline.whole "$pipeline" "$@"

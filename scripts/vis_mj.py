@@ -39,10 +39,9 @@ def main(argv):
     if args.out and os.path.isfile(args.out):
         raise UserError(f'{args.out}: exists already, and finished data is never overwritten; choose another --out')
     inputs = [split_policy_path(args.policy)[0]]
-    if args.out is not None:
-        check_output(args.out, 'the trajectories', inputs)
-    if args.gif is not None:
-        check_output(args.gif, 'the animation', inputs, others=filter(None, [args.out]))
+    for path, what, others in ((args.out, 'the trajectories', []), (args.gif, 'the animation', filter(None, [args.out]))):
+        if path is not None:
+            check_output(path, what, inputs, others)
     if args.seed is None:
         args.seed = draw_seed()
         print(f'seed: {args.seed}')
@@ -54,8 +53,7 @@ def score(args):
     from policyopt import evaluation
     from policyopt.files import trajectories
 
-    options = args.seed, args.deterministic, args.env_name, args.max_traj_len
-    _, mdp, trajs = evaluation.evaluate_file(args.policy, args.count, *options)
+    _, mdp, trajs = evaluation.evaluate_file(args.policy, args.count, args.seed, args.deterministic, args.env_name, args.max_traj_len)
     print(f'return: {trajs.returns.mean():.4f} +/- {trajs.returns.std():.4f}')
     print(f'length: {trajs.lengths.mean():.2f} +/- {trajs.lengths.std():.2f}')
     print(f'median return: {statistics.median(trajs.returns.tolist()):.4f}')  # a few falls pull the mean far down
@@ -69,8 +67,7 @@ def show(args):
     """Show --frames pictures in a window or as a GIF, and print what the episodes in it earned."""
     from policyopt import evaluation
 
-    screen = os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY') or sys.platform in ('darwin', 'win32')
-    gif = args.gif or (None if screen else 'play.gif')
+    gif = args.gif or (None if any(map(os.environ.get, ('DISPLAY', 'WAYLAND_DISPLAY'))) or sys.platform == 'darwin' else 'play.gif')
     policy, mdp = evaluation.open_policy(args.policy, args.env_name)
     for shown in evaluation.animate(policy, mdp, gif, args.frames, args.seed, args.deterministic, args.max_traj_len):
         cut = '' if shown.over else f' so far (cut by --frames {args.frames})'

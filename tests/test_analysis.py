@@ -214,7 +214,7 @@ def test_one_set_identifies_nothing_and_another_file_supplies_it():
     assert predict_one_set(ours, 7) is None and predict_one_set(ours, 7, ours) is None
     p = predict_one_set(ours, 7, other)
     ms_w = (ours.ss_within + other.ss_within) / (2 + 3)
-    # both means carry the luck of one set: ours and theirs
+    # each of the two means, ours and the paper's, depends on which set was drawn
     assert p.se**2 == pytest.approx(2 * (other.ms_between - ms_w) / 2 + ms_w * (1 / 7 + 1 / 3))
 
 
@@ -253,9 +253,9 @@ def test_a_cell_without_variance_is_judged_without_dividing_by_zero():
     same = table(cell_rows([200] * 7), reference={KEY: reference_of([200] * 7)}).comparisons[KEY]
     other = table(cell_rows([200] * 7), reference={KEY: reference_of([150] * 7)}).comparisons[KEY]
     sets = table(cell_rows([200] * 7, range(7)), reference={KEY: reference_of([200] * 7)}).comparisons[KEY]
-    assert (same.verdict, same.judged_by, same.p) == ('consistent', 'equal', 1)
+    assert (same.verdict, same.judged_by, same.p) == ('ceiling', 'equal', 1)
     assert (other.verdict, other.judged_by) == ('differs', 'permutation') and other.p == pytest.approx(2 / math.comb(14, 7))
-    assert (sets.verdict, sets.judged_by) == ('consistent', 'equal')
+    assert (sets.verdict, sets.judged_by) == ('ceiling', 'equal')
 
 
 def test_one_run_against_one_run_is_not_testable():
@@ -361,7 +361,7 @@ def test_the_table_reads_well_and_names_what_it_wrote(tmp_path, run_script, run_
     args = ['results.h5', '--reference', PAPER, '--csv', 'r.csv', '--latex', 'r.tex', '--markdown', 'r.md', '--html', 'r.html']
     done = run_script('analyze_results.py', *args)
     assert not done.stderr
-    assert done.stdout.splitlines()[-1] == 'wrote r.csv, r_cells.csv, r.tex, r.md, r.html'
+    assert done.stdout.splitlines()[-1] == 'wrote r.csv, r_cells.csv, r_aggregate.csv, r.tex, r.md, r.html'
     assert '1 run is missing: alg=ga,task=cartpole,num_trajs=4,run=2' in done.stdout
     assert 'expert 200.0 ± 0.0 (3 episodes), random 20.0 ± 0.0 (4 episodes)' in done.stdout
     assert 'Why plain Welch is too strict' in done.stdout and '4 cells beside the reference' in done.stdout
@@ -385,7 +385,8 @@ def test_csv_files_have_their_documented_columns_and_serve_as_references(tmp_pat
     assert ga['command'].endswith('pipelines/small.yaml all --set options.storagedir=repeat --only alg=ga task=cartpole num_trajs=4')
     assert '\n  percent_expert' in run_here('analyze_results.py', '--help').stdout
     for ref in ('r.csv', 'r_cells.csv'):
-        assert '4 cells beside the reference: 4 consistent' in run_here('analyze_results.py', 'results.h5', '--reference', ref).stdout
+        out = run_here('analyze_results.py', 'results.h5', '--reference', ref).stdout
+        assert '4 cells beside the reference: 3 consistent, 1 at the ceiling' in out
 
 
 def test_sets_of_another_file_judge_a_file_with_one_set(tmp_path, run_here):
@@ -403,7 +404,7 @@ def test_the_html_report_needs_no_other_file(tmp_path, run_here):
     small_results(tmp_path / 'results.h5', drop=[('bclone', 1, 0)])
     run_here('analyze_results.py', 'results.h5', '--reference', PAPER, '--html', 'r.html')
     page = (tmp_path / 'r.html').read_text()
-    assert len(re.findall(r'<img [^>]*src="data:image/png;base64,', page)) == len(re.findall('<img', page)) == 3
+    assert len(re.findall(r'<img [^>]*src="data:image/png;base64,', page)) == len(re.findall('<img', page)) == 4
     assert not re.search(r'https?://|<script|<link|url\(', page)
     for said in (
         'Results of small',

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import REPO, script_env
 
-# From the ground up. Rooms on one line may know each other, but not in a circle; everything else points downward only.
+# The lowest first. Modules on one line may import each other, but not in a circle; all others import from lower lines only.
 LAYERS = [
     ['environments'],
     ['policyopt.util', 'policyopt.elementwise', 'policyopt.algorithms', 'policyopt.protocols'],

@@ -92,12 +92,12 @@ def test_showlog_skips_what_is_no_log(tmp_path, run_here):
     small_results(str(tmp_path / 'results.h5'))
     done = run_here('showlog.py', 'a.h5', 'results.h5', '*.h5.part', '--noplot')
     assert 'note: results.h5: is no training log: skipped' in done.stderr and 'note: *.h5.part: matches no file' in done.stderr
-    assert 'results.h5: no training log; expected' in run_here('showlog.py', 'results.h5', '--noplot', rc=2).stderr.splitlines()[-1]
+    assert 'results.h5: is no training log; expected' in run_here('showlog.py', 'results.h5', '--noplot', rc=2).stderr.splitlines()[-1]
 
 
 BAD = {
     'nothing to write': (['a.h5'], 'nothing to write; name a table with --csv FILE'),
-    'the log itself': (['a.h5', '--csv', 'a.h5'], 'is the name of a log; name the table FILE.csv'),
+    'the log itself': (['a.h5', '--csv', 'a.h5'], 'is an input of this command and would be lost'),
     'a log twice': (['a.h5', 'a.h5', '--csv', 'x.csv'], 'are the same; name every log once'),
     'no such log': (['b.h5', '--csv', 'x.csv'], 'b.h5: no such file'),
     'no folder': (['a.h5', '--csv', 'no/x.csv'], 'does not exist; create it first'),

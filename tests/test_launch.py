@@ -11,6 +11,7 @@ import time
 import pytest
 from pipeline_tools import (
     REPO,
+    SIGNATURE,
     environment,
     im_pipeline,
     lives,
@@ -171,7 +172,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error():
 
 def test_our_trainer_is_continued_from_its_checkpoint(tmp_path):
     trainer = tmp_path / 'imitate_mj.py'
-    trainer.write_text('import sys; open(sys.argv[2], "w").write(" ".join(sys.argv[3:]))')
+    trainer.write_text(f'import sys; open(sys.argv[2], "wb").write({SIGNATURE} + " ".join(sys.argv[3:]).encode())')
     path, folder = ready_spec(tmp_path, cmd=f'python {trainer} --log {{out}}')
     folder.mkdir(parents=True)
     begun = 'alg=ga,task=cartpole,num_trajs=1,run=0'
@@ -180,8 +181,8 @@ def test_our_trainer_is_continued_from_its_checkpoint(tmp_path):
     out, _ = im_pipeline(path, '1_train', '--resume', '-n', '--only', 'alg=ga', 'task=cartpole', 'num_trajs=1')
     assert [line.endswith(' --resume') for line in out.splitlines()] == [True, False]
     im_pipeline(path, '1_train', '--resume', '--device', 'cuda')
-    assert (folder / f'{begun}.h5').read_text().split()[2:] == ['--device', 'cuda', '--resume']
-    assert (folder / 'alg=ga,task=cartpole,num_trajs=1,run=1.h5').read_text().split()[2:] == ['--device', 'cuda']
+    assert (folder / f'{begun}.h5').read_bytes().split()[3:] == [b'--device', b'cuda', b'--resume']
+    assert (folder / 'alg=ga,task=cartpole,num_trajs=1,run=1.h5').read_bytes().split()[3:] == [b'--device', b'cuda']
 
 
 def test_resume_refuses_other_commands_for_the_same_runs_but_takes_new_runs(tmp_path):

@@ -385,7 +385,7 @@ def test_slots_run_out_of_time_like_a_single_environment():
     assert dones == [[False, False]] * 49 + [[True, False]]
 
 
-# ---- the instrument: experts of 2016 on the restored bodies
+# ---- what the experts of 2016 earn on the restored bodies
 
 EXPERTS = [
     ('Hopper', 'log_Hopper-v0_3.h5/snapshots/iter0000500', 50, 3590, 65, None),

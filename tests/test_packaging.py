@@ -1,6 +1,8 @@
 """What is installed and when: the lock files, the extra for MuJoCo, and the pipelines that need it."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -21,9 +23,9 @@ def locked(name):
 def test_the_mujoco_lock_adds_to_the_other_and_fits_the_extra():
     base, extra = locked('requirements.lock'), locked('requirements-mujoco.lock')
     assert not set(base) & set(extra)
-    wanted = re.search(r"'mujoco': \[(.*?)\]", (REPO / 'setup.py').read_text()).group(1)
-    assert f"'mujoco=={extra['mujoco']}; " in wanted
-    assert all(re.split('[<>=]', item.strip(" '"))[0] in base | extra for item in wanted.split(','))
+    wanted = re.search(r'mujoco = \[(.*?)\]', (REPO / 'pyproject.toml').read_text()).group(1)
+    assert f'"mujoco=={extra["mujoco"]}; ' in wanted
+    assert all(re.split('[<>=]', item.strip(' "'))[0] in base | extra for item in wanted.split(','))
 
 
 @pytest.mark.parametrize(
@@ -66,3 +68,80 @@ def test_pipelines_for_a_fresh_checkout_need_no_files_of_2016(name):
 @pytest.mark.parametrize('script', ['_venv.sh', 'run_all.sh', 'run_tests.sh'])
 def test_the_shell_scripts_are_valid(script):
     subprocess.run(['bash', '-n', str(REPO / 'scripts' / script)], check=True)
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+    """A folder into which a wheel was installed that was built, without a network, from what git would check out."""
+    source, folder = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('installed')
+    tracked = subprocess.run(['git', 'ls-files', '-z'], cwd=REPO, capture_output=True, text=True).stdout.split('\0')
+    for name in filter(None, tracked) if tracked[0] else [p.relative_to(REPO) for p in REPO.rglob('*') if p.is_file()]:
+        if (REPO / name).exists():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(REPO / name, source / name)
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--no-cache-dir']
+    offline = ['--no-index', '--no-deps', '--no-build-isolation']
+    run([*pip, 'wheel', *offline, '--wheel-dir', source / 'dist', source])
+    run([*pip, 'install', *offline, '--target', folder, *(source / 'dist').glob('policyopt-*.whl')])
+    return folder
+
+
+def run(command, code=0, **options):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, **options)
+    assert done.returncode == code, f'{command}\n{done.stdout}\n{done.stderr}'
+    return done
+
+
+def gail_pipeline(installed, cwd, *args, code=0):
+    """The installed command in a folder, with nothing of this checkout on its path."""
+    env = script_env() | {'PYTHONPATH': str(installed)}
+    return run([sys.executable, installed / 'bin' / 'gail-pipeline', *args], code, cwd=cwd, env=env)
+
+
+def test_an_installed_wheel_does_a_whole_experiment_in_an_empty_folder(installed, tmp_path):
+    small = ['training.runs=1', 'training.datasets=1', 'training.full_dataset_num_trajs=1', 'training.dataset_num_trajs=[1]']
+    algorithms = ['training.algorithms.bclone.cmd=python scripts/imitate_mj.py --mode bclone --max_iter 21 --bclone_eval_freq 10 OPTIONS']
+    algorithms += ['training.algorithms.ga.cmd=python scripts/imitate_mj.py --mode ga --max_iter 2 --min_total_sa 300 OPTIONS']
+    options = '--env {env} --data {dataset} --limit_trajs {num_trajs} --log {out}'
+    changes = [*small, 'options.eval_num_trajs=2', *(a.replace('OPTIONS', options) for a in algorithms)]
+    done = gail_pipeline(installed, tmp_path, 'quickstart', '-j', '2', '--set', *changes)
+    folder = tmp_path / 'runs' / 'quickstart' / 'checkpoints'
+    assert [p.name for p in tmp_path.iterdir()] == ['runs'] and len(list(folder.glob('alg=*.h5'))) == 2
+    assert all((folder / f'results{end}').exists() for end in ('.h5', '.csv', '.md', '.html', '_figure1.png'))
+    assert f'report   {folder}/results.html\n' in done.stdout and 'next: gail-pipeline analyze_results ' in done.stderr
+    log = next((folder / 'logs').glob('alg=ga,*')).read_text()
+    assert str(installed / 'policyopt' / 'checkout' / 'scripts' / 'imitate_mj.py') in log and str(REPO) not in log
+    assert f'gail-pipeline showlog {folder.relative_to(tmp_path)}/alg=ga' in log
+
+
+def test_an_installed_wheel_holds_every_shipped_pipeline_expert_and_published_number(installed, tmp_path):
+    inside = installed / 'policyopt' / 'checkout'
+    for pattern in ('scripts/**/*.py', 'pipelines/*.yaml', 'expert_policies/[cm]*/*.h5', 'results/paper/*'):
+        ours = {p.relative_to(REPO): p.read_bytes() for p in REPO.glob(pattern)}
+        assert ours and ours == {p.relative_to(inside): p.read_bytes() for p in inside.glob(pattern)}
+    packages = {p.parent.relative_to(REPO) for top in ('policyopt', 'environments') for p in (REPO / top).rglob('*.py')}
+    assert all((installed / package / '__init__.py').exists() for package in packages)
+    done = gail_pipeline(installed, tmp_path, 'run', 'pipelines/classic.yaml', '1_train', '-n', '--only', 'run=0', 'alg=ga')
+    assert len(done.stdout.splitlines()) == 12 and not list(tmp_path.iterdir())
+
+
+def test_every_script_is_a_command_of_the_installed_wheel(installed, tmp_path):
+    listing = gail_pipeline(installed, tmp_path, '--help').stdout
+    for script in (REPO / 'scripts').rglob('*.py'):
+        assert re.search(rf'(?m)^{script.stem} ', listing), script
+    assert 'usage: imitate_mj' in gail_pipeline(installed, tmp_path, 'imitate', '--help').stdout
+    assert 'CartPole-v1\n' in gail_pipeline(installed, tmp_path, 'env-info', 'CartPole-v1').stdout
+    done = gail_pipeline(installed, tmp_path, 'imitat', code=2)
+    assert done.stderr == "gail-pipeline: error: no command 'imitat'; --help lists them. Did you mean 'imitate'?\n"
+    done = gail_pipeline(installed, tmp_path, 'quickstart', '--only', 'alg=nobody', code=2)
+    assert done.stderr.startswith("gail-pipeline: error: --only alg=nobody: no run has alg 'nobody'; expected one of bclone, ga")
+
+
+def test_a_wheel_inside_of_another_checkout_does_not_claim_its_commit(installed, tmp_path):
+    shutil.copytree(installed / 'policyopt', tmp_path / 'policyopt')
+    git = ['git', '-C', tmp_path, '-c', 'user.name=x', '-c', 'user.email=x@example.org']
+    run(['git', 'init', '-q', tmp_path])
+    run([*git, 'commit', '-q', '--allow-empty', '-m', 'someone else'])
+    code = 'from policyopt.util import git_hash; print(git_hash())'
+    env = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    assert run([sys.executable, '-c', code], cwd=tmp_path, env=env).stdout == 'unknown\n'

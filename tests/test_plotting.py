@@ -82,8 +82,8 @@ def test_reproduction_shows_both_sides_and_shades_what_differs():
     ours = analyze(cell_rows([198, 199, 200, 199]), [task_row()], reference={CellKey('cartpole', 'ga', 4): far})
     ax = figures.results_figure(ours, 'reproduction').axes[0]
     handles, labels = ax.get_legend_handles_labels()
-    assert {'reference (open)', 'ours, GAIL (ga)', 'differs (5%, Holm)', 'our expert'} <= set(labels)
-    means = [c.lines[0].get_ydata()[0] for c in ax.containers]
+    assert {'reference (open)', 'ours, GAIL (ga)', 'differs (5%, Holm)', 'expert'} <= set(labels)
+    means = [line.get_ydata()[0] for line in ax.get_lines() if line.get_marker() == figures.styles_of(['ga'])['ga']['marker']]
     assert means == pytest.approx([199, 20])
     with pytest.raises(UserError, match='needs --reference'):
         figures.results_figure(two_tasks(), 'reproduction')
@@ -233,7 +233,7 @@ def test_legacy_expert_logs_are_drawn(legacy_dir, tmp_path, run_here):
     [
         (['no.h5'], 'no.h5: no such file; expected a training log'),
         (['cut.h5'], 'cut.h5: not a readable HDF5 file'),
-        (['results.h5'], 'results.h5: holds no table /log'),
+        (['results.h5'], 'results.h5: is no training log'),
         (['a.h5', './a.h5'], './a.h5: given twice'),
         (['a.h5', '--fields', 'x,y'], '--fields x,y: none of them has numbers in these logs; they have iter, trueret, vf_r2, racc'),
         (['a.h5', '--smooth', '0'], '--smooth 0: expected'),

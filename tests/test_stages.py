@@ -221,14 +221,15 @@ def test_evaluation_gives_one_row_per_run_readable_with_pytables_alone(tiny):
 
 
 def test_times_of_other_programs_do_not_stop_an_evaluation(tmp_path):
-    runs = [types.SimpleNamespace(out=str(tmp_path / f'{i}.h5')) for i in range(4)]
+    runs = [types.SimpleNamespace(alg='ga', out=str(tmp_path / f'{i}.h5')) for i in range(4)]
+    spec = types.SimpleNamespace(algorithm=lambda name: types.SimpleNamespace(policy=None))
     good = {'start_time': '2026-01-01T10:00:00+00:00', 'end_time': '2026-01-01T10:01:00+00:00', 'git_hash': 'abc'}
     for run, attrs in zip(runs, (good, {}, good | {'end_time': 'yesterday'}, good | {'end_time': '2026-01-01T10:01:00'}), strict=True):
         with write_h5(run.out) as h5:
             set_attrs(h5.root, attrs)
-    facts = evaluating.training_facts(runs)
+    facts = evaluating.training_facts(spec, runs)
     assert facts['training_seconds'] == '60' and facts['training_git_hash'] == 'abc' and 'training_host' not in facts
-    assert 'training_start' not in evaluating.training_facts(runs[1:])
+    assert 'training_start' not in evaluating.training_facts(spec, runs[1:])
 
 
 def test_the_number_of_jobs_changes_no_number_and_rows_are_those_of_the_policy(tiny):

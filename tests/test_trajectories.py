@@ -225,7 +225,7 @@ def test_files_that_are_missing_truncated_or_no_hdf5_are_named(tmp_path):
             load_trajs(tmp_path / name)
     with pytest.raises(UserError, match='no such file'):
         load_trajs(tmp_path / 'missing.h5')
-    with pytest.raises(UserError, match='is a folder'):
+    with pytest.raises(UserError, match='not a trajectory file .*import_trajs.py'):
         load_trajs(tmp_path)
 
 

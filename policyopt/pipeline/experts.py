@@ -145,6 +145,6 @@ def random_returns(spec: Spec, task: Task, seed: int, mdp: MDP | None = None) ->
         h5.create_array('/', 'returns_B', trajs.returns)
         h5.create_array('/', 'len_B', trajs.lengths)
         set_attrs(h5.root, {'env_name': task.env, 'seed': random_seed} | provenance())
-    earned = f'random return {mean_sd(trajs.returns, 2)}, length {mean_sd(trajs.lengths, 2)}'
-    print(f'{task.name}: {earned} ({len(trajs)} trajectories in {path})', flush=True)
+    said = f'random return {mean_sd(trajs.returns, 2)}, length {mean_sd(trajs.lengths, 2)}'
+    print(f'{task.name}: {said} ({len(trajs)} trajectories in {path})', flush=True)
     return trajs.returns, trajs.lengths

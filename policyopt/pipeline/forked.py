@@ -17,14 +17,16 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from policyopt.pipeline import templates
+from policyopt.util import PACKAGES
 
 BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
-STOP_SIGNALS = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')  # the launcher handles these; its runs must have their own say
+STOP_SIGNALS = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')  # the launcher handles these; its runs get their default handlers
 
 
 def _sources() -> dict[str, tuple[int, int]]:
     """{source file of ours: (size, time of its last change)}."""
-    files = (f for top in ('policyopt', 'environments', 'scripts') for f in glob.glob(f'{templates.REPO}/{top}/**/*.py', recursive=True))
+    tops = f'{PACKAGES}/policyopt', f'{PACKAGES}/environments', f'{templates.REPO}/scripts'
+    files = (f for top in tops for f in glob.glob(f'{top}/**/*.py', recursive=True))
     return {f: (stat.st_size, stat.st_mtime_ns) for f in files for stat in [os.stat(f)]}
 
 
@@ -75,7 +77,7 @@ class ForkedRun:
             os.close(gate[0])
             os.close(ready[1])
             if self._process.pid is not None:
-                os.read(ready[0], 1)  # from here on its signals are its own, and its process group exists
+                os.read(ready[0], 1)  # the child has its process group and its own signal handlers now
             os.close(ready[0])
         self.pid, self.stdin = self._process.pid, os.fdopen(gate[1], 'wb')
 
@@ -93,7 +95,7 @@ class ForkedRun:
 
 
 def _run(words: list[str], log_fd: int, env: dict[str, str], gate: tuple[int, int], ready: tuple[int, int]) -> None:
-    """The child: become what a fresh process would be, wait for the word to go, run the script."""
+    """The child: set up what a fresh process would have, wait until the launcher writes to the pipe, run the script."""
     os.setsid()
     for name in STOP_SIGNALS:
         if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:

@@ -193,7 +193,7 @@ class _Launcher:
         except locks.Held as held:
             self.elsewhere.append((job, held))
             return False
-        if job.done:  # finished between the look and the lock
+        if job.done:  # another pipeline finished it before we had the lock
             lock.release()
             self.finish(job, 'ok', 'done by another pipeline')
             return True
@@ -210,7 +210,10 @@ class _Launcher:
         return True
 
     def spawn(self, job: Job, lock: locks.Lock) -> Process:
-        """The process of a job, held back until its process group stands in the lock: a kill -9 of us never hides a running one."""
+        """The process of a job. It starts to work only when its process group stands in the lock.
+
+        So a run that survives the sudden end of this process is found by the next one.
+        """
         old = os.path.exists(job.log) and os.path.getsize(job.log) > 0
         with open(job.log, 'a', encoding='utf-8') as log:
             log.write(('\n' if old else '') + job.command + '\n')
@@ -263,7 +266,7 @@ class _Launcher:
         if code == 0:
             return 'ok', ''
         if job.done and not templates.is_trainer(job.command):
-            # a program that writes its output in place and then fails: by its own word this is not a finished file
+            # a program that writes its output in place and then fails: its exit code says that the file is not finished
             os.replace(job.out, part_path(job.out))
         if code == STOPPED_AFTER_CHECKPOINT:
             return 'stopped', 'was stopped after a checkpoint'

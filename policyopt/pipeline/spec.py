@@ -18,7 +18,7 @@ from policyopt import algorithms
 from policyopt.files.runs import KEYS, done_file, id_of
 from policyopt.files.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
 from policyopt.pipeline import sweep, templates
-from policyopt.util import UserError, closest, derive_seed
+from policyopt.util import UserError, closest, derive_seed, here_or_ours
 
 MAX_TRAJS = 1_000_000  # of one file
 MAX_RUNS = 1_000_000
@@ -156,9 +156,9 @@ class Spec:
         name = self.options.reference
         if name is None:
             return None
-        for path in (name, os.path.join(templates.REPO, name)):
-            if os.path.isfile(path):
-                return path
+        path = here_or_ours(name)
+        if os.path.isfile(path):
+            return path
         raise UserError(
             f"{self.file}: options.reference: no such file '{name}'; expected {_A_REFERENCE}, seen from {os.getcwd()} or from our checkout"
         )
@@ -221,7 +221,7 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
 
     Raises UserError: "pipelines/classic.yaml: tasks[1].evn: unknown key 'evn'; expected one of name, env, policy, …. Did you mean 'env'?"
     """
-    yaml_text = read_text(path)
+    yaml_text = read_text(here_or_ours(path))
     raw = parse_yaml(yaml_text, path)
     if raw is None:
         raise UserError(f'{path}: is empty; expected a pipeline YAML with the keys tasks, training, options')

@@ -12,7 +12,7 @@ from policyopt.pipeline import folder, launch
 from policyopt.pipeline.executors import EXECUTORS, executor_for
 from policyopt.pipeline.plan import How, Plan, make_plan
 from policyopt.pipeline.spec import Spec, load_spec
-from policyopt.util import RunFailed, UserError, closest, provenance
+from policyopt.util import RunFailed, UserError, as_typed, closest, provenance
 
 STAGES = ('0_sampletrajs', '1_train', '2_eval')
 
@@ -41,7 +41,7 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         print(f'im_pipeline: {e}', file=sys.stderr)
         return 130 if e.interrupted else launch.STOPPED_AFTER_CHECKPOINT
     if following:
-        print(f'next: python scripts/{following}', file=sys.stderr)
+        print(f'next: {as_typed(following)}', file=sys.stderr)
     return 0
 
 
@@ -57,7 +57,7 @@ def show_summary(spec: Spec, how: How) -> int:
         following = f'analyze_results.py {spec.results_path}'
     else:
         following = spec.command('2_eval' if done else '1_train --resume')
-    print(f'next: python scripts/{following}', file=sys.stderr)
+    print(f'next: {as_typed(following)}', file=sys.stderr)
     return 0
 
 

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from policyopt.util import REPO
+
 FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task')
-REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _TRAINER = 'imitate_mj.py'
 
 

@@ -5,7 +5,9 @@ A cell is (task, algorithm, dataset size). Nothing here knows results files: row
 """
 
 import dataclasses
+import functools
 import math
+import os
 import re
 import shlex
 
@@ -14,6 +16,9 @@ from scipy import stats
 
 from policyopt.files.runs import id_of, sweep
 from policyopt.files.yamlfile import parse_yaml
+from policyopt.reporting.aggregate import aggregate, pairs_of
+from policyopt.reporting.controls import controls
+from policyopt.reporting.failures import failures_of
 from policyopt.reporting.reference import Baseline, CellKey, Reference
 from policyopt.reporting.statistics import (
     LEVEL,
@@ -24,6 +29,7 @@ from policyopt.reporting.statistics import (
     predict_one_set,
     prob_improvement,
     sd,
+    set_margin,
     sets_of,
     t_margin,
     welch,
@@ -35,7 +41,10 @@ NUM_BOOTSTRAP = 4000
 
 @dataclasses.dataclass
 class Cell:
-    """One cell with its statistics; intervals are (NaN, NaN) where one run cannot give any."""
+    """One cell with its statistics; intervals are (NaN, NaN) where one run cannot give any.
+
+    `margin` takes runs for independent; `margin_sets` is over expert sets, NaN where there is one.
+    """
 
     key: CellKey
     rows: list
@@ -44,6 +53,7 @@ class Cell:
     episodes: int
     mean: float
     margin: float
+    margin_sets: float
     sd_runs: float
     sd_episodes: float
     iqm: float
@@ -51,6 +61,11 @@ class Cell:
     iqm_hi: float
     length_mean: float
     percent_expert: float
+
+    @property
+    def half_width(self):
+        """Half width of the 95% interval that is shown: over expert sets where there are several, else over runs."""
+        return self.margin_sets if math.isfinite(self.margin_sets) else self.margin
 
 
 @dataclasses.dataclass
@@ -79,6 +94,10 @@ class Comparison:
     verdict: str = 'not testable'
     detectable: float = NAN
     detectable_holm: float = NAN
+    detectable_score: float = NAN
+    rejectable: bool = True
+    half_95: float = NAN  # half width of the 95% interval of the deciding test, and at the level of Holm's first step
+    half_holm: float = NAN
     note: str = ''
 
 
@@ -92,6 +111,31 @@ class Analysis:
     ref_baselines: dict
     missing: list
     notes: list
+    reference: dict = dataclasses.field(default_factory=dict)
+    sources: list = dataclasses.field(default_factory=list)
+    title: str = ''
+
+    @property
+    def scales(self):
+        """{task: Baseline} that normalises: the reference's, ours for a task that it has none of."""
+        return {task: self.ref_baselines.get(task, b) for task, b in self.baselines.items()}
+
+    @functools.cached_property
+    def aggregate(self):
+        """The Aggregate over all cells, or None without a reference."""
+        return aggregate({k: (c.y_N, c.set_N) for k, c in self.cells.items()}, self.reference, self.scales, self.sources)
+
+    @functools.cached_property
+    def controls(self):
+        """Negative controls of the aggregate's verdict."""
+        return controls(self.aggregate) if self.aggregate else []
+
+    @functools.cached_property
+    def failures(self):
+        """Failed runs per algorithm and task, [] without a reference."""
+        tables = [{k: (c.y_N, c.set_N) for k, c in self.cells.items()}, *self.sources]
+        scores = [{k: (self.scales[k.task].score(y), s) for k, (y, s) in t.items() if k.task in self.scales} for t in tables]
+        return failures_of(self.aggregate.pairs, scores) if self.aggregate else []
 
     def without_scores(self):
         """Why returns of some tasks cannot be normalised, and what to do, as a sentence; empty when all can."""
@@ -188,6 +232,7 @@ def cells_of(by_name, baselines):
             r_E.size,
             mean=float(y_N.mean()),
             margin=t_margin(sd(y_N), y_N.size),
+            margin_sets=set_margin(y_N, set_N),
             sd_runs=sd(y_N),
             sd_episodes=sd(r_E),
             iqm=float(iqm(y_N)),
@@ -277,47 +322,63 @@ def compare(cell, ref, between=None, between_from=''):
     return out, se, df
 
 
-def analyze(rows, tasks, reference=None, ref_baselines=None, between_rows=None, between_from='', expected=None):
+def analyze(rows, tasks, reference=None, ref_baselines=None, between=(), expected=None, title=''):
     """The whole analysis of one results table.
 
     Args:
         rows, tasks: rows of the tables /results and /tasks.
         reference: {CellKey: Reference} from `read_reference`.
         ref_baselines: {task: Baseline} from `read_reference_tasks`.
-        between_rows: rows of another results file with several expert sets, for the between-set variance of cells that have one.
-        between_from: how the report names that file.
+        between: [(name, rows)] of other results files with several expert sets, for the variance between sets.
         expected: names of all runs of the campaign; default: the grid that the rows span.
+        title: what the pictures are headed with.
     """
     by_name = _checked(rows)
     baselines = baselines_of(list(by_name.values()), tasks)
     cells = cells_of(by_name, baselines)
     notes = []
-    sources = {}
-    if between_rows is not None:
-        sources = {key: sets_of(*_run_means(runs)) for key, runs in _grouped(_checked(between_rows)).items()}
-        if not any(s.num_sets > 1 for s in sources.values()):
+    sources, of_cell = [], {}  # of_cell: for each cell, the file that has most expert sets of it
+    for name, other_rows in between:
+        sources.append({key: _run_means(runs) for key, runs in _grouped(_checked(other_rows)).items()})
+        found = {key: (sets_of(*c), name) for key, c in sources[-1].items()}
+        if not any(s.num_sets > 1 for s, _ in found.values()):
             raise UserError(
-                f'{between_from}: every cell has one expert set, so the variance between sets cannot be estimated from it; '
+                f'{name}: every cell has one expert set, so the variance between sets cannot be estimated from it; '
                 'sample several (training.datasets: 5 in the spec)'
             )
-    results = [compare(c, reference[k], sources.get(k), between_from) for k, c in cells.items() if k in (reference or {})]
+        of_cell |= {k: v for k, v in found.items() if k not in of_cell or v[0].num_sets > of_cell[k][0].num_sets}
+    results = [compare(c, reference[k], *of_cell.get(k, (None, ''))) for k, c in cells.items() if k in (reference or {})]
     compared = [r[0] for r in results]
     for field, raw in (('p_holm', 'p'), ('welch_holm', 'welch_p'), ('perm_holm', 'perm_p')):
         for c, p in zip(compared, holm([getattr(c, raw) for c in compared]), strict=True):
             setattr(c, field, float(p))
+    missing = missing_runs(list(by_name.values()), expected)
+    analysis = Analysis(
+        cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes, reference or {}, sources, title
+    )
     family = sum(math.isfinite(c.p) for c in compared)
+    ceilings = {p.key for p in pairs_of({k: (c.y_N, c.set_N) for k, c in cells.items()}, analysis.reference, analysis.scales) if p.ceiling}
     for c, se, df in results:
         if math.isfinite(c.p_holm):
-            c.verdict = 'differs' if c.p_holm < LEVEL else 'consistent'
+            c.verdict = 'differs' if c.p_holm < LEVEL else 'ceiling' if c.key in ceilings else 'consistent'
             c.detectable_holm = detectable_difference(se, df, LEVEL / family)
+            c.half_95, c.half_holm = (float(stats.t.isf(x / 2, df)) * se if se > 0 else NAN for x in (LEVEL, LEVEL / family))
+            _in_scores(c, analysis.scales[c.key.task])
     if reference is not None:
         absent = [str(k) for k in cells if k not in reference]
         if absent:
             notes.append(f'the reference has no number for {len(absent)} of our {len(cells)} cells: {_some(absent)}')
-    missing = missing_runs(list(by_name.values()), expected)
-    analysis = Analysis(cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes)
     notes += [note] if (note := analysis.without_scores()) else []
     return analysis
+
+
+def _in_scores(comp, scale):
+    """Fill in what can be found, in units of (expert − random), and whether any return between random and expert would be rejected."""
+    width = abs(scale.expert_mean - scale.random_mean)
+    if math.isfinite(width) and width > 0:
+        comp.detectable_score = comp.detectable_holm / width
+        if math.isfinite(comp.half_holm):
+            comp.rejectable = comp.half_holm < max(abs(comp.ref.mean - scale.random_mean), abs(scale.expert_mean - comp.ref.mean))
 
 
 def _some(names, most=4):
@@ -333,6 +394,14 @@ def rows_of_campaign(rows, attrs, run_name=None):
     if run_name not in (None, found):
         raise UserError(f"--run-name {run_name}: the results are those of '{found}'; name that one, or give another file")
     return rows
+
+
+def heading(results, reference_path=None):
+    """What a page or a picture of these results is called: the campaign, whose experts, and what it stands beside."""
+    folders = dict.fromkeys(os.path.dirname(t.expert_policy.partition('.h5')[0]) for t in results.tasks if t.expert_policy)
+    parts = [str(results.attrs.get('run_name') or 'results')]
+    parts += [f'experts: {", ".join(folders)}'] if any(folders) else []
+    return '; '.join(parts + ([f'reference: {reference_path}'] if reference_path else []))
 
 
 def campaign_runs(spec_text):

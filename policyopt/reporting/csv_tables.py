@@ -36,6 +36,7 @@ CELL_COLUMNS = {
     'episodes': 'evaluation episodes',
     'return_mean': 'mean over runs',
     'margin95': 'half width of its 95% t interval over runs',
+    'margin95_sets': 'the same over expert sets; empty with one set',
     'sd_runs': 'standard deviation over runs',
     'return_std': 'standard deviation over episodes',
     'iqm': 'interquartile mean over runs',
@@ -64,24 +65,59 @@ CELL_COLUMNS = {
     'p': 'the deciding p',
     'judged_by': 'sets, welch, equal, permutation or none',
     'p_holm': 'p, Holm-corrected over the table',
-    'verdict': 'consistent, differs, not testable',
+    'verdict': 'consistent (no difference found), ceiling (all runs of both sides at the expert), differs, not testable',
     'detectable': f'smallest difference seen with {POWER:.0%} power at 5%',
     'detectable_holm': 'the same at 5% / number of cells',
+    'detectable_score': 'detectable_holm as a share of (expert − random)',
+    'rejectable': 'whether any mean return between random and expert would be called different at that level: 1 or 0',
     'note': 'remarks',
     'command': 'repeats the runs of this cell',
 }
 
+AGGREGATE_COLUMNS = {
+    'alg': 'algorithm; empty: all',
+    'task': 'task; empty: all',
+    'cells': 'cells that the row is a mean of, with equal weights',
+    'ceiling': 'cells of them at the ceiling',
+    'difference': 'ours − reference in units of (expert − random)',
+    'se': 'its standard error',
+    'df': 'its degrees of freedom (Satterthwaite)',
+    'lo90': '90% interval, low',
+    'hi90': 'high',
+    'lo95': '95% interval, low',
+    'hi95': 'high',
+    'sets': 'what se holds: measured (runs and expert sets), runs (sets unknown for some cells), tasks or cells (their spread)',
+    'p': 'two-sided t test of no difference',
+    'margin': 'declared margin of equivalence',
+    'tost_p': 'p of equivalence within it',
+    'permutation_p': 'label permutation within cells, takes runs for exchangeable',
+    'prob_improvement': 'mean over cells of P(run of ours > run of theirs)',
+    'prob_improvement_lo': 'its bootstrap 95% interval, low',
+    'prob_improvement_hi': 'high',
+    'iqm': 'interquartile mean of our normalised runs',
+    'iqm_lo': 'its bootstrap 95% interval, low',
+    'iqm_hi': 'high',
+    'ref_iqm': "the reference's",
+    'ref_iqm_lo': 'low',
+    'ref_iqm_hi': 'high',
+    'verdict': 'equivalent, differs, undecided, ceiling, not testable',
+}
 
-def cell_csv_path(path):
-    """Where the cell table stands: beside the per-run file, `results.csv` → `results_cells.csv`."""
+
+def beside(path, name):
+    """Where another table stands: beside the per-run file, `results.csv` → `results_cells.csv`, `results_aggregate.csv`."""
     root, suffix = os.path.splitext(path)
-    return f'{root}_cells{suffix}'
+    return f'{root}_{name}{suffix}'
 
 
 def columns_help():
     """What the columns of both files mean, for --help."""
     out = []
-    for title, columns in (('columns of --csv F, one row per run', RUN_COLUMNS), ('columns of F_cells, one row per cell', CELL_COLUMNS)):
+    for title, columns in (
+        ('columns of --csv F, one row per run', RUN_COLUMNS),
+        ('columns of F_cells, one row per cell', CELL_COLUMNS),
+        ('columns of F_aggregate, beside a reference', AGGREGATE_COLUMNS),
+    ):
         out += [f'{title}:', *(f'  {name:<20}{meaning}' for name, meaning in columns.items())]
     return '\n'.join(out)
 
@@ -144,6 +180,7 @@ def _cell_row(key, c):
         'episodes': c.episodes,
         'return_mean': c.mean,
         'margin95': c.margin,
+        'margin95_sets': c.margin_sets,
         'sd_runs': c.sd_runs,
         'return_std': c.sd_episodes,
         'iqm': c.iqm,
@@ -171,9 +208,11 @@ def _comparison_row(analysis, key):
         'verdict',
         'detectable',
         'detectable_holm',
+        'detectable_score',
         'note',
     )
     return {name: getattr(c, name) for name in same} | {
+        'rejectable': int(c.rejectable),
         'ref_mean': c.ref.mean,
         'ref_sd': c.ref.sd,
         'ref_runs': c.ref.m,
@@ -187,6 +226,37 @@ def _comparison_row(analysis, key):
         'predict_df': c.pred_df,
         'predict_p': c.pred_p,
     }
+
+
+def csv_paths(path):
+    """The files of `write_csv`: per run, per cell, and per algorithm and task."""
+    return [path, beside(path, 'cells'), beside(path, 'aggregate')]
+
+
+def write_csv(path, analysis, commands):
+    """The tables per run, per cell and, beside a reference, per algorithm and task; returns the paths that were written."""
+    per_run, per_cell, per_block = csv_paths(path)
+    write_run_csv(per_run, analysis)
+    write_cell_csv(per_cell, analysis, commands)
+    if not analysis.aggregate:
+        return [per_run, per_cell]
+    write_aggregate_csv(per_block, analysis.aggregate)
+    return [per_run, per_cell, per_block]
+
+
+def write_aggregate_csv(path, aggregate):
+    """One row per algorithm, per algorithm and task, per task, and over all."""
+
+    def values(r):
+        out = {name: getattr(r, name) for name in ('alg', 'task', 'se', 'df', 'sets', 'p', 'margin', 'tost_p', 'verdict')}
+        out |= {'cells': r.num_cells, 'ceiling': r.num_ceiling, 'difference': r.diff, 'permutation_p': r.perm_p}
+        for level in (90, 95):
+            out[f'lo{level}'], out[f'hi{level}'] = r.interval(level / 100)
+        for name, triple in (('prob_improvement', r.improvement), ('iqm', r.iqm), ('ref_iqm', r.ref_iqm)):
+            out |= dict(zip((name, f'{name}_lo', f'{name}_hi'), triple, strict=True))
+        return out
+
+    _write_csv(path, AGGREGATE_COLUMNS, map(values, [*aggregate.algs, *aggregate.blocks, *aggregate.tasks, aggregate.whole]))
 
 
 def _write_csv(path, columns, rows):

@@ -15,7 +15,7 @@ from policyopt.algorithms import label_of
 from policyopt.files.runs import current_path, is_part, name_of, parts_of
 from policyopt.files.snapshots import is_training_log, read_log
 from policyopt.reporting.figures import figure, outside_legend, styles_of, subtitle
-from policyopt.util import UserError, closest, format_table
+from policyopt.util import UserError, closest, format_table, printable
 
 DEFAULT_FIELDS = 'trueret,avglen,ent,kl,vf_r2,vf_kl,tdvf_r2,rloss,racc'
 CLONING_FIELDS = ',bcloss,valloss,valacc'
@@ -78,16 +78,18 @@ def log_paths(paths):
 
     Raises UserError when a file is missing or damaged, or when none is left.
     """
-    chosen = []
+    chosen, notes = [], []
     for path in paths:
         if not os.path.exists(current_path(path)) and glob.has_magic(path):
-            print(f'note: {path}: matches no file: skipped', file=sys.stderr)
+            notes.append(f'{path}: matches no file')
         elif not is_training_log(current_path(path)):
-            print(f'note: {path}: is no training log: skipped', file=sys.stderr)
+            notes.append(f'{path}: is no training log')
         else:
             chosen.append(path)
     if not chosen:
-        raise UserError(f'{paths[0]}: no training log; expected the .h5 of a finished or the .h5.part of a running training')
+        raise UserError(f'{notes[0]}; expected the .h5 of a finished or the .h5.part of a running training')
+    for note in notes:
+        print(f'note: {printable(note)}: skipped', file=sys.stderr)
     return chosen
 
 

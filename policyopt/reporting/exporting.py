@@ -27,8 +27,6 @@ class CsvTable:
     """A CSV file with a line for every iteration of every log; run ids are taken apart into columns."""
 
     def __init__(self, path, paths):
-        if os.path.realpath(path) in map(os.path.realpath, paths) or path.endswith(('.h5', '.part')):
-            raise UserError(f'{path}: is the name of a log; name the table FILE.csv')
         self.path, self.names, self.tables = path, log_names(paths), {}
 
     def update(self, path, file):

@@ -1,4 +1,4 @@
-"""Pictures of an analysis: Figure 1 of the paper, the same in raw returns, and ours against the reference.
+"""Pictures of an analysis: Figure 1 of the paper, the same in raw returns, and a table beside its reference in three ways.
 
 Figures are built without a screen (matplotlib's Agg); colours are those of Okabe and Ito, told apart with any colour vision, and every
 algorithm also has its own marker and line style.
@@ -7,6 +7,7 @@ algorithm also has its own marker and line style.
 import io
 import math
 import os
+import textwrap
 
 import matplotlib
 import numpy as np
@@ -14,14 +15,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from policyopt.algorithms import ALGORITHMS, label_of
+from policyopt.reporting.failures import FAILED
 from policyopt.util import UserError, check_output, replacing
 
 KINDS = {
     'figure1': 'normalised score against number of expert trajectories (0 = random policy, 1 = expert), mean over runs and its interval',
     'raw': 'mean return against number of expert trajectories, over runs and its interval',
-    'reproduction': 'ours (filled) against the reference (open): mean return and 95% interval over runs, every cell',
+    'forest': 'ours − reference per algorithm and task in units of (expert − random), with 90% and 95% intervals and declared margins',
+    'reproduction': 'ours (filled) against the reference (open), every cell, with the interval that judges it; failed runs are crosses',
+    'profile': 'performance profiles: share of runs whose normalised score is at least that much, ours and the reference',
 }
+OF_REFERENCE = ('forest', 'reproduction', 'profile')
 MIN_RUNS = 4  # a t interval over fewer runs is wider than any axis
+MIN_SPAN = 0.25  # of (expert − random): the least that an axis of returns spans
+FAILED_COLOUR = '#B00020'
 FORMATS = ('png', 'pdf', 'svg')
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#8C6D1F')
 _DASHES = ('-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (1, 2)))
@@ -46,16 +53,18 @@ def styles_of(names):
 
 
 def results_figure(analysis, kind):
-    """The figure of that kind ('figure1', 'raw' or 'reproduction').
+    """The figure of that kind, one of KINDS.
 
-    Raises UserError when figure1 lacks random-policy returns, or reproduction a reference.
+    Raises UserError when figure1 lacks random-policy returns, or a kind of OF_REFERENCE a reference.
     """
     if kind == 'figure1' and (reason := analysis.without_scores()):
         raise UserError(f'{reason}, or draw the raw returns with --kind raw')
-    if kind == 'reproduction':
+    if kind in OF_REFERENCE:
         if not analysis.comparisons:
-            raise UserError('the reproduction plot needs --reference with numbers for these cells (results/paper/results_per_run.csv)')
-        return _reproduction(analysis)
+            raise UserError(f'the {kind} plot needs --reference with numbers for these cells (results/paper/results_per_run.csv)')
+        if kind != 'reproduction' and not analysis.aggregate:
+            raise UserError(f'the {kind} plot needs expert and random returns: tasks.csv beside the reference, or in the results')
+        return {'forest': _forest, 'reproduction': _reproduction, 'profile': _profile}[kind](analysis)
     return _curves(analysis, normalised=kind == 'figure1')
 
 
@@ -95,12 +104,13 @@ def _curves(analysis, normalised):
     style = styles_of(algs)
     cols = min(len(tasks), 3)
     rows = -(-len(tasks) // cols)
-    fig, axes = figure(max(5.6, 3.7 * cols), 3.2 * rows + 0.9, rows, cols)
+    # 2.5 inches a panel: a page of 420 pixels still shows the letters
+    fig, axes = figure(max(5.6, 2.5 * cols + 0.5), 2.7 * rows + 1.5, rows, cols)
     for ax in axes.flat[len(tasks) :]:
         ax.set_visible(False)
     few = max(len(c.y_N) for c in analysis.cells.values()) < MIN_RUNS
-    for ax, task in zip(axes.flat, tasks, strict=False):
-        base = analysis.baselines[task]
+    for number, (ax, task) in enumerate(zip(axes.flat, tasks, strict=False)):
+        base = analysis.scales[task]
         sizes = sorted({k.num_trajs for k in analysis.cells if k.task == task})
         for i, alg in enumerate(algs):
             cells = [c for k, c in analysis.cells.items() if (k.task, k.alg) == (task, alg)]
@@ -117,19 +127,34 @@ def _curves(analysis, normalised):
             else:
                 ax.vlines(x, lo, hi, color=style[alg]['color'], linewidth=1.2)
             ax.plot(x, mean, label=label_of(alg), markersize=5.5, linewidth=1.8, **style[alg])
+            theirs = [(at, analysis.reference[c.key].mean) for at, c in zip(x, cells, strict=True) if c.key in analysis.reference]
+            if theirs:
+                at, ref = np.array(theirs).T
+                ax.plot(at, base.score(ref) if normalised else ref, color=style[alg]['color'], linewidth=0.9, alpha=0.9, zorder=1.8)
         expert, random = (1.0, 0.0) if normalised else (base.expert_mean, base.random_mean)
         ax.axhline(expert, color=_GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
         if math.isfinite(random):
             ax.axhline(random, color=_GREY, linewidth=1.2, linestyle=':', zorder=1.5, label='random policy')
+        if any(k in analysis.reference for k in analysis.cells):
+            ax.plot([], [], color=_GREY, linewidth=0.9, label='reference (thin)')
         ax.set_title(task)
         ax.set_xticks(sizes)
         pad = 0.07 * (max(sizes) - min(sizes)) or 0.5
         ax.set_xlim(min(sizes) - pad, max(sizes) + pad)
         ax.set_xlabel('expert trajectories')
-        ax.set_ylabel('score (0 random, 1 expert)' if normalised else 'mean return per episode')
-    subtitle(fig, 'mean over runs; band or bar: ' + ('lowest to highest run' if few else 'its 95% t interval'))
-    outside_legend(fig, axes, 3 if cols > 1 else 2)
+        if number % cols == 0 or not normalised:
+            ax.set_ylabel('score (0 random, 1 expert)' if normalised else 'mean return')
+    episodes = {analysis.scales[t].expert_episodes for t in tasks}
+    scale = f'; expert: {episodes.pop()} episodes' if normalised and len(episodes) == 1 else ''
+    subtitle(fig, _titled(analysis, f'mean over runs; band or bar: {"lowest to highest run" if few else "its 95% t interval"}{scale}'))
+    outside_legend(fig, axes, 2)
     return fig
+
+
+def _titled(analysis, text):
+    """The heading of the results, folded to the width of a small picture, above what a picture shows."""
+    parts = analysis.title.replace('; reference:', '\nreference:').splitlines()
+    return '\n'.join([*(line for part in parts for line in textwrap.wrap(part, 80, break_long_words=False)), text])
 
 
 def _shift(sizes):
@@ -156,7 +181,7 @@ def _reproduction(analysis):
     tasks = list(dict.fromkeys(k.task for k in keys))
     style = styles_of(list(dict.fromkeys(k.alg for k in keys)))
     most = max(sum(k.task == t for k in keys) for t in tasks)
-    fig, axes = figure(max(6.0, 0.52 * most + 2.2), 2.7 * len(tasks) + 0.7, len(tasks), 1)
+    fig, axes = figure(min(8.0, max(5.6, 0.36 * most + 1.6)), 2.7 * len(tasks) + 1.2, len(tasks), 1)
     for ax, task in zip(axes.flat, tasks, strict=True):
         mine = [k for k in keys if k.task == task]
         algs = list(dict.fromkeys(k.alg for k in mine))
@@ -165,43 +190,134 @@ def _reproduction(analysis):
             for k in (k for k in mine if k.alg == alg):
                 x[k] = len(x) + 0.8 * a
         for k in mine:
-            cell, comp = analysis.cells[k], analysis.comparisons[k]
-            colour, marker = style[k.alg]['color'], style[k.alg]['marker']
-            if comp.verdict == 'differs':
-                ax.axvspan(x[k] - 0.45, x[k] + 0.45, color='#F0E442', alpha=0.45, linewidth=0, label='differs (5%, Holm)')
-            ax.plot(np.full(cell.y_N.size, x[k] - 0.17), cell.y_N, '.', color=colour, alpha=0.35, markersize=4)
-            ax.errorbar(
-                x[k] - 0.17,
-                cell.mean,
-                _bar(cell.margin),
-                fmt=marker,
-                color=colour,
-                markersize=6,
-                capsize=3,
-                label=f'ours, {label_of(k.alg)}',
-            )
-            if comp.ref.y_M is not None:
-                ax.plot(np.full(comp.ref.m, x[k] + 0.17), comp.ref.y_M, '.', color=_GREY, alpha=0.45, markersize=4)
-            ax.errorbar(
-                x[k] + 0.17,
-                comp.ref.mean,
-                _bar(comp.ref.margin),
-                fmt=marker,
-                color=_GREY,
-                markerfacecolor='white',
-                markersize=6,
-                capsize=3,
-                label='reference (open)',
-            )
-        ax.axhline(analysis.baselines[task].expert_mean, color=_GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='our expert')
+            _cell(ax, x[k], analysis.cells[k], analysis.comparisons[k], style[k.alg], analysis.scales[task])
+        ax.axhline(analysis.scales[task].expert_mean, color=_GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
         ax.set_xticks(list(x.values()), [str(k.num_trajs) for k in x])
+        for alg in algs:
+            ax.annotate(
+                alg,
+                (np.mean([x[k] for k in mine if k.alg == alg]), 0),
+                (0, -18),
+                xycoords=('data', 'axes fraction'),
+                textcoords='offset points',
+                ha='center',
+                va='top',
+                color=style[alg]['color'],
+                fontweight='bold',
+                annotation_clip=False,
+            )
         ax.set_xlim(-0.8, max(x.values()) + 0.8)
+        _honest_limits(ax, analysis, mine)
         ax.grid(axis='x', visible=False)
         ax.set_title(task)
-        ax.set_ylabel('mean return per episode')
-    axes.flat[-1].set_xlabel('expert trajectories, by algorithm')
-    subtitle(fig, 'mean over runs with its 95% t interval; small dots: single runs')
-    outside_legend(fig, axes, 3)
+        ax.set_ylabel('mean return')
+    axes.flat[-1].set_xlabel('expert trajectories, by algorithm', labelpad=16)
+    known = any(math.isfinite(c.half_95) for c in analysis.comparisons.values())
+    note = "bar: 95% interval that judges, around our mean\n(paler: at Holm's first step); small dots: runs"
+    subtitle(fig, _titled(analysis, note if known else 'no interval: single runs, or runs that are all alike'))
+    outside_legend(fig, axes, 2)
+    return fig
+
+
+def _cell(ax, x, cell, comp, style, scale):
+    """One cell of the reproduction figure: our runs, mean and judging interval to the left, the reference's to the right."""
+    colour, marker = style['color'], style['marker']
+    if comp.verdict == 'differs':
+        ax.axvspan(x - 0.45, x + 0.45, color='#F0E442', alpha=0.45, linewidth=0, label='differs (5%, Holm)')
+    for half, alpha in ((comp.half_holm, 0.13), (comp.half_95, 0.28)):
+        if math.isfinite(half):
+            ax.bar(x, 2 * half, 0.7, cell.mean - half, color=colour, alpha=alpha, linewidth=0, zorder=1.2)
+    theirs = comp.ref.y_M if comp.ref.y_M is not None else np.array([])
+    for at, runs, dot in ((x - 0.17, cell.y_N, colour), (x + 0.17, theirs, _GREY)):
+        failed = scale.score(runs) <= FAILED
+        ax.plot(np.full(runs.size, at), runs, '.', color=dot, alpha=0.4, markersize=4)
+        if failed.any():
+            ax.plot(
+                np.full(failed.sum(), at),
+                runs[failed],
+                'x',
+                color=FAILED_COLOUR,
+                markersize=6,
+                zorder=5,
+                label='failed run (as the random policy)',
+            )
+            if failed.sum() > 1:
+                ax.annotate(str(failed.sum()), (at, runs[failed].max()), (0, 4), textcoords='offset points', ha='center', fontsize=8)
+    ax.plot(x - 0.17, cell.mean, marker, color=colour, markersize=6, label=f'ours, {label_of(cell.key.alg)}')
+    ax.plot(x + 0.17, comp.ref.mean, marker, color=_GREY, markerfacecolor='white', markersize=6, label='reference (open)')
+
+
+def _honest_limits(ax, analysis, keys):
+    """The axis holds all runs and spans at least a quarter of (expert − random), so that cells that agree look like it."""
+    scale = analysis.scales[keys[0].task]
+    runs = [analysis.cells[k].y_N for k in keys] + [
+        r.y_M if r.y_M is not None else [r.mean] for k in keys if (r := analysis.comparisons[k].ref)
+    ]
+    y = np.concatenate([*runs, [scale.expert_mean]])
+    width = abs(scale.expert_mean - scale.random_mean)
+    lack = max(0.0, MIN_SPAN * width - np.ptp(y)) if math.isfinite(width) else 0.0
+    pad = 0.06 * (np.ptp(y) + lack) or 1.0
+    ax.set_ylim(y.min() - lack / 2 - pad, y.max() + lack / 2 + pad)
+
+
+def _forest(analysis):
+    """A row per algorithm and one for each of its tasks: interval of 90% thick, of 95% thin, the margin shaded."""
+    a = analysis.aggregate
+    rows = []
+    for r in a.algs:
+        tasks = [b for b in a.blocks if b.alg == r.alg]
+        rows += [(r, r.alg), *((b, b.task) for b in tasks if len(tasks) > 1)]
+    rows += [(a.whole, 'all cells')] if len(a.algs) > 1 else []
+    fig, axes = figure(6.2, 0.3 * len(rows) + 2.1, 1, 1)
+    ax = axes[0, 0]
+    style = styles_of([r.alg for r in a.algs])
+    for y, (row, _) in enumerate(rows):
+        colour, total = style.get(row.alg, {'color': 'black'})['color'], not row.task
+        ax.barh(y, 2 * row.margin, 0.8, -row.margin, color=_GREY, alpha=0.16, linewidth=0, zorder=0.5, label='declared margin')
+        for level, width in ((0.95, 1.1), (0.9, 3.2)):
+            ax.plot(row.interval(level), [y, y], color=colour, linewidth=width * (1.25 if total else 1), solid_capstyle='butt')
+        face = colour if row.sets == 'measured' else 'white'
+        ax.plot(row.diff, y, 'D' if total else 'o', color=colour, markerfacecolor=face, markersize=7 if total else 5, zorder=3)
+    ax.axvline(0, color=_GREY, linewidth=1.2, zorder=1)
+    ax.set_yticks(range(len(rows)), [name for _, name in rows])
+    for label, (row, _) in zip(ax.get_yticklabels(), rows, strict=True):
+        label.set_fontweight('normal' if row.task else 'bold')
+    reach = max([0.2, *(abs(x) for r, _ in rows for x in (*r.interval(0.95), r.diff) if math.isfinite(x))])
+    ax.set_xlim(-1.05 * min(1.0, reach), 1.05 * min(1.0, reach))
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.grid(axis='y', visible=False)
+    ax.set_xlabel('ours − reference, as a share of (expert − random)')
+    open_ones = any(r.sets != 'measured' for r, _ in rows)
+    note = '90% thick, 95% thin' + ('; open: variance between expert sets not in it' if open_ones else '')
+    subtitle(fig, _titled(analysis, note))
+    outside_legend(fig, axes, 1)
+    return fig
+
+
+def _profile(analysis):
+    """Share of runs with at least that score, per algorithm, ours solid and the reference dashed (Agarwal et al. 2021, fig. 4)."""
+    a = analysis.aggregate
+    cols = min(len(a.algs), 2)
+    fig, axes = figure(max(4.6, 3.2 * cols), 2.4 * -(-len(a.algs) // cols) + 1.2, -(-len(a.algs) // cols), cols)
+    style = styles_of([r.alg for r in a.algs])
+    for ax in axes.flat[len(a.algs) :]:
+        ax.set_visible(False)
+    tau = np.linspace(-0.05, 1.1, 231)
+    for ax, row in zip(axes.flat, a.algs, strict=False):
+        pairs = [p for p in a.pairs if p.key.alg == row.alg and p.x_M is not None]
+        for runs, look in (
+            ([p.y_N for p in pairs], {'label': 'ours'}),
+            ([p.x_M for p in pairs], {'label': 'reference', 'linestyle': '--'}),
+        ):
+            if pairs:
+                shares = [np.mean(x[:, None] >= tau, axis=0) for x in runs]
+                ax.plot(tau, np.mean(shares, axis=0), **({'color': _GREY} if len(look) > 1 else {'color': style[row.alg]['color']}) | look)
+        ax.set_title(label_of(row.alg))
+        ax.set_xlabel('score τ')
+        ax.set_ylabel('share of runs ≥ τ')
+        ax.set_ylim(-0.03, 1.03)
+    subtitle(fig, _titled(analysis, 'mean over cells; 0 random policy, 1 expert'))
+    outside_legend(fig, axes, 2)
     return fig
 
 
@@ -209,12 +325,8 @@ def _spread(cell, few):
     """(low, high) of a cell's band: the 95% t interval of the mean, or the range of its runs where they are too few for one."""
     if few:
         return cell.y_N.min(), cell.y_N.max()
-    margin = np.nan_to_num(cell.margin)
+    margin = np.nan_to_num(cell.half_width)
     return cell.mean - margin, cell.mean + margin
-
-
-def _bar(margin):
-    return margin if math.isfinite(margin) else None
 
 
 def picture_path(path, default, inputs=()):

@@ -5,13 +5,15 @@ import html
 import json
 
 from policyopt.reporting import text
+from policyopt.reporting.answer import sections
 from policyopt.util import provenance
 
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1f2328; background: #fff;
        max-width: 1180px; margin: 2em auto; padding: 0 1.2em; }
-h1 { font-size: 1.6em; margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #d0d7de; padding-bottom: .2em; }
+h1 { font-size: 1.4em; margin-bottom: .2em; overflow-wrap: anywhere; }
+h2 { margin-top: 2em; border-bottom: 1px solid #d0d7de; padding-bottom: .2em; }
 h3 { margin: 1.6em 0 .2em; }
 p.sub { color: #59636e; margin: .1em 0; }
 .scroll { overflow-x: auto; }
@@ -21,7 +23,8 @@ td { text-align: right; border-bottom: 1px solid #eaeef2; padding: .25em .6em; w
 th.l, td.l { text-align: left; }
 td.wrap { white-space: normal; text-align: left; }
 tr.new td { border-top: 2px solid #d0d7de; }
-td.differs { background: #fbe3d6; font-weight: 600; } td.consistent { background: #e3f0e8; } td.not { color: #59636e; }
+td.differs { background: #fbe3d6; font-weight: 600; } td.equivalent { background: #e3f0e8; }
+td.not, td.undecided, td.ceiling, td.at { color: #59636e; }
 img { max-width: 100%; height: auto; } figure { margin: 1em 0; } figcaption { color: #59636e; font-size: 13px; }
 code, pre { font: 12px/1.45 ui-monospace, Consolas, monospace; background: #f6f8fa; } code { padding: .1em .3em; }
 pre { padding: .8em; overflow-x: auto; } details { margin: .8em 0; } summary { cursor: pointer; font-weight: 600; }
@@ -39,7 +42,8 @@ def html_report(analysis, title, pictures, commands, origin, spec=''):
         origin: {name: value} of the results' origin; values may be dicts or JSON text.
         spec: YAML text of the campaign.
     """
-    parts = [f'<h1>{_e(title)}</h1>', _list(text.summary(analysis)), *(_figure(*p) for p in pictures), '<h2>Tables</h2>']
+    parts = [f'<h1>{_e(title)}</h1>', *(line for s in sections(analysis) for line in _section(s)), *(_figure(*p) for p in pictures)]
+    parts += ['<h2>Cells</h2>', _list(text.summary(analysis))]
     for task in analysis.baselines:
         parts.append(f'<h3>{_e(text.title_of(analysis, task))}</h3>')
         parts += [f'<p class="sub">{_e(line)}</p>' for line in text.baseline_lines(analysis, task)]
@@ -79,13 +83,16 @@ def page_of(analysis, attrs, commands, sources):
     from policyopt.reporting import figures  # here, because matplotlib doubles the time that a printed table takes
 
     pictures = []
-    for kind, caption in figures.KINDS.items():
-        if kind == 'reproduction' and not analysis.comparisons or kind == 'figure1' and analysis.without_scores():
+    for kind, caption in sorted(figures.KINDS.items(), key=lambda item: item[0] != 'forest'):  # the answer's picture first
+        scores = not analysis.without_scores()
+        # score and raw returns show the same: the score where there is one
+        possible = {'figure1': scores, 'raw': not scores, 'reproduction': analysis.comparisons}
+        if not possible.get(kind, analysis.aggregate):
             continue
         pictures.append((caption[0].upper() + caption[1:], figures.png_bytes(figures.results_figure(analysis, kind))))
     shown = {k: v for k, v in attrs.items() if k not in ('spec', 'content_sha256')}
     named = {name: f for name, f in zip(('results', 'reference', 'between sets'), sources, strict=True) if f}
-    title = f'Results of {attrs.get("run_name") or sources[0]}'
+    title = f'Results of {analysis.title or attrs.get("run_name") or sources[0]}'
     return html_report(
         analysis, title, pictures, commands, named | shown | {f'report: {k}': v for k, v in provenance().items()}, attrs.get('spec', '')
     )
@@ -104,6 +111,14 @@ def _figure(caption, png):
     return f'<figure><img alt="{_e(caption)}" src="data:image/png;base64,{data}"><figcaption>{_e(caption)}</figcaption></figure>'
 
 
+def _section(section):
+    yield f'<h2>{_e(section.title)}</h2>'
+    yield from (f'<p>{_e(s)}</p>' for s in section.sentences)
+    if section.lines:
+        yield _table(section.heads, section.lines)
+    yield from (f'<p class="sub">{_e(n)}</p>' for n in section.notes)
+
+
 def _table(heads, lines):
     left = {i for i, h in enumerate(heads) if h in text.LEFT}
     meaning = {c.head: c.meaning for c in text.COLUMNS}
@@ -117,14 +132,15 @@ def _table(heads, lines):
         out.append('<tr class="new">' if before not in (None, line[0]) else '<tr>')
         before = line[0]
         out += [
-            f'<td{_class(i in left, x if h == "verdict" else "")}>{_e(x)}</td>' for i, (h, x) in enumerate(zip(heads, line, strict=True))
+            f'<td{_class(i in left, x if h in ("verdict", "answer") else "")}>{_e(x)}</td>'
+            for i, (h, x) in enumerate(zip(heads, line, strict=True))
         ]
         out.append('</tr>')
     return ''.join(out) + '</table></div>'
 
 
 def _class(left, verdict=''):
-    names = [n for n in ('l' if left else '', verdict.rstrip('*') if verdict else '') if n]
+    names = [n for n in ('l' if left else '', verdict.split()[0].rstrip('*') if verdict else '') if n]
     return f' class="{" ".join(names)}"' if names else ''
 
 

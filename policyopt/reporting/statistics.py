@@ -133,6 +133,19 @@ def sets_of(y_N, set_N):
     )
 
 
+def set_margin(y_N, set_N):
+    """Half width of the 95% interval of a cell's mean over expert sets: t(.975, D − 1)·√V; NaN for one set.
+
+    V = c·MS_b + (1/N − c)·MS_w with c = Σ(n_d/N)²/n0, which is MS_b/N, exactly, when all sets have equally many runs.
+    """
+    s = sets_of(y_N, set_N)
+    if s.num_sets < 2:
+        return NAN
+    c = s.sum_sq / s.n0
+    v = c * s.ms_between + (1 / s.num_runs - c) * (s.ss_within / s.df_within if s.df_within else 0.0)
+    return float(stats.t.ppf(1 - LEVEL / 2, s.num_sets - 1)) * math.sqrt(max(v, 0.0))
+
+
 @dataclasses.dataclass
 class Prediction:
     """What our runs say about the mean of one expert set of m runs: centre ± t(.975, df)·se."""

@@ -12,10 +12,11 @@ import numpy as np
 
 from policyopt.files.runs import settings_of
 from policyopt.reporting.analysis import Analysis, Cell, Comparison
+from policyopt.reporting.answer import UNIT, WORDS, p_value, sections
 from policyopt.reporting.statistics import LEVEL, POWER
 from policyopt.util import format_table
 
-LEFT = ('alg', 'by', 'verdict')  # columns of words
+LEFT = ('alg', 'by', 'verdict', *WORDS)  # columns of words
 
 
 class View(NamedTuple):
@@ -43,11 +44,6 @@ def number(x, decimals):
     return f'{round(float(x), decimals) + 0.0:.{decimals}f}'
 
 
-def p_value(p):
-    """A p value for reading: three decimals, '<.001' below that."""
-    return '–' if not math.isfinite(p) else '<.001' if p < 0.001 else f'{p:.3f}'
-
-
 def _pm(mean, margin, d):
     return number(mean, d) + (f' ± {number(margin, d)}' if math.isfinite(margin) else '')
 
@@ -65,7 +61,13 @@ COLUMNS = [
     Column('trajs', 0, False, 'expert trajectories that it learned from', lambda v, d: str(v.cell.key.num_trajs)),
     Column('runs', 0, False, 'runs (training seeds)', lambda v, d: str(v.cell.y_N.size)),
     Column('episodes', 2, False, 'evaluation episodes, all runs together', lambda v, d: str(v.cell.episodes)),
-    Column('return', 0, False, 'mean over runs ± half width of its 95% t interval', lambda v, d: _pm(v.cell.mean, v.cell.margin, d)),
+    Column(
+        'return',
+        0,
+        False,
+        'mean over runs ± half width of its 95% t interval, over expert sets where there are several, else over runs',
+        lambda v, d: _pm(v.cell.mean, v.cell.half_width, d),
+    ),
     Column('sd(ep)', 1, False, 'standard deviation over all episodes', lambda v, d: number(v.cell.sd_episodes, d)),
     Column('sd(run)', 2, False, 'standard deviation over runs', lambda v, d: number(v.cell.sd_runs, d)),
     Column(
@@ -129,11 +131,20 @@ COLUMNS = [
         'detect',
         1,
         True,
-        f'smallest true difference found with {POWER:.0%} power by the deciding test, at 5% for this cell alone',
-        lambda v, d: number(v.comp.detectable, d),
+        f'smallest true difference, as a share of {UNIT}, that the deciding test finds with {POWER:.0%} power at the level that judges '
+        "(Holm's first step)",
+        lambda v, d: number(v.comp.detectable_score, 2),
     ),
-    Column('(Holm)', 2, True, 'the same at the strictest level of the Holm correction', lambda v, d: number(v.comp.detectable_holm, d)),
-    Column('verdict', 0, True, f'differs when Holm < {LEVEL}; * where only Welch could judge', lambda v, d: v.comp.verdict + _star(v.comp)),
+    Column('(return)', 2, True, 'the same as a return', lambda v, d: number(v.comp.detectable_holm, d)),
+    Column('(alone)', 2, True, 'the same as a return, at 5% for this cell alone', lambda v, d: number(v.comp.detectable, d)),
+    Column(
+        'verdict',
+        0,
+        True,
+        f'differs when Holm < {LEVEL}; ceiling: all runs of both sides at the expert; consistent: no difference found, which is not '
+        'equality (see detect); * where only Welch could judge',
+        lambda v, d: v.comp.verdict + _star(v.comp),
+    ),
 ]
 
 # --- shared pieces --------------------------------------------------------------------------------------------------
@@ -200,9 +211,10 @@ def summary(analysis):
     comps = list(analysis.comparisons.values())
     out = []
     if comps:
-        count = {v: [f'{c.key}{_star(c)}' for c in comps if c.verdict == v] for v in ('consistent', 'differs', 'not testable')}
+        count = {v: [f'{c.key}{_star(c)}' for c in comps if c.verdict == v] for v in ('consistent', 'ceiling', 'differs', 'not testable')}
         sizes = ', '.join(f'{len(names)} {_plural(v, len(names))}' for v, names in count.items() if names)
         out.append(f'{_cells(len(comps))} beside the reference: {sizes} (at {LEVEL:.0%}, Holm-corrected over the table).')
+        out.append('Consistent means that no difference was found, not that there is none; the column detect says what would have been.')
         out += [f'{verdict}: {name}' for verdict in ('differs', 'not testable') for name in count[verdict]]
         welch = sum(c.judged_by == 'welch' for c in comps)
         strict = sum(c.welch_holm < LEVEL for c in comps)
@@ -216,7 +228,7 @@ def summary(analysis):
 
 
 def _plural(verdict, num):
-    return 'differ' if verdict == 'differs' and num > 1 else verdict
+    return {'differs': 'differ' if num > 1 else verdict, 'ceiling': 'at the ceiling'}.get(verdict, verdict)
 
 
 def _cells(num):
@@ -226,8 +238,8 @@ def _cells(num):
 def explanation(analysis):
     """Why the plain test is too strict, and what judges instead; the reader's guide to the intervals."""
     out = [
-        '± and [ ] are 95% intervals over runs (t; bootstrap for the interquartile mean). Runs that learned from one expert set '
-        'share its luck.'
+        '± and [ ] are 95% intervals (t; bootstrap for the interquartile mean), over expert sets where a cell has several, else over runs. '
+        'Runs that learned from one expert set share its luck.'
     ]
     comps = analysis.comparisons.values()
     if not comps:
@@ -255,38 +267,52 @@ def explanation(analysis):
 # --- terminal, Markdown, LaTeX --------------------------------------------------------------------------------------
 
 
+def _aligned(heads, lines):
+    return format_table([heads, *lines], [i for i, head in enumerate(heads) if head in LEFT], indent='  ', rule=True)
+
+
 def text_table(analysis, level):
-    """The table for the terminal, about 120 columns wide at level 1."""
+    """The answer and the table for the terminal, about 120 columns wide at level 1."""
     out = []
+    for section in sections(analysis, level):
+        out += [section.title, *_wrapped(section.sentences)]
+        out += [_aligned(section.heads, section.lines)] if section.lines else []
+        out += [*(_wrapped(section.notes) if level else []), '']
     for task in analysis.baselines:
-        heads, lines = table_of(analysis, task, level)
-        left = [i for i, head in enumerate(heads) if head in LEFT]
-        out += [
-            title_of(analysis, task),
-            *('  ' + line for line in baseline_lines(analysis, task)),
-            format_table([heads, *lines], left, indent='  ', rule=True),
-            '',
-        ]
-    for sentence in [*summary(analysis), *([''] + explanation(analysis) if level else [])]:
+        out += [title_of(analysis, task), *('  ' + line for line in baseline_lines(analysis, task))]
+        out += [_aligned(*table_of(analysis, task, level)), '']
+    return '\n'.join(out + _wrapped([*summary(analysis), *([''] + explanation(analysis) if level else [])]))
+
+
+def _wrapped(sentences):
+    out = []
+    for sentence in sentences:
         out += textwrap.wrap(sentence, 118, subsequent_indent='  ', break_long_words=False, break_on_hyphens=False) or ['']
-    return '\n'.join(out)
+    return out
+
+
+def _markdown_table(heads, lines):
+    left = {i for i, h in enumerate(heads) if h in LEFT}
+    rule = '|' + '|'.join('---' if i in left else '---:' for i in range(len(heads))) + '|'
+    return ['| ' + ' | '.join(heads) + ' |', rule, *('| ' + ' | '.join(line) + ' |' for line in lines), '']
+
+
+def markdown_section(section, heading='###'):
+    """One section of the answer in Markdown, as a list of lines."""
+    out = [f'{heading} {section.title}', '', *(x for s in section.sentences for x in (s, ''))]
+    return out + (_markdown_table(section.heads, section.lines) if section.lines else []) + [x for n in section.notes for x in (n, '')]
 
 
 def markdown(analysis, level):
-    """The same tables in Markdown."""
-    out = []
+    """The same in Markdown."""
+    out = [line for section in sections(analysis, level) for line in markdown_section(section)]
     for task in analysis.baselines:
-        heads, lines = table_of(analysis, task, level)
-        left = {i for i, h in enumerate(heads) if h in LEFT}
         out += [
             f'### {title_of(analysis, task)}',
             '',
             *(f'{line}  ' for line in baseline_lines(analysis, task)),
             '',
-            '| ' + ' | '.join(heads) + ' |',
-            '|' + '|'.join('---' if i in left else '---:' for i in range(len(heads))) + '|',
-            *('| ' + ' | '.join(line) + ' |' for line in lines),
-            '',
+            *_markdown_table(*table_of(analysis, task, level)),
         ]
     return '\n'.join([*out, *(f'* {s}' for s in summary(analysis) + explanation(analysis)), ''])
 

@@ -19,7 +19,7 @@ ACTOR_ROWS = 16  # an actor works in blocks of this many rows, so that a row's r
 
 def sample_categorical(p_B_K: np.ndarray, u_B: np.ndarray) -> np.ndarray:
     """Inverse-CDF samples from rows of probabilities and uniforms in [0, 1); both may be scaled by a number per row."""
-    # without the last: whatever is left over is its share
+    # the last probability is not needed: numbers above all other sums belong to it
     return np.add.reduce(np.add.accumulate(p_B_K[:, :-1], axis=1) < u_B[:, None], axis=1)
 
 

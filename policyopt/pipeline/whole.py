@@ -1,0 +1,93 @@
+"""A whole experiment from one command: the three stages, then tables, report and figures.
+
+`scripts/run_all.sh` calls this once the packages are installed, `gail-pipeline all` and `gail-pipeline quickstart` call it as it is.
+"""
+
+import argparse
+import os
+import re
+import runpy
+import sys
+
+from policyopt.util import REPO, UserError, run_main
+
+_ENDING = """
+results  {name}.h5
+tables   {name}.md, {name}.csv (per run), {name}_cells.csv (per cell)
+report   {name}.html
+figures  {name}_figure1.png{reproduction}
+runs     {folder}/*.h5
+logs     {folder}/logs/"""
+
+
+def run_script(script, *argv):
+    """Run one of our scripts in this process, as its own command line would; returns its exit code."""
+    path = os.path.join(REPO, 'scripts', script)
+    sys.argv, sys.path[0] = [path, *argv], os.path.dirname(path)
+    try:
+        runpy.run_path(path, run_name='__main__')
+    except SystemExit as e:
+        return e.code or 0
+    return 0
+
+
+def experiment(argv):
+    """(specification, what is asked for instead of running it) of `SPEC.yaml [options of im_pipeline.py …]`.
+
+    Asked for may be 'all' (-n or --summary of all stages), '1_train' (--estimate) or None. Raises UserError for a file, a selection
+    or a reference that is wrong.
+    """
+    from policyopt.pipeline.spec import load_spec, select_runs
+    from policyopt.reporting.reference import read_reference
+
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for option in ('--set', '--only', '--exclude'):
+        parser.add_argument(option, action='extend', nargs='+', default=[])
+    args = parser.parse_known_args(argv[1:])[0]
+    spec = load_spec(argv[0], args.set)
+    cells = {(r.task, r.alg, r.num_trajs) for r in select_runs(spec.runs(0), args.only, args.exclude)}
+    if spec.reference_path and not cells & set(read_reference(spec.reference_path)):
+        seen = f"{spec.file}: options.reference: '{spec.options.reference}' has none of the {len(cells)} cells of this experiment"
+        raise UserError(f'{seen}; expected some of their task, alg and num_trajs. Do without it: --set options.reference=null')
+    if any(re.match('-n|-[kqvy].*n|--dry-run$|--summary$', word) for word in argv[1:]):
+        return spec, 'all'
+    return spec, '1_train' if '--estimate' in argv[1:] else None
+
+
+def run_all(argv):
+    """Do `SPEC.yaml [options of im_pipeline.py …]`; returns an exit code. What is finished is not done again."""
+    if {'-h', '--help'} & set(argv):
+        return run_script('im_pipeline.py', '--help')
+    spec, asked = experiment(argv)
+    if asked:
+        return run_script('im_pipeline.py', spec.file, asked, '--resume', *argv[1:])
+    name, extension = os.path.splitext(spec.results_path)
+    results, reference = name + extension, ['--reference', spec.reference_path] if spec.reference_path else []
+    tables = [word for kind, end in (('csv', '.csv'), ('markdown', '.md'), ('html', '.html')) for word in (f'--{kind}', name + end)]
+    code = (
+        run_script('im_pipeline.py', spec.file, 'all', '--resume', '--estimate', *argv[1:])
+        or run_script('analyze_results.py', results, *reference, *tables)
+        or run_script('plot_results.py', results)
+        or (run_script('plot_results.py', results, '--kind', 'reproduction', *reference) if reference else 0)
+    )
+    if code:
+        return code
+    name = os.path.abspath(name)
+    print(_ENDING.format(name=name, folder=os.path.dirname(name), reproduction=f', {name}_reproduction.png' if reference else ''))
+    if os.path.realpath(sys.prefix) == os.path.realpath(os.path.join(REPO, '.venv')):
+        print(f'To use the commands in scripts/ by hand: . {REPO}/.venv/bin/activate')
+    return 0
+
+
+def _main(argv):
+    """--needs: print 'mujoco' if the command that follows will play tasks of MuJoCo's; else run the experiment."""
+    if argv[0] != '--needs':
+        return run_all(argv)
+    from environments.rlgymenv import needs_mujoco
+
+    spec, asked = experiment(argv[1:])
+    print('mujoco' if asked != 'all' and any(needs_mujoco(task.env) for task in spec.tasks) else 'nothing more')
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('run_all', _main))

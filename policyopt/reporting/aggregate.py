@@ -1,0 +1,399 @@
+"""The whole table in one answer: per algorithm and per task ours − reference, in units of (expert − random), with every variance in it.
+
+A cell says little, because its test has to allow for all the others; their mean says more. Everything here is normalised by the
+reference's own expert and random returns (ours, for a task that it has none of), so that 1 is the way from random to expert.
+
+| Symbol | Meaning | Shape |
+|---|---|---|
+| y_N, x_M | normalised means per run: our cell's, the reference's | (N,), (M,) |
+| K | cells of a row of the answer; d_c = mean(y) − mean(x) of cell c | |
+| block | the cells of one algorithm on one task: all sizes learn from prefixes of the same D expert sets | |
+| z_D | mean over a block's sizes of the mean over runs, per expert set | (D,) |
+| ω² | variance between expert sets of a block's mean over sizes | |
+| R | resamples | |
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy import stats
+
+from policyopt.reporting.reference import CellKey
+from policyopt.reporting.statistics import LEVEL, NAN, detectable_difference, prob_improvement, sets_of
+from policyopt.util import derive_seed
+
+MARGIN, MARGIN_GA = 0.10, 0.05  # equivalence is claimed within these, declared before the runs they judge
+CEILING = 0.02  # a cell whose runs all lie within this of the expert, on both sides, can show no difference
+PRIOR_DF = 4  # what the other tasks' variance between sets counts, in degrees of freedom: as much as five sets of one's own
+NUM_PERMUTATIONS = 9999
+NUM_BOOTSTRAP = 2000
+
+
+def margin_of(alg):
+    """The declared margin of an algorithm: 0.05 for GAIL (names that begin with 'ga'), 0.10 for any other and for several together."""
+    return MARGIN_GA if alg.startswith('ga') else MARGIN
+
+
+@dataclasses.dataclass
+class Pair:
+    """One cell in normalised units: our runs and their expert sets beside the reference's runs (x_M None where only moments are known)."""
+
+    key: CellKey
+    y_N: np.ndarray
+    set_N: np.ndarray
+    x_mean: float
+    x_sd: float
+    m: int
+    x_M: np.ndarray | None
+    ref_alg: str = ''  # the reference's algorithm where it is another one (negative controls)
+
+    @property
+    def diff(self):
+        return float(self.y_N.mean() - self.x_mean)
+
+    @property
+    def ceiling(self):
+        """Whether all runs of both sides lie within CEILING of the expert."""
+        theirs = self.x_M if self.x_M is not None else self.x_mean + np.nan_to_num(self.x_sd) * np.array([-1, 1])
+        return bool(np.all(np.abs(np.concatenate([self.y_N, theirs]) - 1) <= CEILING))
+
+    @property
+    def block(self):
+        return self.key.alg, self.key.task
+
+    @property
+    def ref_block(self):
+        return self.ref_alg or self.key.alg, self.key.task
+
+
+def pairs_of(cells, reference, scales):
+    """Pairs of all cells that have a reference and a scale, in the order of `cells` ({CellKey: (y_N, set_N)})."""
+    out = []
+    for key, (y_N, set_N) in cells.items():
+        ref, scale = reference.get(key), scales.get(key.task)
+        if ref is not None and scale is not None and math.isfinite(float(scale.score(0.0))):
+            width = abs(scale.expert_mean - scale.random_mean)
+            x_M = None if ref.y_M is None else scale.score(ref.y_M)
+            out.append(Pair(key, scale.score(y_N), np.asarray(set_N), float(scale.score(ref.mean)), ref.sd / width, ref.m, x_M))
+    return out
+
+
+# --- the variance between sets --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Between:
+    """ω² of a block with its degrees of freedom; `spread` is the variance of z_D that it was taken from."""
+
+    var: float
+    spread: float
+    df: float
+    ceiling: bool = False
+
+
+def within(y_N, set_N):
+    """(mean square within sets, degrees of freedom) of a cell; (NaN, 0) where every set has one run."""
+    s = sets_of(y_N, set_N)
+    return (s.ss_within / s.df_within, s.df_within) if s.df_within else (NAN, 0)
+
+
+def between_of(cells):
+    """Between of one block from the cells of one file, or None when they do not share two expert sets.
+
+    z_s = mean over sizes of mean over runs, so that what the sizes of a set have in common is in it;
+    ω² = var(z_D) − mean_s Σ_k MS_k/n_{k,s} / K²  (method of moments; it may be negative until it is pooled).
+    With one run a set, MS is unknown and stays in ω².
+    """
+    cells = [c for c in cells if np.unique(c[1]).size > 1]
+    common = sorted(set.intersection(*(set(s.tolist()) for _, s in cells))) if cells else []
+    if len(common) < 2:
+        return None
+    z_K_D = np.array([[y[s == d].mean() for d in common] for y, s in cells])
+    noise = [[np.nan_to_num(within(y, s)[0]) / np.sum(s == d) for d in common] for y, s in cells]
+    spread = float(np.var(z_K_D.mean(axis=0), ddof=1))
+    ceiling = bool(np.all(np.abs(np.concatenate([y for y, _ in cells]) - 1) <= CEILING))
+    return Between(spread - float(np.sum(np.mean(noise, axis=1))) / len(cells) ** 2, spread, len(common) - 1, ceiling)
+
+
+def pooled_between(sources, blocks):
+    """{(alg, task): Between} for `blocks`, partially pooled over the tasks of each algorithm; blocks of unmeasured algorithms are absent.
+
+    Files first: ω² of one block from several files is their mean, weighted by degrees of freedom. Then tasks:
+
+    ω̃² = max(0, (f·ω² + f₀·ω̄²)/(f + f₀)),  with f + f₀ degrees of freedom,
+
+    where ω̄² is the mean of the algorithm's blocks, weighted by f. This is the posterior mean of a variance with a scaled inverse χ²
+    prior (Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3(1), art. 3, eq. 3), so that five sets' four degrees of freedom do not decide
+    alone; f₀ is set to PRIOR_DF (at most the other blocks' f) and not estimated, because three tasks cannot tell it. The sum over
+    tasks is that of the unpooled estimates when all f are equal. Blocks at the ceiling keep their own: they know nothing of the
+    others. A block of which only some sizes were measured is taken to vary as those do, which is too much where the others are larger.
+
+    Args:
+        sources: list of {CellKey: (y_N, set_N)}, normalised, one per file that has several expert sets.
+        blocks: the (alg, task) that are wanted.
+    """
+    raw = {}
+    for cells in sources:
+        for block in dict.fromkeys((k.alg, k.task) for k in cells):
+            found = between_of([c for k, c in cells.items() if (k.alg, k.task) == block])
+            if found:
+                raw.setdefault(block, []).append(found)
+    own = {b: _weighted(v) for b, v in raw.items()}
+    out = {}
+    for block in blocks:
+        mine = own.get(block)
+        pool = [v for (alg, _), v in own.items() if alg == block[0] and not v.ceiling]
+        if mine and (mine.ceiling or len(pool) < 2):
+            out[block] = dataclasses.replace(mine, var=max(0.0, mine.var))
+        elif mine:
+            prior = _weighted(pool)
+            prior.df = min(PRIOR_DF, prior.df - mine.df)
+            out[block] = _weighted([mine, prior])
+            out[block].var = max(0.0, out[block].var)
+        elif pool:
+            prior = _weighted(pool)
+            out[block] = Between(max(0.0, prior.var), prior.spread, min(PRIOR_DF, prior.df))
+    return out
+
+
+def _weighted(items):
+    df = sum(i.df for i in items)
+    var, spread = (sum(i.df * getattr(i, name) for i in items) / df for name in ('var', 'spread'))
+    return Between(var, spread, df, all(i.ceiling for i in items))
+
+
+# --- one row of the answer ------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Row:
+    """The mean normalised difference of some cells, with its intervals, its equivalence test and its verdict.
+
+    `sets` says what its variance holds: 'measured' (runs and expert sets), 'runs' (the variance between sets was not measured for
+    some cell), 'tasks' or 'cells' (single runs: the spread of the tasks' or cells' own differences).
+    """
+
+    alg: str
+    task: str
+    num_cells: int
+    num_ceiling: int
+    diff: float
+    se: float
+    df: float
+    sets: str
+    margin: float
+    p: float = NAN
+    tost_p: float = NAN
+    perm_p: float = NAN
+    improvement: tuple = (NAN, NAN, NAN)
+    iqm: tuple = (NAN, NAN, NAN)
+    ref_iqm: tuple = (NAN, NAN, NAN)
+
+    @property
+    def label(self):
+        return ', '.join(filter(None, (self.alg, self.task))) or 'all'
+
+    def interval(self, level):
+        """diff ± t((1 + level)/2, df)·se."""
+        half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se if self.se > 0 else 0.0 if self.se == 0 else NAN
+        return self.diff - half, self.diff + half
+
+    @property
+    def verdict(self):
+        """'equivalent', 'differs', 'undecided', 'ceiling', or 'not testable'; never more than the variance in it allows."""
+        if self.num_ceiling == self.num_cells:
+            return 'ceiling'
+        if not math.isfinite(self.se):
+            return 'not testable'
+        if self.sets == 'measured':
+            return 'equivalent' if self.tost_p < LEVEL else 'differs' if self.p < LEVEL else 'undecided'
+        return 'differs' if self.sets == 'tasks' and self.p < LEVEL else 'undecided'
+
+    def detectable(self):
+        """The true mean difference that this row finds with 80% probability at 5%."""
+        return 0.0 if self.se == 0 else detectable_difference(self.se, self.df)
+
+
+def row_of(pairs, between, alg='', task='', spare=None):
+    """The Row of these cells, each with weight 1/K.
+
+    d = mean_c d_c,   V = V_sets + V_runs,   V_runs = Σ_c (s_c²/N_c + s'_c²/M_c)/K²,
+    V_sets = Σ_tasks (Σ_blocks (K_b/K)·√(ω̃²·Σ(n_d/N)² + ω̃'²))²:  our mean carries its share of the variance between sets and the
+    reference's one set carries all of it; algorithms on one task share their sets, so their errors are added as if they were one.
+    d ± t(ν)·√V with Satterthwaite's ν, in which ω̃² counts with the spread it was taken from, kept at or above the smallest f.
+    Where single runs tell no variance at all: V is the larger of var(d_t)/T over the means of T > 2 tasks and var(d_c)/K over cells, with
+    ν = T − 1, because the cells of a task share their expert sets; with fewer tasks V = var(d_c)/K, ν = K − 1, and nothing is concluded.
+    Equivalence within δ: two one-sided t tests (Schuirmann 1987), p = P(T(ν) > (δ − |d|)/√V); p < .05 is the 90% interval within ±δ.
+
+    Args:
+        pairs: Pairs. between: {(alg, task): Between}. alg, task: name of the row, empty for all.
+        spare: {CellKey: (mean square, df)} within sets from other files, for cells of one run.
+    """
+    num = len(pairs)
+    d_K = np.array([p.diff for p in pairs])
+    row = Row(alg, task, num, sum(p.ceiling for p in pairs), float(d_K.mean()), NAN, NAN, 'measured', margin_of(alg))
+    blocks = {}
+    for p in pairs:
+        blocks.setdefault((p.block, p.ref_block), []).append(p)
+    per_task, unknown = {}, False
+    for (mine, theirs), cells in blocks.items():
+        at_ceiling = all(c.ceiling for c in cells)
+        b, b_ref = between.get(mine), between.get(theirs)
+        if not (b and b_ref) and not at_ceiling:
+            row.sets = 'runs'
+        kappa = float(np.mean([sets_of(c.y_N, c.set_N).sum_sq for c in cells]))
+        entry = per_task.setdefault(mine[1], [0.0, 0.0, math.inf])
+        for i, field in enumerate(('var', 'spread')):
+            entry[i] += len(cells) / num * math.sqrt(sum(getattr(x, field) * k for x, k in ((b, kappa), (b_ref, 1.0)) if x))
+        entry[2] = min([entry[2], *(x.df for x in (b, b_ref) if x)])
+    parts, least = [], math.inf  # (variance, the mean square behind it, degrees of freedom)
+    for sd_sets, sd_spread, df in per_task.values():
+        if sd_spread > 0:
+            parts.append((sd_sets**2, sd_spread**2, df))
+            least = min(least, df)
+    for c in pairs:
+        ms, df = within(c.y_N, c.set_N)
+        if not df:
+            ms, df = (spare or {}).get(c.key, (NAN, 0))
+        both = ((ms, df, c.y_N.size), (c.x_sd**2, c.m - 1, c.m) if c.m > 1 and math.isfinite(c.x_sd) else (ms, df, c.m))
+        if math.isnan(both[1][0]) or math.isnan(ms):
+            # one run a set: what runs vary is in ω² already
+            unknown |= c.block not in between and not c.ceiling
+        parts += [(v / n / num**2, v / n / num**2, f) for v, f, n in both if f and v > 0]
+    total = sum(v for v, _, _ in parts)
+    if unknown:
+        groups = {}
+        for p in pairs:
+            groups.setdefault(p.key.task, []).append(p.diff)
+        d_G = np.array([np.mean(g) for g in groups.values()]) if len(groups) > 2 else d_K
+        row.sets, row.df = 'tasks' if len(groups) > 2 else 'cells', float(d_G.size - 1)
+        total = float(max(np.var(d, ddof=1) / d.size for d in (d_G, d_K))) if d_G.size > 1 else NAN
+    elif total > 0:
+        row.df = max(total**2 / sum(s**2 / f for _, s, f in parts), least if math.isfinite(least) else 1.0)
+    row.se = math.sqrt(total) if total >= 0 else NAN
+    if row.se > 0:
+        row.p = float(2 * stats.t.sf(abs(row.diff) / row.se, row.df))
+        row.tost_p = float(stats.t.sf((row.margin - abs(row.diff)) / row.se, row.df))
+    elif row.se == 0:
+        row.tost_p = float(abs(row.diff) >= row.margin)
+    return row
+
+
+# --- runs resampled -------------------------------------------------------------------------------------------------
+
+
+def permutation_mean_p(pairs, seed, num=NUM_PERMUTATIONS):
+    """Two-sided p of the mean normalised difference when 'ours' and 'theirs' are dealt anew within every cell.
+
+    (1 + #{|T*| ≥ |T|})/(1 + num). It asks whether the runs could all come from one place; runs of one expert set are not exchangeable with
+    those of another, so a small p may be the luck of the sets.
+    """
+    pairs = [p for p in pairs if p.x_M is not None]
+    rng = np.random.default_rng(seed)
+    total_R = np.zeros(num)
+    seen = sum(p.diff for p in pairs)
+    for p in pairs:
+        both, n = np.concatenate([p.y_N, p.x_M]), p.y_N.size
+        if np.ptp(both) == 0:
+            continue
+        pick_R_N = np.argsort(rng.random((num, both.size)), axis=1)[:, :n]
+        mine_R = both[pick_R_N].mean(axis=1)
+        total_R += mine_R - (both.sum() - n * mine_R) / p.x_M.size
+    return float((1 + np.sum(np.abs(total_R) >= abs(seen) - 1e-12)) / (1 + num)) if pairs else NAN
+
+
+def resampled(y_N, set_N, rng, num):
+    """num bootstrap samples of a cell's runs, (R, N): runs within their set, and sets too where there are several."""
+    members = [np.flatnonzero(set_N == s) for s in np.unique(set_N)]
+    size_D = np.array([len(m) for m in members])
+    table_D_X = np.zeros((len(members), size_D.max()), int)
+    for d, m in enumerate(members):
+        table_D_X[d, : len(m)] = m
+    slot_N = np.repeat(np.arange(len(members)), size_D)
+    set_R_N = rng.integers(len(members), size=(num, len(members)))[:, slot_N]
+    return y_N[table_D_X[set_R_N, (rng.random((num, y_N.size)) * size_D[set_R_N]).astype(int)]]
+
+
+def bootstrap(pairs, seed, num=NUM_BOOTSTRAP):
+    """(probability of improvement, our IQM, the reference's IQM), each with its 95% interval, as rliable reports them.
+
+    Percentile bootstrap of runs, stratified by cell (Agarwal et al. 2021, arXiv:2108.13264); our expert sets are redrawn too where
+    there are several. The interquartile mean is that of all runs of all cells together; the
+    probability of improvement is the mean over cells of P(our run > theirs), ties half.
+    """
+    pairs = [p for p in pairs if p.x_M is not None]
+    if not pairs:
+        return ((NAN,) * 3,) * 3
+    rng = np.random.default_rng(seed)
+    ours = [resampled(p.y_N, p.set_N, rng, num) for p in pairs]
+    theirs = [resampled(p.x_M, np.zeros(p.m, int), rng, num) for p in pairs]
+    better_R = np.zeros(num)
+    for y_R_N, x_R_M in zip(ours, theirs, strict=True):
+        d_R_N_M = y_R_N[:, :, None] - x_R_M[:, None, :]
+        better_R += ((d_R_N_M > 1e-5).mean(axis=(1, 2)) + 0.5 * (np.abs(d_R_N_M) <= 1e-5).mean(axis=(1, 2))) / len(pairs)
+    out = [(float(np.mean([prob_improvement(p.y_N, p.x_M) for p in pairs])), *_percentiles(better_R))]
+    for runs, draws in (([p.y_N for p in pairs], ours), ([p.x_M for p in pairs], theirs)):
+        iqm_R = stats.trim_mean(np.concatenate(draws, axis=1), 0.25, axis=1)
+        out.append((float(stats.trim_mean(np.concatenate(runs), 0.25)), *_percentiles(iqm_R)))
+    return tuple(out)
+
+
+def _percentiles(x_R):
+    return tuple(float(q) for q in np.quantile(x_R, [LEVEL / 2, 1 - LEVEL / 2]))
+
+
+# --- the answer -----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Aggregate:
+    """Rows per algorithm, per algorithm and task, per task, and over all; with the pairs and variances that they came from."""
+
+    algs: list
+    blocks: list
+    tasks: list
+    whole: Row
+    pairs: list
+    between: dict
+
+
+def aggregate(cells, reference, scales, sources=()):
+    """The Aggregate of a results table beside its reference, or None when no cell has both a reference and a scale.
+
+    Args:
+        cells: {CellKey: (y_N, set_N)}, mean returns per run and their expert sets.
+        reference: {CellKey: Reference}. scales: {task: Baseline}.
+        sources: list of such `cells` of other files, for the variance between sets.
+    """
+    pairs = pairs_of(cells, reference, scales)
+    if not pairs:
+        return None
+    others = [s for s in sources if not _same(s, cells)]
+    scaled = [{k: (scales[k.task].score(y), np.asarray(s)) for k, (y, s) in c.items() if k.task in scales} for c in [cells, *others]]
+    algs, tasks = (list(dict.fromkeys(getattr(p.key, f) for p in pairs)) for f in ('alg', 'task'))
+    between = pooled_between(scaled, [(a, t) for a in algs for t in tasks])
+    spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := within(y, s))[1]}
+
+    def row(full, alg='', task=''):
+        mine = [p for p in pairs if alg in ('', p.key.alg) and task in ('', p.key.task)]
+        if not mine:
+            return None
+        out = row_of(mine, between, alg, task, spare)
+        if full:
+            out.perm_p = permutation_mean_p(mine, derive_seed('aggregate permutation', alg, task))
+            out.improvement, out.iqm, out.ref_iqm = bootstrap(mine, derive_seed('aggregate bootstrap', alg, task))
+        return out
+
+    return Aggregate(
+        [row(True, alg=a) for a in algs],
+        [r for a in algs for t in tasks if (r := row(False, a, t))],
+        [row(True, task=t) for t in tasks],
+        row(True),
+        pairs,
+        between,
+    )
+
+
+def _same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(a, b) for k in one for a, b in zip(one[k], other[k], strict=True))

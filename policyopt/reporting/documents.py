@@ -1,0 +1,206 @@
+"""Tables for documents, and documents that are filled with them: `<!-- begin: NAME -->` … `<!-- end: NAME -->` hold what NAME gives."""
+
+import csv
+import functools
+import os
+import re
+
+import numpy as np
+
+from policyopt.files.results import read_results
+from policyopt.reporting.analysis import analyze, campaign_runs, heading
+from policyopt.reporting.answer import sections, signed
+from policyopt.reporting.reference import read_reference, read_reference_tasks
+from policyopt.reporting.text import decimals_of, markdown_section, number, summary
+from policyopt.util import UserError
+
+_BLOCK = re.compile(r'(<!-- begin: (?P<name>[^ ]+) -->\n).*?(<!-- end: (?P=name) -->)', re.S)
+
+
+def fill(text, make, path):
+    """The document with every marked block made anew by `make(name)`.
+
+    Raises UserError, naming the file, for a name that nothing is known of, and for a begin without its end.
+    """
+
+    def block(match):
+        try:
+            return match.group(1) + make(match.group('name')).strip('\n') + '\n' + match.group(3)
+        except KeyError as e:
+            raise UserError(f"{path}: nothing is known of the block '{match.group('name')}'") from e
+
+    opened, found = len(re.findall('<!-- begin: ', text)), len(_BLOCK.findall(text))
+    if opened != found:
+        raise UserError(f'{path}: {opened} blocks begin, but {found} of them end with the same name; expected <!-- end: NAME --> for each')
+    return _BLOCK.sub(block, text)
+
+
+def table(heads, lines, words=1):
+    """A Markdown table; the first `words` columns are aligned to the left."""
+    rule = ['---'] * words + ['---:'] * (len(heads) - words)
+    return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in [heads, rule, *lines])
+
+
+def section_block(analysis, title, part=''):
+    """One section of the answer, by its title, without its heading; of it only the sentences ('said') or the table ('table') if asked."""
+    section = next(s for s in sections(analysis) if s.title == title)
+    empty = {'said': {'heads': [], 'lines': [], 'notes': []}, 'table': {'sentences': [], 'notes': []}}.get(part, {})
+    return '\n'.join(markdown_section(section._replace(**empty))[2:])
+
+
+def cell_table(analysis):
+    """A line per task and algorithm: our mean ± half width of its 95% interval, in brackets the reference's mean."""
+    sizes = sorted({k.num_trajs for k in analysis.cells})
+    lines = []
+    for task, alg in dict.fromkeys((k.task, k.alg) for k in analysis.cells):
+        d, entries = decimals_of(analysis, task), []
+        for size in sizes:
+            cell = next((c for k, c in analysis.cells.items() if k == (task, alg, size)), None)
+            entries.append('' if cell is None else _entry(analysis, cell, d))
+        lines.append([task, f'`{alg}`', *entries])
+    return table(['task', 'algorithm', *(f'{n} trajectories' if n > 1 else '1 trajectory' for n in sizes)], lines, words=2)
+
+
+def _entry(analysis, cell, d):
+    half = f' ± {number(cell.half_width, d)}' if np.isfinite(cell.half_width) else ''
+    ref = analysis.reference.get(cell.key)
+    return minus(number(cell.mean, d) + half + (f' ({number(ref.mean, d)})' if ref else ''))
+
+
+def minus(text):
+    """Typographic minus signs."""
+    return text.replace('-', '−')
+
+
+def set_table(analysis):
+    """A line per cell: our mean with the interval over sets, the reference's mean, and the mean of every expert set."""
+    lines = []
+    for key, c in analysis.cells.items():
+        d = decimals_of(analysis, key.task)
+        means = ', '.join(number(c.y_N[c.set_N == s].mean(), d - (d > 0)) for s in np.unique(c.set_N))
+        ref = analysis.reference.get(key)
+        lines.append([key.task, f'`{key.alg}`', key.num_trajs, minus(f'{number(c.mean, d)} ± {number(c.half_width, d)}'),
+                      minus(number(ref.mean, d)) if ref else '–', minus(means)])  # fmt: skip
+    return table(['task', 'algorithm', 'trajectories', 'ours ± 95% over sets', 'reference', 'means of the sets'], lines, words=2)
+
+
+def run_table(analysis, episodes=False):
+    """A line per cell of single runs or of few: our mean, the reference's, the expert's, and every run."""
+    lines = []
+    for key, c in analysis.cells.items():
+        d, b, ref = decimals_of(analysis, key.task), analysis.baselines[key.task], analysis.reference.get(key)
+        spread = f' ± {number(c.sd_episodes, d)}' if episodes else ''
+        runs = ', '.join(number(y, d) for y in np.sort(ref.y_M)[::-1]) if ref and ref.y_M is not None else '–'
+        lines.append(
+            [key.task, f'`{key.alg}`', key.num_trajs, minus(number(c.mean, d) + spread), minus(runs), minus(number(b.expert_mean, d))]
+        )
+    return table(['task', 'algorithm', 'trajectories', 'ours', "reference's runs", 'expert here'], lines, words=2)
+
+
+def digits(x):
+    """A number for reading with three digits, whole from a hundred on."""
+    return f'{float(x):.0f}' if abs(float(x)) >= 100 else f'{float(x):.3g}'
+
+
+def baseline_table(rows, reference):
+    """Expert and random returns measured over many episodes (rows of a tasks.csv) beside the reference's."""
+    lines = []
+    for r in rows:
+        ref = reference.get(r['task'])
+        lines.append([
+            r['task'],
+            minus(f'{digits(r["expert_return_mean"])} ± {digits(r["expert_return_std"])}'),
+            minus(f'{digits(r["expert_return_median"])}'),
+            r['expert_episodes'],
+            minus(f'{digits(ref.expert_mean)} ± {digits(ref.expert_sd)} ({ref.expert_episodes})') if ref else '–',
+            minus(f'{digits(r["random_return_mean"])} ± {digits(r["random_return_std"])}'),
+            r['random_episodes'],
+            minus(f'{digits(ref.random_mean)} ± {digits(ref.random_sd)}') if ref else '–',
+        ])  # fmt: skip
+    heads = ['task', 'expert here', 'median', 'episodes', "reference's expert (episodes)", 'random here', 'episodes', "reference's random"]
+    return table(heads, lines)
+
+
+def largest_differences(analysis, num=6):
+    """The cells that differ most from the reference in units of (expert − random), with both p values."""
+    lines = []
+    for p in sorted(analysis.aggregate.pairs, key=lambda p: -abs(p.diff))[:num]:
+        c, d = analysis.comparisons[p.key], decimals_of(analysis, p.key.task)
+        cell = analysis.cells[p.key]
+        lines.append([p.key.task, f'`{p.key.alg}`', p.key.num_trajs, minus(number(cell.mean, d)), minus(number(c.ref.mean, d)),
+                      minus(signed(p.diff)), minus(number(c.p, 3)), c.judged_by, minus(number(c.p_holm, 3)), c.verdict])  # fmt: skip
+    heads = ['task', 'algorithm', 'trajectories', 'ours', 'reference', 'difference', 'p', 'by', 'Holm', 'verdict']
+    return table(heads, lines, words=2)
+
+
+def task_differences(analysis):
+    """Mean normalised difference of every task, and from how many trajectories up."""
+    pairs, sizes = analysis.aggregate.pairs, sorted({p.key.num_trajs for p in analysis.aggregate.pairs})
+    lines = []
+    for task in [*dict.fromkeys(p.key.task for p in pairs), 'mean']:
+        row = []
+        for size in [*sizes, None]:
+            some = [p.diff for p in pairs if task in ('mean', p.key.task) and size in (None, p.key.num_trajs)]
+            row.append(minus(signed(float(np.mean(some)))) if some else '–')
+        lines.append([task, *row])
+    return table(['task', *(f'{n} trajectories' for n in sizes), 'all'], lines)
+
+
+TITLES = {
+    'answer': 'Does it reproduce?',
+    'power': 'What single cells could show',
+    'failures': 'Failed runs',
+    'per-task': 'Per task',
+    'iqm': 'Interquartile means',
+    'controls': 'Negative controls',
+}
+TABLES = {
+    'cells': cell_table,
+    'sets': set_table,
+    'runs': run_table,
+    'episodes': functools.partial(run_table, episodes=True),
+    'largest': largest_differences,
+    'by-task': task_differences,
+    'verdicts': lambda analysis: '\n'.join(f'* {s}' for s in summary(analysis)),
+}
+
+
+class Blocks:
+    """What the blocks of documents hold: `FILE:KIND` for results files below a folder, `FOLDER:baselines` for a tasks.csv in it.
+
+    KIND is one of TABLES, or one of TITLES for that section of the answer, with `/said` or `/table` for a part of it.
+    """
+
+    def __init__(self, root, between, reference):
+        """`between`: {file without its ending: such files with several expert sets}; `reference`: CSV of published results."""
+        self.root, self.between, self.reference = root, between, reference
+        self._known = {}
+
+    def analysis(self, name):
+        """The analysis of one results file, made once."""
+        if name not in self._known:
+            results = read_results(f'{self.root}/{name}.h5')
+            others = [f'{self.root}/{b}.h5' for b in self.between[name]]
+            self._known[name] = analyze(
+                results.rows,
+                results.tasks,
+                reference=read_reference(self.reference),
+                ref_baselines=read_reference_tasks(self.reference),
+                between=[(path, read_results(path).rows) for path in others],
+                expected=campaign_runs(results.attrs.get('spec', '')),
+                title=heading(results, self.reference),
+            )
+        return self._known[name]
+
+    def make(self, name):
+        """The text of the block `name`; KeyError when there is no such block."""
+        file, _, kind = name.partition(':')
+        if kind == 'baselines':
+            with open(os.path.join(self.root, file, 'tasks.csv'), newline='', encoding='utf-8') as f:
+                return baseline_table(list(csv.DictReader(f)), read_reference_tasks(self.reference))
+        if file not in self.between:
+            raise KeyError(name)
+        if kind in TABLES:
+            return TABLES[kind](self.analysis(file))
+        kind, _, part = kind.partition('/')
+        return section_block(self.analysis(file), TITLES[kind], part)

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Make every table, report, figure and number of results/ anew from the shipped results files; says each command that it runs.
+
+Examples:
+    python scripts/make_results.py             # tables, reports and figures, then the numbers in the documents
+    python scripts/make_results.py --numbers   # only the numbers in the documents
+    python scripts/make_results.py --check     # change nothing; exit code 1 when a document says other numbers than the files give
+
+A document holds the block FILE:KIND, for example classic/results:answer, between <!-- begin: FILE:KIND --> and <!-- end: FILE:KIND -->.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from policyopt.reporting.documents import Blocks, fill
+from policyopt.util import Parser, RunFailed, run_main, write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+PAPER = 'results/paper/results_per_run.csv'
+FIVE, REACHER = 'classic-2016-experts/five_sets', 'modern/reacher_bclone_five_sets'
+# shipped file: (files with several expert sets, detail of its tables, whether it has a page, its figures)
+FILES = {
+    'classic-2016-experts/results': ([FIVE], 2, True, ['figure1', 'forest', 'reproduction', 'profile']),
+    FIVE: ([], 2, True, ['forest', 'reproduction']),
+    'classic/results': ([FIVE], 1, True, ['figure1', 'forest', 'reproduction']),
+    'modern/ga': ([], 1, False, ['reproduction']),
+    'modern/bclone': ([], 1, False, ['forest', 'reproduction']),
+    'modern/reacher_bclone': ([REACHER], 1, False, ['reproduction']),
+    REACHER: ([], 1, False, []),
+    'modern/reacher_ga': ([], 1, False, []),
+}
+
+
+def commands():
+    """The commands that make the tables, reports and figures, from the root of the checkout."""
+    for name, (between, level, page, kinds) in FILES.items():
+        file, sets = f'results/{name}', [f'results/{b}.h5' for b in between]
+        judged = ['--reference', PAPER, *(['--between-set', *sets] if sets else [])]
+        out = ['--csv', f'{file}.csv', '--markdown', f'{file}.md', *(['--html', f'{file}.html'] if page else [])]
+        yield ['scripts/analyze_results.py', f'{file}.h5', *judged, *out, '-v', str(level)]
+        for kind in kinds:
+            scale = f'results/{name.split("/")[0]}/tasks.csv'
+            scaled = ['--scale', scale] if kind == 'figure1' and os.path.exists(scale) else []
+            yield ['scripts/plot_results.py', f'{file}.h5', '--kind', kind, *judged, *scaled, '-o', f'{file}_{kind}.png']
+
+
+def main(argv):
+    parser = Parser('make_results', __doc__)
+    parser.add_argument('--numbers', action='store_true', help='leave tables, reports and figures as they are')
+    parser.add_argument('--check', action='store_true', help='compare the documents with the files and change nothing')
+    args = parser.parse_args(argv)
+    os.chdir(ROOT)
+    for command in [] if args.numbers or args.check else commands():
+        print('python', shlex.join(command), flush=True)
+        subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    blocks = Blocks('results', {name: between for name, (between, *_) in FILES.items()}, PAPER)
+    stale = []
+    for path in [Path('README.md'), *sorted(Path('results').rglob('README.md'))]:
+        text = path.read_text(encoding='utf-8')
+        if text != (made := fill(text, blocks.make, path)):
+            stale.append(str(path))
+            if not args.check:
+                write_text(str(path), made)
+    if args.check and stale:
+        raise RunFailed(f'{", ".join(stale)}: other numbers than the shipped files give; run scripts/make_results.py --numbers')
+    print('the documents agree with the files' if args.check else f'changed: {", ".join(stale) or "no document"}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('make_results', main))

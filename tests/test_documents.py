@@ -1,0 +1,95 @@
+"""The numbers in the documents of results/ are those of the shipped files, and figures show what they say."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+from conftest import REPO
+from results_tools import cell_rows, task_row
+from results_tools import run_here as run_here
+from test_plotting import lines_of
+
+from policyopt.reporting import figures
+from policyopt.reporting.analysis import analyze
+from policyopt.reporting.documents import Blocks, fill
+from policyopt.reporting.reference import CellKey, Reference, read_tasks
+from policyopt.util import UserError
+
+KEY = CellKey('cartpole', 'ga', 4)
+
+
+def test_documents_say_what_the_shipped_files_give(run_here):
+    assert 'agree' in run_here('make_results.py', '--check').stdout
+
+
+def test_every_number_of_a_changed_document_is_noticed():
+    text = (REPO / 'results' / 'README.md').read_text()
+    blocks = re.findall(r'<!-- begin: ([^ ]+) -->', text)
+    assert len(blocks) >= 8 and fill(text, lambda name: 'x', 'd.md').count('\nx\n') == len(blocks)
+    stale = '<!-- begin: a -->\n1\n<!-- end: a -->\n'
+    assert fill(stale, {'a': '2'}.__getitem__, 'd.md') == stale.replace('1', '2')
+    for wrong, said in (
+        ('<!-- begin: b -->\n<!-- end: b -->', "d.md: nothing is known of the block 'b'"),
+        ('<!-- begin: a -->\n', '1 blocks begin'),
+    ):
+        with pytest.raises(UserError, match=said):
+            fill(wrong, {'a': '2'}.__getitem__, 'd.md')
+
+
+def test_blocks_know_their_names_only():
+    blocks = Blocks('results', {}, 'results/paper/results_per_run.csv')
+    with pytest.raises(KeyError):
+        blocks.make('no/file:answer')
+
+
+def test_the_scale_of_figure_1_is_500_episodes_of_each_expert():
+    for folder in ('classic', 'classic-2016-experts'):
+        rows = {r['task']: r for r in csv.DictReader(open(REPO / 'results' / folder / 'tasks.csv'))}
+        assert {r['expert_episodes'] for r in rows.values()} == {'500'} and -82 < float(rows['acrobot']['expert_return_mean']) < -80
+        assert read_tasks(str(REPO / 'results' / folder / 'tasks.csv'))['cartpole'].expert_mean == 200
+
+
+# --- the figures of a comparison ------------------------------------------------------------------------------------------
+
+
+def beside(ours, theirs, **kwargs):
+    theirs = np.asarray(theirs, float)
+    ref = {KEY: Reference(float(theirs.mean()), float(np.std(theirs, ddof=1)), theirs.size, theirs)}
+    return analyze(cell_rows(ours), [task_row()], reference=ref, **kwargs)
+
+
+def test_a_forest_has_a_row_per_algorithm_with_the_interval_that_decides():
+    analysis = beside([180, 185, 190, 187], [170, 175, 180, 172], title='mine; reference: paper.csv')
+    fig = figures.results_figure(analysis, 'forest')
+    row, ax = analysis.aggregate.algs[0], fig.axes[0]
+    drawn = [tuple(line.get_xdata()) for line in ax.get_lines()]
+    assert row.interval(0.95) in drawn and row.interval(0.9) in drawn
+    assert [t.get_text() for t in ax.get_yticklabels()] == ['ga'] and 'paper.csv' in fig.get_suptitle()
+    assert {line.get_markerfacecolor() for line in ax.get_lines() if line.get_marker() == 'D'} == {'white'}  # one set: not measured
+    band = next(p for p in ax.patches)
+    assert (band.get_x(), band.get_width()) == (-0.05, 0.1)
+
+
+def test_axes_of_cells_that_agree_span_a_quarter_of_the_way_to_the_expert():
+    ax = figures.results_figure(beside([199, 200, 199.5], [199.2, 200, 199]), 'reproduction').axes[0]
+    lo, hi = ax.get_ylim()
+    assert hi - lo > 0.25 * 180
+
+
+def test_failed_runs_are_crosses_and_algorithms_stand_on_the_axis():
+    ax = figures.results_figure(beside([199, 20, 21, 200], [199.2, 20, 199]), 'reproduction').axes[0]
+    crosses = [line for line in ax.get_lines() if line.get_marker() == 'x']
+    assert sorted(y for line in crosses for y in line.get_ydata()) == [20, 20, 21]
+    assert 'ga' in [t.get_text() for t in ax.texts]
+
+
+def test_figure_1_has_the_reference_as_a_thin_line_and_profiles_show_both_sides():
+    analysis = beside([150, 160, 155, 158], [120, 130, 125, 128])
+    ax = figures.results_figure(analysis, 'figure1').axes[0]
+    thin = [line for line in ax.get_lines() if line.get_linewidth() < 1 and len(line.get_ydata())]
+    assert thin[0].get_ydata()[0] == pytest.approx((125.75 - 20) / 180)
+    profile = lines_of(figures.results_figure(analysis, 'profile').axes[0])
+    tau = profile['ours'].get_xdata()
+    half = np.argmin(np.abs(tau - (157 - 20) / 180))
+    assert (profile['ours'].get_ydata()[half], profile['reference'].get_ydata()[half]) == (0.5, 0)
