@@ -205,13 +205,13 @@ def format_table(lines: list[list[str]], left: Sequence[int] = (0, 1), indent: s
     return '\n'.join((indent + one(line)).rstrip() for line in lines)
 
 
-def here_or_ours(path):
+def here_or_ours(path: str) -> str:
     """`path` itself, or where it leads to nothing, the file of that name in our own checkout (or wheel) if there is one."""
     ours = os.path.join(REPO, path)
     return ours if not os.path.exists(path) and os.path.exists(ours) else path
 
 
-def as_typed(command):
+def as_typed(command: str) -> str:
     """A command of ours as the user types it: `python scripts/im_pipeline.py …`, or from a wheel `gail-pipeline im_pipeline …`."""
     return f'python scripts/{command}' if REPO == PACKAGES else f'gail-pipeline {command.replace(".py", "", 1)}'
 
