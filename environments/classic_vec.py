@@ -6,12 +6,16 @@ At 25 slots a numpy call costs its overhead only, so the number of calls is the 
 already an array (`const`) halves the cost of a call.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 
 PI = np.pi
 
 
-def const(*values):
+def const(*values: float) -> np.ndarray:
     """A number as a 0-d array, or several as a column, ready for use by a ufunc."""
     return np.array(values[0] if len(values) == 1 else [[v] for v in values], dtype=np.float64)
 
@@ -33,28 +37,28 @@ class VecEnv:
 
     pays_in_processes = True  # whether a step costs enough to be worth a process of its own
 
-    def __init__(self, num_slots):
+    def __init__(self, num_slots: int):
         self.num_slots = num_slots
 
-    def reset(self, slots_K, seeds_K):
+    def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
         raise NotImplementedError
 
-    def step(self, slots_K, a_K_Da):
+    def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise NotImplementedError
 
-    def close(self):
+    def close(self) -> None:
         """Free what the environments hold; the default holds nothing."""
 
 
 class ClassicVecEnv(VecEnv):
     """Slot bookkeeping and the time limit; a task adds `start(rng)`, `advance(S_D_K, a_K, W)` and its observations."""
 
-    state_dim = None
-    scratch_rows = None
+    state_dim: int
+    scratch_rows: int
     pays_in_processes = False
-    obs_dtype = np.float32  # gymnasium's classic observations are float32; its inner state is float64
+    obs_dtype: type = np.float32  # gymnasium's classic observations are float32; its inner state is float64
 
-    def __init__(self, num_slots, time_limit):
+    def __init__(self, num_slots: int, time_limit: int | None):
         super().__init__(num_slots)
         self._limit = time_limit if time_limit is not None else np.iinfo(np.int64).max
         self._S_D_N = np.zeros((self.state_dim, num_slots))
@@ -62,21 +66,21 @@ class ClassicVecEnv(VecEnv):
         self._in_order = np.arange(num_slots).tobytes()
         self._scratch = {}
 
-    def start(self, rng):
+    def start(self, rng: np.random.Generator) -> np.ndarray | tuple[float, ...]:
         """The D state variables after a reset, drawn exactly as the single environment draws them."""
         raise NotImplementedError
 
-    def advance(self, S_D_K, a_K, W):
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Move S_D_K one step in place, using the rows of W as scratch; returns (r_K, terminated_K), both fresh."""
         raise NotImplementedError
 
-    def reset(self, slots_K, seeds_K):
+    def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
         for slot, seed in zip(slots_K, seeds_K, strict=True):
             self._S_D_N[:, slot] = self.start(np.random.Generator(np.random.PCG64(int(seed))))
         self._t_N[slots_K] = 0
         return self._observe(self._S_D_N[:, slots_K])
 
-    def step(self, slots_K, a_K_Da):
+    def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         slots_K = np.asarray(slots_K)
         K = len(slots_K)
         W = self._scratch.get(K)
@@ -96,7 +100,7 @@ class ClassicVecEnv(VecEnv):
         done_K |= t_K >= self._limit
         return self._observe(S_D_K), r_K, done_K
 
-    def _observe(self, S_D_K):
+    def _observe(self, S_D_K: np.ndarray) -> np.ndarray:
         return S_D_K.T.astype(self.obs_dtype, order='C').astype(np.float64)
 
 
@@ -113,10 +117,10 @@ class CartPoleVec(ClassicVecEnv):
     _HALF, _FOUR_THIRDS, _DT = const(0.5), const(4.0 / 3.0), const(0.02)
     _BOUNDS_2_1 = const(2.4, 12 * 2 * PI / 360)
 
-    def start(self, rng):
+    def start(self, rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(low=-0.05, high=0.05, size=(4,))
 
-    def advance(self, S_D_K, a_K, W):
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         dS_D_K, (cos, sin, temp, x, y), bounded_2_K = W[:4], W[4:9], W[9:11]
         theta, theta_dot, theta_acc = S_D_K[2], S_D_K[3], dS_D_K[3]
         np.cos(theta, cos)
@@ -159,10 +163,10 @@ class MountainCarVec(ClassicVecEnv):
     _THREE, _GRAVITY, _ZERO, _GOAL = const(3), const(-0.0025), const(0), const(0.5)
     _MIN_V, _MAX_V, _MIN_X, _MAX_X = const(-0.07), const(0.07), const(-1.2), const(0.6)
 
-    def start(self, rng):
+    def start(self, rng: np.random.Generator) -> tuple[float, float]:
         return rng.uniform(low=-0.6, high=-0.4), 0.0
 
-    def advance(self, S_D_K, a_K, W):
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x, v = S_D_K
         f = W[0]
         np.multiply(x, self._THREE, f)
@@ -195,10 +199,10 @@ class LegacyAcrobotVec(ClassicVecEnv):
     _DT, _HALF_DT, _SIXTH_DT = const(0.2), const(0.1), const(0.2 / 6.0)
     _MAX_V_2_1, _MIN_V_2_1 = const(4 * PI, 9 * PI), const(-4 * PI, -9 * PI)
 
-    def start(self, rng):
+    def start(self, rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(low=-0.1, high=0.1, size=(4,))
 
-    def _derivative(self, S_D_K, tau, dS_D_K, W):
+    def _derivative(self, S_D_K: np.ndarray, tau: np.ndarray, dS_D_K: np.ndarray, W: np.ndarray) -> None:
         """dS = (v1, v2, a1, a2) as legacy.LegacyAcrobotEnv computes it, operation by operation up to signs, which cost no rounding."""
         (minus_m11, m12, h1, h2, minus_ratio, x), sines_3_K, angles_3_K = W[:6], W[6:9], W[9:12]
         v1, v2 = S_D_K[2], S_D_K[3]
@@ -233,7 +237,7 @@ class LegacyAcrobotVec(ClassicVecEnv):
         a1 /= minus_m11
         dS_D_K[:2] = S_D_K[2:]
 
-    def advance(self, S_D_K, a_K, W):
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tau = self._TORQUE_A[a_K]
         sum_D_K, k_D_K, y_D_K, work = W[:4], W[4:8], W[8:12], W[12:]
         self._derivative(S_D_K, tau, sum_D_K, work)  # the sum starts as k1

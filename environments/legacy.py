@@ -3,7 +3,10 @@
 Importing this module registers them; `mujoco` is needed only when one of the MuJoCo tasks is made.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -29,18 +32,18 @@ class LegacyAcrobotEnv(AcrobotEnv):
 
     DT = 0.2
 
-    def __init__(self, render_mode=None):
+    def __init__(self, render_mode: str | None = None):
         super().__init__(render_mode)
         high = np.array([math.pi, math.pi, self.MAX_VEL_1, self.MAX_VEL_2])
         self.observation_space = gymnasium.spaces.Box(-high, high, dtype=np.float64)
 
-    def reset(self, *, seed=None, options=None):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         gymnasium.Env.reset(self, seed=seed)
         self.state = self.np_random.uniform(low=-0.1, high=0.1, size=(4,))
         return self.state.copy(), {}
 
     @staticmethod
-    def _derivative(q1, q2, v1, v2, tau):
+    def _derivative(q1: float, q2: float, v1: float, v2: float, tau: float) -> np.ndarray:
         c, half_s = math.cos(q2), math.sin(q2) * 0.5
         m11, m12 = 3.5 + c, 1.25 + c * 0.5
         g2 = 4.9 * math.sin(q1 + q2)
@@ -51,7 +54,7 @@ class LegacyAcrobotEnv(AcrobotEnv):
         a1 = -(m12 * a2 + h1) / m11
         return np.array((v1, v2, a1, a2))
 
-    def step(self, a):
+    def step(self, a: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         tau = float(a) - 1
         y = self.state
         k1 = self._derivative(*y.tolist(), tau)
@@ -67,7 +70,7 @@ class LegacyAcrobotEnv(AcrobotEnv):
         return self.state.copy(), 0.0 if terminated else -1.0, terminated, False, {}
 
     @staticmethod
-    def _wrap(angle):
+    def _wrap(angle: float) -> float:
         while angle > math.pi:
             angle -= 2 * math.pi
         while angle < -math.pi:
@@ -75,11 +78,11 @@ class LegacyAcrobotEnv(AcrobotEnv):
         return angle
 
 
-def mujoco_entry_point(task):
+def mujoco_entry_point(task: str) -> str:
     return f'environments.legacy_mujoco:Legacy{task}Env'
 
 
-def register():
+def register() -> None:
     """Register the tasks of 2016 with gymnasium (once)."""
     tasks = {'Acrobot-v0': ('environments.legacy:LegacyAcrobotEnv', 200)}
     for task, time_limit in MUJOCO_TASKS.items():

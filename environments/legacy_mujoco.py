@@ -10,9 +10,14 @@ not by its version number:
 Original: gym's v1 tasks on MuJoCo 1.31. Differs: nothing that the experts of 2016 can feel.
 """
 
+# mujoco is a compiled extension without stubs; the mixin is used with gymnasium's classes only
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
 import functools
 import math
 import typing
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -37,7 +42,7 @@ class Engine(typing.NamedTuple):
 
 
 @functools.cache
-def engine():
+def engine() -> Engine:
     """The Engine, found by compiling a lone capsule and two spheres whose margins reach each other only when added."""
     model = mujoco.MjModel.from_xml_string(
         '<mujoco><worldbody>'
@@ -51,7 +56,7 @@ def engine():
     return Engine(exact_capsules=bool(np.isclose(model.body_mass[1], math.pi * (2 + 4 / 3))), margins_add=data.ncon == 1)
 
 
-def _volume_and_inertia(geom_type, size, as_in_2016):
+def _volume_and_inertia(geom_type: int, size: np.ndarray, as_in_2016: bool) -> tuple[float, np.ndarray]:
     """Volume and moments of inertia (unit density, the geom's own axes) of a solid sphere, cylinder or capsule."""
     r = size[0]
     if geom_type == SPHERE:
@@ -72,13 +77,13 @@ def _volume_and_inertia(geom_type, size, as_in_2016):
     return tube, np.array([across, across, along])
 
 
-def _rotation(quat):
+def _rotation(quat: np.ndarray) -> np.ndarray:
     mat = np.empty(9)
     mujoco.mju_quat2Mat(mat, quat)
     return mat.reshape(3, 3)
 
 
-def body_inertia(model, body, as_in_2016):
+def body_inertia(model: Any, body: int, as_in_2016: bool) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """(mass, ipos, inertia, iquat) of a body from its geoms, at the density that its compiled mass implies.
 
     Parallel axes: I = Σ_g [R_g diag(I_g) R_gᵀ + m_g (|d_g|² 1 − d_g d_gᵀ)], d_g from the body's centre of mass.
@@ -102,7 +107,7 @@ def body_inertia(model, body, as_in_2016):
     return mass_G.sum(), ipos, inertia, iquat
 
 
-def restore_2016(model, total_mass=None):
+def restore_2016(model: Any, total_mass: float | None = None) -> None:
     """Give a compiled model the capsules and contact margins of 2016, in place; rescale to total_mass if given."""
     if engine().exact_capsules:
         for body in range(1, model.nbody):
@@ -122,13 +127,13 @@ class _Restored:
 
     normal_speeds = False
 
-    def _initialize_simulation(self):
+    def _initialize_simulation(self) -> tuple[Any, Any]:
         model, data = super()._initialize_simulation()
         restore_2016(model)
         mujoco.mj_resetData(model, data)
         return model, data
 
-    def draw_start(self, rng):
+    def draw_start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """(qpos, qvel) at a reset, v4's draws: positions ± noise, speeds ± noise or normal with stdev noise."""
         noise = self._reset_noise_scale
         qpos = self.init_qpos + rng.uniform(-noise, noise, self.model.nq)
@@ -136,7 +141,7 @@ class _Restored:
             return qpos, self.init_qvel + noise * rng.standard_normal(self.model.nv)
         return qpos, self.init_qvel + rng.uniform(-noise, noise, self.model.nv)
 
-    def reset_model(self):
+    def reset_model(self) -> np.ndarray:
         self.set_state(*self.draw_start(self.np_random))
         return self._get_obs()
 
@@ -158,7 +163,7 @@ class LegacyHalfCheetahEnv(_Restored, HalfCheetahEnv):
 
     normal_speeds = True
 
-    def _initialize_simulation(self):
+    def _initialize_simulation(self) -> tuple[Any, Any]:
         spec = mujoco.MjSpec.from_file(self.fullpath)
         spec.compiler.settotalmass = -1
         model = spec.compile()
@@ -176,7 +181,7 @@ class LegacyAntEnv(_Restored, AntEnv):
 
     normal_speeds = True
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(use_contact_forces=True, **kwargs)
         gymnasium.utils.EzPickle.__init__(self, **kwargs)  # AntEnv notes its own arguments, which are not ours
 
@@ -187,7 +192,7 @@ class LegacyReacherEnv(_Restored, ReacherEnv):
     The goal is uniform on the whole square [−0.2, 0.2]² (the disc is from 2019).
     """
 
-    def step(self, a):
+    def step(self, a: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         d = self.get_body_com('fingertip') - self.get_body_com('target')
         # not v4's norm, whose sum is rounded differently from that of a whole batch
         r = -math.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]) - np.square(a).sum()
@@ -196,7 +201,7 @@ class LegacyReacherEnv(_Restored, ReacherEnv):
             self.render()
         return self._get_obs(), r, False, False, {}
 
-    def draw_start(self, rng):
+    def draw_start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         qpos = rng.uniform(-0.1, 0.1, self.model.nq) + self.init_qpos
         self.goal = qpos[-2:] = rng.uniform(-0.2, 0.2, 2)
         qvel = self.init_qvel + rng.uniform(-0.005, 0.005, self.model.nv)
@@ -212,12 +217,12 @@ class LegacyHumanoidEnv(_Restored, HumanoidEnv):
 
     CONTACT_COST, MAX_CONTACT_COST = 5e-7, 10.0
 
-    def _initialize_simulation(self):
+    def _initialize_simulation(self) -> tuple[Any, Any]:
         model, data = super()._initialize_simulation()
         model.joint('left_hip_y').range[0] = math.radians(-120)
         return model, data
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         bound = self.model.actuator_ctrlrange
         obs, r, terminated, truncated, info = super().step(np.clip(action, bound[:, 0], bound[:, 1]))
         cost = min(self.CONTACT_COST * np.square(self.data.cfrc_ext).sum(), self.MAX_CONTACT_COST)
@@ -229,7 +234,7 @@ class LegacyInvertedPendulumEnv(_Restored, InvertedPendulumEnv):
 
     _reset_noise_scale = 1e-2  # v4 has no argument for it
 
-    def _initialize_simulation(self):
+    def _initialize_simulation(self) -> tuple[Any, Any]:
         model, data = super()._initialize_simulation()
         model.actuator_ctrllimited[:] = 0
         return model, data
@@ -245,11 +250,11 @@ class LegacyInvertedDoublePendulumEnv(_Restored, InvertedDoublePendulumEnv):
     normal_speeds = True
 
     @staticmethod
-    def reward(x, y, v1, v2):
+    def reward(x: Any, y: Any, v1: Any, v2: Any) -> Any:
         # products, because a power of a single number is rounded differently from an array's
         return 10 - (0.01 * (x * x) + (y - 2) * (y - 2)) - (1e-3 * (v1 * v1) + 5e-3 * (v2 * v2))
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         obs, _, terminated, truncated, info = super().step(action)
         x, _, y = self.data.site_xpos[0]
         return obs, self.reward(x, y, *self.data.qvel[1:3]), terminated, truncated, info

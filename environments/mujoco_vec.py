@@ -11,10 +11,19 @@ Letters: N slots of the VecEnv, K slots in one call, Q and V positions and veloc
 step, F = Q + V + X, Do observation dim, Da action dim.
 """
 
+# mujoco is a compiled extension without stubs
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import mujoco
 import numpy as np
 
 from environments.classic_vec import VecEnv
+
+State = tuple[np.ndarray, np.ndarray, np.ndarray]  # (qpos_K_Q, qvel_K_V, X_K_X)
 
 
 class MujocoVecEnv(VecEnv):
@@ -26,41 +35,41 @@ class MujocoVecEnv(VecEnv):
 
     contact_forces = False  # computed only where the task looks at them
 
-    def __init__(self, env, num_slots, time_limit):
+    def __init__(self, env: Any, num_slots: int, time_limit: int):
         super().__init__(num_slots)
         self._env = env
         self._limit = time_limit
         self.model, self.dt = env.model, env.dt
-        self._slots = [None] * num_slots  # (data, its ctrl), made when first needed
-        self._views = [None] * num_slots
+        self._slots: list[Any] = [None] * num_slots  # (data, its ctrl), made when first needed
+        self._views: list[Any] = [None] * num_slots
         sizes = np.cumsum([env.model.nq, env.model.nv])
         self._qpos, self._qvel, self._extra = slice(0, sizes[0]), slice(*sizes), slice(sizes[1], None)
         self._R_N_F = np.zeros((num_slots, sum(view.size for view in self._read(env.data))))
         self._t_N = np.zeros(num_slots, dtype=np.int64)
         self._in_order = np.arange(num_slots).tobytes()
 
-    def _read(self, data):
+    def _read(self, data: Any) -> list[np.ndarray]:
         return [data.qpos, data.qvel, *self.extras(data)]
 
-    def extras(self, data):
+    def extras(self, data: Any) -> list[np.ndarray]:
         """Flat views of what is read after a step besides qpos and qvel."""
         return []
 
-    def control(self, a_K_Da):
+    def control(self, a_K_Da: np.ndarray) -> np.ndarray:
         """What the motors are told."""
         return a_K_Da
 
-    def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
+    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
-    def outcome(self, before, after, u_K_Da):
+    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(r_K, terminated_K) of a step with the controls u; before and after are (qpos_K_Q, qvel_K_V, X_K_X)."""
         raise NotImplementedError
 
-    def _parts(self, R_K_F):
+    def _parts(self, R_K_F: np.ndarray) -> State:
         return R_K_F[:, self._qpos], R_K_F[:, self._qvel], R_K_F[:, self._extra]
 
-    def reset(self, slots_K, seeds_K):
+    def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
         for slot, seed in zip(slots_K, seeds_K, strict=True):
             if self._slots[slot] is None:
                 data = mujoco.MjData(self.model)
@@ -74,10 +83,10 @@ class MujocoVecEnv(VecEnv):
         self._t_N[slots_K] = 0
         return self.observe(*self._parts(R_K_F))
 
-    def _gather(self, slots):
+    def _gather(self, slots: Sequence[int] | np.ndarray) -> np.ndarray:
         return np.concatenate([view for slot in slots for view in self._views[slot]]).reshape(len(slots), -1)
 
-    def step(self, slots_K, a_K_Da):
+    def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         slots_K = np.asarray(slots_K)
         slots = slots_K.tolist()
         u_K_Da = self.control(np.ascontiguousarray(a_K_Da, dtype=np.float64))
@@ -102,11 +111,11 @@ class MujocoVecEnv(VecEnv):
         done_K |= t_K >= self._limit
         return self.observe(*after), r_K, done_K
 
-    def close(self):
+    def close(self) -> None:
         self._env.close()
 
 
-def _squares(x_K_Da):
+def _squares(x_K_Da: np.ndarray) -> np.ndarray:
     """Σ x² of every row, in the order in which numpy adds up a single row."""
     return np.square(x_K_Da).sum(axis=1)
 
@@ -114,15 +123,15 @@ def _squares(x_K_Da):
 class HopperVec(MujocoVecEnv):
     """legacy/Hopper-v1: over unless height > 0.7, |angle| < 0.2 and every other number within ±100."""
 
-    def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
+    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
         return np.concatenate([qpos_K_Q[:, 1:], qvel_K_V.clip(-10, 10)], axis=1)
 
-    def outcome(self, before, after, u_K_Da):
+    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         qpos_K_Q, qvel_K_V, _ = after
         speed_K = (qpos_K_Q[:, 0] - before[0][:, 0]) / self.dt
         return speed_K + 1.0 - 1e-3 * _squares(u_K_Da), ~self.healthy(qpos_K_Q, qvel_K_V)
 
-    def healthy(self, qpos_K_Q, qvel_K_V):
+    def healthy(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray:
         fine_K = (np.abs(qpos_K_Q[:, 2:]) < 100).all(axis=1) & (np.abs(qvel_K_V) < 100).all(axis=1)
         return fine_K & (qpos_K_Q[:, 1] > 0.7) & (np.abs(qpos_K_Q[:, 2]) < 0.2)
 
@@ -130,7 +139,7 @@ class HopperVec(MujocoVecEnv):
 class Walker2dVec(HopperVec):
     """legacy/Walker2d-v1: the hopper's reward; over unless height is in (0.8, 2) and |angle| < 1."""
 
-    def healthy(self, qpos_K_Q, qvel_K_V):
+    def healthy(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray:
         height_K = qpos_K_Q[:, 1]
         return (height_K > 0.8) & (height_K < 2.0) & (np.abs(qpos_K_Q[:, 2]) < 1.0)
 
@@ -138,10 +147,10 @@ class Walker2dVec(HopperVec):
 class HalfCheetahVec(MujocoVecEnv):
     """legacy/HalfCheetah-v1: speed less a tenth of the squared action; never over."""
 
-    def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
+    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
         return np.concatenate([qpos_K_Q[:, 1:], qvel_K_V], axis=1)
 
-    def outcome(self, before, after, u_K_Da):
+    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         speed_K = (after[0][:, 0] - before[0][:, 0]) / self.dt
         return speed_K - 0.1 * _squares(u_K_Da), np.zeros(len(u_K_Da), dtype=bool)
 
@@ -151,13 +160,13 @@ class AntVec(MujocoVecEnv):
 
     contact_forces = True
 
-    def extras(self, data):
+    def extras(self, data: Any) -> list[np.ndarray]:
         return [data.body('torso').xpos, data.cfrc_ext.reshape(-1)]
 
-    def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
+    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
         return np.concatenate([qpos_K_Q[:, 2:], qvel_K_V, X_K_X[:, 3:].clip(-1, 1)], axis=1)
 
-    def outcome(self, before, after, u_K_Da):
+    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         qpos_K_Q, qvel_K_V, X_K_X = after
         speed_K = (X_K_X[:, 0] - before[2][:, 0]) / self.dt
         cost_K = 0.5 * _squares(u_K_Da) + 5e-4 * _squares(X_K_X[:, 3:].clip(-1, 1))
@@ -168,17 +177,17 @@ class AntVec(MujocoVecEnv):
 class ReacherVec(MujocoVecEnv):
     """legacy/Reacher-v1: X is fingertip and target, whose distance before the step is the cost; never over."""
 
-    def extras(self, data):
+    def extras(self, data: Any) -> list[np.ndarray]:
         first = data.body('fingertip').id
         assert data.body('target').id == first + 1
         return [data.xpos[first : first + 2].reshape(-1)]
 
-    def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
+    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
         angles_K_2 = qpos_K_Q[:, :2]
         parts = [np.cos(angles_K_2), np.sin(angles_K_2), qpos_K_Q[:, 2:], qvel_K_V[:, :2], X_K_X[:, :3] - X_K_X[:, 3:]]
         return np.concatenate(parts, axis=1)
 
-    def outcome(self, before, after, u_K_Da):
+    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x, y, z = (before[2][:, :3] - before[2][:, 3:]).T
         return -np.sqrt(x * x + y * y + z * z) - _squares(u_K_Da), np.zeros(len(u_K_Da), dtype=bool)
 
@@ -188,24 +197,24 @@ class HumanoidVec(MujocoVecEnv):
 
     contact_forces = True
 
-    def extras(self, data):
+    def extras(self, data: Any) -> list[np.ndarray]:
         observed = (data.cinert, data.cvel, data.qfrc_actuator, data.cfrc_ext)
         return [data.xipos.reshape(-1), *(x.reshape(-1) for x in observed)]
 
-    def control(self, a_K_Da):
+    def control(self, a_K_Da: np.ndarray) -> np.ndarray:
         return a_K_Da.clip(*self.model.actuator_ctrlrange.T)
 
-    def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
+    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
         return np.concatenate([qpos_K_Q[:, 2:], qvel_K_V, X_K_X[:, 3 * self.model.nbody :]], axis=1)
 
-    def outcome(self, before, after, u_K_Da):
+    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         qpos_K_Q, _, X_K_X = after
         speed_K = (self._center_x(X_K_X) - self._center_x(before[2])) / self.dt
         contact_K = np.minimum(self._env.CONTACT_COST * _squares(X_K_X[:, -6 * self.model.nbody :]), self._env.MAX_CONTACT_COST)
         alive_K = (qpos_K_Q[:, 2] > 1.0) & (qpos_K_Q[:, 2] < 2.0)
         return 1.25 * speed_K + 5.0 - 0.1 * _squares(u_K_Da) - contact_K, ~alive_K
 
-    def _center_x(self, X_K_X):
+    def _center_x(self, X_K_X: np.ndarray) -> np.ndarray:
         """The centre of mass along x, row by row in gymnasium's own order of additions."""
         mass_b = self.model.body_mass
         xipos_K_b_3 = X_K_X[:, : 3 * len(mass_b)].reshape(len(X_K_X), -1, 3)
@@ -215,10 +224,10 @@ class HumanoidVec(MujocoVecEnv):
 class InvertedPendulumVec(MujocoVecEnv):
     """legacy/InvertedPendulum-v1: 1 a step; over at |angle| > 0.2 or when a number is not finite."""
 
-    def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
+    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
         return np.concatenate([qpos_K_Q, qvel_K_V], axis=1)
 
-    def outcome(self, before, after, u_K_Da):
+    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         obs_K_Do = self.observe(*after)
         return np.ones(len(u_K_Da)), ~np.isfinite(obs_K_Do).all(axis=1) | (np.abs(obs_K_Do[:, 1]) > 0.2)
 
@@ -226,15 +235,15 @@ class InvertedPendulumVec(MujocoVecEnv):
 class InvertedDoublePendulumVec(MujocoVecEnv):
     """legacy/InvertedDoublePendulum-v1: X is the tip's position and the constraint forces; over at height ≤ 1."""
 
-    def extras(self, data):
+    def extras(self, data: Any) -> list[np.ndarray]:
         return [data.site_xpos[0], data.qfrc_constraint]
 
-    def observe(self, qpos_K_Q, qvel_K_V, X_K_X):
+    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
         angles_K_2 = qpos_K_Q[:, 1:]
         parts = [qpos_K_Q[:, :1], np.sin(angles_K_2), np.cos(angles_K_2), qvel_K_V.clip(-10, 10), X_K_X[:, 3:].clip(-10, 10)]
         return np.concatenate(parts, axis=1)
 
-    def outcome(self, before, after, u_K_Da):
+    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         _, qvel_K_V, X_K_X = after
         r_K = self._env.reward(X_K_X[:, 0], X_K_X[:, 2], qvel_K_V[:, 1], qvel_K_V[:, 2])
         return r_K, X_K_X[:, 2] <= 1

@@ -7,6 +7,8 @@ Letters: K slots in one call, Do observation dim, Da action storage dim (1 for f
 Observations, rewards and continuous actions are float64; finite actions int64; done = terminated or truncated.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import functools
@@ -14,13 +16,16 @@ import importlib
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
+from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 
 from environments import classic_vec, legacy
 
+Task = str | gymnasium.Env | Callable[[], gymnasium.Env]
 SUPPORTED = 'supported are a 1-D Box observation and a Discrete action (from 0) or a 1-D float Box action'
 
 # the dynamics that we have as numpy, valid only for the class they were copied from
@@ -53,12 +58,12 @@ class EnvInfo:
     num_actions: int
     a_dim: int
     time_limit: int | None
-    a_low: tuple | None = None
-    a_high: tuple | None = None
+    a_low: tuple[float, ...] | None = None
+    a_high: tuple[float, ...] | None = None
     copies: bool = True
 
 
-def _reason(e):
+def _reason(e: BaseException) -> str:
     """An exception as one line: its kind and its text."""
     text = ' '.join(str(e).split())
     return f'{type(e).__name__}: {text}' if text else type(e).__name__
@@ -69,12 +74,12 @@ _FAILURES = (Exception, SystemExit)
 
 
 @functools.cache
-def _say_once(text):
+def _say_once(text: str) -> None:
     if multiprocessing.parent_process() is None:  # the others leave it to their parent
         print(text, file=sys.stderr)
 
 
-def _import_user_module(name, module):
+def _import_user_module(name: str, module: str) -> None:
     """Import the module part of 'package.module:EnvId', looking in the working folder too."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a script's own folder stands there instead; last, so that it shadows nothing
@@ -88,7 +93,7 @@ def _import_user_module(name, module):
         raise BadEnvironment(f"env '{name}': importing the module '{module}' failed with {_reason(e)}") from e
 
 
-def _find_spec(name):
+def _find_spec(name: str) -> EnvSpec:
     """The registered gymnasium spec of a name: as it is, as `legacy/<name>`, or from the user's module.
 
     Gymnasium's own look-up is not used: it warns of every id that has a newer version, and ours are old on purpose.
@@ -111,7 +116,7 @@ def _find_spec(name):
     raise BadEnvironment(f"env '{name}': {where}.{hint}")
 
 
-def _look_up(env_id):
+def _look_up(env_id: str) -> EnvSpec | None:
     """The spec of an id as it is, as `legacy/<id>`, or of the newest version when it names none; else None.
 
     Raises: gymnasium.error.Error when it is no id at all.
@@ -125,7 +130,7 @@ def _look_up(env_id):
     return None if latest is None else registry[get_env_id(namespace, base, latest)]
 
 
-def _missing_module(e):
+def _missing_module(e: BaseException | None) -> str | None:
     """The name of the module whose absence led to an exception, or None."""
     while e is not None:
         if isinstance(e, ModuleNotFoundError):
@@ -134,12 +139,12 @@ def _missing_module(e):
     return None
 
 
-def _make(name, render_mode=None):
+def _make(name: Task, render_mode: str | None = None) -> gymnasium.Env:
     """The gymnasium environment of a task; whatever goes wrong in it becomes a BadEnvironment."""
     if not isinstance(name, str):
         return _made(name)
     spec = _find_spec(name)
-    render = {} if render_mode is None else {'render_mode': render_mode}
+    render: dict[str, Any] = {} if render_mode is None else {'render_mode': render_mode}
     try:
         # a spec, not an id: see _find_spec. Our own checks replace the passive checker, which warns and costs time.
         return gymnasium.make(spec, disable_env_checker=True, **render)
@@ -149,7 +154,7 @@ def _make(name, render_mode=None):
         raise BadEnvironment(f"env '{name}' could not be made: {_reason(e)}") from e
 
 
-def _made(task):
+def _made(task: Any) -> gymnasium.Env:
     """An environment from a function, or the one that is given."""
     env = task
     if not isinstance(task, gymnasium.Env):
@@ -167,14 +172,14 @@ def _made(task):
     return env
 
 
-def _title(task):
+def _title(task: Any) -> str:
     """What a task is called: an environment's id if it has one, else the name of its class or of the function."""
     if isinstance(task, gymnasium.Env):
         return task.spec.id if task.spec is not None else type(task.unwrapped).__name__
     return str(getattr(task, '__name__', type(task).__name__))
 
 
-def _check_spaces(name, env):
+def _check_spaces(name: str, env: gymnasium.Env) -> tuple[int, int, int]:
     """(obs_dim, num_actions, a_dim) of an environment, or BadEnvironment with what it has and what is supported."""
     spaces = gymnasium.spaces
     try:
@@ -190,7 +195,7 @@ def _check_spaces(name, env):
     raise BadEnvironment(f"env '{name}' has the action space {_describe(a)}; {SUPPORTED}")
 
 
-def spec_and_spaces(name):
+def spec_and_spaces(name: str) -> tuple[EnvSpec | None, Any, Any]:
     """(gymnasium's spec, observation space, action space) of an environment, for programs that want these objects."""
     env = _make(name)
     try:
@@ -199,14 +204,14 @@ def spec_and_spaces(name):
         env.close()
 
 
-def _action_bounds(space):
+def _action_bounds(space: gymnasium.Space) -> tuple[tuple | None, tuple | None]:
     """(low, high) of an action box as tuples, (None, None) without one or with an open side."""
     if not isinstance(space, gymnasium.spaces.Box) or not space.is_bounded():
         return None, None
     return tuple(space.low.tolist()), tuple(space.high.tolist())
 
 
-def needs_mujoco(name):
+def needs_mujoco(name: str) -> bool:
     """Is this one of gymnasium's MuJoCo tasks or of ours? Neither makes the task nor imports mujoco.
 
     False for unknown names, and for tasks of the user's own modules, whatever they need.
@@ -218,7 +223,7 @@ def needs_mujoco(name):
     return spec is not None and str(spec.entry_point).startswith(('gymnasium.envs.mujoco', 'environments.legacy_mujoco'))
 
 
-def _describe(space):
+def _describe(space: Any) -> str:
     """A space in a few words (a Box's bounds can be pages long)."""
     if isinstance(space, gymnasium.spaces.Box):
         return f'Box of shape {space.shape}, {space.dtype}'
@@ -226,7 +231,7 @@ def _describe(space):
     return text if len(text) <= 120 else text[:117] + '...'
 
 
-def env_info(task):
+def env_info(task: Task) -> EnvInfo:
     """The EnvInfo of a task; makes an environment to look at its spaces, of a name once per process.
 
     Raises: BadEnvironment.
@@ -243,7 +248,7 @@ def env_info(task):
 
 
 @functools.cache
-def _info_of_name(name):
+def _info_of_name(name: str) -> EnvInfo:
     env = _make(name)
     try:
         return _info(str(name), env)
@@ -251,7 +256,7 @@ def _info_of_name(name):
         env.close()
 
 
-def _info(name, env, copies=True):
+def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
     obs_dim, num_actions, a_dim = _check_spaces(name, env)
     spec = env.spec  # every wrapper adds itself to it, a time limit too
     if spec is not None:
@@ -264,7 +269,7 @@ def _info(name, env, copies=True):
 class Env1:
     """One environment: reset(seed) → obs_Do; step(a_Da) → (obs_Do, r, done); render() → HxWx3 uint8; close()."""
 
-    def __init__(self, task, render_mode=None, info=None):
+    def __init__(self, task: Task, render_mode: str | None = None, info: EnvInfo | None = None):
         """info: the task's EnvInfo where it is known already."""
         self.info = info or env_info(task)
         if render_mode == 'rgb_array' and sys.platform == 'linux' and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
@@ -273,13 +278,13 @@ class Env1:
             os.environ.setdefault('PYGAME_HIDE_SUPPORT_PROMPT', '1')  # it would greet on stdout
         self._env = _make(task, render_mode)
 
-    def reset(self, seed):
+    def reset(self, seed: int) -> np.ndarray:
         try:
             return self._obs(self._env.reset(seed=int(seed))[0])
         except _FAILURES as e:
             raise self._failed('reset', e) from e
 
-    def step(self, a_Da):
+    def step(self, a_Da: np.ndarray) -> tuple[np.ndarray, float, bool]:
         # a copy, because an environment may change the array that it is given
         a = int(a_Da[0]) if self.info.finite else np.array(a_Da, dtype=np.float64)
         try:
@@ -288,7 +293,7 @@ class Env1:
         except _FAILURES as e:
             raise self._failed('step', e) from e
 
-    def render(self):
+    def render(self) -> Any:
         try:
             return self._env.render()
         except _FAILURES as e:
@@ -297,14 +302,14 @@ class Env1:
                 raise BadEnvironment(f"env '{self.info.name}' needs '{missing}' for its pictures: pip install -e .[video]") from e
             raise self._failed('render', e) from e
 
-    def close(self):
+    def close(self) -> None:
         if self.info.copies:
             self._env.close()
 
-    def _failed(self, method, e):
+    def _failed(self, method: str, e: BaseException) -> BadEnvironment:
         return BadEnvironment(f"env '{self.info.name}' failed in {method}() with {_reason(e)}")
 
-    def _obs(self, obs):
+    def _obs(self, obs: Any) -> np.ndarray:
         obs_Do = np.array(obs, dtype=np.float64)
         if obs_Do.shape != (self.info.obs_dim,):
             raise ValueError(f'the observation has shape {obs_Do.shape}, but the space says ({self.info.obs_dim},)')
@@ -314,13 +319,13 @@ class Env1:
 class LoopVecEnv(classic_vec.VecEnv):
     """Any task as a VecEnv: one environment per slot, made when first needed, stepped one after the other."""
 
-    def __init__(self, task, num_slots, info=None):
+    def __init__(self, task: Task, num_slots: int, info: EnvInfo | None = None):
         super().__init__(num_slots)
         self._task = task
         self._info = info or env_info(task)
-        self._envs = [None] * num_slots
+        self._envs: list[Any] = [None] * num_slots  # an Env1 where one was needed
 
-    def reset(self, slots_K, seeds_K):
+    def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
         obs_K_Do = np.empty((len(slots_K), self._info.obs_dim))
         for k, (slot, seed) in enumerate(zip(slots_K, seeds_K, strict=True)):
             if self._envs[slot] is None:
@@ -328,31 +333,31 @@ class LoopVecEnv(classic_vec.VecEnv):
             obs_K_Do[k] = self._envs[slot].reset(seed)
         return obs_K_Do
 
-    def _new(self):
+    def _new(self) -> Env1:
         new = Env1(self._task, info=self._info)
         if any(env is not None and env._env is new._env for env in self._envs):
             raise BadEnvironment(f"env '{self._info.name}' was asked for a second environment and returned the first; return a new one")
         return new
 
-    def step(self, slots_K, a_K_Da):
+    def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         K = len(slots_K)
         obs_K_Do, r_K, done_K = np.empty((K, self._info.obs_dim)), np.empty(K), np.empty(K, dtype=bool)
         for k, slot in enumerate(slots_K):
             obs_K_Do[k], r_K[k], done_K[k] = self._envs[slot].step(a_K_Da[k])
         return obs_K_Do, r_K, done_K
 
-    def close(self):
+    def close(self) -> None:
         for env in self._envs:
             if env is not None:
                 env.close()
 
 
-def make_env(name, render_mode=None):
+def make_env(name: Task, render_mode: str | None = None) -> Env1:
     """One environment (Env1); render_mode 'rgb_array' for pictures, 'human' for a window. Raises: BadEnvironment."""
     return Env1(name, render_mode)
 
 
-def make_vec_env(name, num_slots, info=None):
+def make_vec_env(name: Task, num_slots: int, info: EnvInfo | None = None) -> classic_vec.VecEnv:
     """`num_slots` copies in lock-step: our own batched tasks where we have them, else a loop over gymnasium environments.
 
     info: the task's EnvInfo where it is known already. Raises: BadEnvironment.

@@ -3,7 +3,25 @@
 Names are imported on first use, so that a dry run needs neither torch nor gymnasium.
 """
 
+# ruff: noqa: F401 (names that are imported for editors only)
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
+    from policyopt.api import Demonstrations, Evaluation, TrainedRun, evaluate, train, write_run
+    from policyopt.cloning import BehavioralCloningOptimizer
+    from policyopt.evaluation import load_policy
+    from policyopt.files.snapshots import TrainingLog, read_snapshot
+    from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory, load_trajs, save_trajs
+    from policyopt.imitation import ImitationOptimizer
+    from policyopt.nn import FeedforwardNet, Standardizer
+    from policyopt.options import ImitationOptions, RLOptions
+    from policyopt.policies import GaussianPolicy, GibbsPolicy, Policy, make_policy
+    from policyopt.rewards import LinearReward, TransitionClassifier
+    from policyopt.rl import SamplingPolicyOptimizer
+    from policyopt.sampling.tasks import MDP, SimConfig, sample_trajectories
+    from policyopt.util import RunFailed, UserError
+    from policyopt.valuefuncs import ConstantValueFunc, LinearValueFunc, ValueFunc
 
 _HOME = {
     'api': ['Demonstrations', 'Evaluation', 'TrainedRun', 'evaluate', 'train', 'write_run'],
@@ -22,14 +40,14 @@ _HOME = {
     'util': ['RunFailed', 'UserError'],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-__all__ = sorted(_MODULE_OF)
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll] (the imports above say the same)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'policyopt' has no attribute '{name}'")
     return getattr(importlib.import_module(f'policyopt.{_MODULE_OF[name]}'), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

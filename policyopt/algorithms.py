@@ -6,6 +6,7 @@ docs/extending.md). Classes and functions are named 'module:name' and loaded whe
 
 import dataclasses
 import importlib
+from typing import Any
 
 RULES = ('best_valacc', 'last')  # by which snapshot stage 2 judges a run: that with the highest valacc in its log, or the last one
 
@@ -57,28 +58,28 @@ ALGORITHMS = {
 }
 
 
-def find(name):
+def find(name: str) -> Algorithm | None:
     """The row of an algorithm in a YAML file, whose name begins with that of the row (`ga_entreg-3` is `ga`); None if there is none."""
     fitting = [known for known in ALGORITHMS if name.startswith(known)]
     return ALGORITHMS[max(fitting, key=len)] if fitting else None
 
 
-def label_of(name):
+def label_of(name: str) -> str:
     """What a picture calls an algorithm: the label of the row of just that name, else the name."""
     return ALGORITHMS[name].label if name in ALGORITHMS else name
 
 
-def rewards():
+def rewards() -> dict[str, str]:
     """{word after --reward_type: 'module:class'}."""
-    return {row.reward_type: row.reward for row in ALGORITHMS.values() if row.reward_type}
+    return {row.reward_type: row.reward for row in ALGORITHMS.values() if row.reward_type and row.reward}
 
 
-def probe_iterations(mode):
+def probe_iterations(mode: str | None) -> int:
     """How many iterations an estimate measures of a run whose command has this --mode; the fewest for one that is not known."""
     return MODES[mode].probe_iterations if mode in MODES else min(m.probe_iterations for m in MODES.values())
 
 
-def load(dotted):
+def load(dotted: str) -> Any:
     """The class or function 'module:name'."""
     module, _, name = dotted.partition(':')
     return getattr(importlib.import_module(module), name)

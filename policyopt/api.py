@@ -8,6 +8,8 @@ Nothing here prints, starts a process, or leaves a global setting changed, unles
 Letters: B trajectories or rows, T time, N stacked rows, Do observation dim, Da action dims (1 for finite actions).
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import functools
@@ -15,7 +17,7 @@ import json
 import numbers
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +35,9 @@ from policyopt.policies import Policy
 from policyopt.sampling.tasks import MDP
 from policyopt.util import UserError, closest, now, provenance
 
+if TYPE_CHECKING:
+    from typing import Self
+
 # {name: the options that it stands for}; 'trpo', on the true reward, is run_rl_mj.py
 ALGORITHMS = {
     name: {'mode': row.mode} | ({'reward_type': row.reward_type} if row.reward_type else {}) for name, row in algorithms.ALGORITHMS.items()
@@ -48,7 +53,7 @@ class Demonstrations(TrajBatch):
     source: str | None = None  # the file that they come from
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> 'Demonstrations':
+    def load(cls, path: str | os.PathLike) -> Demonstrations:
         """The trajectories of a file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B). Raises UserError for anything else, in one sentence."""
         path = os.fspath(path)
         found = trajectories.load_trajs(path)
@@ -56,7 +61,7 @@ class Demonstrations(TrajBatch):
 
     @classmethod
     def from_arrays(cls, obs: Sequence, actions: Sequence, rewards: Sequence | None = None,
-                    env_name: str | None = None) -> 'Demonstrations':  # fmt: skip
+                    env_name: str | None = None) -> Demonstrations:  # fmt: skip
         """Episodes from arrays, one of each kind per episode.
 
         Args:
@@ -88,13 +93,13 @@ class Demonstrations(TrajBatch):
 
     @classmethod
     def record(cls, policy: Policy, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
-               max_traj_len: int | None = None) -> 'Demonstrations':  # fmt: skip
+               max_traj_len: int | None = None) -> Demonstrations:  # fmt: skip
         """Episodes of a policy at play, as `evaluate` plays them; actions are sampled unless deterministic. Raises as `evaluate`."""
         trajs, env_name = _play(policy, env, episodes, seed, deterministic, max_traj_len)
         return cls._copy(trajs, env_name)
 
     @classmethod
-    def _copy(cls, trajs, env_name, source=None):
+    def _copy(cls, trajs: TrajBatch, env_name: str | None, source: str | None = None) -> Self:
         demos = cls(trajs.obs.stacked, trajs.adist.stacked, trajs.a.stacked, trajs.r.stacked, trajs.lengths)
         demos.env_name, demos.source = env_name, source
         return demos
@@ -106,7 +111,7 @@ class Demonstrations(TrajBatch):
         trajectories.save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
 
 
-def _episode(i, obs, actions, rewards=None):
+def _episode(i: int, obs: Any, actions: Any, rewards: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(obs_T_Do, a_T_Da, r_T) of episode i, or UserError."""
     obs_T_Do = trajectories.numbers(obs, f'obs[{i}]')
     if obs_T_Do.ndim != 2 or 0 in obs_T_Do.shape:
@@ -149,7 +154,7 @@ class TrainedRun:
         written.columns, written.rows, written.snapshots = log.columns, log.rows, log.snapshots
         written.finish({})
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         ended = ', interrupted' if self.interrupted else ''
         return f'<TrainedRun: {self.algorithm} on {self.options.env_name}, {len(self.log)} iterations, seed {self.options.seed}{ended}>'
 
@@ -195,6 +200,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
             if demos is not None:
                 raise UserError(f"algorithm '{algorithm}' learns from the true reward; leave demos out")
             chosen = training.resolved(settings.changed(chosen, known))
+            assert isinstance(chosen, RLOptions)
             with _as_the_commands_compute():
                 run = training.Run(chosen, training.rl_learner(chosen, mdp))
         return _iterate(algorithm, run, progress, callback)
@@ -228,7 +234,7 @@ def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str
     return settings.changed(settings.changed(options or cls(), changes), mine | (meant or {}))
 
 
-def _expert(algorithm, demos, limit_trajs):
+def _expert(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[TrajBatch, str | None]:
     """(the trajectories to learn from, the file that they come from or None)."""
     if demos is None:
         raise UserError(f"algorithm '{algorithm}' imitates an expert; give demos=Demonstrations.load(…) or .from_arrays(…)")
@@ -241,7 +247,8 @@ def _expert(algorithm, demos, limit_trajs):
         raise UserError(f'limit_trajs is {num}, but there are {len(demos)} demonstrations; give 1 to {len(demos)}')
     rows = slice(int(demos.obs.ends[num - 1]))
     fields = (x.stacked[rows] for x in (demos.obs, demos.adist, demos.a, demos.r))
-    trajs = TrajBatch(*fields, demos.lengths[:num])
+    obs_N_Do, adist_N_Pa, a_N_Da, r_N = fields
+    trajs = TrajBatch(obs_N_Do, adist_N_Pa, a_N_Da, r_N, demos.lengths[:num])
     trajs.env_name = demos.env_name
     return trajs, getattr(demos, 'source', None)
 
@@ -263,7 +270,7 @@ def _as_the_commands_compute() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _iterate(algorithm, run, progress, callback):
+def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callable[[int, dict], Any] | None) -> TrainedRun:
     """Iterate a training.Run to its end, or until Ctrl-C: then as of the last iteration that was complete."""
     num, interrupted, policy = run.args.max_iter, False, run.opt.policy
     kept = 0, policy.export()
@@ -303,7 +310,9 @@ def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, det
     return Evaluation(trajs.returns, trajs.lengths)
 
 
-def _play(policy, env, episodes, seed, deterministic, max_traj_len, sim_batch_size=1):
+def _play(
+    policy: Policy, env: Any, episodes: int, seed: int, deterministic: bool, max_traj_len: int | None, sim_batch_size: int = 1
+) -> tuple[TrajBatch, str]:
     """(TrajBatch, env_name) of a policy at play."""
     if not isinstance(policy, Policy):
         raise UserError(f'policy is a {type(policy).__name__}; give run.policy or load_policy(…)')
@@ -348,7 +357,7 @@ def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequenc
     written.finish({'end_time': now()})
 
 
-def _columns(log):
+def _columns(log: Mapping[str, Sequence] | np.ndarray) -> dict[str, np.ndarray]:
     """{column: (N,) array} of a log, `iter` among them; or UserError."""
     names = log.dtype.names if isinstance(log, np.ndarray) else list(log) if isinstance(log, Mapping) else None
     if not names:

@@ -3,7 +3,10 @@
 The optimiser of a mode and the class of a reward function are those of the table in algorithms.py.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,21 +18,29 @@ from policyopt.sampling.tasks import SimConfig
 from policyopt.util import UserError
 from policyopt.valuefuncs import ValueFunc
 
+if TYPE_CHECKING:
+    from policyopt.files.trajectories import TrajBatch
+    from policyopt.options import CommonOptions, ImitationOptions
+    from policyopt.policies import Policy
+    from policyopt.protocols import Expert, Optimizer
+    from policyopt.sampling.tasks import MDP
 
-def optimizer(args, mdp, policy, expert, nets):
+
+def optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any]) -> Optimizer:
     """The optimiser of the options' mode, built by the function that algorithms.MODES names."""
     return algorithms.load(algorithms.MODES[args.mode].optimizer)(args, mdp, policy, expert, nets)
 
 
-def cloning_optimizer(args, mdp, policy, expert, nets):
+def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any]) -> BehavioralCloningOptimizer:
     """The optimiser of mode bclone."""
     return BehavioralCloningOptimizer(
         policy, expert[0], expert[1], nets['rng'], args.bclone_lr, args.bclone_batch_size, args.bclone_eval_freq, args.bclone_train_frac
     )
 
 
-def imitation_optimizer(args, mdp, policy, expert, nets):
+def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any]) -> ImitationOptimizer:
     """Reward function, value function and optimiser of mode ga."""
+    assert args.seed is not None  # see training.resolved
     horizon = mdp.horizon(args.max_traj_len)
     time_scale = 1.0 / (mdp.time_limit or horizon)
     reward = algorithms.load(algorithms.rewards()[args.reward_type]).from_options(args, mdp, expert, time_scale, nets)
@@ -44,17 +55,18 @@ def imitation_optimizer(args, mdp, policy, expert, nets):
     )  # fmt: skip
 
 
-def value_function(args, mdp, time_scale, nets, enable_obsnorm):
+def value_function(args: CommonOptions, mdp: MDP, time_scale: float, nets: dict[str, Any], enable_obsnorm: bool) -> ValueFunc:
+    assert args.policy_hidden_spec is not None  # see training.resolved
     return ValueFunc(
         mdp.obs_space.dim, args.policy_hidden_spec, time_scale, args.vf_max_kl, args.vf_cg_damping, enable_obsnorm=enable_obsnorm, **nets
     )
 
 
-def sim_config(args, horizon):
+def sim_config(args: CommonOptions, horizon: int) -> SimConfig:
     return SimConfig(min_num_trajs=0, min_total_sa=args.min_total_sa, max_traj_len=horizon, sim_batch_size=args.sim_batch_size)
 
 
-def check_data_fits(path, trajs, mdp):
+def check_data_fits(path: str, trajs: TrajBatch, mdp: MDP) -> None:
     """Raise UserError when expert data cannot come from the task; warn when it could, but says that it does not."""
     obs_dim, a_dim = trajs.obs.stacked.shape[1], trajs.a.stacked.shape[1]
     env, says = f"env '{mdp.env_name}'", f" The file says env '{trajs.env_name}'." if trajs.env_name else ''
@@ -78,7 +90,7 @@ def check_data_fits(path, trajs, mdp):
     mdp.warn_of_another_task(path, trajs.env_name)
 
 
-def warn_of_constant_features(obs_N_Do):
+def warn_of_constant_features(obs_N_Do: np.ndarray) -> None:
     """Say which observation features have no variance: standardised, any other value of theirs is divided by ε = 1e-6, as in 2016."""
     constant = np.flatnonzero(np.ptp(obs_N_Do, axis=0) == 0)
     if len(constant):

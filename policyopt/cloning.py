@@ -3,13 +3,23 @@
 Letters: B rows of a batch, N expert rows, Do, Da observation and action dims.
 """
 
+from __future__ import annotations
+
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from policyopt.files.trajectories import FiniteSpace
 from policyopt.optim import Adam
 from policyopt.util import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from policyopt.policies import Policy
+    from policyopt.protocols import Fields
 
 
 class BehavioralCloningOptimizer:
@@ -19,7 +29,17 @@ class BehavioralCloningOptimizer:
     eval_freq iterations valloss and valacc (−mean squared error of the mean, or −valloss for finite actions) from after it.
     """
 
-    def __init__(self, policy, obs_N_Do, a_N_Da, rng, lr=1e-3, batch_size=128, eval_freq=1000, train_frac=0.7):
+    def __init__(
+        self,
+        policy: Policy,
+        obs_N_Do: np.ndarray,
+        a_N_Da: np.ndarray,
+        rng: np.random.RandomState,
+        lr: float = 1e-3,
+        batch_size: int = 128,
+        eval_freq: int = 1000,
+        train_frac: float = 0.7,
+    ):
         self.policy, self.rng, self.batch_size, self.eval_freq = policy, rng, batch_size, eval_freq
         num_train = int(train_frac * len(obs_N_Do))
         if not 0 < num_train < len(obs_N_Do):
@@ -30,28 +50,28 @@ class BehavioralCloningOptimizer:
         perm_N = rng.permutation(len(obs_N_Do))
         self.train_rows, self.val_rows = perm_N[:num_train], perm_N[num_train:]
         # the normaliser does not move during cloning, so observations are normalised once
-        x_N_Do, a_N_Da = policy.normalized_obs(obs_N_Do), policy.action_tensor(a_N_Da)
+        x_N_Do, a = policy.normalized_obs(obs_N_Do), policy.action_tensor(a_N_Da)
         self.train_x, self.train_a, self.val_x, self.val_a = (
             x_N_Do[perm_N[:num_train]],
-            a_N_Da[perm_N[:num_train]],
-            *(z[perm_N[num_train:]] for z in (x_N_Do, a_N_Da)),
+            a[perm_N[:num_train]],
+            *(z[perm_N[num_train:]] for z in (x_N_Do, a)),
         )
         self.adam = Adam(policy.theta_P, lr)
         self.iteration, self.total_time = 0, 0.0
 
-    def loss_gradient(self, x_B_Do, a_B_Da):
+    def loss_gradient(self, x_B_Do: torch.Tensor, a_B_Da: torch.Tensor) -> tuple[float, torch.Tensor]:
         """−mean log π(a|s) and its gradient, for normalised observations."""
         logp_B, grad_P = self.policy.logprob_gradient(x_B_Do, a_B_Da, lambda logp, rows: torch.full_like(logp, -1 / len(x_B_Do)))
         return -float(logp_B.mean()), grad_P
 
-    def counters(self):
+    def counters(self) -> dict[str, Any]:
         return {'iteration': self.iteration, 'total_time': self.total_time} | {f'adam/{k}': v for k, v in self.adam.state().items()}
 
-    def load_counters(self, state):
+    def load_counters(self, state: Mapping[str, Any]) -> None:
         self.iteration, self.total_time = int(state['iteration']), float(state['total_time'])
         self.adam.load_state({k.removeprefix('adam/'): v for k, v in state.items() if k.startswith('adam/')})
 
-    def validate(self):
+    def validate(self) -> tuple[float, float]:
         """(valloss, valacc) on the validation pairs."""
         adist = self.policy.adist(self.policy.net.forward(self.val_x))
         loss = -float(self.policy.logprob(adist, self.val_a).mean())
@@ -59,7 +79,7 @@ class BehavioralCloningOptimizer:
             return loss, -loss
         return loss, -float(((adist[:, : self.policy.action_space.dim] - self.val_a) ** 2).sum(1).mean())
 
-    def step(self):
+    def step(self) -> Fields:
         """One iteration; returns its log fields."""
         t0 = time.perf_counter()
         rows = self.rng.choice(len(self.train_x), size=self.batch_size)

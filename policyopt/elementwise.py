@@ -28,7 +28,7 @@ WITHOUT_AVX512 = {
 }
 
 
-def numpy_tanh_kernel():
+def numpy_tanh_kernel() -> str:
     """The instruction set that numpy's tanh was dispatched to, e.g. 'X86_V4' or 'AVX512_SKX' (AVX-512), 'X86_V3'; '' before numpy 2."""
     introspect = getattr(np.lib, 'introspect', None)
     if introspect is None:
@@ -37,17 +37,17 @@ def numpy_tanh_kernel():
     return next(iter(kinds.get('tanh', {}).values()), {}).get('current', '')
 
 
-def is_avx512(kernel):
+def is_avx512(kernel: str) -> bool:
     """Whether a name of numpy's for an instruction set stands for AVX-512."""
     return kernel.startswith(('X86_V4', 'AVX512'))
 
 
-def tanh_by_numpy_(x):
+def tanh_by_numpy_(x: np.ndarray) -> np.ndarray:
     """In-place tanh of a numpy array."""
     return np.tanh(x, out=x)
 
 
-def tanh_by_torch_(x):
+def tanh_by_torch_(x: np.ndarray) -> np.ndarray:
     """In-place 2σ(2x) − 1 of a contiguous numpy array."""
     import torch  # not at the top: workers on AVX-512 never need it
 
@@ -55,7 +55,7 @@ def tanh_by_torch_(x):
     return x
 
 
-def _tanh_by_type_(x):
+def _tanh_by_type_(x: np.ndarray) -> np.ndarray:
     return tanh_by_torch_(x) if x.dtype == np.float64 else tanh_by_numpy_(x)
 
 

@@ -1,8 +1,12 @@
 """Loading and playing policies: exactly N episodes of a policy on its task, for expert data, results and scores."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.files.snapshots import read_snapshot
@@ -10,6 +14,11 @@ from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.rollout import Streams
 from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.util import RunFailed, UserError, check_output, printable, replacing
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from policyopt.files.trajectories import TrajBatch
 
 
 def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Policy:
@@ -26,7 +35,15 @@ def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Polic
     return policy
 
 
-def sample_episodes(policy, mdp, num_trajs, seed, deterministic=False, max_traj_len=None, sim_batch_size=None):
+def sample_episodes(
+    policy: Policy,
+    mdp: MDP,
+    num_trajs: int,
+    seed: int,
+    deterministic: bool = False,
+    max_traj_len: int | None = None,
+    sim_batch_size: int | None = None,
+) -> TrajBatch:
     """Exactly num_trajs episodes, in the order in which they were started, as a TrajBatch.
 
     A pure function of its arguments: episode i has its own random stream. deterministic takes the most likely action.
@@ -37,7 +54,7 @@ def sample_episodes(policy, mdp, num_trajs, seed, deterministic=False, max_traj_
     return sample_trajectories(policy.actor(), mdp, num_trajs, horizon, key, deterministic, sim_batch_size)
 
 
-def open_policy(policy_path, env_name=None):
+def open_policy(policy_path: str, env_name: str | None = None) -> tuple[Policy, MDP]:
     """(policy, MDP) of 'FILE.h5/snapshots/…', on env_name or on the task that its file names."""
     stored = read_snapshot(policy_path).args.get('env_name')
     if not (env_name or stored):
@@ -52,7 +69,9 @@ def open_policy(policy_path, env_name=None):
     return load_policy(policy_path, mdp), mdp
 
 
-def evaluate_file(policy_path, num_trajs, seed, deterministic=False, env_name=None, max_traj_len=None):
+def evaluate_file(
+    policy_path: str, num_trajs: int, seed: int, deterministic: bool = False, env_name: str | None = None, max_traj_len: int | None = None
+) -> tuple[Policy, MDP, TrajBatch]:
     """Play the policy 'FILE.h5/snapshots/…' on env_name, or on the task that its file names; returns (policy, mdp, TrajBatch)."""
     policy, mdp = open_policy(policy_path, env_name)
     return policy, mdp, sample_episodes(policy, mdp, num_trajs, seed, deterministic, max_traj_len)
@@ -67,7 +86,9 @@ class Shown:
     over: bool = False
 
 
-def frames(policy, mdp, num_frames, seed, deterministic=False, max_traj_len=None):
+def frames(
+    policy: Policy, mdp: MDP, num_frames: int, seed: int, deterministic: bool = False, max_traj_len: int | None = None
+) -> Iterator[tuple[np.ndarray, Shown]]:
     """Yield (RGB picture (H, W, 3), Shown) at every step of a policy at play, in the episodes of `sample_episodes` with this seed.
 
     Raises UserError where the task cannot be drawn, RunFailed where it fails at play.
@@ -96,9 +117,19 @@ def frames(policy, mdp, num_frames, seed, deterministic=False, max_traj_len=None
         env.close()
 
 
-def animate(policy, mdp, out, num_frames, seed, deterministic=False, max_traj_len=None, fps=30):
+def animate(
+    policy: Policy,
+    mdp: MDP,
+    out: str | None,
+    num_frames: int,
+    seed: int,
+    deterministic: bool = False,
+    max_traj_len: int | None = None,
+    fps: float = 30,
+) -> list[Shown]:
     """Save a policy at play as a GIF (out), or show it in a window (out None); returns the episodes shown, each a Shown."""
-    pictures, episodes = [], []
+    pictures: list[Any] = []
+    episodes = []
     if out is None:
         import matplotlib.pyplot as plt
     else:

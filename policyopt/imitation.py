@@ -3,13 +3,27 @@
 Letters: B policy rows, N stacked rows, Do, Da observation and action dims.
 """
 
+from __future__ import annotations
+
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policyopt import rl
 from policyopt.sampling.tasks import sample_batch
 from policyopt.torchutil import to_tensor
+
+if TYPE_CHECKING:
+    from policyopt.protocols import Expert
+
+if TYPE_CHECKING:
+    from policyopt.files.trajectories import TrajBatch
+    from policyopt.policies import Policy
+    from policyopt.protocols import Fields, Reward
+    from policyopt.sampling.tasks import MDP, SimConfig
+    from policyopt.valuefuncs import ValueFunc
 
 
 class ImitationOptimizer:
@@ -19,8 +33,23 @@ class ImitationOptimizer:
     Adam steps; entropy bonuses enter advantages, iret and avgr, not the value targets.
     """
 
-    def __init__(self, mdp, policy, vf, reward, expert, sim_cfg, discount, lam, max_kl, damping, policy_ent_reg, seed, rng,
-                 obsnorm_mode='expertdata'):  # fmt: skip
+    def __init__(
+        self,
+        mdp: MDP,
+        policy: Policy,
+        vf: ValueFunc | None,
+        reward: Reward,
+        expert: Expert,
+        sim_cfg: SimConfig,
+        discount: float,
+        lam: float,
+        max_kl: float,
+        damping: float,
+        policy_ent_reg: float,
+        seed: int,
+        rng: np.random.RandomState,
+        obsnorm_mode: str = 'expertdata',
+    ):
         self.mdp, self.policy, self.vf, self.reward, self.sim_cfg = mdp, policy, vf, reward, sim_cfg
         self.exobs_N_Do, self.exa_N_Da, self.ext_N = expert
         self.gamma, self.lam, self.max_kl, self.damping, self.policy_ent_reg = discount, lam, max_kl, damping, policy_ent_reg
@@ -28,17 +57,17 @@ class ImitationOptimizer:
         self.iteration = self.num_sa = self.num_trajs = 0
         self.total_time = 0.0
 
-    def sample(self):
+    def sample(self) -> TrajBatch:
         return sample_batch(self.policy.actor(), self.mdp, self.sim_cfg, (self.seed, self.iteration))
 
-    def counters(self):
+    def counters(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ('iteration', 'num_sa', 'num_trajs', 'total_time')}
 
-    def load_counters(self, state):
+    def load_counters(self, state: Mapping[str, Any]) -> None:
         self.iteration, self.num_sa, self.num_trajs = (int(state[k]) for k in ('iteration', 'num_sa', 'num_trajs'))
         self.total_time = float(state['total_time'])
 
-    def step(self):
+    def step(self) -> Fields:
         """One iteration; returns its log fields [(name, value, type)] in the order of 2016."""
         t0 = time.perf_counter()
         trajs = self.sample()

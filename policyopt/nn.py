@@ -8,15 +8,21 @@ buffers that live as long as the net; autograd would stream every intermediate t
 against autograd and against the numbers of 2016.
 """
 
+from __future__ import annotations
+
 import json
 import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from policyopt.torchutil import mm, row_dots, tanh_
 from policyopt.util import UserError
+
+OfRows = Callable[[torch.Tensor, slice], torch.Tensor]  # of a block of rows and where these stand among all
 
 MAX_LAYERS, MAX_UNITS, MAX_PARAMETERS = 1000, 100_000, 10**8  # of one net: far more than learns here, and a spec can come from a file
 BLOCK_ROWS = 512  # of float64; as many bytes for other types
@@ -37,13 +43,13 @@ class Activation:
     `apply_(z)` → h; `slope(h, out)` writes f'; `backward_(delta, h)` multiplies delta by f'; `bend(h)` returns f'' (None where it is 0).
     """
 
-    apply_: callable
-    slope: callable
-    backward_: callable
-    bend: callable
+    apply_: Callable[[torch.Tensor], torch.Tensor]
+    slope: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    backward_: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    bend: Callable[[torch.Tensor], torch.Tensor | None]
 
 
-def _where_positive(h, negative, out):
+def _where_positive(h: torch.Tensor, negative: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     return torch.where(h > 0, torch.ones_like(h), negative, out=out)
 
 
@@ -77,7 +83,7 @@ ACTIVATIONS = {
 }
 
 
-def parse_spec(spec):
+def parse_spec(spec: str | list) -> list[dict]:
     """A hidden spec (JSON text or list) as a list of layers, checked.
 
     `{"type":"fc","n":64}`, `{"type":"nonlin","func":"tanh"|"relu"|"lrelu"|"elu"}`, `{"type":"reshape","new_shape":[…]}`.
@@ -111,13 +117,13 @@ class Standardizer:
     standardize(x) = (x − mean)/(stdev + ε), stdev = √max(0, meansq − mean²). With count 0 the first update replaces mean 0 / meansq 1.
     """
 
-    def __init__(self, dim, dtype=torch.float64, device='cpu', eps=1e-6):
+    def __init__(self, dim: int, dtype: torch.dtype = torch.float64, device: torch.device | str = 'cpu', eps: float = 1e-6):
         self.eps = eps
         self.count = torch.zeros((), dtype=torch.float64, device=device)
         self.mean_1_D = torch.zeros((1, dim), dtype=dtype, device=device)
         self.meansq_1_D = torch.ones((1, dim), dtype=dtype, device=device)
 
-    def update(self, x_B_D, weight_B=None):
+    def update(self, x_B_D: torch.Tensor, weight_B: torch.Tensor | None = None) -> None:
         """Pool rows; weight_B counts each row that many times."""
         n = len(x_B_D) if weight_B is None else float(weight_B.sum())
         share = n / (float(self.count) + n)
@@ -127,16 +133,16 @@ class Standardizer:
         self.count += n
 
     @property
-    def stdev_1_D(self):
+    def stdev_1_D(self) -> torch.Tensor:
         return (self.meansq_1_D - self.mean_1_D**2).clamp_(min=0).sqrt_()
 
-    def standardize(self, x_B_D, out=None):
+    def standardize(self, x_B_D: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         return torch.div(x_B_D - self.mean_1_D, self.stdev_1_D + self.eps, out=out)
 
-    def unstandardize(self, x_B_D):
+    def unstandardize(self, x_B_D: torch.Tensor) -> torch.Tensor:
         return x_B_D * (self.stdev_1_D + self.eps) + self.mean_1_D
 
-    def variables(self, scope):
+    def variables(self, scope: str) -> dict[str, torch.Tensor]:
         names = ('count', 'mean_1_D', 'meansq_1_D')
         return {f'{scope}/Standardizer/{n}': getattr(self, n) for n in names}
 
@@ -148,23 +154,23 @@ class Model:
     Trained order: a scope's own variables first, then its children as created; W before b.
     """
 
-    def __init__(self, shapes, dtype, device):
+    def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device | str):
         self.theta_P = torch.zeros(sum(math.prod(s) for s in shapes.values()), dtype=dtype, device=device)
         self._trained = dict(zip(shapes, views(self.theta_P, shapes.values()), strict=True))
         self.normalizers = {}  # scope → Standardizer
 
     @property
-    def variables(self):
+    def variables(self) -> dict[str, torch.Tensor]:
         """{full name: tensor} in the order of 2016: own variables, normalisers, hidden layers, output."""
         own = {n: v for n, v in self._trained.items() if n.count('/') == 2}
         norms = {n: v for scope, norm in self.normalizers.items() for n, v in norm.variables(scope).items()}
         return own | norms | {n: v for n, v in self._trained.items() if n not in own}
 
-    def export(self):
+    def export(self) -> dict[str, np.ndarray]:
         """{full name: float array} for a snapshot."""
         return {n: v.detach().cpu().numpy().copy() for n, v in self.variables.items()}
 
-    def load(self, arrays, where):
+    def load(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
         """Set every variable from {name: array}; raises UserError on a missing name or another shape."""
         for name, var in self.variables.items():
             if name not in arrays:
@@ -176,12 +182,12 @@ class Model:
                 raise UserError(f'{where}: {name} holds NaN or infinity')
             var.copy_(torch.as_tensor(array.astype(np.float64)))
 
-    def state(self):
+    def state(self) -> dict[str, np.ndarray]:
         """Arrays that a checkpoint needs beyond `export` (none here; subclasses may add)."""
         return {}
 
 
-def views(flat_P, shapes):
+def views(flat_P: torch.Tensor, shapes: Iterable[tuple[int, ...]]) -> list[torch.Tensor]:
     """Consecutive views of a flat vector with the given shapes."""
     out, at = [], 0
     for shape in shapes:
@@ -191,7 +197,7 @@ def views(flat_P, shapes):
     return out
 
 
-def net_shapes(scope, spec, in_dim, out_dim):
+def net_shapes(scope: str, spec: list[dict], in_dim: int, out_dim: int) -> dict[str, tuple[int, ...]]:
     """{variable name: shape} of a hidden spec plus the affine output layer."""
     shapes, dim = {}, in_dim
     for i, layer in enumerate(spec):
@@ -215,12 +221,12 @@ class FeedforwardNet:
     params: the (W, b) views in order. `net_P` is their part of the model's flat vector.
     """
 
-    def __init__(self, spec, net_P, shapes):
+    def __init__(self, spec: list[dict], net_P: torch.Tensor, shapes: Iterable[tuple[int, ...]]):
         self.shapes = list(shapes)
         self.net_P = net_P
         params = iter(views(net_P, self.shapes))
         # a stage is an affine map (or none) and then an activation (or none)
-        self.stages = []
+        self.stages: list[list[Any]] = []
         for layer in spec:
             if layer['type'] == 'fc':
                 self.stages.append([(next(params), next(params)), None])
@@ -231,7 +237,7 @@ class FeedforwardNet:
         self.stages.append([(next(params), next(params)), None])
         self._buffers = {}
 
-    def init(self, rng):
+    def init(self, rng: np.random.RandomState) -> None:
         """Hidden weights Glorot uniform (±√(6/(in+out)), drawn in layer order), biases 0, the output layer 0."""
         self.net_P.zero_()
         for affine, _ in self.stages[:-1]:
@@ -239,13 +245,13 @@ class FeedforwardNet:
                 bound = math.sqrt(6 / sum(affine[0].shape))
                 affine[0].copy_(torch.as_tensor(rng.uniform(low=-bound, high=bound, size=tuple(affine[0].shape))))
 
-    def _buffer(self, key, rows, cols):
+    def _buffer(self, key: Hashable, rows: int, cols: int) -> torch.Tensor:
         buf = self._buffers.get(key)
         if buf is None or buf.shape[0] < rows or buf.shape[1] != cols:
             buf = self._buffers[key] = torch.empty((max(rows, 1), cols), dtype=self.net_P.dtype, device=self.net_P.device)
         return buf[:rows]
 
-    def _forward_block(self, x_B_Di, out_B_Do, keep=None):
+    def _forward_block(self, x_B_Di: torch.Tensor, out_B_Do: torch.Tensor, keep: Hashable | None = None) -> list[torch.Tensor]:
         """Outputs of every stage for a block of rows; `keep` is a key under which they stay until the next call with it."""
         hs = [x_B_Di]
         for i, (affine, act) in enumerate(self.stages):
@@ -258,22 +264,22 @@ class FeedforwardNet:
             hs.append(h if act is None else act.apply_(h))
         return hs
 
-    def _blocks(self, x_B_Di):
+    def _blocks(self, x_B_Di: torch.Tensor) -> Iterator[slice]:
         rows = BLOCK_ROWS * 8 // self.net_P.element_size()
         for start in range(0, len(x_B_Di), rows):
             yield slice(start, min(start + rows, len(x_B_Di)))
 
-    def _new_out(self, x_B_Di):
+    def _new_out(self, x_B_Di: torch.Tensor) -> torch.Tensor:
         return torch.empty((len(x_B_Di), self.shapes[-1][1]), dtype=self.net_P.dtype, device=self.net_P.device)
 
-    def forward(self, x_B_Di):
+    def forward(self, x_B_Di: torch.Tensor) -> torch.Tensor:
         """Outputs (B, Do)."""
         out_B_Do = self._new_out(x_B_Di)
         for rows in self._blocks(x_B_Di):
             self._forward_block(x_B_Di[rows], out_B_Do[rows])
         return out_B_Do
 
-    def forward_backward(self, x_B_Di, dout):
+    def forward_backward(self, x_B_Di: torch.Tensor, dout: OfRows) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs and the gradient with respect to net_P of a sum over rows.
 
         dout(out, rows) returns d loss/d out for the rows of a slice, in a tensor that may be overwritten; it is called once a
@@ -297,12 +303,12 @@ class FeedforwardNet:
                     delta = mm(delta, affine[0].t(), out=self._buffer(('delta', i), len(delta), affine[0].shape[0]))
         return out_B_Do, grad_P
 
-    def _add_gradients(self, grads, h_in, delta):
+    def _add_gradients(self, grads: list[torch.Tensor], h_in: torch.Tensor, delta: torch.Tensor) -> None:
         """Add the gradients of an affine map (W, b) for one block: h_inᵀ δ and the sum of δ."""
         grads[0].add_(mm(h_in.t(), delta, out=self._buffer('gradient', *grads[0].shape)))
         grads[1].add_(delta.sum(0, keepdim=True))
 
-    def curvature(self, x_B_Di):
+    def curvature(self, x_B_Di: torch.Tensor) -> Curvature:
         """A Curvature of this net at its present parameters over these rows."""
         return Curvature(self, x_B_Di)
 
@@ -315,7 +321,7 @@ class Curvature:
     from cached ∂out/∂z of every layer z = h W + b:  J v = Σ_layers ∂out/∂z·(h V + v_b), half the matrix products of two passes.
     """
 
-    def __init__(self, net, x_B_Di):
+    def __init__(self, net: FeedforwardNet, x_B_Di: torch.Tensor):
         self.net = net
         self.blocks = []  # (rows, hs, slopes) per block
         self.out_B_Do = net._new_out(x_B_Di)
@@ -323,11 +329,11 @@ class Curvature:
             hs = net._forward_block(x_B_Di[rows], self.out_B_Do[rows], keep=('curvature', rows.start))
             slopes = [None if act is None else act.slope(h, torch.empty_like(h)) for (_, act), h in zip(net.stages, hs[1:], strict=True)]
             self.blocks.append((rows, hs, slopes))
-        self.sensitivities = None
+        self.sensitivities: Any = None  # [[(h, ∂out/∂z) …] per block] of a net with a single output
         if self.out_B_Do.shape[1] == 1:
             self.sensitivities = [self._sensitivities(hs, slopes) for _, hs, slopes in self.blocks]
 
-    def _sensitivities(self, hs, slopes):
+    def _sensitivities(self, hs: list[torch.Tensor], slopes: list[torch.Tensor | None]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """[(h (B, Di), ∂out/∂z (B, D))] of a block's affine maps below the single output, from the first."""
         stages, found = self.net.stages, []
         first = next(i for i, (affine, _) in enumerate(stages) if affine is not None)
@@ -341,7 +347,7 @@ class Curvature:
                     delta = delta @ affine[0].t()
         return found
 
-    def _gauss_newton(self, v_P, hessian_out):
+    def _gauss_newton(self, v_P: torch.Tensor, hessian_out: OfRows) -> torch.Tensor:
         """Jᵀ M J v from the cached sensitivities."""
         net = self.net
         result_P = torch.zeros_like(net.net_P)
@@ -358,7 +364,7 @@ class Curvature:
                 net._add_gradients(results[2 * k : 2 * k + 2], h, delta)
         return result_P
 
-    def product(self, v_P, hessian_out, dout_B_Do=None):
+    def product(self, v_P: torch.Tensor, hessian_out: OfRows, dout_B_Do: torch.Tensor | None = None) -> torch.Tensor:
         """H v as a flat vector.
 
         hessian_out(r_out, rows) maps J v (rows of a block) to M J v; dout_B_Do is δ, left out where it is zero.
@@ -397,7 +403,9 @@ class Curvature:
 
     def _directional(self, hs, slopes, vs, keep_before):
         """Directional derivatives of every stage's output (None for the inputs) and, if asked for, before its activation."""
-        net, rs, pre_rs, k = self.net, [None], [], 0
+        net, k = self.net, 0
+        rs: list[Any] = [None]
+        pre_rs: list[Any] = []
         for i, (affine, _) in enumerate(net.stages):
             r = rs[-1]
             if affine is not None:
@@ -412,7 +420,7 @@ class Curvature:
         return rs, pre_rs
 
 
-def numpy_layers(net):
+def numpy_layers(net: FeedforwardNet) -> list[tuple[tuple[np.ndarray, ...] | None, str | None]]:
     """[(W, b, activation name)] as numpy arrays for stepping small batches without torch."""
     names = {id(a): n for n, a in ACTIVATIONS.items()}
     return [

@@ -3,7 +3,10 @@
 Everything minimises. Letters: P flat parameters.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +15,9 @@ import torch
 from policyopt.util import RunFailed, UserError
 
 
-def conjugate_gradient(product, b_P, max_iter=10, rtol=1e-5):
+def conjugate_gradient(
+    product: Callable[[torch.Tensor], torch.Tensor], b_P: torch.Tensor, max_iter: int = 10, rtol: float = 1e-5
+) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Solve A x = b for a positive definite A given by `product`, from 0, without preconditioner.
 
     Stops before an iteration when the residual norm is below rtol·‖b‖. Returns (x_P, residual b − A x, number of products used).
@@ -35,7 +40,16 @@ def conjugate_gradient(product, b_P, max_iter=10, rtol=1e-5):
     return x_P, r_P, max_iter
 
 
-def backtracking_line_search(f, x0_P, f0, slope, dx_P, accept_ratio=0.1, shrink=0.5, max_steps=10):
+def backtracking_line_search(
+    f: Callable[[torch.Tensor], float],
+    x0_P: torch.Tensor,
+    f0: float,
+    slope: float,
+    dx_P: torch.Tensor,
+    accept_ratio: float = 0.1,
+    shrink: float = 0.5,
+    max_steps: int = 10,
+) -> tuple[torch.Tensor, int]:
     """The first factor t = 1, shrink, shrink², … with f(x0 + t·dx) − f0 ≤ accept_ratio·t·slope, slope = gradient·dx < 0.
 
     Returns (x_P, rejected). After max_steps rejections the next factor is taken untested (as in 2016), never the old point.
@@ -62,8 +76,17 @@ class NaturalStep:
 
 
 def natural_gradient_step(
-    x0_P, f0, grad_P, f_and_kl, make_hvp, max_kl, damping, max_cg_iter=10, grad_stop_tol=1e-6, enable_backtracking=True
-):
+    x0_P: torch.Tensor,
+    f0: float,
+    grad_P: torch.Tensor,
+    f_and_kl: Callable[[torch.Tensor], tuple[float, float]],
+    make_hvp: Callable[[], Callable[[torch.Tensor], torch.Tensor]],
+    max_kl: float,
+    damping: float,
+    max_cg_iter: int = 10,
+    grad_stop_tol: float = 1e-6,
+    enable_backtracking: bool = True,
+) -> NaturalStep:
     """One trust-region step that minimises f within KL ≤ max_kl (Schulman et al. 2015, appendix C).
 
     d = −(H + damping)⁻¹ ∇f by conjugate gradient; step = d / √(½ dᵀ(H + damping) d / max_kl + 1e-8); backtracking accepts the first
@@ -99,7 +122,7 @@ def natural_gradient_step(
     return NaturalStep(x_P, seen['f'], seen['kl'], num_backtracks, d_P, num_products)
 
 
-def subsample_rows(num_rows, frac, rng):
+def subsample_rows(num_rows: int, frac: float, rng: np.random.RandomState) -> np.ndarray:
     """int(frac·num_rows) row indices drawn with replacement; raises UserError when that is none."""
     if int(frac * num_rows) < 1:
         raise UserError(
@@ -108,12 +131,12 @@ def subsample_rows(num_rows, frac, rng):
     return rng.choice(num_rows, size=int(frac * num_rows))
 
 
-def subsample(x_B_D, frac, rng):
+def subsample(x_B_D: torch.Tensor, frac: float | None, rng: np.random.RandomState) -> torch.Tensor:
     """Those rows of a tensor; all of them, without a draw, when frac is None."""
     return x_B_D if frac is None else x_B_D[torch.as_tensor(subsample_rows(len(x_B_D), frac, rng), device=x_B_D.device)]
 
 
-def finite_difference_hvp(v_P, grad, x0_P, delta=1e-4):
+def finite_difference_hvp(v_P: np.ndarray, grad: Callable[[np.ndarray], np.ndarray], x0_P: np.ndarray, delta: float = 1e-4) -> np.ndarray:
     """(∇f(x0 + ε v̂) − ∇f(x0 − ε v̂))/(2ε)·‖v‖, a check of Hessian-vector products that vectors of 2016 hold."""
     eps = delta / float(np.linalg.norm(v_P))
     return (grad(x0_P + eps * v_P) - grad(x0_P - eps * v_P)) / (2 * eps)
@@ -125,11 +148,11 @@ class Adam:
     α = lr·√(1 − β₂ᵗ)/(1 − β₁ᵗ),  x ← x − α·m/(√v + ε). Here ε is not scaled by the correction: torch.optim.Adam differs in the last digits.
     """
 
-    def __init__(self, theta_P, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+    def __init__(self, theta_P: torch.Tensor, lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8):
         self.theta_P, self.lr, self.beta1, self.beta2, self.eps = theta_P, lr, beta1, beta2, eps
         self.m_P, self.v_P, self.t = torch.zeros_like(theta_P), torch.zeros_like(theta_P), 0
 
-    def step(self, grad_P):
+    def step(self, grad_P: torch.Tensor) -> None:
         """Update theta_P in place against the gradient of a loss."""
         self.t += 1
         self.m_P.mul_(self.beta1).add_(grad_P, alpha=1 - self.beta1)
@@ -137,10 +160,10 @@ class Adam:
         alpha = self.lr * math.sqrt(1 - self.beta2**self.t) / (1 - self.beta1**self.t)
         self.theta_P.addcdiv_(self.m_P, self.v_P.sqrt().add_(self.eps), value=-alpha)
 
-    def state(self):
+    def state(self) -> dict[str, np.ndarray]:
         return {'m_P': self.m_P.cpu().numpy().copy(), 'v_P': self.v_P.cpu().numpy().copy(), 't': np.array(self.t)}
 
-    def load_state(self, state):
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.m_P.copy_(torch.as_tensor(state['m_P']))
         self.v_P.copy_(torch.as_tensor(state['v_P']))
         self.t = int(state['t'])

@@ -30,7 +30,7 @@ def option(default: Any, help: str, allowed: Range | None = None, choices: list 
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def kind_of(field: dataclasses.Field) -> type:
+def kind_of(field: dataclasses.Field) -> Any:
     """int, float, str or bool: what a field holds when it is not None."""
     return next(t for t in (typing.get_args(field.type) or (field.type,)) if t is not types.NoneType)
 
@@ -135,7 +135,7 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
     else:
         good = isinstance(value, numbers.Integral if kind is int else numbers.Real) and kind is not bool
     if good:
-        value = kind(value)
+        value = kind(value)  # pyright: ignore[reportArgumentType] (it was looked at above)
         good = (not choices or value in choices) and (not allowed or allowed[0] <= value <= allowed[1])  # this way round, NaN is refused
     if not good:
         words = {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a text'}[kind]

@@ -3,9 +3,12 @@
 Letters: B rows, Do observation dim, Da action storage dim, K net outputs, Pa distribution parameters, P flat parameters.
 """
 
+from __future__ import annotations
+
 import math
 import re
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,18 +19,26 @@ from policyopt.sampling.actor import Actor
 from policyopt.torchutil import to_tensor
 from policyopt.util import UserError
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-def categorical_entropy(p_B_K):
+    from policyopt.files.snapshots import Snapshot
+    from policyopt.files.trajectories import Space
+    from policyopt.nn import OfRows
+    from policyopt.sampling.tasks import MDP
+
+
+def categorical_entropy(p_B_K: torch.Tensor) -> torch.Tensor:
     """−Σ p log(p + 1e-10) per row (as in 2016: the constant is inside the logarithm)."""
     return -(p_B_K * (p_B_K + 1e-10).log()).sum(1)
 
 
-def gaussian_entropy(stdev_B_D):
+def gaussian_entropy(stdev_B_D: torch.Tensor) -> torch.Tensor:
     """½ D (1 + log 2π) + Σ log stdev per row."""
     return 0.5 * stdev_B_D.shape[1] * (1 + math.log(2 * math.pi)) + stdev_B_D.log().sum(1)
 
 
-def gaussian_kl(mean1_B_D, stdev1_B_D, mean2_B_D, stdev2_B_D):
+def gaussian_kl(mean1_B_D: torch.Tensor, stdev1_B_D: torch.Tensor, mean2_B_D: torch.Tensor, stdev2_B_D: torch.Tensor) -> torch.Tensor:
     """KL(1 ‖ 2) of diagonal Gaussians per row."""
     var1, var2 = stdev1_B_D**2, stdev2_B_D**2
     return ((stdev2_B_D / stdev1_B_D).log() + (var1 + (mean1_B_D - mean2_B_D) ** 2) / (2 * var2) - 0.5).sum(1)
@@ -40,7 +51,16 @@ class Policy(Model):
     respect to the net's outputs and the policy's own parameters.
     """
 
-    def __init__(self, obs_space, action_space, hidden_spec, enable_obsnorm=True, rng=None, dtype=torch.float64, device='cpu'):
+    def __init__(
+        self,
+        obs_space: ContinuousSpace,
+        action_space: Space,
+        hidden_spec: str | list,
+        enable_obsnorm: bool = True,
+        rng: np.random.RandomState | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = 'cpu',
+    ):
         self.obs_space, self.action_space, self.hidden_spec = obs_space, action_space, hidden_spec
         spec = parse_spec(hidden_spec)
         scope = f'/{type(self).__name__}'
@@ -56,29 +76,64 @@ class Policy(Model):
         if rng is not None:
             self.net.init(rng)
 
-    def own_shapes(self, scope):
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the net."""
+        raise NotImplementedError
+
+    def adist(self, out_B_K: torch.Tensor) -> torch.Tensor:
+        """Distribution parameters (B, Pa) from the net's outputs."""
+        raise NotImplementedError
+
+    def logprob(self, adist_B_Pa: torch.Tensor, a_B_Da: torch.Tensor, /) -> torch.Tensor:
+        """log π of actions, (B,)."""
+        raise NotImplementedError
+
+    def logprob_derivatives(self, adist_B_Pa: torch.Tensor, a_B_Da: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of log π with respect to the net's outputs, and to the policy's own parameters if it has any."""
+        raise NotImplementedError
+
+    def kl(self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor, /) -> torch.Tensor:
+        """KL(old ‖ new) of each row, (B,)."""
+        raise NotImplementedError
+
+    def kl_gradient(self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor, /) -> torch.Tensor:
+        """Of KL(old ‖ new) with respect to the new outputs."""
+        raise NotImplementedError
+
+    def kl_hessian_product(
+        self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor, r_B_K: torch.Tensor, v_own: torch.Tensor, /
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The Hessian of KL(old ‖ new) in the new outputs and own parameters, times (r, v)."""
+        raise NotImplementedError
+
+    def entropy(self, adist_B_Pa: torch.Tensor, /) -> torch.Tensor:
+        """Of each row, (B,)."""
+        raise NotImplementedError
+
+    def own_shapes(self, scope: str) -> dict[str, tuple[int, ...]]:
         return {}
 
-    def update_obsnorm(self, obs_B_Do):
+    def update_obsnorm(self, obs_B_Do: ArrayLike) -> None:
         """Pool observations (numpy or tensor) into the standardiser; does nothing without one."""
         if self.obsnorm is not None:
             self.obsnorm.update(to_tensor(obs_B_Do, self.theta_P))
 
-    def normalized_obs(self, obs_B_Do):
+    def normalized_obs(self, obs_B_Do: ArrayLike) -> torch.Tensor:
         obs_B_Do = to_tensor(obs_B_Do, self.theta_P)
         return obs_B_Do if self.obsnorm is None else self.obsnorm.standardize(obs_B_Do)
 
-    def compute_adist(self, obs_B_Do):
+    def compute_adist(self, obs_B_Do: ArrayLike) -> torch.Tensor:
         """Distribution parameters (B, Pa) as a tensor."""
         return self.adist(self.net.forward(self.normalized_obs(obs_B_Do)))
 
-    def action_tensor(self, a_B_Da):
+    def action_tensor(self, a_B_Da: ArrayLike) -> torch.Tensor:
         """Actions as a tensor on this policy's device (int64 for finite spaces)."""
         if isinstance(self.action_space, FiniteSpace):
             return torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device)
         return to_tensor(a_B_Da, self.theta_P)
 
-    def logprob_gradient(self, x_B_Do, a_B_Da, dlogp):
+    def logprob_gradient(self, x_B_Do: torch.Tensor, a_B_Da: torch.Tensor, dlogp: OfRows) -> tuple[torch.Tensor, torch.Tensor]:
         """log π(a|x) per row, and the gradient of a sum of functions of it; x is already normalised.
 
         dlogp(logp, rows) returns d loss/d log π for the rows of a slice. Returns (logp_B, grad_P).
@@ -98,7 +153,7 @@ class Policy(Model):
         _, net_P = self.net.forward_backward(x_B_Do, dout)
         return logp_B, torch.cat([own_P, net_P])
 
-    def kl_hvp(self, x_B_Do, adist_old_B_Pa=None):
+    def kl_hvp(self, x_B_Do: torch.Tensor, adist_old_B_Pa: torch.Tensor | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
         """The function v ↦ H v, H the Hessian of mean KL(old ‖ this policy) over rows that are already normalised.
 
         adist_old None: old is this policy itself, where the Gauss–Newton product is exact.
@@ -147,7 +202,7 @@ class Policy(Model):
         """
         return DeterministicPolicy(self)
 
-    def actor(self):
+    def actor(self) -> Actor:
         """A numpy copy for stepping environments."""
         finite, norm = isinstance(self.action_space, FiniteSpace), self.obsnorm
         return Actor(
@@ -161,82 +216,93 @@ class Policy(Model):
 class GibbsPolicy(Policy):
     """Softmax over net scores; adist = log-probabilities (B, number of actions)."""
 
+    action_space: FiniteSpace
+
     @property
-    def num_outputs(self):
+    def num_outputs(self) -> int:
         return self.action_space.size
 
-    def adist(self, out_B_K):
+    def adist(self, out_B_K: torch.Tensor) -> torch.Tensor:
         return torch.log_softmax(out_B_K, dim=1)
 
-    def logprob(self, adist_B_K, a_B_1):
+    def logprob(self, adist_B_K: torch.Tensor, a_B_1: torch.Tensor) -> torch.Tensor:
         return adist_B_K.gather(1, a_B_1)[:, 0]
 
-    def logprob_derivatives(self, adist_B_K, a_B_1):
+    def logprob_derivatives(self, adist_B_K: torch.Tensor, a_B_1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(∂log π/∂scores = onehot − p, None)."""
         d = adist_B_K.exp().neg_()
         return d.scatter_add_(1, a_B_1, torch.ones_like(d[:, :1])), None
 
-    def kl(self, old_B_K, new_B_K):
+    def kl(self, old_B_K: torch.Tensor, new_B_K: torch.Tensor) -> torch.Tensor:
         return (old_B_K.exp() * (old_B_K - new_B_K)).sum(1)
 
-    def kl_gradient(self, old_B_K, new_B_K):
+    def kl_gradient(self, old_B_K: torch.Tensor, new_B_K: torch.Tensor) -> torch.Tensor:
         return new_B_K.exp() - old_B_K.exp()
 
-    def kl_hessian_product(self, old_B_K, new_B_K, r_B_K, v_own):
+    def kl_hessian_product(
+        self, old_B_K: torch.Tensor, new_B_K: torch.Tensor, r_B_K: torch.Tensor, v_own: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(diag(p) − p pᵀ) r, whatever the old distribution."""
         pr = new_B_K.exp() * r_B_K
         return pr - new_B_K.exp() * pr.sum(1, keepdim=True), None
 
-    def entropy(self, adist_B_K):
+    def entropy(self, adist_B_K: torch.Tensor) -> torch.Tensor:
         return categorical_entropy(adist_B_K.exp())
 
 
 class GaussianPolicy(Policy):
     """Mean from the net, free log-stdevs (start 0); adist = [means, stdevs] (B, 2·dim)."""
 
+    action_space: ContinuousSpace
+
     @property
-    def num_outputs(self):
+    def num_outputs(self) -> int:
         return self.action_space.dim
 
-    def own_shapes(self, scope):
+    def own_shapes(self, scope: str) -> dict[str, tuple[int, ...]]:
         return {f'{scope}/logstdevs_1_Da': (1, self.action_space.dim)}
 
-    def adist(self, out_B_D):
+    def adist(self, out_B_D: torch.Tensor) -> torch.Tensor:
         return torch.cat([out_B_D, self.own_P.exp().expand_as(out_B_D)], dim=1)
 
-    def _split(self, adist_B_Pa):
+    def _split(self, adist_B_Pa: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return adist_B_Pa.chunk(2, dim=1)
 
-    def logprob(self, adist_B_Pa, a_B_D):
+    def logprob(self, adist_B_Pa: torch.Tensor, a_B_D: torch.Tensor) -> torch.Tensor:
         mean, stdev = self._split(adist_B_Pa)
         return -0.5 * (((a_B_D - mean) / stdev) ** 2).sum(1) - stdev.log().sum(1) - 0.5 * math.log(2 * math.pi) * mean.shape[1]
 
-    def logprob_derivatives(self, adist_B_Pa, a_B_D):
+    def logprob_derivatives(self, adist_B_Pa: torch.Tensor, a_B_D: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(∂log π/∂mean = (a − μ)/σ², ∂log π/∂log σ = (a − μ)²/σ² − 1)."""
         mean, stdev = self._split(adist_B_Pa)
         z = (a_B_D - mean) / stdev
         return z / stdev, z * z - 1
 
-    def kl(self, old_B_Pa, new_B_Pa):
+    def kl(self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor) -> torch.Tensor:
         return gaussian_kl(*self._split(old_B_Pa), *self._split(new_B_Pa))
 
-    def kl_gradient(self, old_B_Pa, new_B_Pa):
+    def kl_gradient(self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor) -> torch.Tensor:
         (mean_o, _), (mean_n, stdev_n) = self._split(old_B_Pa), self._split(new_B_Pa)
         return (mean_n - mean_o) / stdev_n**2
 
-    def kl_hessian_product(self, old_B_Pa, new_B_Pa, r_B_D, v_own):
+    def kl_hessian_product(
+        self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor, r_B_D: torch.Tensor, v_own: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Per row with Δ = μ_new − μ_old: ∂²/∂μ² = 1/σ², ∂²/∂μ∂logσ = −2Δ/σ², ∂²/∂logσ² = 2(σ_old² + Δ²)/σ²."""
         (mean_o, stdev_o), (mean_n, stdev_n) = self._split(old_B_Pa), self._split(new_B_Pa)
         delta, var = mean_n - mean_o, stdev_n**2
         cross = -2 * delta / var
         return r_B_D / var + cross * v_own, (cross * r_B_D + 2 * (stdev_o**2 + delta**2) / var * v_own).sum(0)
 
-    def entropy(self, adist_B_Pa):
+    def entropy(self, adist_B_Pa: torch.Tensor) -> torch.Tensor:
         return gaussian_entropy(self._split(adist_B_Pa)[1])
 
 
 class DeterministicPolicy(torch.nn.Module):
     """A policy's most likely action as a torch module, with its normaliser inside; `Policy.to_torch` makes it."""
+
+    mean_Do: torch.Tensor
+    scale_Do: torch.Tensor
 
     def __init__(self, policy: Policy):
         super().__init__()
@@ -247,7 +313,8 @@ class DeterministicPolicy(torch.nn.Module):
         for affine, activation in numpy_layers(policy.net):
             if affine is not None:
                 W, b = (torch.as_tensor(x) for x in affine)
-                layer = torch.nn.utils.skip_init(torch.nn.Linear, *W.shape, dtype=like.dtype, device=like.device)  # draws no numbers
+                # draws no numbers
+                layer: Any = torch.nn.utils.skip_init(torch.nn.Linear, *W.shape, dtype=like.dtype, device=like.device)
                 layer.weight.data.copy_(W.t())
                 layer.bias.data.copy_(b[0])
                 layers.append(layer)
@@ -268,7 +335,15 @@ _TORCH_ACTIVATIONS = {
 }
 
 
-def make_policy(obs_space, action_space, hidden_spec, enable_obsnorm=True, rng=None, dtype=torch.float64, device='cpu'):
+def make_policy(
+    obs_space: ContinuousSpace,
+    action_space: Space,
+    hidden_spec: str | list,
+    enable_obsnorm: bool = True,
+    rng: np.random.RandomState | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = 'cpu',
+) -> Policy:
     """The policy class that fits the action space: GibbsPolicy for finite ones, GaussianPolicy for continuous ones.
 
     rng (numpy RandomState) draws the hidden weights; without it all weights are 0, to be loaded.
@@ -277,7 +352,7 @@ def make_policy(obs_space, action_space, hidden_spec, enable_obsnorm=True, rng=N
     return cls(obs_space, action_space, hidden_spec, enable_obsnorm, rng, dtype, device)
 
 
-def policy_from_snapshot(snapshot, mdp=None):
+def policy_from_snapshot(snapshot: Snapshot, mdp: MDP | None = None) -> Policy:
     """Build the policy of a snapshot from its stored options and set its variables; the one place where this is done.
 
     mdp: the task that it is for; without one the spaces are inferred from the variables. Raises UserError when the snapshot
@@ -295,7 +370,7 @@ def policy_from_snapshot(snapshot, mdp=None):
     return policy
 
 
-def spaces_of(variables, where):
+def spaces_of(variables: Mapping[str, np.ndarray], where: str) -> tuple[ContinuousSpace, Space]:
     """(observation space, action space) that a policy's variables are for: the inputs of its first weights, the outputs of its last."""
     for cls in (GibbsPolicy, GaussianPolicy):
         scope = f'/{cls.__name__}'
@@ -306,13 +381,13 @@ def spaces_of(variables, where):
     raise UserError(f'{where}: holds no policy; expected the variables of a GibbsPolicy or a GaussianPolicy')
 
 
-def _layer(name):
+def _layer(name: str) -> float:
     """Where a variable stands in its net: the number of its hidden layer; the output comes last."""
     found = re.search(r'/layer_(\d+)/', name)
     return int(found[1]) if found else math.inf
 
 
-def snapshot_options(snapshot):
+def snapshot_options(snapshot: Snapshot) -> tuple[str, bool]:
     """(hidden spec, whether observations are normalised) from the options stored with a snapshot, of ours or of 2016."""
     args = snapshot.args
     if not args.get('policy_hidden_spec'):

@@ -3,44 +3,64 @@
 Letters: B policy rows, Bex expert rows, Do, Da observation and action dims.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
+
 Fields = list[tuple[str, Any, type]]  # columns of the log: (name, value or None, int or float), the same at every iteration
+Expert = tuple[np.ndarray, np.ndarray, np.ndarray]  # (obs_N_Do, a_N_Da, time_N) of expert pairs
 
 
 class Reward(Protocol):
     """A reward function that is learned from expert pairs, for `imitation.ImitationOptimizer`; named in a row of algorithms.py."""
 
     @classmethod
-    def from_options(cls, args, mdp, expert, time_scale, nets) -> 'Reward':
+    def from_options(cls, args: Any, mdp: Any, expert: Expert, time_scale: float, nets: dict[str, Any]) -> Reward:
         """Build it.
 
         args: the options of imitate_mj.py. mdp: the task. expert: (obs_Bex_Do, a_Bex_Da, t_Bex). time_scale: 1 / steps of an episode
         at most. nets: rng, dtype and device for parameters; whatever is random must come from `rng`.
         """
+        ...
 
-    def compute_reward(self, obs_B_Do, a_B_Da, t_B):
+    def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """Rewards of pairs, a numpy array (B,)."""
+        ...
 
-    def fit(self, obs_B_Do, a_B_Da, t_B, exobs_Bex_Do, exa_Bex_Da, ext_Bex, excount_Bex=None) -> tuple[Fields, Any]:
+    def fit(
+        self,
+        obs_B_Do: np.ndarray,
+        a_B_Da: np.ndarray,
+        t_B: np.ndarray,
+        exobs_Bex_Do: np.ndarray,
+        exa_Bex_Da: np.ndarray,
+        ext_Bex: np.ndarray,
+        excount_Bex: np.ndarray | None = None,
+    ) -> tuple[Fields, np.ndarray]:
         """Learn from one batch and as many expert pairs, of which row i was drawn excount_Bex[i] times (None: once each).
 
         Returns (fields of the log, rewards (B,) of the batch under what was learned).
         """
+        ...
 
-    def update_inputnorm(self, obs_B_Do, a_B_Da) -> None:
+    def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> None:
         """Let the normaliser of the inputs see the expert's pairs, before the first iteration."""
 
-    def export(self) -> dict[str, Any]:
+    def export(self) -> dict[str, np.ndarray]:
         """{path in a snapshot: numpy array} of parameters and normalisers."""
+        ...
 
-    def load(self, arrays, where) -> None:
+    def load(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
         """Take what `export` gave back; `where` names the file in error messages."""
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, np.ndarray]:
         """{name that begins with '/': array} of all else that a continued run needs to be the same to the bit."""
+        ...
 
-    def load_state(self, state) -> None:
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take what `state` gave back."""
 
 
@@ -52,15 +72,17 @@ class Optimizer(Protocol):
     """
 
     policy: Any
-    rng: Any
+    rng: np.random.RandomState
     iteration: int
     total_time: float
 
     def step(self) -> Fields:
         """One iteration; counts `iteration` up and returns its row of the log."""
+        ...
 
     def counters(self) -> dict[str, Any]:
         """{name: number or array} of all else that a continued run needs."""
+        ...
 
-    def load_counters(self, state) -> None:
+    def load_counters(self, state: Mapping[str, Any]) -> None:
         """Take what `counters` gave back."""

@@ -3,6 +3,11 @@
 Letters: B policy rows, Bex expert rows, Ball both, Do, Da observation and action dims, Di net inputs, F features.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 
@@ -11,6 +16,15 @@ from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_
 from policyopt.optim import Adam
 from policyopt.torchutil import to_tensor
 from policyopt.util import UserError
+
+if TYPE_CHECKING:
+    from policyopt.protocols import Expert
+
+if TYPE_CHECKING:
+    from policyopt.files.trajectories import ContinuousSpace, Space
+    from policyopt.options import ImitationOptions
+    from policyopt.protocols import Fields
+    from policyopt.sampling.tasks import MDP
 
 
 class TransitionClassifier(Model):
@@ -22,16 +36,31 @@ class TransitionClassifier(Model):
     """
 
     def __init__(
-        self, obs_space, action_space, hidden_spec, favor_zero_expert_reward, include_time, time_scale, lr=0.01, steps=1,
-        ent_reg_weight=0.001, rng=None, dtype=torch.float64, device='cpu',
-    ):  # fmt: skip
+        self,
+        obs_space: ContinuousSpace,
+        action_space: Space,
+        hidden_spec: str | list,
+        favor_zero_expert_reward: bool | int,
+        include_time: bool | int,
+        time_scale: float,
+        lr: float = 0.01,
+        steps: int = 1,
+        ent_reg_weight: float = 0.001,
+        rng: np.random.RandomState | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = 'cpu',
+    ):
         self.obs_space, self.action_space = obs_space, action_space
         self.finite = isinstance(action_space, FiniteSpace)
         self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
         self.steps, self.ent_reg_weight = steps, ent_reg_weight
-        norm_dim = obs_space.dim + (0 if self.finite else action_space.dim)
+        norm_dim, num_scores = obs_space.dim, 1
+        if isinstance(action_space, FiniteSpace):
+            num_scores = action_space.size
+        else:
+            norm_dim += action_space.dim
         spec = parse_spec(hidden_spec)
-        shapes = net_shapes('/TransitionClassifier', spec, norm_dim + bool(include_time), action_space.size if self.finite else 1)
+        shapes = net_shapes('/TransitionClassifier', spec, norm_dim + bool(include_time), num_scores)
         super().__init__(shapes, dtype, device)
         self.net = FeedforwardNet(spec, self.theta_P, shapes.values())
         self.inputnorm = Standardizer(norm_dim, dtype, device)
@@ -41,49 +70,54 @@ class TransitionClassifier(Model):
         self.adam = Adam(self.theta_P, lr)
 
     @classmethod
-    def from_options(cls, args, mdp, expert, time_scale, nets):
+    def from_options(
+        cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]
+    ) -> TransitionClassifier:
         """Built from the options of imitate_mj.py; its net is as large as the policy's."""
+        assert args.policy_hidden_spec is not None  # see training.resolved
         return cls(
             mdp.obs_space, mdp.action_space, args.policy_hidden_spec, args.favor_zero_expert_reward, args.reward_include_time, time_scale,
             args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets,
         )  # fmt: skip
 
-    def _norm_inputs(self, obs_B_Do, a_B_Da):
-        obs_B_Do = to_tensor(obs_B_Do, self.theta_P)
-        return obs_B_Do if self.finite else torch.cat([obs_B_Do, to_tensor(a_B_Da, self.theta_P)], dim=1)
+    def _norm_inputs(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> torch.Tensor:
+        obs = to_tensor(obs_B_Do, self.theta_P)
+        return obs if self.finite else torch.cat([obs, to_tensor(a_B_Da, self.theta_P)], dim=1)
 
-    def update_inputnorm(self, obs_B_Do, a_B_Da):
+    def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> None:
         self.inputnorm.update(self._norm_inputs(obs_B_Do, a_B_Da))
 
-    def _inputs(self, raw_B_D, t_B):
+    def _inputs(self, raw_B_D: torch.Tensor, t_B: np.ndarray) -> torch.Tensor:
         x_B_Di = self.inputnorm.standardize(raw_B_D)
         if self.include_time:
             x_B_Di = torch.cat([x_B_Di, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1)
         return x_B_Di
 
-    def _pick(self, out_B_K, a_B_1):
-        return out_B_K.gather(1, a_B_1)[:, 0] if self.finite else out_B_K[:, 0]
+    def _pick(self, out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.Tensor:
+        return out_B_K[:, 0] if a_B_1 is None else out_B_K.gather(1, a_B_1)[:, 0]
 
-    def _index(self, a_B_Da):
+    def _index(self, a_B_Da: np.ndarray) -> torch.Tensor | None:
         return torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.finite else None
 
-    def compute_scores(self, obs_B_Do, a_B_Da, t_B):
+    def compute_scores(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """Scores (B,) as a tensor."""
         out = self.net.forward(self._inputs(self._norm_inputs(obs_B_Do, a_B_Da), t_B))
         return self._pick(out, self._index(a_B_Da))
 
-    def reward_of_scores(self, scores_B):
+    def reward_of_scores(self, scores_B: torch.Tensor) -> np.ndarray:
         """Rewards of scores, a numpy array (B,)."""
         softplus = torch.nn.functional.softplus
         # torch's softplus turns linear above its threshold; 50 is beyond float64's resolution of the difference
         r_B = -softplus(-scores_B, threshold=50) if self.favor_zero_expert_reward else softplus(scores_B, threshold=50)
         return r_B.cpu().numpy()
 
-    def compute_reward(self, obs_B_Do, a_B_Da, t_B):
+    def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """Imitation rewards (B,)."""
         return self.reward_of_scores(self.compute_scores(obs_B_Do, a_B_Da, t_B))
 
-    def loss_gradient(self, x_Ball_Di, index_Ball, labels_expert_is_one_Ball, weight_Ball):
+    def loss_gradient(
+        self, x_Ball_Di: torch.Tensor, index_Ball: torch.Tensor | None, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor
+    ) -> tuple[float, torch.Tensor]:
         """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy), gradient)."""
         scores_Ball = torch.empty_like(weight_Ball)
 
@@ -101,7 +135,16 @@ class TransitionClassifier(Model):
         cross_entropy, entropy = softplus - labels_expert_is_one_Ball * scores_Ball, softplus - p * scores_Ball
         return float((weight_Ball * (cross_entropy - self.ent_reg_weight * entropy)).sum()), grad_P
 
-    def fit(self, obs_B_Do, a_B_Da, t_B, exobs_Bex_Do, exa_Bex_Da, ext_Bex, excount_Bex=None):
+    def fit(
+        self,
+        obs_B_Do: np.ndarray,
+        a_B_Da: np.ndarray,
+        t_B: np.ndarray,
+        exobs_Bex_Do: np.ndarray,
+        exa_Bex_Da: np.ndarray,
+        ext_Bex: np.ndarray,
+        excount_Bex: np.ndarray | None = None,
+    ) -> tuple[Fields, np.ndarray]:
         """Normaliser update with all rows, then `steps` Adam steps on the full batch.
 
         excount_Bex says how often each expert row was drawn (default once each): duplicates are weighted, not repeated.
@@ -132,10 +175,10 @@ class TransitionClassifier(Model):
         ]
         return fields, self.reward_of_scores(scores_Ball[:num_pi])
 
-    def state(self):
+    def state(self) -> dict[str, np.ndarray]:
         return {f'/adam/{k}': v for k, v in self.adam.state().items()}
 
-    def load_state(self, state):
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.adam.load_state({k: state[f'/adam/{k}'] for k in ('m_P', 'v_P', 't')})
 
 
@@ -149,39 +192,50 @@ class LinearReward:
     """
 
     def __init__(
-        self, obs_space, action_space, mode, favor_zero_expert_reward, include_time, time_scale, exobs_Bex_Do, exa_Bex_Da, ext_Bex, rng,
-        quadratic_features=False, sqscale=0.01,
-    ):  # fmt: skip
+        self,
+        obs_space: ContinuousSpace,
+        action_space: Space,
+        mode: str,
+        favor_zero_expert_reward: bool | int,
+        include_time: bool | int,
+        time_scale: float,
+        exobs_Bex_Do: np.ndarray,
+        exa_Bex_Da: np.ndarray,
+        ext_Bex: np.ndarray,
+        rng: np.random.RandomState,
+        quadratic_features: bool = False,
+        sqscale: float = 0.01,
+    ):
         if mode not in ('l2ball', 'simplex'):
             raise UserError(f"reward mode '{mode}': expected l2ball or simplex")
         self.obs_space, self.action_space, self.mode = obs_space, action_space, mode
         self.finite = isinstance(action_space, FiniteSpace)
         self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
         self.quadratic_features, self.sqscale = quadratic_features, sqscale
-        self.inputnorm = Standardizer(obs_space.dim + (0 if self.finite else action_space.dim))
+        self.inputnorm = Standardizer(obs_space.dim + (0 if isinstance(action_space, FiniteSpace) else action_space.dim))
         self.update_inputnorm(exobs_Bex_Do, exa_Bex_Da)
         self.expert_mean_F = self.features(exobs_Bex_Do, exa_Bex_Da, ext_Bex).mean(axis=0)
         num_features = len(self.expert_mean_F)
         if mode == 'simplex':
-            self.w = int(rng.randint(num_features))
+            self.w: Any = int(rng.randint(num_features))
         else:
             w = rng.randn(num_features)
             self.w = w / (np.linalg.norm(w) + 1e-8)
         self.reward_bound = 0.0
 
     @classmethod
-    def from_options(cls, args, mdp, expert, time_scale, nets):
+    def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]) -> LinearReward:
         """Built from the options of imitate_mj.py; its mode is --reward_type."""
         options = args.reward_type, args.favor_zero_expert_reward, args.reward_include_time, time_scale
         return cls(mdp.obs_space, mdp.action_space, *options, *expert, nets['rng'])
 
-    def _norm_inputs(self, obs_B_Do, a_B_Da):
+    def _norm_inputs(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(obs_B_Do if self.finite else np.concatenate([obs_B_Do, a_B_Da], axis=1), dtype=torch.float64)
 
-    def update_inputnorm(self, obs_B_Do, a_B_Da):
+    def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> None:
         self.inputnorm.update(self._norm_inputs(obs_B_Do, a_B_Da))
 
-    def features(self, obs_B_Do, a_B_Da, t_B):
+    def features(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """(B, F)."""
         x_B_D = self.inputnorm.standardize(self._norm_inputs(obs_B_Do, a_B_Da)).numpy()
         tau_B_1 = np.asarray(t_B)[:, None] * self.time_scale
@@ -190,7 +244,7 @@ class LinearReward:
         if self.quadratic_features and not self.finite:
             f = np.concatenate([x_B_D, *times[:1]], axis=1)
             feats = [f, (f[:, :, None] * f[:, None, :]).reshape(len(f), -1), ones_B_1]
-        elif self.finite:
+        elif isinstance(self.action_space, FiniteSpace):
             block = np.concatenate([x_B_D, (self.sqscale * x_B_D) ** 2, *times], axis=1)
             placed = np.zeros((len(block), self.action_space.size, block.shape[1]))
             placed[np.arange(len(block)), np.asarray(a_B_Da)[:, 0]] = block
@@ -200,7 +254,7 @@ class LinearReward:
         feats_B_F = np.concatenate(feats, axis=1)
         return np.concatenate([feats_B_F, -feats_B_F], axis=1) if self.mode == 'simplex' else feats_B_F
 
-    def reward_of_features(self, feats_B_F):
+    def reward_of_features(self, feats_B_F: np.ndarray) -> np.ndarray:
         """(Picked feature or feature·w) / F, shifted by the running bound, which moves outward first."""
         r_B = (feats_B_F[:, self.w] if self.mode == 'simplex' else feats_B_F @ self.w) / feats_B_F.shape[1]
         if self.favor_zero_expert_reward:
@@ -209,11 +263,20 @@ class LinearReward:
             self.reward_bound = min(self.reward_bound, r_B.min())
         return r_B - self.reward_bound
 
-    def compute_reward(self, obs_B_Do, a_B_Da, t_B):
+    def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """Imitation rewards (B,): ≤ 0 with favor_zero_expert_reward, else ≥ 0."""
         return self.reward_of_features(self.features(obs_B_Do, a_B_Da, t_B))
 
-    def fit(self, obs_B_Do, a_B_Da, t_B, exobs_Bex_Do=None, exa_Bex_Da=None, ext_Bex=None, excount_Bex=None):
+    def fit(
+        self,
+        obs_B_Do: np.ndarray,
+        a_B_Da: np.ndarray,
+        t_B: np.ndarray,
+        exobs_Bex_Do: np.ndarray | None = None,
+        exa_Bex_Da: np.ndarray | None = None,
+        ext_Bex: np.ndarray | None = None,
+        excount_Bex: np.ndarray | None = None,
+    ) -> tuple[Fields, np.ndarray]:
         """Compare the batch's feature mean μ with the expert's μ_E: w = (μ_E − μ)/(‖·‖ + 1e-8), or the feature argmin(μ − μ_E).
 
         Expert rows are not used again: μ_E is fixed. Returns (log fields l2 or vmin, rewards of the rows under the new w).
@@ -229,16 +292,16 @@ class LinearReward:
             fields = [('l2', norm, float)]
         return fields, self.reward_of_features(feats_B_F)
 
-    def export(self):
+    def export(self) -> dict[str, np.ndarray]:
         return {n: v.numpy().copy() for n, v in self.inputnorm.variables('/LinearReward/inputnorm').items()}
 
-    def load(self, arrays, where):
+    def load(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
         for name, var in self.inputnorm.variables('/LinearReward/inputnorm').items():
             var.copy_(torch.as_tensor(arrays[name]))
 
-    def state(self):
+    def state(self) -> dict[str, np.ndarray]:
         return {'/w': np.array(self.w), '/reward_bound': np.array(self.reward_bound), '/expert_mean_F': self.expert_mean_F}
 
-    def load_state(self, state):
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.w = int(state['/w']) if self.mode == 'simplex' else np.array(state['/w'])
         self.reward_bound, self.expert_mean_F = float(state['/reward_bound']), np.array(state['/expert_mean_F'])

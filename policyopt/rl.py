@@ -3,7 +3,11 @@
 Letters: B trajectories (or rows, where there is no time axis), T time, N stacked rows, P flat parameters.
 """
 
+from __future__ import annotations
+
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,13 +20,19 @@ from policyopt.torchutil import to_tensor
 from policyopt.util import RunFailed
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, ValueFunc
 
+if TYPE_CHECKING:
+    from policyopt.files.trajectories import TrajBatch
+    from policyopt.policies import Policy
+    from policyopt.protocols import Fields
+    from policyopt.sampling.tasks import MDP, SimConfig
+
 __all__ = [
     'ConstantValueFunc', 'GaussianPolicy', 'GibbsPolicy', 'LinearValueFunc', 'SamplingPolicyOptimizer', 'ValueFunc', 'advantages',
     'discount', 'gae', 'make_policy', 'trpo_step',
 ]  # fmt: skip
 
 
-def discount(r_B_T, gamma):
+def discount(r_B_T: np.ndarray, gamma: float) -> np.ndarray:
     """Discounted sums along axis 1: out[b,t] = Σ_k γᵏ r[b,t+k]; further axes are carried along."""
     # one vectorised step per time; importing scipy.signal for its filter would cost every run most of a second
     out_T_B = np.ascontiguousarray(np.swapaxes(r_B_T, 0, 1), dtype=np.float64).copy()
@@ -31,7 +41,7 @@ def discount(r_B_T, gamma):
     return np.swapaxes(out_T_B, 0, 1)
 
 
-def gae(r_B_T, v_B_T, gamma, lam):
+def gae(r_B_T: np.ndarray, v_B_T: np.ndarray, gamma: float, lam: float) -> np.ndarray:
     """Generalised advantage estimates of right-padded rewards and values (Schulman et al. 2016, eq. 16).
 
     adv[b,t] = Σ_k (γλ)ᵏ δ[b,t+k],  δ[b,t] = r[b,t] + γ v[b,t+1] − v[b,t]; both inputs are 0 after a trajectory's end.
@@ -41,12 +51,14 @@ def gae(r_B_T, v_B_T, gamma, lam):
     return discount(r_B_T + gamma * v_next_B_T - v_B_T, gamma * lam)
 
 
-def explained_variance(q_N, v_N):
+def explained_variance(q_N: np.ndarray, v_N: np.ndarray) -> np.floating:
     """1 − var(q − v)/(var q + 1e-8)."""
     return 1.0 - np.var(q_N - v_N) / (np.var(q_N) + 1e-8)
 
 
-def advantages(r, time_N, v_N, gamma, lam):
+def advantages(
+    r: RaggedArray, time_N: np.ndarray, v_N: np.ndarray | None, gamma: float, lam: float
+) -> tuple[np.ndarray, RaggedArray, np.floating, np.floating]:
     """Advantages and returns of a ragged batch of rewards.
 
     Args: r: RaggedArray of rewards; v_N: stacked values, or None to use the time-dependent mean return as baseline.
@@ -63,7 +75,18 @@ def advantages(r, time_N, v_N, gamma, lam):
     return adv_N, r.like(q_N), explained_variance(q_N, v_N), explained_variance(q_N, tdv_N)
 
 
-def trpo_step(policy, obs_B_Do, a_B_Da, adist_B_Pa, adv_B, max_kl, damping, rng, hvp_frac=HVP_FRAC, **options):
+def trpo_step(
+    policy: Policy,
+    obs_B_Do: np.ndarray,
+    a_B_Da: np.ndarray,
+    adist_B_Pa: np.ndarray,
+    adv_B: np.ndarray,
+    max_kl: float,
+    damping: float,
+    rng: np.random.RandomState,
+    hvp_frac: float | None = HVP_FRAC,
+    **options: Any,
+) -> Fields:
     """One TRPO step: maximise mean(exp(log π − log π_old)·adv) within mean KL(old ‖ new) (Schulman et al. 2015, eq. 14).
 
     adv_B is standardised over the batch: (− mean)/(std + 1e-8). adist_B_Pa are the parameters the actions were drawn from, by
@@ -81,7 +104,9 @@ def trpo_step(policy, obs_B_Do, a_B_Da, adist_B_Pa, adv_B, max_kl, damping, rng,
     ]
 
 
-def surrogate_gradient(policy, x_B_Do, a, old_B_Pa, adv):
+def surrogate_gradient(
+    policy: Policy, x_B_Do: torch.Tensor, a: torch.Tensor, old_B_Pa: torch.Tensor, adv: torch.Tensor
+) -> tuple[float, torch.Tensor, torch.Tensor]:
     """(L, ∇L, probability ratios) of the surrogate at the present parameters, for normalised observations and ready advantages."""
     logp_old_B = policy.logprob(old_B_Pa, a)
     ratio_B = torch.empty_like(adv)
@@ -93,7 +118,18 @@ def surrogate_gradient(policy, x_B_Do, a, old_B_Pa, adv):
     return float((ratio_B * adv).mean()), grad_P, ratio_B
 
 
-def surrogate_step(policy, x_B_Do, a, old_B_Pa, adv, max_kl, damping, rng, hvp_frac, **options):
+def surrogate_step(
+    policy: Policy,
+    x_B_Do: torch.Tensor,
+    a: torch.Tensor,
+    old_B_Pa: torch.Tensor,
+    adv: torch.Tensor,
+    max_kl: float,
+    damping: float,
+    rng: np.random.RandomState,
+    hvp_frac: float | None,
+    **options: Any,
+) -> tuple[optim.NaturalStep, float, torch.Tensor]:
     """The natural-gradient step behind `trpo_step`, on normalised observations and ready advantages.
 
     Sets the policy's parameters; returns (NaturalStep, objective before, its gradient).
@@ -125,31 +161,43 @@ class SamplingPolicyOptimizer:
     rng decides that of learning.
     """
 
-    def __init__(self, mdp, policy, vf, sim_cfg, discount, lam, max_kl, damping, seed, rng):
+    def __init__(
+        self,
+        mdp: MDP,
+        policy: Policy,
+        vf: ValueFunc | None,
+        sim_cfg: SimConfig,
+        discount: float,
+        lam: float,
+        max_kl: float,
+        damping: float,
+        seed: int,
+        rng: np.random.RandomState,
+    ):
         self.mdp, self.policy, self.vf, self.sim_cfg = mdp, policy, vf, sim_cfg
         self.gamma, self.lam, self.max_kl, self.damping = discount, lam, max_kl, damping
         self.seed, self.rng = seed, rng
         self.iteration = self.num_sa = 0
         self.total_time = 0.0
 
-    def sample(self, stream):
+    def sample(self, stream: str | int) -> TrajBatch:
         """A batch with the present policy; `stream` names its randomness."""
         return sample_batch(self.policy.actor(), self.mdp, self.sim_cfg, (self.seed, stream))
 
-    def counters(self):
+    def counters(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ('iteration', 'num_sa', 'total_time')}
 
-    def load_counters(self, state):
+    def load_counters(self, state: Mapping[str, Any]) -> None:
         self.iteration, self.num_sa, self.total_time = int(state['iteration']), int(state['num_sa']), float(state['total_time'])
 
-    def initialize_normalizers(self):
+    def initialize_normalizers(self) -> None:
         """As in 2016: one extra batch only to fill the observation normalisers."""
         obs_N_Do = self.sample('init').obs.stacked
         self.policy.update_obsnorm(obs_N_Do)
         if self.vf is not None:
             self.vf.update_obsnorm(obs_N_Do)
 
-    def step(self):
+    def step(self) -> Fields:
         """One iteration; returns its log fields [(name, value, type)] in the order of 2016."""
         t0 = time.perf_counter()
         if self.iteration == 0:
@@ -187,11 +235,11 @@ class SamplingPolicyOptimizer:
         return fields
 
 
-def mean_entropy(policy, adist: RaggedArray):
+def mean_entropy(policy: Policy, adist: RaggedArray) -> float:
     """Mean entropy of the distributions that a batch was drawn from."""
     return float(policy.entropy(to_tensor(adist.stacked, policy.theta_P)).mean())
 
 
-def max_change(policy, theta0_P):
+def max_change(policy: Policy, theta0_P: torch.Tensor) -> float:
     """max|θ − θ0|, the log's dx."""
     return float((policy.theta_P - theta0_P).abs().max())

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from policyopt import elementwise
 from policyopt.util import UserError
@@ -11,7 +12,7 @@ from policyopt.util import UserError
 DTYPES = {'float64': torch.float64, 'float32': torch.float32}
 
 
-def setup_torch(device='cpu', dtype='float64', threads=None):
+def setup_torch(device: str = 'cpu', dtype: str = 'float64', threads: int | None = None) -> tuple[torch.device, torch.dtype]:
     """Choose device and precision for a process; returns (torch.device, torch.dtype).
 
     threads: of torch; default OMP_NUM_THREADS or 1 (nets of this size gain nothing from more when runs go in parallel).
@@ -28,7 +29,7 @@ def setup_torch(device='cpu', dtype='float64', threads=None):
     return dev, DTYPES[dtype]
 
 
-def numerics():
+def numerics() -> str:
     """What decides the last bits of a result beside seed and versions, in words: the instruction sets and the BLAS kernel in use.
 
     For example 'numpy X86_V4, torch AVX512, openblas 0.3.31.188.0 SkylakeX'. Equal seeds give equal bits where this and the versions of
@@ -42,12 +43,12 @@ def numerics():
     return ', '.join([f'numpy {kernel}', f'torch {torch.backends.cpu.get_cpu_capability()}', *sorted(kernels)])
 
 
-def to_tensor(x, like):
+def to_tensor(x: ArrayLike, like: torch.Tensor) -> torch.Tensor:
     """A numpy array as a tensor with the device and precision of `like`; shares memory on the CPU where it can."""
     return torch.as_tensor(np.ascontiguousarray(x)).to(device=like.device, dtype=like.dtype)
 
 
-def mm(a, b, out):
+def mm(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """out = a @ b, returned.
 
     On a CPU it goes through numpy: its BLAS is a fifth faster than torch's at these sizes, and seven times for two columns.
@@ -58,7 +59,7 @@ def mm(a, b, out):
     return out
 
 
-def tanh_(x):
+def tanh_(x: torch.Tensor) -> torch.Tensor:
     """In-place tanh; on a CPU by the quickest library there (elementwise.py)."""
     if x.is_cuda:
         return x.tanh_()
@@ -66,7 +67,7 @@ def tanh_(x):
     return x
 
 
-def row_dots(a_B_D, b_B_D):
+def row_dots(a_B_D: torch.Tensor, b_B_D: torch.Tensor) -> torch.Tensor:
     """(B,) dot products of rows; on a CPU in one pass over memory."""
     if a_B_D.is_cuda:
         return (a_B_D * b_B_D).sum(1)

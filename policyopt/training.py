@@ -1,5 +1,7 @@
 """The training runs behind imitate_mj.py and run_rl_mj.py: from options to a finished log, stopped and continued at will."""
 
+from __future__ import annotations
+
 import datetime
 import hashlib
 import json
@@ -8,7 +10,10 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 import torch
@@ -24,14 +29,20 @@ from policyopt.sampling.tasks import MDP
 from policyopt.torchutil import numerics, setup_torch
 from policyopt.util import MAX_ITER, RunFailed, UserError, as_typed, check_output, continuing_command, draw_seed, now, provenance
 
+if TYPE_CHECKING:
+    from policyopt.files.trajectories import TrajBatch
+    from policyopt.options import CommonOptions, ImitationOptions, Options, RLOptions
+    from policyopt.protocols import Expert, Fields, Optimizer
+
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
 HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'max_iter')  # options that may differ between a run and its continuation
 
 
-def train_imitation(options):
+def train_imitation(options: ImitationOptions) -> int:
     """Run imitate_mj.py's options (ImitationOptions) to the end; returns an exit code."""
     options = prepare(options)
+    assert options.data is not None and options.env_name is not None  # required on the command line
     trajs = trajectories.load_trajs(options.data, options.limit_trajs)
     mdp = MDP(options.env_name)
     expert = expert_pairs(options, trajs, mdp, options.data)
@@ -40,20 +51,22 @@ def train_imitation(options):
     return Run(options, imitation_learner(options, mdp, expert), digest(expert)).go()
 
 
-def train_rl(options):
+def train_rl(options: RLOptions) -> int:
     """Run run_rl_mj.py's options (RLOptions) to the end; returns an exit code."""
     options = prepare(options)
+    assert options.env_name is not None  # required on the command line
     return Run(options, rl_learner(options, MDP(options.env_name))).go()
 
 
-def expert_pairs(options, trajs, mdp, path):
+def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: str) -> Expert:
     """(obs_N_Do, a_N_Da, time_N) of the pairs to learn from; raises UserError where `trajs`, called `path`, do not fit the task."""
     check_data_fits(path, trajs, mdp)
     return trajectories.subsample(trajs, options.data_subsamp_freq)[:3]
 
 
-def imitation_learner(options, mdp, expert):
+def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert) -> Optimizer:
     """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned."""
+    assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     device, dtype = setup_torch(options.device, options.dtype)
     rng = np.random.RandomState(options.seed)
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
@@ -64,8 +77,9 @@ def imitation_learner(options, mdp, expert):
     return optimizer(options, mdp, policy, expert, nets)
 
 
-def rl_learner(options, mdp):
+def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
     """The optimiser of one run of TRPO on the true reward, at its start."""
+    assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     device, dtype = setup_torch(options.device, options.dtype)
     horizon = mdp.horizon(options.max_traj_len)
     rng = np.random.RandomState(options.seed)
@@ -79,13 +93,14 @@ def rl_learner(options, mdp):
     )  # fmt: skip
 
 
-def prepare(options):
+def prepare(options: Options) -> Options:
     """The options of a command as they are stored, after checking its log; sets this process up for learning."""
     if options.log is not None:
         check_log(options.log, options.resume, inputs=[getattr(options, 'data', None)])
     elif options.resume:
         raise UserError('--resume needs --log, the file of the run to continue')
-    if None in (options.seed, options.max_iter) and options.resume and os.path.exists(part_path(options.log)):
+    unsaid = options.seed is None or options.max_iter is None
+    if unsaid and options.log is not None and options.resume and os.path.exists(part_path(options.log)):
         started = read_root(part_path(options.log))['args']  # drawn or left to its default when the run was started
         options = replace(options, **{k: started.get(k) for k in ('seed', 'max_iter') if getattr(options, k) is None})
     drawn = options.seed is None
@@ -96,13 +111,14 @@ def prepare(options):
     return options
 
 
-def resolved(options):
+def resolved(options: Options) -> Options:
     """Options with nothing left to be decided: the nets, the seed, the number of iterations, and what follows from cloning.
 
     Raises UserError for options that contradict each other.
     """
-    if getattr(options, 'plot_freq', 0):
-        raise UserError(f'--plot_freq {options.plot_freq}: plots while training are gone; run scripts/showlog.py on the log instead')
+    plot_freq = getattr(options, 'plot_freq', 0)
+    if plot_freq:
+        raise UserError(f'--plot_freq {plot_freq}: plots while training are gone; run scripts/showlog.py on the log instead')
     if options.tiny_policy and options.policy_hidden_spec is not None:
         raise UserError('--tiny_policy and --policy_hidden_spec both choose the nets; give one of them')
     spec = options.policy_hidden_spec
@@ -117,7 +133,7 @@ def resolved(options):
     return options
 
 
-def check_log(path, resume=False, name='--log', inputs=()):
+def check_log(path: str, resume: bool = False, name: str = '--log', inputs: Iterable[str | None] = ()) -> None:
     """Raise UserError where the log of a new (or, with resume, a continued) run cannot be written, or would overwrite another.
 
     name: what the user calls the path; inputs: files that the run reads.
@@ -131,7 +147,7 @@ def check_log(path, resume=False, name='--log', inputs=()):
         raise UserError(f'{part_path(path)}: an unfinished run; continue it with --resume, or delete it to start again')
 
 
-def digest(arrays):
+def digest(arrays: Iterable[np.ndarray]) -> str:
     """A short digest of the expert pairs, to recognise a checkpoint of other data."""
     sha = hashlib.sha256()
     for a in arrays:
@@ -142,22 +158,23 @@ def digest(arrays):
 class StopSignals:
     """While active, a stop signal is only noted, for the loop to look at after its iteration; a second Ctrl-C ends the run at once."""
 
-    def __enter__(self):
-        self.first, self.old = None, {}
+    def __enter__(self) -> StopSignals:
+        self.first: Any = None  # the signal that came first
+        self.old = {}
         if threading.current_thread() is threading.main_thread():
             for num in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
                 if num != signal.SIGINT or signal.getsignal(num) != signal.SIG_IGN:  # a shell's background job is to ignore Ctrl-C
                     self.old[num] = signal.signal(num, self.note)
         return self
 
-    def note(self, num, frame):
+    def note(self, num: int, frame: FrameType | None) -> None:
         if num == signal.SIGINT:
             signal.signal(num, signal.default_int_handler)
             if self.first is None:  # not print, which may be what is interrupted
                 os.write(2, b'stopping after this iteration (Ctrl-C again: at once)\n')
         self.first = self.first or num
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         for num, handler in self.old.items():
             signal.signal(num, handler)
 
@@ -167,12 +184,12 @@ class Eta:
 
     FIRST_S, EVERY_S, REFRESH_S = 5.0, 60.0, 0.5
 
-    def __init__(self, total, out=None, clock=time.monotonic):
+    def __init__(self, total: int, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
         self.total, self.out, self.clock = total, out or sys.stderr, clock
         self.on_terminal = self.out.isatty()
         self.start, self.first, self.due, self.shown = clock(), None, 0.0 if self.on_terminal else self.FIRST_S, False
 
-    def tell(self, iteration):
+    def tell(self, iteration: int) -> None:
         """To be called after each iteration."""
         elapsed = self.clock() - self.start
         if self.first is None:  # its time includes what is made once
@@ -185,13 +202,13 @@ class Eta:
             self.write(f'\r\x1b[K{line}' if self.on_terminal else line + '\n')
             self.shown, self.due = self.on_terminal, elapsed + (self.REFRESH_S if self.on_terminal else self.EVERY_S)
 
-    def clear(self):
+    def clear(self) -> None:
         """Take the line off a terminal, for other output or the end."""
         if self.shown:
             self.write('\r\x1b[K')
             self.shown = False
 
-    def write(self, text):
+    def write(self, text: str) -> None:
         self.out.write(text)
         self.out.flush()
 
@@ -199,12 +216,13 @@ class Eta:
 class Run:
     """One training run: iterate, log, save at every save_freq, stop on a signal, continue bit for bit."""
 
-    def __init__(self, args, opt, data_digest=''):
-        self.args, self.opt = args, opt
+    def __init__(self, args: CommonOptions, opt: Optimizer, data_digest: str = ''):
+        self.args: Any = args  # with nothing left to be decided, see `resolved`
+        self.opt = opt
         attrs = provenance() | {'numerics': numerics(), 'args': args.as_json(), 'seed': args.seed, 'data_digest': data_digest}
         self.log = TrainingLog(args.log, attrs)
 
-    def iterate(self):
+    def iterate(self) -> Fields:
         """One iteration: step, check, log, and a snapshot where one is due; returns the log fields."""
         iteration = self.opt.iteration
         fields = self.opt.step()
@@ -214,7 +232,7 @@ class Run:
             self.log.add_snapshot(iteration, self.opt.policy.export())
         return fields
 
-    def go(self):
+    def go(self) -> int:
         args = self.args
         if args.log is not None and os.path.exists(args.log):
             print(f'{args.log}: is complete already, and a finished run is not made longer')
@@ -229,11 +247,11 @@ class Run:
             print(f'done: {args.log}\nlearning curve:', as_typed(f'showlog.py {args.log}'))
         return 0
 
-    def end_attrs(self):
+    def end_attrs(self) -> dict[str, str]:
         """What a finished log says beyond the attributes of its start."""
         return {'end_time': now(), 'wall_time': f'{self.opt.total_time:.3f}'}
 
-    def run_on(self, signals):
+    def run_on(self, signals: StopSignals) -> bool:
         """Do the iterations that are left; False when a signal came before the last one, and the state is saved then."""
         args, eta = self.args, Eta(self.args.max_iter)
         while self.opt.iteration < args.max_iter:
@@ -254,14 +272,14 @@ class Run:
                 return False
         return True
 
-    def stopped(self, num):
+    def stopped(self, num: int) -> int:
         """Say how to go on after a stop signal; returns the exit code."""
         what = f'stopped by {signal.Signals(num).name} after iteration {self.opt.iteration - 1}'
         kept = 'nothing is kept without --log' if self.args.log is None else f'continue with: {continuing_command()}'
         print(f'{what}; {kept}', flush=True)
         return INTERRUPTED if num == signal.SIGINT else STOPPED
 
-    def check_finite(self, fields):
+    def check_finite(self, fields: Fields) -> None:
         bad = [name for name, value, _ in fields if value is not None and not np.isfinite(value)]
         if bad or not torch.isfinite(self.opt.policy.theta_P).all():
             what = bad[0] if bad else 'the policy'
@@ -270,12 +288,12 @@ class Run:
                 'Look at the scale of rewards and observations, or lower the step sizes'
             )
 
-    def print_row(self, fields):
+    def print_row(self, fields: Fields) -> None:
         if self.opt.iteration == 1 or self.opt.iteration % (20 * self.args.print_freq) == 1:
             print(' '.join(f'{name:>9}' for name, _, _ in fields))
         print(' '.join(f'{_cell(value):>9}' for _, value, _ in fields), flush=True)
 
-    def state(self):
+    def state(self) -> dict[str, np.ndarray]:
         """Everything a continued run needs beyond the log."""
         state = {k: v for m in self.models() for k, v in m.export().items()}
         state |= {f'/state/model{i}{k}': v for i, m in enumerate(self.models()) for k, v in m.state().items()}
@@ -283,10 +301,10 @@ class Run:
         _, keys, pos, has_gauss, cached = self.opt.rng.get_state()
         return state | {'/rng/keys': keys, '/rng/pos': np.array([pos, has_gauss]), '/rng/cached_gaussian': np.array(cached)}
 
-    def models(self):
+    def models(self) -> list[Any]:
         return [m for m in (self.opt.policy, getattr(self.opt, 'vf', None), getattr(self.opt, 'reward', None)) if m is not None]
 
-    def restore(self):
+    def restore(self) -> None:
         """Continue from the part file, after checking that it is a state of this very run."""
         path, mine = self.log.part_path, dict(self.log.attrs)
         state = self.log.restore()
@@ -319,7 +337,7 @@ class Run:
             self.log.attrs['numerics'] = '; '.join([*kinds, mine['numerics']])
 
 
-def _cell(value):
+def _cell(value: Any) -> str:
     if value is None:
         return 'nan'
     return str(value) if isinstance(value, (int, np.integer)) else f'{value:.4g}'

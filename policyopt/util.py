@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import datetime
 import hashlib
+import io
 import itertools
 import os
 import platform
@@ -14,8 +15,10 @@ import subprocess
 import sys
 import traceback
 import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from multiprocessing import resource_tracker
+from typing import Any, NoReturn
 
 MAX_ITER = 1000000  # iterations of a training that is not told how many
 MAX_WORKERS = 256  # processes that play one batch, at most
@@ -36,15 +39,15 @@ class RunFailed(Exception):
 class Parser(argparse.ArgumentParser):
     """The parser of a command: `doc` is its help as it stands, options are not abbreviated, a bad one is a UserError."""
 
-    def __init__(self, prog, doc, epilog=None):
+    def __init__(self, prog: str, doc: str | None, epilog: str | None = None):
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(prog, description=doc, epilog=epilog, formatter_class=formatter, allow_abbrev=False)
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise UserError(f'{message}; --help lists all options')
 
 
-def run_main(prog, main, argv=None):
+def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """Call `main(argv)` as the body of a command and turn its outcome into an exit code.
 
     Returns 0 (or the integer that main returned), 1 for RunFailed and OSError, 2 for UserError, 130 for Ctrl-C.
@@ -53,7 +56,7 @@ def run_main(prog, main, argv=None):
     """
     limit_threads()
     for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, 'errors', None) == 'strict':
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
             stream.reconfigure(errors='replace')  # a terminal that cannot show ± shows a ?
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = any(re.fullmatch(r'--verbose|-v+', a) and not b.isdigit() for a, b in itertools.pairwise([*argv, '']))
@@ -78,14 +81,14 @@ def run_main(prog, main, argv=None):
         return 130
 
 
-def _check_current_folder():
+def _check_current_folder() -> None:
     try:
         os.getcwd()
     except FileNotFoundError as e:
         raise UserError('the current folder does not exist any more; cd into another one and give the command again') from e
 
 
-def printable(text, keep=''):
+def printable(text: object, keep: str = '') -> str:
     r"""A text as a terminal may be given it: control characters, line ends, lone surrogates and marks of direction as \x1b, \u202e.
 
     Names, attributes and errors can come from files of strangers, and escape sequences can rewrite what a terminal shows.
@@ -96,7 +99,7 @@ def printable(text, keep=''):
     )
 
 
-def limit_threads():
+def limit_threads() -> None:
     """Give BLAS and torch one thread unless the environment says otherwise; call it before numpy is imported.
 
     Nets of this size gain nothing from more, runs in parallel lose, and sums stay equal to the last bit.
@@ -105,7 +108,7 @@ def limit_threads():
         os.environ.setdefault(name, '1')
 
 
-def number_from_env(name, default):
+def number_from_env(name: str, default: float) -> float:
     """A number above 0 from an environment variable, or the default where it is not set; UserError for anything else."""
     text = os.environ.get(name) or str(default)
     try:
@@ -117,7 +120,7 @@ def number_from_env(name, default):
     return value
 
 
-def check_shapes(**arrays):
+def check_shapes(**arrays: Any) -> None:
     """Check every array against the shape letters at the end of its keyword: check_shapes(obs_B_Do=…, a_B_Da=…).
 
     The letters after the first underscore name the axes; one letter has one size throughout the call.
@@ -135,12 +138,12 @@ def check_shapes(**arrays):
                 raise UserError(f'{name} has shape {shape}, but {letter} is {seen_size} in {seen_in}')
 
 
-def continuing_command():
+def continuing_command() -> str:
     """The command line of this process with --resume, to be typed again after an interruption."""
     return shlex.join(['python', *sys.argv, *(() if '--resume' in sys.argv else ('--resume',))])
 
 
-def call(command):
+def call(command: Sequence[str]) -> int:
     """The exit code of a command that is run, and waited for even after Ctrl-C, which a terminal sends there too."""
     process = subprocess.Popen(command)
     try:
@@ -150,7 +153,7 @@ def call(command):
 
 
 @contextlib.contextmanager
-def holding_signals(*nums):
+def holding_signals(*nums: int) -> Iterator[None]:
     """Hold signals back in the block, from this process and for good from those that it starts; ours arrive after it.
 
     A terminal's Ctrl-C goes to helpers too, also to one that has not yet come to ignoring it.
@@ -163,25 +166,25 @@ def holding_signals(*nums):
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def ignore_signals(*nums):
+def ignore_signals(*nums: int) -> None:
     """Ignore signals from now on, those that were held back at the start of this process too: its parent decides."""
     for num in nums:
         signal.signal(num, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, nums)
 
 
-def derive_seed(*parts):
+def derive_seed(*parts: object) -> int:
     """A seed in [0, 2³¹) that is a pure function of the parts (numbers and strings), equal on every machine."""
     digest = hashlib.sha256('\x1f'.join(str(p) for p in parts).encode()).digest()
     return int.from_bytes(digest[:4], 'little') & 0x7FFFFFFF
 
 
-def draw_seed():
+def draw_seed() -> int:
     """A fresh seed for a run that was given none."""
     return int.from_bytes(os.urandom(4), 'little') & 0x7FFFFFFF
 
 
-def closest(word, words):
+def closest(word: object, words: Iterable[object]) -> str:
     """The likely intended one of `words`, as the sentence " Did you mean 'x'?", or an empty string."""
     import difflib
 
@@ -189,7 +192,7 @@ def closest(word, words):
     return f" Did you mean '{match[0]}'?" if match else ''
 
 
-def format_table(lines, left=(0, 1), indent='', rule=False):
+def format_table(lines: list[list[str]], left: Sequence[int] = (0, 1), indent: str = '', rule: bool = False) -> str:
     """Lists of words as aligned columns; those with an index in `left` stand left, the others right; `rule` underlines the first line."""
     lines = [[printable(word) for word in line] for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -202,19 +205,19 @@ def format_table(lines, left=(0, 1), indent='', rule=False):
     return '\n'.join((indent + one(line)).rstrip() for line in lines)
 
 
-def here_or_ours(path):
+def here_or_ours(path: str) -> str:
     """`path` itself, or where it leads to nothing, the file of that name in our own checkout (or wheel) if there is one."""
     ours = os.path.join(REPO, path)
     return ours if not os.path.exists(path) and os.path.exists(ours) else path
 
 
-def as_typed(command):
+def as_typed(command: str) -> str:
     """A command of ours as the user types it: `python scripts/im_pipeline.py …`, or from a wheel `gail-pipeline im_pipeline …`."""
     return f'python scripts/{command}' if REPO == PACKAGES else f'gail-pipeline {command.replace(".py", "", 1)}'
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: str) -> Iterator[str]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`, else removed.
 
     A reader of `path` sees the old file or the whole new one, never a part.
@@ -233,13 +236,13 @@ def replacing(path):
             os.unlink(tmp)
 
 
-def write_text(path, text):
+def write_text(path: str, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
         f.write(text)
 
 
-def check_writable_dir(path, what):
+def check_writable_dir(path: str, what: str) -> None:
     """Raise UserError unless files can be created in the folder of `path` (which need not exist yet)."""
     folder = os.path.dirname(path) or '.'  # as the system will walk it: x/../out.h5 needs x
     if not os.path.isdir(folder):
@@ -248,7 +251,7 @@ def check_writable_dir(path, what):
         raise UserError(f"{path}: cannot write {what} into '{folder}' (no write permission); choose another folder")
 
 
-def check_output(path, what, inputs=(), others=()):
+def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others: Iterable[str] = ()) -> None:
     """Raise UserError unless a file can be written at `path` without the loss of an input or of finished data; call it before the work.
 
     inputs: files that the command reads; others: what else it writes. Any HDF5 file that exists is taken for finished data; other
@@ -279,22 +282,22 @@ def check_output(path, what, inputs=(), others=()):
             raise UserError(f'{path}: is an HDF5 file, and finished data is never overwritten; choose another file for {what}')
 
 
-def _same_file(path, other):
+def _same_file(path: str, other: str) -> bool:
     return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
-def is_hdf5(path):
+def is_hdf5(path: str) -> bool:
     """Whether a file begins as HDF5 files do."""
     with open(path, 'rb') as f:
         return f.read(8) == b'\x89HDF\r\n\x1a\n'
 
 
-def now():
+def now() -> str:
     """Local time with its offset, to the microsecond, as ISO 8601."""
     return datetime.datetime.now().astimezone().isoformat()
 
 
-def git_hash():
+def git_hash() -> str:
     """The commit of the code that runs, with '+changes' when the tree differs from it; 'unknown' outside a checkout."""
     here = os.path.dirname(os.path.abspath(__file__))
 
@@ -309,7 +312,7 @@ def git_hash():
         return 'unknown'
 
 
-def versions():
+def versions() -> dict[str, str]:
     """{package: installed version} of what decides the numbers, Python included."""
     found = {'python': platform.python_version()}
     for name in ('torch', 'numpy', 'scipy', 'gymnasium', 'mujoco', 'tables'):
@@ -318,7 +321,7 @@ def versions():
     return found
 
 
-def machine():
+def machine() -> str:
     """The processor's name, as far as the system tells it, and the number of cores."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError), open('/proc/cpuinfo', encoding='utf-8') as f:
@@ -326,7 +329,7 @@ def machine():
     return f'{name}, {os.cpu_count()} cores'
 
 
-def provenance():
+def provenance() -> dict[str, Any]:
     """What every file that we write says of its origin, as a flat dict for root attributes."""
     return {
         'command': printable(shlex.join([os.path.basename(sys.argv[0] or 'python'), *sys.argv[1:]]), keep='\n\t'),

@@ -3,12 +3,20 @@
 Letters: B rows, Do observation dim, P flat parameters.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from policyopt import optim
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
 from policyopt.torchutil import to_tensor
+
+if TYPE_CHECKING:
+    from policyopt.protocols import Fields
 
 HVP_FRAC = 0.1  # share of the rows that Hessian-vector products use, drawn with replacement
 
@@ -20,7 +28,16 @@ class ValueFunc(Model):
     """
 
     def __init__(
-        self, obs_dim, hidden_spec, time_scale, max_kl=0.01, damping=0.1, rng=None, dtype=torch.float64, device='cpu', enable_obsnorm=True
+        self,
+        obs_dim: int,
+        hidden_spec: str | list,
+        time_scale: float,
+        max_kl: float = 0.01,
+        damping: float = 0.1,
+        rng: np.random.RandomState | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = 'cpu',
+        enable_obsnorm: bool = True,
     ):
         self.hidden_spec, self.time_scale, self.max_kl, self.damping = hidden_spec, time_scale, max_kl, damping
         spec = parse_spec(hidden_spec)
@@ -35,43 +52,45 @@ class ValueFunc(Model):
         if rng is not None:
             self.net.init(rng)
 
-    def update_obsnorm(self, obs_B_Do):
+    def update_obsnorm(self, obs_B_Do: np.ndarray) -> None:
         if self.obsnorm is not None:
             self.obsnorm.update(to_tensor(obs_B_Do, self.theta_P))
 
-    def inputs(self, obs_B_Do, t_B):
+    def inputs(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """[standardised obs, time·time_scale], (B, Do + 1)."""
-        obs_B_Do, t_B = to_tensor(obs_B_Do, self.theta_P), to_tensor(t_B, self.theta_P)
+        obs, t = to_tensor(obs_B_Do, self.theta_P), to_tensor(t_B, self.theta_P)
         if self.obsnorm is not None:
-            obs_B_Do = self.obsnorm.standardize(obs_B_Do)
-        return torch.cat([obs_B_Do, t_B[:, None] * self.time_scale], dim=1)
+            obs = self.obsnorm.standardize(obs)
+        return torch.cat([obs, t[:, None] * self.time_scale], dim=1)
 
-    def evaluate(self, obs_B_Do, t_B):
+    def evaluate(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """Values in the units of the targets, a numpy array (B,)."""
         return self.vnorm.unstandardize(self.net.forward(self.inputs(obs_B_Do, t_B)))[:, 0].cpu().numpy()
 
-    def objective_gradient(self, x_B_Di, target_B):
+    def objective_gradient(self, x_B_Di: torch.Tensor, target_B: torch.Tensor) -> tuple[torch.Tensor, float, torch.Tensor]:
         """The present output, L = −mean((v − target)²) and ∇L."""
         num = len(x_B_Di)
         out, grad_P = self.net.forward_backward(x_B_Di, lambda out, rows: (target_B[rows, None] - out).mul_(2 / num))
         return out[:, 0], -float(((out[:, 0] - target_B) ** 2).mean()), grad_P
 
-    def kl_hvp(self, x_B_Di, v_old_B=None):
+    def kl_hvp(self, x_B_Di: torch.Tensor, v_old_B: torch.Tensor | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
         """v ↦ H v, H the Hessian of mean((v_old − v)²); v_old None: the present output."""
         num, curv = len(x_B_Di), self.net.curvature(x_B_Di)
         dout = None if v_old_B is None else (curv.out_B_Do - v_old_B[:, None]).mul_(2 / num)
         return lambda v_P: curv.product(v_P, lambda r_out, rows: r_out * (2 / num), dout)
 
-    def fit(self, obs_B_Do, t_B, y_B, rng, hvp_frac=HVP_FRAC):
+    def fit(
+        self, obs_B_Do: np.ndarray, t_B: np.ndarray, y_B: np.ndarray, rng: np.random.RandomState, hvp_frac: float | None = HVP_FRAC
+    ) -> Fields:
         """One natural-gradient step towards the targets y, after both normalisers have taken in the batch.
 
         rng draws the rows of the Hessian-vector products (hvp_frac None: all rows). Returns log fields vf_dl, vf_kl, vf_gnorm, vf_bt.
         As in 2016: the old prediction, to which the trust region refers, is computed under the *new* normalisers.
         """
         self.update_obsnorm(obs_B_Do)
-        y_B = to_tensor(y_B, self.theta_P)
-        self.vnorm.update(y_B[:, None])
-        x_B_Di, target_B = self.inputs(obs_B_Do, t_B), self.vnorm.standardize(y_B[:, None])[:, 0]
+        y_B_1 = to_tensor(y_B, self.theta_P)[:, None]
+        self.vnorm.update(y_B_1)
+        x_B_Di, target_B = self.inputs(obs_B_Do, t_B), self.vnorm.standardize(y_B_1)[:, 0]
         v_old_B, obj0, grad_P = self.objective_gradient(x_B_Di, target_B)
 
         def loss_and_kl(x_P):
@@ -96,19 +115,19 @@ class ValueFunc(Model):
 class LinearValueFunc:
     """Ridge regression on [obs, t/100, (t/100)², 1] with penalty 1e-5; no command uses it, but vectors of 2016 hold it."""
 
-    def __init__(self, ridge=1e-5):
+    def __init__(self, ridge: float = 1e-5):
         self.ridge, self.w_F = ridge, None
 
-    def features(self, obs_B_Do, t_B):
+    def features(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         t = np.asarray(t_B)[:, None] / 100
         return np.concatenate([obs_B_Do, t, t**2, np.ones_like(t)], axis=1)
 
-    def fit(self, obs_B_Do, t_B, y_B):
+    def fit(self, obs_B_Do: np.ndarray, t_B: np.ndarray, y_B: np.ndarray) -> Fields:
         x = self.features(obs_B_Do, t_B)
         self.w_F = np.linalg.solve(x.T @ x + self.ridge * np.eye(x.shape[1]), x.T @ y_B)
         return []
 
-    def evaluate(self, obs_B_Do, t_B):
+    def evaluate(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """Values (B,); zeros before the first fit."""
         return np.zeros(len(obs_B_Do)) if self.w_F is None else self.features(obs_B_Do, t_B) @ self.w_F
 
@@ -116,14 +135,14 @@ class LinearValueFunc:
 class ConstantValueFunc:
     """The mean target of each time step, whatever the observation; 0 for times never seen."""
 
-    def __init__(self, max_timesteps):
+    def __init__(self, max_timesteps: int):
         self.v_T = np.zeros(max_timesteps)
 
-    def fit(self, obs_B_Do, t_B, y_B):
+    def fit(self, obs_B_Do: np.ndarray | None, t_B: np.ndarray, y_B: np.ndarray) -> Fields:
         t = np.asarray(t_B, dtype=np.int64)
         total, count = np.bincount(t, y_B, len(self.v_T)), np.bincount(t, minlength=len(self.v_T))
         self.v_T = np.where(count > 0, total / np.maximum(count, 1), 0.0)
         return []
 
-    def evaluate(self, obs_B_Do, t_B):
+    def evaluate(self, obs_B_Do: np.ndarray | None, t_B: np.ndarray) -> np.ndarray:
         return self.v_T[np.asarray(t_B, dtype=np.int64)]

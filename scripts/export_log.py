@@ -11,6 +11,7 @@ they are complete. Files that are no logs are skipped.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.reporting import curves, exporting
@@ -37,7 +38,7 @@ def main(argv):
     if args.tensorboard:
         check_writable_dir(args.tensorboard, 'the folder of TensorBoard')
     paths = curves.log_paths(args.logfiles)
-    exporters = [exporting.CsvTable(args.csv, paths)] if args.csv else []
+    exporters: list[Any] = [exporting.CsvTable(args.csv, paths)] if args.csv else []
     if args.tensorboard:
         exporters.append(exporting.TensorBoard(args.tensorboard, paths))
     num = exporting.export(paths, exporters, args.interval if args.follow else None)

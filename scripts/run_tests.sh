@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the style check (ruff) and the tests (pytest); the exit code is that of the worse of the two.
+# Run the style check (ruff), the type check (basedpyright) and the tests (pytest); the exit code is that of the worst of the three.
 #
 #     bash scripts/run_tests.sh [--slow] [options of pytest …]
 #
@@ -17,14 +17,18 @@ for arg in "$@"; do
 done
 
 # shellcheck disable=SC2086  # a list of words
-use_python requirements.lock $RUNTIME pytest hypothesis ruff
+use_python requirements.lock $RUNTIME pytest hypothesis ruff basedpyright
 # shellcheck disable=SC2086
 use_python requirements-mujoco.lock $MUJOCO
 cd "$ROOT"
 
 style=0
 "$PY" -m ruff check . || style=$?
+types=0
+"$PY" -m basedpyright --pythonpath "$PY" || types=$?
 tests=0
 "$PY" -m pytest -q "${options[@]+"${options[@]}"}" || tests=$?
 if [ "$style" -ne 0 ]; then echo 'run_tests.sh: ruff check found faults, see above' >&2; fi
-exit $((style > tests ? style : tests))
+if [ "$types" -ne 0 ]; then echo 'run_tests.sh: basedpyright found faults, see above' >&2; fi
+worst=$((style > types ? style : types))
+exit $((worst > tests ? worst : tests))

@@ -36,7 +36,7 @@ def main(argv):
     if args.smooth < 1:
         raise UserError(f'--smooth {args.smooth}: expected a number of rows, 1 or more')
     if args.plotfile:
-        picture_path(args.plotfile, None, args.logfiles)
+        picture_path(args.plotfile, '', args.logfiles)
     if not args.interval > 0:
         raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')
     paths = curves.log_paths(args.logfiles)

@@ -176,6 +176,36 @@ def test_every_module_has_a_docstring():
     assert not [where(p) for p in HOUSE if not ast.get_docstring(ast.parse(p.read_text(encoding='utf-8')))]
 
 
+def public_functions(body, prefix=''):
+    """(name, node) of functions and methods that others may call, __init__ among them."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith('_'):
+            yield from public_functions(node.body, f'{prefix}{node.name}.')
+        elif isinstance(node, ast.FunctionDef) and (node.name == '__init__' or not node.name.startswith('_')):
+            yield prefix + node.name, node
+
+
+def test_everything_public_is_annotated():
+    bare = []
+    for path in (p for p in HOUSE if p not in SCRIPTS):
+        for name, node in public_functions(ast.parse(path.read_text(encoding='utf-8')).body):
+            a = node.args
+            given = [x for x in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg) if x and x.arg not in ('self', 'cls')]
+            if any(x.annotation is None for x in given) or (node.returns is None and node.name != '__init__'):
+                bare.append(f'{where(path, node.lineno)}: {name}')
+    assert not bare, '\n'.join(bare)
+
+
+def test_editors_are_told_of_every_name_of_policyopt():
+    import policyopt
+
+    tree = ast.parse((REPO / 'policyopt' / '__init__.py').read_text(encoding='utf-8'))
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module.startswith('policyopt.')]
+    told = {x.name: n.module for n in imports for x in n.names}
+    assert told == {name: f'policyopt.{module}' for name, module in policyopt._MODULE_OF.items()}
+    assert all((REPO / package / 'py.typed').exists() for package in ('policyopt', 'environments'))
+
+
 def script_id(path):
     return path.relative_to(REPO / 'scripts').as_posix()
 

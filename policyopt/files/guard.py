@@ -10,6 +10,8 @@ Links, external storage and virtual datasets make the HDF5 library open other fi
 PyTables hides the last two, so they are looked for in the HDF5 library itself, before PyTables opens the dataset.
 """
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import io
@@ -18,10 +20,12 @@ import pickle
 import pickletools
 import threading
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tables
-from tables import atom, attributeset, hdf5extension
+from tables import atom, attributeset, hdf5extension  # pyright: ignore[reportAttributeAccessIssue] (a compiled module)
 
 from policyopt.util import UserError
 
@@ -40,7 +44,7 @@ class _NoPickle:
         return getattr(pickle, name)
 
     @staticmethod
-    def loads(data, **options):
+    def loads(data: bytes, **options: Any) -> Any:
         if getattr(_reading, 'depth', 0):
             raise pickle.UnpicklingError('a file from a stranger is not unpickled')
         return pickle.loads(data, **options)
@@ -66,7 +70,7 @@ def _checked_getattr(self, name):
 attributeset.AttributeSet.__getattr__ = _checked_getattr
 
 
-def _check_bytes(value, name, where):
+def _check_bytes(value: bytes, name: str, where: str) -> None:
     if value.endswith(b'.') and _is_pickle(value):
         _reading.found.append(
             f"the attribute '{name}' of {where} is a pickled Python object, which could run any program when it is read; "
@@ -74,7 +78,7 @@ def _check_bytes(value, name, where):
         )
 
 
-def _is_pickle(value):
+def _is_pickle(value: bytes) -> bool:
     """Whether bytes are a pickle, by its opcodes; nothing is carried out. A text that ends in a full stop is none."""
     try:
         pickletools.dis(value, out=io.StringIO())
@@ -84,7 +88,7 @@ def _is_pickle(value):
 
 
 @contextlib.contextmanager
-def no_code(path):
+def no_code(path: str) -> Iterator[None]:
     """While the block runs, PyTables unpickles nothing in this thread and does not warn; what a pickle was met in is refused by name."""
     outer = getattr(_reading, 'found', None)
     _reading.depth, _reading.found = getattr(_reading, 'depth', 0) + 1, []
@@ -114,7 +118,7 @@ class _Stat(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _library():
+def _library() -> ctypes.CDLL:
     """The HDF5 library that PyTables itself uses, which is loaded along with its extension."""
     lib = ctypes.CDLL(hdf5extension.__file__)
     hid, text, size = ctypes.c_int64, ctypes.c_char_p, ctypes.c_uint64
@@ -142,11 +146,12 @@ def _library():
 _lib = _library()
 
 
-def check_contents(h5, path):
+def check_contents(h5: tables.File, path: str) -> None:
     """Raise UserError unless an open file is a tree of groups and datasets that all lie in it and fit what it stores."""
     size = os.path.getsize(path)
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    groups, leaves, seen = [(h5.root, 0)], [], set()
+    groups: list[tuple[Any, int]] = [(h5.root, 0)]
+    leaves, seen = [], set()
     while groups:
         group, depth = groups.pop()
         if depth > MAX_DEPTH:
@@ -179,7 +184,7 @@ def check_contents(h5, path):
         raise UserError(f'{path}: {_reading.found[0]}')
 
 
-def _check_dataset(path, group_id, name, where, file_size, memory):
+def _check_dataset(path: str, group_id: int, name: str, where: str, file_size: int, memory: int) -> None:
     """Where the bytes of a dataset lie and how many it declares, asked without opening anything else."""
     dataset = _lib.H5Dopen2(group_id, name.encode(), 0)
     if dataset < 0:
@@ -203,7 +208,7 @@ def _check_dataset(path, group_id, name, where, file_size, memory):
         raise UserError(f"{path}: the dataset '{where}' declares {declared} bytes, but {held}; it is damaged or made to fill the memory")
 
 
-def text_of(value, what):
+def text_of(value: Any, what: str) -> str:
     """An attribute's value as str: text, or bytes (files of 2016) that are UTF-8; UserError names `what` otherwise."""
     if not isinstance(value, (bytes, np.bytes_)):
         return str(value)

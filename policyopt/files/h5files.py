@@ -15,6 +15,8 @@ by themselves. The `hash` of a snapshot belongs to the format of 2016 and goes a
 seal is there, all this costs one more read of the file, so none is left out.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import faulthandler
@@ -22,6 +24,8 @@ import hashlib
 import json
 import os
 import signal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tables
@@ -36,7 +40,7 @@ BLOCK = 1 << 20
 ALTERED = 'its contents do not match the checksum stored in it; restore or recreate it'
 
 
-def content_digest(h5):
+def content_digest(h5: tables.File) -> str:
     """SHA-256 over all datasets and user attributes of an open file, the digest attribute itself left out."""
     sha = hashlib.sha256()
 
@@ -45,7 +49,8 @@ def content_digest(h5):
         sha.update(f'{name}|{value.dtype.str if value.dtype.names is None else value.dtype.descr}|{value.shape}|'.encode())
         sha.update(np.ascontiguousarray(value).tobytes())
 
-    for node in sorted(h5.walk_nodes('/'), key=lambda n: n._v_pathname):
+    nodes: list[Any] = list(h5.walk_nodes('/'))
+    for node in sorted(nodes, key=lambda n: n._v_pathname):
         path = node._v_pathname
         for key in sorted(node._v_attrs._f_list('user')):
             if (path, key) != ('/', DIGEST):
@@ -55,12 +60,12 @@ def content_digest(h5):
     return sha.hexdigest()
 
 
-def seal(image):
+def seal(image: bytes) -> bytes:
     """What to append to the bytes of a whole HDF5 file."""
     return SEAL + hashlib.sha256(image).hexdigest().encode() + b'\n'
 
 
-def seal_holds(path):
+def seal_holds(path: str) -> bool | None:
     """Whether the bytes of a file are those that were sealed; None for a file without a seal."""
     with open(path, 'rb') as f:
         num = f.seek(0, os.SEEK_END) - SEAL_SIZE
@@ -78,7 +83,7 @@ def seal_holds(path):
 
 
 @contextlib.contextmanager
-def write_h5(path):
+def write_h5(path: str) -> Iterator[Any]:
     """Yield a new open HDF5 file that becomes `path`, with both checksums, when the block ends without an error.
 
     It is built in memory and written at once: on a full disk the HDF5 library can lose the error when it closes a file.
@@ -101,7 +106,7 @@ def write_h5(path):
 
 
 @contextlib.contextmanager
-def open_h5(path, what, verify=True):
+def open_h5(path: object, what: str, verify: bool = True) -> Iterator[Any]:
     """Yield an HDF5 file open for reading, or raise UserError in one sentence when it is missing, truncated or altered.
 
     `what` names what the file should be ("an expert trajectory file"). `verify=False` skips the checksums (one full read).
@@ -119,7 +124,7 @@ def open_h5(path, what, verify=True):
             h5 = None if intact is False else _open(path)
         except Exception as e:  # without a seal, damage to the structure of the file ends in errors of any type
             raise UserError(f'{path}: not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}') from e
-        if intact is False:
+        if h5 is None:
             raise UserError(f'{path}: damaged: {ALTERED}')
         with h5:
             try:
@@ -138,7 +143,7 @@ def open_h5(path, what, verify=True):
                 raise UserError(f'{path}: incomplete: {e.args[0] if e.args else e}; expected {what}') from e
 
 
-def _open(path):
+def _open(path: str) -> tables.File:
     """tables.open_file for reading, which by itself leaves a file open when it fails at the attributes of the root."""
     open_before = set(tables.file._open_files.handlers)
     try:
@@ -149,7 +154,7 @@ def _open(path):
         raise
 
 
-def _survives(path, limit_s=60):
+def _survives(path: str, limit_s: int = 60) -> bool:
     """Whether the HDF5 library gets through a file without a crash or a hang, tried in a fork: on damaged bytes it can end the process."""
     pid = os.fork()
     if pid == 0:
@@ -159,14 +164,15 @@ def _survives(path, limit_s=60):
             signal.alarm(limit_s)
             with no_code(path), _open(path) as h5:
                 check_contents(h5, path)
-                for node in h5.walk_nodes('/', 'Leaf'):
+                leaves: list[Any] = list(h5.walk_nodes('/', 'Leaf'))
+                for node in leaves:
                     node.read()
         finally:
             os._exit(0)  # what fails in Python fails again in the parent, which says it
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) >= 0
 
 
-def _verify(h5, path):
+def _verify(h5: tables.File, path: str) -> None:
     attrs = h5.root._v_attrs
     if DIGEST not in attrs:
         return
@@ -178,7 +184,7 @@ def _verify(h5, path):
         raise UserError(f'{path}: damaged: {ALTERED}')
 
 
-def numbers(h5, name, what):
+def numbers(h5: tables.File, name: str, what: str) -> Any:
     """The dataset of numbers /name of an open file; UserError where it is missing or something else."""
     node = h5.get_node(f'/{name}') if f'/{name}' in h5 else None
     if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
@@ -186,13 +192,13 @@ def numbers(h5, name, what):
     return node
 
 
-def set_attrs(node, attrs):
+def set_attrs(node: Any, attrs: Mapping[str, Any]) -> None:
     """Store a dict as attributes of an HDF5 node: strings as they are, everything else as JSON."""
     for key, value in attrs.items():
         node._v_attrs[key] = value if isinstance(value, str) else json.dumps(value)
 
 
-def attr_text(node, key, default=None):
+def attr_text(node: Any, key: str, default: str | None = None) -> Any:
     """A string attribute as str, whether it was stored as text or as bytes (files of 2016), else `default`."""
     if key not in node._v_attrs:
         return default

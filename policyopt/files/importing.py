@@ -4,6 +4,8 @@ Nothing here is ever unpickled, since unpickling a file runs what its author wis
 Letters: B trajectories, T steps of one of them, N rows of all, Do observation dim, Da action dim.
 """
 
+from __future__ import annotations
+
 import csv
 import os
 import re
@@ -11,6 +13,7 @@ import sys
 import warnings
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +29,11 @@ NAMES = {  # what others call these arrays
     'cuts': ('timeouts', 'truncations', 'truncateds'),
 }
 
+Episode = tuple[str, Any, Any, Any]  # where it was found, obs, acts, rews or None
 _NO_NPZ = 'not a readable .npz file (damaged, or of another kind); numpy.savez makes one'
 
 
-def import_trajs(source, out, env_name=None, download=False):
+def import_trajs(source: str, out: str, env_name: str | None = None, download: bool = False) -> tuple[TrajBatch, str | None]:
     """Convert demonstrations from elsewhere into the trajectory file `out`; returns (TrajBatch, the task that they name or None).
 
     Args:
@@ -55,7 +59,7 @@ def import_trajs(source, out, env_name=None, download=False):
     return trajs, env_name
 
 
-def batch_of(episodes, source):
+def batch_of(episodes: list[Episode], source: str) -> TrajBatch:
     """The TrajBatch of [(where, obs, acts, rews or None)], checked.
 
     obs may have one row more than acts, which is dropped: it is what the last action led to. Without rews the rewards are 0.
@@ -74,7 +78,7 @@ def batch_of(episodes, source):
     return TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, [len(e[2]) for e in checked])
 
 
-def _episode(where, obs, acts, rews):
+def _episode(where: str, obs: Any, acts: Any, rews: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(obs_T_Do, a_T_Da, r_T) of one episode."""
     obs_T_Do, a_T_Da = _numbers(where, 'observations', obs), _numbers(where, 'actions', acts)
     if obs_T_Do.ndim != 2:
@@ -98,7 +102,7 @@ def _episode(where, obs, acts, rews):
     return episode
 
 
-def _numbers(where, name, x):
+def _numbers(where: str, name: str, x: Any) -> np.ndarray:
     if isinstance(x, (dict, tuple)):
         raise UserError(f'{where}: {name} in several parts (a {type(x).__name__}); expected one array of numbers')
     x = np.asarray(x)
@@ -110,15 +114,15 @@ def _numbers(where, name, x):
 # Minari ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _minari():
+def _minari() -> Any:
     try:
-        import minari
+        import minari  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError as e:
         raise UserError(f"Minari data sets need the package minari ({e}); install it: pip install -e '.[minari]'") from e
     return minari
 
 
-def read_minari(dataset_id, download=False):
+def read_minari(dataset_id: str, download: bool = False) -> tuple[list[Episode], str | None]:
     """([(where, obs, acts, rews)], id of the environment or None) of a Minari data set on this computer."""
     minari = _minari()
     try:
@@ -132,7 +136,7 @@ def read_minari(dataset_id, download=False):
     return episodes, dataset.env_spec.id if dataset.env_spec else None
 
 
-def save_minari(trajs, dataset_id, env_id):
+def save_minari(trajs: TrajBatch, dataset_id: str, env_id: str) -> Any:
     """Store trajectories as a Minari data set on this computer, for programs that read those.
 
     The observation after an episode's last action is not in our files: the last one stands there again, and the episode counts as
@@ -146,7 +150,7 @@ def save_minari(trajs, dataset_id, env_id):
     from environments.rlgymenv import spec_and_spaces
 
     minari = _minari()
-    from minari.data_collector import EpisodeBuffer
+    from minari.data_collector import EpisodeBuffer  # pyright: ignore[reportMissingImports] (as above)
 
     spec, obs_space, action_space = spec_and_spaces(env_id)
     buffers = []
@@ -167,7 +171,7 @@ def save_minari(trajs, dataset_id, env_id):
 # .npz ------------------------------------------------------------------------------------------------------------------------------
 
 
-def read_npz(path):
+def read_npz(path: str) -> list[Episode]:
     """[(where, obs, acts, rews or None)] of an .npz file, whose arrays are of one of these kinds:
 
     * obs_0, acts_0, rews_0, obs_1, …: one episode each
@@ -187,7 +191,7 @@ def read_npz(path):
         return _npz_episodes(path, npz)
 
 
-def _npz_array(path, npz, key):
+def _npz_array(path: str, npz: Any, key: str) -> np.ndarray:
     try:
         return npz[key]
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as e:
@@ -199,8 +203,8 @@ def _npz_array(path, npz, key):
         ) from e
 
 
-def _npz_episodes(path, npz):
-    def find(name, suffix='', needed=False):
+def _npz_episodes(path: str, npz: Any) -> list[Episode]:
+    def find(name: str, suffix: str = '', needed: bool = False) -> Any:
         key = next((n + suffix for n in NAMES[name] if n + suffix in npz.files), None)
         if key is None and needed:
             raise UserError(f"{path}: has no array '{name}{suffix}'; it has {', '.join(npz.files) or 'none'}")
@@ -235,7 +239,9 @@ def _npz_episodes(path, npz):
     ]
 
 
-def _flat_starts(path, obs, acts, ends, cuts, next_obs):
+def _flat_starts(
+    path: str, obs: np.ndarray, acts: np.ndarray, ends: np.ndarray | None, cuts: np.ndarray | None, next_obs: np.ndarray | None
+) -> list[int]:
     """Where episodes begin among steps, and the number of steps: after an end, a time limit, or an observation that does not follow."""
     end_N = np.zeros(len(acts), bool)
     for name, x in (('terminal', ends), ('timeouts', cuts)):
@@ -256,7 +262,7 @@ def _flat_starts(path, obs, acts, ends, cuts, next_obs):
 # CSV -------------------------------------------------------------------------------------------------------------------------------
 
 
-def read_csvs(folder):
+def read_csvs(folder: str) -> list[Episode]:
     """[(file, obs, acts, rews or None)] of a folder with one CSV file per episode, in the order of their names (2 before 10).
 
     The first line names the columns: obs…, act… and rew… in any number and order; others are left out.
@@ -268,7 +274,7 @@ def read_csvs(folder):
     return [_read_csv(os.path.join(folder, name)) for name in names]
 
 
-def _read_csv(path):
+def _read_csv(path: str) -> Episode:
     try:
         with open(path, newline='', encoding='utf-8-sig') as f:
             header, *rows = list(csv.reader(f)) or [[]]
@@ -291,7 +297,7 @@ def _read_csv(path):
     return path, np.array(obs, dtype=np.float64).T, np.array(acts).T, np.array(rews[0]) if rews else None
 
 
-def _number(path, line, text):
+def _number(path: str, line: int, text: str) -> float:
     try:
         return int(text) if re.fullmatch(r'\s*[+-]?\d{1,18}\s*', text, re.ASCII) else float(text)
     except ValueError as e:

@@ -5,6 +5,8 @@ PyTables or h5py alone can read them. Root attributes: spec (the YAML), run_name
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tables
@@ -49,12 +51,12 @@ class TaskRow:
 class Results:
     """A results file in memory."""
 
-    rows: list
-    tasks: list
-    attrs: dict
+    rows: list[ResultRow]
+    tasks: list[TaskRow]
+    attrs: dict[str, str]
 
 
-def write_results(path, rows, tasks, attrs):
+def write_results(path: str, rows: list[ResultRow], tasks: list[TaskRow], attrs: dict[str, Any]) -> None:
     """Write a results file, whole or not at all."""
     with write_h5(path) as h5:
         _write_table(h5, 'results', ResultRow, rows)
@@ -62,7 +64,7 @@ def write_results(path, rows, tasks, attrs):
         set_attrs(h5.root, attrs)
 
 
-def read_results(path):
+def read_results(path: str) -> Results:
     """Read a results file of ours.
 
     Raises UserError when it is missing, damaged, or lacks a table or a column.
@@ -73,7 +75,7 @@ def read_results(path):
     return Results(rows, task_rows, attrs)
 
 
-def _write_table(h5, name, row_type, rows):
+def _write_table(h5: Any, name: str, row_type: type, rows: list) -> None:
     columns = {}
     for field in dataclasses.fields(row_type):
         values = [getattr(row, field.name) for row in rows]
@@ -89,7 +91,7 @@ def _write_table(h5, name, row_type, rows):
     h5.create_table('/', name, obj=data, expectedrows=max(len(rows), 1))
 
 
-def _read_table(h5, name, row_type, path):
+def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
     if f'/{name}' not in h5 or not isinstance(h5.get_node(f'/{name}'), tables.Table):
         raise UserError(f"{path}: has no table '/{name}'; expected a results file as 2_eval writes it")
     data = h5.get_node(f'/{name}').read()
@@ -111,7 +113,7 @@ def _read_table(h5, name, row_type, path):
     return [row_type(**{f.name: value(row, f) for f in fields}) for row in data]
 
 
-def cell_table(rows):
+def cell_table(rows: list[ResultRow]) -> str:
     """The mean return ± its standard deviation over runs, one line per task and algorithm, one column per dataset size.
 
     The settings of a sweep have columns of their own.
@@ -132,7 +134,7 @@ def cell_table(rows):
     return format_table(lines)
 
 
-def mean_sd(values, decimals=1):
+def mean_sd(values: Sequence[float] | np.ndarray, decimals: int = 1) -> str:
     """Mean ± standard deviation (with n − 1) for reading; the mean alone of a single value, a dash for none."""
     if not len(values):
         return '-'

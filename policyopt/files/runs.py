@@ -4,21 +4,22 @@ import itertools
 import math
 import os
 import re
+from collections.abc import Mapping, Sequence
 
 KEYS = ('alg', 'task', 'num_trajs', 'run')  # of an id, in its order
 
 
-def cell_id(alg, task, num_trajs):
+def cell_id(alg: str, task: str, num_trajs: int) -> str:
     """What the ids of all runs of one cell begin with."""
     return f'alg={alg},task={task},num_trajs={num_trajs}'
 
 
-def id_of(alg, task, num_trajs, run):
+def id_of(alg: str, task: str, num_trajs: int, run: int) -> str:
     """The id of a run."""
     return f'{cell_id(alg, task, num_trajs)},run={run}'
 
 
-def setting_word(value):
+def setting_word(value: object) -> str:
     """A setting of a sweep as it stands in names and commands."""
     return repr(value).replace('+', '') if isinstance(value, float) else str(value)
 
@@ -26,7 +27,7 @@ def setting_word(value):
 MAX_VARIANTS = 1000  # of one algorithm
 
 
-def sweep(alg, vary):
+def sweep(alg: str, vary: Mapping[str, Sequence]) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
     """[(name, ((setting, text), …))] of an algorithm that varies {setting: values}, for each combination.
 
     The names are `ga+reward_lr=0.003+reward_steps=1` and so on; without settings it is the algorithm itself.
@@ -39,7 +40,7 @@ def sweep(alg, vary):
     return [('+'.join([alg, *(f'{k}={v}' for k, v in settings)]), settings) for settings in itertools.product(*options)]
 
 
-def settings_of(alg):
+def settings_of(alg: str) -> tuple[str, dict[str, str]]:
     """(name without settings, {setting: text}) of an algorithm's name, which need not be one of a sweep."""
     base, *parts = alg.split('+')
     if not parts or not all(re.fullmatch(r'[A-Za-z]\w*=[\w.-]+', p, re.ASCII) for p in parts):
@@ -47,42 +48,42 @@ def settings_of(alg):
     return base, dict(p.split('=') for p in parts)
 
 
-def parts_of(name):
+def parts_of(name: str) -> dict[str, str]:
     """{key: text} of an id, or of any other name with KEY=VALUE between commas."""
     return dict(p.split('=', 1) for p in name.split(',') if '=' in p)
 
 
-def done_file(run_id):
+def done_file(run_id: str) -> str:
     """The name of a run's finished log."""
     return f'{run_id}.h5'
 
 
-def part_path(path):
+def part_path(path: str) -> str:
     """Where the log that will be `path` stands until it is done."""
     return f'{path}.part'
 
 
-def is_part(path):
+def is_part(path: str) -> bool:
     """Whether a path is that of an unfinished log."""
     return path.endswith('.part')
 
 
-def current_path(path):
+def current_path(path: str) -> str:
     """Where a log stands by now: one that was unfinished when it was named may have been finished since."""
     done = path.removesuffix('.part')
     return done if is_part(path) and not os.path.exists(path) and os.path.exists(done) else path
 
 
-def is_log(name):
+def is_log(name: str) -> bool:
     """Whether a file can be a log by its name, finished or not."""
     return name.endswith(('.h5', '.h5.part'))
 
 
-def is_run(name):
+def is_run(name: str) -> bool:
     """Whether a file is the log of a pipeline's run by its name, finished or not."""
     return name.startswith('alg=') and is_log(name)
 
 
-def name_of(path):
+def name_of(path: str) -> str:
     """The id in the path of a run's log, finished or not; of other logs the file's name without its ending."""
     return re.sub(r'\.h5(\.part)?$', '', os.path.basename(path))

@@ -4,10 +4,14 @@ A run in progress is `<log>.part`, replaced whole at every save, so it can be re
 Files of 2016 are read too: their `hash` depends on the number of variables only, so they count as unverified.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tables
@@ -16,13 +20,16 @@ from policyopt.files.h5files import DIGEST, attr_text, open_h5, set_attrs, write
 from policyopt.files.runs import part_path
 from policyopt.util import UserError
 
+if TYPE_CHECKING:
+    from policyopt.protocols import Fields
 
-def legacy_hash(num_variables):
+
+def legacy_hash(num_variables: int) -> str:
     """The hash of 2016: SHA-1 of the text '%s %s' once per variable, joined by '|'; names and values do not enter."""
     return hashlib.sha1('|'.join(['%s %s'] * num_variables).encode()).hexdigest()
 
 
-def content_hash(variables):
+def content_hash(variables: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over names, shapes and float64 bytes of {name: array}, in the order of the names."""
     sha = hashlib.sha256()
     for name in sorted(variables):
@@ -36,14 +43,14 @@ def content_hash(variables):
 class Snapshot:
     """A stored policy: options of its run, {variable name: array}, 'verified' or 'unverified', and where it came from."""
 
-    args: dict
-    variables: dict
+    args: dict[str, Any]
+    variables: dict[str, np.ndarray]
     status: str
     file: str
     path: str
 
 
-def split_policy_path(policy_path):
+def split_policy_path(policy_path: str) -> tuple[str, str]:
     """('FILE.h5', 'snapshots/iter0000100') of a policy name: the longest prefix that is a file, then the object path."""
     file = policy_path
     while file and not os.path.isfile(file):
@@ -56,7 +63,7 @@ def split_policy_path(policy_path):
     return file, inner
 
 
-def _snapshot_groups(h5, path):
+def _snapshot_groups(h5: Any, path: str) -> list[str]:
     if '/snapshots' not in h5 or not isinstance(h5.root.snapshots, tables.Group):
         raise UserError(f'{path}: holds no snapshots; expected a training log')
     names = sorted(h5.root.snapshots._v_children)
@@ -65,7 +72,7 @@ def _snapshot_groups(h5, path):
     return names
 
 
-def read_snapshot(policy_path):
+def read_snapshot(policy_path: str | os.PathLike) -> Snapshot:
     """Read 'FILE.h5/snapshots/iter0000100' or '…/snapshots/last', of ours or of 2016.
 
     Raises UserError: no such file or snapshot, no args, or a content hash that does not match.
@@ -91,14 +98,14 @@ def read_snapshot(policy_path):
     return Snapshot(args, variables, status, file, inner)
 
 
-def _args(h5, path):
+def _args(h5: Any, path: str) -> dict[str, Any]:
     text = attr_text(h5.root, 'args')
     if text is None:
         raise UserError(f"{path}: has no attribute 'args'; expected a training log")
     return _table(text, path, 'args')
 
 
-def _table(text, path, name):
+def _table(text: str, path: str, name: str) -> dict[str, Any]:
     """The table that a root attribute holds as JSON."""
     try:
         table = json.loads(text)
@@ -109,13 +116,13 @@ def _table(text, path, name):
     return table
 
 
-def snapshot_names(path):
+def snapshot_names(path: str) -> list[str]:
     """Sorted names ['iter0000000', …] of the snapshots in a log."""
     with open_h5(path, 'a training log') as h5:
         return _snapshot_groups(h5, path)
 
 
-def read_log(path):
+def read_log(path: str) -> np.ndarray:
     """The table /log of a training log as a structured array."""
     with open_h5(path, 'a training log') as h5:
         if '/log' not in h5 or not isinstance(h5.root.log, tables.Table):
@@ -123,16 +130,16 @@ def read_log(path):
         return h5.root.log.read()
 
 
-def is_training_log(path):
+def is_training_log(path: str) -> bool:
     """Whether a file holds the table of a training, and not for example results; UserError when it cannot be read at all."""
     with open_h5(path, 'a training log') as h5:
         return '/log' in h5 and isinstance(h5.root.log, tables.Table) and 'iter' in h5.root.log.colnames
 
 
-def read_root(path):
+def read_root(path: str) -> dict[str, Any]:
     """The root attributes of a training log as a dict; args and versions are parsed."""
     with open_h5(path, 'a training log') as h5:
-        attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user')}
+        attrs: dict[str, Any] = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user')}
         attrs['args'] = _args(h5, path)
         if 'versions' in attrs:
             attrs['versions'] = _table(attrs['versions'], path, 'versions')
@@ -146,15 +153,18 @@ class TrainingLog:
     (with the state to continue from), `finish` writes `<path>` and removes the part file.
     """
 
-    def __init__(self, path, attrs):
-        self.path, self.attrs = path, dict(attrs)
-        self.columns, self.rows, self.snapshots = None, [], {}
+    def __init__(self, path: str | None, attrs: Mapping[str, Any]):
+        self.path: Any = path  # None, or where the finished file will stand
+        self.attrs: dict[str, Any] = dict(attrs)
+        self.columns: list[tuple[str, type]] | None = None
+        self.rows: list[tuple] = []
+        self.snapshots: dict[str, dict[str, np.ndarray]] = {}
 
     @property
-    def part_path(self):
+    def part_path(self) -> str:
         return part_path(self.path)
 
-    def append(self, fields):
+    def append(self, fields: Fields) -> None:
         """Add the row of one iteration: [(name, value, int|float)]; None is stored as NaN."""
         columns = [(name, np.int32 if kind is int else np.float32) for name, _, kind in fields]
         if self.columns is None:
@@ -163,19 +173,19 @@ class TrainingLog:
             raise ValueError(f'log columns changed from {self.columns} to {columns}')
         self.rows.append(tuple(np.nan if value is None else value for _, value, _ in fields))
 
-    def table(self):
+    def table(self) -> np.ndarray:
         """The rows so far as a structured array."""
         return np.array(self.rows, dtype=self.columns)
 
-    def add_snapshot(self, iteration, variables):
+    def add_snapshot(self, iteration: int, variables: dict[str, np.ndarray]) -> None:
         self.snapshots[f'iter{iteration:07d}'] = variables
 
-    def save(self, state):
+    def save(self, state: Mapping[str, np.ndarray]) -> None:
         """Write the part file: log, snapshots and {name: array} of state under /checkpoint."""
         if self.path is not None:
             self._write(self.part_path, state)
 
-    def finish(self, attrs):
+    def finish(self, attrs: Mapping[str, Any]) -> None:
         """Write the finished file and remove the part file."""
         self.attrs |= attrs
         if self.path is not None:
@@ -183,7 +193,7 @@ class TrainingLog:
             if os.path.exists(self.part_path):
                 os.unlink(self.part_path)
 
-    def _write(self, path, state):
+    def _write(self, path: str, state: Mapping[str, np.ndarray]) -> None:
         with write_h5(path) as h5:
             set_attrs(h5.root, self.attrs)
             if self.columns is not None:
@@ -196,14 +206,14 @@ class TrainingLog:
             if state:
                 _write_arrays(h5, '/checkpoint', state)
 
-    def keep_last(self):
+    def keep_last(self) -> None:
         """Rewrite the finished file with its last snapshot only."""
         with open_h5(self.path, 'a training log') as h5:
             self._read(h5)
         self.snapshots = dict([max(self.snapshots.items())])
         self._write(self.path, {})
 
-    def restore(self):
+    def restore(self) -> dict[str, np.ndarray]:
         """Read the part file back into this log and return its state; the stored attributes replace this log's.
 
         Raises UserError when it is damaged, not vouched for by a digest, or holds no state.
@@ -214,7 +224,7 @@ class TrainingLog:
             self._read(h5)
             return _read_arrays(h5, '/checkpoint')
 
-    def _read(self, h5):
+    def _read(self, h5: Any) -> None:
         self.attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user') if k != DIGEST}
         if '/log' in h5:
             table = h5.root.log.read()
@@ -223,11 +233,11 @@ class TrainingLog:
         self.snapshots = {name: _read_arrays(h5, f'/snapshots/{name}') for name in sorted(h5.root.snapshots._v_children)}
 
 
-def _write_arrays(h5, where, arrays):
+def _write_arrays(h5: Any, where: str, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         folder, leaf = f'{where}/{name.lstrip("/")}'.rsplit('/', 1)
         h5.create_array(folder, leaf, obj=np.asarray(array), createparents=True)
 
 
-def _read_arrays(h5, where):
+def _read_arrays(h5: Any, where: str) -> dict[str, np.ndarray]:
     return {n._v_pathname[len(where) :]: n.read() for n in h5.walk_nodes(where, 'Array')}

@@ -3,16 +3,25 @@
 Letters: B trajectories, T time, N stacked rows, Do observation dim, Df feature dim, Da action storage dim, Pa distribution parameters.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tables
 
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.util import UserError, check_shapes
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,11 @@ class ContinuousSpace:
     storage_type = np.float64
 
     @property
-    def storage_size(self):
+    def storage_size(self) -> int:
         return self.dim
+
+
+Space = FiniteSpace | ContinuousSpace
 
 
 @dataclass
@@ -46,7 +58,7 @@ class Trajectory:
     a_T_Da: np.ndarray
     r_T: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.r_T)
 
 
@@ -56,31 +68,31 @@ class RaggedArray:
     stacked: (N, …), lengths: (B,) with sum N. `[i]` is a view of the i-th array.
     """
 
-    def __init__(self, stacked, lengths):
+    def __init__(self, stacked: np.ndarray, lengths: ArrayLike):
         self.stacked, self.lengths = stacked, np.asarray(lengths, dtype=np.int64)
         if len(stacked) != self.lengths.sum():
             raise UserError(f'a ragged array of {len(stacked)} rows cannot have lengths that sum to {self.lengths.sum()}')
         self.ends = np.cumsum(self.lengths)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> np.ndarray:
         end = self.ends[i]
         return self.stacked[end - self.lengths[i] : end]
 
     @property
-    def mask_B_T(self):
+    def mask_B_T(self) -> np.ndarray:
         """True where `padded` holds data."""
         return np.arange(self.lengths.max(initial=0)) < self.lengths[:, None]
 
-    def padded(self, fill=0.0):
+    def padded(self, fill: float = 0.0) -> np.ndarray:
         """(B, max T, …), filled up on the right."""
         out = np.full((len(self), self.lengths.max(initial=0), *self.stacked.shape[1:]), fill, dtype=self.stacked.dtype)
         out[self.mask_B_T] = self.stacked
         return out
 
-    def like(self, stacked):
+    def like(self, stacked: np.ndarray) -> RaggedArray:
         """Other rows with the same lengths."""
         return RaggedArray(stacked, self.lengths)
 
@@ -92,9 +104,17 @@ class TrajBatch:
     The observation features are the observations themselves. env_name: the task that a file says it holds, else None.
     """
 
-    env_name = None
+    env_name: str | None = None
 
-    def __init__(self, obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B, time_N=None):
+    def __init__(
+        self,
+        obs_N_Do: np.ndarray,
+        adist_N_Pa: np.ndarray,
+        a_N_Da: np.ndarray,
+        r_N: np.ndarray,
+        lengths_B: ArrayLike,
+        time_N: np.ndarray | None = None,
+    ):
         check_shapes(obs_N_Do=obs_N_Do, adist_N_Pa=adist_N_Pa, a_N_Da=a_N_Da, r_N=r_N)
         self.obs = RaggedArray(obs_N_Do, lengths_B)
         self.obsfeat = self.obs
@@ -105,29 +125,30 @@ class TrajBatch:
         self.time = self.obs.like(time_N)
 
     @classmethod
-    def from_trajs(cls, trajs):
-        return cls(
-            *(np.concatenate([getattr(t, f) for t in trajs]) for f in ('obs_T_Do', 'adist_T_Pa', 'a_T_Da', 'r_T')),
-            [len(t) for t in trajs],
-        )
+    def from_trajs(cls, trajs: Sequence[Trajectory]) -> Self:
+        obs, adist, a, r = (np.concatenate([getattr(t, f) for t in trajs]) for f in ('obs_T_Do', 'adist_T_Pa', 'a_T_Da', 'r_T'))
+        return cls(obs, adist, a, r, [len(t) for t in trajs])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.obs)
 
-    def __getitem__(self, i):
+    def __iter__(self) -> Iterator[Trajectory]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, i: int) -> Trajectory:
         return Trajectory(self.obs[i], self.obsfeat[i], self.adist[i], self.a[i], self.r[i])
 
     @property
-    def lengths(self):
+    def lengths(self) -> np.ndarray:
         return self.obs.lengths
 
     @property
-    def returns(self):
+    def returns(self) -> np.ndarray:
         """Undiscounted return of each trajectory, (B,)."""
         return np.add.reduceat(self.r.stacked, self.obs.ends - self.obs.lengths) if len(self) else np.zeros(0)
 
 
-def numbers(x, what):
+def numbers(x: Any, what: str) -> np.ndarray:
     """Anything array-like as a float64 array; raises UserError, which calls it `what`, unless it holds finite numbers."""
     try:
         x = np.asarray(x)
@@ -140,7 +161,7 @@ def numbers(x, what):
     return x.astype(np.float64)
 
 
-def save_trajs(path, trajs, attrs):
+def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any]) -> None:
     """Write expert trajectories: gzip datasets obs_B_T_Do, a_B_T_Da, r_B_T (right-padded with 0) and len_B (int32)."""
     filters = tables.Filters(complevel=4, complib='zlib', fletcher32=True)
     with write_h5(path) as h5:
@@ -154,7 +175,7 @@ def save_trajs(path, trajs, attrs):
         set_attrs(h5.root, attrs)
 
 
-def foreign_kind(source):
+def foreign_kind(source: str) -> str | None:
     """'folder', 'npz' or 'minari' (an id such as cartpole/expert-v0) of demonstrations that scripts/import_trajs.py converts; else None."""
     if os.path.isdir(source):
         return 'folder'
@@ -164,7 +185,7 @@ def foreign_kind(source):
     return 'minari' if is_id else None
 
 
-def load_trajs(path, limit_trajs=None):
+def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
     """Read the first `limit_trajs` trajectories (all if None) of a trajectory file; adist is empty (Pa = 0).
 
     Raises UserError, naming the file: missing datasets, other things than numbers, shapes that disagree, lengths outside 1..T,
@@ -210,7 +231,7 @@ def load_trajs(path, limit_trajs=None):
     return trajs
 
 
-def subsample(trajs, data_subsamp_freq):
+def subsample(trajs: TrajBatch, data_subsamp_freq: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """From trajectory i every `data_subsamp_freq`-th step starting at start_B[i] (as in 2016: drawn once, from RandomState(0)).
 
     Returns (obs_N_Do, a_N_Da, time_N, start_B): the kept pairs with their true time indices. A trajectory shorter than its

@@ -7,8 +7,12 @@ The package `pydantic` would check types after that, but the traps lie before it
 file, the --set that brought the value in, or what to write instead. What it would spare us are the five short functions of a kind.
 """
 
+from __future__ import annotations
+
 import os
 import re
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import yaml
 
@@ -20,7 +24,7 @@ _TAG = 'tag:yaml.org,2002:'
 
 
 class _Loader(yaml.SafeLoader):
-    def compose_mapping_node(self, anchor):
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
@@ -41,7 +45,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text, source):
+def parse_yaml(text: str, source: str) -> Any:
     """The value of a YAML text; UserError names `source`, the line and the column of a mistake."""
     try:
         return yaml.load(text, _Loader)
@@ -55,7 +59,7 @@ def parse_yaml(text, source):
         raise UserError(f'{source}: not valid YAML: {" ".join(str(e).split())}') from e
 
 
-def read_text(path):
+def read_text(path: str) -> str:
     """The text of a YAML file, or UserError when it is missing, a folder, or not UTF-8."""
     try:
         with open(path, encoding='utf-8') as f:
@@ -77,18 +81,18 @@ def read_text(path):
 class Source:
     """Where a mapping came from: the file, and which of its keys were replaced by `--set`."""
 
-    def __init__(self, file):
+    def __init__(self, file: str):
         self.file = file
         self.overrides = {}
 
-    def fail(self, path, seen, expected, hint=''):
+    def fail(self, path: str, seen: str, expected: str, hint: str = '') -> NoReturn:
         """Raise the four-part message: where, what was seen, what is expected, what to do."""
         by = next((text for key, text in self.overrides.items() if path == key or path.startswith((key + '.', key + '['))), None)
         where = f'--set {by}' if by else f'{self.file}: {path}'
         raise UserError(f'{where}: {seen}; expected {expected}{"." + hint if hint else ""}')
 
 
-def show(value):
+def show(value: Any) -> str:
     """A value as the user would recognise it, with its YAML kind."""
     if value is None:
         return 'nothing (null)'
@@ -106,7 +110,7 @@ def show(value):
 class Section:
     """One mapping of the file: `get` reads a key with its kind; unknown keys are refused at once."""
 
-    def __init__(self, source, path, value, keys):
+    def __init__(self, source: Source, path: str, value: Any, keys: Sequence[str]):
         self.source, self.path, self.value = source, path, value
         if not isinstance(value, dict):
             source.fail(path or 'the file', show(value), f'a mapping with the keys {", ".join(keys)}')
@@ -114,15 +118,15 @@ class Section:
             if key not in keys:
                 source.fail(self.at(key), f"unknown key '{key}'", f'one of {", ".join(keys)}', closest(key, keys))
 
-    def at(self, key):
+    def at(self, key: object) -> str:
         """The path of a key of this mapping, as messages show it."""
         return f'{self.path}.{key}' if self.path else str(key)
 
-    def fail(self, key, expected, hint=''):
+    def fail(self, key: str, expected: str, hint: str = '') -> NoReturn:
         """Complain about the value of a key."""
         self.source.fail(self.at(key), show(self.value.get(key)), expected, hint)
 
-    def get(self, key, kind, default=REQUIRED, **limits):
+    def get(self, key: str, kind: Callable, default: Any = REQUIRED, **limits: Any) -> Any:
         """The value of `key` checked by `kind` (text, whole, boolean …); without a default the key must be there."""
         if key not in self.value:
             if default is REQUIRED:
@@ -130,7 +134,7 @@ class Section:
             return default
         return kind(self.source, self.at(key), self.value[key], **limits)
 
-    def sections(self, key, keys):
+    def sections(self, key: str, keys: Sequence[str]) -> list[Section]:
         """The mappings of a non-empty list, each as a Section."""
         items = self.get(key, a_list)
         return [Section(self.source, f'{self.at(key)}[{i}]', item, keys) for i, item in enumerate(items)]
@@ -139,7 +143,7 @@ class Section:
 # A kind returns the checked value; called with path None it returns what it expects, in words.
 
 
-def text(source, path, value, example='text'):
+def text(source: Source, path: str | None, value: Any, example: str = 'text') -> Any:
     """A non-empty string."""
     if path is None:
         return example
@@ -154,7 +158,7 @@ def text(source, path, value, example='text'):
     return value
 
 
-def whole(source, path, value, low=1, high=MOST):
+def whole(source: Source, path: str | None, value: Any, low: int = 1, high: int = MOST) -> Any:
     """A whole number from `low` to `high`."""
     expected = f'a whole number of at least {low}'
     if path is None:
@@ -173,7 +177,7 @@ def whole(source, path, value, low=1, high=MOST):
     return value
 
 
-def boolean(source, path, value):
+def boolean(source: Source, path: str | None, value: Any) -> Any:
     """true or false; 0 and 1 as 2016's `int(…)` took them."""
     expected = 'true or false'
     if path is None:
@@ -184,7 +188,7 @@ def boolean(source, path, value):
     return bool(value)
 
 
-def a_list(source, path, value):
+def a_list(source: Source, path: str | None, value: Any) -> Any:
     """A list with at least one item."""
     expected = 'a list with at least one item'
     if path is None:
@@ -194,7 +198,7 @@ def a_list(source, path, value):
     return value
 
 
-def one_of(source, path, value, choices=()):
+def one_of(source: Source, path: str | None, value: Any, choices: Sequence[str] = ()) -> Any:
     """One of the given words."""
     expected = ' or '.join(choices)
     if path is None:
@@ -204,14 +208,15 @@ def one_of(source, path, value, choices=()):
     return value
 
 
-def override(mapping, assignment, source):
+def override(mapping: Any, assignment: str, source: Source) -> None:
     """Apply one `--set training.runs=1` to the raw mapping; list items go by index or by name (`tasks.cartpole.env=…`)."""
     path, eq, value_text = assignment.partition('=')
     parts = [p for p in re.split(r'[.\[\]]+', path.strip()) if p]
     if not eq or not parts:
         raise UserError(f'--set {assignment}: expected KEY.KEY=VALUE, for example --set training.runs=1')
     value = parse_yaml(value_text, f'--set {assignment}')
-    here, shown = mapping, ''
+    here: Any = mapping
+    shown = ''
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         if isinstance(here, list):
@@ -230,7 +235,7 @@ def override(mapping, assignment, source):
         else:
             raise UserError(f"--set {assignment}: '{shown}' is {show(here)}, so it has no key '{part}'")
         if last:
-            here[key] = value
+            here[key] = value  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
         else:
-            here = here[key]
+            here = here[key]  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
     source.overrides[shown] = assignment

@@ -1,8 +1,11 @@
 """The command `gail-pipeline`: every script of ours by its name, from any folder, from a checkout or an installed wheel."""
 
+from __future__ import annotations
+
 import ast
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from policyopt.pipeline.whole import run_all, run_script
 from policyopt.util import REPO, UserError, closest, format_table, run_main
@@ -32,21 +35,21 @@ SHORT = {
 }
 
 
-def scripts():
+def scripts() -> dict[str, Path]:
     """{name: file below scripts/}."""
     root = Path(REPO, 'scripts')
     return {path.stem: path.relative_to(root) for path in sorted(root.rglob('*.py'))}
 
 
-def _help():
+def _help() -> str:
     lines = [['quickstart', '', 'all pipelines/quickstart.yaml'], ['all', '', 'The three stages, then tables, report and figures.']]
     for name, script in scripts().items():
         doc = ast.get_docstring(ast.parse(Path(REPO, 'scripts', script).read_text(encoding='utf-8')))
-        lines.append([name, SHORT.get(name, ''), doc.splitlines()[0]])
+        lines.append([name, SHORT.get(name, ''), (doc or '').partition('\n')[0]])
     return _HELP + format_table(lines, left=(0, 1, 2))
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Do `COMMAND …`; returns an exit code."""
     if not argv or argv[0] in ('-h', '--help'):
         print(_help())
@@ -66,6 +69,6 @@ def main(argv):
     return run_script(str(ours[name]), *rest)
 
 
-def console():
+def console() -> NoReturn:
     """The entry point of the command."""
     sys.exit(run_main('gail-pipeline', main))

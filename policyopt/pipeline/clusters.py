@@ -4,6 +4,8 @@ One array task does one run: it finds the run's id in the list beside the script
 `1_train --resume` for that run alone. So submitting everything a second time does no harm.
 """
 
+from __future__ import annotations
+
 import abc
 import dataclasses
 import os
@@ -13,9 +15,14 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from policyopt.pipeline import templates
 from policyopt.util import RunFailed, UserError
+
+if TYPE_CHECKING:
+    from policyopt.pipeline.plan import How, Plan
+    from policyopt.pipeline.spec import Run, Spec
 
 _WARNING_S = 120  # Slurm tells a task this long before its time limit, so that it can write a checkpoint
 
@@ -27,7 +34,7 @@ class Array:
     script: str
     list_path: str
     script_path: str
-    run_ids: list
+    run_ids: list[str]
 
 
 class Cluster(abc.ABC):
@@ -38,21 +45,21 @@ class Cluster(abc.ABC):
 
     name: str
     away = True
-    submit_words: tuple
-    query_words: tuple
+    submit_words: tuple[str, ...]
+    query_words: tuple[str, ...]
 
-    def __init__(self, how):
+    def __init__(self, how: How):
         self.how = how
 
-    def chosen(self, plan):
+    def chosen(self, plan: Plan) -> tuple[list[Run], int | None]:
         """(the runs to submit, at most how many at a time, or None to leave that to the cluster)."""
         return list(plan.todo), self.how.jobs
 
     @abc.abstractmethod
-    def header(self, spec, num_runs, num_jobs, logs):
+    def header(self, spec: Spec, num_runs: int, num_jobs: int | None, logs: str) -> tuple[list[str], str, str]:
         """(lines of directives, shell word for the array index, shell word for the number of cores of a task)."""
 
-    def array(self, plan):
+    def array(self, plan: Plan) -> Array:
         """The array job of what is to do; nothing is written."""
         how, spec = self.how, plan.spec
         runs, num_jobs = self.chosen(plan)
@@ -78,15 +85,15 @@ class Cluster(abc.ABC):
         )
         return Array(script, base + '.runs', base + '.sh', [r.id for r in runs])
 
-    def script(self, plan):
+    def script(self, plan: Plan) -> str:
         """The script of the array job."""
         return self.array(plan).script
 
-    def notes(self, plan):
+    def notes(self, plan: Plan) -> list[str]:
         """Nothing that the script does not say itself."""
         return []
 
-    def execute(self, plan):
+    def execute(self, plan: Plan) -> str:
         """Submit what is to do, and with --wait stay until it is done."""
         array = self.array(plan)
         job_id = self.submit(array)
@@ -95,7 +102,7 @@ class Cluster(abc.ABC):
         self.wait(plan.of(set(array.run_ids)), job_id)
         return plan.spec.command('2_eval')
 
-    def submit(self, array):
+    def submit(self, array: Array) -> str:
         """Write the script and its list, show the script, ask unless --yes, submit; returns the cluster's job id."""
         if shutil.which(self.submit_words[0]) is None:
             here = f"no '{self.submit_words[0]}' on this machine"
@@ -120,7 +127,7 @@ class Cluster(abc.ABC):
         print(f'submitted job {job_id} with {len(array.run_ids)} runs; see --summary', file=sys.stderr)
         return job_id
 
-    def wait(self, plan, job_id):
+    def wait(self, plan: Plan, job_id: str) -> None:
         """Wait until the cluster no longer knows the job; RunFailed when runs of the plan are then still missing."""
         told, pause, num = -1, 0.5, len(plan.runs)
         while True:
@@ -150,7 +157,7 @@ class Slurm(Cluster):
 
     name, submit_words, query_words = 'slurm', ('sbatch', '--parsable'), ('squeue', '--noheader', '--jobs')
 
-    def header(self, spec, num_runs, num_jobs, logs):
+    def header(self, spec: Spec, num_runs: int, num_jobs: int | None, logs: str) -> tuple[list[str], str, str]:
         o = spec.options.slurm
         wishes = {'partition': o.partition, 'time': o.time, 'mem': o.mem, 'account': o.account}
         lines = [
@@ -172,7 +179,7 @@ class Pbs(Cluster):
 
     name, submit_words, query_words = 'pbs', ('qsub',), ('qstat', '-t')
 
-    def chosen(self, plan):
+    def chosen(self, plan: Plan) -> tuple[list[Run], int | None]:
         """As above; of options.pbs.range, which counts all selected runs, only those that are to do."""
         text = plan.spec.options.pbs.range
         if not text:
@@ -184,7 +191,7 @@ class Pbs(Cluster):
         limit = text.partition('%')[2]
         return runs, self.how.jobs or (int(limit) if limit else None)
 
-    def header(self, spec, num_runs, num_jobs, logs):
+    def header(self, spec: Spec, num_runs: int, num_jobs: int | None, logs: str) -> tuple[list[str], str, str]:
         o = spec.options.pbs
         limit = f'%{num_jobs}' if num_jobs else ''
         lines = [f'#PBS -N {o.jobname or spec.run_name}', *([f'#PBS -q {o.queue}'] if o.queue else [])]
@@ -199,7 +206,7 @@ class Pbs(Cluster):
         return lines, index, f'${{{cores}:-{o.ppn}}}'
 
 
-def _indices(text, total):
+def _indices(text: str, total: int) -> list[int]:
     """The indices of `3,7,20-30` that lie in 1 … total; a note says so where there are others, as in a range borrowed from elsewhere."""
     found, cut = [], False
     for part in text.partition('%')[0].split(','):
@@ -214,9 +221,5 @@ def _indices(text, total):
     return found
 
 
-def _listdir(folder):
-    return os.listdir(folder) if os.path.isdir(folder) else []
-
-
-def _listdir(folder):
+def _listdir(folder: str) -> list[str]:
     return os.listdir(folder) if os.path.isdir(folder) else []

@@ -9,6 +9,8 @@ Start-up is all that a measured process did besides iterating, and what its firs
 Where several runs of a kind were measured, these two numbers are means over them.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import heapq
 import itertools
@@ -17,6 +19,8 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from policyopt import algorithms
 from policyopt.files.runs import part_path
@@ -24,12 +28,18 @@ from policyopt.pipeline import launch, templates
 from policyopt.pipeline.plan import job_of, make_plan
 from policyopt.util import MAX_ITER, RunFailed, UserError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from policyopt.pipeline.plan import How, Job, Plan
+    from policyopt.pipeline.spec import Run
+
 
 class MeasuredRunFailed(RunFailed):
     """A command that was measured did not work: worth knowing before hours of training."""
 
 
-def estimate(plan, how):
+def estimate(plan: Plan, how: How) -> str:
     """One sentence on how much of a plan is to do and how long that takes.
 
     Nothing is left behind, also after an error or a stop signal while it measures; of the experiment's folders only the expert data
@@ -66,7 +76,7 @@ def estimate(plan, how):
     return sentence
 
 
-def max_iter(run):
+def max_iter(run: Run) -> int:
     """The number of iterations that a trainer's command asks for."""
     value = templates.option(run.command, '--max_iter')
     try:
@@ -75,7 +85,7 @@ def max_iter(run):
         raise UserError(f"{run.id}: its command has --max_iter '{value}'; expected a whole number") from e
 
 
-def _iterations_done(run):
+def _iterations_done(run: Run) -> int:
     """How far the checkpoint of an unfinished run has come."""
     part = part_path(run.out)
     if not os.path.exists(part):
@@ -90,14 +100,14 @@ def _iterations_done(run):
         return 0  # another pipeline has finished this run meanwhile
 
 
-def _chosen(kinds, num_jobs):
+def _chosen(kinds: Iterable[list[Run]], num_jobs: int) -> list[Run]:
     """The runs to measure, of each kind a middle one first; kinds take turns until there are as many as run at a time."""
     rows = [some[len(some) // 2 :] + some[: len(some) // 2] for some in kinds]
     in_turn = [r for r in itertools.chain.from_iterable(itertools.zip_longest(*rows)) if r is not None]
     return in_turn[: max(len(rows), num_jobs)]
 
 
-def _measure(plan, how, measured, num_jobs):
+def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[tuple[str, str], list[float]]:
     """{kind: (start-up, seconds of an iteration)} by short runs of these."""
     with tempfile.TemporaryDirectory(prefix='policyopt_estimate_') as tmp:
         # an absolute folder for the runs leaves the expert data where they are
@@ -116,33 +126,35 @@ def _measure(plan, how, measured, num_jobs):
                 raise MeasuredRunFailed(f'{outcome.job.id} {outcome.detail} when its first iterations were measured: {said}')
         costs = {}
         for run, job in zip(measured, jobs, strict=True):
-            costs.setdefault((run.alg, run.task), []).append(_cost(ended[job.id].seconds, _ttotal(job)))
+            seconds = ended[job.id].seconds
+            assert seconds is not None  # nobody else does runs in a folder of ours
+            costs.setdefault((run.alg, run.task), []).append(_cost(seconds, _ttotal(job)))
         return {kind: [statistics.fmean(column) for column in zip(*some, strict=True)] for kind, some in costs.items()}
 
 
-def _shortened(run):
+def _shortened(run: Run) -> Run:
     """A run with its first few iterations only; of an option that stands twice, argparse takes the last."""
     num = min(max_iter(run), algorithms.probe_iterations(templates.option(run.command, '--mode')))
     return dataclasses.replace(run, command=f'{run.command} --max_iter {num}')
 
 
-def _ttotal(job):
+def _ttotal(job: Job) -> np.ndarray:
     """The column ttotal of a measured run's log; a trainer of the same name as ours may not write one."""
     from policyopt.files.snapshots import read_log
 
     log = read_log(job.out)
-    if not len(log) or 'ttotal' not in log.dtype.names:
+    if not len(log) or 'ttotal' not in (log.dtype.names or ()):
         raise RunFailed(f'the log of {job.id} has no times (column ttotal of its table /log)')
     return log['ttotal'].astype(float)
 
 
-def _cost(seconds, ttotal_N):
+def _cost(seconds: float, ttotal_N: np.ndarray) -> tuple[float, float]:
     """(start-up, seconds of an iteration) from a short run's duration and its log's column ttotal, which sums over iterations."""
     each = float((ttotal_N[-1] - ttotal_N[0]) / (len(ttotal_N) - 1) if len(ttotal_N) > 1 else ttotal_N[0])
     return seconds - each * len(ttotal_N), each
 
 
-def _makespan(seconds, num_jobs):
+def _makespan(seconds: Sequence[float], num_jobs: int) -> float:
     """When the last of these runs ends, if each starts in its turn as soon as one of `num_jobs` places is free."""
     free = [0.0] * num_jobs
     for s in seconds:
@@ -150,7 +162,7 @@ def _makespan(seconds, num_jobs):
     return max(free)
 
 
-def in_words(seconds):
+def in_words(seconds: float) -> str:
     """A duration as people say it: in whole units, with one decimal below 10 hours and 10 days."""
     if seconds < 0.5:
         return 'less than a second'
@@ -161,5 +173,5 @@ def in_words(seconds):
     return f'about {number} {unit}{"s" * (number != "1")}'
 
 
-def _count(number, what):
+def _count(number: int, what: str) -> str:
     return f'{number} {what}{"s" * (number != 1)}'

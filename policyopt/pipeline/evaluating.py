@@ -1,5 +1,7 @@
 """Stage 2: choose a snapshot of every run, let it play, and keep each row until the whole results file is written."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import datetime
 import multiprocessing
@@ -8,6 +10,8 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,10 +20,15 @@ from policyopt.files.results import ResultRow, TaskRow
 from policyopt.pipeline import experts, foreign, forked, launch
 from policyopt.util import RunFailed, UserError, derive_seed, holding_signals, ignore_signals
 
+if TYPE_CHECKING:
+    from policyopt.files.trajectories import TrajBatch
+    from policyopt.pipeline.plan import How
+    from policyopt.pipeline.spec import Run, Spec, Task
+
 _STOP_SIGNALS = [getattr(signal, name) for name in forked.STOP_SIGNALS]
 
 
-def evaluate_runs(spec, runs, seed, how):
+def evaluate_runs(spec: Spec, runs: Sequence[Run], seed: int, how: How) -> tuple[list[ResultRow], list[TaskRow]]:
     """The rows of /results and /tasks; rows that an interrupted attempt left are used when resumed."""
     sets = {key: experts.expert_returns(spec, spec.traj_path(*key)) for key in dict.fromkeys((r.task, r.dataset) for r in runs)}
     task_rows = [_task_row(spec, spec.task(name), sets, seed) for name in dict.fromkeys(r.task for r in runs)]
@@ -43,7 +52,7 @@ def evaluate_runs(spec, runs, seed, how):
     return rows, task_rows
 
 
-def training_facts(spec, runs):
+def training_facts(spec: Spec, runs: Sequence[Run]) -> dict[str, str]:
     """Where and when these runs were trained, for the results' root attributes; what a file does not say is left out.
 
     training_seconds sums the runs' times from first start to end, interruptions included.
@@ -53,15 +62,15 @@ def training_facts(spec, runs):
         with open_h5(run.out, 'a training log') as h5:
             said.append({k: attr_text(h5.root, k, '') for k in ('git_hash', 'host', 'machine', 'numerics', 'start_time', 'end_time')})
     facts = {f'training_{k}': ', '.join(sorted({s[k] for s in said if s[k]})) for k in ('git_hash', 'host', 'machine', 'numerics')}
-    times = [[_time(s[k]) for k in ('start_time', 'end_time')] for s in said]
-    times = [pair for pair in times if None not in pair]
+    pairs = [(_time(s['start_time']), _time(s['end_time'])) for s in said]
+    times = [(start, end) for start, end in pairs if start is not None and end is not None]
     if times:
         facts['training_start'], facts['training_end'] = min(t[0] for t in times).isoformat(), max(t[1] for t in times).isoformat()
         facts['training_seconds'] = f'{sum((end - start).total_seconds() for start, end in times):.0f}'
     return {k: v for k, v in facts.items() if v}
 
 
-def _time(text):
+def _time(text: str) -> datetime.datetime | None:
     """A time with its offset, or None: other programs write run files too, and may write times as they like."""
     try:
         time = datetime.datetime.fromisoformat(text)
@@ -70,22 +79,22 @@ def _time(text):
     return time if time.tzinfo else None
 
 
-def forget_rows(spec):
+def forget_rows(spec: Spec) -> None:
     """Remove the rows kept between attempts."""
     shutil.rmtree(_cache_dir(spec), ignore_errors=True)
 
 
-def _cache_dir(spec):
+def _cache_dir(spec: Spec) -> str:
     return os.path.join(spec.checkpt_dir, 'evaluated')
 
 
-def _task_row(spec, task, sets, seed):
+def _task_row(spec: Spec, task: Task, sets: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]], seed: int) -> TaskRow:
     mine = [sets[key] for key in sorted(sets) if key[0] == task.name]
     returns, lengths = (np.concatenate([s[i] for s in mine]) for i in (0, 1))
     return TaskRow(task.name, task.env, task.policy or '', returns, lengths, *experts.random_returns(spec, task, seed))
 
 
-def _job(spec, run, seed):
+def _job(spec: Spec, run: Run, seed: int) -> dict[str, Any]:
     """All that a worker process needs to evaluate one run, as plain values."""
     task = spec.task(run.task)
     return {
@@ -103,7 +112,7 @@ def _job(spec, run, seed):
     }
 
 
-def choose_snapshot(path, rule):
+def choose_snapshot(path: str, rule: str) -> str:
     """The name of the snapshot that stands for a run: the last one, or the one with the highest `valacc` (NaN ignored)."""
     from policyopt.files.snapshots import read_log, snapshot_names
 
@@ -111,8 +120,9 @@ def choose_snapshot(path, rule):
     if rule == 'last':
         return names[-1]
     log = read_log(path)
-    if 'valacc' not in log.dtype.names:
-        has = ', '.join(log.dtype.names)
+    columns = log.dtype.names or ()
+    if 'valacc' not in columns:
+        has = ', '.join(columns)
         raise UserError(f"{path}: its log has no column 'valacc', which eval: best_valacc needs; it has {has}. Use eval: last")
     valacc = {f'iter{row["iter"]:07d}': row['valacc'] for row in log}
     judged = [n for n in names if not np.isnan(valacc.get(n, np.nan))]
@@ -121,7 +131,7 @@ def choose_snapshot(path, rule):
     return max(judged, key=valacc.__getitem__)
 
 
-def _evaluate(job):
+def _evaluate(job: dict[str, Any]) -> str:
     """Play one run's policy and store its row."""
     from policyopt.evaluation import evaluate_file
     from policyopt.files.snapshots import read_root
@@ -140,7 +150,7 @@ def _evaluate(job):
     return job['id']
 
 
-def _play_foreign(job):
+def _play_foreign(job: dict[str, Any]) -> TrajBatch:
     """The episodes of a policy that the user's own function loads."""
     from policyopt.sampling.tasks import MDP, sample_trajectories
 
@@ -154,7 +164,7 @@ def _play_foreign(job):
     return sample_trajectories(actor, mdp, job['num_trajs'], mdp.horizon(job['max_traj_len']), (job['eval_seed'], 'evaluate'), True)
 
 
-def _key(job):
+def _key(job: dict[str, Any]) -> str:
     """What a stored row must agree with to be used again: how it was measured, and which file."""
     stat = os.stat(job['file'])
     return repr(
@@ -162,17 +172,17 @@ def _key(job):
     )
 
 
-def _read_row(job):
+def _read_row(job: dict[str, Any]) -> dict[str, Any] | None:
     if not os.path.exists(job['cache']):
         return None
     with open_h5(job['cache'], 'the evaluation of one run') as h5:
         if attr_text(h5.root, 'key') != _key(job):
             return None
-        found = {'snapshot': attr_text(h5.root, 'snapshot'), 'seed': int(attr_text(h5.root, 'seed'))}
+        found = {'snapshot': attr_text(h5.root, 'snapshot'), 'seed': int(attr_text(h5.root, 'seed', ''))}
         return found | {'returns': h5.root.returns.read(), 'lengths': h5.root.lengths.read()}
 
 
-def _play_all(jobs, how):
+def _play_all(jobs: list[dict[str, Any]], how: How) -> None:
     num_jobs = min(how.jobs or launch.num_cores(), len(jobs))
     with launch.Progress(len(jobs), how.verbosity) as progress:
         if num_jobs <= 1:
@@ -196,7 +206,7 @@ def _play_all(jobs, how):
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(parent, stop, threads):
+def _start_worker(parent: int, stop: Any, threads: int) -> None:
     """Give a worker its threads, leave stop signals to the pipeline, and let no worker outlive it, even when it is killed."""
     ignore_signals(*_STOP_SIGNALS)
     for name in launch.THREAD_VARIABLES:

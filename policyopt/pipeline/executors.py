@@ -21,9 +21,11 @@ class Executor(Protocol):
 
     def script(self, plan: Plan) -> str:
         """What would be carried out, as a text that a shell or the cluster takes."""
+        ...
 
     def notes(self, plan: Plan) -> list[str]:
         """What somebody who takes that text should know."""
+        ...
 
     def execute(self, plan: Plan) -> str | None:
         """Carry out what is to do; returns the command that comes next. Raises RunFailed when a run does not finish."""
@@ -35,13 +37,13 @@ class Printing:
     def __init__(self, executor: Executor):
         self.executor, self.name, self.away = executor, executor.name, executor.away
 
-    def script(self, plan):
+    def script(self, plan: Plan) -> str:
         return self.executor.script(plan)
 
-    def notes(self, plan):
+    def notes(self, plan: Plan) -> list[str]:
         return self.executor.notes(plan)
 
-    def execute(self, plan):
+    def execute(self, plan: Plan) -> None:
         if plan.todo:
             for note in self.notes(plan):
                 print(f'note: {note}', file=sys.stderr)

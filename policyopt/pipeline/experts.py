@@ -3,8 +3,11 @@
 A random policy is what the paper calls so: finite actions are equally likely, continuous ones uniform in the task's action box.
 """
 
+from __future__ import annotations
+
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +16,16 @@ from policyopt.files.results import mean_sd
 from policyopt.pipeline.spec import find_policy
 from policyopt.util import UserError, derive_seed, provenance
 
+if TYPE_CHECKING:
+    from policyopt.pipeline.spec import Spec, Task
+    from policyopt.policies import Policy
+    from policyopt.sampling.tasks import MDP
+
+ExpertPlan = tuple[dict[tuple[str, int], str], 'dict[str, MDP]', 'dict[str, Policy]']  # what check_all returns
 _WHAT = 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)'
 
 
-def check_all(spec, wanted, seed, resume):
+def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resume: bool) -> ExpertPlan:
     """Check everything that sampling the expert sets [(task name, set index)] needs, and load it, before anything is written.
 
     seed None: not drawn yet. Returns what sample_all takes: ({(task, set): file to make}, {task: MDP}, {task: policy}).
@@ -40,7 +49,7 @@ def check_all(spec, wanted, seed, resume):
     return todo, mdps, policies
 
 
-def sample_all(spec, plan, seed):
+def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
     """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print what each earned."""
     todo, mdps, policies = plan
     for (name, dataset), path in todo.items():
@@ -49,12 +58,12 @@ def sample_all(spec, plan, seed):
         random_returns(spec, spec.task(name), seed, mdp)
 
 
-def set_seed(seed, task_name, dataset):
+def set_seed(seed: int, task_name: str, dataset: int) -> int:
     """The seed of one expert set."""
     return derive_seed(seed, 'expert', task_name, dataset)
 
 
-def expert_path(spec, task):
+def expert_path(spec: Spec, task: Task) -> str:
     """The expert's policy as it can be read from here; UserError when the task names none or its file is missing."""
     i = spec.tasks.index(task)
     if task.policy is None:
@@ -69,7 +78,7 @@ def expert_path(spec, task):
     return path
 
 
-def _sample_expert(spec, task, policy, mdp, path, seed):
+def _sample_expert(spec: Spec, task: Task, policy: Policy, mdp: MDP, path: str, seed: int) -> None:
     from policyopt.evaluation import sample_episodes
     from policyopt.files.trajectories import save_trajs
     from policyopt.rl import mean_entropy
@@ -85,7 +94,7 @@ def _sample_expert(spec, task, policy, mdp, path, seed):
     )
 
 
-def check_trajs(spec, task, path, seed=None):
+def check_trajs(spec: Spec, task: Task, path: str, seed: int | None = None) -> None:
     """Raise UserError unless a trajectory file is whole, long enough, and (when it says so) of this task, policy and seed."""
     with open_h5(path, _WHAT) as h5:
         num = len(numbers(h5, 'len_B', _WHAT))
@@ -106,7 +115,7 @@ def check_trajs(spec, task, path, seed=None):
             )
 
 
-def expert_returns(spec, path):
+def expert_returns(spec: Spec, path: str) -> tuple[np.ndarray, np.ndarray]:
     """(returns, lengths) of the first full_dataset_num_trajs trajectories of a file."""
     num = spec.training.full_dataset_num_trajs
     with open_h5(path, _WHAT) as h5:
@@ -115,7 +124,7 @@ def expert_returns(spec, path):
     return np.where(mask_B_T, r_B_T, 0.0).sum(axis=1), len_B.astype(np.int64)
 
 
-def random_returns(spec, task, seed, mdp=None):
+def random_returns(spec: Spec, task: Task, seed: int, mdp: MDP | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(returns, lengths) of eval_num_trajs episodes of the random policy, from the file beside the trajectories, made if need be."""
     path = spec.random_path(task.name)
     if os.path.exists(path):

@@ -1,19 +1,26 @@
 """The checkpoint folder: what it remembers of its experiment, and who may add to it."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import os
 import sys
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from policyopt.files.runs import is_part, is_run, name_of
 from policyopt.pipeline import locks
 from policyopt.pipeline import spec as specs
 from policyopt.util import RunFailed, UserError, draw_seed, git_hash, replacing
 
+if TYPE_CHECKING:
+    from policyopt.pipeline.spec import Spec
+
 
 @contextlib.contextmanager
-def stage_lock(spec, name, wait_s=0.0):
+def stage_lock(spec: Spec, name: str, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the folder's lock of that name; RunFailed when another process keeps it longer than `wait_s`."""
     deadline = time.monotonic() + wait_s
     while True:
@@ -30,7 +37,7 @@ def stage_lock(spec, name, wait_s=0.0):
         lock.release()
 
 
-def base_seed(spec, store, quiet=False):
+def base_seed(spec: Spec, store: bool, quiet: bool = False) -> int:
     """The seed that every other one follows from: training.seed, else the folder's, else a fresh one.
 
     With `store` it is written to seed.txt in the checkpoint folder, so that all later stages agree. Raises UserError when the
@@ -61,16 +68,16 @@ def base_seed(spec, store, quiet=False):
         return seed
 
 
-def known_seed(spec):
+def known_seed(spec: Spec) -> int | None:
     """training.seed, else the one that the folder holds, else None."""
     return _stored_seed(_seed_path(spec)) if spec.training.seed is None else spec.training.seed
 
 
-def _seed_path(spec):
+def _seed_path(spec: Spec) -> str:
     return os.path.join(spec.checkpt_dir, 'seed.txt')
 
 
-def _stored_seed(path):
+def _stored_seed(path: str) -> int | None:
     try:
         with open(path, encoding='utf-8') as f:
             content = f.read().strip()
@@ -81,7 +88,7 @@ def _stored_seed(path):
     return int(content)
 
 
-def check_place(path, setting='options.storagedir'):
+def check_place(path: str, setting: str = 'options.storagedir') -> None:
     """Raise UserError unless this folder, which comes from `setting`, is there or could be made; makes nothing."""
     at = os.path.abspath(path)
     while not os.path.lexists(at):
@@ -92,26 +99,26 @@ def check_place(path, setting='options.storagedir'):
         raise UserError(f'{path}: cannot write into {at} (no write permission); choose another {setting}')
 
 
-def make_dir(path):
+def make_dir(path: str) -> None:
     """Make a folder of the experiment, or say in one sentence why that cannot be."""
     try:
         os.makedirs(path, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as e:
         raise UserError(f'{path}: a file is in the way; choose another options.storagedir') from e
     except OSError as e:
-        raise UserError(f'{path}: cannot make this folder ({os.strerror(e.errno)}); choose another options.storagedir') from e
+        raise UserError(f'{path}: cannot make this folder ({e.strerror}); choose another options.storagedir') from e
     if not os.access(path, os.W_OK):
         raise UserError(f'{path}: cannot write into this folder (no write permission); choose another options.storagedir')
 
 
-def held_runs(spec):
+def held_runs(spec: Spec) -> list[str]:
     """The names of files of runs, finished or not, that the checkpoint folder holds."""
     if not os.path.isdir(spec.checkpt_dir):
         return []
     return sorted(n for n in os.listdir(spec.checkpt_dir) if is_run(n))
 
 
-def prepare(spec, seed, resume):
+def prepare(spec: Spec, seed: int, resume: bool) -> None:
     """Get the folder ready for stage 1: refuse one that holds runs unless resumed, and store the experiment beside the runs.
 
     Original: "don't remove this functionality! It's too easy to override your old data files"; there is no way to overwrite.
@@ -134,7 +141,7 @@ def prepare(spec, seed, resume):
         _note_commit(os.path.join(folder, 'git_hash.txt'))
 
 
-def _check_same_experiment(spec, old, seed, held):
+def _check_same_experiment(spec: Spec, old: Spec, seed: int, held: list[str]) -> None:
     """Refuse to add to runs that were made by other commands; new tasks, sizes, runs and algorithms are welcome."""
     # the folder may have been moved: compare the commands as if both stood in the same place
     places = {key: getattr(spec.options, key) for key in ('storagedir', 'traj_subdir', 'checkpt_subdir')}
@@ -152,7 +159,7 @@ def _check_same_experiment(spec, old, seed, held):
             )
 
 
-def _store(path, content):
+def _store(path: str, content: str) -> None:
     """Write a small text file, whole or not at all, unless it already says just that."""
     if os.path.exists(path):
         with open(path, encoding='utf-8') as f:
@@ -165,7 +172,7 @@ def _store(path, content):
         raise OSError(e.errno, f'{e.strerror}; finished runs are kept, go on with --resume', path) from e
 
 
-def _note_commit(path):
+def _note_commit(path: str) -> None:
     """git_hash.txt: the commit of the first start, and one more line whenever a later start has another."""
     lines = []
     if os.path.exists(path):

@@ -3,16 +3,23 @@
 What it returns has `act(obs)`: an action for one observation, both as the environment has them.
 """
 
+from __future__ import annotations
+
 import importlib
 import os
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policyopt.util import RunFailed, UserError
 
+if TYPE_CHECKING:
+    from environments.rlgymenv import EnvInfo
 
-def loader(dotted, where):
+
+def loader(dotted: str, where: str) -> Callable[[str], Any]:
     """The function `package.module:load`, sought in the working folder too; `where` names its place in the YAML file."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a script's own folder stands there instead; last, so that it shadows nothing
@@ -31,17 +38,17 @@ class ForeignActor:
 
     num_noise = 1
 
-    def __init__(self, policy, info, source):
+    def __init__(self, policy: Any, info: EnvInfo, source: str):
         """info: the EnvInfo of the task; source: what messages call the policy."""
         if not callable(getattr(policy, 'act', None)):
             raise UserError(f'{source}: is of type {type(policy).__name__}; expected an object with act(obs) that returns an action')
         self.policy, self.info, self.source = policy, info, source
 
-    def outputs(self, obs_B_Do):
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
         """The actions (B, Da) themselves."""
         return np.array([self._action(obs_Do) for obs_Do in obs_B_Do])
 
-    def _action(self, obs_Do):
+    def _action(self, obs_Do: np.ndarray) -> np.ndarray:
         try:
             action = np.asarray(self.policy.act(obs_Do.copy()))
         except Exception as e:
@@ -59,14 +66,14 @@ class ForeignActor:
             raise RunFailed(f'{self.source}: act() returned {seen}; env {info.name} takes {info.a_dim} finite numbers')
         return action.reshape(info.a_dim).astype(np.float64)
 
-    def adist_of(self, out_B_Da):
+    def adist_of(self, out_B_Da: np.ndarray) -> np.ndarray:
         """Nothing is known of its distribution."""
         return np.empty((len(out_B_Da), 0))
 
-    def noise(self, rng, num):
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
         """A policy of another program draws its own."""
         return np.empty((num, 1))
 
-    def act(self, out_B_Da, noise_B_1=None):
+    def act(self, out_B_Da: np.ndarray, noise_B_1: np.ndarray | None = None) -> np.ndarray:
         """The actions."""
         return out_B_Da

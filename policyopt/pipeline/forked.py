@@ -5,12 +5,16 @@ output in its log. Every other command, every command on other systems than Linu
 gets a fresh process.
 """
 
+from __future__ import annotations
+
 import glob
 import multiprocessing
 import os
 import runpy
 import signal
 import sys
+from collections.abc import Mapping
+from typing import TextIO
 
 from policyopt.pipeline import templates
 from policyopt.util import PACKAGES
@@ -19,7 +23,7 @@ BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THR
 STOP_SIGNALS = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')  # the launcher handles these; its runs get their default handlers
 
 
-def _sources():
+def _sources() -> dict[str, tuple[int, int]]:
     """{source file of ours: (size, time of its last change)}."""
     tops = f'{PACKAGES}/policyopt', f'{PACKAGES}/environments', f'{templates.REPO}/scripts'
     files = (f for top in tops for f in glob.glob(f'{top}/**/*.py', recursive=True))
@@ -29,7 +33,7 @@ def _sources():
 _SOURCES_AT_START = _sources()
 
 
-def script_and_options(command, env):
+def script_and_options(command: str, env: Mapping[str, str]) -> list[str] | None:
     """[script, option, …] of a command that `ForkedRun` can do under the environment `env`, else None.
 
     It must run our trainer with this very interpreter, as plain words, and with one thread: as many as this process has.
@@ -42,7 +46,7 @@ def script_and_options(command, env):
     return words
 
 
-def load():
+def load() -> bool:
     """Import what a run of the trainer needs; False where a fork would not do what a fresh process does."""
     try:
         if _sources() != _SOURCES_AT_START:
@@ -60,7 +64,7 @@ class ForkedRun:
     begun before another is made, which would otherwise hold its `stdin` open.
     """
 
-    def __init__(self, words, log, env):
+    def __init__(self, words: list[str], log: TextIO, env: dict[str, str]):
         """words: the script and its options; log: the open file for its output; env: its environment."""
         gate, ready = os.pipe(), os.pipe()
         self._process = multiprocessing.get_context('fork').Process(target=_run, args=(words, log.fileno(), env, gate, ready))
@@ -78,19 +82,19 @@ class ForkedRun:
         self.pid, self.stdin = self._process.pid, os.fdopen(gate[1], 'wb')
 
     @property
-    def returncode(self):
+    def returncode(self) -> int | None:
         """As of Popen: negative after a signal, None while it runs."""
         return self._process.exitcode
 
-    def poll(self):
+    def poll(self) -> int | None:
         return self.returncode
 
-    def wait(self):
+    def wait(self) -> int | None:
         self._process.join()
         return self.returncode
 
 
-def _run(words, log_fd, env, gate, ready):
+def _run(words: list[str], log_fd: int, env: dict[str, str], gate: tuple[int, int], ready: tuple[int, int]) -> None:
     """The child: set up what a fresh process would have, wait until the launcher writes to the pipe, run the script."""
     os.setsid()
     for name in STOP_SIGNALS:

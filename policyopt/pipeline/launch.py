@@ -4,6 +4,8 @@ What counts as done is only the output file: `<id>.h5` exists or it does not. A 
 is not started a second time; at the end we wait for those on this host, and name those on other hosts.
 """
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import dataclasses
@@ -14,12 +16,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
 
 from policyopt.files.runs import part_path
 from policyopt.pipeline import forked, locks, templates
 from policyopt.pipeline.plan import Job
 from policyopt.util import RunFailed, continuing_command, is_hdf5
 
+if TYPE_CHECKING:
+    from policyopt.pipeline.plan import How, Plan
+
+Process = Any  # a subprocess.Popen with a pipe as its stdin, or a forked.ForkedRun
 # POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = (*forked.BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
 STOPPED_AFTER_CHECKPOINT = 75  # exit code of our trainers after SIGTERM or SIGUSR1
@@ -39,14 +48,14 @@ class Outcome:
 class Stopped(RunFailed):
     """The pipeline was asked to stop by a signal; its runs have been stopped."""
 
-    def __init__(self, signum, then=None):
+    def __init__(self, signum: int, then: str | None = None):
         then = then or f'what is finished is kept; continue with: {continuing_command()}'
         super().__init__(f'stopped by {signal.Signals(signum).name}; {then}')
         self.signum, self.interrupted = signum, signum == signal.SIGINT
 
 
 @contextlib.contextmanager
-def stoppable():
+def stoppable() -> Iterator[None]:
     """A stop signal in the block ends it as Ctrl-C does, cleaning up, and becomes Stopped; a second one ends this process at once."""
     first = []
 
@@ -72,12 +81,12 @@ def stoppable():
             raise Stopped(first[0]) from e
 
 
-def num_cores():
+def num_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def thread_environment(threads=None):
+def thread_environment(threads: int | None = None) -> dict[str, str]:
     """The environment of a run: one BLAS and torch thread unless `threads` or the user's own environment says otherwise."""
     env = dict(os.environ)
     for name in THREAD_VARIABLES:
@@ -88,7 +97,7 @@ def thread_environment(threads=None):
     return env
 
 
-def warn_about_cores(num_jobs, threads):
+def warn_about_cores(num_jobs: int, threads: int | None) -> None:
     """Say so when the runs together want more threads than there are cores."""
     each = thread_environment(threads)['OMP_NUM_THREADS']
     wanted = num_jobs * (int(each) if each.isdigit() else 1)
@@ -102,20 +111,20 @@ class Local:
 
     name, away = 'local', False
 
-    def __init__(self, how):
+    def __init__(self, how: How):
         self.how = how
 
-    def script(self, plan):
+    def script(self, plan: Plan) -> str:
         """The bare command lines."""
         return ''.join(run.command + '\n' for run in plan.todo)
 
-    def notes(self, plan):
+    def notes(self, plan: Plan) -> list[str]:
         """What the command lines need beside themselves, and which of them are not needed."""
         folder, done = plan.spec.checkpt_dir, sum(job.done for job in plan.jobs)
         notes = [] if os.path.isdir(folder) else [f'these commands need the folder {folder}; 0_sampletrajs makes it']
         return notes + ([f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else [])
 
-    def execute(self, plan):
+    def execute(self, plan: Plan) -> str:
         """Run what is to do, as many at a time as --jobs says."""
         how, num = self.how, len(plan.todo)
         num_jobs = min(how.jobs or num_cores(), num)
@@ -130,7 +139,9 @@ class Local:
         return plan.spec.command('2_eval')
 
 
-def run_local(jobs, num_jobs=1, keep_going=False, threads=None, verbosity=0):
+def run_local(
+    jobs: Sequence[Job], num_jobs: int = 1, keep_going: bool = False, threads: int | None = None, verbosity: int = 0
+) -> list[Outcome]:
     """Run the jobs, `num_jobs` at a time; returns an Outcome for each one that was not already done.
 
     The first failure starts no further run and lets the running ones finish; with `keep_going` all are tried.
@@ -141,7 +152,7 @@ def run_local(jobs, num_jobs=1, keep_going=False, threads=None, verbosity=0):
 
 
 class _Launcher:
-    def __init__(self, jobs, num_jobs, keep_going, threads, signals, progress):
+    def __init__(self, jobs: Sequence[Job], num_jobs: int, keep_going: bool, threads: int | None, signals: _Signals, progress: Progress):
         self.pending = collections.deque(jobs)
         self.elsewhere = []  # (job, Held) of runs that another pipeline is doing
         self.running = {}  # Popen or ForkedRun -> (job, lock, start)
@@ -149,7 +160,7 @@ class _Launcher:
         self.num_jobs, self.keep_going, self.signals, self.progress = num_jobs, keep_going, signals, progress
         self.env = thread_environment(threads)
 
-    def loop(self):
+    def loop(self) -> list[Outcome]:
         pause = 0.005
         try:
             while self.pending or self.running or self.elsewhere:
@@ -169,10 +180,10 @@ class _Launcher:
         finally:
             self.stop_all()
 
-    def failed(self):
+    def failed(self) -> bool:
         return any(o.state != 'ok' for o in self.outcomes)
 
-    def start(self, job):
+    def start(self, job: Job) -> bool:
         """Start a job unless it is done or someone else has it; returns whether anything changed."""
         if job.done:
             self.finish(job, 'ok', 'done by another pipeline')
@@ -198,7 +209,7 @@ class _Launcher:
         self.progress.started(job)
         return True
 
-    def spawn(self, job, lock):
+    def spawn(self, job: Job, lock: locks.Lock) -> Process:
         """The process of a job. It starts to work only when its process group stands in the lock.
 
         So a run that survives the sudden end of this process is found by the next one.
@@ -209,7 +220,7 @@ class _Launcher:
             log.flush()
             words = forked.script_and_options(job.command, self.env)
             if words and forked.load():
-                process = forked.ForkedRun(words, log, self.env)
+                process: Process = forked.ForkedRun(words, log, self.env)
             else:
                 process = self.shell(job.command, log)
         try:
@@ -222,7 +233,7 @@ class _Launcher:
             raise
         return process
 
-    def shell(self, command, log):
+    def shell(self, command: str, log: TextIO) -> Process:
         """A shell that waits for a line on its stdin and then is the command."""
         line = f'exec {command}' if templates.is_simple(command) else command
         return subprocess.Popen(
@@ -234,7 +245,7 @@ class _Launcher:
             start_new_session=True,
         )
 
-    def reap(self):
+    def reap(self) -> bool:
         """Take note of the runs that have ended; returns whether there were any."""
         ended = [p for p in self.running if p.poll() is not None]
         for process in ended:
@@ -246,7 +257,7 @@ class _Launcher:
             self.finish(job, state, detail, seconds)
         return bool(ended)
 
-    def judge(self, job, code):
+    def judge(self, job: Job, code: int) -> tuple[str, str]:
         if code == 0 and not job.done:
             return 'failed', f'exited with code 0 but did not write {job.out}'
         if code == 0 and job.is_log and not is_hdf5(job.out):
@@ -261,11 +272,11 @@ class _Launcher:
             return 'stopped', 'was stopped after a checkpoint'
         return 'failed', f'was killed by {signal.Signals(-code).name}' if code < 0 else f'failed with exit code {code}'
 
-    def finish(self, job, state, detail, seconds=None):
+    def finish(self, job: Job, state: str, detail: str, seconds: float | None = None) -> None:
         self.outcomes.append(Outcome(job, state, detail, seconds))
         self.progress.finished(job.id, state, detail, seconds, job.log)
 
-    def wait_for_others(self):
+    def wait_for_others(self) -> None:
         """Look again after the runs that other pipelines hold: take over what was dropped, wait for this host, give up on others."""
         still = []
         for job, held in self.elsewhere:
@@ -283,7 +294,7 @@ class _Launcher:
         if self.elsewhere and not self.pending:
             time.sleep(0.3)
 
-    def stop_all(self):
+    def stop_all(self) -> None:
         """Ask every run to stop, wait for its checkpoint, kill what does not listen; nothing of ours is left behind."""
         for process in self.running:
             _kill_group(process, signal.SIGTERM)
@@ -303,7 +314,7 @@ class _Launcher:
         self.running.clear()
 
 
-def _kill_group(process, signum):
+def _kill_group(process: Process, signum: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signum)
 
@@ -311,7 +322,7 @@ def _kill_group(process, signum):
 class _Signals:
     """While active, stop signals are only counted: the launcher looks at them between two steps, never in the middle of one."""
 
-    def __enter__(self):
+    def __enter__(self) -> _Signals:
         self.first, self.count, self.old = None, 0, {}
         if threading.current_thread() is threading.main_thread():
             for name in forked.STOP_SIGNALS:
@@ -322,11 +333,11 @@ class _Signals:
             self.old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return self
 
-    def note(self, signum, frame):
+    def note(self, signum: int, frame: FrameType | None) -> None:
         self.first = signum if self.first is None else self.first
         self.count += 1
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         for signum, handler in self.old.items():
             signal.signal(signum, handler)
 
@@ -334,12 +345,12 @@ class _Signals:
 class Progress:
     """A bar on a terminal, else one line per finished run, on stderr; at `verbosity` -1 failures only, below that nothing."""
 
-    def __init__(self, total, verbosity):
+    def __init__(self, total: int, verbosity: int):
         self.total, self.verbosity = total, verbosity
         self.count, self.begin, self.told = 0, time.monotonic(), set()
         self.bar = None
 
-    def __enter__(self):
+    def __enter__(self) -> Progress:
         if sys.stderr.isatty() and self.verbosity >= 0 and self.total > 1:
             import tqdm
 
@@ -347,27 +358,27 @@ class Progress:
             self.bar = tqdm.tqdm(total=self.total, unit='run', file=sys.stderr, dynamic_ncols=True)
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         if self.bar:
             self.bar.close()
 
-    def note(self, line):
+    def note(self, line: str) -> None:
         """One line on stderr that does not break the bar."""
         if self.bar:
             self.bar.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def started(self, job):
+    def started(self, job: Job) -> None:
         if self.verbosity > 0:
             self.note(f'start {job.id}\n  {job.command}')
 
-    def waiting(self, job, held):
+    def waiting(self, job: Job, held: locks.Held) -> None:
         if job.id not in self.told:
             self.told.add(job.id)
             self.note(f'waiting for {job.id}: it {held}')
 
-    def finished(self, name, state='ok', detail='', seconds=None, log=None):
+    def finished(self, name: str, state: str = 'ok', detail: str = '', seconds: float | None = None, log: str | None = None) -> None:
         """Note the end of one piece of work; a failure shows the end of its log."""
         self.count += 1
         elapsed = time.monotonic() - self.begin
@@ -380,17 +391,17 @@ class Progress:
             self.note(f'{self.count}/{self.total} {name}{took}{note} (elapsed {_clock(elapsed)}, ETA {_clock(left)})')
         if self.verbosity < -1:
             return
-        if state == 'failed':
+        if state == 'failed' and log is not None:
             self.note(f'run {name} {detail}; its log {log} ends with:\n{last_lines(log)}')
         elif detail and (state != 'ok' or self.verbosity > 0):
             self.note(f'run {name} {detail}')
 
 
-def _clock(seconds):
+def _clock(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
-def last_lines(path, num=10):
+def last_lines(path: str, num: int = 10) -> str:
     """The last lines of a log, indented."""
     with open(path, 'rb') as f:
         f.seek(max(0, os.path.getsize(path) - 20000))

@@ -10,6 +10,8 @@ the run that it started may go on, and then a second one would be started beside
 disks without a lock service other hosts do not see it.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import json
@@ -30,13 +32,13 @@ class Holder:
 
     host: str
     pid: int
-    start: str
+    start: str | None
     boot: str
     since: str
     job: str = ''
     child: int = 0
 
-    def __str__(self):
+    def __str__(self) -> str:
         job = f' (cluster job {self.job})' if self.job else ''
         return f'process {self.pid} on {self.host}{job}, since {self.since[:19].replace("T", " ")}'
 
@@ -44,11 +46,11 @@ class Holder:
 class Held(Exception):
     """The lock belongs to someone else; `state` is 'live' (on this host) or 'foreign' (on another one)."""
 
-    def __init__(self, path, holder, state):
+    def __init__(self, path: str, holder: Holder | None, state: str):
         super().__init__(path, holder, state)
         self.path, self.holder, self.state = path, holder, state
 
-    def __str__(self):
+    def __str__(self) -> str:
         if self.state == 'live':
             return f'is being worked on by {self.holder}'
         return f'is held by {self.holder}; {platform.node()} cannot see whether that still lives: if it does not, remove {self.path}'
@@ -57,23 +59,23 @@ class Held(Exception):
 class Lock:
     """A lock that we hold."""
 
-    def __init__(self, path, holder):
+    def __init__(self, path: str, holder: Holder):
         self.path, self.holder = path, holder
 
-    def record_child(self, pid):
+    def record_child(self, pid: int) -> None:
         """Say which process group works under this lock, so that it outlives us in the eyes of others if we are killed."""
         holder = dataclasses.replace(self.holder, child=pid)
         with replacing(self.path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
             f.write(json.dumps(dataclasses.asdict(holder)))
         self.holder = holder
 
-    def release(self):
+    def release(self) -> None:
         """Give the lock back."""
         if _read(self.path) == self.holder:
             os.unlink(self.path)
 
 
-def acquire(path):
+def acquire(path: str) -> Lock:
     """Take the lock at `path`, breaking a stale one; raises Held when someone else has it."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     me = Holder(platform.node(), os.getpid(), process_start(os.getpid()), _boot_id(), now(), _cluster_job())
@@ -98,7 +100,7 @@ def acquire(path):
         return Lock(path, me)
 
 
-def inspect(path):
+def inspect(path: str) -> tuple[str, Holder | None]:
     """('free' | 'live' | 'stale' | 'foreign', Holder or None) of a lock, without touching it."""
     holder = _read(path)
     if holder is None:
@@ -118,7 +120,7 @@ def inspect(path):
     return 'stale', holder
 
 
-def _read(path):
+def _read(path: str) -> Holder | None:
     try:
         with open(path, encoding='utf-8') as f:
             return Holder(**json.load(f))
@@ -126,7 +128,7 @@ def _read(path):
         return None
 
 
-def _break(path):
+def _break(path: str) -> None:
     """Remove a stale lock; of several processes that saw it stale (all on this host), only one does, and none removes a fresh one."""
     import fcntl
 
@@ -137,7 +139,7 @@ def _break(path):
             os.unlink(path)
 
 
-def _cluster_job():
+def _cluster_job() -> str:
     """Within a Slurm job '<job id>/<how often it was requeued>', within a PBS job on one host '<job id>#<array index>', else ''."""
     env = os.environ
     if 'SLURM_JOB_ID' in env:
@@ -148,7 +150,7 @@ def _cluster_job():
     return ''
 
 
-def _pbs_hosts():
+def _pbs_hosts() -> set[str]:
     """The hosts of our PBS job, as far as it says."""
     try:
         with open(os.environ['PBS_NODEFILE'], encoding='utf-8') as f:
@@ -157,7 +159,7 @@ def _pbs_hosts():
         return set()
 
 
-def _is_earlier_start(holder):
+def _is_earlier_start(holder: Holder) -> bool:
     """Whether a lock was taken by the cluster job that we are, before it was requeued.
 
     Slurm counts the starts of a job. PBS does not, but a PBS job on one host that finds itself on another must have been requeued.
@@ -169,7 +171,7 @@ def _is_earlier_start(holder):
     return job == my_job and int(start) < int(my_start)
 
 
-def _boot_id():
+def _boot_id() -> str:
     try:
         with open('/proc/sys/kernel/random/boot_id') as f:
             return f.read().strip()
@@ -177,7 +179,7 @@ def _boot_id():
         return ''
 
 
-def _stat_fields(pid):
+def _stat_fields(pid: int | str) -> list[str] | None:
     """The fields of /proc/<pid>/stat from the state on (state, ppid, pgrp, …; start time is [19]), or None."""
     try:
         with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as f:
@@ -186,7 +188,7 @@ def _stat_fields(pid):
         return None
 
 
-def process_start(pid):
+def process_start(pid: int | str) -> str | None:
     """When a process started, as text that differs from that of any other process with the same number; None when it is dead."""
     if os.path.isdir('/proc/self'):
         fields = _stat_fields(pid)
@@ -195,7 +197,7 @@ def process_start(pid):
     return listing.stdout.strip() or None
 
 
-def group_lives(group):
+def group_lives(group: int) -> bool:
     """Whether a process group has a living member (zombies do not count)."""
     try:
         os.killpg(group, 0)
@@ -209,7 +211,7 @@ def group_lives(group):
     return any(f and f[2] == str(group) and f[0] not in 'ZX' for f in members)
 
 
-def remove_leftovers(folder):
+def remove_leftovers(folder: str) -> None:
     """Remove the temporary files `NAME.<host>.<pid>.tmp` that dead processes of this host left in a folder."""
     marker = f'.{platform.node()}.'
     for name in os.listdir(folder):

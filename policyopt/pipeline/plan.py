@@ -4,8 +4,11 @@ A plan is made from a Spec and the options of im_pipeline.py, checked, and then 
 writes anything.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import os
+from collections.abc import Collection, Sequence
 
 from policyopt.files.runs import part_path
 from policyopt.pipeline import locks, templates
@@ -24,8 +27,8 @@ class How:
     keep_going: bool = False
     dry_run: bool = False
     estimate: bool = False  # say how long training will take: instead of it, or in a run of all stages before it
-    only: list | tuple = ()
-    exclude: list | tuple = ()
+    only: Sequence[str] = ()
+    exclude: Sequence[str] = ()
     executor: str = 'local'
     yes: bool = False
     wait: bool = False
@@ -48,7 +51,7 @@ class Job:
     is_log: bool = True
 
     @property
-    def done(self):
+    def done(self) -> bool:
         """Whether the output exists: nothing else decides."""
         return os.path.exists(self.out)
 
@@ -63,15 +66,15 @@ class Plan:
     todo: tuple[Run, ...]
 
     @property
-    def jobs(self):
+    def jobs(self) -> list[Job]:
         """What is to do, as Jobs."""
         return [job_of(self.spec, run) for run in self.todo]
 
-    def of(self, ids):
+    def of(self, ids: Collection[str]) -> Plan:
         """The part of the plan that is about these runs."""
         return dataclasses.replace(self, **{k: tuple(r for r in getattr(self, k) if r.id in ids) for k in ('runs', 'todo')})
 
-    def states(self):
+    def states(self) -> dict[str, str]:
         """{run id: state}: 'done' has its .h5, 'running' is locked by someone, 'unfinished' was begun."""
         found = {}
         for run in self.runs:
@@ -86,7 +89,7 @@ class Plan:
                 found[run.id] = 'missing'
         return found
 
-    def summary(self):
+    def summary(self) -> str:
         """A table of how many runs of each algorithm and task are in which state."""
         state = self.states()
         lines = [['alg', 'task', *STATES, 'total']]
@@ -96,7 +99,7 @@ class Plan:
             lines.append([*(group or ('all', '')), *(str(chosen.count(s)) for s in STATES), str(len(chosen))])
         return format_table(lines)
 
-    def check(self):
+    def check(self) -> None:
         """Raise UserError unless every run's program and expert data are there and fit."""
         spec = self.spec
         for run in {r.alg: r for r in self.runs}.values():
@@ -115,7 +118,7 @@ class Plan:
             experts.check_trajs(spec, spec.task(task), path)
 
 
-def make_plan(spec, seed, how):
+def make_plan(spec: Spec, seed: int, how: How) -> Plan:
     """The plan of an order; a dry run without --resume lists every run as if none were there.
 
     Raises UserError when --only or --exclude leaves no run.
@@ -126,17 +129,17 @@ def make_plan(spec, seed, how):
     return Plan(spec, seed, runs, tuple(_with_resume(r) for r in runs if not os.path.exists(r.out)))
 
 
-def job_of(spec, run):
+def job_of(spec: Spec, run: Run) -> Job:
     """The launcher's view of a run."""
     log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
     return Job(run.id, run.command, run.out, log, lock, is_log=spec.algorithm(run.alg).policy is None)
 
 
-def _with_device(run, device):
+def _with_device(run: Run, device: str | None) -> Run:
     return run if device is None else dataclasses.replace(run, command=templates.with_option(run.command, '--device', device))
 
 
-def _with_resume(run):
+def _with_resume(run: Run) -> Run:
     """A run whose checkpoint exists, with --resume added when it is our trainer's; any other program starts anew."""
     if os.path.exists(part_path(run.out)):
         return dataclasses.replace(run, command=templates.with_option(run.command, '--resume'))

@@ -4,11 +4,15 @@ Keys and template fields are those of 2016, with a few new ones. Everything that
 before anything is computed. Neither torch nor gymnasium is imported.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import fnmatch
 import os
 import re
 import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from policyopt import algorithms
 from policyopt.files.runs import KEYS, done_file, id_of
@@ -52,10 +56,10 @@ class Training:
     """Sizes of the experiment; `datasets` is the number of independent expert sets per task (run r uses set r mod datasets)."""
 
     full_dataset_num_trajs: int
-    dataset_num_trajs: tuple
+    dataset_num_trajs: tuple[int, ...]
     deterministic_expert: bool
     runs: int
-    algorithms: tuple
+    algorithms: tuple[Algorithm, ...]
     seed: int | None
     datasets: int
 
@@ -116,35 +120,35 @@ class Spec:
     """A whole experiment; `text` is the YAML that describes it, with the `overrides` of `--set` applied to what `file` says."""
 
     file: str
-    overrides: tuple
+    overrides: tuple[str, ...]
     text: str
     run_name: str
-    tasks: tuple
+    tasks: tuple[Task, ...]
     training: Training
     options: Options
 
-    def command(self, stage):
+    def command(self, stage: str) -> str:
         """The command that carries out a stage of this experiment."""
         sets = ['--set', *self.overrides] if self.overrides else []
         return ' '.join(['im_pipeline.py', shlex.quote(self.file), stage, shlex.join(sets)]).rstrip()
 
     @property
-    def traj_dir(self):
+    def traj_dir(self) -> str:
         """The folder of the expert trajectories."""
         return os.path.join(os.path.expanduser(self.options.storagedir), self.options.traj_subdir)
 
     @property
-    def checkpt_dir(self):
+    def checkpt_dir(self) -> str:
         """The folder of the runs, their logs and the results."""
         return os.path.join(os.path.expanduser(self.options.storagedir), self.options.checkpt_subdir)
 
     @property
-    def results_path(self):
+    def results_path(self) -> str:
         """The results file, in the folder of the runs."""
         return os.path.join(self.checkpt_dir, self.options.results_filename)
 
     @property
-    def reference_path(self):
+    def reference_path(self) -> str | None:
         """The published results to compare with, as given or below our own checkout; None where the experiment names none.
 
         Raises UserError when the file is at neither place.
@@ -159,24 +163,24 @@ class Spec:
             f"{self.file}: options.reference: no such file '{name}'; expected {_A_REFERENCE}, seen from {os.getcwd()} or from our checkout"
         )
 
-    def traj_path(self, task_name, dataset=0):
+    def traj_path(self, task_name: str, dataset: int = 0) -> str:
         """The trajectory file of one expert set of a task."""
         suffix = '' if self.training.datasets == 1 else f'_set{dataset}'
         return os.path.join(self.traj_dir, f'trajs_{task_name}{suffix}.h5')
 
-    def random_path(self, task_name):
+    def random_path(self, task_name: str) -> str:
         """The file with the returns of the random policy on a task."""
         return os.path.join(self.traj_dir, f'random_{task_name}.h5')
 
-    def task(self, name):
+    def task(self, name: str) -> Task:
         """The task of that name."""
         return next(t for t in self.tasks if t.name == name)
 
-    def algorithm(self, name):
+    def algorithm(self, name: str) -> Algorithm:
         """The algorithm of that name."""
         return next(a for a in self.training.algorithms if a.name == name)
 
-    def runs(self, base_seed):
+    def runs(self, base_seed: int) -> list[Run]:
         """All runs in the order of 2016: algorithm, task, dataset size, run. A seed depends only on (base_seed, run id)."""
         t = self.training
         return [
@@ -187,7 +191,7 @@ class Spec:
             for run in range(t.runs)
         ]
 
-    def _run(self, alg, task, num_trajs, run, base_seed):
+    def _run(self, alg: Algorithm, task: Task, num_trajs: int, run: int, base_seed: int) -> Run:
         run_id = id_of(alg.name, task.name, num_trajs, run)
         seed = derive_seed(base_seed, run_id)
         dataset = run % self.training.datasets
@@ -212,7 +216,7 @@ class Spec:
         return Run(run_id, alg.name, task.name, num_trajs, run, dataset, seed, command, out)
 
 
-def load_spec(path, overrides=()):
+def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
     """Read and check a pipeline YAML, with `--set KEY=VALUE` assignments applied first.
 
     Raises UserError: "pipelines/classic.yaml: tasks[1].evn: unknown key 'evn'; expected one of name, env, policy, …. Did you mean 'env'?"
@@ -232,7 +236,7 @@ def load_spec(path, overrides=()):
     return _read(source, raw, yaml_text, tuple(overrides))
 
 
-def _read(source, raw, yaml_text, overrides):
+def _read(source: Source, raw: Any, yaml_text: str, overrides: tuple[str, ...]) -> Spec:
     top = Section(source, '', raw, ('tasks', 'training', 'options', 'run_name'))
     tasks = tuple(_read_task(s) for s in top.sections('tasks', [f.name for f in dataclasses.fields(Task)]))
     _no_duplicates(source, 'tasks', [t.name for t in tasks])
@@ -245,7 +249,7 @@ def _read(source, raw, yaml_text, overrides):
     return Spec(source.file, overrides, yaml_text, run_name, tasks, training, options)
 
 
-def _mapping(source, path, value):
+def _mapping(source: Source, path: str | None, value: Any) -> Any:
     if path is None:
         return 'a mapping'
     if not isinstance(value, dict):
@@ -253,7 +257,7 @@ def _mapping(source, path, value):
     return value
 
 
-def _file_word(source, path, value):
+def _file_word(source: Source, path: str | None, value: Any) -> Any:
     """A name that can stand in file names, in run ids and in --only."""
     expected = 'a name'
     if path is None:
@@ -265,13 +269,13 @@ def _file_word(source, path, value):
     return value
 
 
-def _no_duplicates(source, path, names):
+def _no_duplicates(source: Source, path: str, names: Sequence) -> None:
     for i, name in enumerate(names):
         if name in names[:i]:
             source.fail(f'{path}[{i}].name' if isinstance(name, str) else f'{path}[{i}]', f'{show(name)} a second time', 'each only once')
 
 
-def _read_task(s):
+def _read_task(s: Section) -> Task:
     return Task(
         name=s.get('name', _file_word),
         env=s.get('env', text, example='an environment id such as CartPole-v0'),
@@ -282,7 +286,7 @@ def _read_task(s):
     )
 
 
-def _read_algorithm(s):
+def _read_algorithm(s: Section) -> list[Algorithm]:
     """The algorithms of one item of the list: more than one where it varies settings."""
     name = s.get('name', _file_word)
     cmd = templates.one_line(s.get('cmd', text, example='a command template with {out}'))
@@ -304,7 +308,7 @@ def _read_algorithm(s):
     return [Algorithm(variant, cmd, rule, policy, s.path) for variant, cmd in found]
 
 
-def _function(source, path, value):
+def _function(source: Source, path: str | None, value: Any) -> Any:
     """The name of a function of the user's."""
     expected = 'a function as package.module:load, called with the file of a run'
     if path is None:
@@ -315,7 +319,7 @@ def _function(source, path, value):
     return value
 
 
-def _read_training(s):
+def _read_training(s: Section) -> Training:
     full = s.get('full_dataset_num_trajs', whole, high=MAX_TRAJS)
     sizes = s.get('dataset_num_trajs', a_list)
     for i, size in enumerate(sizes):
@@ -333,7 +337,7 @@ def _read_training(s):
     return Training(full, tuple(sizes), deterministic, runs, algorithms, seed, datasets)
 
 
-def _read_options(s):
+def _read_options(s: Section) -> Options:
     source = s.source
     filename = s.get('results_filename', text, 'results.h5')
     if not re.fullmatch(r'[\w.+-]+\.h5', filename, re.ASCII):
@@ -364,12 +368,12 @@ def _read_options(s):
     )
 
 
-def _reference(source, path, value):
+def _reference(source: Source, path: str | None, value: Any) -> Any:
     """A file name, or null, so that --set can take the comparison away."""
     return None if value is None else text(source, path, value, _A_REFERENCE)
 
 
-def _cluster_word(source, path, value):
+def _cluster_word(source: Source, path: str | None, value: Any) -> Any:
     """A word for a line of a batch script: a name, a size, a time."""
     expected = 'one word, such as main, 4G or 12:00:00'
     if path is None:
@@ -377,12 +381,12 @@ def _cluster_word(source, path, value):
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     text(source, path, value, expected)
-    if re.search(r'\s', value):
+    if re.search(r'\s', str(value)):
         source.fail(path, show(value), expected)
     return value
 
 
-def _array_range(source, path, value):
+def _array_range(source: Source, path: str | None, value: Any) -> Any:
     """Indices of runs, counted from 1, as in `1-100` or `3,7,20-30`."""
     expected = 'indices of runs counted from 1, such as 1-100 or 3,7,20-30'
     if path is None:
@@ -393,7 +397,7 @@ def _array_range(source, path, value):
     return value
 
 
-def select_runs(runs, only=(), exclude=()):
+def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Run]:
     """The runs that `--only` keeps and `--exclude` leaves, in their order.
 
     A filter is a list of KEY=VALUE words (or a whole run id): values of one key are alternatives, different keys must all hold;
@@ -407,7 +411,7 @@ def select_runs(runs, only=(), exclude=()):
     return chosen
 
 
-def _filter(runs, words, flag):
+def _filter(runs: Sequence[Run], words: Sequence[str], flag: str) -> Callable[[Run], bool]:
     wanted = {}
     for word in [w for argument in words for w in argument.split(',')]:
         key, eq, value = word.partition('=')
@@ -421,7 +425,7 @@ def _filter(runs, words, flag):
     return lambda r: all(any(fnmatch.fnmatchcase(str(getattr(r, k)), v) for v in values) for k, values in wanted.items())
 
 
-def find_policy(policy):
+def find_policy(policy: str) -> str | None:
     """A policy `FILE.h5/snapshots/…` as it can be read from here: as given, or below our own checkout; None when FILE is at neither."""
     for candidate in (policy, os.path.join(templates.REPO, policy)):
         prefix = candidate

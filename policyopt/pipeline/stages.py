@@ -6,6 +6,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 from policyopt.pipeline import folder, launch
 from policyopt.pipeline.executors import EXECUTORS, executor_for
@@ -16,7 +17,7 @@ from policyopt.util import RunFailed, UserError, as_typed, closest, provenance
 STAGES = ('0_sampletrajs', '1_train', '2_eval')
 
 
-def run_stage(stage, spec_path, overrides, summary, how: How):
+def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: bool, how: How) -> int:
     """Do what `im_pipeline.py SPEC STAGE` asks for; returns an exit code."""
     names = {name: [name] for name in STAGES} | {name[0]: [name] for name in STAGES} | {'all': list(STAGES)}
     if stage not in names:
@@ -44,7 +45,7 @@ def run_stage(stage, spec_path, overrides, summary, how: How):
     return 0
 
 
-def show_summary(spec: Spec, how: How):
+def show_summary(spec: Spec, how: How) -> int:
     """Print what is there and what is not; touches nothing, and may be asked while others work."""
     plan = make_plan(spec, folder.base_seed(spec, store=False, quiet=True), how)
     trajs = {spec.traj_path(r.task, r.dataset) for r in plan.runs}
@@ -60,7 +61,7 @@ def show_summary(spec: Spec, how: How):
     return 0
 
 
-def _draft(spec: Spec, how: How):
+def _draft(spec: Spec, how: How) -> Plan:
     """The plan for checks that come before anything is written, a seed that is drawn included."""
     for path in (spec.traj_dir, spec.checkpt_dir):
         folder.check_place(path)
@@ -70,7 +71,7 @@ def _draft(spec: Spec, how: How):
 # 0_sampletrajs ------------------------------------------------------------------------------------------------------------------
 
 
-def sample_trajs(spec: Spec, how: How):
+def sample_trajs(spec: Spec, how: How) -> str | None:
     """Stage 0: let each task's expert play full_dataset_num_trajs episodes, and an untrained policy eval_num_trajs.
 
     Refuses to overwrite; resumed, it keeps whole files that belong to this experiment and makes the others.
@@ -93,7 +94,7 @@ def sample_trajs(spec: Spec, how: How):
 # 1_train ------------------------------------------------------------------------------------------------------------------------
 
 
-def train(spec: Spec, how: How):
+def train(spec: Spec, how: How) -> str | None:
     """Stage 1: one command for each algorithm × task × dataset size × run.
 
     Refuses a folder that holds runs, unless resumed: then finished runs are skipped and unfinished ones go on. A dry run prints
@@ -119,7 +120,7 @@ def train(spec: Spec, how: How):
     return executor.execute(plan)
 
 
-def show_estimate(spec: Spec, how: How):
+def show_estimate(spec: Spec, how: How) -> str:
     """Print how long stage 1 would take from here; writes nothing into the experiment's folders."""
     if EXECUTORS[how.executor].away:
         raise UserError(f'--estimate with -e {how.executor}: it measures on this computer; expected it without -e')
@@ -129,7 +130,7 @@ def show_estimate(spec: Spec, how: How):
     return spec.command('1_train --resume' if plan.todo else '2_eval')
 
 
-def _print_estimate(plan: Plan, how: How, optional=False):
+def _print_estimate(plan: Plan, how: How, optional: bool = False) -> None:
     """Print how long it takes; where that is optional, only a command that fails stands in the way of training (without -k)."""
     from policyopt.pipeline.estimate import MeasuredRunFailed, estimate
 
@@ -147,8 +148,9 @@ def _print_estimate(plan: Plan, how: How, optional=False):
         print(sentence, flush=True)
 
 
-def _array_task(spec: Spec, how: How):
+def _array_task(spec: Spec, how: How) -> None:
     """One task of a cluster's array: the run in line `task_index` of the list, continued if it was begun."""
+    assert how.task_list is not None and how.task_index is not None
     with open(how.task_list, encoding='utf-8') as f:
         ids = f.read().split()
     if not 1 <= how.task_index <= len(ids):
@@ -170,7 +172,7 @@ def _array_task(spec: Spec, how: How):
 # 2_eval -------------------------------------------------------------------------------------------------------------------------
 
 
-def evaluate(spec: Spec, how: How):
+def evaluate(spec: Spec, how: How) -> str | None:
     """Stage 2: every learned policy plays eval_num_trajs episodes with its most likely actions, on the true reward.
 
     Every run must be there. Refuses an existing results file; resumed, it keeps a complete one, and rows evaluated before.

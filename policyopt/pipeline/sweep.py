@@ -4,17 +4,24 @@ Each is named `ga+reward_lr=0.003+reward_steps=1` (files/runs.py takes such name
 selected like any other algorithm. A setting goes to `{reward_lr}` in the command, else it becomes the trainer's option --reward_lr.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from policyopt.files.runs import MAX_VARIANTS, setting_word, sweep
 from policyopt.files.yamlfile import a_list, show
 from policyopt.pipeline import templates
 
+if TYPE_CHECKING:
+    from policyopt.files.yamlfile import Section, Source
+
 MAX_NAME = 120  # of an algorithm with its settings: a file name holds 255 bytes
 _EXAMPLE = 'a mapping of options to lists, such as {reward_lr: [.003, .01], reward_steps: [1, 4]}'
 
 
-def variants(section, name, cmd):
+def variants(section: Section, name: str, cmd: str) -> list[tuple[str, str]]:
     """[(name, command template)] of an algorithm: itself without `vary`, else one for each combination of the settings."""
     vary = section.get('vary', _settings, {})
     fields = set(templates.fields_of(cmd))
@@ -39,13 +46,13 @@ def variants(section, name, cmd):
     return found
 
 
-def _settings(source, path, value):
+def _settings(source: Source, path: str | None, value: Any) -> Any:
     if path is not None and (not isinstance(value, dict) or not value):
         source.fail(path, show(value), _EXAMPLE)
     return value
 
 
-def _word(source, path, value):
+def _word(source: Source, path: str, value: Any) -> str:
     """A setting as it stands in names and commands."""
     word = setting_word(value)
     known = isinstance(value, (int, float, str)) and not isinstance(value, bool)
@@ -54,7 +61,7 @@ def _word(source, path, value):
     return word
 
 
-def _with(cmd, settings, fields):
+def _with(cmd: str, settings: Iterable[tuple[str, str]], fields: set[str]) -> str:
     for key, word in settings:
         if key in fields:
             cmd = re.sub(rf'(?<!\{{)\{{{key}\}}(?!\}})', word, cmd)

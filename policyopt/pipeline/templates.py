@@ -7,6 +7,8 @@ import shlex
 import shutil
 import string
 import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from policyopt.util import REPO
 
@@ -18,12 +20,12 @@ class BadTemplate(ValueError):
     """A template that cannot become a command line; args are (seen, expected, hint)."""
 
 
-def one_line(template):
+def one_line(template: str) -> str:
     """A template as a single line; as in 2016 a line break is a blank (a backslash before it is dropped)."""
     return re.sub(r'\s*\\?\n\s*', ' ', template.strip())
 
 
-def check_template(template):
+def check_template(template: str) -> None:
     """Raise BadTemplate unless the template has {out}, only known fields, and balanced braces and quotes."""
     from policyopt.util import closest
 
@@ -33,7 +35,7 @@ def check_template(template):
     except ValueError as e:
         raise BadTemplate(f'a brace without its partner ({e})', f'fields like {known}', ' Write a literal brace as {{ or }}') from e
     for _, name, spec, _ in parts:
-        if re.search(r'\d{4}', spec or ''):
+        if spec and re.search(r'\d{4}', spec):
             raise BadTemplate(f"the width in '{{{name}:{spec[:40]}}}'", 'at most 999 characters for a field')
     names = [name for _, name, _, _ in parts if name is not None]
     for name in names:
@@ -43,13 +45,13 @@ def check_template(template):
     if 'out' not in names:
         raise BadTemplate('no {out} in the command', 'a command that writes its result to {out}', ' For our trainer: --log {out}')
     try:
-        numbers = dict.fromkeys(('num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'seed', 'run'), 1)
-        shlex.split(fill(template, dict.fromkeys(FIELDS, 'x') | numbers))
+        numbers: dict[str, Any] = dict.fromkeys(('num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'seed', 'run'), 1)
+        shlex.split(fill(template, {**dict.fromkeys(FIELDS, 'x'), **numbers}))
     except ValueError as e:
         raise BadTemplate(f'{e} in the command', 'a shell command line', ' Every quote needs its partner') from e
 
 
-def fill(template, values):
+def fill(template: str, values: Mapping[str, Any]) -> str:
     """The command line of a template: str.format's rules, with texts quoted for the shell where they need it.
 
     A path with a blank in it stays one argument, whether or not the template has quotes around its field.
@@ -61,7 +63,7 @@ def fill(template, values):
         if name is not None:
             if conversion:
                 raise ValueError(f"'!{conversion}' after a field")
-            value = format(values[name], spec)
+            value = format(values[name], spec or '')
             quoted = shlex.quote(value)
             if quoted != value and state == "'":
                 value = value.replace("'", "'\\''")
@@ -73,7 +75,7 @@ def fill(template, values):
     return ''.join(out)
 
 
-def _scan(text, state=''):
+def _scan(text: str, state: str = '') -> Iterator[tuple[str, str]]:
     r"""Yield (character, state after it) of a shell text; state is '', "'", '"', or one of them with a backslash pending."""
     for ch in text:
         if state.endswith('\\'):
@@ -85,7 +87,7 @@ def _scan(text, state=''):
         yield ch, state
 
 
-def resolve_program(command):
+def resolve_program(command: str) -> str:
     """`python` at the head becomes the running interpreter; a script that is only in our own checkout gets its full path.
 
     So a template of 2016 (`python scripts/imitate_mj.py …`) works from any folder and in any virtual environment.
@@ -100,7 +102,7 @@ def resolve_program(command):
     return f'{command[: match.start(1) - len("python")]}{shlex.quote(sys.executable)} {rest}'
 
 
-def missing_script(command):
+def missing_script(command: str) -> str | None:
     """The script that a command would run with Python but that does not exist, else None."""
     tokens = shlex.split(command)
     while tokens and re.match(r'\w+=', tokens[0]):
@@ -110,17 +112,17 @@ def missing_script(command):
     return None
 
 
-def is_trainer(command):
+def is_trainer(command: str) -> bool:
     """Whether a command runs our own trainer, so that its options are known: --seed, --device, --max_traj_len, --resume."""
     return any(os.path.basename(token) == _TRAINER for token in shlex.split(command))
 
 
-def is_our_trainer(script):
+def is_our_trainer(script: str) -> bool:
     """Whether a path is the trainer of this very checkout."""
     return os.path.realpath(script) == os.path.realpath(os.path.join(REPO, 'scripts', _TRAINER))
 
 
-def fields_of(template):
+def fields_of(template: str) -> list[str]:
     """The names of the {fields} of a template; none of one whose braces do not balance, which check_template refuses."""
     try:
         return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
@@ -128,7 +130,7 @@ def fields_of(template):
         return []
 
 
-def with_option(command, flag, value=None):
+def with_option(command: str, flag: str, value: object | None = None) -> str:
     """A trainer's command with an option added, unless it has it already; programs other than ours are left alone.
 
     The option goes to the end, but before a pipe or redirection.
@@ -138,7 +140,7 @@ def with_option(command, flag, value=None):
     return add_option(command, flag, value)
 
 
-def add_option(command, flag, value=None):
+def add_option(command: str, flag: str, value: object | None = None) -> str:
     """A command with an option more, at the end but before a pipe or redirection."""
     end, before = len(command), ''
     for i, (ch, state) in enumerate(_scan(command)):
@@ -153,10 +155,11 @@ def add_option(command, flag, value=None):
     return ' '.join(p for p in (head.rstrip(), option, tail) if p)
 
 
-def option(command, flag):
+def option(command: str, flag: str) -> str | None:
     """The value that a command gives an option, the last one as argparse has it; None where the option is not there."""
     value = None
-    for token, following in itertools.pairwise([*shlex.split(command), None]):
+    words = shlex.split(command)
+    for token, following in itertools.zip_longest(words, words[1:]):
         if token == flag:
             value = following
         elif token.startswith(flag + '='):
@@ -164,35 +167,35 @@ def option(command, flag):
     return value
 
 
-def has_operators(command):
+def has_operators(command: str) -> bool:
     """Whether a command line has pipes, redirections, lists or substitutions of the shell."""
     return any(t and set(t) <= set('();<>|&') for t in _shell_tokens(command)) or '`' in command or '$(' in command
 
 
-def is_literal(command):
+def is_literal(command: str) -> bool:
     """Whether the shell takes every word of a command as it stands: no operators, and no variables whose values it puts in."""
     return not has_operators(command) and not any(ch == '$' and state in ('', '"') for ch, state in _with_state_before(command))
 
 
-def plain_words(command):
+def plain_words(command: str) -> list[str] | None:
     """The words of a command that is one program with its arguments, just as the shell would pass them on; else None."""
     unquoted = {ch for ch, state in _with_state_before(command) if not state}
     plain = not unquoted & set('*?[~#{\n') and '\\' not in command and is_simple(command) and is_literal(command)
     return shlex.split(command) if plain else None
 
 
-def _with_state_before(command):
+def _with_state_before(command: str) -> Iterator[tuple[str, str]]:
     states = ['', *(state for _, state in _scan(command))]
     return zip(command, states, strict=False)
 
 
-def is_simple(command):
+def is_simple(command: str) -> bool:
     """Whether a command is one program with its arguments, without shell operators or a leading assignment."""
     program = next(iter(_shell_tokens(command)), '')
     return shutil.which(program) is not None and not has_operators(command)
 
 
-def _shell_tokens(command):
+def _shell_tokens(command: str) -> list[str]:
     lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
     lexer.whitespace_split, lexer.commenters = True, ''
     return list(lexer)

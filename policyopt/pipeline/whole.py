@@ -3,13 +3,19 @@
 `scripts/run_all.sh` calls this once the packages are installed, `gail-pipeline all` and `gail-pipeline quickstart` call it as it is.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import re
 import runpy
 import sys
+from typing import TYPE_CHECKING
 
 from policyopt.util import REPO, UserError, run_main
+
+if TYPE_CHECKING:
+    from policyopt.pipeline.spec import Spec
 
 _ENDING = """
 results  {name}.h5
@@ -20,18 +26,18 @@ runs     {folder}/*.h5
 logs     {folder}/logs/"""
 
 
-def run_script(script, *argv):
+def run_script(script: str, *argv: str) -> int:
     """Run one of our scripts in this process, as its own command line would; returns its exit code."""
     path = os.path.join(REPO, 'scripts', script)
     sys.argv, sys.path[0] = [path, *argv], os.path.dirname(path)
     try:
         runpy.run_path(path, run_name='__main__')
     except SystemExit as e:
-        return e.code or 0
+        return e.code if isinstance(e.code, int) else int(bool(e.code))
     return 0
 
 
-def experiment(argv):
+def experiment(argv: list[str]) -> tuple[Spec, str | None]:
     """(specification, what is asked for instead of running it) of `SPEC.yaml [options of im_pipeline.py …]`.
 
     Asked for may be 'all' (-n or --summary of all stages), '1_train' (--estimate) or None. Raises UserError for a file, a selection
@@ -54,7 +60,7 @@ def experiment(argv):
     return spec, '1_train' if '--estimate' in argv[1:] else None
 
 
-def run_all(argv):
+def run_all(argv: list[str]) -> int:
     """Do `SPEC.yaml [options of im_pipeline.py …]`; returns an exit code. What is finished is not done again."""
     if {'-h', '--help'} & set(argv):
         return run_script('im_pipeline.py', '--help')
@@ -79,7 +85,7 @@ def run_all(argv):
     return 0
 
 
-def _main(argv):
+def _main(argv: list[str]) -> int | None:
     """--needs: print 'mujoco' if the command that follows will play tasks of MuJoCo's; else run the experiment."""
     if argv[0] != '--needs':
         return run_all(argv)
@@ -87,6 +93,7 @@ def _main(argv):
 
     spec, asked = experiment(argv[1:])
     print('mujoco' if asked != 'all' and any(needs_mujoco(task.env) for task in spec.tasks) else 'nothing more')
+    return None
 
 
 if __name__ == '__main__':

@@ -13,8 +13,12 @@ reference's own expert and random returns (ours, for a task that it has none of)
 | R | resamples | |
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
@@ -23,6 +27,11 @@ from policyopt.reporting.reference import CellKey
 from policyopt.reporting.statistics import LEVEL, NAN, detectable_difference, prob_improvement, sets_of
 from policyopt.util import derive_seed
 
+if TYPE_CHECKING:
+    from policyopt.reporting.reference import Baseline, Reference
+
+Cells = Mapping[CellKey, tuple[np.ndarray, np.ndarray]]  # (y_N, set_N), mean returns per run and their expert sets
+
 MARGIN, MARGIN_GA = 0.10, 0.05  # equivalence is claimed within these, declared before the runs they judge
 CEILING = 0.02  # a cell whose runs all lie within this of the expert, on both sides, can show no difference
 PRIOR_DF = 4  # what the other tasks' variance between sets counts, in degrees of freedom: as much as five sets of one's own
@@ -30,7 +39,7 @@ NUM_PERMUTATIONS = 9999
 NUM_BOOTSTRAP = 2000
 
 
-def margin_of(alg):
+def margin_of(alg: str) -> float:
     """The declared margin of an algorithm: 0.05 for GAIL (names that begin with 'ga'), 0.10 for any other and for several together."""
     return MARGIN_GA if alg.startswith('ga') else MARGIN
 
@@ -45,29 +54,29 @@ class Pair:
     x_mean: float
     x_sd: float
     m: int
-    x_M: np.ndarray | None
+    x_M: Any  # an array, or None
     ref_alg: str = ''  # the reference's algorithm where it is another one (negative controls)
 
     @property
-    def diff(self):
+    def diff(self) -> float:
         return float(self.y_N.mean() - self.x_mean)
 
     @property
-    def ceiling(self):
+    def ceiling(self) -> bool:
         """Whether all runs of both sides lie within CEILING of the expert."""
         theirs = self.x_M if self.x_M is not None else self.x_mean + np.nan_to_num(self.x_sd) * np.array([-1, 1])
         return bool(np.all(np.abs(np.concatenate([self.y_N, theirs]) - 1) <= CEILING))
 
     @property
-    def block(self):
+    def block(self) -> tuple[str, str]:
         return self.key.alg, self.key.task
 
     @property
-    def ref_block(self):
+    def ref_block(self) -> tuple[str, str]:
         return self.ref_alg or self.key.alg, self.key.task
 
 
-def pairs_of(cells, reference, scales):
+def pairs_of(cells: Cells, reference: Mapping[CellKey, Reference], scales: Mapping[str, Baseline]) -> list[Pair]:
     """Pairs of all cells that have a reference and a scale, in the order of `cells` ({CellKey: (y_N, set_N)})."""
     out = []
     for key, (y_N, set_N) in cells.items():
@@ -92,13 +101,13 @@ class Between:
     ceiling: bool = False
 
 
-def within(y_N, set_N):
+def within(y_N: np.ndarray, set_N: np.ndarray) -> tuple[float, int]:
     """(mean square within sets, degrees of freedom) of a cell; (NaN, 0) where every set has one run."""
     s = sets_of(y_N, set_N)
     return (s.ss_within / s.df_within, s.df_within) if s.df_within else (NAN, 0)
 
 
-def between_of(cells):
+def between_of(cells: list[tuple[np.ndarray, np.ndarray]]) -> Between | None:
     """Between of one block from the cells of one file, or None when they do not share two expert sets.
 
     z_s = mean over sizes of mean over runs, so that what the sizes of a set have in common is in it;
@@ -116,7 +125,7 @@ def between_of(cells):
     return Between(spread - float(np.sum(np.mean(noise, axis=1))) / len(cells) ** 2, spread, len(common) - 1, ceiling)
 
 
-def pooled_between(sources, blocks):
+def pooled_between(sources: Sequence[Cells], blocks: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Between]:
     """{(alg, task): Between} for `blocks`, partially pooled over the tasks of each algorithm; blocks of unmeasured algorithms are absent.
 
     Files first: ω² of one block from several files is their mean, weighted by degrees of freedom. Then tasks:
@@ -157,7 +166,7 @@ def pooled_between(sources, blocks):
     return out
 
 
-def _weighted(items):
+def _weighted(items: list[Between]) -> Between:
     df = sum(i.df for i in items)
     var, spread = (sum(i.df * getattr(i, name) for i in items) / df for name in ('var', 'spread'))
     return Between(var, spread, df, all(i.ceiling for i in items))
@@ -191,16 +200,16 @@ class Row:
     ref_iqm: tuple = (NAN, NAN, NAN)
 
     @property
-    def label(self):
+    def label(self) -> str:
         return ', '.join(filter(None, (self.alg, self.task))) or 'all'
 
-    def interval(self, level):
+    def interval(self, level: float) -> tuple[float, float]:
         """diff ± t((1 + level)/2, df)·se."""
         half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se if self.se > 0 else 0.0 if self.se == 0 else NAN
         return self.diff - half, self.diff + half
 
     @property
-    def verdict(self):
+    def verdict(self) -> str:
         """'equivalent', 'differs', 'undecided', 'ceiling', or 'not testable'; never more than the variance in it allows."""
         if self.num_ceiling == self.num_cells:
             return 'ceiling'
@@ -210,12 +219,18 @@ class Row:
             return 'equivalent' if self.tost_p < LEVEL else 'differs' if self.p < LEVEL else 'undecided'
         return 'differs' if self.sets == 'tasks' and self.p < LEVEL else 'undecided'
 
-    def detectable(self):
+    def detectable(self) -> float:
         """The true mean difference that this row finds with 80% probability at 5%."""
         return 0.0 if self.se == 0 else detectable_difference(self.se, self.df)
 
 
-def row_of(pairs, between, alg='', task='', spare=None):
+def row_of(
+    pairs: Sequence[Pair],
+    between: Mapping[tuple[str, str], Between],
+    alg: str = '',
+    task: str = '',
+    spare: Mapping[CellKey, tuple[float, int]] | None = None,
+) -> Row:
     """The Row of these cells, each with weight 1/K.
 
     d = mean_c d_c,   V = V_sets + V_runs,   V_runs = Σ_c (s_c²/N_c + s'_c²/M_c)/K²,
@@ -283,7 +298,7 @@ def row_of(pairs, between, alg='', task='', spare=None):
 # --- runs resampled -------------------------------------------------------------------------------------------------
 
 
-def permutation_mean_p(pairs, seed, num=NUM_PERMUTATIONS):
+def permutation_mean_p(pairs: Sequence[Pair], seed: int, num: int = NUM_PERMUTATIONS) -> float:
     """Two-sided p of the mean normalised difference when 'ours' and 'theirs' are dealt anew within every cell.
 
     (1 + #{|T*| ≥ |T|})/(1 + num). It asks whether the runs could all come from one place; runs of one expert set are not exchangeable with
@@ -303,7 +318,7 @@ def permutation_mean_p(pairs, seed, num=NUM_PERMUTATIONS):
     return float((1 + np.sum(np.abs(total_R) >= abs(seen) - 1e-12)) / (1 + num)) if pairs else NAN
 
 
-def resampled(y_N, set_N, rng, num):
+def resampled(y_N: np.ndarray, set_N: np.ndarray, rng: np.random.Generator, num: int) -> np.ndarray:
     """num bootstrap samples of a cell's runs, (R, N): runs within their set, and sets too where there are several."""
     members = [np.flatnonzero(set_N == s) for s in np.unique(set_N)]
     size_D = np.array([len(m) for m in members])
@@ -315,7 +330,7 @@ def resampled(y_N, set_N, rng, num):
     return y_N[table_D_X[set_R_N, (rng.random((num, y_N.size)) * size_D[set_R_N]).astype(int)]]
 
 
-def bootstrap(pairs, seed, num=NUM_BOOTSTRAP):
+def bootstrap(pairs: Sequence[Pair], seed: int, num: int = NUM_BOOTSTRAP) -> tuple[tuple[float, ...], ...]:
     """(probability of improvement, our IQM, the reference's IQM), each with its 95% interval, as rliable reports them.
 
     Percentile bootstrap of runs, stratified by cell (Agarwal et al. 2021, arXiv:2108.13264); our expert sets are redrawn too where
@@ -339,7 +354,7 @@ def bootstrap(pairs, seed, num=NUM_BOOTSTRAP):
     return tuple(out)
 
 
-def _percentiles(x_R):
+def _percentiles(x_R: np.ndarray) -> tuple[float, ...]:
     return tuple(float(q) for q in np.quantile(x_R, [LEVEL / 2, 1 - LEVEL / 2]))
 
 
@@ -358,7 +373,9 @@ class Aggregate:
     between: dict
 
 
-def aggregate(cells, reference, scales, sources=()):
+def aggregate(
+    cells: Cells, reference: Mapping[CellKey, Reference], scales: Mapping[str, Baseline], sources: Sequence[Cells] = ()
+) -> Aggregate | None:
     """The Aggregate of a results table beside its reference, or None when no cell has both a reference and a scale.
 
     Args:
@@ -375,7 +392,7 @@ def aggregate(cells, reference, scales, sources=()):
     between = pooled_between(scaled, [(a, t) for a in algs for t in tasks])
     spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := within(y, s))[1]}
 
-    def row(full, alg='', task=''):
+    def row(full: bool, alg: str = '', task: str = '') -> Any:
         mine = [p for p in pairs if alg in ('', p.key.alg) and task in ('', p.key.task)]
         if not mine:
             return None
@@ -395,5 +412,5 @@ def aggregate(cells, reference, scales, sources=()):
     )
 
 
-def _same(one, other):
+def _same(one: Cells, other: Cells) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(a, b) for k in one for a, b in zip(one[k], other[k], strict=True))

@@ -4,12 +4,16 @@ A cell is (task, algorithm, dataset size). Nothing here knows results files: row
 /results and /tasks as attributes. Symbols are those of `statistics`; R counts bootstrap resamples, E episodes.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import math
 import os
 import re
 import shlex
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
@@ -35,6 +39,11 @@ from policyopt.reporting.statistics import (
     welch,
 )
 from policyopt.util import UserError, derive_seed
+
+if TYPE_CHECKING:
+    from policyopt.reporting.controls import Control
+    from policyopt.reporting.failures import Failures
+    from policyopt.reporting.statistics import Sets
 
 NUM_BOOTSTRAP = 4000
 
@@ -63,7 +72,7 @@ class Cell:
     percent_expert: float
 
     @property
-    def half_width(self):
+    def half_width(self) -> float:
         """Half width of the 95% interval that is shown: over expert sets where there are several, else over runs."""
         return self.margin_sets if math.isfinite(self.margin_sets) else self.margin
 
@@ -105,39 +114,39 @@ class Comparison:
 class Analysis:
     """Everything that the tables, the pictures and the report show."""
 
-    cells: dict
-    baselines: dict
-    comparisons: dict
-    ref_baselines: dict
-    missing: list
-    notes: list
-    reference: dict = dataclasses.field(default_factory=dict)
+    cells: dict[CellKey, Cell]
+    baselines: dict[str, Baseline]
+    comparisons: dict[CellKey, Comparison]
+    ref_baselines: dict[str, Baseline]
+    missing: list[str]
+    notes: list[str]
+    reference: Mapping[CellKey, Reference] = dataclasses.field(default_factory=dict)
     sources: list = dataclasses.field(default_factory=list)
     title: str = ''
 
     @property
-    def scales(self):
+    def scales(self) -> dict[str, Baseline]:
         """{task: Baseline} that normalises: the reference's, ours for a task that it has none of."""
         return {task: self.ref_baselines.get(task, b) for task, b in self.baselines.items()}
 
     @functools.cached_property
-    def aggregate(self):
+    def aggregate(self) -> Any:
         """The Aggregate over all cells, or None without a reference."""
         return aggregate({k: (c.y_N, c.set_N) for k, c in self.cells.items()}, self.reference, self.scales, self.sources)
 
     @functools.cached_property
-    def controls(self):
+    def controls(self) -> list[Control]:
         """Negative controls of the aggregate's verdict."""
         return controls(self.aggregate) if self.aggregate else []
 
     @functools.cached_property
-    def failures(self):
+    def failures(self) -> list[Failures]:
         """Failed runs per algorithm and task, [] without a reference."""
         tables = [{k: (c.y_N, c.set_N) for k, c in self.cells.items()}, *self.sources]
         scores = [{k: (self.scales[k.task].score(y), s) for k, (y, s) in t.items() if k.task in self.scales} for t in tables]
         return failures_of(self.aggregate.pairs, scores) if self.aggregate else []
 
-    def without_scores(self):
+    def without_scores(self) -> str:
         """Why returns of some tasks cannot be normalised, and what to do, as a sentence; empty when all can."""
         tasks = [t for t, b in self.baselines.items() if not math.isfinite(float(b.score(0.0)))]
         unmeasured = [t for t in tasks if not self.baselines[t].random_episodes]
@@ -152,17 +161,17 @@ class Analysis:
 # --- one cell -------------------------------------------------------------------------------------------------------
 
 
-def run_id(row):
+def run_id(row: Any) -> str:
     """The name of a run, as its file has it."""
     return id_of(row.alg, row.task, int(row.num_trajs), int(row.run))
 
 
-def iqm(x):
+def iqm(x: Any) -> Any:
     """Interquartile mean along the last axis: the mean without the lowest and the highest quarter (rounded down)."""
     return stats.trim_mean(x, 0.25, axis=-1)
 
 
-def iqm_interval(y_N, set_N, seed, num=NUM_BOOTSTRAP):
+def iqm_interval(y_N: np.ndarray, set_N: np.ndarray, seed: int, num: int = NUM_BOOTSTRAP) -> tuple[float, ...]:
     """Percentile bootstrap 95% interval of the interquartile mean over runs, stratified by expert set.
 
     Runs are redrawn within their own set, so every resample has the sets in the proportions of the data. Where some set
@@ -179,7 +188,7 @@ def iqm_interval(y_N, set_N, seed, num=NUM_BOOTSTRAP):
     return tuple(float(q) for q in np.quantile(iqm(y_N[idx_R_N]), [LEVEL / 2, 1 - LEVEL / 2]))
 
 
-def _checked(rows):
+def _checked(rows: list) -> dict[str, Any]:
     """Rows by run name, after refusing what no statistic survives."""
     by_name = {}
     for row in rows:
@@ -201,7 +210,7 @@ def _checked(rows):
     return by_name
 
 
-def _grouped(by_name):
+def _grouped(by_name: dict[str, Any]) -> dict[CellKey, list]:
     """{CellKey: runs in their order}, tasks and algorithms in the order they first appear, dataset sizes ascending."""
     rows = list(by_name.values())
     tasks, algs = (list(dict.fromkeys(getattr(r, f) for r in rows)) for f in ('task', 'alg'))
@@ -211,12 +220,12 @@ def _grouped(by_name):
     return groups
 
 
-def _run_means(runs):
+def _run_means(runs: list) -> tuple[np.ndarray, np.ndarray]:
     """(y_N, set_N): mean return and expert set of every run."""
     return np.array([np.mean(r.alg_traj_returns) for r in runs]), np.array([int(r.dataset) for r in runs])
 
 
-def cells_of(by_name, baselines):
+def cells_of(by_name: dict[str, Any], baselines: Mapping[str, Baseline]) -> dict[CellKey, Cell]:
     """{CellKey: Cell} with all statistics of the rows that `_checked` let through."""
     cells = {}
     for key, runs in _grouped(by_name).items():
@@ -244,7 +253,7 @@ def cells_of(by_name, baselines):
     return cells
 
 
-def baselines_of(rows, tasks):
+def baselines_of(rows: list, tasks: list) -> dict[str, Baseline]:
     """{task: Baseline} from the task table; expert returns from the rows themselves for a task that it lacks."""
     table = {t.task: t for t in tasks}
     found = {}
@@ -259,16 +268,16 @@ def baselines_of(rows, tasks):
     return found
 
 
-def _finite(x):
+def _finite(x: Any) -> np.ndarray:
     x = np.asarray([] if x is None else x, float).ravel()
     return x[np.isfinite(x)]
 
 
-def _moments(x):
+def _moments(x: Any) -> tuple[float, float, int]:
     return (float(x.mean()), sd(x), x.size) if x.size else (NAN, NAN, 0)
 
 
-def missing_runs(rows, expected=None):
+def missing_runs(rows: list, expected: list[str] | None = None) -> list[str]:
     """Names of runs that should be there: `expected`, or per task every algorithm × size × run index seen in it."""
     seen = {run_id(r) for r in rows}
     if expected is None:
@@ -282,7 +291,7 @@ def missing_runs(rows, expected=None):
 # --- ours against theirs ---------------------------------------------------------------------------------------------
 
 
-def compare(cell, ref, between=None, between_from=''):
+def compare(cell: Cell, ref: Reference, between: Sets | None = None, between_from: str = '') -> tuple[Comparison, float, float]:
     """One cell against its reference, before the correction for the number of cells.
 
     Judged by the prediction for one expert set ('sets') where σ_b² is identifiable; else by Welch's t ('welch'), which takes
@@ -305,7 +314,7 @@ def compare(cell, ref, between=None, between_from=''):
         out.pred_p = float(2 * stats.t.sf(abs(out.diff) / pred.se, pred.df)) if pred.se > 0 else NAN
         if pred.num_sets == 2:
             notes.append('two expert sets: the between-set variance has one degree of freedom')
-    if math.isfinite(out.pred_p):
+    if pred and math.isfinite(out.pred_p):
         out.p, out.judged_by, se, df = out.pred_p, 'sets', pred.se, pred.df
     elif math.isfinite(out.welch_p):
         out.p, out.judged_by = out.welch_p, 'welch'
@@ -322,7 +331,15 @@ def compare(cell, ref, between=None, between_from=''):
     return out, se, df
 
 
-def analyze(rows, tasks, reference=None, ref_baselines=None, between=(), expected=None, title=''):
+def analyze(
+    rows: list,
+    tasks: list,
+    reference: Mapping[CellKey, Reference] | None = None,
+    ref_baselines: dict[str, Baseline] | None = None,
+    between: Iterable[tuple[str, list]] = (),
+    expected: list[str] | None = None,
+    title: str = '',
+) -> Analysis:
     """The whole analysis of one results table.
 
     Args:
@@ -347,7 +364,8 @@ def analyze(rows, tasks, reference=None, ref_baselines=None, between=(), expecte
                 'sample several (training.datasets: 5 in the spec)'
             )
         of_cell |= {k: v for k, v in found.items() if k not in of_cell or v[0].num_sets > of_cell[k][0].num_sets}
-    results = [compare(c, reference[k], *of_cell.get(k, (None, ''))) for k, c in cells.items() if k in (reference or {})]
+    published = reference or {}
+    results = [compare(c, published[k], *of_cell.get(k, (None, ''))) for k, c in cells.items() if k in published]
     compared = [r[0] for r in results]
     for field, raw in (('p_holm', 'p'), ('welch_holm', 'welch_p'), ('perm_holm', 'perm_p')):
         for c, p in zip(compared, holm([getattr(c, raw) for c in compared]), strict=True):
@@ -372,7 +390,7 @@ def analyze(rows, tasks, reference=None, ref_baselines=None, between=(), expecte
     return analysis
 
 
-def _in_scores(comp, scale):
+def _in_scores(comp: Comparison, scale: Baseline) -> None:
     """Fill in what can be found, in units of (expert − random), and whether any return between random and expert would be rejected."""
     width = abs(scale.expert_mean - scale.random_mean)
     if math.isfinite(width) and width > 0:
@@ -381,14 +399,14 @@ def _in_scores(comp, scale):
             comp.rejectable = comp.half_holm < max(abs(comp.ref.mean - scale.random_mean), abs(scale.expert_mean - comp.ref.mean))
 
 
-def _some(names, most=4):
+def _some(names: list[str], most: int = 4) -> str:
     return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
 # --- the campaign behind the rows -----------------------------------------------------------------------------------
 
 
-def rows_of_campaign(rows, attrs, run_name=None):
+def rows_of_campaign(rows: list, attrs: Mapping[str, str], run_name: str | None = None) -> list:
     """The rows, if they belong to the campaign `run_name` (None: any). Raises UserError when the file holds another one."""
     found = attrs.get('run_name')
     if run_name not in (None, found):
@@ -396,7 +414,7 @@ def rows_of_campaign(rows, attrs, run_name=None):
     return rows
 
 
-def heading(results, reference_path=None):
+def heading(results: Any, reference_path: str | None = None) -> str:
     """What a page or a picture of these results is called: the campaign, whose experts, and what it stands beside."""
     folders = dict.fromkeys(os.path.dirname(t.expert_policy.partition('.h5')[0]) for t in results.tasks if t.expert_policy)
     parts = [str(results.attrs.get('run_name') or 'results')]
@@ -404,7 +422,7 @@ def heading(results, reference_path=None):
     return '; '.join(parts + ([f'reference: {reference_path}'] if reference_path else []))
 
 
-def campaign_runs(spec_text):
+def campaign_runs(spec_text: str) -> list[str] | None:
     """Names of all runs that a campaign's YAML asks for, or None when the text does not say it."""
     try:
         spec = parse_yaml(spec_text, 'spec')
@@ -417,7 +435,7 @@ def campaign_runs(spec_text):
         return None
 
 
-def repeat_commands(cells, attrs):
+def repeat_commands(cells: Iterable[CellKey], attrs: Mapping[str, str]) -> dict[CellKey, str]:
     """{CellKey: the command that repeats the runs of that cell}, into a folder of its own."""
     spec = re.search(r'[^\s\'"]+\.ya?ml', attrs.get('command', ''))
     changes = [c for c in re.findall(r'^# --set (.+)$', attrs.get('spec', ''), re.M) if not c.startswith('options.storagedir=')]

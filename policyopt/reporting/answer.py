@@ -1,22 +1,28 @@
 """The answer to "does it reproduce?" in sentences and short tables, the same for terminal, Markdown and HTML."""
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from policyopt.reporting.aggregate import CEILING, MARGIN, MARGIN_GA
 from policyopt.reporting.controls import SHIFT
 from policyopt.reporting.failures import FAILED
 from policyopt.reporting.statistics import LEVEL, POWER
 
+if TYPE_CHECKING:
+    from policyopt.reporting.aggregate import Aggregate, Row
+    from policyopt.reporting.analysis import Analysis
+
 
 class Section(NamedTuple):
     """A heading, sentences, a table (heads, lines), and what its columns mean."""
 
     title: str
-    sentences: list
-    heads: list
-    lines: list
-    notes: list
+    sentences: list[str]
+    heads: list[str]
+    lines: list[list[str]]
+    notes: list[str]
 
 
 UNIT = '(expert − random)'
@@ -24,40 +30,40 @@ WORDS = ('algorithm', 'task', 'answer', 'ours', 'reference', 'failed by set', 'f
 NAMES = {'equivalent': 'equivalent', 'differs': 'differs', 'undecided': 'undecided', 'ceiling': 'at the ceiling'}
 
 
-def p_value(p):
+def p_value(p: float) -> str:
     """A p value for reading: three decimals, '<.001' below that."""
     return '–' if not math.isfinite(p) else '<.001' if p < 0.001 else f'{p:.3f}'
 
 
-def signed(x):
+def signed(x: float) -> str:
     """A normalised difference for reading: sign and three decimals, a dash for NaN, no sign on zero."""
     return '–' if not math.isfinite(x) else f'{round(x, 3):+.3f}' if round(x, 3) else '0.000'
 
 
-def interval(lo, hi):
+def interval(lo: float, hi: float) -> str:
     """[lo, hi] for reading, a dash where it is undefined."""
     return f'[{signed(lo)}, {signed(hi)}]' if math.isfinite(lo) and math.isfinite(hi) else '–'
 
 
-def share(x):
+def share(x: float) -> str:
     """A rate for reading, in whole percent."""
     return '–' if not math.isfinite(x) else f'{100 * x:.0f}%'
 
 
-def _mark(row):
+def _mark(row: Row) -> str:
     return {'measured': '', 'runs': '†', 'tasks': '‡', 'cells': '‡'}[row.sets]
 
 
-def _cells(row):
+def _cells(row: Row) -> str:
     return f'{row.num_cells}' + (f' ({row.num_ceiling})' if row.num_ceiling else '')
 
 
-def _triple(values):
+def _triple(values: tuple[float, ...]) -> str:
     value, lo, hi = values
     return '–' if not math.isfinite(value) else f'{value:.2f}' + (f' [{lo:.2f}, {hi:.2f}]' if math.isfinite(lo) else '')
 
 
-def _row(row):
+def _row(row: Row) -> list[str]:
     return [
         signed(row.diff) + _mark(row),
         interval(*row.interval(0.9)),
@@ -67,14 +73,14 @@ def _row(row):
     ]
 
 
-def verdict_of(row):
+def verdict_of(row: Row) -> str:
     """What a row says, in a few words."""
     if row.verdict == 'equivalent':
         return f'equivalent within {row.margin:.2f}'
     return NAMES.get(row.verdict, row.verdict)
 
 
-def reproduces(aggregate):
+def reproduces(aggregate: Aggregate) -> list[str]:
     """The answer in one sentence, then what it rests on and what it leaves open."""
     rows = aggregate.algs
     by = {}
@@ -114,7 +120,7 @@ def reproduces(aggregate):
     return out
 
 
-def answer_section(analysis):
+def answer_section(analysis: Analysis) -> Section:
     """Per algorithm: difference, intervals, equivalence test, probability of improvement."""
     a = analysis.aggregate
     heads = ['algorithm', 'answer', 'ours − ref', '90%', '95%', 'margin', 'TOST', 'perm', 'P(ours > ref)', 'cells']
@@ -141,7 +147,7 @@ def answer_section(analysis):
     return Section('Does it reproduce?', reproduces(a), heads, lines, notes)
 
 
-def block_section(analysis):
+def block_section(analysis: Analysis) -> Section:
     """Per algorithm and task, and per task."""
     a = analysis.aggregate
     heads = ['algorithm', 'task', 'answer', 'ours − ref', '90%', '95%', 'margin', 'TOST', 'cells']
@@ -149,7 +155,7 @@ def block_section(analysis):
     return Section('Per task', [], heads, [[r.alg or 'all', r.task, verdict_of(r), *_row(r), _cells(r)] for r in rows], [])
 
 
-def iqm_section(analysis):
+def iqm_section(analysis: Analysis) -> Section:
     """Interquartile means over all runs of an algorithm, as rliable reports them."""
     a = analysis.aggregate
     heads = ['algorithm', 'IQM ours [95%]', 'IQM ref [95%]', 'difference found with 80%']
@@ -161,7 +167,7 @@ def iqm_section(analysis):
     return Section('Interquartile means', [], heads, lines, notes)
 
 
-def failure_section(analysis):
+def failure_section(analysis: Analysis) -> Section | None:
     """Runs that earned what the random policy earns."""
     heads = ['algorithm', 'task', 'failed: ours', 'reference', 'failed by set', 'P(one set ≥ ref)']
     lines = []
@@ -186,7 +192,7 @@ def failure_section(analysis):
     return Section('Failed runs', [said], heads, lines, notes)
 
 
-def power_section(analysis):
+def power_section(analysis: Analysis) -> Section | None:
     """What single cells could have shown, in normalised units at the level that judges."""
     comps = [c for c in analysis.comparisons.values() if math.isfinite(c.detectable_score)]
     if not comps:
@@ -207,7 +213,7 @@ def power_section(analysis):
     return Section('What single cells could show', said, [], [], [])
 
 
-def control_section(analysis):
+def control_section(analysis: Analysis) -> Section | None:
     """How often the same verdict finds campaigns that do differ."""
     found = analysis.controls
     if not found:
@@ -239,7 +245,7 @@ def control_section(analysis):
     return Section('Negative controls', said, heads, lines, notes)
 
 
-def sections(analysis, level=1):
+def sections(analysis: Analysis, level: int = 1) -> list[Section]:
     """The sections of the answer; only the first at level 0, [] without a reference that can be normalised."""
     if not analysis.aggregate:
         return []

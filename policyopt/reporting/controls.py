@@ -4,7 +4,11 @@ Campaigns are made from the data: runs are redrawn around a mean that we choose,
 measured, and the measured variance is itself uncertain. R counts campaigns.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
@@ -12,6 +16,9 @@ from scipy import stats
 from policyopt.reporting.aggregate import row_of
 from policyopt.reporting.statistics import LEVEL, sets_of
 from policyopt.util import derive_seed
+
+if TYPE_CHECKING:
+    from policyopt.reporting.aggregate import Aggregate, Between, Pair, Row
 
 SHIFT = 0.15
 NUM_CAMPAIGNS = 1000
@@ -30,12 +37,12 @@ class Control:
     verdict_now: str  # what the data themselves say of this pair: 'found' or 'not found'
 
 
-def shifted(pairs, shift):
+def shifted(pairs: list[Pair], shift: float) -> list[Pair]:
     """The same pairs with every run of ours moved by `shift`."""
     return [dataclasses.replace(p, y_N=p.y_N + shift) for p in pairs]
 
 
-def swapped(pairs, alg, other):
+def swapped(pairs: list[Pair], alg: str, other: str) -> list[Pair]:
     """Our cells of `alg` beside the reference's cells of `other`, where both have the same task and size."""
     theirs = {(p.key.task, p.key.num_trajs): p for p in pairs if p.key.alg == other}
     mine = [p for p in pairs if p.key.alg == alg and (p.key.task, p.key.num_trajs) in theirs]
@@ -43,7 +50,9 @@ def swapped(pairs, alg, other):
     return [dataclasses.replace(p, x_mean=r.x_mean, x_sd=r.x_sd, m=r.m, x_M=r.x_M, ref_alg=other) for p, r in zip(mine, refs, strict=True)]
 
 
-def rates(pairs, between, row, truth, seed, num=NUM_CAMPAIGNS):
+def rates(
+    pairs: list[Pair], between: Mapping[tuple[str, str], Between], row: Row, truth: float, seed: int, num: int = NUM_CAMPAIGNS
+) -> tuple[float, float]:
     """(found, equivalent): shares of `num` campaigns with that true mean difference in which the verdict of `row` says so.
 
     d* = truth + Σ_c (ē*_c − ē'*_c)/K + set luck, with e* the runs' deviations redrawn with replacement and scaled by √(N/(N − 1)), and the
@@ -70,7 +79,7 @@ def rates(pairs, between, row, truth, seed, num=NUM_CAMPAIGNS):
     return float(found.mean()), float(np.mean(np.abs(d_R) + stats.t.isf(LEVEL, row.df) * se_R < row.margin))
 
 
-def controls(aggregate):
+def controls(aggregate: Aggregate) -> list[Control]:
     """Per algorithm: no difference, and a shift of SHIFT; then our runs of each algorithm beside the reference's of every other.
 
     Algorithms whose variance no run tells (single runs), or whose reference has no runs, are left out.
@@ -92,6 +101,6 @@ def controls(aggregate):
     return out
 
 
-def _control(pairs, between, row, ref_alg, truth):
+def _control(pairs: list[Pair], between: Mapping[tuple[str, str], Between], row: Row, ref_alg: str, truth: float) -> Control:
     seed = derive_seed('control', row.alg, ref_alg, round(truth, 6))
     return Control(row.alg, ref_alg, truth, row.sets, *rates(pairs, between, row, truth, seed), 'found' if row.p < LEVEL else 'not found')

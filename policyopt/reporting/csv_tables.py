@@ -1,15 +1,24 @@
 """The analysis as CSV files: one row per run, and one row per cell beside it. Empty fields mean: not known, or not defined."""
 
+from __future__ import annotations
+
 import csv
 import io
 import math
 import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policyopt.files.runs import settings_of
 from policyopt.reporting.statistics import POWER, sd
 from policyopt.util import write_text
+
+if TYPE_CHECKING:
+    from policyopt.reporting.aggregate import Aggregate
+    from policyopt.reporting.analysis import Analysis, Cell
+    from policyopt.reporting.reference import CellKey
 
 RUN_COLUMNS = {
     'task': 'name of the task',
@@ -104,13 +113,13 @@ AGGREGATE_COLUMNS = {
 }
 
 
-def beside(path, name):
+def beside(path: str, name: str) -> str:
     """Where another table stands: beside the per-run file, `results.csv` → `results_cells.csv`, `results_aggregate.csv`."""
     root, suffix = os.path.splitext(path)
     return f'{root}_{name}{suffix}'
 
 
-def columns_help():
+def columns_help() -> str:
     """What the columns of both files mean, for --help."""
     out = []
     for title, columns in (
@@ -122,7 +131,7 @@ def columns_help():
     return '\n'.join(out)
 
 
-def write_run_csv(path, analysis):
+def write_run_csv(path: str, analysis: Analysis) -> None:
     """One row per run; its columns are those of `results/paper/results_per_run.csv` and more, so it can serve as a reference."""
 
     def rows():
@@ -146,7 +155,7 @@ def write_run_csv(path, analysis):
     _write_csv(path, RUN_COLUMNS, rows())
 
 
-def write_cell_csv(path, analysis, commands):
+def write_cell_csv(path: str, analysis: Analysis, commands: Mapping[CellKey, str]) -> None:
     """One row per cell, and two per task for the expert and the random policy; it can serve as a reference (margin95, runs)."""
 
     def rows():
@@ -172,7 +181,7 @@ def write_cell_csv(path, analysis, commands):
     _write_csv(path, CELL_COLUMNS, rows())
 
 
-def _cell_row(key, c):
+def _cell_row(key: CellKey, c: Cell) -> dict[str, Any]:
     return {
         **key._asdict(),
         'runs': c.y_N.size,
@@ -191,7 +200,7 @@ def _cell_row(key, c):
     }
 
 
-def _comparison_row(analysis, key):
+def _comparison_row(analysis: Analysis, key: CellKey) -> dict[str, Any]:
     c, b = analysis.comparisons.get(key), analysis.ref_baselines.get(key.task)
     if c is None:
         return {}
@@ -228,12 +237,12 @@ def _comparison_row(analysis, key):
     }
 
 
-def csv_paths(path):
+def csv_paths(path: str) -> list[str]:
     """The files of `write_csv`: per run, per cell, and per algorithm and task."""
     return [path, beside(path, 'cells'), beside(path, 'aggregate')]
 
 
-def write_csv(path, analysis, commands):
+def write_csv(path: str, analysis: Analysis, commands: Mapping[CellKey, str]) -> list[str]:
     """The tables per run, per cell and, beside a reference, per algorithm and task; returns the paths that were written."""
     per_run, per_cell, per_block = csv_paths(path)
     write_run_csv(per_run, analysis)
@@ -244,7 +253,7 @@ def write_csv(path, analysis, commands):
     return [per_run, per_cell, per_block]
 
 
-def write_aggregate_csv(path, aggregate):
+def write_aggregate_csv(path: str, aggregate: Aggregate) -> None:
     """One row per algorithm, per algorithm and task, per task, and over all."""
 
     def values(r):
@@ -259,7 +268,7 @@ def write_aggregate_csv(path, aggregate):
     _write_csv(path, AGGREGATE_COLUMNS, map(values, [*aggregate.algs, *aggregate.blocks, *aggregate.tasks, aggregate.whole]))
 
 
-def _write_csv(path, columns, rows):
+def _write_csv(path: str, columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> None:
     def plain(x):
         return '' if x is None or (isinstance(x, float) and math.isnan(x)) else f'{x:.10g}' if isinstance(x, float) else x
 

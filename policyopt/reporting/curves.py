@@ -3,10 +3,14 @@
 Letters: R runs of a group, T iterations.
 """
 
+from __future__ import annotations
+
 import glob
 import math
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -16,6 +20,9 @@ from policyopt.files.runs import current_path, is_part, name_of, parts_of
 from policyopt.files.snapshots import is_training_log, read_log
 from policyopt.reporting.figures import figure, outside_legend, styles_of, subtitle
 from policyopt.util import UserError, closest, format_table, printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DEFAULT_FIELDS = 'trueret,avglen,ent,kl,vf_r2,vf_kl,tdvf_r2,rloss,racc'
 CLONING_FIELDS = ',bcloss,valloss,valacc'
@@ -48,7 +55,7 @@ MEANING = {
 class Log:
     """The rows of one training log up to `range_end`, by column name."""
 
-    def __init__(self, path, range_end=None):
+    def __init__(self, path: str, range_end: int | None = None):
         self.path, self.done = path, not is_part(path)
         table = read_log(path)
         if 'iter' not in (table.dtype.names or ()):
@@ -59,10 +66,11 @@ class Log:
         self.name = name + ('' if self.done else ' (running)')
         self.parts = parts_of(name)
 
-    def column(self, field):
+    def column(self, field: str) -> tuple[np.ndarray, np.ndarray] | None:
         """(iter_T, x_T) of a field without its NaN rows (cloning logs most rows so); None where the log lacks it or has NaN only."""
-        name = field if field in self.table.dtype.names else _INSTEAD.get(field)
-        if name not in self.table.dtype.names:
+        columns = self.table.dtype.names or ()
+        name = field if field in columns else _INSTEAD.get(field)
+        if name not in columns:
             return None
         x_T = self.table[name].astype(float)
         if field == 'vf_r2':
@@ -73,7 +81,7 @@ class Log:
         return (self.table['iter'][known], x_T[known]) if known.any() else None
 
 
-def log_paths(paths):
+def log_paths(paths: Sequence[str]) -> list[str]:
     """Those of the paths that are training logs; the others are skipped with a note, so that *.h5 may name results beside them.
 
     Raises UserError when a file is missing or damaged, or when none is left.
@@ -93,7 +101,7 @@ def log_paths(paths):
     return chosen
 
 
-def read_logs(paths, range_end=None):
+def read_logs(paths: Sequence[str], range_end: int | None = None) -> list[Log]:
     """One Log per path, in their order. Raises UserError for a file given twice, or one that is no readable log."""
     seen = set()
     for path in paths:
@@ -112,7 +120,7 @@ def read_logs(paths, range_end=None):
     return logs
 
 
-def readings(paths, range_end=None):
+def readings(paths: Sequence[str], range_end: int | None = None) -> Iterator[list[Log]]:
     """Yield read_logs of these paths without end, wherever they stand by now: a run that is completed loses its `.part`."""
     while True:
         files = [current_path(path) for path in paths]
@@ -123,12 +131,12 @@ def readings(paths, range_end=None):
                 raise
 
 
-def known_fields(logs, wanted=None):
+def known_fields(logs: Sequence[Log], wanted: str | None = None) -> tuple[list[str], list[str]]:
     """(fields that some log has numbers for, sentences about the others).
 
     `wanted` is comma-separated; None means the default fields, with those of cloning where a log has them.
     """
-    have = list(dict.fromkeys(n for log in logs for n in log.table.dtype.names))
+    have = list(dict.fromkeys(n for log in logs for n in log.table.dtype.names or ()))
     default = DEFAULT_FIELDS + (CLONING_FIELDS if 'valloss' in have else '')
     fields = list(dict.fromkeys(f.strip() for f in (default if wanted is None else wanted).split(',') if f.strip()))
     shown = [f for f in fields if any(log.column(f) is not None for log in logs)]
@@ -142,7 +150,7 @@ def known_fields(logs, wanted=None):
     return shown, words + ([f'no numbers in {", ".join(empty)}: skipped'] if empty else [])
 
 
-def last_rows(logs, fields):
+def last_rows(logs: Sequence[Log], fields: Sequence[str]) -> str:
     """The last row of every log as a table: iteration, then the fields (their last number), one line per log."""
     lines = [['log', 'iter', *fields]]
     for log in logs:
@@ -151,7 +159,7 @@ def last_rows(logs, fields):
     return format_table(lines, left=(0,))
 
 
-def groups_of(logs):
+def groups_of(logs: Sequence[Log]) -> dict[str, list[Log]]:
     """{label: logs} by algorithm, and by task and dataset size where these differ among the logs (names as the pipeline gives them)."""
     nameless = [log.path for log in logs if 'alg' not in log.parts]
     if nameless:
@@ -164,7 +172,7 @@ def groups_of(logs):
     return groups
 
 
-def smoothed(x_T, window):
+def smoothed(x_T: np.ndarray, window: int) -> np.ndarray:
     """Mean of the last `window` values at each place (fewer at the start)."""
     total_T = np.concatenate([[0.0], np.cumsum(x_T)])
     end_T = np.arange(1, len(x_T) + 1)
@@ -172,7 +180,7 @@ def smoothed(x_T, window):
     return (total_T[end_T] - total_T[start_T]) / (end_T - start_T)
 
 
-def band(logs, field, window=1):
+def band(logs: Sequence[Log], field: str, window: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
     """(iter_T, mean, lowest, highest) over the runs that have reached each iteration; None where no log has the field."""
     columns = [c for c in (log.column(field) for log in logs) if c is not None]
     if not columns:
@@ -184,7 +192,7 @@ def band(logs, field, window=1):
     return iter_T, np.nanmean(x_R_T, axis=0), np.nanmin(x_R_T, axis=0), np.nanmax(x_R_T, axis=0)
 
 
-def curves_figure(logs, fields, group=False, smooth=1, on_screen=False):
+def curves_figure(logs: Sequence[Log], fields: Sequence[str], group: bool = False, smooth: int = 1, on_screen: bool = False) -> Figure:
     """One subplot per field: all logs over each other, or a mean line with a band from the lowest to the highest run per group."""
     cols = min(len(fields), 3)
     rows = math.ceil(len(fields) / cols)

@@ -1,9 +1,13 @@
 """Tables for documents, and documents that are filled with them: `<!-- begin: NAME -->` … `<!-- end: NAME -->` hold what NAME gives."""
 
+from __future__ import annotations
+
 import csv
 import functools
 import os
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +18,14 @@ from policyopt.reporting.reference import read_reference, read_reference_tasks
 from policyopt.reporting.text import decimals_of, markdown_section, number, summary
 from policyopt.util import UserError
 
+if TYPE_CHECKING:
+    from policyopt.reporting.analysis import Analysis, Cell
+    from policyopt.reporting.reference import Baseline
+
 _BLOCK = re.compile(r'(<!-- begin: (?P<name>[^ ]+) -->\n).*?(<!-- end: (?P=name) -->)', re.S)
 
 
-def fill(text, make, path):
+def fill(text: str, make: Callable[[str], str], path: object) -> str:
     """The document with every marked block made anew by `make(name)`.
 
     Raises UserError, naming the file, for a name that nothing is known of, and for a begin without its end.
@@ -35,20 +43,20 @@ def fill(text, make, path):
     return _BLOCK.sub(block, text)
 
 
-def table(heads, lines, words=1):
+def table(heads: list[str], lines: list[list], words: int = 1) -> str:
     """A Markdown table; the first `words` columns are aligned to the left."""
     rule = ['---'] * words + ['---:'] * (len(heads) - words)
     return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in [heads, rule, *lines])
 
 
-def section_block(analysis, title, part=''):
+def section_block(analysis: Analysis, title: str, part: str = '') -> str:
     """One section of the answer, by its title, without its heading; of it only the sentences ('said') or the table ('table') if asked."""
     section = next(s for s in sections(analysis) if s.title == title)
     empty = {'said': {'heads': [], 'lines': [], 'notes': []}, 'table': {'sentences': [], 'notes': []}}.get(part, {})
     return '\n'.join(markdown_section(section._replace(**empty))[2:])
 
 
-def cell_table(analysis):
+def cell_table(analysis: Analysis) -> str:
     """A line per task and algorithm: our mean ± half width of its 95% interval, in brackets the reference's mean."""
     sizes = sorted({k.num_trajs for k in analysis.cells})
     lines = []
@@ -61,18 +69,18 @@ def cell_table(analysis):
     return table(['task', 'algorithm', *(f'{n} trajectories' if n > 1 else '1 trajectory' for n in sizes)], lines, words=2)
 
 
-def _entry(analysis, cell, d):
+def _entry(analysis: Analysis, cell: Cell, d: int) -> str:
     half = f' ± {number(cell.half_width, d)}' if np.isfinite(cell.half_width) else ''
     ref = analysis.reference.get(cell.key)
     return minus(number(cell.mean, d) + half + (f' ({number(ref.mean, d)})' if ref else ''))
 
 
-def minus(text):
+def minus(text: str) -> str:
     """Typographic minus signs."""
     return text.replace('-', '−')
 
 
-def set_table(analysis):
+def set_table(analysis: Analysis) -> str:
     """A line per cell: our mean with the interval over sets, the reference's mean, and the mean of every expert set."""
     lines = []
     for key, c in analysis.cells.items():
@@ -84,7 +92,7 @@ def set_table(analysis):
     return table(['task', 'algorithm', 'trajectories', 'ours ± 95% over sets', 'reference', 'means of the sets'], lines, words=2)
 
 
-def run_table(analysis, episodes=False):
+def run_table(analysis: Analysis, episodes: bool = False) -> str:
     """A line per cell of single runs or of few: our mean, the reference's, the expert's, and every run."""
     lines = []
     for key, c in analysis.cells.items():
@@ -97,12 +105,12 @@ def run_table(analysis, episodes=False):
     return table(['task', 'algorithm', 'trajectories', 'ours', "reference's runs", 'expert here'], lines, words=2)
 
 
-def digits(x):
+def digits(x: Any) -> str:
     """A number for reading with three digits, whole from a hundred on."""
     return f'{float(x):.0f}' if abs(float(x)) >= 100 else f'{float(x):.3g}'
 
 
-def baseline_table(rows, reference):
+def baseline_table(rows: Iterable[Mapping[str, str]], reference: Mapping[str, Baseline]) -> str:
     """Expert and random returns measured over many episodes (rows of a tasks.csv) beside the reference's."""
     lines = []
     for r in rows:
@@ -121,7 +129,7 @@ def baseline_table(rows, reference):
     return table(heads, lines)
 
 
-def largest_differences(analysis, num=6):
+def largest_differences(analysis: Analysis, num: int = 6) -> str:
     """The cells that differ most from the reference in units of (expert − random), with both p values."""
     lines = []
     for p in sorted(analysis.aggregate.pairs, key=lambda p: -abs(p.diff))[:num]:
@@ -133,7 +141,7 @@ def largest_differences(analysis, num=6):
     return table(heads, lines, words=2)
 
 
-def task_differences(analysis):
+def task_differences(analysis: Analysis) -> str:
     """Mean normalised difference of every task, and from how many trajectories up."""
     pairs, sizes = analysis.aggregate.pairs, sorted({p.key.num_trajs for p in analysis.aggregate.pairs})
     lines = []
@@ -171,12 +179,12 @@ class Blocks:
     KIND is one of TABLES, or one of TITLES for that section of the answer, with `/said` or `/table` for a part of it.
     """
 
-    def __init__(self, root, between, reference):
+    def __init__(self, root: str, between: Mapping[str, Sequence[str]], reference: str):
         """`between`: {file without its ending: such files with several expert sets}; `reference`: CSV of published results."""
         self.root, self.between, self.reference = root, between, reference
         self._known = {}
 
-    def analysis(self, name):
+    def analysis(self, name: str) -> Analysis:
         """The analysis of one results file, made once."""
         if name not in self._known:
             results = read_results(f'{self.root}/{name}.h5')
@@ -192,7 +200,7 @@ class Blocks:
             )
         return self._known[name]
 
-    def make(self, name):
+    def make(self, name: str) -> str:
         """The text of the block `name`; KeyError when there is no such block."""
         file, _, kind = name.partition(':')
         if kind == 'baselines':

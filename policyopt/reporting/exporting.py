@@ -1,10 +1,14 @@
 """Training logs for other programs: one CSV table, or TensorBoard's event files, also while the training runs."""
 
+from __future__ import annotations
+
 import csv
 import datetime
 import io
 import os
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +17,7 @@ from policyopt.files.snapshots import read_log, read_root
 from policyopt.util import UserError, write_text
 
 
-def log_names(paths):
+def log_names(paths: Sequence[str]) -> dict[str, str]:
     """{path: name} of logs: the file's name without its ending, with its folder where two would be called the same."""
     names = {path: name_of(path) for path in paths}
     twice = {n for n in names.values() if list(names.values()).count(n) > 1}
@@ -26,42 +30,44 @@ def log_names(paths):
 class CsvTable:
     """A CSV file with a line for every iteration of every log; run ids are taken apart into columns."""
 
-    def __init__(self, path, paths):
-        self.path, self.names, self.tables = path, log_names(paths), {}
+    def __init__(self, path: str, paths: Sequence[str]):
+        self.path, self.names = path, log_names(paths)
+        self.tables: dict[str, np.ndarray] = {}
 
-    def update(self, path, file):
+    def update(self, path: str, file: str) -> int:
         """Take what a log holds by now, named as `path` and standing at `file`; returns the number of its rows."""
         self.tables[path] = read_log(file)
         return len(self.tables[path])
 
-    def write(self):
+    def write(self) -> None:
         """Write the whole table."""
         parts = {path: parts_of(name_of(path)) for path in self.tables}
         keys = [k for k in KEYS if any(k in p for p in parts.values())]
-        fields = list(dict.fromkeys(n for table in self.tables.values() for n in table.dtype.names))
+        fields = list(dict.fromkeys(n for table in self.tables.values() for n in table.dtype.names or ()))
         out = io.StringIO()
         writer = csv.writer(out, lineterminator='\n')
         writer.writerow(['log', *keys, *fields])
         for path, table in self.tables.items():
             who = [self.names[path], *(parts[path].get(k, '') for k in keys)]
             for row in table:
-                writer.writerow([*who, *(_cell(row[f]) if f in table.dtype.names else '' for f in fields)])
+                writer.writerow([*who, *(_cell(row[f]) if f in (table.dtype.names or ()) else '' for f in fields)])
         write_text(self.path, out.getvalue())
 
-    def close(self):
+    def close(self) -> None:
         """Nothing is left open."""
 
 
-def _cell(value):
+def _cell(value: Any) -> str:
     return '' if isinstance(value, np.floating) and np.isnan(value) else str(value)
 
 
 class TensorBoard:
     """Event files of TensorBoard, one folder a log; only rows that are new are added."""
 
-    def __init__(self, folder, paths):
+    def __init__(self, folder: str, paths: Sequence[str]):
         try:
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+            # tensorboard is an extra, and its protocol buffers have no stubs
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter  # pyright: ignore[reportMissingImports]
         except ImportError as e:
             raise UserError(f"--tensorboard needs the package tensorboard ({e}); install it: pip install -e '.[tensorboard]'") from e
         self.writers, self.rows = {}, dict.fromkeys(paths, 0)
@@ -73,34 +79,35 @@ class TensorBoard:
             os.makedirs(place, exist_ok=True)
             self.writers[path] = EventFileWriter(place)
 
-    def update(self, path, file):
+    def update(self, path: str, file: str) -> int:
         """Add the new rows of a log, at the times at which the run had come so far; returns the number of its rows."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportMissingImports]
 
         table = read_log(file)
+        columns = table.dtype.names or ()
         began = datetime.datetime.fromisoformat(read_root(file).get('start_time', '1970-01-01T00:00:00+00:00')).timestamp()
-        seconds_T = np.cumsum(table['ttotal'], dtype=float) if 'ttotal' in table.dtype.names else np.arange(len(table), dtype=float)
+        seconds_T = np.cumsum(table['ttotal'], dtype=float) if 'ttotal' in columns else np.arange(len(table), dtype=float)
         for i in range(self.rows[path], len(table)):
             row = table[i]
-            values = [Summary.Value(tag=f, simple_value=float(row[f])) for f in table.dtype.names if f != 'iter' and np.isfinite(row[f])]
+            values = [Summary.Value(tag=f, simple_value=float(row[f])) for f in columns if f != 'iter' and np.isfinite(row[f])]
             event = Event(step=int(row['iter']), wall_time=began + seconds_T[i], summary=Summary(value=values))
             self.writers[path].add_event(event)
         self.rows[path] = len(table)
         return len(table)
 
-    def write(self):
+    def write(self) -> None:
         """Hand everything so far to the files."""
         for writer in self.writers.values():
             writer.flush()
 
-    def close(self):
+    def close(self) -> None:
         """Close the files."""
         for writer in self.writers.values():
             writer.close()
 
 
-def export(paths, exporters, interval=None):
+def export(paths: Sequence[str], exporters: Sequence[Any], interval: float | None = None) -> int:
     """Hand logs to exporters; with an interval in seconds again and again until all runs are complete.
 
     Returns the number of rows of all logs.

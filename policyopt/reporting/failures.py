@@ -3,12 +3,21 @@
 A run has failed when its mean return is the random policy's: within FAILED of the way from random to expert, or below.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
 from policyopt.reporting.statistics import NAN
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from policyopt.reporting.aggregate import Cells, Pair
 
 FAILED = 0.01
 MIN_SETS = 3  # fewer expert sets say nothing of how sets differ
@@ -26,13 +35,13 @@ class Failures:
     one_set_p: float  # P(one expert set of the reference's runs shows as many failures as the reference), by `one_set_p`
 
 
-def count(scores):
+def count(scores: ArrayLike) -> tuple[int, int]:
     """(failed, all) of normalised run means."""
     scores = np.asarray(scores, float)
     return int(np.sum(scores <= FAILED)), int(scores.size)
 
 
-def one_set_p(by_set, k, n):
+def one_set_p(by_set: list[tuple[int, int]], k: int, n: int) -> float:
     """P(at least k of n runs on ONE new expert set fail), when sets have failure rates of their own.
 
     Beta-binomial by moments (Kleinman 1973, JASA 68:46): p = Σk_d/Σn_d, and ρ = (MS_b − MS_w)/(MS_b + (n₀ − 1)·MS_w), the
@@ -52,7 +61,7 @@ def one_set_p(by_set, k, n):
     return float(stats.betabinom.sf(k - 1, n, p * (1 - rho) / rho, (1 - p) * (1 - rho) / rho))
 
 
-def failures_of(pairs, sources):
+def failures_of(pairs: Sequence[Pair], sources: Sequence[Cells]) -> list[Failures]:
     """Failures of every algorithm and task where some run failed, ours, theirs or in `sources` ([{CellKey: (y_N, set_N)}], normalised)."""
     out = []
     for block in dict.fromkeys(p.block for p in pairs):
@@ -64,10 +73,11 @@ def failures_of(pairs, sources):
         by_set = max((_by_set(t) for t in tables if t), key=len, default=[])
         by_set = by_set if len(by_set) > 1 else []
         if ours[0] or ref[0] or any(k for k, _ in by_set):
-            out.append(Failures(*block, ours, ref, by_set, one_set_p(by_set, *ref) if ref[0] else NAN))
+            alg, task = block
+            out.append(Failures(alg, task, ours, ref, by_set, one_set_p(by_set, *ref) if ref[0] else NAN))
     return out
 
 
-def _by_set(cells):
+def _by_set(cells: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[int, int]]:
     y, sets = (np.concatenate(x) for x in zip(*cells, strict=True))
     return [count(y[sets == s]) for s in np.unique(sets)]

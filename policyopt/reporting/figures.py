@@ -4,10 +4,14 @@ Figures are built without a screen (matplotlib's Agg); colours are those of Okab
 algorithm also has its own marker and line style.
 """
 
+from __future__ import annotations
+
 import io
 import math
 import os
 import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -17,6 +21,10 @@ from matplotlib.figure import Figure
 from policyopt.algorithms import ALGORITHMS, label_of
 from policyopt.reporting.failures import FAILED
 from policyopt.util import UserError, check_output, replacing
+
+if TYPE_CHECKING:
+    from policyopt.reporting.analysis import Analysis, Cell, Comparison
+    from policyopt.reporting.reference import Baseline, CellKey
 
 KINDS = {
     'figure1': 'normalised score against number of expert trajectories (0 = random policy, 1 = expert), mean over runs and its interval',
@@ -34,11 +42,11 @@ COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#0
 _DASHES = ('-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (1, 2)))
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*')
 _GREY = '#6e7781'
-_STYLE = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.8,
+_STYLE: Any = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.8,
           'axes.axisbelow': True, 'font.size': 10, 'axes.titlesize': 11}  # fmt: skip
 
 
-def styles_of(names):
+def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """{name: dict of colour, linestyle, marker}, the same in every picture for an algorithm of the table in algorithms.py."""
     rows = {n: ALGORITHMS[n] for n in names if n in ALGORITHMS}
     free = iter([i for i, colour in enumerate(COLOURS) if colour not in {row.colour for row in rows.values()}])
@@ -52,7 +60,7 @@ def styles_of(names):
     return out
 
 
-def results_figure(analysis, kind):
+def results_figure(analysis: Analysis, kind: str) -> Figure:
     """The figure of that kind, one of KINDS.
 
     Raises UserError when figure1 lacks random-policy returns, or a kind of OF_REFERENCE a reference.
@@ -68,7 +76,7 @@ def results_figure(analysis, kind):
     return _curves(analysis, normalised=kind == 'figure1')
 
 
-def figure(width, height, rows, cols, on_screen=False):
+def figure(width: float, height: float, rows: int, cols: int, on_screen: bool = False) -> tuple[Figure, Any]:
     """A figure of that size in inches with rows × cols axes, in the style of all pictures; `on_screen` hands it to pyplot's window."""
     with matplotlib.rc_context(_STYLE):
         if on_screen:
@@ -81,14 +89,14 @@ def figure(width, height, rows, cols, on_screen=False):
         return fig, fig.subplots(rows, cols, squeeze=False)
 
 
-def has_screen():
+def has_screen() -> bool:
     """Whether pyplot finds a window system to draw on."""
     from matplotlib import pyplot
 
     return pyplot.get_backend().lower() not in ('agg', 'pdf', 'svg', 'ps', 'cairo', 'template')
 
 
-def show_windows(seconds=None):
+def show_windows(seconds: float | None = None) -> bool:
     """Show the figure made with `on_screen` until its window is closed, or for some seconds; whether it is still open."""
     from matplotlib import pyplot
 
@@ -99,7 +107,7 @@ def show_windows(seconds=None):
     return bool(pyplot.get_fignums())
 
 
-def _curves(analysis, normalised):
+def _curves(analysis: Analysis, normalised: bool) -> Figure:
     tasks, algs = list(analysis.baselines), list(dict.fromkeys(k.alg for k in analysis.cells))
     style = styles_of(algs)
     cols = min(len(tasks), 3)
@@ -151,23 +159,23 @@ def _curves(analysis, normalised):
     return fig
 
 
-def _titled(analysis, text):
+def _titled(analysis: Analysis, text: str) -> str:
     """The heading of the results, folded to the width of a small picture, above what a picture shows."""
     parts = analysis.title.replace('; reference:', '\nreference:').splitlines()
     return '\n'.join([*(line for part in parts for line in textwrap.wrap(part, 80, break_long_words=False)), text])
 
 
-def _shift(sizes):
+def _shift(sizes: list[int]) -> float:
     return 0.022 * (max(sizes) - min(sizes)) if len(sizes) > 1 else 0.04
 
 
-def subtitle(fig, text):
+def subtitle(fig: Figure, text: str) -> None:
     """A small line above all axes that says how to read them; none for an empty text."""
     if text:
         fig.suptitle(text, fontsize=9, color=_GREY)
 
 
-def outside_legend(fig, axes, cols):
+def outside_legend(fig: Figure, axes: Any, cols: int) -> None:
     """One legend below all axes, each label once."""
     entries = {}
     for ax in axes.flat:
@@ -176,7 +184,7 @@ def outside_legend(fig, axes, cols):
     fig.legend(entries.values(), entries.keys(), loc='outside lower center', ncols=cols, fontsize=9, frameon=False)
 
 
-def _reproduction(analysis):
+def _reproduction(analysis: Analysis) -> Figure:
     keys = list(analysis.comparisons)
     tasks = list(dict.fromkeys(k.task for k in keys))
     style = styles_of(list(dict.fromkeys(k.alg for k in keys)))
@@ -219,7 +227,7 @@ def _reproduction(analysis):
     return fig
 
 
-def _cell(ax, x, cell, comp, style, scale):
+def _cell(ax: Any, x: float, cell: Cell, comp: Comparison, style: dict[str, Any], scale: Baseline) -> None:
     """One cell of the reproduction figure: our runs, mean and judging interval to the left, the reference's to the right."""
     colour, marker = style['color'], style['marker']
     if comp.verdict == 'differs':
@@ -247,7 +255,7 @@ def _cell(ax, x, cell, comp, style, scale):
     ax.plot(x + 0.17, comp.ref.mean, marker, color=_GREY, markerfacecolor='white', markersize=6, label='reference (open)')
 
 
-def _honest_limits(ax, analysis, keys):
+def _honest_limits(ax: Any, analysis: Analysis, keys: list[CellKey]) -> None:
     """The axis holds all runs and spans at least a quarter of (expert − random), so that cells that agree look like it."""
     scale = analysis.scales[keys[0].task]
     runs = [analysis.cells[k].y_N for k in keys] + [
@@ -260,7 +268,7 @@ def _honest_limits(ax, analysis, keys):
     ax.set_ylim(y.min() - lack / 2 - pad, y.max() + lack / 2 + pad)
 
 
-def _forest(analysis):
+def _forest(analysis: Analysis) -> Figure:
     """A row per algorithm and one for each of its tasks: interval of 90% thick, of 95% thin, the margin shaded."""
     a = analysis.aggregate
     rows = []
@@ -294,7 +302,7 @@ def _forest(analysis):
     return fig
 
 
-def _profile(analysis):
+def _profile(analysis: Analysis) -> Figure:
     """Share of runs with at least that score, per algorithm, ours solid and the reference dashed (Agarwal et al. 2021, fig. 4)."""
     a = analysis.aggregate
     cols = min(len(a.algs), 2)
@@ -321,7 +329,7 @@ def _profile(analysis):
     return fig
 
 
-def _spread(cell, few):
+def _spread(cell: Cell, few: bool) -> tuple[float, float]:
     """(low, high) of a cell's band: the 95% t interval of the mean, or the range of its runs where they are too few for one."""
     if few:
         return cell.y_N.min(), cell.y_N.max()
@@ -329,7 +337,7 @@ def _spread(cell, few):
     return cell.mean - margin, cell.mean + margin
 
 
-def picture_path(path, default, inputs=()):
+def picture_path(path: str | None, default: str, inputs: Iterable[str | None] = ()) -> str:
     """`path` or the default, after checking that a picture can be written there. Raises UserError otherwise."""
     path = path or default
     suffix = os.path.splitext(path)[1].lower().lstrip('.')
@@ -339,7 +347,7 @@ def picture_path(path, default, inputs=()):
     return path
 
 
-def save_figure(fig, path):
+def save_figure(fig: Figure, path: str) -> None:
     """Write the figure whole or not at all; its kind is the suffix. PDF and SVG carry no date, so the same data give the same file."""
     suffix = os.path.splitext(path)[1].lower().lstrip('.')
     # without a salt of its own an SVG names its parts at random
@@ -347,7 +355,7 @@ def save_figure(fig, path):
         fig.savefig(tmp, format=suffix, dpi=150, metadata={'pdf': {'CreationDate': None}, 'svg': {'Date': None}}.get(suffix))
 
 
-def png_bytes(fig):
+def png_bytes(fig: Figure) -> bytes:
     """The figure as PNG, for a page that carries its pictures."""
     out = io.BytesIO()
     fig.savefig(out, format='png', dpi=110)

@@ -1,12 +1,21 @@
 """The analysis as one HTML page that needs nothing else: tables, pictures inside, commands and provenance."""
 
+from __future__ import annotations
+
 import base64
 import html
 import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from policyopt.reporting import text
 from policyopt.reporting.answer import sections
 from policyopt.util import provenance
+
+if TYPE_CHECKING:
+    from policyopt.reporting.analysis import Analysis
+    from policyopt.reporting.answer import Section
+    from policyopt.reporting.reference import CellKey
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -31,7 +40,14 @@ pre { padding: .8em; overflow-x: auto; } details { margin: .8em 0; } summary { c
 """
 
 
-def html_report(analysis, title, pictures, commands, origin, spec=''):
+def html_report(
+    analysis: Analysis,
+    title: str,
+    pictures: list[tuple[str, bytes]],
+    commands: Mapping[CellKey, str],
+    origin: Mapping[str, Any],
+    spec: str = '',
+) -> str:
     """One page as text.
 
     Args:
@@ -75,7 +91,7 @@ def html_report(analysis, title, pictures, commands, origin, spec=''):
     )
 
 
-def page_of(analysis, attrs, commands, sources):
+def page_of(analysis: Analysis, attrs: Mapping[str, str], commands: Mapping[CellKey, str], sources: Sequence[str | None]) -> str:
     """The page of one results file, with its root attributes as provenance and every picture that the data allow.
 
     `sources` are the files that were read (None for those that were not).
@@ -98,20 +114,20 @@ def page_of(analysis, attrs, commands, sources):
     )
 
 
-def _e(x):
+def _e(x: Any) -> str:
     return html.escape(str(x))
 
 
-def _list(items):
+def _list(items: Iterable) -> str:
     return '<ul>' + ''.join(f'<li>{_e(i)}</li>' for i in items) + '</ul>' if items else ''
 
 
-def _figure(caption, png):
+def _figure(caption: str, png: bytes) -> str:
     data = base64.b64encode(png).decode('ascii')
     return f'<figure><img alt="{_e(caption)}" src="data:image/png;base64,{data}"><figcaption>{_e(caption)}</figcaption></figure>'
 
 
-def _section(section):
+def _section(section: Section) -> Iterator[str]:
     yield f'<h2>{_e(section.title)}</h2>'
     yield from (f'<p>{_e(s)}</p>' for s in section.sentences)
     if section.lines:
@@ -119,7 +135,7 @@ def _section(section):
     yield from (f'<p class="sub">{_e(n)}</p>' for n in section.notes)
 
 
-def _table(heads, lines):
+def _table(heads: list[str], lines: list[list[str]]) -> str:
     left = {i for i, h in enumerate(heads) if h in text.LEFT}
     meaning = {c.head: c.meaning for c in text.COLUMNS}
     out = [
@@ -139,12 +155,12 @@ def _table(heads, lines):
     return ''.join(out) + '</table></div>'
 
 
-def _class(left, verdict=''):
+def _class(left: bool, verdict: str = '') -> str:
     names = [n for n in ('l' if left else '', verdict.split()[0].rstrip('*') if verdict else '') if n]
     return f' class="{" ".join(names)}"' if names else ''
 
 
-def _value(value):
+def _value(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in '{[':
         try:
             value = json.loads(value)

@@ -3,11 +3,14 @@
 Letters: M runs of a cell of the reference.
 """
 
+from __future__ import annotations
+
 import csv
 import dataclasses
 import math
 import os
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -24,7 +27,7 @@ class CellKey(NamedTuple):
     alg: str
     num_trajs: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return cell_id(self.alg, self.task, self.num_trajs)
 
 
@@ -38,7 +41,7 @@ class Reference:
     y_M: np.ndarray | None = None
 
     @property
-    def margin(self):
+    def margin(self) -> float:
         return t_margin(self.sd, self.m)
 
 
@@ -55,13 +58,13 @@ class Baseline:
     random_sd: float
     random_episodes: int
 
-    def score(self, x):
+    def score(self, x: Any) -> Any:
         """(x − random)/(expert − random): 0 is the random policy, 1 the expert; NaN where that is undefined."""
         width = self.expert_mean - self.random_mean
         return np.asarray(x, float) * NAN if not np.isfinite(width) or width == 0 else (np.asarray(x, float) - self.random_mean) / width
 
 
-def read_reference(path):
+def read_reference(path: str) -> dict[CellKey, Reference]:
     """{CellKey: Reference} from a CSV of published results, in one of two forms.
 
     One row per run: columns task, alg, num_trajs, run, return_mean (`results/paper/results_per_run.csv`, and what --csv writes).
@@ -98,13 +101,13 @@ def read_reference(path):
     return {key: Reference(float(y_M.mean()), sd(y_M), y_M.size, y_M) for key, y_M in ys.items()}
 
 
-def read_reference_tasks(path):
+def read_reference_tasks(path: str) -> dict[str, Baseline]:
     """{task: Baseline} from `tasks.csv` in the folder of a reference file: what its expert and random policies earned; {} without one."""
     path = os.path.join(os.path.dirname(os.path.abspath(path)), 'tasks.csv')
     return read_tasks(path) if os.path.exists(path) else {}
 
 
-def read_tasks(path):
+def read_tasks(path: str) -> dict[str, Baseline]:
     """{task: Baseline} from a CSV of expert and random returns, as `results/paper/tasks.csv`."""
     columns, lines = _read_csv(path)
     numbers = ['expert_return_mean', 'expert_return_std', 'expert_episodes', 'random_return_mean', 'random_return_std']
@@ -121,7 +124,7 @@ def read_tasks(path):
     return found
 
 
-def _read_csv(path):
+def _read_csv(path: str) -> tuple[Sequence[str], list[dict[str, str]]]:
     try:
         with open(path, newline='', encoding='utf-8') as f:
             reader = csv.DictReader(f)
@@ -133,7 +136,7 @@ def _read_csv(path):
         raise UserError(f'{path}: cannot be read as CSV ({e}); expected reference results') from e
 
 
-def _from_margin(mean, margin, m):
+def _from_margin(mean: float, margin: Any, m: int) -> Reference:
     """A reference cell from mean and 95% margin over m runs: sd = margin·√m / t(.975, m − 1)."""
     if m < 1:
         raise ValueError(f'runs is {m}')

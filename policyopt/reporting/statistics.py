@@ -11,11 +11,17 @@ from one expert set share that set's luck.
 | m | runs behind the reference's cell mean, all on one set | |
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import optimize, stats
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 LEVEL = 0.05
 POWER = 0.8
@@ -23,18 +29,18 @@ NUM_RESAMPLES = 9999  # permutations; up to this number of them are enumerated, 
 NAN = float('nan')
 
 
-def sd(x_N):
+def sd(x_N: ArrayLike) -> float:
     """Sample standard deviation (N − 1); exactly 0 for equal values, NaN for fewer than two."""
     x_N = np.asarray(x_N, float)
     return NAN if x_N.size < 2 else 0.0 if np.ptp(x_N) == 0 else float(np.std(x_N, ddof=1))
 
 
-def t_margin(s, n):
+def t_margin(s: float, n: int) -> float:
     """Half width of the 95% t interval of a mean: t(.975, n − 1)·s/√n; NaN for one value."""
     return float(stats.t.ppf(1 - LEVEL / 2, n - 1) * s / math.sqrt(n)) if n > 1 else NAN
 
 
-def welch(cell, ref):
+def welch(cell: Any, ref: Any) -> tuple[float, float, float]:
     """(p, standard error, degrees of freedom) of Welch's t test between the runs of a cell and a Reference; NaN where undefined.
 
     With one run on either side Welch's variance does not exist: then the t test with the pooled variance.
@@ -50,7 +56,7 @@ def welch(cell, ref):
     return float(p), math.sqrt(v / n + w / m), (v / n + w / m) ** 2 / ((v / n) ** 2 / (n - 1) + (w / m) ** 2 / (m - 1))
 
 
-def permutation_p(x_N, y_M, seed):
+def permutation_p(x_N: np.ndarray, y_M: np.ndarray, seed: int) -> float:
     """Two-sided permutation test of equal means over runs: exact up to NUM_RESAMPLES regroupings, else that many seeded draws."""
 
     def statistic(x, y, axis):
@@ -60,14 +66,14 @@ def permutation_p(x_N, y_M, seed):
     return float(stats.permutation_test((x_N, y_M), statistic, vectorized=True, n_resamples=NUM_RESAMPLES, rng=rng).pvalue)
 
 
-def prob_improvement(x_N, y_M):
+def prob_improvement(x_N: np.ndarray, y_M: np.ndarray) -> float:
     """P(a run of ours returns more than a run of the reference), ties counted half; ties up to the five digits that tables keep."""
     d_N_M = np.asarray(x_N, float)[:, None] - np.asarray(y_M, float)
     tie_N_M = np.isclose(d_N_M, 0, atol=1e-5 * max(1e-9, np.max(np.abs(y_M))))
     return float(np.mean(np.where(tie_N_M, 0.5, d_N_M > 0)))
 
 
-def holm(p_K):
+def holm(p_K: ArrayLike) -> np.ndarray:
     """Holm's step-down adjusted p values: max over smaller p of (K − rank)·p, capped at 1; NaN entries are no hypotheses."""
     p_K = np.asarray(p_K, float)
     out_K = np.full(p_K.shape, NAN)
@@ -77,7 +83,7 @@ def holm(p_K):
     return out_K
 
 
-def detectable_difference(se, df, level=LEVEL, power=POWER):
+def detectable_difference(se: float, df: float, level: float = LEVEL, power: float = POWER) -> float:
     """The true difference that a two-sided t test with this standard error finds with probability `power`.
 
     se·δ, where δ solves P(|T(df, δ)| > t(1 − level/2, df)) = power for the noncentral t, computed as noncentral F(1, df, δ²). NaN where
@@ -95,7 +101,8 @@ def detectable_difference(se, df, level=LEVEL, power=POWER):
         hi *= 2
         if hi > 1e9:
             return NAN
-    return float(se * optimize.brentq(excess, 0, hi))
+    root: Any = optimize.brentq(excess, 0, hi)
+    return float(se * root)
 
 
 @dataclasses.dataclass
@@ -110,11 +117,11 @@ class Sets:
     ss_within: float
 
     @property
-    def df_within(self):
+    def df_within(self) -> int:
         return self.num_runs - self.num_sets
 
 
-def sets_of(y_N, set_N):
+def sets_of(y_N: np.ndarray, set_N: np.ndarray) -> Sets:
     """Sums of squares within and between expert sets (unequal sizes allowed)."""
     y_N, set_N = np.asarray(y_N, float), np.asarray(set_N)
     groups = [y_N[set_N == s] for s in np.unique(set_N)]
@@ -133,7 +140,7 @@ def sets_of(y_N, set_N):
     )
 
 
-def set_margin(y_N, set_N):
+def set_margin(y_N: np.ndarray, set_N: np.ndarray) -> float:
     """Half width of the 95% interval of a cell's mean over expert sets: t(.975, D − 1)·√V; NaN for one set.
 
     V = c·MS_b + (1/N − c)·MS_w with c = Σ(n_d/N)²/n0, which is MS_b/N, exactly, when all sets have equally many runs.
@@ -157,7 +164,7 @@ class Prediction:
     df: float
 
 
-def predict_one_set(ours, m, between=None, ref_sd=NAN):
+def predict_one_set(ours: Sets, m: int, between: Sets | None = None, ref_sd: float = NAN) -> Prediction | None:
     """The spread of (mean of ONE new expert set of m runs) − (our mean), under one-way random effects.
 
     y[d,r] = μ + b[d] + e[d,r],  b ~ N(0, σ_b²), e ~ N(0, σ_w²).  Method of moments, unequal set sizes:

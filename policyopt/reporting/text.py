@@ -3,10 +3,13 @@
 Every form shows the same columns; `COLUMNS` says what each means, in which order, and from which level of detail (0, 1, 2) it is printed.
 """
 
+from __future__ import annotations
+
 import math
 import re
 import textwrap
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +18,9 @@ from policyopt.reporting.analysis import Analysis, Cell, Comparison
 from policyopt.reporting.answer import UNIT, WORDS, p_value, sections
 from policyopt.reporting.statistics import LEVEL, POWER
 from policyopt.util import format_table
+
+if TYPE_CHECKING:
+    from policyopt.reporting.answer import Section
 
 LEFT = ('alg', 'by', 'verdict', *WORDS)  # columns of words
 
@@ -37,22 +43,22 @@ class Column(NamedTuple):
     show: Any
 
 
-def number(x, decimals):
+def number(x: Any, decimals: int) -> str:
     """A number for reading: fixed decimals, a dash for NaN, no minus zero."""
     if not np.isfinite(x):
         return '–'
     return f'{round(float(x), decimals) + 0.0:.{decimals}f}'
 
 
-def _pm(mean, margin, d):
+def _pm(mean: float, margin: float, d: int) -> str:
     return number(mean, d) + (f' ± {number(margin, d)}' if math.isfinite(margin) else '')
 
 
-def _star(comp):
+def _star(comp: Comparison) -> str:
     return '*' if comp.judged_by == 'welch' else ''
 
 
-def _interval(lo, hi, d):
+def _interval(lo: float, hi: float, d: int) -> str:
     return f'[{number(lo, d)}, {number(hi, d)}]' if math.isfinite(lo) else '–'
 
 
@@ -150,7 +156,7 @@ COLUMNS = [
 # --- shared pieces --------------------------------------------------------------------------------------------------
 
 
-def decimals_of(analysis, task):
+def decimals_of(analysis: Analysis, task: str) -> int:
     """Decimals that keep about four digits of the task's returns, the same for all its numbers."""
     b = analysis.baselines[task]
     values = [b.expert_mean, b.random_mean, *(c.mean for k, c in analysis.cells.items() if k.task == task)]
@@ -158,7 +164,7 @@ def decimals_of(analysis, task):
     return int(np.clip(3 - math.floor(math.log10(scale)), 1, 4))
 
 
-def table_of(analysis, task, level):
+def table_of(analysis: Analysis, task: str, level: int) -> tuple[list[str], list[list[str]]]:
     """(heads, lines of text) of one task's table."""
     with_ref = bool(analysis.comparisons)
     columns = [c for c in with_settings(COLUMNS, analysis) if c.level <= level and (with_ref or not c.of_ref)]
@@ -167,7 +173,7 @@ def table_of(analysis, task, level):
     return [c.head for c in columns], [['–' if c.of_ref and v.comp is None else c.show(v, d) for c in columns] for v in views]
 
 
-def with_settings(columns, analysis):
+def with_settings(columns: list[Column], analysis: Analysis) -> list[Column]:
     """The columns, with one more for each setting where algorithms of a sweep are among the cells."""
     varied = dict.fromkeys(key for k in analysis.cells for key in settings_of(k.alg)[1])
     if not varied:
@@ -181,7 +187,7 @@ def with_settings(columns, analysis):
     return [first, *map(of, varied), *others]
 
 
-def baseline_lines(analysis, task):
+def baseline_lines(analysis: Analysis, task: str) -> list[str]:
     """The expert and random returns of a task, and the reference's, as sentences."""
     d, b = decimals_of(analysis, task), analysis.baselines[task]
 
@@ -201,12 +207,12 @@ def baseline_lines(analysis, task):
     return lines
 
 
-def title_of(analysis, task):
+def title_of(analysis: Analysis, task: str) -> str:
     env = analysis.baselines[task].env
     return task + (f' ({env})' if env and env != task else '')
 
 
-def summary(analysis):
+def summary(analysis: Analysis) -> list[str]:
     """What came out, in sentences: verdicts, missing runs, notes."""
     comps = list(analysis.comparisons.values())
     out = []
@@ -227,15 +233,15 @@ def summary(analysis):
     return out + analysis.notes
 
 
-def _plural(verdict, num):
+def _plural(verdict: str, num: int) -> str:
     return {'differs': 'differ' if num > 1 else verdict, 'ceiling': 'at the ceiling'}.get(verdict, verdict)
 
 
-def _cells(num):
+def _cells(num: int) -> str:
     return f'{num} cell{"s" if num != 1 else ""}'
 
 
-def explanation(analysis):
+def explanation(analysis: Analysis) -> list[str]:
     """Why the plain test is too strict, and what judges instead; the reader's guide to the intervals."""
     out = [
         '± and [ ] are 95% intervals (t; bootstrap for the interquartile mean), over expert sets where a cell has several, else over runs. '
@@ -267,11 +273,11 @@ def explanation(analysis):
 # --- terminal, Markdown, LaTeX --------------------------------------------------------------------------------------
 
 
-def _aligned(heads, lines):
+def _aligned(heads: list[str], lines: list[list[str]]) -> str:
     return format_table([heads, *lines], [i for i, head in enumerate(heads) if head in LEFT], indent='  ', rule=True)
 
 
-def text_table(analysis, level):
+def text_table(analysis: Analysis, level: int) -> str:
     """The answer and the table for the terminal, about 120 columns wide at level 1."""
     out = []
     for section in sections(analysis, level):
@@ -284,26 +290,26 @@ def text_table(analysis, level):
     return '\n'.join(out + _wrapped([*summary(analysis), *([''] + explanation(analysis) if level else [])]))
 
 
-def _wrapped(sentences):
+def _wrapped(sentences: Iterable[str]) -> list[str]:
     out = []
     for sentence in sentences:
         out += textwrap.wrap(sentence, 118, subsequent_indent='  ', break_long_words=False, break_on_hyphens=False) or ['']
     return out
 
 
-def _markdown_table(heads, lines):
+def _markdown_table(heads: list[str], lines: list[list[str]]) -> list[str]:
     left = {i for i, h in enumerate(heads) if h in LEFT}
     rule = '|' + '|'.join('---' if i in left else '---:' for i in range(len(heads))) + '|'
     return ['| ' + ' | '.join(heads) + ' |', rule, *('| ' + ' | '.join(line) + ' |' for line in lines), '']
 
 
-def markdown_section(section, heading='###'):
+def markdown_section(section: Section, heading: str = '###') -> list[str]:
     """One section of the answer in Markdown, as a list of lines."""
     out = [f'{heading} {section.title}', '', *(x for s in section.sentences for x in (s, ''))]
     return out + (_markdown_table(section.heads, section.lines) if section.lines else []) + [x for n in section.notes for x in (n, '')]
 
 
-def markdown(analysis, level):
+def markdown(analysis: Analysis, level: int) -> str:
     """The same in Markdown."""
     out = [line for section in sections(analysis, level) for line in markdown_section(section)]
     for task in analysis.baselines:
@@ -317,7 +323,7 @@ def markdown(analysis, level):
     return '\n'.join([*out, *(f'* {s}' for s in summary(analysis) + explanation(analysis)), ''])
 
 
-def latex(analysis):
+def latex(analysis: Analysis) -> str:
     """A booktabs table: a line per task and dataset size, a column per algorithm, mean ± standard deviation over episodes."""
 
     def escape(s):
@@ -336,7 +342,7 @@ def latex(analysis):
         for i, size in enumerate(sizes):
             entries = []
             for alg in algs:
-                key = next((k for k in analysis.cells if k == (task, alg, size)), None)
+                key: Any = next((k for k in analysis.cells if k == (task, alg, size)), None)
                 cell, comp = analysis.cells.get(key), analysis.comparisons.get(key)
                 mark = r'^{\ast}' if comp and comp.verdict == 'differs' else ''
                 entries.append(f'${number(cell.mean, d)} \\pm {number(np.nan_to_num(cell.sd_episodes), d)}{mark}$' if cell else '--')

@@ -3,17 +3,39 @@
 Letters: B rows, K alternatives, Do observation dim, Da action storage dim, Dn noise dim, Pa distribution parameters.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
 import numpy as np
 
 from policyopt.elementwise import tanh_
 
+if TYPE_CHECKING:
+    from environments.rlgymenv import EnvInfo
+
 ACTOR_ROWS = 16  # an actor works in blocks of this many rows, so that a row's result does not depend on its neighbours
 
 
-def sample_categorical(p_B_K, u_B):
+def sample_categorical(p_B_K: np.ndarray, u_B: np.ndarray) -> np.ndarray:
     """Inverse-CDF samples from rows of probabilities and uniforms in [0, 1); both may be scaled by a number per row."""
     # the last probability is not needed: numbers above all other sums belong to it
     return np.add.reduce(np.add.accumulate(p_B_K[:, :-1], axis=1) < u_B[:, None], axis=1)
+
+
+class AnyActor(Protocol):
+    """What a rollout asks of a policy; num_noise is the number of noise columns Dn."""
+
+    @property
+    def num_noise(self) -> int: ...
+
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray: ...
+
+    def adist_of(self, out_B_K: np.ndarray, /) -> np.ndarray: ...
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray: ...
+
+    def act(self, out_B_K: np.ndarray, noise_B_Dn: Any, /) -> np.ndarray: ...
 
 
 class Actor:
@@ -23,15 +45,16 @@ class Actor:
     products of other shapes may round otherwise: so an action depends on its observation and noise alone.
     """
 
-    def __init__(self, layers, mean, scale, stdev):
+    def __init__(self, layers: list, mean: np.ndarray | None, scale: np.ndarray | None, stdev: np.ndarray | None):
         """layers: [((W, b) or None, activation name or None)]; mean, scale (1, Do) or None; stdev (Da,), None for finite actions."""
-        self.layers, self.mean, self.scale, self.stdev = layers, mean, scale, stdev
+        self.layers, self.mean, self.scale = layers, mean, scale
+        self.stdev: Any = stdev
         self.finite = stdev is None
-        self.num_noise = 1 if self.finite else len(stdev)
+        self.num_noise = 1 if stdev is None else len(stdev)
         self.dtype = layers[-1][0][0].dtype
         self._buffers = {}  # by number of blocks
 
-    def outputs(self, obs_B_Do):
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
         """What the net says, (B, K): scores of finite actions, means of continuous ones. Enough to act on."""
         num = len(obs_B_Do)
         num_blocks = -(-num // ACTOR_ROWS)
@@ -54,7 +77,7 @@ class Actor:
                 _NUMPY_ACTIVATIONS[act](h)
         return h[:num].copy()
 
-    def _make_buffers(self, num_blocks, obs_dim):
+    def _make_buffers(self, num_blocks: int, obs_dim: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """[(rows, the same memory as blocks of rows)] for the observations and what each layer makes of them."""
         buffers, dim = [], obs_dim
         for affine in [None, *(affine for affine, _ in self.layers)]:
@@ -63,25 +86,25 @@ class Actor:
             buffers.append((rows, rows.reshape(num_blocks, ACTOR_ROWS, dim)))
         return buffers
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         return self.__dict__ | {'_buffers': {}}
 
-    def adist(self, obs_B_Do):
+    def adist(self, obs_B_Do: np.ndarray) -> np.ndarray:
         """Distribution parameters (B, Pa)."""
         return self.adist_of(self.outputs(obs_B_Do))
 
-    def adist_of(self, out_B_K):
+    def adist_of(self, out_B_K: np.ndarray) -> np.ndarray:
         """Distribution parameters (B, Pa) from `outputs`."""
         if not self.finite:
             return np.concatenate([out_B_K, np.broadcast_to(self.stdev, out_B_K.shape)], axis=1)
         out_B_K = out_B_K - out_B_K.max(axis=1, keepdims=True)
         return out_B_K - np.log(np.exp(out_B_K).sum(axis=1, keepdims=True))
 
-    def noise(self, rng, num):
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
         """The randomness of `num` actions in a row, (num, num_noise): uniforms for finite actions, normals for continuous ones."""
         return rng.random((num, 1)) if self.finite else rng.standard_normal((num, self.num_noise))
 
-    def act(self, out_B_K, noise_B_Dn=None):
+    def act(self, out_B_K: np.ndarray, noise_B_Dn: np.ndarray | None = None) -> np.ndarray:
         """Actions (B, Da) from `outputs` (or from distribution parameters) and noise; without noise the most likely one."""
         if self.finite:
             if noise_B_Dn is None:
@@ -99,23 +122,23 @@ class RandomActor:
     Original: not part of the code; found by what the paper's random returns are (Reacher −43, HalfCheetah −282).
     """
 
-    def __init__(self, info, a_max=None):
+    def __init__(self, info: EnvInfo, a_max: float | None = None):
         """info: the EnvInfo of a task. a_max: uniform in ±a_max instead."""
         self.num_actions, self.num_noise = info.num_actions, info.a_dim
         low, high = (info.a_low, info.a_high) if a_max is None else (np.full(info.a_dim, -a_max), np.full(info.a_dim, a_max))
         self.low_high = None if low is None else (np.array(low), np.array(high))
 
-    def outputs(self, obs_B_Do):
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
         return np.empty((len(obs_B_Do), 0))
 
-    def adist_of(self, out_B_0):
+    def adist_of(self, out_B_0: np.ndarray) -> np.ndarray:
         return out_B_0
 
-    def noise(self, rng, num):
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
         bounded = self.num_actions or self.low_high
         return rng.random((num, self.num_noise)) if bounded else rng.standard_normal((num, self.num_noise))
 
-    def act(self, out_B_0, noise_B_Dn):
+    def act(self, out_B_0: np.ndarray, noise_B_Dn: np.ndarray) -> np.ndarray:
         if self.num_actions:
             return (noise_B_Dn * self.num_actions).astype(np.int64)
         if self.low_high is None:
@@ -124,7 +147,7 @@ class RandomActor:
         return low + (high - low) * noise_B_Dn
 
 
-def _elu_(h):
+def _elu_(h: np.ndarray) -> None:
     h[:] = np.where(h > 0, h, np.expm1(np.minimum(h, 0)))
 
 

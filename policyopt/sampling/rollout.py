@@ -7,32 +7,53 @@ Letters: B trajectories, K slots in one call, R recorded rows in the order of pl
 the net's outputs as columns.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from environments import rlgymenv
 from policyopt.util import RunFailed
 
+if TYPE_CHECKING:
+    from environments.classic_vec import VecEnv
+    from policyopt.sampling.actor import AnyActor
+
 NOISE_CHUNK = 256  # steps of action noise drawn ahead
+
+
+class Quotas(Protocol):
+    """What a batch is to hold; tasks.SimConfig is it, checked."""
+
+    @property
+    def min_num_trajs(self) -> int: ...
+
+    @property
+    def min_total_sa(self) -> int: ...
+
+    @property
+    def max_traj_len(self) -> int: ...
 
 
 class Streams:
     """Trajectory i's random generator, counter-based and keyed by (seed, stream name)."""
 
-    def __init__(self, key):
+    def __init__(self, key: Iterable):
         self.key = np.frombuffer(hashlib.sha256(repr(tuple(key)).encode()).digest()[:16], dtype=np.uint64)
 
-    def of(self, i):
+    def of(self, i: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, 0, i]))
 
 
 class _LocalCounter:
     value = 0
 
-    def get_lock(self):
+    def get_lock(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()
 
 
@@ -43,15 +64,15 @@ class Ledger:
     so a stale one makes `needed` larger, never wrong.
     """
 
-    def __init__(self, cfg, lengths_B, counter=None):
+    def __init__(self, cfg: Quotas, lengths_B: np.ndarray, counter: Any = None):
         self.cfg, self.lengths_B, self.counter = cfg, lengths_B, counter or _LocalCounter()
 
     @staticmethod
-    def capacity(cfg, num_slots):
+    def capacity(cfg: Quotas, num_slots: int) -> int:
         """Trajectories that can be started at most: each adds at least one step."""
         return cfg.min_num_trajs + cfg.min_total_sa + num_slots + 1
 
-    def needed(self):
+    def needed(self) -> float:
         """How many trajectories can still belong to the batch, judged by the steps so far; infinite while they do not suffice."""
         if self.cfg.min_total_sa == 0:
             return self.cfg.min_num_trajs
@@ -59,7 +80,7 @@ class Ledger:
         by_pairs = int(np.searchsorted(cum_B, self.cfg.min_total_sa)) + 1
         return np.inf if by_pairs > len(cum_B) else max(self.cfg.min_num_trajs, by_pairs)
 
-    def take(self, num, always=False):
+    def take(self, num: int, always: bool = False) -> np.ndarray:
         """The next `num` trajectory numbers, fewer when fewer are needed (unless always)."""
         with self.counter.get_lock():
             first = self.counter.value
@@ -72,15 +93,26 @@ class Ledger:
 class Rollout:
     """Slots of environments stepped together; each that ends takes the next trajectory number while more are needed."""
 
-    def __init__(self, actor, vec, env_name, obs_dim, cfg, ledger, streams, num_slots, deterministic):
+    def __init__(
+        self,
+        actor: AnyActor,
+        vec: VecEnv,
+        env_name: str,
+        obs_dim: int,
+        cfg: Quotas,
+        ledger: Ledger,
+        streams: Streams,
+        num_slots: int,
+        deterministic: bool,
+    ):
         self.actor, self.vec, self.env_name, self.obs_dim = actor, vec, env_name, obs_dim
         self.cfg, self.ledger, self.streams, self.deterministic = cfg, ledger, streams, deterministic
         self.num_slots = num_slots
-        self.rngs = [None] * num_slots
+        self.rngs: list[Any] = [None] * num_slots  # a generator in each slot that is in use
         self.chunk = min(NOISE_CHUNK, cfg.max_traj_len)
-        self.noise = None if deterministic else np.empty((num_slots, self.chunk, actor.num_noise))
+        self.noise: Any = None if deterministic else np.empty((num_slots, self.chunk, actor.num_noise))
 
-    def run(self):
+    def run(self) -> list[np.ndarray]:
         """Play until no slot is needed; returns the recorded rows (traj_R, t_R, obs_R_Do, adist_R_Pa, a_R_Da, r_R)."""
         rows = []
         slots_K = np.arange(self.num_slots)
@@ -105,7 +137,7 @@ class Rollout:
         traj_R, t_R, obs_R_Do, out_R, a_R_Da, r_R = (np.concatenate(column) for column in zip(*rows, strict=True))
         return [traj_R, t_R, obs_R_Do, self.actor.adist_of(out_R), a_R_Da, r_R]
 
-    def start(self, slots_K, traj_K):
+    def start(self, slots_K: np.ndarray, traj_K: np.ndarray) -> np.ndarray:
         """Reset these slots for these trajectory numbers; returns their first observations."""
         rngs = [self.streams.of(int(i)) for i in traj_K]
         seeds_K = [int(rng.integers(2**31)) for rng in rngs]
@@ -113,20 +145,20 @@ class Rollout:
             self.rngs[slot] = rng
         return self.checked_obs(self.call(self.vec.reset, slots_K, seeds_K), len(slots_K))
 
-    def step(self, slots_K, a_K_Da, t_K):
+    def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray, t_K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         obs_K_Do, r_K, done_K = self.call(self.vec.step, slots_K, a_K_Da)
         self.checked_obs(obs_K_Do, len(slots_K), t_K)
         if not _all_finite(r_K):
             raise RunFailed(f"env '{self.env_name}' returned NaN or infinity as a reward at step {t_K.max()}; expected finite numbers")
         return obs_K_Do, r_K, done_K
 
-    def call(self, method, *args):
+    def call(self, method: Callable, *args: Any) -> Any:
         try:
             return method(*args)
         except rlgymenv.BadEnvironment as e:
             raise RunFailed(str(e)) from e
 
-    def checked_obs(self, obs_K_Do, num, t_K=None):
+    def checked_obs(self, obs_K_Do: np.ndarray, num: int, t_K: np.ndarray | None = None) -> np.ndarray:
         """The observations after a step at t_K, or after a reset, if they are what they should be."""
         if obs_K_Do.shape == (num, self.obs_dim) and _all_finite(obs_K_Do):
             return obs_K_Do
@@ -134,13 +166,15 @@ class Rollout:
         what = f'shape {obs_K_Do.shape}' if obs_K_Do.shape != (num, self.obs_dim) else 'NaN or infinity'
         raise RunFailed(f"env '{self.env_name}' returned {what} as an observation {when}; expected {self.obs_dim} finite numbers")
 
-    def refill_noise(self, slots_K):
+    def refill_noise(self, slots_K: np.ndarray) -> None:
         """Draw the next chunk of noise for slots that have used theirs up."""
         if not self.deterministic:
             for slot in slots_K:
                 self.noise[slot] = self.actor.noise(self.rngs[slot], self.chunk)
 
-    def restart(self, slots_K, t_K, traj_K, obs_K_Do, done_K):
+    def restart(
+        self, slots_K: np.ndarray, t_K: np.ndarray, traj_K: np.ndarray, obs_K_Do: np.ndarray, done_K: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Give ended slots the next trajectories while more are needed; drop the others and trajectories beyond the prefix."""
         keep = ~done_K & (traj_K < self.ledger.needed())
         new_traj = self.ledger.take(int(done_K.sum()))
@@ -155,12 +189,12 @@ class Rollout:
         return slots_K, t_K, traj_K, obs_K_Do
 
 
-def _all_finite(x):
+def _all_finite(x: np.ndarray) -> bool:
     """Whether every number of a float array is finite; the sum of squares, one quick call, decides unless it overflows."""
     return math.isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
 
 
-def in_order(rows, lengths_B):
+def in_order(rows: list[np.ndarray], lengths_B: np.ndarray) -> list[np.ndarray]:
     """The rows of the first len(lengths_B) trajectories, stacked in the order of (trajectory, time), without the two indices."""
     traj_R, t_R, *fields = rows
     kept = traj_R < len(lengths_B)

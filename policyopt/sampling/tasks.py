@@ -4,9 +4,12 @@ Sampling is a pure function of (seed, stream, policy): a batch is the shortest p
 quotas, exactly the one-after-the-other rule of 2016, whatever ran at the same time (rollout.py).
 """
 
+from __future__ import annotations
+
 import re
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,10 +20,14 @@ from policyopt.sampling.rollout import Ledger, Rollout, Streams, in_order
 from policyopt.sampling.workers import WorkerPool, default_workers
 from policyopt.util import MAX_WORKERS, UserError, printable
 
+if TYPE_CHECKING:
+    from environments.classic_vec import VecEnv
+    from policyopt.sampling.actor import AnyActor
+
 MAX_SLOTS = 256  # environments stepped at once, at most
 
 
-def _base_name(env_name):
+def _base_name(env_name: str) -> str:
     """'Hopper' of package.module:legacy/Hopper-v1."""
     return re.sub(r'-v\d+$', '', re.split('[:/]', str(env_name))[-1])
 
@@ -56,7 +63,7 @@ class MDP:
     Raises UserError for a task that is unknown or whose spaces are not supported.
     """
 
-    def __init__(self, task):
+    def __init__(self, task: rlgymenv.Task):
         try:
             info = rlgymenv.env_info(task)
         except rlgymenv.BadEnvironment as e:
@@ -67,12 +74,12 @@ class MDP:
         self._vec = self._pool = None
         self.mean_len = None  # of the last batch: a hint for how many environments to step at once, never a result
 
-    def warn_of_another_task(self, path, env_name):
+    def warn_of_another_task(self, path: str, env_name: str | None) -> None:
         """Say when a file names a task other than this one; versions do not count, and None (of old files) says nothing."""
         if env_name and _base_name(env_name) != _base_name(self.env_name):
             print(f"warning: {path} comes from env '{printable(env_name)}' and is used for '{self.env_name}'", file=sys.stderr)
 
-    def horizon(self, max_traj_len=None):
+    def horizon(self, max_traj_len: int | None = None) -> int:
         """Steps after which an episode is cut: max_traj_len, or the environment's own limit.
 
         Raises UserError where neither exists, and for a max_traj_len below 1.
@@ -84,14 +91,14 @@ class MDP:
             raise UserError(f"env '{self.env_name}' has no time limit of its own; give --max_traj_len")
         return min(limit, self.time_limit or limit)
 
-    def vec_env(self, num_slots):
+    def vec_env(self, num_slots: int) -> VecEnv:
         """At least num_slots environments that step together, kept between calls."""
         if self._vec is None or self._vec.num_slots < num_slots:
             self.close()
             self._vec = rlgymenv.make_vec_env(self.task, num_slots, self.info)
         return self._vec
 
-    def num_workers(self, sim_batch_size):
+    def num_workers(self, sim_batch_size: int | None) -> int:
         """Processes that play a batch: sim_batch_size if given; else one for tasks stepped in numpy, as many as cores for others.
 
         A task that has no id cannot be sent to another process: UserError for a sim_batch_size above 1.
@@ -102,22 +109,22 @@ class MDP:
             return sim_batch_size or 1
         return default_workers() if self.vec_env(1).pays_in_processes else 1
 
-    def worker_pool(self, num_workers, capacity):
+    def worker_pool(self, num_workers: int, capacity: int) -> WorkerPool:
         """Worker processes, kept between calls."""
         pool = self._pool
         if pool is None or len(pool.processes) != num_workers or pool.capacity < capacity:
             self.close()
-            self._pool = WorkerPool(self.env_name, self.obs_space.dim, num_workers, capacity)
-        return self._pool
+            pool = self._pool = WorkerPool(self.env_name, self.obs_space.dim, num_workers, capacity)
+        return pool
 
-    def close(self):
+    def close(self) -> None:
         for kept in (self._vec, self._pool):
             if kept is not None:
                 kept.close()
         self._vec = self._pool = None
 
 
-def sample_batch(actor, mdp, cfg, key, deterministic=False):
+def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, deterministic: bool = False) -> TrajBatch:
     """Sample the shortest prefix of numbered trajectories that fills both quotas of cfg.
 
     Args:
@@ -141,12 +148,14 @@ def sample_batch(actor, mdp, cfg, key, deterministic=False):
     return TrajBatch(obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B)
 
 
-def sample_trajectories(actor, mdp, num_trajs, max_traj_len, key, deterministic=False, sim_batch_size=None):
+def sample_trajectories(
+    actor: AnyActor, mdp: MDP, num_trajs: int, max_traj_len: int, key: tuple, deterministic: bool = False, sim_batch_size: int | None = None
+) -> TrajBatch:
     """Exactly num_trajs trajectories, in the order in which they were started; sim_batch_size as in SimConfig."""
     return sample_batch(actor, mdp, SimConfig(num_trajs, 0, max_traj_len, sim_batch_size), key, deterministic)
 
 
-def sample_randomly(mdp, num_trajs, seed, max_traj_len=None, a_max=None):
+def sample_randomly(mdp: MDP, num_trajs: int, seed: int, max_traj_len: int | None = None, a_max: float | None = None) -> TrajBatch:
     """Exactly num_trajs episodes of the random policy (RandomActor), in the order in which they were started."""
     actor = RandomActor(mdp.info, a_max)
     return sample_trajectories(actor, mdp, num_trajs, mdp.horizon(max_traj_len), (seed, 'evaluate'))

@@ -4,6 +4,8 @@ All workers draw trajectory numbers from one shared counter and see each other's
 would. A worker that dies, raises or hangs ends the run with its own error; none outlives its parent.
 """
 
+from __future__ import annotations
+
 import contextlib
 import multiprocessing
 import os
@@ -12,29 +14,35 @@ import threading
 import time
 import traceback
 from multiprocessing import connection, util
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from environments import rlgymenv
-from policyopt.sampling.rollout import Ledger, Rollout, Streams
+from policyopt.sampling.rollout import Ledger, Quotas, Rollout, Streams
 from policyopt.util import RunFailed, holding_signals, ignore_signals, number_from_env
+
+if TYPE_CHECKING:
+    from policyopt.sampling.actor import AnyActor
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # sent to the whole group or job; the parent decides
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere
 
 
-def default_workers():
+def default_workers() -> int:
     """POLICYOPT_WORKERS, else the cores this process may use."""
     return int(number_from_env('POLICYOPT_WORKERS', len(os.sched_getaffinity(0))))
 
 
-def _end_with_parent():
+def _end_with_parent() -> None:
     """End this worker once its parent has ended, however that happened and whatever the environment is doing."""
-    connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
     os._exit(1)
 
 
-def _end(processes, conns):
+def _end(processes: list, conns: list) -> None:
     for process in processes:
         process.kill()
     for process in processes:
@@ -43,7 +51,7 @@ def _end(processes, conns):
         conn.close()
 
 
-def _serve(conn, env_name, obs_dim, lengths, counter):
+def _serve(conn: Any, env_name: str, obs_dim: int, lengths: Any, counter: Any) -> None:
     """A worker's life: one batch per message, until the pipe closes."""
     ignore_signals(*STOP_SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -67,7 +75,7 @@ def _serve(conn, env_name, obs_dim, lengths, counter):
 class WorkerPool:
     """num_workers processes that play env_name; `capacity` bounds the trajectories of a batch (Ledger.capacity)."""
 
-    def __init__(self, env_name, obs_dim, num_workers, capacity):
+    def __init__(self, env_name: str, obs_dim: int, num_workers: int, capacity: int):
         context = multiprocessing.get_context('spawn')
         self.env_name, self.capacity = env_name, capacity
         self.lengths, self.counter = context.RawArray('q', capacity), context.Value('q', 0)
@@ -84,7 +92,7 @@ class WorkerPool:
                 self.conns.append(ours)
                 self.processes.append(process)
 
-    def play(self, actor, cfg, key, num_slots, deterministic):
+    def play(self, actor: AnyActor, cfg: Quotas, key: tuple, num_slots: int, deterministic: bool) -> tuple[list[np.ndarray], Ledger]:
         """Play one batch on num_slots slots in all; returns (rows, Ledger). Raises RunFailed, and the pool is closed then."""
         lengths_B = np.frombuffer(self.lengths, dtype=np.int64)
         lengths_B[:] = 0
@@ -102,7 +110,7 @@ class WorkerPool:
             raise
         return [np.concatenate(column) for column in zip(*parts, strict=True)], Ledger(cfg, lengths_B, self.counter)
 
-    def _gather(self, lengths_B):
+    def _gather(self, lengths_B: np.ndarray) -> list[list[np.ndarray]]:
         parts, last_sum, last_time = {}, -1, time.monotonic()
         while len(parts) < len(self.conns):
             pending = [i for i in range(len(self.conns)) if i not in parts]
@@ -119,7 +127,7 @@ class WorkerPool:
                 )
         return list(parts.values())
 
-    def _answer(self, i):
+    def _answer(self, i: int) -> list[np.ndarray]:
         try:
             kind, value = self.conns[i].recv()
         except (EOFError, OSError) as e:  # OSError when it died in the middle of its answer
@@ -130,14 +138,14 @@ class WorkerPool:
             raise RuntimeError(f'rollout worker {i} crashed:\n{value}')
         return value
 
-    def _death(self, i):
+    def _death(self, i: int) -> RunFailed:
         """The RunFailed of a worker whose pipe is closed."""
         self.processes[i].join(5)
         code = self.processes[i].exitcode
         how = f'by signal {signal.Signals(-code).name}' if code is not None and code < 0 else f'with exit code {code}'
         return RunFailed(f"env '{self.env_name}': rollout worker {i} died {how}; is there enough memory? Go on with --resume")
 
-    def close(self):
+    def close(self) -> None:
         """End all workers at once; a closed pool has none."""
         self._finalizer()
         self.conns, self.processes = [], []

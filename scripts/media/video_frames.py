@@ -36,8 +36,8 @@ def main(argv):
 
     policy, mdp, _ = evaluation.evaluate_file(args.policy, 1, args.seed, args.deterministic, args.env_name)
     os.makedirs(args.folder, exist_ok=True)
-    pictures = evaluation.frames(policy, mdp.env_name, args.frames, args.seed, args.deterministic)
-    for i, picture in enumerate(pictures):
+    pictures = evaluation.frames(policy, mdp, args.frames, args.seed, args.deterministic)
+    for i, (picture, _) in enumerate(pictures):
         Image.fromarray(picture).save(os.path.join(args.folder, f'{i:05d}.png'))
     print(f'{args.frames} pictures: {args.folder}')
 
