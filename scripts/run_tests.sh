@@ -17,7 +17,8 @@ for arg in "$@"; do
 done
 
 # shellcheck disable=SC2086  # a list of words
-use_python requirements.lock $RUNTIME pytest hypothesis ruff basedpyright
+use_python requirements.lock $RUNTIME pytest hypothesis ruff
+use_python requirements-test.lock nbclient ipykernel basedpyright
 # shellcheck disable=SC2086
 use_python requirements-mujoco.lock $MUJOCO
 cd "$ROOT"
