@@ -179,24 +179,27 @@ class Blocks:
     KIND is one of TABLES, or one of TITLES for that section of the answer, with `/said` or `/table` for a part of it.
     """
 
-    def __init__(self, root: str, between: Mapping[str, Sequence[str]], reference: str):
-        """`between`: {file without its ending: such files with several expert sets}; `reference`: CSV of published results."""
-        self.root, self.between, self.reference = root, between, reference
+    def __init__(self, root: str, between: Mapping[str, Sequence[str]], reference: str, alone: Sequence[str] = ()):
+        """`between`: {file without its ending: such files with several expert sets}; `reference`: CSV of published results.
+
+        alone: files of experiments that were never published, which stand beside no reference.
+        """
+        self.root, self.between, self.reference, self.alone = root, between, reference, alone
         self._known = {}
 
     def analysis(self, name: str) -> Analysis:
         """The analysis of one results file, made once."""
         if name not in self._known:
-            results = read_results(f'{self.root}/{name}.h5')
+            results, reference = read_results(f'{self.root}/{name}.h5'), None if name in self.alone else self.reference
             others = [f'{self.root}/{b}.h5' for b in self.between[name]]
             self._known[name] = analyze(
                 results.rows,
                 results.tasks,
-                reference=read_reference(self.reference),
-                ref_baselines=read_reference_tasks(self.reference),
+                reference=read_reference(reference) if reference else None,
+                ref_baselines=read_reference_tasks(reference) if reference else None,
                 between=[(path, read_results(path).rows) for path in others],
                 expected=campaign_runs(results.attrs.get('spec', '')),
-                title=heading(results, self.reference),
+                title=heading(results, reference),
             )
         return self._known[name]
 
