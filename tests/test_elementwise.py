@@ -70,3 +70,9 @@ def test_every_number_of_2016_holds_without_avx512_too():
     command = [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', *files]
     done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and ' passed' in done.stdout, done.stdout[-2000:]
+
+
+def test_what_decides_the_last_bits_does_not_depend_on_what_else_is_loaded():
+    code = 'from policyopt.torchutil import numerics; before = numerics(); import scipy.linalg; print(before == numerics(), before)'
+    done = subprocess.run([sys.executable, '-c', code], env=script_env(), capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith('True numpy '), done.stdout + done.stderr
