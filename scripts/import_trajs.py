@@ -31,7 +31,8 @@ def main(argv):
     trajs, env_name = import_trajs(args.source, args.out, args.env_name, args.download)
     size = f'{len(trajs)} trajectories, {len(trajs.r.stacked)} pairs'
     print(f'{args.out}: {size}, average return {trajs.returns.mean():.2f}' + (f' (env {env_name})' if env_name else ''))
-    print(f'next: python scripts/imitate_mj.py --mode ga --env_name {env_name or "ENV"} --data {args.out} --log run.h5', file=sys.stderr)
+    options = f'--env_name {env_name or "ENV"} --data {args.out} --max_iter 301 --min_total_sa 5000 --log run.h5'
+    print(f'next: python scripts/imitate_mj.py --mode ga {options}', file=sys.stderr)
 
 
 if __name__ == '__main__':
