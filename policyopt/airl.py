@@ -122,15 +122,15 @@ class AIRLReward(Model):
 
     def compute_logits(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> torch.Tensor:
         """f − log π (B,) as a tensor."""
-        return self._logits(self._rows(obs_B_Do, a_B_Da, t_B, transitions))
+        return self._logits(self.rows(obs_B_Do, a_B_Da, t_B, transitions))
 
-    def _rows(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> _Rows:
+    def rows(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> AIRLRows:
         x_B_Di = self._states(obs_B_Do, t_B)
         to = self._states(transitions.nextobs_B_Do, np.asarray(t_B) + 1)
         gamma_B = to_tensor(self.gamma * ~np.asarray(transitions.terminal_B), self.theta_P)
-        return _Rows(*self._pairs(x_B_Di, a_B_Da), torch.cat([x_B_Di, to]), gamma_B, to_tensor(transitions.logp_B, self.theta_P))
+        return AIRLRows(*self._pairs(x_B_Di, a_B_Da), torch.cat([x_B_Di, to]), gamma_B, to_tensor(transitions.logp_B, self.theta_P))
 
-    def _logits(self, rows: _Rows) -> torch.Tensor:
+    def _logits(self, rows: AIRLRows) -> torch.Tensor:
         h_B, hnext_B = self.h.forward(rows.states)[:, 0].chunk(2)
         return taken(self.g.forward(rows.pairs), rows.index) + rows.gamma_B * hnext_B - h_B - rows.logp_B
 
@@ -149,7 +149,7 @@ class AIRLReward(Model):
         return logits_B.cpu().numpy() + float(self.absorbing_1) * discounted_B
 
     def loss_gradient(
-        self, rows: _Rows, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor, shares: tuple[float, float] = (0.0, 0.0)
+        self, rows: AIRLRows, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor, shares: tuple[float, float] = (0.0, 0.0)
     ) -> tuple[float, torch.Tensor]:
         """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy) of the logits, gradient).
 
@@ -193,7 +193,7 @@ class AIRLReward(Model):
         both = ClassifierRows(len(obs_B_Do), len(exobs_Bex_Do), excount_Bex, self.theta_P)
         obs, a, t = (np.concatenate(pair) for pair in ((obs_B_Do, exobs_Bex_Do), (a_B_Da, exa_Bex_Da), (t_B, ext_Bex)))
         self.update_inputnorm(obs, a, both.count_Ball)
-        rows = self._rows(obs, a, t, Transitions(*(np.concatenate(pair) for pair in zip(transitions, extransitions, strict=True))))
+        rows = self.rows(obs, a, t, Transitions(*(np.concatenate(pair) for pair in zip(transitions, extransitions, strict=True))))
         after = self.steps_after(t_B, transitions.terminal_B).sum()
         shares = after / (both.num_pi + after), self.terminal_share if self.horizon else 0.0
         weight_Ball = both.weight_Ball.clone()
@@ -218,7 +218,7 @@ class AIRLReward(Model):
         self.adam.load_state({k: state[f'/adam/{k}'] for k in ('m_P', 'v_P', 't')})
 
 
-class _Rows:
+class AIRLRows:
     """Rows ready for the nets: inputs of g and which output is meant, inputs of h (states, then what follows them), γ or 0, log π."""
 
     def __init__(self, pairs: torch.Tensor, index: torch.Tensor | None, states: torch.Tensor, gamma_B: torch.Tensor, logp_B: torch.Tensor):
