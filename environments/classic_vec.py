@@ -46,6 +46,10 @@ class VecEnv:
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise NotImplementedError
 
+    def cut_short(self, slots_K: np.ndarray) -> np.ndarray:
+        """Which of these slots, done by their last step, came to no terminal state although there was time left; by default none."""
+        return np.zeros(len(slots_K), dtype=bool)
+
     def close(self) -> None:
         """Free what the environments hold; the default holds nothing."""
 

@@ -267,7 +267,12 @@ def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
 
 
 class Env1:
-    """One environment: reset(seed) → obs_Do; step(a_Da) → (obs_Do, r, done); render() → HxWx3 uint8; close()."""
+    """One environment: reset(seed) → obs_Do; step(a_Da) → (obs_Do, r, done); render() → HxWx3 uint8; close().
+
+    cut_short: whether the last step, if it was done, was so without a terminal state.
+    """
+
+    cut_short = False
 
     def __init__(self, task: Task, render_mode: str | None = None, info: EnvInfo | None = None):
         """info: the task's EnvInfo where it is known already."""
@@ -289,6 +294,7 @@ class Env1:
         a = int(a_Da[0]) if self.info.finite else np.array(a_Da, dtype=np.float64)
         try:
             obs, r, terminated, truncated, _ = self._env.step(a)
+            self.cut_short = not terminated
             return self._obs(obs), float(r), bool(terminated or truncated)
         except _FAILURES as e:
             raise self._failed('step', e) from e
@@ -345,6 +351,9 @@ class LoopVecEnv(classic_vec.VecEnv):
         for k, slot in enumerate(slots_K):
             obs_K_Do[k], r_K[k], done_K[k] = self._envs[slot].step(a_K_Da[k])
         return obs_K_Do, r_K, done_K
+
+    def cut_short(self, slots_K: np.ndarray) -> np.ndarray:
+        return np.array([self._envs[slot].cut_short for slot in slots_K], dtype=bool)
 
     def close(self) -> None:
         for env in self._envs:

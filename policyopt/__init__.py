@@ -8,7 +8,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
+    from policyopt.airl import AIRLReward
     from policyopt.api import Demonstrations, Evaluation, TrainedRun, evaluate, train, write_run
+    from policyopt.build import load_reward
     from policyopt.cloning import BehavioralCloningOptimizer
     from policyopt.evaluation import load_policy
     from policyopt.files.snapshots import TrainingLog, read_snapshot
@@ -30,6 +32,8 @@ _HOME = {
     'valuefuncs': ['ValueFunc', 'LinearValueFunc', 'ConstantValueFunc'],
     'rl': ['SamplingPolicyOptimizer'],
     'evaluation': ['load_policy'],
+    'build': ['load_reward'],
+    'airl': ['AIRLReward'],
     'cloning': ['BehavioralCloningOptimizer'],
     'rewards': ['TransitionClassifier', 'LinearReward'],
     'imitation': ['ImitationOptimizer'],

@@ -32,6 +32,7 @@ class Algorithm:
     mode, rule: a key of MODES, one of RULES. A YAML file may replace the rule by `eval:`.
     label, colour, line, marker: of its curve, with matplotlib's words.
     reward_type, reward: the word after --reward_type and the 'module:class' of a `Reward` (protocols.py); None learns no reward.
+    saves_reward: whether snapshots hold the reward function too unless --save_reward says otherwise.
     """
 
     mode: str
@@ -42,6 +43,7 @@ class Algorithm:
     marker: str
     reward_type: str | None = None
     reward: str | None = None
+    saves_reward: bool = False
 
 
 MODES = {
@@ -55,6 +57,7 @@ ALGORITHMS = {
     'ga': Algorithm('ga', 'last', 'GAIL (ga)', '#0072B2', '-', 'o', 'nn', 'policyopt.rewards:TransitionClassifier'),
     'fem': Algorithm('ga', 'last', 'feature expectation matching (fem)', '#009E73', '-.', '^', 'l2ball', LINEAR),
     'simplex': Algorithm('ga', 'last', 'game-theoretic (simplex)', '#CC79A7', ':', 'D', 'simplex', LINEAR),
+    'airl': Algorithm('ga', 'last', 'AIRL (airl)', '#56B4E9', (0, (3, 1, 1, 1)), 'v', 'airl', 'policyopt.airl:AIRLReward', True),
 }
 
 
@@ -72,6 +75,11 @@ def label_of(name: str) -> str:
 def rewards() -> dict[str, str]:
     """{word after --reward_type: 'module:class'}."""
     return {row.reward_type: row.reward for row in ALGORITHMS.values() if row.reward_type and row.reward}
+
+
+def saves_reward(reward_type: str) -> bool:
+    """Whether runs with this --reward_type keep the reward function in their snapshots unless told otherwise."""
+    return any(row.saves_reward for row in ALGORITHMS.values() if row.reward_type == reward_type)
 
 
 def probe_iterations(mode: str | None) -> int:

@@ -102,6 +102,7 @@ class Demonstrations(TrajBatch):
     def _copy(cls, trajs: TrajBatch, env_name: str | None, source: str | None = None) -> Self:
         demos = cls(trajs.obs.stacked, trajs.adist.stacked, trajs.a.stacked, trajs.r.stacked, trajs.lengths)
         demos.env_name, demos.source = env_name, source
+        demos.lastobs_B_Do, demos.terminal_B = trajs.lastobs_B_Do, trajs.terminal_B
         return demos
 
     def save(self, path: str | os.PathLike) -> None:
@@ -245,12 +246,7 @@ def _expert(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[TrajBa
     num = len(demos) if limit_trajs is None else limit_trajs
     if not 1 <= num <= len(demos):
         raise UserError(f'limit_trajs is {num}, but there are {len(demos)} demonstrations; give 1 to {len(demos)}')
-    rows = slice(int(demos.obs.ends[num - 1]))
-    fields = (x.stacked[rows] for x in (demos.obs, demos.adist, demos.a, demos.r))
-    obs_N_Do, adist_N_Pa, a_N_Da, r_N = fields
-    trajs = TrajBatch(obs_N_Do, adist_N_Pa, a_N_Da, r_N, demos.lengths[:num])
-    trajs.env_name = demos.env_name
-    return trajs, getattr(demos, 'source', None)
+    return demos.first(num), getattr(demos, 'source', None)
 
 
 @functools.cache

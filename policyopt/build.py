@@ -5,24 +5,29 @@ The optimiser of a mode and the class of a reward function are those of the tabl
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from policyopt import algorithms
 from policyopt.cloning import BehavioralCloningOptimizer
+from policyopt.files.snapshots import read_snapshot
 from policyopt.files.trajectories import FiniteSpace
 from policyopt.imitation import ImitationOptimizer
+from policyopt.options import ImitationOptions, names
+from policyopt.protocols import Expert
 from policyopt.sampling.tasks import SimConfig
 from policyopt.util import UserError
 from policyopt.valuefuncs import ValueFunc
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
-    from policyopt.options import CommonOptions, ImitationOptions
+    from policyopt.options import CommonOptions
     from policyopt.policies import Policy
-    from policyopt.protocols import Expert, Optimizer
+    from policyopt.protocols import Optimizer, Reward
     from policyopt.sampling.tasks import MDP
 
 
@@ -53,6 +58,34 @@ def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert
         mdp, policy, vf, reward, expert, sim_config(args, horizon), args.discount, args.lam, args.policy_max_kl, args.policy_cg_damping,
         args.policy_ent_reg, args.seed, nets['rng'], args.obsnorm_mode,
     )  # fmt: skip
+
+
+def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = None) -> Reward:
+    """The reward function that 'FILE.h5/snapshots/iter0000100' or '…/snapshots/last' holds; 'FILE.h5' is its last one.
+
+    mdp: the task that it is to judge; it must have the observation and action dims of the one that it was learned on. Its
+    `learned_reward` gives rewards, which do not change any more. Raises UserError where there is none, or where it does not fit.
+    """
+    path = os.fspath(path)
+    snapshot = read_snapshot(f'{path}/snapshots/last' if os.path.isfile(path) else path)
+    known = {k: v for k, v in snapshot.args.items() if k in names(ImitationOptions)}
+    where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"
+    kinds = {name.split('/')[1] for name in snapshot.variables}
+    reward_class = algorithms.rewards().get(known.get('reward_type', ''), '')
+    if known.get('mode') != 'ga' or reward_class.rpartition(':')[2] not in kinds:
+        raise UserError(
+            f'{snapshot.file}: {snapshot.path} holds {", ".join(sorted(kinds))} and no reward function; '
+            'imitate_mj.py --mode ga keeps it with --save_reward 1 (airl always)'
+        )
+    nothing = Expert(
+        np.zeros((1, mdp.obs_space.dim)), np.zeros((1, mdp.action_space.storage_size), mdp.action_space.storage_type), np.zeros(1)
+    )
+    nets = {'rng': np.random.RandomState(0), 'dtype': torch.float64, 'device': 'cpu'}
+    time_scale = 1.0 / (mdp.time_limit or mdp.horizon(max_traj_len))
+    reward = algorithms.load(reward_class).from_options(ImitationOptions(**known), mdp, nothing, time_scale, nets)
+    reward.load_learned(snapshot.variables, where)
+    mdp.warn_of_another_task(snapshot.file, known.get('env_name'))
+    return reward
 
 
 def value_function(args: CommonOptions, mdp: MDP, time_scale: float, nets: dict[str, Any], enable_obsnorm: bool) -> ValueFunc:

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.files.snapshots import read_snapshot
 from policyopt.policies import Policy, policy_from_snapshot
@@ -16,9 +18,8 @@ from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.util import RunFailed, UserError, check_output, printable, replacing
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from policyopt.files.trajectories import TrajBatch
+    from policyopt.protocols import Reward
 
 
 def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Policy:
@@ -75,6 +76,24 @@ def evaluate_file(
     """Play the policy 'FILE.h5/snapshots/…' on env_name, or on the task that its file names; returns (policy, mdp, TrajBatch)."""
     policy, mdp = open_policy(policy_path, env_name)
     return policy, mdp, sample_episodes(policy, mdp, num_trajs, seed, deterministic, max_traj_len)
+
+
+def scores(trajs: TrajBatch) -> str:
+    """Lines with what episodes earned and how long they were; the median too, since a few falls pull a mean far down."""
+    return (
+        f'return: {trajs.returns.mean():.4f} +/- {trajs.returns.std():.4f}\n'
+        f'length: {trajs.lengths.mean():.2f} +/- {trajs.lengths.std():.2f}\nmedian return: {np.median(trajs.returns):.4f}'
+    )
+
+
+def beside_true_reward(trajs: TrajBatch, reward: Reward) -> str:
+    """Lines with the true and a learned reward of every step of the first episode, and the returns by the learned one."""
+    learned_N = reward.learned_reward(trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked)
+    learned = trajs.r.like(learned_N)
+    lines = [f'{"step":>6} {"reward":>12} {"learned":>12}']
+    lines += [f'{t:>6} {r:>12.5g} {x:>12.5g}' for t, (r, x) in enumerate(zip(trajs.r[0], learned[0], strict=True))]
+    returns_B = np.add.reduceat(learned_N, learned.ends - learned.lengths)
+    return '\n'.join([*lines, f'learned return: {returns_B.mean():.4f} +/- {returns_B.std():.4f}'])
 
 
 @dataclasses.dataclass

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt import rl
+from policyopt.protocols import Expert, Transitions, uses_transitions
 from policyopt.sampling.tasks import sample_batch
 from policyopt.torchutil import to_tensor
-
-if TYPE_CHECKING:
-    from policyopt.protocols import Expert
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
@@ -29,8 +27,8 @@ if TYPE_CHECKING:
 class ImitationOptimizer:
     """Generative adversarial imitation with TRPO (Ho & Ermon 2016, Algorithm 1), for any reward function of rewards.py.
 
-    expert: (obs_N_Do, a_N_Da, time_N). As in 2016 the policy's normaliser moves *after* its step, the classifier's *before* its
-    Adam steps; entropy bonuses enter advantages, iret and avgr, not the value targets.
+    expert: (obs_N_Do, a_N_Da, time_N), see protocols.Expert. As in 2016 the policy's normaliser moves *after* its step, the
+    classifier's *before* its Adam steps; entropy bonuses enter advantages, iret and avgr, not the value targets.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class ImitationOptimizer:
         obsnorm_mode: str = 'expertdata',
     ):
         self.mdp, self.policy, self.vf, self.reward, self.sim_cfg = mdp, policy, vf, reward, sim_cfg
-        self.exobs_N_Do, self.exa_N_Da, self.ext_N = expert
+        self.expert = Expert(*expert)
         self.gamma, self.lam, self.max_kl, self.damping, self.policy_ent_reg = discount, lam, max_kl, damping, policy_ent_reg
         self.obsnorm_mode, self.seed, self.rng = obsnorm_mode, seed, rng
         self.iteration = self.num_sa = self.num_trajs = 0
@@ -59,6 +57,14 @@ class ImitationOptimizer:
 
     def sample(self) -> TrajBatch:
         return sample_batch(self.policy.actor(), self.mdp, self.sim_cfg, (self.seed, self.iteration))
+
+    def transitions(self, trajs: TrajBatch, logp_N: np.ndarray) -> tuple[Transitions, Transitions]:
+        """(those of a batch, those of all expert pairs), both with log π under the present policy."""
+        nextobs_N_Do, terminal_N, _ = trajs.successors(self.sim_cfg.max_traj_len)
+        obs_N_Do, a_N_Da, _, exnextobs_N_Do, exterminal_N, _ = self.expert
+        assert exnextobs_N_Do is not None and exterminal_N is not None  # see training.expert_pairs
+        exlogp_N = self.policy.logprob(self.policy.compute_adist(obs_N_Do), self.policy.action_tensor(a_N_Da)).cpu().numpy()
+        return Transitions(nextobs_N_Do, terminal_N, logp_N), Transitions(exnextobs_N_Do, exterminal_N, exlogp_N)
 
     def counters(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ('iteration', 'num_sa', 'num_trajs', 'total_time')}
@@ -75,13 +81,13 @@ class ImitationOptimizer:
         obs_N_Do, a_N_Da, time_N = trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked
 
         # imitation rewards under the present reward function, and advantages
-        r_unreg_N = self.reward.compute_reward(obs_N_Do, a_N_Da, time_N)
         adist = to_tensor(trajs.adist.stacked, self.policy.theta_P)
-        if self.policy_ent_reg:
+        logp_N: Any = None
+        if self.policy_ent_reg or uses_transitions(self.reward):
             logp_N = self.policy.logprob(adist, self.policy.action_tensor(a_N_Da)).cpu().numpy()
-            preg_N = -self.policy_ent_reg * logp_N
-        else:
-            preg_N = np.zeros_like(r_unreg_N)
+        seen, exseen = self.transitions(trajs, logp_N) if uses_transitions(self.reward) else (None, None)
+        r_unreg_N = self.reward.compute_reward(obs_N_Do, a_N_Da, time_N, **({'transitions': seen} if seen else {}))
+        preg_N = -self.policy_ent_reg * logp_N if self.policy_ent_reg else np.zeros_like(r_unreg_N)
         r = trajs.r.like(r_unreg_N + preg_N)
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
         adv_N, _, vf_r2, tdvf_r2 = rl.advantages(r, time_N, v_N, self.gamma, self.lam)
@@ -94,10 +100,11 @@ class ImitationOptimizer:
             self.policy.update_obsnorm(obs_N_Do)
 
         # reward function against as many expert pairs drawn with replacement, then the value function on the new rewards
-        drawn_B = self.rng.choice(len(self.exobs_N_Do), size=len(obs_N_Do))
+        drawn_B = self.rng.choice(len(self.expert.obs_N_Do), size=len(obs_N_Do))
         distinct, count = np.unique(drawn_B, return_counts=True)
+        both = {'transitions': seen, 'extransitions': exseen.rows(distinct)} if exseen else {}
         reward_fields, r_new_N = self.reward.fit(
-            obs_N_Do, a_N_Da, time_N, self.exobs_N_Do[distinct], self.exa_N_Da[distinct], self.ext_N[distinct], count
+            obs_N_Do, a_N_Da, time_N, *(x[distinct] for x in self.expert[:3]), excount_Bex=count, **both
         )
         vf_fields = []
         if self.vf is not None:

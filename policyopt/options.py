@@ -84,13 +84,16 @@ class _OfImitation:
     bclone_train_frac: float = option(0.7, 'share of the expert pairs to train with; the others validate', FRACTION)
     no_vf: int = option(0, '1: baseline is the mean return of each time step', choices=[0, 1])
     policy_ent_reg: float = option(0.0, 'causal entropy bonus', FROM_0)
-    reward_type: str = option('nn', 'GAIL, FEM, game-theoretic', choices=[*algorithms.rewards()])
+    reward_type: str = option('nn', 'GAIL, FEM, game-theoretic, AIRL', choices=[*algorithms.rewards()])
     reward_max_kl: float = option(0.01, 'kept from 2016; no reward uses it')
     reward_lr: float = option(0.01, "Adam's step size of the classifier", FROM_0)
     reward_steps: int = option(1, 'Adam steps of the classifier per iteration', AT_LEAST_1)
     reward_ent_reg_weight: float = option(0.001, "weight of the classifier's entropy", FROM_0)
     reward_include_time: int = option(0, '1: the reward function sees the time', choices=[0, 1])
-    favor_zero_expert_reward: int = option(0, '1 for tasks that end on success', choices=[0, 1])
+    favor_zero_expert_reward: int = option(0, "1 for tasks that end on success; airl's reward has either sign: no effect", choices=[0, 1])
+    airl_state_only: int = option(0, '1: the reward of airl is one of the state alone, which may transfer', choices=[0, 1])
+    airl_absorbing: int = option(1, '1: to airl terminal states last to the horizon; 0: nothing follows them', choices=[0, 1])
+    save_reward: int | None = option(None, '1: snapshots hold the reward function too (default: only those of airl)', choices=[0, 1])
     plot_freq: int = option(0, '0 only; use showlog.py')
 
 
@@ -99,6 +102,7 @@ class _OfRL:
     enable_obsnorm: int = option(1, '0: observations are not normalised', choices=[0, 1])
     use_tanh: int = option(0, 'kept from 2016; the built-in nets are tanh already', choices=[0, 1])
     vf_include_time: int = option(1, '0: the value function does not see the time', choices=[0, 1])
+    reward: str | None = option(None, 'RUN.h5, whose learned reward is optimised instead of the true one (see --save_reward)')
 
 
 # A dataclass takes the fields of its last base first: the order of the command lines of 2016.

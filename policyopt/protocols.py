@@ -6,16 +6,46 @@ Letters: B policy rows, Bex expert rows, Do, Da observation and action dims.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 Fields = list[tuple[str, Any, type]]  # columns of the log: (name, value or None, int or float), the same at every iteration
-Expert = tuple[np.ndarray, np.ndarray, np.ndarray]  # (obs_N_Do, a_N_Da, time_N) of expert pairs
+
+
+class Expert(NamedTuple):
+    """Expert pairs, and for a reward that uses transitions what follows them.
+
+    terminal_share: steps from terminal states to the horizon, of all steps to the horizon.
+    """
+
+    obs_N_Do: np.ndarray
+    a_N_Da: np.ndarray
+    time_N: np.ndarray
+    nextobs_N_Do: np.ndarray | None = None
+    terminal_N: np.ndarray | None = None
+    terminal_share: float = 0.0
+
+
+class Transitions(NamedTuple):
+    """What a reward with `uses_transitions` sees beside pairs, a row for each."""
+
+    nextobs_B_Do: np.ndarray
+    terminal_B: np.ndarray  # bool: whether the next observation is that of a terminal state, which a time limit is not
+    logp_B: np.ndarray  # log π(a|s) under the policy that played the batch, for expert pairs too
+
+    def rows(self, which: Any) -> Transitions:
+        """Some of the rows."""
+        return Transitions(*(x[which] for x in self))
 
 
 class Reward(Protocol):
-    """A reward function that is learned from expert pairs, for `imitation.ImitationOptimizer`; named in a row of algorithms.py."""
+    """A reward function that is learned from expert pairs, for `imitation.ImitationOptimizer`; named in a row of algorithms.py.
+
+    uses_transitions: whether compute_reward takes `transitions`, and fit `transitions` and `extransitions` (Transitions) as well.
+    """
+
+    uses_transitions: ClassVar[bool] = False
 
     @classmethod
     def from_options(cls, args: Any, mdp: Any, expert: Expert, time_scale: float, nets: dict[str, Any]) -> Reward:
@@ -28,6 +58,17 @@ class Reward(Protocol):
 
     def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """Rewards of pairs, a numpy array (B,)."""
+        ...
+
+    def learned(self) -> dict[str, np.ndarray]:
+        """{path in a snapshot: numpy array} of all that `learned_reward` needs."""
+        ...
+
+    def load_learned(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
+        """Take what `learned` gave back; raises UserError, which names `where`, when it does not fit."""
+
+    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
+        """What a new policy is trained on when the reward is taken out of its run: rewards (B,) of pairs alone, which stay as they are."""
         ...
 
     def fit(
@@ -62,6 +103,11 @@ class Reward(Protocol):
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take what `state` gave back."""
+
+
+def uses_transitions(reward: Any) -> bool:
+    """Whether a reward function, or its class, sees transitions; one that does not say so sees pairs."""
+    return getattr(reward, 'uses_transitions', False)
 
 
 class Optimizer(Protocol):

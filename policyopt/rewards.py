@@ -27,6 +27,53 @@ if TYPE_CHECKING:
     from policyopt.sampling.tasks import MDP
 
 
+def taken(out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.Tensor:
+    """The outputs (B,) of the actions that were taken, or the only ones."""
+    return out_B_K[:, 0] if a_B_1 is None else out_B_K.gather(1, a_B_1)[:, 0]
+
+
+def logistic_derivative(scores_B: torch.Tensor, labels_expert_is_one_B: torch.Tensor, ent_reg_weight: float) -> torch.Tensor:
+    """d/ds of (cross-entropy − ent_reg_weight·Bernoulli entropy) of scores, each row for itself."""
+    p = torch.sigmoid(scores_B)
+    # H = softplus(s) − s·p, so dH/ds = −s·p·(1 − p)
+    return p - labels_expert_is_one_B + ent_reg_weight * scores_B * p * (1 - p)
+
+
+def logistic_loss(scores_B: torch.Tensor, labels_expert_is_one_B: torch.Tensor, weight_B: torch.Tensor, ent_reg_weight: float) -> float:
+    """Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy) of scores."""
+    p, softplus = torch.sigmoid(scores_B), torch.nn.functional.softplus(scores_B, threshold=50)
+    cross_entropy, entropy = softplus - labels_expert_is_one_B * scores_B, softplus - p * scores_B
+    return float((weight_B * (cross_entropy - ent_reg_weight * entropy)).sum())
+
+
+class ClassifierRows:
+    """Policy rows and then expert rows, for a classifier: how often each counts, its label (1: expert) and its weight in the loss."""
+
+    def __init__(self, num_pi: int, num_ex: int, excount_Bex: np.ndarray | None, like: torch.Tensor):
+        """excount_Bex: how often each expert row was drawn (default once each): duplicates are weighted, not repeated."""
+        self.num_pi = num_pi
+        self.count_Bex = torch.ones(num_ex, dtype=like.dtype, device=like.device) if excount_Bex is None else to_tensor(excount_Bex, like)
+        ones_B = torch.ones(num_pi, dtype=like.dtype, device=like.device)
+        self.count_Ball = torch.cat([ones_B, self.count_Bex])
+        self.labels_expert_is_one_Ball = torch.cat([torch.zeros_like(ones_B), torch.ones_like(self.count_Bex)])
+        self.weight_Ball = self.count_Ball / torch.where(self.labels_expert_is_one_Ball > 0, self.count_Bex.sum(), float(num_pi))
+
+
+def log_fields(loss: float, scores_Ball: torch.Tensor, both: ClassifierRows) -> Fields:
+    """What a classifier logs: its loss before its last step, and how many rows its scores put on the right side after it."""
+    dtype = both.count_Bex.dtype
+    raccpi = float((scores_Ball[: both.num_pi] <= 0).to(dtype).mean())
+    raccex = float(((scores_Ball[both.num_pi :] > 0) * both.count_Bex).sum() / both.count_Bex.sum())
+    return [
+        ('rloss', loss, float),
+        ('racc', (raccpi + raccex) / 2, float),
+        ('raccpi', raccpi, float),
+        ('raccex', raccex, float),
+        ('rkl', None, float),
+        ('rbt', 0, int),
+    ]
+
+
 class TransitionClassifier(Model):
     """GAIL's discriminator: a net that scores observation-action pairs, score > 0 = expert-like (Ho & Ermon 2016, eq. 17).
 
@@ -93,16 +140,13 @@ class TransitionClassifier(Model):
             x_B_Di = torch.cat([x_B_Di, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1)
         return x_B_Di
 
-    def _pick(self, out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.Tensor:
-        return out_B_K[:, 0] if a_B_1 is None else out_B_K.gather(1, a_B_1)[:, 0]
-
     def _index(self, a_B_Da: np.ndarray) -> torch.Tensor | None:
         return torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.finite else None
 
     def compute_scores(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """Scores (B,) as a tensor."""
         out = self.net.forward(self._inputs(self._norm_inputs(obs_B_Do, a_B_Da), t_B))
-        return self._pick(out, self._index(a_B_Da))
+        return taken(out, self._index(a_B_Da))
 
     def reward_of_scores(self, scores_B: torch.Tensor) -> np.ndarray:
         """Rewards of scores, a numpy array (B,)."""
@@ -115,6 +159,8 @@ class TransitionClassifier(Model):
         """Imitation rewards (B,)."""
         return self.reward_of_scores(self.compute_scores(obs_B_Do, a_B_Da, t_B))
 
+    learned_reward = compute_reward
+
     def loss_gradient(
         self, x_Ball_Di: torch.Tensor, index_Ball: torch.Tensor | None, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor
     ) -> tuple[float, torch.Tensor]:
@@ -122,18 +168,14 @@ class TransitionClassifier(Model):
         scores_Ball = torch.empty_like(weight_Ball)
 
         def dout(out, rows):
-            s = scores_Ball[rows] = self._pick(out, None if index_Ball is None else index_Ball[rows])
-            p = torch.sigmoid(s)
-            # H = softplus(s) − s·p, so dH/ds = −s·p·(1 − p)
-            ds = weight_Ball[rows] * (p - labels_expert_is_one_Ball[rows] + self.ent_reg_weight * s * p * (1 - p))
+            s = scores_Ball[rows] = taken(out, None if index_Ball is None else index_Ball[rows])
+            ds = weight_Ball[rows] * logistic_derivative(s, labels_expert_is_one_Ball[rows], self.ent_reg_weight)
             if index_Ball is None:
                 return ds[:, None]
             return torch.zeros_like(out).scatter_(1, index_Ball[rows], ds[:, None])
 
         _, grad_P = self.net.forward_backward(x_Ball_Di, dout)
-        p, softplus = torch.sigmoid(scores_Ball), torch.nn.functional.softplus(scores_Ball, threshold=50)
-        cross_entropy, entropy = softplus - labels_expert_is_one_Ball * scores_Ball, softplus - p * scores_Ball
-        return float((weight_Ball * (cross_entropy - self.ent_reg_weight * entropy)).sum()), grad_P
+        return logistic_loss(scores_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight), grad_P
 
     def fit(
         self,
@@ -147,33 +189,25 @@ class TransitionClassifier(Model):
     ) -> tuple[Fields, np.ndarray]:
         """Normaliser update with all rows, then `steps` Adam steps on the full batch.
 
-        excount_Bex says how often each expert row was drawn (default once each): duplicates are weighted, not repeated.
+        excount_Bex says how often each expert row was drawn (default once each).
         Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new classifier).
         """
         raw = torch.cat([self._norm_inputs(obs_B_Do, a_B_Da), self._norm_inputs(exobs_Bex_Do, exa_Bex_Da)])
-        num_pi, num_ex = len(obs_B_Do), len(exobs_Bex_Do)
-        count_Bex = torch.ones(num_ex, dtype=raw.dtype, device=raw.device) if excount_Bex is None else to_tensor(excount_Bex, raw)
-        count_Ball = torch.cat([torch.ones(num_pi, dtype=raw.dtype, device=raw.device), count_Bex])
-        self.inputnorm.update(raw, count_Ball)
+        both = ClassifierRows(len(obs_B_Do), len(exobs_Bex_Do), excount_Bex, raw)
+        self.inputnorm.update(raw, both.count_Ball)
         x_Ball_Di = self._inputs(raw, np.concatenate([t_B, ext_Bex]))
         index_Ball = self._index(np.concatenate([a_B_Da, exa_Bex_Da])) if self.finite else None
-        labels_Ball = torch.cat([torch.zeros_like(raw[:num_pi, 0]), torch.ones_like(raw[num_pi:, 0])])
-        weight_Ball = count_Ball / torch.where(labels_Ball > 0, count_Bex.sum(), float(num_pi))
         for _ in range(self.steps):
-            loss, grad_P = self.loss_gradient(x_Ball_Di, index_Ball, labels_Ball, weight_Ball)
+            loss, grad_P = self.loss_gradient(x_Ball_Di, index_Ball, both.labels_expert_is_one_Ball, both.weight_Ball)
             self.adam.step(grad_P)
-        scores_Ball = self._pick(self.net.forward(x_Ball_Di), index_Ball)
-        raccpi = float((scores_Ball[:num_pi] <= 0).to(raw.dtype).mean())
-        raccex = float(((scores_Ball[num_pi:] > 0) * count_Bex).sum() / count_Bex.sum())
-        fields = [
-            ('rloss', loss, float),
-            ('racc', (raccpi + raccex) / 2, float),
-            ('raccpi', raccpi, float),
-            ('raccex', raccex, float),
-            ('rkl', None, float),
-            ('rbt', 0, int),
-        ]
-        return fields, self.reward_of_scores(scores_Ball[:num_pi])
+        scores_Ball = taken(self.net.forward(x_Ball_Di), index_Ball)
+        return log_fields(loss, scores_Ball, both), self.reward_of_scores(scores_Ball[: both.num_pi])
+
+    def learned(self) -> dict[str, np.ndarray]:
+        return self.export()
+
+    def load_learned(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
+        self.load(arrays, where)
 
     def state(self) -> dict[str, np.ndarray]:
         return {f'/adam/{k}': v for k, v in self.adam.state().items()}
@@ -222,12 +256,13 @@ class LinearReward:
             w = rng.randn(num_features)
             self.w = w / (np.linalg.norm(w) + 1e-8)
         self.reward_bound = 0.0
+        self.bound_moves = True  # until it is taken out of its run
 
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]) -> LinearReward:
         """Built from the options of imitate_mj.py; its mode is --reward_type."""
         options = args.reward_type, args.favor_zero_expert_reward, args.reward_include_time, time_scale
-        return cls(mdp.obs_space, mdp.action_space, *options, *expert, nets['rng'])
+        return cls(mdp.obs_space, mdp.action_space, *options, *expert[:3], nets['rng'])
 
     def _norm_inputs(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(obs_B_Do if self.finite else np.concatenate([obs_B_Do, a_B_Da], axis=1), dtype=torch.float64)
@@ -257,15 +292,16 @@ class LinearReward:
     def reward_of_features(self, feats_B_F: np.ndarray) -> np.ndarray:
         """(Picked feature or feature·w) / F, shifted by the running bound, which moves outward first."""
         r_B = (feats_B_F[:, self.w] if self.mode == 'simplex' else feats_B_F @ self.w) / feats_B_F.shape[1]
-        if self.favor_zero_expert_reward:
-            self.reward_bound = max(self.reward_bound, r_B.max())
-        else:
-            self.reward_bound = min(self.reward_bound, r_B.min())
+        if self.bound_moves:
+            outward, end = (max, r_B.max()) if self.favor_zero_expert_reward else (min, r_B.min())
+            self.reward_bound = outward(self.reward_bound, end)
         return r_B - self.reward_bound
 
     def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """Imitation rewards (B,): ≤ 0 with favor_zero_expert_reward, else ≥ 0."""
         return self.reward_of_features(self.features(obs_B_Do, a_B_Da, t_B))
+
+    learned_reward = compute_reward
 
     def fit(
         self,
@@ -305,3 +341,15 @@ class LinearReward:
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.w = int(state['/w']) if self.mode == 'simplex' else np.array(state['/w'])
         self.reward_bound, self.expert_mean_F = float(state['/reward_bound']), np.array(state['/expert_mean_F'])
+
+    def learned(self) -> dict[str, np.ndarray]:
+        return self.export() | {f'/LinearReward{k}': v for k, v in self.state().items()}
+
+    def load_learned(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
+        for name, own in self.learned().items():
+            if name not in arrays or arrays[name].shape != own.shape:
+                seen = f'has shape {arrays[name].shape}' if name in arrays else 'is missing'
+                raise UserError(f'{where}: {name} {seen}, but the task asks for shape {own.shape}')
+        self.load(arrays, where)
+        self.load_state({k: arrays[f'/LinearReward{k}'] for k in self.state()})
+        self.bound_moves = False

@@ -23,7 +23,7 @@ from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, V
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
     from policyopt.policies import Policy
-    from policyopt.protocols import Fields
+    from policyopt.protocols import Fields, Reward
     from policyopt.sampling.tasks import MDP, SimConfig
 
 __all__ = [
@@ -155,7 +155,7 @@ def surrogate_step(
 
 
 class SamplingPolicyOptimizer:
-    """TRPO on the true reward: sample, estimate advantages, step, fit the value function (run_rl_mj.py).
+    """TRPO on the true reward, or on a learned one: sample, estimate advantages, step, fit the value function (run_rl_mj.py).
 
     vf: ValueFunc or None (the time-dependent mean is the baseline then). seed and iteration decide all randomness of sampling;
     rng decides that of learning.
@@ -173,8 +173,9 @@ class SamplingPolicyOptimizer:
         damping: float,
         seed: int,
         rng: np.random.RandomState,
+        learned: Reward | None = None,
     ):
-        self.mdp, self.policy, self.vf, self.sim_cfg = mdp, policy, vf, sim_cfg
+        self.mdp, self.policy, self.vf, self.sim_cfg, self.learned = mdp, policy, vf, sim_cfg, learned
         self.gamma, self.lam, self.max_kl, self.damping = discount, lam, max_kl, damping
         self.seed, self.rng = seed, rng
         self.iteration = self.num_sa = 0
@@ -205,8 +206,9 @@ class SamplingPolicyOptimizer:
         trajs = self.sample(self.iteration)
         t1 = time.perf_counter()
         obs_N_Do, time_N = trajs.obs.stacked, trajs.time.stacked
+        r = trajs.r if self.learned is None else trajs.r.like(self.learned.learned_reward(obs_N_Do, trajs.a.stacked, time_N))
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
-        adv_N, q, vf_r2, tdvf_r2 = advantages(trajs.r, time_N, v_N, self.gamma, self.lam)
+        adv_N, q, vf_r2, tdvf_r2 = advantages(r, time_N, v_N, self.gamma, self.lam)
         t2 = time.perf_counter()
         theta0_P = self.policy.theta_P.clone()
         step_fields = trpo_step(self.policy, obs_N_Do, trajs.a.stacked, trajs.adist.stacked, adv_N, self.max_kl, self.damping, self.rng)
@@ -218,6 +220,7 @@ class SamplingPolicyOptimizer:
         fields = [
             ('iter', self.iteration, int),
             ('ret', trajs.returns.mean(), float),
+            *([] if self.learned is None else [('iret', r.stacked.sum() / len(trajs), float)]),
             ('avglen', int(trajs.lengths.mean()), int),
             ('nsa', self.num_sa, int),
             ('ent', mean_entropy(self.policy, trajs.adist), float),

@@ -19,20 +19,22 @@ import numpy as np
 import torch
 
 from policyopt import algorithms, rl
-from policyopt.build import check_data_fits, optimizer, sim_config, value_function, warn_of_constant_features
+from policyopt.build import check_data_fits, load_reward, optimizer, sim_config, value_function, warn_of_constant_features
 from policyopt.files import trajectories
 from policyopt.files.runs import part_path
 from policyopt.files.snapshots import TrainingLog, read_root
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
+from policyopt.options import ImitationOptions
 from policyopt.policies import make_policy
+from policyopt.protocols import Expert, uses_transitions
 from policyopt.sampling.tasks import MDP
 from policyopt.torchutil import numerics, setup_torch
 from policyopt.util import MAX_ITER, RunFailed, UserError, as_typed, check_output, continuing_command, draw_seed, now, provenance
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
-    from policyopt.options import CommonOptions, ImitationOptions, Options, RLOptions
-    from policyopt.protocols import Expert, Fields, Optimizer
+    from policyopt.options import CommonOptions, Options, RLOptions
+    from policyopt.protocols import Fields, Optimizer
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
@@ -59,9 +61,20 @@ def train_rl(options: RLOptions) -> int:
 
 
 def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: str) -> Expert:
-    """(obs_N_Do, a_N_Da, time_N) of the pairs to learn from; raises UserError where `trajs`, called `path`, do not fit the task."""
+    """The pairs to learn from, and what follows them if the reward needs it; raises UserError where `trajs`, called `path`, do not fit."""
     check_data_fits(path, trajs, mdp)
-    return trajectories.subsample(trajs, options.data_subsamp_freq)[:3]
+    obs_N_Do, a_N_Da, time_N, _ = trajectories.subsample(trajs, options.data_subsamp_freq)
+    if options.mode != 'ga' or not uses_transitions(algorithms.load(algorithms.rewards()[options.reward_type])):
+        return Expert(obs_N_Do, a_N_Da, time_N)
+    horizon = mdp.horizon(options.max_traj_len)
+    nextobs_N_Do, terminal_N, known_N = trajs.successors(horizon)
+    rows_N = trajectories.subsampled_rows(trajs, options.data_subsamp_freq)[0]
+    kept = known_N[rows_N]  # a last step whose successor the file does not hold is left out
+    if not kept.any():
+        raise UserError(f'{path}: what follows its pairs is not known; give longer trajectories or a smaller --data_subsamp_freq')
+    after = np.maximum(horizon - 1 - trajs.time.stacked[terminal_N], 0).sum()
+    following = nextobs_N_Do[rows_N][kept], terminal_N[rows_N][kept], after / (len(terminal_N) + after)
+    return Expert(obs_N_Do[kept], a_N_Da[kept], time_N[kept], *following)
 
 
 def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert) -> Optimizer:
@@ -87,16 +100,17 @@ def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
     policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, bool(options.enable_obsnorm), **nets)
     time_scale = options.vf_include_time / (mdp.time_limit or horizon)
     vf = value_function(options, mdp, time_scale, nets, bool(options.enable_obsnorm))
+    reward = load_reward(options.reward, mdp, options.max_traj_len) if options.reward else None
     return rl.SamplingPolicyOptimizer(
         mdp, policy, vf, sim_config(options, horizon), options.discount, options.lam, options.policy_max_kl, options.policy_cg_damping,
-        options.seed, rng,
+        options.seed, rng, reward,
     )  # fmt: skip
 
 
 def prepare(options: Options) -> Options:
     """The options of a command as they are stored, after checking its log; sets this process up for learning."""
     if options.log is not None:
-        check_log(options.log, options.resume, inputs=[getattr(options, 'data', None)])
+        check_log(options.log, options.resume, inputs=[getattr(options, name, None) for name in ('data', 'reward')])
     elif options.resume:
         raise UserError('--resume needs --log, the file of the run to continue')
     unsaid = options.seed is None or options.max_iter is None
@@ -126,6 +140,8 @@ def resolved(options: Options) -> Options:
         spec = TINY_ARCHITECTURE if options.tiny_policy else SIMPLE_ARCHITECTURE
     seed = draw_seed() if options.seed is None else options.seed
     options = replace(options, policy_hidden_spec=spec, seed=seed, max_iter=options.max_iter or MAX_ITER)
+    if isinstance(options, ImitationOptions) and options.save_reward is None:
+        options = replace(options, save_reward=int(options.mode == 'ga' and algorithms.saves_reward(options.reward_type)))
     mode = getattr(options, 'mode', None)
     if mode is not None and algorithms.MODES[mode].save_option != 'save_freq':
         freq = getattr(options, algorithms.MODES[mode].save_option)
@@ -147,11 +163,12 @@ def check_log(path: str, resume: bool = False, name: str = '--log', inputs: Iter
         raise UserError(f'{part_path(path)}: an unfinished run; continue it with --resume, or delete it to start again')
 
 
-def digest(arrays: Iterable[np.ndarray]) -> str:
+def digest(arrays: Iterable[np.ndarray | float | None]) -> str:
     """A short digest of the expert pairs, to recognise a checkpoint of other data."""
     sha = hashlib.sha256()
     for a in arrays:
-        sha.update(np.ascontiguousarray(a).tobytes())
+        if isinstance(a, np.ndarray):
+            sha.update(np.ascontiguousarray(a).tobytes())
     return sha.hexdigest()
 
 
@@ -229,8 +246,13 @@ class Run:
         self.check_finite(fields)
         self.log.append(fields)
         if iteration % self.args.save_freq == 0 or iteration == self.args.max_iter - 1:
-            self.log.add_snapshot(iteration, self.opt.policy.export())
+            self.log.add_snapshot(iteration, self.snapshot())
         return fields
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """The policy's variables, and with save_reward what the reward function has learned."""
+        reward = getattr(self.opt, 'reward', None) if getattr(self.args, 'save_reward', 0) else None
+        return self.opt.policy.export() | (reward.learned() if reward is not None else {})
 
     def go(self) -> int:
         args = self.args

@@ -24,6 +24,7 @@ LAYERS = [
     ['policyopt.policies', 'policyopt.valuefuncs'],
     ['policyopt.rl'],
     ['policyopt.rewards', 'policyopt.cloning'],
+    ['policyopt.airl'],
     ['policyopt.imitation'],
     ['policyopt.build', 'policyopt.training', 'policyopt.evaluation'],
     ['policyopt.api'],

@@ -37,6 +37,7 @@ RUNS = {
     'ga': ['imitate_mj.py', '--mode', 'ga', *DATA, *SAMPLED],
     'l2ball': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'l2ball', *DATA, *SAMPLED, '--reward_include_time', '1'],
     'simplex': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'simplex', *DATA, *SAMPLED, '--favor_zero_expert_reward', '1'],
+    'airl': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'airl', *DATA, *SAMPLED],
     'rl': ['run_rl_mj.py', *SAMPLED],
 }
 TIMINGS = ('tsamp', 'tadv', 'tstep', 'ttotal')

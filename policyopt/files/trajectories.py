@@ -102,9 +102,12 @@ class TrajBatch:
 
     obs_N_Do, adist_N_Pa, a_N_Da, r_N are stacked in the order of the trajectories; lengths_B says where each ends.
     The observation features are the observations themselves. env_name: the task that a file says it holds, else None.
+    lastobs_B_Do: what the last action led to; terminal_B: whether that is a terminal state, and not a time limit. None: not known.
     """
 
     env_name: str | None = None
+    lastobs_B_Do: np.ndarray | None = None
+    terminal_B: np.ndarray | None = None
 
     def __init__(
         self,
@@ -138,6 +141,31 @@ class TrajBatch:
     def __getitem__(self, i: int) -> Trajectory:
         return Trajectory(self.obs[i], self.obsfeat[i], self.adist[i], self.a[i], self.r[i])
 
+    def first(self, num: int) -> TrajBatch:
+        """The first `num` trajectories."""
+        rows = slice(int(self.obs.ends[num - 1]) if num else 0)
+        fields = (x.stacked[rows] for x in (self.obs, self.adist, self.a, self.r))
+        some = TrajBatch(*fields, lengths_B=self.lengths[:num], time_N=self.time.stacked[rows])
+        some.env_name = self.env_name
+        if self.lastobs_B_Do is not None and self.terminal_B is not None:
+            some.lastobs_B_Do, some.terminal_B = self.lastobs_B_Do[:num], self.terminal_B[:num]
+        return some
+
+    def successors(self, horizon: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(next_obs_N_Do, terminal_N, known_N): what each action led to, whether that is a terminal state, and whether it is known.
+
+        Without lastobs_B_Do, trajectories shorter than `horizon` steps are taken to end in a terminal state, whose observation is
+        then not needed (here: zeros), and the last step of the others has no known successor.
+        """
+        last_N = self.obs.ends - 1
+        next_obs_N_Do = np.roll(self.obs.stacked, -1, axis=0)
+        terminal_N, known_N = np.zeros(len(next_obs_N_Do), bool), np.ones(len(next_obs_N_Do), bool)
+        if self.lastobs_B_Do is not None and self.terminal_B is not None:
+            next_obs_N_Do[last_N], terminal_N[last_N] = self.lastobs_B_Do, self.terminal_B
+        else:
+            next_obs_N_Do[last_N], terminal_N[last_N], known_N[last_N] = 0, self.lengths < horizon, self.lengths < horizon
+        return next_obs_N_Do, terminal_N, known_N
+
     @property
     def lengths(self) -> np.ndarray:
         return self.obs.lengths
@@ -162,15 +190,17 @@ def numbers(x: Any, what: str) -> np.ndarray:
 
 
 def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any]) -> None:
-    """Write expert trajectories: gzip datasets obs_B_T_Do, a_B_T_Da, r_B_T (right-padded with 0) and len_B (int32)."""
+    """Write expert trajectories: gzip datasets obs_B_T_Do, a_B_T_Da, r_B_T (right-padded with 0) and len_B (int32).
+
+    Where they are known also lastobs_B_Do and terminal_B (uint8), which the original did not keep.
+    """
     filters = tables.Filters(complevel=4, complib='zlib', fletcher32=True)
+    arrays = {'obs_B_T_Do': trajs.obs.padded(), 'a_B_T_Da': trajs.a.padded(0), 'r_B_T': trajs.r.padded()}
+    arrays['len_B'] = trajs.lengths.astype(np.int32)
+    if trajs.lastobs_B_Do is not None and trajs.terminal_B is not None:
+        arrays |= {'lastobs_B_Do': trajs.lastobs_B_Do, 'terminal_B': trajs.terminal_B.astype(np.uint8)}
     with write_h5(path) as h5:
-        for name, array in (
-            ('obs_B_T_Do', trajs.obs.padded()),
-            ('a_B_T_Da', trajs.a.padded(0)),
-            ('r_B_T', trajs.r.padded()),
-            ('len_B', trajs.lengths.astype(np.int32)),
-        ):
+        for name, array in arrays.items():
             h5.create_carray('/', name, obj=array, filters=filters)
         set_attrs(h5.root, attrs)
 
@@ -198,23 +228,25 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
         missing = [n for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B') if f'/{n}' not in h5]
         if missing:
             raise UserError(f'{path}: lacks the dataset {missing[0]}; a trajectory file holds obs_B_T_Do, a_B_T_Da, r_B_T and len_B')
-        nodes = {n: h5.get_node(f'/{n}') for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B')}
+        ends = ('lastobs_B_Do', 'terminal_B') if '/lastobs_B_Do' in h5 and '/terminal_B' in h5 else ()
+        nodes = {n: h5.get_node(f'/{n}') for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B', *ends)}
         for name, node in nodes.items():
             if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
                 raise UserError(f'{path}: {name} is not an array of numbers; expected an expert trajectory file')
-        obs_B_T_Do, a_B_T_Da, r_B_T, len_B = (node.read() for node in nodes.values())
+        arrays = {name: node.read() for name, node in nodes.items()}
         env_name = attr_text(h5.root, 'env_name')
     try:
-        check_shapes(obs_B_T_Do=obs_B_T_Do, a_B_T_Da=a_B_T_Da, r_B_T=r_B_T, len_B=len_B)
+        check_shapes(**arrays)
     except UserError as e:
         raise UserError(f'{path}: {e}') from e
-    num_B, max_T = r_B_T.shape
+    num_B, max_T = arrays['r_B_T'].shape
     if num_B == 0:
         raise UserError(f'{path}: holds no trajectory')
     if limit_trajs is not None:
         if not 1 <= limit_trajs <= num_B:
             raise UserError(f'{path}: holds {num_B} trajectories, but limit_trajs is {limit_trajs}; give 1 to {num_B}')
-        obs_B_T_Do, a_B_T_Da, r_B_T, len_B = (x[:limit_trajs] for x in (obs_B_T_Do, a_B_T_Da, r_B_T, len_B))
+        arrays = {name: x[:limit_trajs] for name, x in arrays.items()}
+    obs_B_T_Do, a_B_T_Da, r_B_T, len_B, *ends = arrays.values()
     bad = np.flatnonzero(~((len_B >= 1) & (len_B <= max_T) & (len_B % 1 == 0)))  # this way round, NaN is bad too
     if len(bad):
         raise UserError(f'{path}: len_B[{bad[0]}] is {len_B[bad[0]]}; lengths must be whole, 1 to {max_T} (the time axis of r_B_T)')
@@ -228,6 +260,10 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
             raise UserError(f'{path}: {name} holds NaN or infinity in trajectory {traj}; trajectories must be finite numbers')
     trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, len_B)
     trajs.env_name = env_name
+    if ends:
+        if not np.isfinite(ends[0]).all():
+            raise UserError(f'{path}: lastobs_B_Do holds NaN or infinity; trajectories must be finite numbers')
+        trajs.lastobs_B_Do, trajs.terminal_B = ends[0].astype(np.float64), ends[1] != 0
     return trajs
 
 
@@ -237,6 +273,12 @@ def subsample(trajs: TrajBatch, data_subsamp_freq: int) -> tuple[np.ndarray, np.
     Returns (obs_N_Do, a_N_Da, time_N, start_B): the kept pairs with their true time indices. A trajectory shorter than its
     start contributes nothing. Raises UserError when nothing is kept.
     """
+    rows_N, start_B = subsampled_rows(trajs, data_subsamp_freq)
+    return trajs.obs.stacked[rows_N], trajs.a.stacked[rows_N], trajs.time.stacked[rows_N], start_B
+
+
+def subsampled_rows(trajs: TrajBatch, data_subsamp_freq: int) -> tuple[np.ndarray, np.ndarray]:
+    """(numbers of the rows that `subsample` keeps, start_B)."""
     if data_subsamp_freq < 1:
         raise UserError(f'data_subsamp_freq is {data_subsamp_freq}; give 1 or more')
     start_B = np.random.RandomState(0).randint(0, data_subsamp_freq, size=len(trajs))
@@ -246,4 +288,4 @@ def subsample(trajs: TrajBatch, data_subsamp_freq: int) -> tuple[np.ndarray, np.
     ])  # fmt: skip
     if not len(rows_N):
         raise UserError(f'data_subsamp_freq {data_subsamp_freq} keeps no pair: every trajectory is shorter than its start; lower it')
-    return trajs.obs.stacked[rows_N], trajs.a.stacked[rows_N], trajs.time.stacked[rows_N], start_B
+    return rows_N, start_B

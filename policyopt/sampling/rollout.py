@@ -3,8 +3,8 @@
 Trajectory i has its own random stream and environment seed, and the batch is the shortest prefix of the numbering that fills both
 quotas: so neither the number of slots nor that of processes changes a result. numpy only, for worker processes.
 
-Letters: B trajectories, K slots in one call, R recorded rows in the order of play, Do, Da, Pa as elsewhere. `out_K` and `out_R` have
-the net's outputs as columns.
+Letters: B trajectories, K slots in one call, R recorded rows in the order of play, E ended trajectories, Do, Da, Pa as elsewhere.
+`out_K` and `out_R` have the net's outputs as columns.
 """
 
 from __future__ import annotations
@@ -111,9 +111,13 @@ class Rollout:
         self.rngs: list[Any] = [None] * num_slots  # a generator in each slot that is in use
         self.chunk = min(NOISE_CHUNK, cfg.max_traj_len)
         self.noise: Any = None if deterministic else np.empty((num_slots, self.chunk, actor.num_noise))
+        self.ends = []  # (traj_E, the observation after its last action, whether that is a terminal state)
 
     def run(self) -> list[np.ndarray]:
-        """Play until no slot is needed; returns the recorded rows (traj_R, t_R, obs_R_Do, adist_R_Pa, a_R_Da, r_R)."""
+        """Play until no slot is needed.
+
+        Returns the recorded rows (traj_R, t_R, obs_R_Do, adist_R_Pa, a_R_Da, r_R) and then the ends (traj_E, lastobs_E_Do, terminal_E).
+        """
         rows = []
         slots_K = np.arange(self.num_slots)
         t_K = np.zeros(self.num_slots, dtype=np.int64)
@@ -135,7 +139,8 @@ class Rollout:
             if np.count_nonzero(phase_K) < len(phase_K):
                 self.refill_noise(slots_K[phase_K == 0])
         traj_R, t_R, obs_R_Do, out_R, a_R_Da, r_R = (np.concatenate(column) for column in zip(*rows, strict=True))
-        return [traj_R, t_R, obs_R_Do, self.actor.adist_of(out_R), a_R_Da, r_R]
+        ends = [np.concatenate(column) for column in zip(*self.ends, strict=True)]
+        return [traj_R, t_R, obs_R_Do, self.actor.adist_of(out_R), a_R_Da, r_R, *ends]
 
     def start(self, slots_K: np.ndarray, traj_K: np.ndarray) -> np.ndarray:
         """Reset these slots for these trajectory numbers; returns their first observations."""
@@ -176,6 +181,8 @@ class Rollout:
         self, slots_K: np.ndarray, t_K: np.ndarray, traj_K: np.ndarray, obs_K_Do: np.ndarray, done_K: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Give ended slots the next trajectories while more are needed; drop the others and trajectories beyond the prefix."""
+        cut_K = (t_K[done_K] >= self.cfg.max_traj_len) | self.vec.cut_short(slots_K[done_K])
+        self.ends.append((traj_K[done_K], obs_K_Do[done_K], ~cut_K))
         keep = ~done_K & (traj_K < self.ledger.needed())
         new_traj = self.ledger.take(int(done_K.sum()))
         free = slots_K[done_K][: len(new_traj)]
@@ -194,9 +201,13 @@ def _all_finite(x: np.ndarray) -> bool:
     return math.isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
 
 
-def in_order(rows: list[np.ndarray], lengths_B: np.ndarray) -> list[np.ndarray]:
-    """The rows of the first len(lengths_B) trajectories, stacked in the order of (trajectory, time), without the two indices."""
-    traj_R, t_R, *fields = rows
+NUM_ROW_FIELDS = 6  # of what `Rollout.run` returns
+
+
+def in_order(played: list[np.ndarray], lengths_B: np.ndarray) -> list[np.ndarray]:
+    """What `Rollout.run` returned, of the first len(lengths_B) trajectories, without the indices: rows stacked in the order of
+    (trajectory, time), then lastobs_B_Do and terminal_B."""
+    traj_R, t_R, *fields = played[:NUM_ROW_FIELDS]
     kept = traj_R < len(lengths_B)
     dest = (np.cumsum(lengths_B) - lengths_B)[traj_R[kept]] + t_R[kept]
     stacked = []
@@ -204,4 +215,6 @@ def in_order(rows: list[np.ndarray], lengths_B: np.ndarray) -> list[np.ndarray]:
         out = np.empty((len(dest), *field.shape[1:]), dtype=field.dtype)
         out[dest] = field[kept]
         stacked.append(out)
-    return stacked
+    traj_E, *ends = played[NUM_ROW_FIELDS:]
+    order = np.argsort(traj_E)[: len(lengths_B)]  # trajectories end in any order, and some beyond the prefix do too
+    return stacked + [end[order] for end in ends]

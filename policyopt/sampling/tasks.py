@@ -144,8 +144,10 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
         rows = Rollout(actor, vec, mdp.env_name, mdp.obs_space.dim, cfg, ledger, Streams(key), num_slots, deterministic).run()
     lengths_B = ledger.lengths_B[: ledger.needed()].copy()
     mdp.mean_len = lengths_B.mean()
-    obs_N_Do, adist_N_Pa, a_N_Da, r_N = in_order(rows, lengths_B)
-    return TrajBatch(obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B)
+    obs_N_Do, adist_N_Pa, a_N_Da, r_N, *ends = in_order(rows, lengths_B)
+    trajs = TrajBatch(obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B)
+    trajs.lastobs_B_Do, trajs.terminal_B = ends
+    return trajs
 
 
 def sample_trajectories(

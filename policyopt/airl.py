@@ -1,0 +1,225 @@
+"""Adversarial inverse reinforcement learning: a reward function that may outlive the dynamics that it was learned under.
+
+Letters: B policy rows, Bex expert rows, Ball both, Do, Da observation and action dims, Di net inputs, K net outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from policyopt.files.trajectories import FiniteSpace
+from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
+from policyopt.optim import Adam
+from policyopt.protocols import Transitions
+from policyopt.rewards import ClassifierRows, log_fields, logistic_derivative, logistic_loss, taken
+from policyopt.torchutil import to_tensor
+
+if TYPE_CHECKING:
+    from policyopt.files.trajectories import ContinuousSpace, Space
+    from policyopt.options import ImitationOptions
+    from policyopt.protocols import Expert, Fields
+    from policyopt.sampling.tasks import MDP
+
+
+class AIRLReward(Model):
+    """AIRL's discriminator D = exp f/(exp f + π(a|s)), whose logit is f − log π(a|s) (Fu, Luo & Levine 2018, eq. 4 and section 6).
+
+    f(s, a, s′) = g(s, a) + γ h(s′) − h(s), with h(s′) = 0 where s′ is terminal: g is the reward, h shapes it. Finite actions: g is
+    a net from the standardised observation to one number per action; continuous: from standardised [obs, action]; state_only: from
+    the observation. h is a net of the same size on the observation. include_time appends time·time_scale to the inputs of both.
+
+    The policy is paid log D − log(1 − D) = f − log π(a|s), as in the paper's Algorithm 1. Its mean over the policy's own pairs tends
+    to −KL, so where episodes can end, ending is what pays. With `absorbing`, terminal states therefore last to the horizon for
+    classifier and policy alike, with one learned logit c for each of these steps (Kostrikov et al. 2019, section 4.2): the last
+    step is paid c·(γ + γ² + …) more. Nothing is different where episodes end by a time limit only.
+    Differs from the paper: the order of the updates (policy first) and the full-batch classifier steps are those of `ga`.
+    """
+
+    uses_transitions = True
+
+    def __init__(
+        self,
+        obs_space: ContinuousSpace,
+        action_space: Space,
+        hidden_spec: str | list,
+        discount: float,
+        state_only: bool | int,
+        include_time: bool | int,
+        time_scale: float,
+        horizon: int | None = None,
+        terminal_share: float = 0.0,
+        lr: float = 0.01,
+        steps: int = 1,
+        ent_reg_weight: float = 0.001,
+        rng: np.random.RandomState | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = 'cpu',
+    ):
+        """horizon: steps of an episode that does not end; None: nothing follows a terminal state. terminal_share: see Expert."""
+        self.horizon, self.terminal_share = horizon, terminal_share
+        self.finite = isinstance(action_space, FiniteSpace)
+        self.gamma, self.include_time, self.time_scale = discount, include_time, time_scale
+        self.steps, self.ent_reg_weight = steps, ent_reg_weight
+        self.by_action = self.finite and not state_only  # g has an output for each action
+        a_dim, num_outputs = 0, 1
+        if not state_only:
+            a_dim, num_outputs = (0, action_space.size) if isinstance(action_space, FiniteSpace) else (action_space.dim, 1)
+        spec, times = parse_spec(hidden_spec), bool(include_time)
+        g_shapes = net_shapes('/AIRLReward/g', spec, obs_space.dim + times + a_dim, num_outputs)
+        h_shapes = net_shapes('/AIRLReward/h', spec, obs_space.dim + times, 1)
+        super().__init__({'/AIRLReward/absorbing_1': (1,)} | g_shapes | h_shapes, dtype, device)
+        num_g = sum(math.prod(s) for s in g_shapes.values())
+        self.absorbing_1, g_P, h_P = self.theta_P[:1], self.theta_P[1 : 1 + num_g], self.theta_P[1 + num_g :]
+        self.g, self.h = FeedforwardNet(spec, g_P, g_shapes.values()), FeedforwardNet(spec, h_P, h_shapes.values())
+        self.obsnorm = self.normalizers['/AIRLReward/obsnorm'] = Standardizer(obs_space.dim, dtype, device)
+        self.anorm = Standardizer(a_dim, dtype, device) if a_dim else None
+        if self.anorm is not None:
+            self.normalizers['/AIRLReward/anorm'] = self.anorm
+        if rng is not None:
+            self.g.init(rng)
+            self.h.init(rng)
+        self.adam = Adam(self.theta_P, lr)
+
+    @classmethod
+    def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]) -> AIRLReward:
+        """Built from the options of imitate_mj.py; its nets are as large as the policy's, its γ is that of the returns."""
+        assert args.policy_hidden_spec is not None  # see training.resolved
+        horizon = mdp.horizon(args.max_traj_len) if args.airl_absorbing else None
+        return cls(
+            mdp.obs_space, mdp.action_space, args.policy_hidden_spec, args.discount, args.airl_state_only, args.reward_include_time,
+            time_scale, horizon, expert.terminal_share, args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets,
+        )  # fmt: skip
+
+    def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, weight_B: torch.Tensor | None = None) -> None:
+        self.obsnorm.update(to_tensor(obs_B_Do, self.theta_P), weight_B)
+        if self.anorm is not None:
+            self.anorm.update(to_tensor(a_B_Da, self.theta_P), weight_B)
+
+    def _states(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
+        """What h sees, (B, Di)."""
+        x_B_Di = self.obsnorm.standardize(to_tensor(obs_B_Do, self.theta_P))
+        return torch.cat([x_B_Di, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1) if self.include_time else x_B_Di
+
+    def _pairs(self, x_B_Di: torch.Tensor, a_B_Da: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(what g sees, which of its outputs (B, 1) is meant or None), from what h sees."""
+        if self.anorm is not None:
+            x_B_Di = torch.cat([x_B_Di, self.anorm.standardize(to_tensor(a_B_Da, self.theta_P))], dim=1)
+        return x_B_Di, torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.by_action else None
+
+    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
+        """g of pairs (B,): the reward without its shaping."""
+        x_B_Di, index_B_1 = self._pairs(self._states(obs_B_Do, t_B), a_B_Da)
+        return taken(self.g.forward(x_B_Di), index_B_1).cpu().numpy()
+
+    def shaping(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> np.ndarray:
+        """h of states (B,)."""
+        return self.h.forward(self._states(obs_B_Do, t_B))[:, 0].cpu().numpy()
+
+    def compute_logits(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> torch.Tensor:
+        """f − log π (B,) as a tensor."""
+        return self._logits(self.rows(obs_B_Do, a_B_Da, t_B, transitions))
+
+    def rows(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> AIRLRows:
+        x_B_Di = self._states(obs_B_Do, t_B)
+        to = self._states(transitions.nextobs_B_Do, np.asarray(t_B) + 1)
+        gamma_B = to_tensor(self.gamma * ~np.asarray(transitions.terminal_B), self.theta_P)
+        return AIRLRows(*self._pairs(x_B_Di, a_B_Da), torch.cat([x_B_Di, to]), gamma_B, to_tensor(transitions.logp_B, self.theta_P))
+
+    def _logits(self, rows: AIRLRows) -> torch.Tensor:
+        h_B, hnext_B = self.h.forward(rows.states)[:, 0].chunk(2)
+        return taken(self.g.forward(rows.pairs), rows.index) + rows.gamma_B * hnext_B - h_B - rows.logp_B
+
+    def steps_after(self, t_B: np.ndarray, terminal_B: np.ndarray) -> np.ndarray:
+        """How many steps an episode spends in the terminal state that a pair leads to, (B,)."""
+        return np.zeros(len(t_B)) if self.horizon is None else np.where(terminal_B, np.maximum(self.horizon - 1 - np.asarray(t_B), 0), 0)
+
+    def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> np.ndarray:
+        """Imitation rewards (B,): f − log π, and where a terminal state follows what is paid there."""
+        logits_B = self.compute_logits(obs_B_Do, a_B_Da, t_B, transitions)
+        return self._rewards(logits_B, t_B, transitions.terminal_B)
+
+    def _rewards(self, logits_B: torch.Tensor, t_B: np.ndarray, terminal_B: np.ndarray) -> np.ndarray:
+        after_B = self.steps_after(t_B, terminal_B)
+        discounted_B = after_B if self.gamma == 1 else self.gamma * (1 - self.gamma**after_B) / (1 - self.gamma)
+        return logits_B.cpu().numpy() + float(self.absorbing_1) * discounted_B
+
+    def loss_gradient(
+        self, rows: AIRLRows, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor, shares: tuple[float, float] = (0.0, 0.0)
+    ) -> tuple[float, torch.Tensor]:
+        """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy) of the logits, gradient).
+
+        shares: weights of absorbing states of policy and expert, beside those of the rows.
+        """
+        logits_Ball = self._logits(rows)
+        d_Ball = weight_Ball * logistic_derivative(logits_Ball, labels_expert_is_one_Ball, self.ent_reg_weight)
+        dh = torch.cat([-d_Ball, rows.gamma_B * d_Ball])
+
+        def dg(out, block):
+            if rows.index is None:
+                return d_Ball[block, None].clone()
+            return torch.zeros_like(out).scatter_(1, rows.index[block], d_Ball[block, None])
+
+        grads = (
+            self.g.forward_backward(rows.pairs, dg)[1],
+            self.h.forward_backward(rows.states, lambda out, block: dh[block, None].clone())[1],
+        )
+        c, labels, shares_2 = self.absorbing_1.expand(2), to_tensor([0, 1], self.theta_P), to_tensor(shares, self.theta_P)
+        grad_1 = (shares_2 * logistic_derivative(c, labels, self.ent_reg_weight)).sum().reshape(1)
+        loss = logistic_loss(logits_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight)
+        return loss + logistic_loss(c, labels, shares_2, self.ent_reg_weight), torch.cat([grad_1, *grads])
+
+    def fit(
+        self,
+        obs_B_Do: np.ndarray,
+        a_B_Da: np.ndarray,
+        t_B: np.ndarray,
+        exobs_Bex_Do: np.ndarray,
+        exa_Bex_Da: np.ndarray,
+        ext_Bex: np.ndarray,
+        excount_Bex: np.ndarray | None = None,
+        *,
+        transitions: Transitions,
+        extransitions: Transitions,
+    ) -> tuple[Fields, np.ndarray]:
+        """Normaliser update with all rows, then `steps` Adam steps on the full batch, as TransitionClassifier.fit.
+
+        Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new f).
+        """
+        both = ClassifierRows(len(obs_B_Do), len(exobs_Bex_Do), excount_Bex, self.theta_P)
+        obs, a, t = (np.concatenate(pair) for pair in ((obs_B_Do, exobs_Bex_Do), (a_B_Da, exa_Bex_Da), (t_B, ext_Bex)))
+        self.update_inputnorm(obs, a, both.count_Ball)
+        rows = self.rows(obs, a, t, Transitions(*(np.concatenate(pair) for pair in zip(transitions, extransitions, strict=True))))
+        after = self.steps_after(t_B, transitions.terminal_B).sum()
+        shares = after / (both.num_pi + after), self.terminal_share if self.horizon else 0.0
+        weight_Ball = both.weight_Ball.clone()
+        weight_Ball[: both.num_pi] *= 1 - shares[0]
+        weight_Ball[both.num_pi :] *= 1 - shares[1]
+        for _ in range(self.steps):
+            loss, grad_P = self.loss_gradient(rows, both.labels_expert_is_one_Ball, weight_Ball, shares)
+            self.adam.step(grad_P)
+        logits_Ball = self._logits(rows)
+        return log_fields(loss, logits_Ball, both), self._rewards(logits_Ball[: both.num_pi], t_B, transitions.terminal_B)
+
+    def learned(self) -> dict[str, np.ndarray]:
+        return self.export()
+
+    def load_learned(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
+        self.load(arrays, where)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {f'/adam/{k}': v for k, v in self.adam.state().items()}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.adam.load_state({k: state[f'/adam/{k}'] for k in ('m_P', 'v_P', 't')})
+
+
+class AIRLRows:
+    """Rows ready for the nets: inputs of g and which output is meant, inputs of h (states, then what follows them), γ or 0, log π."""
+
+    def __init__(self, pairs: torch.Tensor, index: torch.Tensor | None, states: torch.Tensor, gamma_B: torch.Tensor, logp_B: torch.Tensor):
+        self.pairs, self.index, self.states, self.gamma_B, self.logp_B = pairs, index, states, gamma_B, logp_B
