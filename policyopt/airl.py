@@ -111,10 +111,11 @@ class AIRLReward(Model):
             x_B_Di = torch.cat([x_B_Di, self.anorm.standardize(to_tensor(a_B_Da, self.theta_P))], dim=1)
         return x_B_Di, torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.by_action else None
 
-    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
-        """g of pairs (B,): the reward without its shaping."""
+    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
+        """g of pairs (B,), the reward without its shaping, and where a terminal state follows what is paid there."""
         x_B_Di, index_B_1 = self._pairs(self._states(obs_B_Do, t_B), a_B_Da)
-        return taken(self.g.forward(x_B_Di), index_B_1).cpu().numpy()
+        g_B = taken(self.g.forward(x_B_Di), index_B_1)
+        return self._with_ends(g_B, t_B, np.zeros(len(t_B), bool) if terminal_B is None else terminal_B)
 
     def shaping(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """h of states (B,)."""
@@ -141,12 +142,12 @@ class AIRLReward(Model):
     def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> np.ndarray:
         """Imitation rewards (B,): f − log π, and where a terminal state follows what is paid there."""
         logits_B = self.compute_logits(obs_B_Do, a_B_Da, t_B, transitions)
-        return self._rewards(logits_B, t_B, transitions.terminal_B)
+        return self._with_ends(logits_B, t_B, transitions.terminal_B)
 
-    def _rewards(self, logits_B: torch.Tensor, t_B: np.ndarray, terminal_B: np.ndarray) -> np.ndarray:
+    def _with_ends(self, r_B: torch.Tensor, t_B: np.ndarray, terminal_B: np.ndarray) -> np.ndarray:
         after_B = self.steps_after(t_B, terminal_B)
         discounted_B = after_B if self.gamma == 1 else self.gamma * (1 - self.gamma**after_B) / (1 - self.gamma)
-        return logits_B.cpu().numpy() + float(self.absorbing_1) * discounted_B
+        return r_B.cpu().numpy() + float(self.absorbing_1) * discounted_B
 
     def loss_gradient(
         self, rows: AIRLRows, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor, shares: tuple[float, float] = (0.0, 0.0)
@@ -203,7 +204,7 @@ class AIRLReward(Model):
             loss, grad_P = self.loss_gradient(rows, both.labels_expert_is_one_Ball, weight_Ball, shares)
             self.adam.step(grad_P)
         logits_Ball = self._logits(rows)
-        return log_fields(loss, logits_Ball, both), self._rewards(logits_Ball[: both.num_pi], t_B, transitions.terminal_B)
+        return log_fields(loss, logits_Ball, both), self._with_ends(logits_Ball[: both.num_pi], t_B, transitions.terminal_B)
 
     def learned(self) -> dict[str, np.ndarray]:
         return self.export()

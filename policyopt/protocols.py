@@ -67,8 +67,11 @@ class Reward(Protocol):
     def load_learned(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
         """Take what `learned` gave back; raises UserError, which names `where`, when it does not fit."""
 
-    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
-        """What a new policy is trained on when the reward is taken out of its run: rewards (B,) of pairs alone, which stay as they are."""
+    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
+        """What a new policy is trained on when the reward is taken out of its run: rewards (B,), which do not change any more.
+
+        terminal_B: which pairs lead to a terminal state (None: none does), for rewards that pay for what follows it.
+        """
         ...
 
     def fit(

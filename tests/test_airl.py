@@ -111,6 +111,8 @@ def test_terminal_states_last_to_the_horizon(gamma):
         sum(c * gamma**k for k in range(1, int(max(20 - 1 - t_, 0)) + 1)) if end else 0 for t_, end in zip(t, seen.terminal_B, strict=True)
     ]
     np.testing.assert_allclose(extra, by_hand, rtol=1e-12, atol=1e-12)
+    plain, ended = reward.learned_reward(obs, a, t), reward.learned_reward(obs, a, t, seen.terminal_B)
+    np.testing.assert_allclose(ended - plain, by_hand, rtol=1e-12, atol=1e-12)
     reward.horizon = None
     np.testing.assert_array_equal(reward.compute_reward(obs, a, t, seen), reward.compute_logits(obs, a, t, seen).numpy())
 
@@ -311,7 +313,9 @@ def test_a_policy_is_trained_on_a_reward_that_was_taken_out(folder):
 def test_the_reward_is_printed_along_an_episode(folder):
     out = script('vis_mj.py', folder, 'airl.h5/snapshots/last', '--reward', 'airl.h5', '--count', 2, '--seed', 0).stdout.splitlines()
     trajs = po.Demonstrations.record(po.load_policy(folder / 'airl.h5'), 'CartPole-v0', 2, seed=0)
-    learned = load_reward(folder / 'airl.h5', MDP('CartPole-v0')).learned_reward(trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked)
+    learned = load_reward(folder / 'airl.h5', MDP('CartPole-v0')).learned_reward(
+        trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked, trajs.successors(200)[1]
+    )
     steps = [line.split() for line in out if line.split()[0].isdigit()]
     assert len(steps) == trajs.lengths[0] and [float(s[1]) for s in steps] == [1.0] * len(steps)
     np.testing.assert_allclose([float(s[2]) for s in steps], learned[: len(steps)], rtol=1e-4)
