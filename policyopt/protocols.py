@@ -16,7 +16,7 @@ Fields = list[tuple[str, Any, type]]  # columns of the log: (name, value or None
 class Expert(NamedTuple):
     """Expert pairs, and for a reward that uses transitions what follows them.
 
-    terminal_share: steps from terminal states to the horizon, of all steps to the horizon.
+    ended: (steps from terminal states to the horizon, all steps to the horizon) of its trajectories.
     """
 
     obs_N_Do: np.ndarray
@@ -24,7 +24,7 @@ class Expert(NamedTuple):
     time_N: np.ndarray
     nextobs_N_Do: np.ndarray | None = None
     terminal_N: np.ndarray | None = None
-    terminal_share: float = 0.0
+    ended: tuple[float, float] = (0.0, 0.0)
 
 
 class Transitions(NamedTuple):
