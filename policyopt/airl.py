@@ -34,9 +34,10 @@ class AIRLReward(Model):
     the observation. h is a net of the same size on the observation. include_time appends time·time_scale to the inputs of both.
 
     The policy is paid log D − log(1 − D) = f − log π(a|s), as in the paper's Algorithm 1. Its mean over the policy's own pairs tends
-    to −KL, so where episodes can end, ending is what pays. With `absorbing`, terminal states therefore last to the horizon for
-    classifier and policy alike, with one learned logit c for each of these steps (Kostrikov et al. 2019, section 4.2): the last
-    step is paid c·(γ + γ² + …) more. Nothing is different where episodes end by a time limit only.
+    to −KL, so where episodes can end, ending is what pays. With a horizon, terminal states therefore last to it for classifier and
+    policy alike (Kostrikov et al. 2019, section 4.2), and the last step is paid c·(γ + γ² + …) more. c is the best logit of such a
+    step, the log of its frequency among the expert's steps over that among the policy's, over all batches so far and with one
+    step added to each. Nothing is different where episodes end by a time limit only.
     Differs from the paper: the order of the updates (policy first) and the full-batch classifier steps are those of `ga`.
     """
 
@@ -52,7 +53,7 @@ class AIRLReward(Model):
         include_time: bool | int,
         time_scale: float,
         horizon: int | None = None,
-        terminal_share: float = 0.0,
+        ended: tuple[float, float] = (0.0, 0.0),
         lr: float = 0.01,
         steps: int = 1,
         ent_reg_weight: float = 0.001,
@@ -60,8 +61,8 @@ class AIRLReward(Model):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = 'cpu',
     ):
-        """horizon: steps of an episode that does not end; None: nothing follows a terminal state. terminal_share: see Expert."""
-        self.horizon, self.terminal_share = horizon, terminal_share
+        """horizon: steps of an episode that does not end; None: nothing follows a terminal state. ended: see protocols.Expert."""
+        self.horizon = horizon
         self.finite = isinstance(action_space, FiniteSpace)
         self.gamma, self.include_time, self.time_scale = discount, include_time, time_scale
         self.steps, self.ent_reg_weight = steps, ent_reg_weight
@@ -72,10 +73,12 @@ class AIRLReward(Model):
         spec, times = parse_spec(hidden_spec), bool(include_time)
         g_shapes = net_shapes('/AIRLReward/g', spec, obs_space.dim + times + a_dim, num_outputs)
         h_shapes = net_shapes('/AIRLReward/h', spec, obs_space.dim + times, 1)
-        super().__init__({'/AIRLReward/absorbing_1': (1,)} | g_shapes | h_shapes, dtype, device)
+        super().__init__(g_shapes | h_shapes, dtype, device)
         num_g = sum(math.prod(s) for s in g_shapes.values())
-        self.absorbing_1, g_P, h_P = self.theta_P[:1], self.theta_P[1 : 1 + num_g], self.theta_P[1 + num_g :]
-        self.g, self.h = FeedforwardNet(spec, g_P, g_shapes.values()), FeedforwardNet(spec, h_P, h_shapes.values())
+        self.g = FeedforwardNet(spec, self.theta_P[:num_g], g_shapes.values())
+        self.h = FeedforwardNet(spec, self.theta_P[num_g:], h_shapes.values())
+        # (steps in terminal states, all steps) of the policy so far, and of the expert
+        self.ended_4 = torch.tensor([0.0, 0.0, *ended], dtype=torch.float64)
         self.obsnorm = self.normalizers['/AIRLReward/obsnorm'] = Standardizer(obs_space.dim, dtype, device)
         self.anorm = Standardizer(a_dim, dtype, device) if a_dim else None
         if self.anorm is not None:
@@ -85,6 +88,10 @@ class AIRLReward(Model):
             self.h.init(rng)
         self.adam = Adam(self.theta_P, lr)
 
+    @property
+    def variables(self) -> dict[str, torch.Tensor]:
+        return super().variables | {'/AIRLReward/ended_4': self.ended_4}
+
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]) -> AIRLReward:
         """Built from the options of imitate_mj.py; its nets are as large as the policy's, its γ is that of the returns."""
@@ -92,7 +99,7 @@ class AIRLReward(Model):
         horizon = mdp.horizon(args.max_traj_len) if args.airl_absorbing else None
         return cls(
             mdp.obs_space, mdp.action_space, args.policy_hidden_spec, args.discount, args.airl_state_only, args.reward_include_time,
-            time_scale, horizon, expert.terminal_share, args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets,
+            time_scale, horizon, expert.ended, args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets,
         )  # fmt: skip
 
     def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, weight_B: torch.Tensor | None = None) -> None:
@@ -111,10 +118,11 @@ class AIRLReward(Model):
             x_B_Di = torch.cat([x_B_Di, self.anorm.standardize(to_tensor(a_B_Da, self.theta_P))], dim=1)
         return x_B_Di, torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.by_action else None
 
-    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
-        """g of pairs (B,): the reward without its shaping."""
+    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
+        """g of pairs (B,), the reward without its shaping, and where a terminal state follows what is paid there."""
         x_B_Di, index_B_1 = self._pairs(self._states(obs_B_Do, t_B), a_B_Da)
-        return taken(self.g.forward(x_B_Di), index_B_1).cpu().numpy()
+        g_B = taken(self.g.forward(x_B_Di), index_B_1)
+        return self._with_ends(g_B, t_B, np.zeros(len(t_B), bool) if terminal_B is None else terminal_B)
 
     def shaping(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """h of states (B,)."""
@@ -141,20 +149,18 @@ class AIRLReward(Model):
     def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> np.ndarray:
         """Imitation rewards (B,): f − log π, and where a terminal state follows what is paid there."""
         logits_B = self.compute_logits(obs_B_Do, a_B_Da, t_B, transitions)
-        return self._rewards(logits_B, t_B, transitions.terminal_B)
+        return self._with_ends(logits_B, t_B, transitions.terminal_B)
 
-    def _rewards(self, logits_B: torch.Tensor, t_B: np.ndarray, terminal_B: np.ndarray) -> np.ndarray:
-        after_B = self.steps_after(t_B, terminal_B)
+    def _with_ends(self, r_B: torch.Tensor, t_B: np.ndarray, terminal_B: np.ndarray) -> np.ndarray:
+        after_B, (of_pi, pi, of_ex, ex) = self.steps_after(t_B, terminal_B), self.ended_4.tolist()
+        c = math.log((of_ex + 1) / (ex + 1) * (pi + 1) / (of_pi + 1))
         discounted_B = after_B if self.gamma == 1 else self.gamma * (1 - self.gamma**after_B) / (1 - self.gamma)
-        return logits_B.cpu().numpy() + float(self.absorbing_1) * discounted_B
+        return r_B.cpu().numpy() + c * discounted_B
 
     def loss_gradient(
-        self, rows: AIRLRows, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor, shares: tuple[float, float] = (0.0, 0.0)
+        self, rows: AIRLRows, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor
     ) -> tuple[float, torch.Tensor]:
-        """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy) of the logits, gradient).
-
-        shares: weights of absorbing states of policy and expert, beside those of the rows.
-        """
+        """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy) of the logits, gradient)."""
         logits_Ball = self._logits(rows)
         d_Ball = weight_Ball * logistic_derivative(logits_Ball, labels_expert_is_one_Ball, self.ent_reg_weight)
         dh = torch.cat([-d_Ball, rows.gamma_B * d_Ball])
@@ -168,10 +174,7 @@ class AIRLReward(Model):
             self.g.forward_backward(rows.pairs, dg)[1],
             self.h.forward_backward(rows.states, lambda out, block: dh[block, None].clone())[1],
         )
-        c, labels, shares_2 = self.absorbing_1.expand(2), to_tensor([0, 1], self.theta_P), to_tensor(shares, self.theta_P)
-        grad_1 = (shares_2 * logistic_derivative(c, labels, self.ent_reg_weight)).sum().reshape(1)
-        loss = logistic_loss(logits_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight)
-        return loss + logistic_loss(c, labels, shares_2, self.ent_reg_weight), torch.cat([grad_1, *grads])
+        return logistic_loss(logits_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight), torch.cat(grads)
 
     def fit(
         self,
@@ -194,16 +197,18 @@ class AIRLReward(Model):
         obs, a, t = (np.concatenate(pair) for pair in ((obs_B_Do, exobs_Bex_Do), (a_B_Da, exa_Bex_Da), (t_B, ext_Bex)))
         self.update_inputnorm(obs, a, both.count_Ball)
         rows = self.rows(obs, a, t, Transitions(*(np.concatenate(pair) for pair in zip(transitions, extransitions, strict=True))))
-        after = self.steps_after(t_B, transitions.terminal_B).sum()
-        shares = after / (both.num_pi + after), self.terminal_share if self.horizon else 0.0
         weight_Ball = both.weight_Ball.clone()
-        weight_Ball[: both.num_pi] *= 1 - shares[0]
-        weight_Ball[both.num_pi :] *= 1 - shares[1]
+        if self.horizon is not None:  # a step of the ones that the nets see is one among those in terminal states too
+            after = self.steps_after(t_B, transitions.terminal_B).sum()
+            self.ended_4[:2] += torch.tensor([after, both.num_pi + after])
+            of_ex, ex = self.ended_4[2:].tolist()
+            weight_Ball[: both.num_pi] *= both.num_pi / (both.num_pi + after)
+            weight_Ball[both.num_pi :] *= 1 - of_ex / max(ex, 1)
         for _ in range(self.steps):
-            loss, grad_P = self.loss_gradient(rows, both.labels_expert_is_one_Ball, weight_Ball, shares)
+            loss, grad_P = self.loss_gradient(rows, both.labels_expert_is_one_Ball, weight_Ball)
             self.adam.step(grad_P)
         logits_Ball = self._logits(rows)
-        return log_fields(loss, logits_Ball, both), self._rewards(logits_Ball[: both.num_pi], t_B, transitions.terminal_B)
+        return log_fields(loss, logits_Ball, both), self._with_ends(logits_Ball[: both.num_pi], t_B, transitions.terminal_B)
 
     def learned(self) -> dict[str, np.ndarray]:
         return self.export()

@@ -88,7 +88,8 @@ def scores(trajs: TrajBatch) -> str:
 
 def beside_true_reward(trajs: TrajBatch, reward: Reward) -> str:
     """Lines with the true and a learned reward of every step of the first episode, and the returns by the learned one."""
-    learned_N = reward.learned_reward(trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked)
+    terminal_N = trajs.successors(int(trajs.lengths.max()))[1]
+    learned_N = reward.learned_reward(trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked, terminal_N)
     learned = trajs.r.like(learned_N)
     lines = [f'{"step":>6} {"reward":>12} {"learned":>12}']
     lines += [f'{t:>6} {r:>12.5g} {x:>12.5g}' for t, (r, x) in enumerate(zip(trajs.r[0], learned[0], strict=True))]

@@ -16,7 +16,7 @@ Fields = list[tuple[str, Any, type]]  # columns of the log: (name, value or None
 class Expert(NamedTuple):
     """Expert pairs, and for a reward that uses transitions what follows them.
 
-    terminal_share: steps from terminal states to the horizon, of all steps to the horizon.
+    ended: (steps from terminal states to the horizon, all steps to the horizon) of its trajectories.
     """
 
     obs_N_Do: np.ndarray
@@ -24,7 +24,7 @@ class Expert(NamedTuple):
     time_N: np.ndarray
     nextobs_N_Do: np.ndarray | None = None
     terminal_N: np.ndarray | None = None
-    terminal_share: float = 0.0
+    ended: tuple[float, float] = (0.0, 0.0)
 
 
 class Transitions(NamedTuple):
@@ -67,8 +67,11 @@ class Reward(Protocol):
     def load_learned(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
         """Take what `learned` gave back; raises UserError, which names `where`, when it does not fit."""
 
-    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
-        """What a new policy is trained on when the reward is taken out of its run: rewards (B,) of pairs alone, which stay as they are."""
+    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
+        """What a new policy is trained on when the reward is taken out of its run: rewards (B,), which do not change any more.
+
+        terminal_B: which pairs lead to a terminal state (None: none does), for rewards that pay for what follows it.
+        """
         ...
 
     def fit(

@@ -159,7 +159,8 @@ class TransitionClassifier(Model):
         """Imitation rewards (B,)."""
         return self.reward_of_scores(self.compute_scores(obs_B_Do, a_B_Da, t_B))
 
-    learned_reward = compute_reward
+    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
+        return self.compute_reward(obs_B_Do, a_B_Da, t_B)
 
     def loss_gradient(
         self, x_Ball_Di: torch.Tensor, index_Ball: torch.Tensor | None, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor
@@ -301,7 +302,8 @@ class LinearReward:
         """Imitation rewards (B,): ≤ 0 with favor_zero_expert_reward, else ≥ 0."""
         return self.reward_of_features(self.features(obs_B_Do, a_B_Da, t_B))
 
-    learned_reward = compute_reward
+    def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
+        return self.compute_reward(obs_B_Do, a_B_Da, t_B)
 
     def fit(
         self,

@@ -206,7 +206,10 @@ class SamplingPolicyOptimizer:
         trajs = self.sample(self.iteration)
         t1 = time.perf_counter()
         obs_N_Do, time_N = trajs.obs.stacked, trajs.time.stacked
-        r = trajs.r if self.learned is None else trajs.r.like(self.learned.learned_reward(obs_N_Do, trajs.a.stacked, time_N))
+        r = trajs.r
+        if self.learned is not None:
+            terminal_N = trajs.successors(self.sim_cfg.max_traj_len)[1]
+            r = r.like(self.learned.learned_reward(obs_N_Do, trajs.a.stacked, time_N, terminal_N))
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
         adv_N, q, vf_r2, tdvf_r2 = advantages(r, time_N, v_N, self.gamma, self.lam)
         t2 = time.perf_counter()

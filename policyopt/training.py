@@ -73,8 +73,8 @@ def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: st
     if not kept.any():
         raise UserError(f'{path}: what follows its pairs is not known; give longer trajectories or a smaller --data_subsamp_freq')
     after = np.maximum(horizon - 1 - trajs.time.stacked[terminal_N], 0).sum()
-    following = nextobs_N_Do[rows_N][kept], terminal_N[rows_N][kept], after / (len(terminal_N) + after)
-    return Expert(obs_N_Do[kept], a_N_Da[kept], time_N[kept], *following)
+    ended = float(after), float(len(terminal_N) + after)
+    return Expert(obs_N_Do[kept], a_N_Da[kept], time_N[kept], nextobs_N_Do[rows_N][kept], terminal_N[rows_N][kept], ended)
 
 
 def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert) -> Optimizer:
@@ -163,7 +163,7 @@ def check_log(path: str, resume: bool = False, name: str = '--log', inputs: Iter
         raise UserError(f'{part_path(path)}: an unfinished run; continue it with --resume, or delete it to start again')
 
 
-def digest(arrays: Iterable[np.ndarray | float | None]) -> str:
+def digest(arrays: Iterable[Any]) -> str:
     """A short digest of the expert pairs, to recognise a checkpoint of other data."""
     sha = hashlib.sha256()
     for a in arrays:

@@ -81,15 +81,12 @@ def test_the_logit_is_the_formula_and_its_gradient_that_of_autograd(finite, stat
     logit = logit_by_autograd(reward, theta_P, obs, a, t, seen, state_only, include_time)
     np.testing.assert_allclose(reward.compute_logits(obs, a, t, seen), logit.detach(), rtol=1e-12, atol=1e-12)
     labels, weight = torch.as_tensor((rng.rand(40) < 0.5) * 1.0), torch.as_tensor(rng.rand(40))
-    shares = torch.tensor([0.3, 0.6], dtype=torch.float64)
-    c = theta_P[:1].expand(2)
-    both, all_labels = torch.cat([logit, c]), torch.cat([labels, torch.tensor([0.0, 1.0], dtype=torch.float64)])
-    p = torch.sigmoid(both)
+    p = torch.sigmoid(logit)
     entropy = -(p * torch.log(p) + (1 - p) * torch.log(1 - p))
-    cross = torch.nn.functional.binary_cross_entropy_with_logits(both, all_labels, reduction='none')
-    expected = (torch.cat([weight, shares]) * (cross - reward.ent_reg_weight * entropy)).sum()
+    cross = torch.nn.functional.binary_cross_entropy_with_logits(logit, labels, reduction='none')
+    expected = (weight * (cross - reward.ent_reg_weight * entropy)).sum()
     expected.backward()
-    loss, grad_P = reward.loss_gradient(reward.rows(obs, a, t, seen), labels, weight, (0.3, 0.6))
+    loss, grad_P = reward.loss_gradient(reward.rows(obs, a, t, seen), labels, weight)
     assert loss == pytest.approx(expected.item(), rel=1e-12)
     np.testing.assert_allclose(grad_P, theta_P.grad, rtol=1e-9, atol=1e-12)
 
@@ -103,16 +100,37 @@ def test_nothing_of_the_next_state_counts_after_a_terminal_step():
 
 @pytest.mark.parametrize('gamma', [0.9, 1.0])
 def test_terminal_states_last_to_the_horizon(gamma):
-    reward, (obs, a, t, seen) = make(True, horizon=20), batch(np.random.RandomState(0), True)
+    reward, (obs, a, t, seen) = make(True, horizon=20, ended=(3.0, 40.0)), batch(np.random.RandomState(0), True)
     reward.gamma = gamma
-    extra = reward.compute_reward(obs, a, t, seen) - reward.compute_logits(obs, a, t, seen).numpy()
-    c = float(reward.theta_P[0])
-    by_hand = [
-        sum(c * gamma**k for k in range(1, int(max(20 - 1 - t_, 0)) + 1)) if end else 0 for t_, end in zip(t, seen.terminal_B, strict=True)
-    ]
-    np.testing.assert_allclose(extra, by_hand, rtol=1e-12, atol=1e-12)
+    after = np.where(seen.terminal_B, np.maximum(19 - t, 0), 0)
+    for batches in (1, 2):  # frequencies over all batches so far, with one step more in each
+        reward.fit(obs, a, t, obs, a, t, transitions=seen, extransitions=seen)
+        c = np.log((3 + 1) / (40 + 1)) - np.log((batches * after.sum() + 1) / (batches * (40 + after.sum()) + 1))
+        extra = reward.compute_reward(obs, a, t, seen) - reward.compute_logits(obs, a, t, seen).numpy()
+        np.testing.assert_allclose(extra, [c * sum(gamma**k for k in range(1, int(n) + 1)) for n in after], rtol=1e-9, atol=1e-12)
+    plain, ended = reward.learned_reward(obs, a, t), reward.learned_reward(obs, a, t, seen.terminal_B)
+    np.testing.assert_allclose(ended - plain, extra, rtol=1e-9, atol=1e-12)
+    again = make(True, horizon=20, seed=5)
+    again.gamma = gamma
+    again.load_learned(reward.learned(), 'here')
+    np.testing.assert_array_equal(again.learned_reward(obs, a, t, seen.terminal_B), ended)
     reward.horizon = None
     np.testing.assert_array_equal(reward.compute_reward(obs, a, t, seen), reward.compute_logits(obs, a, t, seen).numpy())
+
+
+@pytest.mark.parametrize('horizon', [None, 20])
+def test_steps_in_terminal_states_take_their_share_of_the_weight(horizon):
+    """With f a constant, the best logit of pairs is the log ratio of what is left for them: here of (1 − 3/40) to the policy's share."""
+    reward, (obs, a, t, seen) = (
+        make(True, horizon=horizon, ended=(3.0, 40.0), lr=0.02, ent_reg_weight=0.0, steps=4000),
+        batch(np.random.RandomState(0), True),
+    )
+    reward.theta_P.zero_()
+    same = seen._replace(logp_B=np.zeros(40), terminal_B=np.ones(40, bool))
+    reward.fit(obs, a, t, obs, a, t, transitions=same, extransitions=same)
+    after = np.maximum(19 - t, 0).sum()
+    best = 0 if horizon is None else np.log((1 - 3 / 40) / (40 / (40 + after)))
+    np.testing.assert_allclose(reward.compute_logits(obs, a, t, same), best, atol=1e-3)
 
 
 def test_the_best_logit_is_the_ratio_of_visits_whatever_the_policy():
@@ -311,7 +329,9 @@ def test_a_policy_is_trained_on_a_reward_that_was_taken_out(folder):
 def test_the_reward_is_printed_along_an_episode(folder):
     out = script('vis_mj.py', folder, 'airl.h5/snapshots/last', '--reward', 'airl.h5', '--count', 2, '--seed', 0).stdout.splitlines()
     trajs = po.Demonstrations.record(po.load_policy(folder / 'airl.h5'), 'CartPole-v0', 2, seed=0)
-    learned = load_reward(folder / 'airl.h5', MDP('CartPole-v0')).learned_reward(trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked)
+    learned = load_reward(folder / 'airl.h5', MDP('CartPole-v0')).learned_reward(
+        trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked, trajs.successors(200)[1]
+    )
     steps = [line.split() for line in out if line.split()[0].isdigit()]
     assert len(steps) == trajs.lengths[0] and [float(s[1]) for s in steps] == [1.0] * len(steps)
     np.testing.assert_allclose([float(s[2]) for s in steps], learned[: len(steps)], rtol=1e-4)

@@ -33,6 +33,7 @@ COLUMNS = {
     'ga': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
     'l2ball': [*IMITATION, *VF_STEP, 'l2', *AVERAGES_AND_TIMES],
     'simplex': [*IMITATION, *VF_STEP, 'vmin', *AVERAGES_AND_TIMES],
+    'airl': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
     'rl': ['iter', 'ret', 'avglen', 'nsa', 'ent', 'vf_r2', 'tdvf_r2', *POLICY_STEP, *VF_STEP, 'tsamp', 'tadv', 'tstep', 'ttotal'],
 }
 INT_COLUMNS = {'iter', 'avglen', 'ntrajs', 'nsa', 'bt', 'vf_bt', 'rbt'}
