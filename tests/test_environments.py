@@ -367,6 +367,19 @@ def test_pictures_are_rgb(name):
     env.close()
 
 
+def test_a_task_of_seals_without_seals_says_how_to_get_it():
+    out = run_python("""
+        import sys
+        from environments.rlgymenv import BadEnvironment, env_info
+        sys.path[:] = []  # nothing more is found
+        try:
+            env_info('seals:seals/CartPole-v0')
+        except BadEnvironment as e:
+            print(e)
+    """)
+    assert out.stdout.endswith(' or among the installed packages; it is installed by pip install -e .[seals]\n'), out.stderr
+
+
 def test_a_mujoco_task_without_mujoco_says_how_to_get_it():
     out = run_python("""
         import sys
