@@ -119,6 +119,8 @@ def _find_spec(name: str) -> EnvSpec:
     known = dict.fromkeys(x for full in gymnasium.registry for x in (full, full.removeprefix(f'{legacy.NAMESPACE}/')))
     close = difflib.get_close_matches(env_id, known, n=3, cutoff=0.6)
     hint = f' Did you mean {" or ".join(close)}?' if close else ' A task of your own is named package.module:EnvId.'
+    if needs_seals(f'seals:{name}'):  # the package's own name for it; known once the package is imported
+        hint = f' Did you mean seals:{name}?'
     where = f"the module '{module}' registers no env '{env_id}'" if module else 'no such environment is registered'
     raise BadEnvironment(f"env '{name}': {where}.{hint}")
 

@@ -302,6 +302,7 @@ SUPPORTED = rlgymenv.SUPPORTED
         ('CartPole-v7', "env 'CartPole-v7': no such environment is registered. Did you mean CartPole-v"),
         ('qqqqqq', "env 'qqqqqq': no such environment is registered. A task of your own is named package.module:EnvId."),
         ('', "env '' is no valid id: expected [package.module:][namespace/]Name-vN, e.g. CartPole-v0"),
+        ('seals/NoSuch-v0', "env 'seals/NoSuch-v0': no such environment is registered. Did you mean seals:seals/NoSuch-v0?"),
         ('a b-v0', "env 'a b-v0' is no valid id: expected"),
         ('nowhere.mod:X-v0', "env 'nowhere.mod:X-v0': there is no module 'nowhere.mod' in the working folder ("),
         ('robots.nowhere:X-v0', "env 'robots.nowhere:X-v0': there is no module 'robots.nowhere' in the working folder ("),
