@@ -305,13 +305,14 @@ def test_published_shares_of_an_expert_are_taken_of_our_expert(tmp_path):
     of_ours, given = (table(cell_rows([160, 170, 195]), reference=x).comparisons[KEY] for x in (ref, {KEY: in_returns}))
     assert (of_ours.diff, of_ours.welch_p, of_ours.p_holm, of_ours.ref.mean) == (given.diff, given.welch_p, given.p_holm, 180)
     assert of_ours.diff == pytest.approx(-5) and of_ours.judged_by == 'welch'
-    runs = read_reference(write_csv(tmp_path / 'runs.csv', [*columns[:4], 'run'], [['cartpole', 'ga', 4, y, i] for i, y in enumerate([1, 0.5])]))
+    rows = [['cartpole', 'ga', 4, y, i] for i, y in enumerate([1, 0.5])]
+    runs = read_reference(write_csv(tmp_path / 'runs.csv', [*columns[:4], 'run'], rows))
     assert runs[KEY].in_returns(-10).y_M.tolist() == [-10, -5] and runs[KEY].in_returns(-10).sd == pytest.approx(np.sqrt(12.5))
 
 
 def test_a_mean_without_a_margin_counts_as_one_run(tmp_path):
-    path = write_csv(tmp_path / 'r.csv', ['task', 'alg', 'num_trajs', 'return_mean', 'margin95', 'runs'], [['cartpole', 'ga', 4, 70, '', 5]])
-    ref = read_reference(path)[KEY]
+    columns = ['task', 'alg', 'num_trajs', 'return_mean', 'margin95', 'runs']
+    ref = read_reference(write_csv(tmp_path / 'r.csv', columns, [['cartpole', 'ga', 4, 70, '', 5]]))[KEY]
     assert (ref.mean, ref.m) == (70, 1) and math.isnan(ref.sd)
     assert 'one run on a side' in table(cell_rows([60, 70, 80]), reference={KEY: ref}).comparisons[KEY].note
 

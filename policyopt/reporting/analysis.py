@@ -372,9 +372,7 @@ def analyze(
         for c, p in zip(compared, holm([getattr(c, raw) for c in compared]), strict=True):
             setattr(c, field, float(p))
     missing = missing_runs(list(by_name.values()), expected)
-    analysis = Analysis(
-        cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes, published, sources, title
-    )
+    analysis = Analysis(cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes, published, sources, title)
     family = sum(math.isfinite(c.p) for c in compared)
     ceilings = {p.key for p in pairs_of({k: (c.y_N, c.set_N) for k, c in cells.items()}, analysis.reference, analysis.scales) if p.ceiling}
     for c, se, df in results:

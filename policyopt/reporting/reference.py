@@ -91,8 +91,8 @@ def read_reference(path: str) -> dict[CellKey, Reference]:
     for column in need:
         if column not in columns:
             raise UserError(
-                f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, alg, num_trajs, return_mean (or expert_ratio) and "
-                'either run (one row per run) or margin95 and runs (one row per cell)'
+                f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, alg, num_trajs, return_mean "
+                '(or expert_ratio) and either run (one row per run) or margin95 and runs (one row per cell)'
             )
     found = {}
     for number, line in enumerate(lines, 2):
