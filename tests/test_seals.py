@@ -199,8 +199,10 @@ SHORT = {'bclone': ('--max_iter 10001 --bclone_eval_freq 500', '--max_iter 21 --
          'ga': ('--max_iter 301 --min_total_sa 20000', '--max_iter 2 --min_total_sa 600')}  # fmt: skip
 
 
-@pytest.mark.mujoco
-def test_the_benchmark_runs_from_its_experts_to_its_results(run_script, tmp_path):
+@pytest.mark.parametrize(
+    'only', [['task=cartpole'], pytest.param([], marks=[pytest.mark.slow, pytest.mark.mujoco])], ids=['cartpole', 'every task']
+)
+def test_the_benchmark_runs_from_its_experts_to_its_results(only, run_script, tmp_path):
     from policyopt.files.results import read_results
 
     text = (REPO / 'pipelines' / 'benchmark_seals.yaml').read_text()
@@ -208,12 +210,11 @@ def test_the_benchmark_runs_from_its_experts_to_its_results(run_script, tmp_path
         assert long in text
         text = text.replace(long, short)
     (tmp_path / 'spec.yaml').write_text(text)
-    run_script('im_pipeline.py', 'spec.yaml', 'all', '-j', 1, '--set', *SMALL, '--only', 'alg=bclone', 'alg=ga')
+    run_script('im_pipeline.py', 'spec.yaml', 'all', '-j', 1, '--set', *SMALL, '--only', 'alg=bclone', 'alg=ga', *only)
     results = read_results(str(tmp_path / 'runs' / 'checkpoints' / 'results.h5'))
-    tasks = re.findall(r'env: (.*)', text)
-    assert [t.env for t in results.tasks] == tasks and len(results.rows) == 2 * 2 * len(tasks)
-    limits = {env: env_info(env).time_limit for env in tasks}
-    assert all((np.asarray(row.alg_traj_lengths) == limits[row.env_name]).all() for row in results.rows)
+    envs = {t.task: t.env for t in results.tasks}
+    assert list(envs.values()) == ([CARTPOLE] if only else re.findall(r'env: (.*)', text)) and len(results.rows) == 2 * 2 * len(envs)
+    assert all((np.asarray(row.alg_traj_lengths) == env_info(envs[row.task]).time_limit).all() for row in results.rows)
     run_script('plot_results.py', 'runs/checkpoints/results.h5')
     assert (tmp_path / 'runs' / 'checkpoints' / 'results_figure1.png').exists()
 
