@@ -26,6 +26,8 @@ from environments.rlgymenv import BadEnvironment, env_info, make_env, make_vec_e
 
 TASKS = ['CartPole-v0', 'MountainCar-v0', 'legacy/Acrobot-v0', *(f'legacy/{task}-v1' for task in (
     'Hopper', 'Walker2d', 'HalfCheetah', 'Ant', 'Humanoid', 'Reacher', 'InvertedPendulum', 'InvertedDoublePendulum'))]  # fmt: skip
+SEALS = ['CartPole-v0', 'MountainCar-v0', 'Swimmer-v1', 'Hopper-v1', 'HalfCheetah-v1', 'Walker2d-v1', 'Ant-v1']
+TASKS += [f'seals:seals/{task}' for task in SEALS]  # left out, in a sentence each, where the package is not installed
 
 
 def policy(info, std, rng):

@@ -1,4 +1,4 @@
-"""The classic tasks as numpy dynamics over many episodes at once, equal to the single environments bit for bit.
+"""The classic tasks and those of seals as numpy dynamics over many episodes at once, equal to the single environments bit for bit.
 
 Letters: N slots of the VecEnv, K slots in one call, D state variables, Do observation dim, Da action storage dim.
 States are stored variable by variable, `S_D_K`, so that each formula is a few in-place operations on contiguous rows.
@@ -274,3 +274,30 @@ class LegacyAcrobotVec(ClassicVecEnv):
         height_K -= cos_2_K[1]
         done_K = height_K > self._ONE
         return done_K - 1.0, done_K
+
+
+class SealsCartPoleVec(CartPoleVec):
+    """seals/CartPole-v0: CartPole that never ends, θ kept in [−π, π), reward 1 where CartPole would go on and 0 elsewhere."""
+
+    _PI, _TWO_PI = const(PI), const(2 * PI)
+
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        super().advance(S_D_K, a_K, W)
+        theta, bounded_2_K = S_D_K[2], W[9:11]
+        theta += self._PI
+        np.remainder(theta, self._TWO_PI, theta)
+        theta -= self._PI
+        np.abs(S_D_K[::2], bounded_2_K)
+        within_2_K = bounded_2_K < self._BOUNDS_2_1
+        return (within_2_K[0] & within_2_K[1]).astype(np.float64), np.zeros(len(a_K), dtype=bool)
+
+
+class SealsMountainCarVec(MountainCarVec):
+    """seals/MountainCar-v0: MountainCar whose goal absorbs: the state stays, the reward is 0 from the step after the arrival on."""
+
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        absorbed_K = (S_D_K[0] >= self._GOAL) & (S_D_K[1] >= self._ZERO)
+        kept_D_K = S_D_K[:, absorbed_K]
+        super().advance(S_D_K, a_K, W)
+        S_D_K[:, absorbed_K] = kept_D_K
+        return absorbed_K - 1.0, np.zeros(len(a_K), dtype=bool)

@@ -1,4 +1,4 @@
-"""The MuJoCo tasks of 2016 over many episodes at once, equal to the single environments bit for bit.
+"""The MuJoCo tasks of 2016 and of the package seals over many episodes at once, equal to the single environments bit for bit.
 
 The engine's time cannot be saved, only the Python around it: per slot and step there are two calls into C (the motors'
 commands and `mj_step`), everything else is numpy on the whole batch. Each slot has its own MjData; the numbers of all
@@ -55,6 +55,10 @@ class MujocoVecEnv(VecEnv):
         """Flat views of what is read after a step besides qpos and qvel."""
         return []
 
+    def start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """(qpos, qvel) after a reset, drawn exactly as the single environment draws them."""
+        return self._env.draw_start(rng)
+
     def control(self, a_K_Da: np.ndarray) -> np.ndarray:
         """What the motors are told."""
         return a_K_Da
@@ -76,7 +80,7 @@ class MujocoVecEnv(VecEnv):
                 self._slots[slot], self._views[slot] = (data, data.ctrl), self._read(data)
             data, views = self._slots[slot][0], self._views[slot]
             mujoco.mj_resetData(self.model, data)
-            views[0][:], views[1][:] = self._env.draw_start(np.random.Generator(np.random.PCG64(int(seed))))
+            views[0][:], views[1][:] = self.start(np.random.Generator(np.random.PCG64(int(seed))))
             mujoco.mj_forward(self.model, data)
         R_K_F = self._gather(slots_K)
         self._R_N_F[slots_K] = R_K_F
@@ -249,6 +253,80 @@ class InvertedDoublePendulumVec(MujocoVecEnv):
         return r_K, X_K_X[:, 2] <= 1
 
 
+class SealsVec(MujocoVecEnv):
+    """A task of seals: gymnasium's v4 on today's bodies, with every position observed, and never over.
+
+    Reward ẋ + alive − control_cost·|a|², where `alive` is earned only in the states in which v4 goes on.
+    """
+
+    control_cost: float
+
+    def start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        self._env.np_random = rng
+        self._env.reset_model()
+        return self._env.data.qpos, self._env.data.qvel
+
+    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
+        return np.concatenate([qpos_K_Q, qvel_K_V], axis=1)
+
+    def position(self, state: State) -> np.ndarray:
+        """The x whose speed is paid."""
+        return state[0][:, 0]
+
+    def alive(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray | float:
+        """What is earned for being healthy."""
+        return 0.0
+
+    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        speed_K = (self.position(after) - self.position(before)) / self.dt
+        r_K = speed_K + self.alive(*after[:2]) - self.control_cost * _squares(u_K_Da)
+        return r_K, np.zeros(len(u_K_Da), dtype=bool)
+
+
+class SealsSwimmerVec(SealsVec):
+    """seals/Swimmer-v1."""
+
+    control_cost = 1e-4
+
+
+class SealsHalfCheetahVec(SealsVec):
+    """seals/HalfCheetah-v1."""
+
+    control_cost = 0.1
+
+
+class SealsHopperVec(SealsVec, HopperVec):
+    """seals/Hopper-v1: 1 while the hopper is healthy."""
+
+    control_cost = 1e-3
+
+    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
+        return np.concatenate([qpos_K_Q, qvel_K_V.clip(-10, 10)], axis=1)
+
+    def alive(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray:
+        return self.healthy(qpos_K_Q, qvel_K_V).astype(np.float64)
+
+
+class SealsWalker2dVec(SealsHopperVec, Walker2dVec):
+    """seals/Walker2d-v1: 1 while the walker is healthy."""
+
+
+class SealsAntVec(SealsVec):
+    """seals/Ant-v1, without contact forces: 1 while the height is in [0.2, 1]; X is the torso's position, whose speed is paid."""
+
+    control_cost = 0.5
+
+    def extras(self, data: Any) -> list[np.ndarray]:
+        return [data.body('torso').xpos]
+
+    def position(self, state: State) -> np.ndarray:
+        return state[2][:, 0]
+
+    def alive(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray:
+        finite_K = np.isfinite(qpos_K_Q).all(axis=1) & np.isfinite(qvel_K_V).all(axis=1)
+        return (finite_K & (qpos_K_Q[:, 2] >= 0.2) & (qpos_K_Q[:, 2] <= 1.0)).astype(np.float64)
+
+
 VEC_CLASSES = {
     'Hopper': HopperVec,
     'Walker2d': Walker2dVec,
@@ -258,4 +336,11 @@ VEC_CLASSES = {
     'Humanoid': HumanoidVec,
     'InvertedPendulum': InvertedPendulumVec,
     'InvertedDoublePendulum': InvertedDoublePendulumVec,
+}
+SEALS_CLASSES = {
+    'Swimmer': SealsSwimmerVec,
+    'HalfCheetah': SealsHalfCheetahVec,
+    'Hopper': SealsHopperVec,
+    'Walker2d': SealsWalker2dVec,
+    'Ant': SealsAntVec,
 }

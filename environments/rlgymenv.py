@@ -9,6 +9,7 @@ Observations, rewards and continuous actions are float64; finite actions int64; 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -16,7 +17,8 @@ import importlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gymnasium
@@ -35,7 +37,11 @@ _CLASSIC = {
     'CartPole-v1': (_CARTPOLE, classic_vec.CartPoleVec),
     'MountainCar-v0': ('gymnasium.envs.classic_control.mountain_car:MountainCarEnv', classic_vec.MountainCarVec),
     'legacy/Acrobot-v0': ('environments.legacy:LegacyAcrobotEnv', classic_vec.LegacyAcrobotVec),
+    'seals/CartPole-v0': ('seals.classic_control:FixedHorizonCartPole', classic_vec.SealsCartPoleVec),
+    'seals/MountainCar-v0': ('seals.classic_control:mountain_car', classic_vec.SealsMountainCarVec),
 }
+_SEALS_MUJOCO = ('Swimmer', 'HalfCheetah', 'Hopper', 'Walker2d', 'Ant')
+_SEALS = 'seals:seals/'
 
 
 class BadEnvironment(ValueError):
@@ -87,8 +93,9 @@ def _import_user_module(name: str, module: str) -> None:
         importlib.import_module(module)
     except _FAILURES as e:
         if isinstance(e, ModuleNotFoundError) and e.name and (module == e.name or module.startswith(e.name + '.')):
+            extra = '; it is installed by pip install -e .[seals]' if module == 'seals' else ''
             raise BadEnvironment(
-                f"env '{name}': there is no module '{module}' in the working folder ({os.getcwd()}) or among the installed packages"
+                f"env '{name}': there is no module '{module}' in the working folder ({os.getcwd()}) or among the installed packages{extra}"
             ) from e
         raise BadEnvironment(f"env '{name}': importing the module '{module}' failed with {_reason(e)}") from e
 
@@ -112,6 +119,8 @@ def _find_spec(name: str) -> EnvSpec:
     known = dict.fromkeys(x for full in gymnasium.registry for x in (full, full.removeprefix(f'{legacy.NAMESPACE}/')))
     close = difflib.get_close_matches(env_id, known, n=3, cutoff=0.6)
     hint = f' Did you mean {" or ".join(close)}?' if close else ' A task of your own is named package.module:EnvId.'
+    if needs_seals(f'seals:{name}'):  # the package's own name for it; known once the package is imported
+        hint = f' Did you mean seals:{name}?'
     where = f"the module '{module}' registers no env '{env_id}'" if module else 'no such environment is registered'
     raise BadEnvironment(f"env '{name}': {where}.{hint}")
 
@@ -146,12 +155,21 @@ def _make(name: Task, render_mode: str | None = None) -> gymnasium.Env:
     spec = _find_spec(name)
     render: dict[str, Any] = {} if render_mode is None else {'render_mode': render_mode}
     try:
-        # a spec, not an id: see _find_spec. Our own checks replace the passive checker, which warns and costs time.
-        return gymnasium.make(spec, disable_env_checker=True, **render)
+        with _quiet_bounds() if name.startswith(_SEALS) else contextlib.nullcontext():
+            # a spec, not an id: see _find_spec. Our own checks replace the passive checker, which warns and costs time.
+            return gymnasium.make(spec, disable_env_checker=True, **render)
     except _FAILURES as e:
         if _missing_module(e) in ('mujoco', 'glfw', 'imageio'):  # gymnasium's MuJoCo tasks import all three
             raise BadEnvironment(f"env '{name}' needs MuJoCo: pip install -e .[mujoco]") from e
         raise BadEnvironment(f"env '{name}' could not be made: {_reason(e)}") from e
+
+
+@contextlib.contextmanager
+def _quiet_bounds() -> Iterator[None]:
+    """Keep quiet about the bounds of a space that are cast to float32, as those of seals' CartPole are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='.*precision lowered by casting')
+        yield
 
 
 def _made(task: Any) -> gymnasium.Env:
@@ -212,15 +230,22 @@ def _action_bounds(space: gymnasium.Space) -> tuple[tuple | None, tuple | None]:
 
 
 def needs_mujoco(name: str) -> bool:
-    """Is this one of gymnasium's MuJoCo tasks or of ours? Neither makes the task nor imports mujoco.
+    """Is this a MuJoCo task of gymnasium's, of seals' or of ours? Neither makes the task nor imports mujoco or seals.
 
     False for unknown names, and for tasks of the user's own modules, whatever they need.
     """
+    if needs_seals(name):
+        return name.removeprefix(_SEALS).removesuffix('-v1') in (*_SEALS_MUJOCO, 'Humanoid')
     try:
         spec = _look_up(name)
     except gymnasium.error.Error:
         return False
     return spec is not None and str(spec.entry_point).startswith(('gymnasium.envs.mujoco', 'environments.legacy_mujoco'))
+
+
+def needs_seals(name: str) -> bool:
+    """Is this a task of the package seals? Does not import it."""
+    return name.startswith(_SEALS)
 
 
 def _describe(space: Any) -> str:
@@ -384,4 +409,9 @@ def make_vec_env(name: Task, num_slots: int, info: EnvInfo | None = None) -> cla
         from environments import mujoco_vec  # here, because mujoco is an extra
 
         return mujoco_vec.VEC_CLASSES[task](_make(name).unwrapped, num_slots, info.time_limit)
+    task = info.id.removeprefix('seals/').removesuffix('-v1')
+    if task in _SEALS_MUJOCO and spec.entry_point == f'seals.mujoco:{task}Env' and as_registered:
+        from environments import mujoco_vec
+
+        return mujoco_vec.SEALS_CLASSES[task](_make(name).unwrapped, num_slots, info.time_limit)
     return LoopVecEnv(name, num_slots)

@@ -28,8 +28,8 @@ EXPERTS = {'CartPole-v0': OPTIONS + ' --seed 1', 'MountainCar-v0': OPTIONS + ' -
 def train_experts(prog, doc, experts, default, argv):
     """The command behind gen_*_policies.py; experts: {env: options of run_rl_mj.py}, default: those trained unless told otherwise."""
 
-    def full_name(task):  # Hopper-v1 means legacy/Hopper-v1, as everywhere
-        return f'legacy/{task}' if f'legacy/{task}' in experts else task
+    def full_name(task):  # Hopper-v1 means legacy/Hopper-v1, as everywhere, or seals:seals/Hopper-v1
+        return next((name for name in experts if name.rpartition('/')[2] == task), task)
 
     p = Parser(prog, doc)
     p.add_argument('folder')
@@ -61,7 +61,7 @@ def train_experts(prog, doc, experts, default, argv):
             options = experts[task].split() + ([] if args.seed is None else ['--seed', args.seed])  # the last --seed counts
             run(task, here / 'run_rl_mj.py', '--env_name', task, *options, '--print_freq', 20, '--resume', '--log', log)
             TrainingLog(log, {}).keep_last()
-        run(task, here / 'vis_mj.py', f'{log}/snapshots/last', '--eval_only', '--count', 200, '--seed', 0)
+        run(task, here / 'vis_mj.py', f'{log}/snapshots/last', '--env_name', task, '--eval_only', '--count', 200, '--seed', 0)
 
 
 def run(task, script, *options):

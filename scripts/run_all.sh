@@ -7,7 +7,8 @@
 # PIPELINE.yaml is pipelines/quickstart.yaml unless given. What is finished is not done again: called again it goes on after
 # an interruption, or shows the table. With --estimate it only says how long training will take, with -n or --summary what is
 # to do. Where the YAML file has options.reference, every cell is judged beside the published one.
-# Without an active virtual environment, one is made in .venv; MuJoCo is added when a task needs it.
+# Without an active virtual environment, one is made in .venv; MuJoCo and seals are added when
+# a task needs them.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
 
@@ -28,6 +29,11 @@ use_python requirements.lock $RUNTIME
 if [ ! -e "$pipeline" ]; then cd "$ROOT"; fi
 
 needs=$("$PY" -m policyopt.pipeline.whole --needs "$pipeline" "$@")
-# shellcheck disable=SC2086
-if [ "$needs" = mujoco ]; then use_python requirements-mujoco.lock $MUJOCO; fi
+for extra in $needs; do
+    case $extra in
+    # shellcheck disable=SC2086
+    mujoco) use_python requirements-mujoco.lock $MUJOCO ;;
+    seals) use_python requirements-seals.lock seals ;;
+    esac
+done
 exec "$PY" -m policyopt.pipeline.whole "$pipeline" "$@"

@@ -3,7 +3,8 @@
 #
 #     bash scripts/run_tests.sh [--slow] [options of pytest …]
 #
-# --slow runs everything, the slow tests too. Without an active virtual environment, one is made in .venv. MuJoCo is installed too.
+# --slow runs everything, the slow tests too. Without an active virtual environment, one is made in .venv. MuJoCo and seals
+# are installed too.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
 
@@ -21,6 +22,7 @@ use_python requirements.lock $RUNTIME pytest hypothesis ruff
 use_python requirements-test.lock nbclient ipykernel basedpyright
 # shellcheck disable=SC2086
 use_python requirements-mujoco.lock $MUJOCO
+use_python requirements-seals.lock seals
 cd "$ROOT"
 
 style=0

@@ -297,6 +297,26 @@ def test_a_margin_over_n_runs_gives_the_standard_deviation_back(tmp_path):
     assert math.isnan(c.perm_p) and math.isnan(c.prob_improvement)
 
 
+def test_published_shares_of_an_expert_are_taken_of_our_expert(tmp_path):
+    columns = ['task', 'alg', 'num_trajs', 'expert_ratio', 'margin95', 'runs']
+    rows = [['cartpole', 'ga', 4, 0.9, 0.1, 5], ['elsewhere', 'ga', 4, 1, 0.1, 5]]
+    ref = read_reference(write_csv(tmp_path / 'r.csv', columns, rows))
+    in_returns = Reference(0.9 * 200, ref[KEY].sd * 200, 5)
+    of_ours, given = (table(cell_rows([160, 170, 195]), reference=x).comparisons[KEY] for x in (ref, {KEY: in_returns}))
+    assert (of_ours.diff, of_ours.welch_p, of_ours.p_holm, of_ours.ref.mean) == (given.diff, given.welch_p, given.p_holm, 180)
+    assert of_ours.diff == pytest.approx(-5) and of_ours.judged_by == 'welch'
+    rows = [['cartpole', 'ga', 4, y, i] for i, y in enumerate([1, 0.5])]
+    runs = read_reference(write_csv(tmp_path / 'runs.csv', [*columns[:4], 'run'], rows))
+    assert runs[KEY].in_returns(-10).y_M.tolist() == [-10, -5] and runs[KEY].in_returns(-10).sd == pytest.approx(np.sqrt(12.5))
+
+
+def test_a_mean_without_a_margin_counts_as_one_run(tmp_path):
+    columns = ['task', 'alg', 'num_trajs', 'return_mean', 'margin95', 'runs']
+    ref = read_reference(write_csv(tmp_path / 'r.csv', columns, [['cartpole', 'ga', 4, 70, '', 5]]))[KEY]
+    assert (ref.mean, ref.m) == (70, 1) and math.isnan(ref.sd)
+    assert 'one run on a side' in table(cell_rows([60, 70, 80]), reference={KEY: ref}).comparisons[KEY].note
+
+
 def test_missing_runs_are_named_from_the_spec_or_from_the_grid():
     rows = cell_rows([1, 2, 3], alg='ga') + cell_rows([1, 2], alg='bclone')
     assert analyze(rows, []).missing == ['alg=bclone,task=cartpole,num_trajs=4,run=2']
@@ -344,6 +364,8 @@ def test_scores_are_undefined_without_a_random_policy_or_where_it_equals_the_exp
         ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4\n', 'line 2: '),
         ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,-2,7\n', 'line 2: margin95 is -2'),
         ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,2,0\n', 'line 2: runs is 0'),
+        ('task,alg,num_trajs,expert_ratio,margin95,runs\ncartpole,ga,4,inf,,5\n', 'line 2: expert_ratio is inf'),
+        ('task,alg,num_trajs,ratio,margin95,runs\ncartpole,ga,4,1,,5\n', "no column 'return_mean'.*or expert_ratio"),
     ],
 )
 def test_a_wrong_reference_is_refused_with_its_line(tmp_path, text, said):

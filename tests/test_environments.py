@@ -302,6 +302,7 @@ SUPPORTED = rlgymenv.SUPPORTED
         ('CartPole-v7', "env 'CartPole-v7': no such environment is registered. Did you mean CartPole-v"),
         ('qqqqqq', "env 'qqqqqq': no such environment is registered. A task of your own is named package.module:EnvId."),
         ('', "env '' is no valid id: expected [package.module:][namespace/]Name-vN, e.g. CartPole-v0"),
+        ('seals/NoSuch-v0', "env 'seals/NoSuch-v0': no such environment is registered. Did you mean seals:seals/NoSuch-v0?"),
         ('a b-v0', "env 'a b-v0' is no valid id: expected"),
         ('nowhere.mod:X-v0', "env 'nowhere.mod:X-v0': there is no module 'nowhere.mod' in the working folder ("),
         ('robots.nowhere:X-v0', "env 'robots.nowhere:X-v0': there is no module 'robots.nowhere' in the working folder ("),
@@ -365,6 +366,19 @@ def test_pictures_are_rgb(name):
     picture = env.render()
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3 and picture.std() > 1
     env.close()
+
+
+def test_a_task_of_seals_without_seals_says_how_to_get_it():
+    out = run_python("""
+        import sys
+        from environments.rlgymenv import BadEnvironment, env_info
+        sys.path[:] = []  # nothing more is found
+        try:
+            env_info('seals:seals/CartPole-v0')
+        except BadEnvironment as e:
+            print(e)
+    """)
+    assert out.stdout.endswith(' or among the installed packages; it is installed by pip install -e .[seals]\n'), out.stderr
 
 
 def test_a_mujoco_task_without_mujoco_says_how_to_get_it():

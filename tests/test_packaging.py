@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import REPO, script_env
 
-from environments.rlgymenv import needs_mujoco
+from environments.rlgymenv import needs_mujoco, needs_seals
 from policyopt.pipeline.spec import find_policy, load_spec
 
 
@@ -28,6 +28,12 @@ def test_the_mujoco_lock_adds_to_the_other_and_fits_the_extra():
     assert all(re.split('[<>=]', item.strip(' "'))[0] in base | extra for item in wanted.split(','))
 
 
+def test_the_seals_lock_adds_one_package_and_fits_the_extra():
+    extra = locked('requirements-seals.lock')
+    assert set(extra) == {'seals'} and f'seals = ["seals=={extra["seals"]}"]' in (REPO / 'pyproject.toml').read_text()
+    assert 'seals' not in locked('requirements.lock') | locked('requirements-mujoco.lock') | locked('requirements-test.lock')
+
+
 @pytest.mark.parametrize(
     'name, needed',
     [
@@ -43,6 +49,10 @@ def test_the_mujoco_lock_adds_to_the_other_and_fits_the_extra():
         ('Pendulum-v1', False),
         ('NoSuchTask-v0', False),
         ('some.module:Robot-v0', False),
+        ('seals:seals/Hopper-v1', True),
+        ('seals:seals/Humanoid-v1', True),
+        ('seals:seals/CartPole-v0', False),
+        ('seals:seals/MountainCar-v0', False),
     ],
 )
 def test_tasks_that_need_mujoco_are_known_by_name(name, needed):
@@ -52,17 +62,25 @@ def test_tasks_that_need_mujoco_are_known_by_name(name, needed):
 def test_asking_for_mujoco_imports_none_of_it():
     code = (
         'import sys; from environments.rlgymenv import needs_mujoco; '
-        "assert needs_mujoco('Ant-v1') and needs_mujoco('Ant-v5') and not {'mujoco', 'torch'} & set(sys.modules)"
+        "assert needs_mujoco('Ant-v1') and needs_mujoco('Ant-v5') and needs_mujoco('seals:seals/Ant-v1'); "
+        "assert not {'mujoco', 'torch', 'seals'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, '-c', code], env=script_env(), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, '')
 
 
-@pytest.mark.parametrize('name', ['quickstart', 'classic', 'quick_mujoco', 'modern', 'reacher_entropy'])
+@pytest.mark.parametrize('name', ['quickstart', 'classic', 'quick_mujoco', 'modern', 'reacher_entropy', 'benchmark_seals'])
 def test_pipelines_for_a_fresh_checkout_need_no_files_of_2016(name):
     spec = load_spec(str(REPO / 'pipelines' / f'{name}.yaml'))
     assert all(find_policy(task.policy) for task in spec.tasks)
     assert any(needs_mujoco(task.env) for task in spec.tasks) == (name not in ('quickstart', 'classic'))
+    assert all(needs_seals(task.env) for task in spec.tasks) == (name == 'benchmark_seals')
+
+
+@pytest.mark.parametrize('name, needs', [('classic', 'nothing more'), ('modern', 'mujoco'), ('benchmark_seals', 'mujoco seals')])
+def test_what_an_experiment_needs_is_said_before_it_is_installed(name, needs):
+    done = run([sys.executable, '-m', 'policyopt.pipeline.whole', '--needs', REPO / 'pipelines' / f'{name}.yaml'], env=script_env())
+    assert done.stdout == f'{needs}\n'
 
 
 @pytest.mark.parametrize('script', ['_venv.sh', 'run_all.sh', 'run_tests.sh'])
@@ -116,7 +134,7 @@ def test_an_installed_wheel_does_a_whole_experiment_in_an_empty_folder(installed
 
 def test_an_installed_wheel_holds_every_shipped_pipeline_expert_and_published_number(installed, tmp_path):
     inside = installed / 'policyopt' / 'checkout'
-    for pattern in ('scripts/**/*.py', 'pipelines/*.yaml', 'expert_policies/[cm]*/*.h5', 'results/paper/*'):
+    for pattern in ('scripts/**/*.py', 'pipelines/*.yaml', 'expert_policies/[cms]*/*.h5', 'results/p*/*'):
         ours = {p.relative_to(REPO): p.read_bytes() for p in REPO.glob(pattern)}
         assert ours and ours == {p.relative_to(inside): p.read_bytes() for p in inside.glob(pattern)}
     packages = {p.parent.relative_to(REPO) for top in ('policyopt', 'environments') for p in (REPO / top).rglob('*.py')}

@@ -86,13 +86,15 @@ def run_all(argv: list[str]) -> int:
 
 
 def _main(argv: list[str]) -> int | None:
-    """--needs: print 'mujoco' if the command that follows will play tasks of MuJoCo's; else run the experiment."""
+    """--needs: print the extras, of mujoco and seals, whose tasks the command that follows will play; else run the experiment."""
     if argv[0] != '--needs':
         return run_all(argv)
-    from environments.rlgymenv import needs_mujoco
+    from environments.rlgymenv import needs_mujoco, needs_seals
 
     spec, asked = experiment(argv[1:])
-    print('mujoco' if asked != 'all' and any(needs_mujoco(task.env) for task in spec.tasks) else 'nothing more')
+    names = [] if asked == 'all' else [task.env for task in spec.tasks]
+    needed = [extra for extra, needs in (('mujoco', needs_mujoco), ('seals', needs_seals)) if any(map(needs, names))]
+    print(*needed or ['nothing more'])
     return None
 
 

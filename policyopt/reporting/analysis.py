@@ -344,7 +344,7 @@ def analyze(
 
     Args:
         rows, tasks: rows of the tables /results and /tasks.
-        reference: {CellKey: Reference} from `read_reference`.
+        reference: {CellKey: Reference} from `read_reference`; shares of an expert's return are taken of ours.
         ref_baselines: {task: Baseline} from `read_reference_tasks`.
         between: [(name, rows)] of other results files with several expert sets, for the variance between sets.
         expected: names of all runs of the campaign; default: the grid that the rows span.
@@ -364,16 +364,15 @@ def analyze(
                 'sample several (training.datasets: 5 in the spec)'
             )
         of_cell |= {k: v for k, v in found.items() if k not in of_cell or v[0].num_sets > of_cell[k][0].num_sets}
-    published = reference or {}
+    experts = {task: b.expert_mean for task, b in baselines.items()}
+    published = {k: ref.in_returns(experts.get(k.task, NAN)) for k, ref in (reference or {}).items()}
     results = [compare(c, published[k], *of_cell.get(k, (None, ''))) for k, c in cells.items() if k in published]
     compared = [r[0] for r in results]
     for field, raw in (('p_holm', 'p'), ('welch_holm', 'welch_p'), ('perm_holm', 'perm_p')):
         for c, p in zip(compared, holm([getattr(c, raw) for c in compared]), strict=True):
             setattr(c, field, float(p))
     missing = missing_runs(list(by_name.values()), expected)
-    analysis = Analysis(
-        cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes, reference or {}, sources, title
-    )
+    analysis = Analysis(cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes, published, sources, title)
     family = sum(math.isfinite(c.p) for c in compared)
     ceilings = {p.key for p in pairs_of({k: (c.y_N, c.set_N) for k, c in cells.items()}, analysis.reference, analysis.scales) if p.ceiling}
     for c, se, df in results:

@@ -33,16 +33,27 @@ class CellKey(NamedTuple):
 
 @dataclasses.dataclass
 class Reference:
-    """A published cell: mean and sd over m runs, and the runs themselves where they were published."""
+    """A published cell: mean and sd over m runs, and the runs themselves where they were published.
+
+    is_ratio: they are not returns but shares of the expert's mean return, 1 for the expert.
+    """
 
     mean: float
     sd: float
     m: int
     y_M: np.ndarray | None = None
+    is_ratio: bool = False
 
     @property
     def margin(self) -> float:
         return t_margin(self.sd, self.m)
+
+    def in_returns(self, expert_mean: float) -> Reference:
+        """This cell as returns, where an expert earns expert_mean."""
+        if not self.is_ratio:
+            return self
+        y_M = None if self.y_M is None else self.y_M * expert_mean
+        return Reference(self.mean * expert_mean, self.sd * abs(expert_mean), self.m, y_M)
 
 
 @dataclasses.dataclass
@@ -68,25 +79,29 @@ def read_reference(path: str) -> dict[CellKey, Reference]:
     """{CellKey: Reference} from a CSV of published results, in one of two forms.
 
     One row per run: columns task, alg, num_trajs, run, return_mean (`results/paper/results_per_run.csv`, and what --csv writes).
-    One row per cell: columns task, alg, num_trajs, return_mean, margin95, runs; then sd = margin95·√runs / t(.975, runs − 1).
+    One row per cell: columns task, alg, num_trajs, return_mean, margin95, runs; then sd = margin95·√runs / t(.975, runs − 1), and
+    an empty margin95, where none was published, makes the cell count as one run.
+    expert_ratio may stand for return_mean: the mean return as a share of the expert's (`results/peers/imitation.csv`).
     """
     columns, lines = _read_csv(path)
     per_cell = {'margin95', 'runs'} <= set(columns)
-    need = ['task', 'alg', 'num_trajs', 'return_mean', *(['margin95', 'runs'] if per_cell else ['run'])]
+    is_ratio = 'expert_ratio' in columns and 'return_mean' not in columns
+    value = 'expert_ratio' if is_ratio else 'return_mean'
+    need = ['task', 'alg', 'num_trajs', value, *(['margin95', 'runs'] if per_cell else ['run'])]
     for column in need:
         if column not in columns:
             raise UserError(
-                f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, alg, num_trajs, return_mean and "
-                'either run (one row per run) or margin95 and runs (one row per cell)'
+                f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, alg, num_trajs, return_mean "
+                '(or expert_ratio) and either run (one row per run) or margin95 and runs (one row per cell)'
             )
     found = {}
     for number, line in enumerate(lines, 2):
         try:
             key = CellKey(line['task'], line['alg'], int(line['num_trajs']))
             run = 0 if per_cell else int(line['run'])
-            y = float(line['return_mean'])
+            y = float(line[value])
             if not math.isfinite(y):
-                raise ValueError(f'return_mean is {y}')
+                raise ValueError(f'{value} is {y}')
             entry = _from_margin(y, line['margin95'], int(line['runs'])) if per_cell else y
         except (TypeError, ValueError) as e:
             raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(need[2:])}') from e
@@ -96,9 +111,9 @@ def read_reference(path: str) -> dict[CellKey, Reference]:
     if not found:
         raise UserError(f'{path}: holds no rows; expected reference results')
     if per_cell:
-        return {key: cell[0] for key, cell in found.items()}
+        return {key: dataclasses.replace(cell[0], is_ratio=is_ratio) for key, cell in found.items()}
     ys = {key: np.array([cell[run] for run in sorted(cell)]) for key, cell in found.items()}
-    return {key: Reference(float(y_M.mean()), sd(y_M), y_M.size, y_M) for key, y_M in ys.items()}
+    return {key: Reference(float(y_M.mean()), sd(y_M), y_M.size, y_M, is_ratio) for key, y_M in ys.items()}
 
 
 def read_reference_tasks(path: str) -> dict[str, Baseline]:
@@ -137,10 +152,10 @@ def _read_csv(path: str) -> tuple[Sequence[str], list[dict[str, str]]]:
 
 
 def _from_margin(mean: float, margin: Any, m: int) -> Reference:
-    """A reference cell from mean and 95% margin over m runs: sd = margin·√m / t(.975, m − 1)."""
+    """A reference cell from mean and 95% margin over m runs: sd = margin·√m / t(.975, m − 1); one run where the margin is empty."""
     if m < 1:
         raise ValueError(f'runs is {m}')
-    if m == 1:
+    if m == 1 or margin == '':
         return Reference(mean, NAN, 1)
     margin = float(margin)
     if not margin >= 0:

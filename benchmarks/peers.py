@@ -1,0 +1,183 @@
+"""Our imitation beside that of the package imitation 1.0.1: the same demonstrations, task, environment steps and evaluation episodes.
+
+    python benchmarks/peers.py --env seals:seals/CartPole-v0 --expert expert_policies/seals/CartPole-v0.h5/snapshots/last \\
+        --steps 200000 --batch 5000 --folder runs/peers/cartpole
+
+Makes an environment for the package (a folder to throw away), records --trajs episodes of the expert, and trains every algorithm with every
+seed on both sides, one run at a time. The package gets its tuned options (peer_imitation.py), ours those of ALGORITHMS. All policies
+then play the same --episodes episodes, deterministically. Prints a Markdown table: mean return ± standard deviation over seeds, and
+CPU seconds of a training run, start of the program included. Finished runs are kept in --folder: the command goes on where it was.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+from policyopt import algorithms  # noqa: E402
+from policyopt.util import Parser, RunFailed, UserError, run_main, write_text  # noqa: E402
+
+# The newest versions that this release of the package works with.
+PEER = ['imitation==1.0.1', 'setuptools<81', 'numpy<2', 'pyarrow<18', 'datasets<4', 'mujoco==3.2.7', 'imageio', 'torch']
+# name: (the title of a row, our options, which snapshot plays); an algorithm whose mode or reward this tree does not know is skipped.
+# {iterations} × {batch} environment steps; DAgger's are --dagger_steps in {rounds} rounds.
+ALGORITHMS = {
+    'bc': ('BC', '--mode bclone --max_iter 10001 --bclone_eval_freq 500', 'best_valacc'),
+    'dagger': ('DAgger', '--mode dagger --expert {expert} --dagger_rounds {rounds}', 'last'),
+    'gail': ('GAIL', '--mode ga --reward_type nn --min_total_sa {batch} --max_iter {iterations}', 'last'),
+    'airl': ('AIRL', '--mode ga --reward_type airl --min_total_sa {batch} --max_iter {iterations}', 'last'),
+}
+
+
+def known(name):
+    """Does this tree have the mode and the reward of an algorithm?"""
+    words = ALGORITHMS[name][1].split()
+    option = dict(zip(words[::2], words[1::2], strict=True))
+    return option['--mode'] in algorithms.MODES and option.get('--reward_type', 'nn') in algorithms.rewards()
+
+
+def run(command):
+    """CPU seconds of a command that must succeed."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    env = os.environ | {'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
+    done = subprocess.run([str(word) for word in command], env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise RunFailed(f'{" ".join(map(str, command))}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}')
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def peer_python(args):
+    """The Python of the environment that has the package, made when it is not there."""
+    if args.peer_python:
+        return args.peer_python
+    folder = args.folder / 'venv'
+    python = folder / 'bin' / 'python'
+    if not (folder / 'complete').exists():
+        print(f'installing {PEER[0]} into {folder} (once) …', file=sys.stderr)
+        run([sys.executable, '-m', 'venv', '--clear', folder])
+        run([python, '-m', 'pip', 'install', '-q', *PEER])
+        (folder / 'complete').touch()
+    return python
+
+
+def episode_seeds(seed, num):
+    """The seeds of the environment in the first episodes that `evaluate_file` plays with this seed."""
+    from policyopt.sampling.rollout import Streams
+
+    streams = Streams((seed, 'evaluate'))
+    return [int(streams.of(i).integers(2**31)) for i in range(num)]
+
+
+def record(args):
+    """(our file of demonstrations, the same for the package, the expert's net for it)."""
+    from policyopt.evaluation import open_policy
+    from policyopt.files.trajectories import load_trajs
+
+    trajs, npz, net = (args.folder / name for name in ('trajs.h5', 'trajs.npz', 'expert.npz'))
+    if not trajs.exists():
+        record = [REPO / 'scripts' / 'vis_mj.py', args.expert, '--env_name', args.env, '--count', args.trajs, '--seed', 0, '--out', trajs]
+        run([sys.executable, *record])
+    demos = load_trajs(str(trajs))
+    if len(demos.lengths) != args.trajs:
+        raise UserError(f'{trajs}: holds {len(demos.lengths)} trajectories, not {args.trajs}; choose another folder')
+    seeds = episode_seeds(0, args.trajs)
+    np.savez(npz, seeds=seeds, lengths=demos.lengths, obs=demos.obs.stacked, a=demos.a.stacked)
+    actor = open_policy(args.expert, args.env)[0].actor()
+    affine = [layer for layer, _ in actor.layers if layer is not None]
+    if {act for _, act in actor.layers} - {'tanh', None}:
+        raise UserError(f'{args.expert}: has other layers than tanh, which peer_imitation.py does not know')
+    arrays = {'num_layers': len(affine)} | {f'W{i}': W for i, (W, _) in enumerate(affine)} | {f'b{i}': b for i, (_, b) in enumerate(affine)}
+    arrays |= {k: v for k, v in (('mean', actor.mean), ('scale', actor.scale), ('stdev', actor.stdev)) if v is not None}
+    np.savez(net, **arrays)
+    return trajs, npz, net
+
+
+def train_ours(args, name, seed, trajs):
+    """What one of our runs came to: returns, CPU seconds, environment steps."""
+    from policyopt.evaluation import evaluate_file
+    from policyopt.pipeline.evaluating import choose_snapshot
+
+    log, steps = args.folder / f'ours_{name}_{seed}.h5', args.dagger_steps if name == 'dagger' else args.steps
+    values = {'expert': args.expert, 'batch': args.batch, 'iterations': steps // args.batch, 'rounds': args.dagger_rounds}
+    words = [word.format(**values) for word in ALGORITHMS[name][1].split()] + args.ours.get(name, '').split()
+    common = ['--env_name', args.env, '--data', trajs, '--sim_batch_size', 1, '--seed', seed, '--log', log]
+    for rest in (log, log.with_name(log.name + '.part')):
+        rest.unlink(missing_ok=True)
+    seconds = run([sys.executable, REPO / 'scripts' / 'imitate_mj.py', *common, *words])
+    snapshot = f'{log}/snapshots/{choose_snapshot(str(log), ALGORITHMS[name][2])}'
+    played = evaluate_file(snapshot, args.episodes, args.seed, deterministic=True, env_name=args.env)[2]
+    steps = 0 if name == 'bc' else steps if name == 'dagger' else values['iterations'] * args.batch
+    return {'returns': played.returns.tolist(), 'cpu_seconds': seconds, 'steps': steps}
+
+
+def train_peer(args, name, seed, python, npz, net):
+    """What one run of the package came to."""
+    job, out = args.folder / f'job_{name}_{seed}.json', args.folder / f'peer_{name}_{seed}.out'
+    told = {'algorithm': name, 'env': args.env.rpartition(':')[2], 'seed': seed, 'demonstrations': str(npz), 'expert': str(net)}
+    told |= {'steps': args.dagger_steps if name == 'dagger' else args.steps, 'eval_seeds': episode_seeds(args.seed, args.episodes)}
+    write_text(str(job), json.dumps(told | {'scratch': str(args.folder / f'scratch_{name}_{seed}'), 'out': str(out)}))
+    run([python, REPO / 'benchmarks' / 'peer_imitation.py', job])
+    found = json.loads(out.read_text())
+    if found['difference'] > 1e-6:
+        raise RunFailed(f"{args.env}: the package's environment does not repeat our demonstrations (by {found['difference']:.2g})")
+    return found
+
+
+def cell(found):
+    """'mean ± sd' of the runs' mean returns, and their mean CPU seconds."""
+    means = [np.mean(x['returns']) for x in found]
+    spread = f' ± {np.std(means, ddof=1):.1f}' if len(means) > 1 else ''
+    return f'{np.mean(means):.1f}{spread} | {np.mean([x["cpu_seconds"] for x in found]):.0f}'
+
+
+def main(argv):
+    p = Parser('peers', __doc__)
+    p.add_argument('--env', required=True)
+    p.add_argument('--expert', required=True, metavar='FILE.h5/snapshots/last')
+    p.add_argument('--folder', type=Path, required=True, help='of all files')
+    p.add_argument('--algorithms', nargs='+', choices=list(ALGORITHMS), default=list(ALGORITHMS))
+    p.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    p.add_argument('--trajs', type=int, default=10, help='demonstrations (10)')
+    p.add_argument('--steps', type=int, default=1_000_000, help='environment steps of GAIL and AIRL (1000000)')
+    p.add_argument('--batch', type=int, default=20_000, help='of them in one of our iterations (20000)')
+    p.add_argument('--dagger_steps', type=int, default=60_000, help='environment steps of DAgger (60000)')
+    p.add_argument('--dagger_rounds', type=int, default=12, help='rounds of ours (12)')
+    p.add_argument('--episodes', type=int, default=50, help='that every policy plays (50)')
+    p.add_argument('--seed', type=int, default=12345, help='of these episodes')
+    p.add_argument('--ours', nargs='+', default=[], metavar='NAME="OPTIONS"', help='more options for ours, e.g. gail="--reward_lr .003"')
+    p.add_argument('--peer_python', help='a Python that has the package already')
+    p.add_argument('--verbose', action='store_true')
+    args = p.parse_args(argv)
+    args.ours = dict(word.partition('=')[::2] for word in args.ours)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    names = [name for name in args.algorithms if known(name)]
+    for name in set(args.algorithms) - set(names):
+        print(f'{ALGORITHMS[name][0]}: skipped, this tree has no {ALGORITHMS[name][1]}', file=sys.stderr)
+    python, (trajs, npz, net) = peer_python(args), record(args)
+    pairs = np.load(npz)['lengths'].sum()
+    print(f'{args.env}: {args.trajs} demonstrations ({pairs} pairs), {len(args.seeds)} seeds, {args.episodes} deterministic episodes\n')
+    print('| algorithm | environment steps | ours | CPU s | imitation 1.0.1 | CPU s |\n|---|---:|---:|---:|---:|---:|')
+    for name in names:
+        found = {'ours': [], 'peer': []}
+        for seed in args.seeds:
+            for side in found:
+                kept = args.folder / f'{side}_{name}_{seed}.json'
+                if not kept.exists():
+                    got = train_ours(args, name, seed, trajs) if side == 'ours' else train_peer(args, name, seed, python, npz, net)
+                    write_text(str(kept), json.dumps(got))
+                found[side].append(json.loads(kept.read_text()))
+                said = found[side][-1]
+                print(f'{name} {side} seed {seed}: {np.mean(said["returns"]):.1f}, {said["cpu_seconds"]:.0f} s', file=sys.stderr)
+        steps = ' / '.join(dict.fromkeys(str(found[side][0]['steps']) for side in found))
+        print(f'| {ALGORITHMS[name][0]} | {steps} | {cell(found["ours"])} | {cell(found["peer"])} |', flush=True)
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('peers', main))
