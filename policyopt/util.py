@@ -264,8 +264,8 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
         raise UserError(f'{path}: the name for {what} is not UTF-8 text; choose another name') from e
     if name in ('', '.', '..') or os.path.isdir(path):
         raise UserError(f"'{path}': expected the name of a file for {what}, not of a folder")
-    if any(unicodedata.category(c) == 'Cc' for c in path):
-        raise UserError(f'{path!r}: the name for {what} has control characters; choose another name')
+    if printable(path, keep='\u200c\u200d') != path:  # joiners belong to some languages
+        raise UserError(f'{path!r}: the name for {what} has control characters or marks of direction; choose another name')
     longest = 255 - len(f'.part.{platform.node()}.{os.getpid()}.tmp')  # while it is written, its name is longer
     if length > longest or len(os.path.abspath(path).encode()) > 4000:
         raise UserError(f'{path}: the name for {what} is too long; give at most {longest} characters, and 4000 with its folders')

@@ -27,6 +27,7 @@ OUTPUTS = {
     'a folder as a page': (f'{ANALYZE} --html .', 'not of a folder'),
     'a device as a page': (f'{ANALYZE} --html /dev/null', 'is no regular file'),
     'a folder that only seems to be there': (f'{ANALYZE} --html x/../out.html', "the folder 'x/..' for a table does not exist"),
+    'a name with marks of direction': ([*ANALYZE.split(), '--csv', 'a\u202evsc.h5'], 'has control characters or marks of direction'),
     'a long name for a table': (f'{ANALYZE} --csv {LONG}.csv', 'too long'),
     'an animation over its policy': (f'{PLAY} --gif p.h5', 'p.h5: is an input'),
     'an animation over finished data': (f'{PLAY} --gif t.h5', 't.h5: is an HDF5 file'),
@@ -162,5 +163,5 @@ def test_what_is_no_run_does_not_count_as_one(place, run_here):  # noqa: F811
 
 def test_tables_that_are_no_input_may_be_replaced(place, run_here):  # noqa: F811
     for _ in range(2):
-        run_here('analyze_results.py', 'r.h5', '--csv', 'out.csv', '--html', 'out.html')
-    assert (place / 'out_cells.csv').exists() and (place / 'out.html').exists()
+        run_here('analyze_results.py', 'r.h5', '--csv', 'نامه\u200cها.csv', '--html', 'out.html')  # a joiner is spelling
+    assert (place / 'نامه\u200cها_cells.csv').exists() and (place / 'out.html').exists()
