@@ -57,6 +57,7 @@ SIZES = {
     'a print frequency of 0 when cloning': (f'{CLONE} --print_freq 0', '--print_freq 0: give 1 or more'),
     'brackets in stored options': ('vis_mj.py brackets.h5/snapshots/last --eval_only', 'not JSON'),
     'brackets as stored options': ('vis_mj.py nested.h5/snapshots/last --eval_only', "attribute 'args' is not JSON"),
+    'a device of no kind': ('im_pipeline.py spec.yaml 1 -n --device gpu\x08', "--device 'gpu\\x08': expected cpu, or cuda"),
     'an environment without spaces': (f'{RL} --env_name odd_envs:NoSpace-v0', "env 'odd_envs:NoSpace-v0'"),
     'an environment that leaves': (f'{RL} --env_name odd_envs:Leaves-v0', 'SystemExit: 7'),
     'a module that leaves': (f'{RL} --env_name leaves:CartPole-v0', "importing the module 'leaves' failed with SystemExit: 7"),
