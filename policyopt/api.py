@@ -27,7 +27,7 @@ from threadpoolctl import ThreadpoolController
 from policyopt import algorithms, training
 from policyopt import options as settings
 from policyopt.evaluation import sample_episodes
-from policyopt.files import trajectories
+from policyopt.files import importing, trajectories
 from policyopt.files.snapshots import TrainingLog
 from policyopt.files.trajectories import TrajBatch
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
@@ -68,8 +68,8 @@ class Demonstrations(TrajBatch):
             obs: arrays (T, Do); the observation at t is the one that the action at t was chosen from.
             actions: arrays (T,) or (T, Da): integers for a finite action space, floats for a continuous one.
             rewards: arrays (T,) of true rewards, only reported, never learned from; None: zeros.
-            env_name: the task that was recorded, if that should be stored.
-        Raises UserError for no episode, an empty one, shapes that disagree, NaN, and things that are not numbers.
+            env_name: the task that was recorded, if that should be stored; where it can be made here, the arrays must fit it.
+        Raises UserError for no episode, an empty one, shapes that disagree, NaN, things that are not numbers, and another task.
         """
         lists = {'obs': obs, 'actions': actions} | ({} if rewards is None else {'rewards': rewards})
         for name, episodes in lists.items():
@@ -89,6 +89,8 @@ class Demonstrations(TrajBatch):
         obs_N_Do, a_N_Da, r_N = (np.concatenate(x) for x in zip(*checked, strict=True))
         demos = cls(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, [len(r) for _, _, r in checked])
         demos.env_name = env_name
+        if env_name is not None:
+            importing.check_task(demos, env_name, 'arrays')
         return demos
 
     @classmethod

@@ -143,6 +143,27 @@ def test_bad_sources_are_refused_in_one_sentence(case, tmp_path, monkeypatch, ca
     assert not (tmp_path / 'out.h5').exists() and not (tmp_path / 'ran').exists()
 
 
+OF_ANOTHER_TASK = {
+    'actions of .9': ({'acts': np.full(10, 0.9)}, 'CartPole-v1', 'the actions are decimal numbers from 0.9 to 0.9'),
+    'a third action': ({'acts': np.arange(10) % 3}, 'CartPole-v1', "numbers from 0 to 2, but env 'CartPole-v1' takes integers"),
+    'fewer observations': ({'obs': np.ones((10, 3))}, 'CartPole-v1', "3 observation dims, but env 'CartPole-v1' has 4"),
+    'two actions': ({'acts': np.ones((10, 2))}, 'MountainCarContinuous-v0', '4 observation dims'),
+}
+
+
+@pytest.mark.parametrize('case', OF_ANOTHER_TASK)
+def test_data_that_the_named_task_cannot_have_are_refused(case, tmp_path, monkeypatch, capsys):
+    arrays, env_name, expected = OF_ANOTHER_TASK[case]
+    bad_npz(**arrays)(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run_main('import_trajs', lambda argv: import_trajs(*argv), ['in.npz', 'out.h5', env_name]) == 2
+    err = capsys.readouterr().err
+    assert expected in err and err.startswith('import_trajs: error: in.npz: ') and err.count('\n') == 1
+    assert not (tmp_path / 'out.h5').exists()
+    import_trajs('in.npz', 'out.h5', 'Elsewhere-v0')  # a task that is not on this computer
+    assert load_trajs('out.h5').env_name == 'Elsewhere-v0'
+
+
 def test_finished_data_are_not_overwritten(run_script, tmp_path):
     write_csvs(tmp_path / 'csvs', episodes())
     (tmp_path / 'out.h5').write_text('mine')
@@ -218,6 +239,8 @@ def test_minari_faults_are_one_sentence(minari, run_script, tmp_path):
     assert done.stderr.count('\n') == 1
     record(minari, 'mine/once-v0', 'CartPole-v1')
     run_script('import_trajs.py', 'mine/once-v0', 'out.h5')
+    with pytest.raises(UserError, match='mine/new-v0: 4 observation dims'):
+        save_minari(load_trajs(tmp_path / 'out.h5'), 'mine/new-v0', 'MountainCar-v0')
     with pytest.raises(UserError, match='mine/once-v0: Minari does not store this data set: .*already exists'):
         save_minari(load_trajs(tmp_path / 'out.h5'), 'mine/once-v0', 'CartPole-v1')
 

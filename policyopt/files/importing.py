@@ -38,7 +38,7 @@ def import_trajs(source: str, out: str, env_name: str | None = None, download: b
 
     Args:
         source: the id of a Minari data set, an .npz file, or a folder with one CSV file per episode.
-        env_name: the task that the data belong to, instead of the one that the source names.
+        env_name: the task that the data belong to, instead of the one that the source names; the data must fit it, see `check_task`.
         download: fetch a Minari data set that is not on this computer.
     """
     if os.path.lexists(out):
@@ -54,9 +54,32 @@ def import_trajs(source: str, out: str, env_name: str | None = None, download: b
         seen = 'is a trajectory file already, which --data takes as it is' if str(source).endswith('.h5') else 'nothing that can be read'
         raise UserError(f'{source}: {seen}; expected a folder of CSV files, an .npz file, or a Minari id such as cartpole/expert-v0')
     trajs = batch_of(episodes, source)
+    if env_name:
+        check_task(trajs, env_name, source)
     env_name = env_name or stored
     save_trajs(out, trajs, provenance() | {'source': source} | ({'env_name': env_name} if env_name else {}))
     return trajs, env_name
+
+
+def check_task(trajs: TrajBatch, env_name: str, what: str) -> None:
+    """Raise UserError, which calls the data `what`, where a task cannot have their observations or actions.
+
+    To know, the task is made, and the module of package.module:EnvId imported. One that cannot be made here says nothing.
+    """
+    from environments.rlgymenv import BadEnvironment, env_info
+
+    try:
+        info = env_info(env_name)
+    except BadEnvironment:
+        return
+    a_N_Da = trajs.a.stacked
+    for name, num, takes in (('observation', trajs.obs.stacked.shape[1], info.obs_dim), ('action', a_N_Da.shape[1], info.a_dim)):
+        if num != takes:
+            raise UserError(f"{what}: {num} {name} dims, but env '{env_name}' has {takes}; give data of this env, or name theirs")
+    if info.finite and (a_N_Da.dtype.kind != 'i' or a_N_Da.min() < 0 or a_N_Da.max() >= info.num_actions):
+        seen = f'{"whole numbers" if a_N_Da.dtype.kind == "i" else "decimal numbers"} from {a_N_Da.min()} to {a_N_Da.max()}'
+        takes = f'integers from 0 to {info.num_actions - 1}'
+        raise UserError(f"{what}: the actions are {seen}, but env '{env_name}' takes {takes}; give them as integers, or name another env")
 
 
 def batch_of(episodes: list[Episode], source: str) -> TrajBatch:
@@ -152,6 +175,7 @@ def save_minari(trajs: TrajBatch, dataset_id: str, env_id: str) -> Any:
     minari = _minari()
     from minari.data_collector import EpisodeBuffer  # pyright: ignore[reportMissingImports] (as above)
 
+    check_task(trajs, env_id, dataset_id)
     spec, obs_space, action_space = spec_and_spaces(env_id)
     buffers = []
     for i, traj in enumerate(trajs):
