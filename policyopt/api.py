@@ -303,10 +303,11 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
 
 def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
              sim_batch_size: int = 1) -> Evaluation:  # fmt: skip
-    """Play a policy: (returns (B,), lengths (B,)) of exactly `episodes` episodes, a pure function of its arguments.
+    """Play a policy, by default its most likely actions: (returns (B,), lengths (B,)) of exactly `episodes` episodes.
 
-    env as in `train`; deterministic takes the most likely actions; max_traj_len (steps) cuts episodes; sim_batch_size above 1 plays
-    in that many processes. Raises UserError where the policy does not fit the env; RunFailed when the env fails.
+    A pure function of its arguments. env as in `train`; deterministic=False draws the actions, as training and vis_mj.py do, while
+    stage 2 takes the most likely ones; max_traj_len (steps) cuts episodes; sim_batch_size above 1 plays in that many processes.
+    Raises UserError where the policy does not fit the env; RunFailed when the env fails.
     """
     trajs, _ = _play(policy, env, episodes, seed, deterministic, max_traj_len, sim_batch_size)
     return Evaluation(trajs.returns, trajs.lengths)
