@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 
 MAX_ITER = 1000000  # iterations of a training that is not told how many
 MAX_WORKERS = 256  # processes that play one batch, at most
+STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # that the pipeline passes on to its runs
 PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the folder that holds policyopt and environments
 _IN_WHEEL = os.path.join(PACKAGES, 'policyopt', 'checkout')
 # the folder of scripts, pipelines and expert policies: the checkout, or what a wheel holds of it
@@ -60,6 +62,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
             stream.reconfigure(errors='replace')  # a terminal that cannot show ± shows a ?
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = any(re.fullmatch(r'--verbose|-v+', a) and not b.isdigit() for a, b in itertools.pairwise([*argv, '']))
+    hook, sys.unraisablehook = sys.unraisablehook, interrupt_again
     try:
         _check_current_folder()
         return main(argv) or 0
@@ -79,6 +82,8 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
     except KeyboardInterrupt:
         print(f'{prog}: interrupted', file=sys.stderr)
         return 130
+    finally:
+        sys.unraisablehook = hook
 
 
 def _check_current_folder() -> None:
@@ -159,11 +164,30 @@ def holding_signals(*nums: int) -> Iterator[None]:
     A terminal's Ctrl-C goes to helpers too, also to one that has not yet come to ignoring it.
     """
     resource_tracker.ensure_running()  # multiprocessing lets SIGINT and SIGTERM through again when it starts this
+    with delaying_signals(*nums):
+        yield
+
+
+@contextlib.contextmanager
+def delaying_signals(*nums: int) -> Iterator[None]:
+    """Let signals arrive at the end of the block, which is where their handlers raise what they raise."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, nums)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def interrupt_again(ignored: Any) -> None:
+    """A sys.unraisablehook for KeyboardInterrupt: raised in a destructor, Python would show it, drop it and go on; here it comes again.
+
+    PyTables has many destructors, so that Ctrl-C is likely to land in one. All other exceptions are shown as always.
+    """
+    if not issubclass(ignored.exc_type, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        sys.__unraisablehook__(ignored)
+        return
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)  # by then the destructor is over, or it happens once more
 
 
 def ignore_signals(*nums: int) -> None:
