@@ -145,7 +145,11 @@ def check_shapes(**arrays: Any) -> None:
 
 def continuing_command() -> str:
     """The command line of this process with --resume, to be typed again after an interruption."""
-    return shlex.join(['python', *sys.argv, *(() if '--resume' in sys.argv else ('--resume',))])
+    script, *options = sys.argv
+    options += [] if '--resume' in options else ['--resume']
+    if REPO != PACKAGES and os.path.realpath(script).startswith(os.path.realpath(REPO) + os.sep):
+        return as_typed(shlex.join([os.path.basename(script), *options]))  # where a wheel is, nobody types a path
+    return shlex.join(['python', script, *options])
 
 
 def call(command: Sequence[str]) -> int:

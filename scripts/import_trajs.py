@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.files.importing import import_trajs
-from policyopt.util import Parser, check_output, run_main
+from policyopt.util import Parser, as_typed, check_output, run_main
 
 
 def main(argv):
@@ -32,7 +32,7 @@ def main(argv):
     size = f'{len(trajs)} trajectories, {len(trajs.r.stacked)} pairs'
     print(f'{args.out}: {size}, average return {trajs.returns.mean():.2f}' + (f' (env {env_name})' if env_name else ''))
     options = f'--env_name {env_name or "ENV"} --data {args.out} --max_iter 301 --min_total_sa 5000 --log run.h5'
-    print(f'next: python scripts/imitate_mj.py --mode ga {options}', file=sys.stderr)
+    print('next:', as_typed(f'imitate_mj.py --mode ga {options}'), file=sys.stderr)
 
 
 if __name__ == '__main__':
