@@ -193,9 +193,13 @@ def numbers(h5: tables.File, name: str, what: str) -> Any:
 
 
 def set_attrs(node: Any, attrs: Mapping[str, Any]) -> None:
-    """Store a dict as attributes of an HDF5 node: strings as they are, everything else as JSON."""
+    """Store a dict as attributes of an HDF5 node: strings as they are, everything else as JSON.
+
+    What is no text in a string (a command line or a file name may hold any bytes) is escaped, as HDF5 stores UTF-8.
+    """
     for key, value in attrs.items():
-        node._v_attrs[key] = value if isinstance(value, str) else json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(value)
+        node._v_attrs[key] = text.encode('utf-8', 'backslashreplace').decode()
 
 
 def attr_text(node: Any, key: str, default: str | None = None) -> Any:
