@@ -22,6 +22,7 @@ from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 MAX_ITER = 1000000  # iterations of a training that is not told how many
+MAX_TRAJS = 1_000_000  # trajectories of one file, or of one evaluation
 MAX_WORKERS = 256  # processes that play one batch, at most
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # that the pipeline passes on to its runs
 PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the folder that holds policyopt and environments

@@ -58,6 +58,8 @@ SIZES = {
     'brackets in stored options': ('vis_mj.py brackets.h5/snapshots/last --eval_only', 'not JSON'),
     'brackets as stored options': ('vis_mj.py nested.h5/snapshots/last --eval_only', "attribute 'args' is not JSON"),
     'a device of no kind': ('im_pipeline.py spec.yaml 1 -n --device gpu\x08', "--device 'gpu\\x08': expected cpu, or cuda"),
+    'episodes by the trillion': (f'vis_mj.py p.h5/snapshots/last --eval_only --count {10**20}', 'give 1 or more, up to 1000000'),
+    'random episodes by the trillion': (f'media/random_returns.py CartPole-v0 --num_trajs {10**20}', 'give 1 or more, up to 1000000'),
     'an environment without spaces': (f'{RL} --env_name odd_envs:NoSpace-v0', "env 'odd_envs:NoSpace-v0'"),
     'an environment that leaves': (f'{RL} --env_name odd_envs:Leaves-v0', 'SystemExit: 7'),
     'a module that leaves': (f'{RL} --env_name leaves:CartPole-v0', "importing the module 'leaves' failed with SystemExit: 7"),
