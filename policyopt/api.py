@@ -27,7 +27,7 @@ from threadpoolctl import ThreadpoolController
 from policyopt import algorithms, training
 from policyopt import options as settings
 from policyopt.evaluation import sample_episodes
-from policyopt.files import trajectories
+from policyopt.files import importing, trajectories
 from policyopt.files.snapshots import TrainingLog
 from policyopt.files.trajectories import TrajBatch
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
@@ -68,8 +68,8 @@ class Demonstrations(TrajBatch):
             obs: arrays (T, Do); the observation at t is the one that the action at t was chosen from.
             actions: arrays (T,) or (T, Da): integers for a finite action space, floats for a continuous one.
             rewards: arrays (T,) of true rewards, only reported, never learned from; None: zeros.
-            env_name: the task that was recorded, if that should be stored.
-        Raises UserError for no episode, an empty one, shapes that disagree, NaN, and things that are not numbers.
+            env_name: the task that was recorded, if that should be stored; where it can be made here, the arrays must fit it.
+        Raises UserError for no episode, an empty one, shapes that disagree, NaN, things that are not numbers, and another task.
         """
         lists = {'obs': obs, 'actions': actions} | ({} if rewards is None else {'rewards': rewards})
         for name, episodes in lists.items():
@@ -89,6 +89,8 @@ class Demonstrations(TrajBatch):
         obs_N_Do, a_N_Da, r_N = (np.concatenate(x) for x in zip(*checked, strict=True))
         demos = cls(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, [len(r) for _, _, r in checked])
         demos.env_name = env_name
+        if env_name is not None:
+            importing.check_task(demos, env_name, 'arrays')
         return demos
 
     @classmethod
@@ -297,10 +299,11 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
 
 def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
              sim_batch_size: int = 1) -> Evaluation:  # fmt: skip
-    """Play a policy: (returns (B,), lengths (B,)) of exactly `episodes` episodes, a pure function of its arguments.
+    """Play a policy, by default its most likely actions: (returns (B,), lengths (B,)) of exactly `episodes` episodes.
 
-    env as in `train`; deterministic takes the most likely actions; max_traj_len (steps) cuts episodes; sim_batch_size above 1 plays
-    in that many processes. Raises UserError where the policy does not fit the env; RunFailed when the env fails.
+    A pure function of its arguments. env as in `train`; deterministic=False draws the actions, as training and vis_mj.py do, while
+    stage 2 takes the most likely ones; max_traj_len (steps) cuts episodes; sim_batch_size above 1 plays in that many processes.
+    Raises UserError where the policy does not fit the env; RunFailed when the env fails.
     """
     trajs, _ = _play(policy, env, episodes, seed, deterministic, max_traj_len, sim_batch_size)
     return Evaluation(trajs.returns, trajs.lengths)

@@ -15,7 +15,7 @@ from policyopt.files.snapshots import read_snapshot
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.rollout import Streams
 from policyopt.sampling.tasks import MDP, sample_trajectories
-from policyopt.util import RunFailed, UserError, check_output, printable, replacing
+from policyopt.util import MAX_TRAJS, RunFailed, UserError, check_output, printable, replacing
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
@@ -49,8 +49,8 @@ def sample_episodes(
 
     A pure function of its arguments: episode i has its own random stream. deterministic takes the most likely action.
     """
-    if num_trajs < 1:
-        raise UserError(f'{num_trajs} episodes were asked for; give 1 or more')
+    if not 1 <= num_trajs <= MAX_TRAJS:
+        raise UserError(f'{num_trajs} episodes were asked for; give 1 or more, up to {MAX_TRAJS}')
     horizon, key = mdp.horizon(max_traj_len), (seed, 'evaluate')
     return sample_trajectories(policy.actor(), mdp, num_trajs, horizon, key, deterministic, sim_batch_size)
 

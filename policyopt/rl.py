@@ -14,22 +14,17 @@ import torch
 
 from policyopt import optim
 from policyopt.files.trajectories import RaggedArray
-from policyopt.policies import GaussianPolicy, GibbsPolicy, make_policy
 from policyopt.sampling.tasks import sample_batch
 from policyopt.torchutil import to_tensor
 from policyopt.util import RunFailed
-from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, ValueFunc
+from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
     from policyopt.policies import Policy
     from policyopt.protocols import Fields, Reward
     from policyopt.sampling.tasks import MDP, SimConfig
-
-__all__ = [
-    'ConstantValueFunc', 'GaussianPolicy', 'GibbsPolicy', 'LinearValueFunc', 'SamplingPolicyOptimizer', 'ValueFunc', 'advantages',
-    'discount', 'gae', 'make_policy', 'trpo_step',
-]  # fmt: skip
+    from policyopt.valuefuncs import ValueFunc
 
 
 def discount(r_B_T: np.ndarray, gamma: float) -> np.ndarray:

@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,9 @@ from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 MAX_ITER = 1000000  # iterations of a training that is not told how many
+MAX_TRAJS = 1_000_000  # trajectories of one file, or of one evaluation
 MAX_WORKERS = 256  # processes that play one batch, at most
+STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # that the pipeline passes on to its runs
 PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the folder that holds policyopt and environments
 _IN_WHEEL = os.path.join(PACKAGES, 'policyopt', 'checkout')
 # the folder of scripts, pipelines and expert policies: the checkout, or what a wheel holds of it
@@ -60,6 +63,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
             stream.reconfigure(errors='replace')  # a terminal that cannot show ± shows a ?
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = any(re.fullmatch(r'--verbose|-v+', a) and not b.isdigit() for a, b in itertools.pairwise([*argv, '']))
+    hook, sys.unraisablehook = sys.unraisablehook, interrupt_again
     try:
         _check_current_folder()
         return main(argv) or 0
@@ -79,6 +83,8 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
     except KeyboardInterrupt:
         print(f'{prog}: interrupted', file=sys.stderr)
         return 130
+    finally:
+        sys.unraisablehook = hook
 
 
 def _check_current_folder() -> None:
@@ -140,7 +146,11 @@ def check_shapes(**arrays: Any) -> None:
 
 def continuing_command() -> str:
     """The command line of this process with --resume, to be typed again after an interruption."""
-    return shlex.join(['python', *sys.argv, *(() if '--resume' in sys.argv else ('--resume',))])
+    script, *options = sys.argv
+    options += [] if '--resume' in options else ['--resume']
+    if REPO != PACKAGES and os.path.realpath(script).startswith(os.path.realpath(REPO) + os.sep):
+        return as_typed(shlex.join([os.path.basename(script), *options]))  # where a wheel is, nobody types a path
+    return shlex.join(['python', script, *options])
 
 
 def call(command: Sequence[str]) -> int:
@@ -159,11 +169,30 @@ def holding_signals(*nums: int) -> Iterator[None]:
     A terminal's Ctrl-C goes to helpers too, also to one that has not yet come to ignoring it.
     """
     resource_tracker.ensure_running()  # multiprocessing lets SIGINT and SIGTERM through again when it starts this
+    with delaying_signals(*nums):
+        yield
+
+
+@contextlib.contextmanager
+def delaying_signals(*nums: int) -> Iterator[None]:
+    """Let signals arrive at the end of the block, which is where their handlers raise what they raise."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, nums)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def interrupt_again(ignored: Any) -> None:
+    """A sys.unraisablehook for KeyboardInterrupt: raised in a destructor, Python would show it, drop it and go on; here it comes again.
+
+    PyTables has many destructors, so that Ctrl-C is likely to land in one. All other exceptions are shown as always.
+    """
+    if not issubclass(ignored.exc_type, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        sys.__unraisablehook__(ignored)
+        return
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)  # by then the destructor is over, or it happens once more
 
 
 def ignore_signals(*nums: int) -> None:
@@ -264,8 +293,8 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
         raise UserError(f'{path}: the name for {what} is not UTF-8 text; choose another name') from e
     if name in ('', '.', '..') or os.path.isdir(path):
         raise UserError(f"'{path}': expected the name of a file for {what}, not of a folder")
-    if any(unicodedata.category(c) == 'Cc' for c in path):
-        raise UserError(f'{path!r}: the name for {what} has control characters; choose another name')
+    if printable(path, keep='\u200c\u200d') != path:  # joiners belong to some languages
+        raise UserError(f'{path!r}: the name for {what} has control characters or marks of direction; choose another name')
     longest = 255 - len(f'.part.{platform.node()}.{os.getpid()}.tmp')  # while it is written, its name is longer
     if length > longest or len(os.path.abspath(path).encode()) > 4000:
         raise UserError(f'{path}: the name for {what} is too long; give at most {longest} characters, and 4000 with its folders')

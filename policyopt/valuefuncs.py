@@ -39,7 +39,7 @@ class ValueFunc(Model):
         device: torch.device | str = 'cpu',
         enable_obsnorm: bool = True,
     ):
-        self.hidden_spec, self.time_scale, self.max_kl, self.damping = hidden_spec, time_scale, max_kl, damping
+        self.time_scale, self.max_kl, self.damping = time_scale, max_kl, damping
         spec = parse_spec(hidden_spec)
         shapes = net_shapes('/ValueFunc', spec, obs_dim + 1, 1)
         super().__init__(shapes, dtype, device)

@@ -4,9 +4,10 @@
     python scripts/export_log.py runs/quickstart/checkpoints/alg=*.h5 --csv logs.csv
     python scripts/export_log.py run.h5.part --tensorboard tb --follow
 
-The table has one line for every iteration of every log. TensorBoard gets one folder for every log (pip install -e '.[tensorboard]';
-then tensorboard --logdir tb). Logs of running trainings (.h5.part) are read as far as they have been saved; --follow goes on until
-they are complete. Files that are no logs are skipped.
+The table has one line for every iteration of every log; a table that exists is replaced. TensorBoard gets one folder for every log
+(pip install -e '.[tensorboard]'; then tensorboard --logdir tb); one that holds an export already is refused, because TensorBoard would
+draw both. Logs of running trainings (.h5.part) are read as far as they have been saved; --follow goes on until they are complete. Files
+that are no logs are skipped.
 """
 
 import sys
@@ -21,8 +22,8 @@ from policyopt.util import Parser, UserError, check_output, check_writable_dir, 
 def main(argv):
     p = Parser('export_log', __doc__)
     p.add_argument('logfiles', nargs='+', metavar='LOG', help='.h5 of a finished, .h5.part of a running training')
-    p.add_argument('--csv', metavar='FILE', help='write one table')
-    p.add_argument('--tensorboard', metavar='DIR', help="write TensorBoard's event files below this folder")
+    p.add_argument('--csv', metavar='FILE', help='write one table, in place of one that exists')
+    p.add_argument('--tensorboard', metavar='DIR', help="write TensorBoard's event files below this folder, for logs that have none there")
     p.add_argument('--follow', action='store_true', help='go on until every run is complete')
     p.add_argument(
         '--interval', type=float, default=10.0, metavar='S', help='seconds between two looks with --follow (default: %(default)s)'

@@ -11,12 +11,13 @@ package imitation and of D4RL: obs, acts, rews or next_obs, and terminal, dones 
 Rewards may be missing. Files with Python objects (pickles) are refused: reading one runs code.
 """
 
+import shlex
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.files.importing import import_trajs
-from policyopt.util import Parser, check_output, run_main
+from policyopt.util import Parser, as_typed, check_output, printable, run_main
 
 
 def main(argv):
@@ -30,9 +31,10 @@ def main(argv):
     check_output(args.out, 'the trajectories')
     trajs, env_name = import_trajs(args.source, args.out, args.env_name, args.download)
     size = f'{len(trajs)} trajectories, {len(trajs.r.stacked)} pairs'
-    print(f'{args.out}: {size}, average return {trajs.returns.mean():.2f}' + (f' (env {env_name})' if env_name else ''))
-    options = f'--env_name {env_name or "ENV"} --data {args.out} --max_iter 301 --min_total_sa 5000 --log run.h5'
-    print(f'next: python scripts/imitate_mj.py --mode ga {options}', file=sys.stderr)
+    env = printable(env_name or '')
+    print(f'{args.out}: {size}, average return {trajs.returns.mean():.2f}' + (f' (env {env})' if env else ''))
+    options = f'--env_name {shlex.quote(env or "ENV")} --data {shlex.quote(args.out)} --max_iter 301 --min_total_sa 5000 --log run.h5'
+    print('next:', as_typed(f'imitate_mj.py --mode ga {options}'), file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,8 @@ raw           mean return against the number of expert trajectories
 forest        ours − reference per algorithm and task, with the intervals and margins that judge
 reproduction  every cell: ours filled, the reference open, the interval that judges it; cells that differ are shaded
 profile       share of runs with at least that score, ours and the reference
+
+The bands of figure1 and raw are the 95% interval of the mean over runs; of fewer than 4 runs, from the lowest to the highest.
 """
 
 import os

@@ -230,6 +230,9 @@ WRONG_ARRAYS = {
     'NaN': (with_nan(), r'obs\[1\] holds NaN'),
     'text': ({'obs': [[['a']]], 'actions': [[0]]}, r'obs\[0\] is of type <U1; expected numbers'),
     'ragged lists': ({'obs': [[[1, 2], [3]]], 'actions': [[0, 1]]}, r'obs\[0\] is no array'),
+    'actions of .9': (episodes(actions=lambda t: 0.9 * (t % 2)) | {'env_name': 'CartPole-v1'}, r'arrays: .* decimal numbers'),
+    'a third action': (episodes(actions=lambda t: t % 3) | {'env_name': 'CartPole-v1'}, 'takes integers from 0 to 1'),
+    'another task': (episodes() | {'env_name': 'MountainCar-v0'}, "4 observation dims, but env 'MountainCar-v0' has 2"),
     'no list': ({'obs': 3, 'actions': []}, 'obs is a int'),
     'rewards': (episodes() | {'rewards': [np.zeros(30), np.zeros(19)]}, r'rewards\[1\] has shape \(19,\), but obs\[1\] has 20 steps'),
 }

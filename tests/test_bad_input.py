@@ -124,6 +124,11 @@ PIPELINE = {
     'a wrong type': ('im_pipeline.py spec.yaml 1_train', [('runs: 1', 'runs: many')], 'training.runs'),
     'a size above the dataset': ('im_pipeline.py spec.yaml 1_train', [('[1, 4]', '[1, 40]')], 'dataset_num_trajs'),
     'an unknown algorithm': ('im_pipeline.py spec.yaml 1_train', [('name: bclone', 'name: magic')], 'magic'),
+    'a misspelt option of a sweep': (
+        'im_pipeline.py spec.yaml 0_sampletrajs',
+        [('{name: bclone,', '{name: bclone, vary: {bclone_lrr: [.1]},')],
+        "spec.yaml: training.algorithms[0].vary.bclone_lrr: the option '--bclone_lrr'; expected one that imitate_mj.py has",
+    ),
     'two algorithms of one name': (
         'im_pipeline.py spec.yaml 1_train',
         [('  algorithms:\n', "  algorithms:\n  - {name: bclone, cmd: 'true {out}'}\n")],

@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from pipeline_tools import REPO, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
+from pipeline_tools import IM_PIPELINE, REPO, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
 
 from policyopt.pipeline import clusters, executors
 from policyopt.pipeline.plan import How, make_plan
@@ -45,6 +46,26 @@ def pbs(tmp_path):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     return environment(PATH=f'{folder}:{os.environ["PATH"]}', STUB_LOG=str(tmp_path / 'qsub.log'))
+
+
+def test_ctrl_c_while_waiting_says_that_the_job_goes_on(tmp_path):
+    bin_folder = tmp_path / 'bin'
+    bin_folder.mkdir()
+    for name, text in (('qsub', '#!/bin/sh\necho 12.server\n'), ('qstat', f'#!/bin/sh\ntouch {tmp_path}/asked\necho 12.server R\n')):
+        (bin_folder / name).write_text(text)
+        (bin_folder / name).chmod(0o755)
+    path, folder = ready_spec(tmp_path)
+    words = [sys.executable, IM_PIPELINE, str(path), '1_train', '-e', 'pbs', '-y', '--wait']
+    env = environment(PATH=f'{bin_folder}:{os.environ["PATH"]}')
+    with subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        wait_until((tmp_path / 'asked').exists, 60)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    state, again = f'python scripts/im_pipeline.py {path} 1_train --summary', f'python {" ".join(words[1:])} --resume'
+    assert process.returncode == 130 and err.splitlines()[-1] == (
+        f'im_pipeline: stopped by SIGINT; job 12.server goes on (qdel 12.server ends it); how far it is: {state}; '
+        f'when it is over, continue with: {again}'
+    )
 
 
 def h5_files(folder):

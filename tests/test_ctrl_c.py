@@ -223,3 +223,82 @@ def test_a_second_ctrl_c_ends_a_stage_at_once(slow):
         ctrl_c(process)
         process.communicate(timeout=30)
     assert process.returncode in (-signal.SIGINT, 130) and not lives(process.pid)
+
+
+def python(code, cwd, timeout=30):
+    """A program of the test's own, in a process of its own."""
+    return subprocess.run([sys.executable, '-c', code], cwd=cwd, env=script_env(), capture_output=True, text=True, timeout=timeout)
+
+
+IN_A_DESTRUCTOR = """
+import contextlib, os, signal, time
+from policyopt.pipeline import launch
+from policyopt.util import run_main
+
+class Node:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGNUM)
+        time.sleep(0.1)
+
+def main(argv):
+    with BLOCK:
+        Node()
+        time.sleep(60)
+
+raise SystemExit(run_main('it', main, []))
+"""
+
+
+@pytest.mark.parametrize(
+    ('block', 'signum', 'code', 'said'),
+    [
+        ('contextlib.nullcontext()', signal.SIGINT, 130, 'it: interrupted\n'),
+        ('launch.stoppable()', signal.SIGINT, 1, 'it: error: stopped by SIGINT; what is finished is kept'),
+        ('launch.stoppable()', signal.SIGTERM, 1, 'it: error: stopped by SIGTERM; what is finished is kept'),
+    ],
+    ids=['a command', 'a pipeline', 'a pipeline that is ended'],
+)
+def test_a_signal_that_lands_in_a_destructor_is_neither_shown_nor_lost(block, signum, code, said, tmp_path):
+    done = python(IN_A_DESTRUCTOR.replace('BLOCK', block).replace('SIGNUM', signal.Signals(signum).name), tmp_path)
+    assert done.returncode == code and done.stderr.startswith(said) and done.stderr.count('\n') == 1, done.stderr
+
+
+def test_other_exceptions_in_destructors_are_shown_as_ever(tmp_path):
+    code = IN_A_DESTRUCTOR.replace('os.kill(os.getpid(), signal.SIGNUM)', '1 / 0').replace('time.sleep(60)', 'pass')
+    done = python(code.replace('BLOCK', 'launch.stoppable()'), tmp_path)
+    assert done.returncode == 0 and 'Exception ignored in: <function Node.__del__' in done.stderr and 'ZeroDivisionError' in done.stderr
+
+
+AT_A_LOCK = """
+import os, signal, types
+from policyopt.pipeline import folder, launch, locks
+from policyopt.util import run_main
+
+sent = []
+
+def stop():
+    if not sent:
+        sent.append(True)
+        os.kill(os.getpid(), signal.SIGINT)
+
+MOMENT
+
+def main(argv):
+    with launch.stoppable(), folder.stage_lock(types.SimpleNamespace(checkpt_dir='checkpoints'), 'stage'):
+        print('held', os.listdir('checkpoints/locks'))
+
+raise SystemExit(run_main('it', main, []))
+"""
+MOMENTS = {  # when the signal comes
+    'before its name is written': 'fsync, os.fsync = os.fsync, lambda fd: (stop(), fsync(fd))',
+    'before it is handed out': 'acquire, locks.acquire = locks.acquire, lambda path: (acquire(path), stop())[0]',
+    'before it is given back': 'release, locks.Lock.release = locks.Lock.release, lambda lock: (stop(), release(lock))',
+}
+
+
+@pytest.mark.parametrize('moment', MOMENTS)
+def test_no_lock_is_left_whenever_the_signal_comes(moment, tmp_path):
+    done = python(AT_A_LOCK.replace('MOMENT', MOMENTS[moment]), tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith('it: error: stopped by SIGINT; ') and done.stderr.count('\n') == 1, done.stderr
+    assert os.listdir(tmp_path / 'checkpoints' / 'locks') == []
+    assert done.stdout == ("held ['stage.lock']\n" if 'back' in moment else '')

@@ -229,7 +229,7 @@ def test_the_formats_are_what_is_written(folder, capsys):
     results.symlink_to(REPO / 'results' / 'classic' / 'results.h5')
     done = run_document(REPO / 'docs' / 'formats.md', folder)
     assert capsys.readouterr().out.count('\n') == 336  # the block that prints every row
-    assert policyopt.load_trajs(str(folder / 'trajs_mine.h5')).lengths.tolist() == [30, 50, 40] and len(done) == 1
+    assert policyopt.load_trajs(str(folder / 'trajs_by_hand.h5')).lengths.tolist() == [30, 50, 40] and len(done) == 1
 
 
 @pytest.mark.parametrize('name', ['cluster', 'performance'])
@@ -245,6 +245,16 @@ def test_every_script_stands_in_the_list_of_commands():
     listed = (REPO / 'docs' / 'commands.md').read_text(encoding='utf-8')
     missing = [str(script) for script in cli.scripts().values() if f'| `{script}' not in listed]
     assert not missing, f'docs/commands.md says nothing of {missing}'
+
+
+def test_pages_can_be_followed_one_after_the_other():
+    """No two make an HDF5 file of the same name in the reader's folder, where the second would be refused."""
+    seen = {}
+    for path in DOCS:
+        text = ''.join(b.text for b in blocks(path, '', 'sh', 'bash', 'python', 'minari', 'tensorboard', 'video'))
+        for name in set(re.findall(r'(?<![\w/=-])\w+\.h5\b', text)):
+            assert seen.setdefault(name, path.name) == path.name, f'{name} is used by {seen[name]} and {path.name}'
+    assert len(seen) > 8
 
 
 def test_the_readme_is_short():

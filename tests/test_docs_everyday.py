@@ -70,8 +70,8 @@ def test_the_page_of_everyday_use(tmp_path):
             assert 'return: ' in run(text, folder)
         tried.append(language)
     assert {'', 'python', 'yaml', 'minari', 'tensorboard', 'video'} == set(tried)
-    assert 'trajs_mine.h5: 3 trajectories, 120 pairs, average return 40.00 (env CartPole-v1)' in said
-    assert 'done: run.h5' in said and '31 rows of 1 logs: log.csv' in said and 'trajs_mine.h5: is no training log: skipped' in said
+    assert 'trajs_imported.h5: 3 trajectories, 120 pairs, average return 40.00 (env CartPole-v1)' in said
+    assert 'done: gail.h5' in said and '31 rows of 1 logs: log.csv' in said and 'trajs_imported.h5: is no training log: skipped' in said
     assert re.search(r'^task +algorithm +reward_lr +reward_steps +2 trajs +expert$', said, re.M)
     with open(folder / 'sweep.csv', newline='') as f:
         rows = list(csv.DictReader(f))

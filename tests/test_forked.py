@@ -78,10 +78,10 @@ def test_a_run_is_a_fork_in_a_session_of_its_own_with_its_own_input_and_output(t
         assert [os.readlink(f'/proc/{run}/fd/{fd}') for fd in (0, 1, 2)] == ['/dev/null', log, log]
 
 
-def test_a_mistake_in_the_options_is_told_by_the_run_itself(tmp_path):
-    path, folder = sampled(tmp_path, 21, options='--policy_max_kl 0')
+def test_a_mistake_that_only_the_run_can_see_is_told_by_it(tmp_path):
+    path, folder = sampled(tmp_path, 21, options='--device gpu')
     _, err = im_pipeline(path, '1', '-j', 1, code=1)
-    assert 'failed with exit code 2' in err and '| imitate_mj: error: --policy_max_kl 0.0: give a number above 0' in err
+    assert 'failed with exit code 2' in err and '| imitate_mj: error: --device gpu: ' in err
     assert not list(folder.glob('alg=*'))
 
 

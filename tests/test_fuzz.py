@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 
+import numpy as np
 import pytest
 import yaml
 from conftest import REPO
@@ -56,8 +57,9 @@ def place(tmp_path_factory):
     small_results(path / 'sealed_r.h5')
     (path / 'r.h5').write_bytes((path / 'sealed_r.h5').read_bytes()[:-93])  # without its seal
     (path / 'folder').mkdir()
-    (path / 'spec.yaml').write_text(SPEC.replace('POLICY', 'p.h5/snapshots/last'))
-    for script in ('im_pipeline', 'imitate_mj', 'run_rl_mj', 'vis_mj', 'showlog', 'check_progress', 'analyze_results', 'plot_results'):
+    np.savez(path / 'i.npz', obs_0=np.ones((5, 4)), acts_0=np.arange(5) % 2, rews_0=np.ones(5))
+    (path / 'spec.yaml').write_text(SPEC_VARIED.replace('POLICY', 'p.h5/snapshots/last'))
+    for script in {script for script, *_ in LINES} | {script for _, script, _ in READERS}:
         main_of(script)  # so that no case pays for the imports
     import policyopt.evaluation
     import policyopt.training  # noqa: F401
@@ -134,7 +136,8 @@ def has(value, key):
     return (isinstance(value, dict) and key in value) or (isinstance(value, list) and isinstance(key, int) and key < len(value))
 
 
-GOOD = yaml.safe_load(SPEC)
+SPEC_VARIED = SPEC.replace('{name: bclone,', '{name: bclone, vary: {bclone_lr: [0.01, 0.1]},')
+GOOD = yaml.safe_load(SPEC_VARIED)
 PATHS = [p for p in keys_of(GOOD) if p]
 
 
@@ -187,6 +190,8 @@ LINES = {  # script and its good line: the options that are given odd values
     ],
     ('analyze_results', 'r.h5'): ['reference', 'between-set', 'run-name', 'csv', 'latex', 'markdown', 'html', 'verbosity'],
     ('showlog', 'p.h5', '--noplot'): ['fields', 'plotfile', 'range_end', 'smooth'],
+    ('import_trajs', 'i.npz', 'out.h5'): ['env_name', 'no_such_option'],
+    ('export_log', 'p.h5', '--csv', 'out.csv'): ['csv', 'interval'],
     ('im_pipeline', 'spec.yaml', '1', '-n'): ['only', 'exclude', 'set', 'executor', 'seed', 'device', 'jobs', 'threads'],
 }  # fmt: skip
 option_cases = given(
@@ -206,6 +211,8 @@ READERS = [
     ('p.h5', 'vis_mj', ['broken.h5/snapshots/last', '--eval_only', '--count', '1', '--seed', '0', '--max_traj_len', '20']),
     ('p.h5', 'check_progress', ['broken.h5']),
     ('p.h5', 'showlog', ['broken.h5', '--noplot']),
+    ('p.h5', 'export_log', ['broken.h5', '--csv', 'out.csv']),
+    ('i.npz', 'import_trajs', ['broken.npz', 'out.h5']),
     ('r.h5', 'analyze_results', ['broken.h5']),
     ('r.h5', 'plot_results', ['broken.h5', '-o', 'out.svg']),
     ('sealed_r.h5', 'analyze_results', ['broken.h5']),
@@ -225,11 +232,12 @@ def broken_bytes(place, reader, spots, cut):
     for at, early, instead in spots:
         start = tame[int(at * (len(tame) // (8 if early else 1) - 1))] + len(instead) * 5 % 57
         data[start : start + len(instead)] = instead[: len(data) - start]
-    (place / 'broken.h5').write_bytes(data[: int(len(data) * cut)])
+    broken = place / f'broken{os.path.splitext(source)[1]}'
+    broken.write_bytes(data[: int(len(data) * cut)])
     try:
         judge(place, script, args)
     finally:
-        (place / 'broken.h5').unlink(missing_ok=True)
+        broken.unlink(missing_ok=True)
 
 
 KINDS = {'yaml': (yaml_cases, broken_yaml), 'options': (option_cases, odd_option), 'bytes': (byte_cases, broken_bytes)}

@@ -1,9 +1,14 @@
 """Demonstrations from elsewhere: they arrive as they were, or are refused in one sentence."""
 
+import os
 import pickle
+import shlex
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from policyopt.files.importing import import_trajs, save_minari
 from policyopt.files.trajectories import load_trajs
@@ -103,6 +108,13 @@ def bad_csv(text):
     return write
 
 
+def edit(path, mark, offset, instead):
+    data = bytearray(path.read_bytes())
+    at = data.index(mark) + offset
+    data[at : at + len(instead)] = instead
+    path.write_bytes(data)
+
+
 BAD = {
     'Python objects': ('in.npz', bad_npz(acts=np.array([Evil()] * 10)), 'acts holds Python objects, which could run code'),
     'a bare pickle': ('in.npz', lambda f: (f / 'in.npz').write_bytes(pickle.dumps(Evil())), 'not a readable .npz file'),
@@ -112,6 +124,7 @@ BAD = {
         lambda f: (bad_npz()(f), (f / 'in.npz').write_bytes((f / 'in.npz').read_bytes()[:99])),
         'not a readable .npz',
     ),
+    'a zip of a later version': ('in.npz', lambda f: (bad_npz()(f), edit(f / 'in.npz', b'PK\x01\x02', 6, b'\x4d')), 'not a readable .npz'),
     'no file': ('in.npz', lambda f: None, 'no such file'),
     'no obs': ('in.npz', bad_npz(obs=None), "has no array 'obs'; it has acts, rews, terminal"),
     'no end': ('in.npz', bad_npz(terminal=None), 'nothing says where an episode ends'),
@@ -119,6 +132,10 @@ BAD = {
     'fewer acts': ('in.npz', bad_npz(acts=np.ones(9)), 'terminal has shape (10,) for 9 actions; expected one for each'),
     'text': ('in.npz', bad_npz(acts=np.array(['left'] * 10)), 'actions of type <U4; expected numbers'),
     'NaN': ('in.npz', bad_npz(rews=np.full(10, np.nan)), 'NaN or infinity among the rewards of step 0'),
+    'no columns': ('in.npz', bad_npz(obs=np.ones((10, 0))), 'observations of shape'),
+    'no steps': ('in.npz', bad_npz(acts=np.ones(0)), 'expected at least one step'),
+    'words as indices': ('in.npz', bad_npz(indices=np.array(['a'])), 'indices of type <U1; expected whole numbers'),
+    'one axis beside three': ('in.npz', bad_npz(obs=np.ones((10, 5, 4)), rews=None), 'expected episodes and steps as the first'),
     'a scalar': ('in.npz', bad_npz(acts=np.array(3)), 'acts has shape ()'),
     'lengths': ('in.npz', lambda f: np.savez(f / 'in.npz', **npz_arrays('padded') | {'lengths': np.array([3, 10, 2])}), '1 to 9'),
     'no csv': ('in', lambda f: (f / 'in').mkdir(), 'a folder without .csv files'),
@@ -141,6 +158,62 @@ def test_bad_sources_are_refused_in_one_sentence(case, tmp_path, monkeypatch, ca
     err = capsys.readouterr().err
     assert expected in err and err.startswith('import_trajs: error: in') and err.count('\n') == 1
     assert not (tmp_path / 'out.h5').exists() and not (tmp_path / 'ran').exists()
+
+
+ARRAYS = 'obs acts rews lengths indices terminal timeouts next_obs obs_0 acts_0 rews_0 obs_1 acts_1'.split()
+ANY_ARRAY = st.builds(
+    lambda shape, kind, value: np.full(shape, value).astype(kind),
+    st.lists(st.integers(0, 3), max_size=4), st.sampled_from(['f8', 'f8', 'i8', '?', 'c16', 'U3', 'M8[s]']), st.integers(0, 3),
+)  # fmt: skip
+
+
+@hypothesis.seed(0)
+@settings(max_examples=300, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@given(arrays=st.dictionaries(st.sampled_from(ARRAYS), ANY_ARRAY, max_size=6))
+def test_arrays_of_any_shape_and_type_are_taken_or_refused(arrays, tmp_path):
+    np.savez(tmp_path / 'in.npz', **arrays)
+    (tmp_path / 'out.h5').unlink(missing_ok=True)
+    try:
+        trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'))
+    except UserError:
+        assert not (tmp_path / 'out.h5').exists()
+    else:
+        assert np.array_equal(load_trajs(str(tmp_path / 'out.h5')).obs.stacked, trajs.obs.stacked)
+
+
+def test_what_is_said_of_a_task_is_fit_for_a_terminal_and_a_shell(run_script, tmp_path):
+    np.savez(tmp_path / 'in.npz', **npz_arrays('flat'))
+    done = run_script('import_trajs.py', 'in.npz', "it's.h5", '--env_name', 'x\x1b[2J\n')
+    assert '(env x\\x1b[2J\\n)\n' in done.stdout and done.stdout.count('\n') == 1
+    assert shlex.split(done.stderr.removeprefix('next: '))[3:9] == ['ga', '--env_name', 'x\\x1b[2J\\n', '--data', "it's.h5", '--max_iter']
+
+
+def test_a_name_that_is_no_utf8_is_stored_escaped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_csvs(tmp_path / os.fsdecode(b'caf\xe9'), episodes())
+    import_trajs(os.fsdecode(b'caf\xe9'), 'out.h5', os.fsdecode(b'x\xff'))
+    assert check('out.h5', episodes()).env_name == r'x\udcff'
+
+
+OF_ANOTHER_TASK = {
+    'actions of .9': ({'acts': np.full(10, 0.9)}, 'CartPole-v1', 'the actions are decimal numbers from 0.9 to 0.9'),
+    'a third action': ({'acts': np.arange(10) % 3}, 'CartPole-v1', "numbers from 0 to 2, but env 'CartPole-v1' takes integers"),
+    'fewer observations': ({'obs': np.ones((10, 3))}, 'CartPole-v1', "3 observation dims, but env 'CartPole-v1' has 4"),
+    'two actions': ({'acts': np.ones((10, 2))}, 'MountainCarContinuous-v0', '4 observation dims'),
+}
+
+
+@pytest.mark.parametrize('case', OF_ANOTHER_TASK)
+def test_data_that_the_named_task_cannot_have_are_refused(case, tmp_path, monkeypatch, capsys):
+    arrays, env_name, expected = OF_ANOTHER_TASK[case]
+    bad_npz(**arrays)(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run_main('import_trajs', lambda argv: import_trajs(*argv), ['in.npz', 'out.h5', env_name]) == 2
+    err = capsys.readouterr().err
+    assert expected in err and err.startswith('import_trajs: error: in.npz: ') and err.count('\n') == 1
+    assert not (tmp_path / 'out.h5').exists()
+    import_trajs('in.npz', 'out.h5', 'Elsewhere-v0')  # a task that is not on this computer
+    assert load_trajs('out.h5').env_name == 'Elsewhere-v0'
 
 
 def test_finished_data_are_not_overwritten(run_script, tmp_path):
@@ -218,6 +291,8 @@ def test_minari_faults_are_one_sentence(minari, run_script, tmp_path):
     assert done.stderr.count('\n') == 1
     record(minari, 'mine/once-v0', 'CartPole-v1')
     run_script('import_trajs.py', 'mine/once-v0', 'out.h5')
+    with pytest.raises(UserError, match='mine/new-v0: 4 observation dims'):
+        save_minari(load_trajs(tmp_path / 'out.h5'), 'mine/new-v0', 'MountainCar-v0')
     with pytest.raises(UserError, match='mine/once-v0: Minari does not store this data set: .*already exists'):
         save_minari(load_trajs(tmp_path / 'out.h5'), 'mine/once-v0', 'CartPole-v1')
 

@@ -27,6 +27,7 @@ OUTPUTS = {
     'a folder as a page': (f'{ANALYZE} --html .', 'not of a folder'),
     'a device as a page': (f'{ANALYZE} --html /dev/null', 'is no regular file'),
     'a folder that only seems to be there': (f'{ANALYZE} --html x/../out.html', "the folder 'x/..' for a table does not exist"),
+    'a name with marks of direction': ([*ANALYZE.split(), '--csv', 'a\u202evsc.h5'], 'has control characters or marks of direction'),
     'a long name for a table': (f'{ANALYZE} --csv {LONG}.csv', 'too long'),
     'an animation over its policy': (f'{PLAY} --gif p.h5', 'p.h5: is an input'),
     'an animation over finished data': (f'{PLAY} --gif t.h5', 't.h5: is an HDF5 file'),
@@ -56,6 +57,9 @@ SIZES = {
     'a print frequency of 0 when cloning': (f'{CLONE} --print_freq 0', '--print_freq 0: give 1 or more'),
     'brackets in stored options': ('vis_mj.py brackets.h5/snapshots/last --eval_only', 'not JSON'),
     'brackets as stored options': ('vis_mj.py nested.h5/snapshots/last --eval_only', "attribute 'args' is not JSON"),
+    'a device of no kind': ('im_pipeline.py spec.yaml 1 -n --device gpu\x08', "--device 'gpu\\x08': expected cpu, or cuda"),
+    'episodes by the trillion': (f'vis_mj.py p.h5/snapshots/last --eval_only --count {10**20}', 'give 1 or more, up to 1000000'),
+    'random episodes by the trillion': (f'media/random_returns.py CartPole-v0 --num_trajs {10**20}', 'give 1 or more, up to 1000000'),
     'an environment without spaces': (f'{RL} --env_name odd_envs:NoSpace-v0', "env 'odd_envs:NoSpace-v0'"),
     'an environment that leaves': (f'{RL} --env_name odd_envs:Leaves-v0', 'SystemExit: 7'),
     'a module that leaves': (f'{RL} --env_name leaves:CartPole-v0', "importing the module 'leaves' failed with SystemExit: 7"),
@@ -162,5 +166,5 @@ def test_what_is_no_run_does_not_count_as_one(place, run_here):  # noqa: F811
 
 def test_tables_that_are_no_input_may_be_replaced(place, run_here):  # noqa: F811
     for _ in range(2):
-        run_here('analyze_results.py', 'r.h5', '--csv', 'out.csv', '--html', 'out.html')
-    assert (place / 'out_cells.csv').exists() and (place / 'out.html').exists()
+        run_here('analyze_results.py', 'r.h5', '--csv', 'نامه\u200cها.csv', '--html', 'out.html')  # a joiner is spelling
+    assert (place / 'نامه\u200cها_cells.csv').exists() and (place / 'out.html').exists()

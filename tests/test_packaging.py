@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -130,6 +131,20 @@ def test_an_installed_wheel_does_a_whole_experiment_in_an_empty_folder(installed
     log = next((folder / 'logs').glob('alg=ga,*')).read_text().replace(sys.executable, 'python')  # .venv may lie in the checkout
     assert str(installed / 'policyopt' / 'checkout' / 'scripts' / 'imitate_mj.py') in log and str(REPO) not in log
     assert f'gail-pipeline showlog {folder.relative_to(tmp_path)}/alg=ga' in log
+
+
+def test_an_installed_wheel_says_how_to_go_on_in_its_own_words(installed, tmp_path):
+    options = ['--env_name', 'CartPole-v0', '--min_total_sa', '200', '--sim_batch_size', '1', '--save_freq', '1', '--log', 'run.h5']
+    words = [sys.executable, installed / 'bin' / 'gail-pipeline', 'rl', *options]
+    env = script_env() | {'PYTHONPATH': str(installed)}
+    with subprocess.Popen(words, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stdout if line.split()[0] == '1')
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[0].splitlines()[-1]
+    command = said.partition('continue with: ')[2]
+    assert command == f'gail-pipeline run_rl_mj {" ".join(options)} --resume'
+    done = gail_pipeline(installed, tmp_path, *command.split()[1:], '--max_iter', '3', code=2)
+    assert 'a run can be made longer, not shorter' in done.stderr
 
 
 def test_an_installed_wheel_holds_every_shipped_pipeline_expert_and_published_number(installed, tmp_path):

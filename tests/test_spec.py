@@ -234,6 +234,8 @@ MISTAKES = {
     'unknown dialect': (('trajs: 3', 'trajs: 3\n  pbs: {dialect: sge}'), "options.pbs.dialect: 'sge'; expected torque or openpbs"),
     'bad range': (('trajs: 3', 'trajs: 3\n  pbs: {range: 5..9}'), "options.pbs.range: '5..9'; expected indices of runs"),
     'unknown slurm key': (('trajs: 3', 'trajs: 3\n  slurm: {partitoin: x}'), "options.slurm.partitoin.*Did you mean 'partition'"),
+    'a code for the terminal': (('env: CartPole-v0', 'env: "x\\e[2J"'), r"tasks\[0\].env: text with .* '\\x1b'"),
+    'a mark of direction': (("cmd: 'true {out}'", 'cmd: "true {out} \\u202e"'), r"algorithms\[0\].cmd: text with .* '\\u202e'"),
     'a tab': (('  runs: 2', '\truns: 2'), 'line 17.*not valid YAML'),
     'a list at the top': (('tasks:', '- tasks:'), 'not valid YAML|a list; expected a mapping'),
 }

@@ -52,8 +52,17 @@ BAD = {
     'a path': ('vary={data: [../x]}', "'../x'; expected a number, or a word"),
     'a field of ours': ('vary={seed: [1, 2]}', "the setting 'seed'"),
     'no option': ('vary={--reward_lr: [1]}', "the setting '--reward_lr'"),
-    'too many': (f'vary={{a: {list(range(99))}, b: {list(range(99))}}}', '9801 combinations; expected at most 1000'),
-    'a long name': (f'vary={{{"a" * 150}: [1]}}', 'at most 120 characters'),
+    'too many': (f'vary={{reward_steps: {list(range(1, 100))}, reward_lr: {list(range(99))}}}', '9801 combinations; expected at most 1000'),
+    'a long name': (f'vary={{policy_hidden_spec: [{"a" * 150}]}}', 'at most 120 characters'),
+    'a misspelt option': ('vary={reward_lrr: [1]}', "the option '--reward_lrr'; expected one that imitate_mj.py has. Did you mean "),
+    'a value outside of its range': ('vary={reward_lr: [1, -1]}', "--reward_lr '-1'; expected 0 or more"),
+    'a fraction of a step': ('vary={reward_steps: [1.5]}', "--reward_steps '1.5'; expected a whole number"),
+    'no choice': ('vary={reward_type: [nn, l3ball]}', "--reward_type 'l3ball'; expected 'nn' or "),
+    'a switch': ('vary={tiny_policy: [1]}', "--tiny_policy '1'; expected the option alone"),
+    'a misspelt option of the command': (f'cmd={TRAINER.replace("reward_lr", "reward_lrr")}', "the option '--reward_lrr'"),
+    'a word of the command': (f'cmd={TRAINER.replace(" 1 ", " 1 2 ")}', "'2' in the command; expected only options of imitate_mj.py"),
+    'a value of the command': (f'cmd={TRAINER.replace("_lr 1", "_lr=x")}', "--reward_lr 'x'; expected a number"),
+    'an option without its value': (f'cmd={TRAINER.replace("| tee log.txt", "--seed 2>&1")}', '--seed; expected a value behind the option'),
     'no function': ('policy=module', "'module'; expected a function as package.module:load"),
 }
 
@@ -64,6 +73,28 @@ def test_mistakes_are_one_sentence(case, tmp_path):
     with pytest.raises(UserError) as e:
         spec_of(tmp_path, f'training.algorithms.ga.{change}')
     assert expected in str(e.value) and '\n' not in str(e.value)
+
+
+def test_where_a_value_is_wrong_is_said(tmp_path):
+    path = write_spec(tmp_path, cmd=TRAINER)
+    path.write_text(path.read_text().replace('- name: ga', '- name: ga\n    vary: {no_vf: [0, 2]}'))
+    with pytest.raises(UserError) as e:
+        load_spec(str(path))
+    assert str(e.value) == f"{path}: training.algorithms[1].vary.no_vf[1]: --no_vf '2'; expected 0 or 1"
+
+
+@pytest.mark.parametrize(
+    'cmd',
+    [
+        f'{TRAINER} --reward_lrr 1',  # an option of tee's
+        TRAINER.replace('--reward_lr 1', '--tiny_policy $OPTIONS --max_iter $N --discount=${{G}} --lam {seed}'),
+        TRAINER.replace('| tee log.txt', '2>&1 > log.txt'),
+        TRAINER.replace('scripts/', '{task}/').replace('--reward_lr', '--reward_lrr'),
+        f'train.py {TRAINER.partition("imitate_mj.py")[2]} --reward_lrr',
+    ],
+)
+def test_what_is_not_known_before_it_runs_is_left_alone(cmd, tmp_path):
+    assert spec_of(tmp_path, cmd=cmd).training.algorithms[1].cmd == cmd
 
 
 def test_another_program_without_the_setting_is_refused(tmp_path):

@@ -106,10 +106,10 @@ def write_h5(path: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def open_h5(path: object, what: str, verify: bool = True) -> Iterator[Any]:
+def open_h5(path: object, what: str) -> Iterator[Any]:
     """Yield an HDF5 file open for reading, or raise UserError in one sentence when it is missing, truncated or altered.
 
-    `what` names what the file should be ("an expert trajectory file"). `verify=False` skips the checksums (one full read).
+    `what` names what the file should be ("an expert trajectory file").
     """
     path = str(path)
     if not os.path.exists(path):
@@ -118,7 +118,7 @@ def open_h5(path: object, what: str, verify: bool = True) -> Iterator[Any]:
         raise UserError(f'{path}: is {"a folder" if os.path.isdir(path) else "no regular file"}; expected {what}')
     with no_code(path):
         try:
-            intact = seal_holds(path) if verify else None
+            intact = seal_holds(path)
             if intact is None and not _survives(path):
                 raise ValueError('the HDF5 library crashes or hangs on it')
             h5 = None if intact is False else _open(path)
@@ -133,7 +133,7 @@ def open_h5(path: object, what: str, verify: bool = True) -> Iterator[Any]:
                 raise
             except Exception as e:  # as above
                 raise UserError(f'{path}: damaged: its structure cannot be read; restore or recreate {what}') from e
-            if verify and intact is None:
+            if intact is None:
                 _verify(h5, path)
             try:
                 yield h5
@@ -193,9 +193,13 @@ def numbers(h5: tables.File, name: str, what: str) -> Any:
 
 
 def set_attrs(node: Any, attrs: Mapping[str, Any]) -> None:
-    """Store a dict as attributes of an HDF5 node: strings as they are, everything else as JSON."""
+    """Store a dict as attributes of an HDF5 node: strings as they are, everything else as JSON.
+
+    What is no text in a string (a command line or a file name may hold any bytes) is escaped, as HDF5 stores UTF-8.
+    """
     for key, value in attrs.items():
-        node._v_attrs[key] = value if isinstance(value, str) else json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(value)
+        node._v_attrs[key] = text.encode('utf-8', 'backslashreplace').decode()
 
 
 def attr_text(node: Any, key: str, default: str | None = None) -> Any:

@@ -11,8 +11,6 @@ import os
 import re
 import sys
 import warnings
-import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
@@ -38,7 +36,7 @@ def import_trajs(source: str, out: str, env_name: str | None = None, download: b
 
     Args:
         source: the id of a Minari data set, an .npz file, or a folder with one CSV file per episode.
-        env_name: the task that the data belong to, instead of the one that the source names.
+        env_name: the task that the data belong to, instead of the one that the source names; the data must fit it, see `check_task`.
         download: fetch a Minari data set that is not on this computer.
     """
     if os.path.lexists(out):
@@ -54,9 +52,32 @@ def import_trajs(source: str, out: str, env_name: str | None = None, download: b
         seen = 'is a trajectory file already, which --data takes as it is' if str(source).endswith('.h5') else 'nothing that can be read'
         raise UserError(f'{source}: {seen}; expected a folder of CSV files, an .npz file, or a Minari id such as cartpole/expert-v0')
     trajs = batch_of(episodes, source)
+    if env_name:
+        check_task(trajs, env_name, source)
     env_name = env_name or stored
     save_trajs(out, trajs, provenance() | {'source': source} | ({'env_name': env_name} if env_name else {}))
     return trajs, env_name
+
+
+def check_task(trajs: TrajBatch, env_name: str, what: str) -> None:
+    """Raise UserError, which calls the data `what`, where a task cannot have their observations or actions.
+
+    To know, the task is made, and the module of package.module:EnvId imported. One that cannot be made here says nothing.
+    """
+    from environments.rlgymenv import BadEnvironment, env_info
+
+    try:
+        info = env_info(env_name)
+    except BadEnvironment:
+        return
+    a_N_Da = trajs.a.stacked
+    for name, num, takes in (('observation', trajs.obs.stacked.shape[1], info.obs_dim), ('action', a_N_Da.shape[1], info.a_dim)):
+        if num != takes:
+            raise UserError(f"{what}: {num} {name} dims, but env '{env_name}' has {takes}; give data of this env, or name theirs")
+    if info.finite and (a_N_Da.dtype.kind != 'i' or a_N_Da.min() < 0 or a_N_Da.max() >= info.num_actions):
+        seen = f'{"whole numbers" if a_N_Da.dtype.kind == "i" else "decimal numbers"} from {a_N_Da.min()} to {a_N_Da.max()}'
+        takes = f'integers from 0 to {info.num_actions - 1}'
+        raise UserError(f"{what}: the actions are {seen}, but env '{env_name}' takes {takes}; give them as integers, or name another env")
 
 
 def batch_of(episodes: list[Episode], source: str) -> TrajBatch:
@@ -81,11 +102,11 @@ def batch_of(episodes: list[Episode], source: str) -> TrajBatch:
 def _episode(where: str, obs: Any, acts: Any, rews: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(obs_T_Do, a_T_Da, r_T) of one episode."""
     obs_T_Do, a_T_Da = _numbers(where, 'observations', obs), _numbers(where, 'actions', acts)
-    if obs_T_Do.ndim != 2:
+    if obs_T_Do.ndim != 2 or obs_T_Do.shape[1] == 0:
         raise UserError(f'{where}: observations of shape {obs_T_Do.shape}; expected (steps, numbers): one flat vector a step')
     if a_T_Da.ndim == 1:
         a_T_Da = a_T_Da[:, None]
-    if a_T_Da.ndim != 2:
+    if a_T_Da.ndim != 2 or a_T_Da.shape[1] == 0:
         raise UserError(f'{where}: actions of shape {a_T_Da.shape}; expected (steps,) or (steps, numbers)')
     num = len(a_T_Da)
     if num == 0 or len(obs_T_Do) not in (num, num + 1):
@@ -152,6 +173,7 @@ def save_minari(trajs: TrajBatch, dataset_id: str, env_id: str) -> Any:
     minari = _minari()
     from minari.data_collector import EpisodeBuffer  # pyright: ignore[reportMissingImports] (as above)
 
+    check_task(trajs, env_id, dataset_id)
     spec, obs_space, action_space = spec_and_spaces(env_id)
     buffers = []
     for i, traj in enumerate(trajs):
@@ -183,7 +205,7 @@ def read_npz(path: str) -> list[Episode]:
         npz = np.load(path, allow_pickle=False)
     except FileNotFoundError as e:
         raise UserError(f'{path}: no such file; expected an .npz file with obs and acts') from e
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as e:
+    except Exception as e:  # on damaged bytes zipfile and numpy raise errors of any type
         raise UserError(f'{path}: {_NO_NPZ}') from e
     if not isinstance(npz, np.lib.npyio.NpzFile):
         raise UserError(f'{path}: {_NO_NPZ}')
@@ -194,13 +216,13 @@ def read_npz(path: str) -> list[Episode]:
 def _npz_array(path: str, npz: Any, key: str) -> np.ndarray:
     try:
         return npz[key]
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as e:
-        raise UserError(f'{path}: {key} cannot be read; {_NO_NPZ}') from e
     except ValueError as e:
         seen = 'holds Python objects, which could run code when they are read' if 'allow_pickle' in str(e) else f'cannot be read ({e})'
         raise UserError(
             f'{path}: {key} {seen}; expected arrays of numbers (obs_0, acts_0, obs_1, … for episodes of different lengths)'
         ) from e
+    except Exception as e:  # as above
+        raise UserError(f'{path}: {key} cannot be read; {_NO_NPZ}') from e
 
 
 def _npz_episodes(path: str, npz: Any) -> list[Episode]:
@@ -217,13 +239,20 @@ def _npz_episodes(path: str, npz: Any) -> list[Episode]:
     for name, x in (('obs', obs), ('acts', acts), ('rews', rews)):
         if x is not None and (x.ndim == 0 or name != 'obs' and x.ndim and obs.ndim == 3 and len(x) != len(obs)):
             raise UserError(f'{path}: {name} has shape {x.shape}, obs {obs.shape}; expected as many episodes in each')
+    if 0 in (len(obs), len(acts)):
+        raise UserError(f'{path}: obs has shape {obs.shape}, acts {acts.shape}; expected at least one step')
+    if obs.ndim == 3 and acts.ndim == 1:
+        raise UserError(f'{path}: acts has shape {acts.shape}, obs {obs.shape}; expected episodes and steps as the first axes of both')
     if obs.ndim == 3:
         lengths = _npz_array(path, npz, 'lengths') if 'lengths' in npz.files else np.full(len(obs), acts.shape[1])
         if lengths.shape != (len(obs),) or lengths.dtype.kind not in 'iu' or not (0 < lengths).all() or lengths.max() > acts.shape[1]:
             raise UserError(f'{path}: lengths of shape {lengths.shape}; expected {len(obs)} whole numbers, 1 to {acts.shape[1]}')
         return [(f'{path}: episode {i}', obs[i, :n], acts[i, :n], None if rews is None else rews[i, :n]) for i, n in enumerate(lengths)]
     if 'indices' in npz.files:
-        starts = [0, *_npz_array(path, npz, 'indices').ravel().tolist(), len(acts)]
+        indices = _npz_array(path, npz, 'indices')
+        if indices.dtype.kind not in 'iu' and indices.size:
+            raise UserError(f'{path}: indices of type {indices.dtype}; expected whole numbers: where episodes 1, 2, … begin among acts')
+        starts = [0, *indices.ravel().tolist(), len(acts)]
         extra = 1
     else:
         starts = _flat_starts(path, obs, acts, find('ends'), find('cuts'), find('next_obs'))
@@ -252,7 +281,8 @@ def _flat_starts(
     if next_obs is not None:
         if next_obs.shape != obs.shape:
             raise UserError(f'{path}: next_obs has shape {next_obs.shape}, obs {obs.shape}; expected the same')
-        end_N[:-1] |= (next_obs[:-1] != obs[1:]).reshape(len(obs) - 1, -1).any(axis=1)  # a time limit is no terminal state
+        if len(obs) == len(acts):  # else the caller says so
+            end_N[:-1] |= (next_obs[:-1] != obs[1:]).any(axis=tuple(range(1, obs.ndim)))  # a time limit is no terminal state
     elif ends is None and cuts is None:
         raise UserError(f"{path}: nothing says where an episode ends; expected an array 'terminal' or 'dones' beside obs and acts")
     starts = [0, *(np.flatnonzero(end_N) + 1).tolist()]

@@ -16,7 +16,7 @@ import numpy as np
 import tables
 
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
-from policyopt.util import UserError, check_shapes
+from policyopt.util import UserError, as_typed, check_shapes
 
 if TYPE_CHECKING:
     from typing import Self
@@ -222,7 +222,7 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
     NaN or infinite values, no trajectory, or fewer than `limit_trajs`.
     """
     if foreign_kind(path):
-        way = f'python scripts/import_trajs.py {shlex.quote(str(path))} trajs.h5'
+        way = as_typed(f'import_trajs.py {shlex.quote(str(path))} trajs.h5')
         raise UserError(f'{path}: not a trajectory file (.h5); demonstrations of another kind are converted with: {way}')
     with open_h5(path, 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)') as h5:
         missing = [n for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B') if f'/{n}' not in h5]

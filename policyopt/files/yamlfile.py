@@ -16,10 +16,11 @@ from typing import Any, NoReturn
 
 import yaml
 
-from policyopt.util import UserError, closest
+from policyopt.util import UserError, closest, printable
 
 REQUIRED = object()
 MOST = 10**9  # the largest count that is believed
+_IN_TEXT = '\n\t\u200c\u200d'  # of odd characters; joiners belong to the spelling of some languages
 _TAG = 'tag:yaml.org,2002:'
 
 
@@ -153,8 +154,9 @@ def text(source: Source, path: str | None, value: Any, example: str = 'text') ->
         source.fail(path, show(value), example, ' Put it in quotes to make it text')
     if not isinstance(value, str) or not value.strip():
         source.fail(path, show(value), example)
-    if '\0' in value:
-        source.fail(path, 'text with a NUL character', example)
+    odd = [c for c in value if c not in _IN_TEXT and printable(c) != c]
+    if odd:  # a dry run prints commands as they are, and such characters could hide a part of one
+        source.fail(path, f'text with the control character or mark of direction {odd[0]!r}', example)
     return value
 
 

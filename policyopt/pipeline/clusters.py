@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING
 
 from policyopt.pipeline import templates
-from policyopt.util import RunFailed, UserError
+from policyopt.util import RunFailed, UserError, as_typed, continuing_command
 
 if TYPE_CHECKING:
     from policyopt.pipeline.plan import How, Plan
@@ -40,13 +40,15 @@ class Array:
 class Cluster(abc.ABC):
     """What the executors of clusters have in common; a subclass says how its system writes and says things.
 
-    name: the word after -e. submit_words, query_words: the commands that submit a script and that know whether a job is there.
+    name: the word after -e. submit_words, query_words, cancel_words: the commands that submit a script, that know whether a job is
+    there, and that end it.
     """
 
     name: str
     away = True
     submit_words: tuple[str, ...]
     query_words: tuple[str, ...]
+    cancel_words: tuple[str, ...]
 
     def __init__(self, how: How):
         self.how = how
@@ -99,7 +101,12 @@ class Cluster(abc.ABC):
         job_id = self.submit(array)
         if not self.how.wait:
             return plan.spec.command('1_train --summary') + '   (and 2_eval when the job is over)'
-        self.wait(plan.of(set(array.run_ids)), job_id)
+        try:
+            self.wait(plan.of(set(array.run_ids)), job_id)
+        except KeyboardInterrupt as e:
+            state, cancel = plan.spec.command('1_train --summary'), shlex.join([*self.cancel_words, job_id])
+            goes_on = f'job {job_id} goes on ({cancel} ends it); how far it is: {as_typed(state)}; when it is over'
+            raise KeyboardInterrupt(f'{goes_on}, continue with: {continuing_command()}') from e
         return plan.spec.command('2_eval')
 
     def submit(self, array: Array) -> str:
@@ -156,6 +163,7 @@ class Slurm(Cluster):
     """The executor that submits to Slurm, with the wishes of options.slurm."""
 
     name, submit_words, query_words = 'slurm', ('sbatch', '--parsable'), ('squeue', '--noheader', '--jobs')
+    cancel_words = ('scancel',)
 
     def header(self, spec: Spec, num_runs: int, num_jobs: int | None, logs: str) -> tuple[list[str], str, str]:
         o = spec.options.slurm
@@ -177,7 +185,7 @@ class Slurm(Cluster):
 class Pbs(Cluster):
     """The executor that submits to PBS, with the wishes of options.pbs, in the dialect of TORQUE or OpenPBS."""
 
-    name, submit_words, query_words = 'pbs', ('qsub',), ('qstat', '-t')
+    name, submit_words, query_words, cancel_words = 'pbs', ('qsub',), ('qstat', '-t'), ('qdel',)
 
     def chosen(self, plan: Plan) -> tuple[list[Run], int | None]:
         """As above; of options.pbs.range, which counts all selected runs, only those that are to do."""

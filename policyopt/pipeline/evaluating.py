@@ -7,7 +7,6 @@ import datetime
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -17,15 +16,13 @@ import numpy as np
 
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.results import ResultRow, TaskRow
-from policyopt.pipeline import experts, foreign, forked, launch
-from policyopt.util import RunFailed, UserError, derive_seed, holding_signals, ignore_signals
+from policyopt.pipeline import experts, foreign, launch
+from policyopt.util import STOP_SIGNALS, RunFailed, UserError, derive_seed, holding_signals, ignore_signals
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
     from policyopt.pipeline.plan import How
     from policyopt.pipeline.spec import Run, Spec, Task
-
-_STOP_SIGNALS = [getattr(signal, name) for name in forked.STOP_SIGNALS]
 
 
 def evaluate_runs(spec: Spec, runs: Sequence[Run], seed: int, how: How) -> tuple[list[ResultRow], list[TaskRow]]:
@@ -193,7 +190,7 @@ def _play_all(jobs: list[dict[str, Any]], how: How) -> None:
         stop = context.Event()
         pool = concurrent.futures.ProcessPoolExecutor(num_jobs, context, _start_worker, (os.getpid(), stop, how.threads or 1))
         try:
-            with holding_signals(*_STOP_SIGNALS):  # the first jobs start the workers
+            with holding_signals(*STOP_SIGNALS):  # the first jobs start the workers
                 futures = [pool.submit(_evaluate, job) for job in jobs]
             for future in concurrent.futures.as_completed(futures):
                 progress.finished(future.result())
@@ -208,7 +205,7 @@ def _play_all(jobs: list[dict[str, Any]], how: How) -> None:
 
 def _start_worker(parent: int, stop: Any, threads: int) -> None:
     """Give a worker its threads, leave stop signals to the pipeline, and let no worker outlive it, even when it is killed."""
-    ignore_signals(*_STOP_SIGNALS)
+    ignore_signals(*STOP_SIGNALS)
     for name in launch.THREAD_VARIABLES:
         os.environ[name] = str(threads)
 

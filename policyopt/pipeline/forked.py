@@ -17,10 +17,9 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from policyopt.pipeline import templates
-from policyopt.util import PACKAGES
+from policyopt.util import PACKAGES, STOP_SIGNALS
 
 BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
-STOP_SIGNALS = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1')  # the launcher handles these; its runs get their default handlers
 
 
 def _sources() -> dict[str, tuple[int, int]]:
@@ -97,9 +96,9 @@ class ForkedRun:
 def _run(words: list[str], log_fd: int, env: dict[str, str], gate: tuple[int, int], ready: tuple[int, int]) -> None:
     """The child: set up what a fresh process would have, wait until the launcher writes to the pipe, run the script."""
     os.setsid()
-    for name in STOP_SIGNALS:
-        if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
-            signal.signal(getattr(signal, name), signal.default_int_handler if name == 'SIGINT' else signal.SIG_DFL)
+    for num in STOP_SIGNALS:  # the launcher handles these
+        if signal.getsignal(num) != signal.SIG_IGN:
+            signal.signal(num, signal.default_int_handler if num == signal.SIGINT else signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from policyopt.files.runs import part_path
 from policyopt.pipeline import forked, locks, templates
 from policyopt.pipeline.plan import Job
-from policyopt.util import RunFailed, continuing_command, is_hdf5
+from policyopt.util import STOP_SIGNALS, RunFailed, continuing_command, is_hdf5
 
 if TYPE_CHECKING:
     from policyopt.pipeline.plan import How, Plan
@@ -56,7 +56,10 @@ class Stopped(RunFailed):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """A stop signal in the block ends it as Ctrl-C does, cleaning up, and becomes Stopped; a second one ends this process at once."""
+    """A stop signal in the block ends it as Ctrl-C does, cleaning up, and becomes Stopped; a second one ends this process at once.
+
+    Where `continuing_command` is wrong advice, the block catches KeyboardInterrupt and raises another one with the right one.
+    """
     first = []
 
     def note(signum, frame):
@@ -68,7 +71,7 @@ def stoppable() -> Iterator[None]:
     with contextlib.ExitStack() as restore:
         old = {}
         if threading.current_thread() is threading.main_thread():
-            old = {num: signal.getsignal(num) for num in (getattr(signal, name) for name in forked.STOP_SIGNALS)}
+            old = {num: signal.getsignal(num) for num in STOP_SIGNALS}
             old = {num: handler for num, handler in old.items() if handler != signal.SIG_IGN}
         for num, handler in old.items():
             signal.signal(num, note)
@@ -78,7 +81,7 @@ def stoppable() -> Iterator[None]:
         except KeyboardInterrupt as e:
             if not first:
                 raise
-            raise Stopped(first[0]) from e
+            raise Stopped(first[0], *e.args) from e
 
 
 def num_cores() -> int:
@@ -325,8 +328,7 @@ class _Signals:
     def __enter__(self) -> _Signals:
         self.first, self.count, self.old = None, 0, {}
         if threading.current_thread() is threading.main_thread():
-            for name in forked.STOP_SIGNALS:
-                signum = getattr(signal, name)
+            for signum in STOP_SIGNALS:
                 if signal.getsignal(signum) != signal.SIG_IGN:
                     self.old[signum] = signal.signal(signum, self.note)
             # where the parent has chosen to ignore its children's ends, we would never learn of those of ours

@@ -12,6 +12,7 @@ disks without a lock service other hosts do not see it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import json
@@ -20,7 +21,7 @@ import platform
 import subprocess
 import time
 
-from policyopt.util import now, replacing
+from policyopt.util import STOP_SIGNALS, delaying_signals, now, replacing
 
 # a holder writes its name right after it has made the file; only a crash in between leaves an empty lock
 _EMPTY_IS_STALE_AFTER_S = 30
@@ -70,34 +71,44 @@ class Lock:
         self.holder = holder
 
     def release(self) -> None:
-        """Give the lock back."""
-        if _read(self.path) == self.holder:
+        """Give the lock back, unless that has been done."""
+        if os.getpid() == self.holder.pid and _read(self.path) == self.holder:
             os.unlink(self.path)
+        atexit.unregister(self.release)
 
 
 def acquire(path: str) -> Lock:
-    """Take the lock at `path`, breaking a stale one; raises Held when someone else has it."""
+    """Take the lock at `path`, breaking a stale one; raises Held when someone else has it.
+
+    It is given back at the end of this process at the latest: a stop signal can come between taking it and the caller's `finally`.
+    """
     os.makedirs(os.path.dirname(path), exist_ok=True)
     me = Holder(platform.node(), os.getpid(), process_start(os.getpid()), _boot_id(), now(), _cluster_job())
+    lock = Lock(path, me)
     while True:
         try:
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            with delaying_signals(*STOP_SIGNALS):
+                _create(path, me)
+                atexit.register(lock.release)
+            return lock
         except FileExistsError:
             state, holder = inspect(path)
             if state == 'stale':
                 _break(path)
             elif state != 'free':
                 raise Held(path, holder, state) from None
-            continue
-        try:
-            with os.fdopen(fd, 'w', encoding='utf-8') as f:
-                f.write(json.dumps(dataclasses.asdict(me)))
-                f.flush()
-                os.fsync(f.fileno())
-        except OSError as e:
-            os.unlink(path)
-            raise OSError(e.errno, e.strerror, path) from e
-        return Lock(path, me)
+
+
+def _create(path: str, me: Holder) -> None:
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    try:
+        with os.fdopen(fd, 'w', encoding='utf-8') as f:
+            f.write(json.dumps(dataclasses.asdict(me)))
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e:
+        os.unlink(path)
+        raise OSError(e.errno, e.strerror, path) from e
 
 
 def inspect(path: str) -> tuple[str, Holder | None]:

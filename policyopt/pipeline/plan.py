@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Collection, Sequence
 
 from policyopt.files.runs import part_path
@@ -121,8 +122,10 @@ class Plan:
 def make_plan(spec: Spec, seed: int, how: How) -> Plan:
     """The plan of an order; a dry run without --resume lists every run as if none were there.
 
-    Raises UserError when --only or --exclude leaves no run.
+    Raises UserError when --only or --exclude leaves no run, and for a device that our trainer cannot have.
     """
+    if how.device is not None and not re.fullmatch(r'cpu|cuda(:\d{1,3})?', how.device, re.ASCII):
+        raise UserError(f'--device {how.device!r}: expected cpu, or cuda (cuda:1 for the second one) on a machine with a GPU')
     runs = tuple(_with_device(r, how.device) for r in select_runs(spec.runs(seed), how.only, how.exclude))
     if how.dry_run and not how.resume:
         return Plan(spec, seed, runs, runs)

@@ -18,9 +18,8 @@ from policyopt import algorithms
 from policyopt.files.runs import KEYS, done_file, id_of
 from policyopt.files.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
 from policyopt.pipeline import sweep, templates
-from policyopt.util import UserError, closest, derive_seed, here_or_ours
+from policyopt.util import MAX_TRAJS, UserError, closest, derive_seed, here_or_ours
 
-MAX_TRAJS = 1_000_000  # of one file
 MAX_RUNS = 1_000_000
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
 

@@ -7,7 +7,7 @@ selected like any other algorithm. A setting goes to `{reward_lr}` in the comman
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from policyopt.files.runs import MAX_VARIANTS, setting_word, sweep
@@ -33,9 +33,8 @@ def variants(section: Section, name: str, cmd: str) -> list[tuple[str, str]]:
         for i, word in enumerate(words):
             if word in words[:i]:
                 section.source.fail(f'{where}[{i}]', f'{word} a second time', 'each only once')
-        if key not in fields and not templates.is_trainer(cmd):
-            expected = f'{{{key}}} in the command of a program that is not our imitate_mj.py'
-            section.source.fail(where, 'a setting that the command does not have', expected)
+        if key not in fields:
+            _check_option(section.source, where, key, words, cmd)
     try:
         found = [(full_name, _with(cmd, settings, fields)) for full_name, settings in sweep(name, vary)]
     except ValueError as e:
@@ -44,6 +43,22 @@ def variants(section: Section, name: str, cmd: str) -> list[tuple[str, str]]:
     if vary and len(longest) > MAX_NAME:
         section.source.fail(section.at('vary'), f"the name '{longest}'", f'at most {MAX_NAME} characters; vary fewer settings at a time')
     return found
+
+
+def _check_option(source: Source, where: str, key: str, words: Sequence[str], cmd: str) -> None:
+    """Refuse a setting that the command has no field for, unless it is an option of our trainer with these values."""
+    if not templates.is_trainer(cmd):
+        expected = f'{{{key}}} in the command of a program that is not our imitate_mj.py'
+        source.fail(where, 'a setting that the command does not have', expected)
+    where_now = where
+    try:
+        if templates.our_trainer_calls(cmd):
+            templates.trainer_option(key)
+            for i, word in enumerate(words):
+                where_now = f'{where}[{i}]'
+                templates.check_trainer_option(key, word)
+    except templates.BadTemplate as e:
+        source.fail(where_now, *e.args)
 
 
 def _settings(source: Source, path: str | None, value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Command templates: check one, fill it in, and add arguments to a finished command line."""
 
+import dataclasses
 import itertools
 import os
 import re
@@ -10,10 +11,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from policyopt.util import REPO
+from policyopt.options import ImitationOptions, checked, kind_of
+from policyopt.util import REPO, UserError, closest
 
 FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task')
 _TRAINER = 'imitate_mj.py'
+_NOT_KNOWN_YET = set('{}$`*?[')  # what stands for other text
 
 
 class BadTemplate(ValueError):
@@ -27,8 +30,6 @@ def one_line(template: str) -> str:
 
 def check_template(template: str) -> None:
     """Raise BadTemplate unless the template has {out}, only known fields, and balanced braces and quotes."""
-    from policyopt.util import closest
-
     known = ' '.join(f'{{{name}}}' for name in FIELDS)
     try:
         parts = list(string.Formatter().parse(template))
@@ -49,6 +50,7 @@ def check_template(template: str) -> None:
         shlex.split(fill(template, {**dict.fromkeys(FIELDS, 'x'), **numbers}))
     except ValueError as e:
         raise BadTemplate(f'{e} in the command', 'a shell command line', ' Every quote needs its partner') from e
+    check_trainer_options(template)
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
@@ -122,6 +124,56 @@ def is_our_trainer(script: str) -> bool:
     return os.path.realpath(script) == os.path.realpath(os.path.join(REPO, 'scripts', _TRAINER))
 
 
+def check_trainer_options(template: str) -> None:
+    """Raise BadTemplate where the template gives the trainer of this checkout an option that it does not have, or a wrong value.
+
+    Words with fields, shell variables or patterns are not known yet; options that are missing are left to the trainer.
+    """
+    for words in our_trainer_calls(template):
+        while words:
+            flag, eq, value = words.pop(0).partition('=')
+            follows = not eq and words and not words[0].startswith('--')
+            if flag.startswith('--'):
+                check_trainer_option(flag[2:], value if eq else words.pop(0) if follows else None)
+            elif not set(flag) & _NOT_KNOWN_YET:
+                raise BadTemplate(f"'{flag}' in the command", f'only options of {_TRAINER}, with two dashes, and their values', '')
+
+
+def our_trainer_calls(template: str) -> list[list[str]]:
+    """What follows the trainer of this checkout, each time that the template calls it."""
+    tokens, calls = _shell_tokens(template), []
+    for i, token in enumerate(tokens):
+        if os.path.basename(token) == _TRAINER and is_our_trainer(token if os.path.exists(token) else os.path.join(REPO, token)):
+            words = list(itertools.takewhile(lambda t: not _is_operator(t), tokens[i + 1 :]))
+            redirection = tokens[i + 1 + len(words) :][:1] in (['>'], ['>&'], ['>>'])
+            calls.append(words[:-1] if redirection and words and words[-1].isdigit() else words)  # the 2 of 2>&1
+    return calls
+
+
+def trainer_option(name: str) -> dataclasses.Field:
+    """The option of our trainer of that name; BadTemplate where it has none."""
+    fields = {n: f for f in dataclasses.fields(ImitationOptions) for n in (f.name, *(flag.lstrip('-') for flag in f.metadata['flags']))}
+    if name not in fields:
+        raise BadTemplate(f"the option '--{name}'", f'one that {_TRAINER} has', closest(name, fields))
+    return fields[name]
+
+
+def check_trainer_option(name: str, word: str | None) -> None:
+    """Raise BadTemplate unless our trainer has the option --name and takes `word` as its value (None: without one)."""
+    if set(name + (word or '')) & _NOT_KNOWN_YET:
+        return
+    field, kind = trainer_option(name), kind_of(trainer_option(name))
+    if (kind is bool) == (word is not None):
+        expected = 'the option alone, which has no values' if kind is bool else 'a value behind the option'
+        raise BadTemplate(f'--{name}{"" if word is None else f" {word!r}"}', expected, '')
+    try:
+        checked(field, kind(word))
+    except ValueError as e:
+        raise BadTemplate(f'--{name} {word!r}', 'a whole number' if kind is int else 'a number', '') from e
+    except UserError as e:
+        raise BadTemplate(f'--{name} {word!r}', str(e).partition(': give ')[2], '') from e
+
+
 def fields_of(template: str) -> list[str]:
     """The names of the {fields} of a template; none of one whose braces do not balance, which check_template refuses."""
     try:
@@ -169,7 +221,7 @@ def option(command: str, flag: str) -> str | None:
 
 def has_operators(command: str) -> bool:
     """Whether a command line has pipes, redirections, lists or substitutions of the shell."""
-    return any(t and set(t) <= set('();<>|&') for t in _shell_tokens(command)) or '`' in command or '$(' in command
+    return any(map(_is_operator, _shell_tokens(command))) or '`' in command or '$(' in command
 
 
 def is_literal(command: str) -> bool:
@@ -193,6 +245,10 @@ def is_simple(command: str) -> bool:
     """Whether a command is one program with its arguments, without shell operators or a leading assignment."""
     program = next(iter(_shell_tokens(command)), '')
     return shutil.which(program) is not None and not has_operators(command)
+
+
+def _is_operator(token: str) -> bool:
+    return token != '' and set(token) <= set('();<>|&')
 
 
 def _shell_tokens(command: str) -> list[str]:

@@ -38,7 +38,7 @@ from policyopt.reporting.statistics import (
     t_margin,
     welch,
 )
-from policyopt.util import UserError, derive_seed
+from policyopt.util import UserError, as_typed, derive_seed
 
 if TYPE_CHECKING:
     from policyopt.reporting.controls import Control
@@ -439,5 +439,5 @@ def repeat_commands(cells: Iterable[CellKey], attrs: Mapping[str, str]) -> dict[
     spec = re.search(r'[^\s\'"]+\.ya?ml', attrs.get('command', ''))
     changes = [c for c in re.findall(r'^# --set (.+)$', attrs.get('spec', ''), re.M) if not c.startswith('options.storagedir=')]
     words = shlex.join(['options.storagedir=repeat', *changes])
-    head = f'python scripts/im_pipeline.py {spec.group() if spec else "SPEC.yaml"} all --set {words} --only'
+    head = as_typed(f'im_pipeline.py {spec.group() if spec else "SPEC.yaml"} all --set {words} --only')
     return {k: f'{head} alg={k.alg} task={k.task} num_trajs={k.num_trajs}' for k in cells}

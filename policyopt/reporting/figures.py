@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis, Cell, Comparison
     from policyopt.reporting.reference import Baseline, CellKey
 
+MIN_RUNS = 4  # a t interval over fewer runs is wider than any axis
+_BAND = f'its 95% interval (fewer than {MIN_RUNS} runs: lowest to highest)'
 KINDS = {
-    'figure1': 'normalised score against number of expert trajectories (0 = random policy, 1 = expert), mean over runs and its interval',
-    'raw': 'mean return against number of expert trajectories, over runs and its interval',
+    'figure1': f'score (0 random policy, 1 expert) against number of expert trajectories: mean over runs, {_BAND}',
+    'raw': f'return against number of expert trajectories: mean over runs, {_BAND}',
     'forest': 'ours − reference per algorithm and task in units of (expert − random), with 90% and 95% intervals and declared margins',
     'reproduction': 'ours (filled) against the reference (open), every cell, with the interval that judges it; failed runs are crosses',
     'profile': 'performance profiles: share of runs whose normalised score is at least that much, ours and the reference',
 }
 OF_REFERENCE = ('forest', 'reproduction', 'profile')
-MIN_RUNS = 4  # a t interval over fewer runs is wider than any axis
 MIN_SPAN = 0.25  # of (expert − random): the least that an axis of returns spans
 FAILED_COLOUR = '#B00020'
 FORMATS = ('png', 'pdf', 'svg')

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from policyopt.util import Parser, UserError, draw_seed, run_main
+from policyopt.util import MAX_TRAJS, Parser, UserError, draw_seed, run_main
 
 
 def main(argv):
@@ -24,9 +24,9 @@ def main(argv):
     parser.add_argument('--max_traj_len', type=int, help="steps of an episode at most (the task's own limit)")
     parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = parser.parse_args(argv)
-    for flag in ('num_trajs', 'max_traj_len'):
-        if (value := getattr(args, flag)) is not None and value < 1:
-            raise UserError(f'--{flag} is {value}; give 1 or more')
+    for flag, most in (('num_trajs', MAX_TRAJS), ('max_traj_len', 10**9)):
+        if (value := getattr(args, flag)) is not None and not 1 <= value <= most:
+            raise UserError(f'--{flag} is {value}; give 1 or more, up to {most}')
     from policyopt.sampling.tasks import MDP, sample_randomly
 
     mdps = [MDP(name) for name in args.env]

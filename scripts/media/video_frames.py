@@ -34,10 +34,10 @@ def main(argv):
 
     from policyopt import evaluation
 
-    policy, mdp, _ = evaluation.evaluate_file(args.policy, 1, args.seed, args.deterministic, args.env_name)
-    os.makedirs(args.folder, exist_ok=True)
+    policy, mdp = evaluation.open_policy(args.policy, args.env_name)
     pictures = evaluation.frames(policy, mdp, args.frames, args.seed, args.deterministic)
     for i, (picture, _) in enumerate(pictures):
+        os.makedirs(args.folder, exist_ok=True)  # only now: a task that cannot be drawn leaves nothing behind
         Image.fromarray(picture).save(os.path.join(args.folder, f'{i:05d}.png'))
     print(f'{args.frames} pictures: {args.folder}')
 
