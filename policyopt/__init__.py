@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.api import Demonstrations, Evaluation, TrainedRun, evaluate, train, write_run
     from policyopt.cloning import BehavioralCloningOptimizer
+    from policyopt.dagger import DaggerOptimizer
     from policyopt.evaluation import load_policy
     from policyopt.files.snapshots import TrainingLog, read_snapshot
     from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory, load_trajs, save_trajs
@@ -31,6 +32,7 @@ _HOME = {
     'rl': ['SamplingPolicyOptimizer'],
     'evaluation': ['load_policy'],
     'cloning': ['BehavioralCloningOptimizer'],
+    'dagger': ['DaggerOptimizer'],
     'rewards': ['TransitionClassifier', 'LinearReward'],
     'imitation': ['ImitationOptimizer'],
     'nn': ['Standardizer', 'FeedforwardNet'],

@@ -24,7 +24,7 @@ LAYERS = [
     ['policyopt.policies', 'policyopt.valuefuncs'],
     ['policyopt.rl'],
     ['policyopt.rewards', 'policyopt.cloning'],
-    ['policyopt.imitation'],
+    ['policyopt.imitation', 'policyopt.dagger'],
     ['policyopt.build', 'policyopt.training', 'policyopt.evaluation'],
     ['policyopt.api'],
     ['policyopt.reporting'],

@@ -12,7 +12,7 @@ from typing import Any
 
 from policyopt.util import REPO
 
-FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task')
+FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task', 'policy')
 _TRAINER = 'imitate_mj.py'
 
 
