@@ -58,7 +58,7 @@ def dagger_optimizer(
     horizon = mdp.horizon(args.max_traj_len) if args.dagger_rounds else 0
     rounds = Rounds(
         args.dagger_rounds, args.dagger_round_trajs, args.max_iter, args.dagger_beta, args.dagger_beta_schedule, args.dagger_label, horizon,
-        args.sim_batch_size,
+        args.data_subsamp_freq, args.sim_batch_size,
     )  # fmt: skip
     return DaggerOptimizer(mdp, cloning, teacher, expert, rounds, args.seed)
 

@@ -5,6 +5,7 @@ Letters: N pairs of the aggregate, M pairs of one round, Do, Da observation and 
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class Rounds:
 
     number, trajs: rounds, and episodes in each. max_iter: Adam steps in all, divided evenly between the number + 1 rounds.
     beta, schedule: see `beta_of`. label: 'mean' or 'sampled' actions of the expert. horizon: steps of an episode at most.
+    subsamp_freq: every how manieth observation of an episode is labelled.
     """
 
     number: int
@@ -39,6 +41,7 @@ class Rounds:
     schedule: str = 'exponential'
     label: str = 'mean'
     horizon: int = 0
+    subsamp_freq: int = 1
     sim_batch_size: int | None = None
 
     def start(self, round: int) -> int:
@@ -80,7 +83,8 @@ class DaggerOptimizer:
         if self.round < self.rounds.number and self.iteration == self.rounds.start(self.round + 1):
             self.round += 1
             trajs = self.play()
-            self.aggregate(trajs.obs.stacked, self.labels(trajs))
+            obs_M_Do, adist_M_Pa = self.asked(trajs)
+            self.aggregate(obs_M_Do, self.labels(adist_M_Pa))
         tsamp = time.perf_counter() - t0 if trajs else 0.0
         self.cloning.total_time += tsamp
         fields = self.cloning.step()
@@ -98,14 +102,27 @@ class DaggerOptimizer:
         ]
 
     def play(self) -> TrajBatch:
-        """The episodes of this round; their adist is the expert's."""
-        actor = MixtureActor(self.policy.actor(), self.teacher, self.rounds.beta_of(self.round))
-        key = (self.seed, 'dagger', self.round)
-        return sample_trajectories(actor, self.mdp, self.rounds.trajs, self.rounds.horizon, key, sim_batch_size=self.rounds.sim_batch_size)
+        """The episodes of this round. Their adist is the expert's, unless the learner acts alone."""
+        learner, beta = self.policy.actor(), self.rounds.beta_of(self.round)
+        # one who acts alone plays the very episodes that he would play without the other
+        actor = learner if beta == 0 else self.teacher if beta == 1 else MixtureActor(learner, self.teacher, beta)
+        key, workers = (self.seed, 'dagger', self.round), self.rounds.sim_batch_size
+        return sample_trajectories(actor, self.mdp, self.rounds.trajs, self.rounds.horizon, key, sim_batch_size=workers)
 
-    def labels(self, trajs: TrajBatch) -> np.ndarray:
-        """The expert's actions a_M_Da at the observations of a round."""
-        adist_M_Pa = trajs.adist.stacked
+    def asked(self, trajs: TrajBatch) -> tuple[np.ndarray, np.ndarray]:
+        """(obs_M_Do, adist_M_Pa): every subsamp_freq-th observation of a round, as of the demonstrations, and what the expert says there.
+
+        No observation is put to him twice: where he has been playing, his word is there.
+        """
+        rows_M = np.flatnonzero(trajs.time.stacked % self.rounds.subsamp_freq == 0)
+        obs_M_Do = trajs.obs.stacked[rows_M]
+        if self.rounds.beta_of(self.round):
+            return obs_M_Do, trajs.adist.stacked[rows_M]
+        teacher = copy.copy(self.teacher)  # which has no buffers yet, and takes those of this size with it
+        return obs_M_Do, teacher.adist_of(teacher.outputs(obs_M_Do))
+
+    def labels(self, adist_M_Pa: np.ndarray) -> np.ndarray:
+        """The expert's actions a_M_Da."""
         if self.rounds.label == 'mean':
             return self.teacher.act(adist_M_Pa, None)
         rng = Streams((self.seed, 'dagger labels', self.round)).of(0)
@@ -114,7 +131,7 @@ class DaggerOptimizer:
     def aggregate(self, obs_M_Do: np.ndarray, a_M_Da: np.ndarray) -> None:
         """Add labelled pairs to those that cloning learns from and validates with."""
         rows_M = len(self.obs_N_Do) + self.rng.permutation(len(obs_M_Do))
-        num_train = int(self.cloning.train_frac * len(obs_M_Do))
+        num_train = int(self.cloning.train_frac * (len(self.obs_N_Do) + len(obs_M_Do))) - len(self.cloning.train_rows)
         self.policy.update_obsnorm(obs_M_Do)
         self.set_aggregate(
             np.concatenate([self.obs_N_Do, obs_M_Do]),

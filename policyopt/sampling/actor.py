@@ -151,16 +151,11 @@ class FunctionActor:
 
 
 class MixtureActor:
-    """At every step the expert acts with probability β, else the learner (Ross et al. 2011, Algorithm 3.1); `adist` is the expert's.
-
-    So each observation is put to the expert exactly once, whoever acts on it. With β = 0 or 1 one of them acts alone, in the very
-    episodes that it would play without the other.
-    """
+    """At every step the expert acts with probability β, else the learner (Ross et al. 2011, Algorithm 3.1); `adist` is the expert's."""
 
     def __init__(self, learner: Actor, expert: AnyActor, beta: float):
         self.learner, self.expert, self.beta = learner, expert, beta
-        self.alone = learner if beta == 0 else expert if beta == 1 else None
-        self.num_noise = self.alone.num_noise if self.alone else 1 + learner.num_noise + expert.num_noise
+        self.num_noise = 1 + learner.num_noise + expert.num_noise
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
         """What the learner says, and beside it what the expert says."""
@@ -170,16 +165,11 @@ class MixtureActor:
         return self.expert.adist_of(out_B_K[:, self.learner.num_outputs :])
 
     def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
-        if self.alone:
-            return self.alone.noise(rng, num)
         return np.concatenate([rng.random((num, 1)), self.learner.noise(rng, num), self.expert.noise(rng, num)], axis=1)
 
     def act(self, out_B_K: np.ndarray, noise_B_Dn: np.ndarray) -> np.ndarray:
-        k, n = self.learner.num_outputs, self.learner.num_noise
-        learner_out, expert_out = out_B_K[:, :k].astype(self.learner.dtype, copy=False), out_B_K[:, k:]
-        if self.alone:
-            return self.alone.act(learner_out if self.alone is self.learner else expert_out, noise_B_Dn)
-        coin_B_1, learner_noise, expert_noise = np.split(noise_B_Dn, [1, 1 + n], axis=1)
+        coin_B_1, learner_noise, expert_noise = np.split(noise_B_Dn, [1, 1 + self.learner.num_noise], axis=1)
+        learner_out, expert_out = np.split(out_B_K, [self.learner.num_outputs], axis=1)
         return np.where(coin_B_1 < self.beta, self.expert.act(expert_out, expert_noise), self.learner.act(learner_out, learner_noise))
 
 
