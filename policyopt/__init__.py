@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.api import Demonstrations, Evaluation, TrainedRun, evaluate, train, write_run
     from policyopt.build import load_reward
     from policyopt.cloning import BehavioralCloningOptimizer
+    from policyopt.dagger import DaggerOptimizer
     from policyopt.evaluation import load_policy
     from policyopt.files.snapshots import TrainingLog, read_snapshot
     from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory, load_trajs, save_trajs
@@ -35,6 +36,7 @@ _HOME = {
     'build': ['load_reward'],
     'airl': ['AIRLReward'],
     'cloning': ['BehavioralCloningOptimizer'],
+    'dagger': ['DaggerOptimizer'],
     'rewards': ['TransitionClassifier', 'LinearReward'],
     'imitation': ['ImitationOptimizer'],
     'nn': ['Standardizer', 'FeedforwardNet'],

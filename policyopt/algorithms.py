@@ -18,11 +18,13 @@ class Mode:
     optimizer: 'module:function' of (args, mdp, policy, expert, nets) that returns an `Optimizer` (protocols.py).
     probe_iterations: how many iterations an estimate measures, about a second on the classic tasks.
     save_option: the option that says how often a run is saved; a mode with its own also prints as often.
+    max_iter_shapes: whether --max_iter changes the iterations before it, so that a run cannot be made longer.
     """
 
     optimizer: str
     probe_iterations: int
     save_option: str = 'save_freq'
+    max_iter_shapes: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +50,15 @@ class Algorithm:
 
 MODES = {
     'bclone': Mode('policyopt.build:cloning_optimizer', probe_iterations=300, save_option='bclone_eval_freq'),
+    'dagger': Mode('policyopt.build:dagger_optimizer', probe_iterations=300, save_option='bclone_eval_freq', max_iter_shapes=True),
     'ga': Mode('policyopt.build:imitation_optimizer', probe_iterations=4),
 }
 
 LINEAR = 'policyopt.rewards:LinearReward'
 ALGORITHMS = {
     'bclone': Algorithm('bclone', 'best_valacc', 'behavioural cloning (bclone)', '#D55E00', '--', 's'),
+    # not best_valacc: the pairs that validate are others in every round
+    'dagger': Algorithm('dagger', 'last', 'DAgger (dagger)', '#E69F00', (0, (5, 1, 1, 1, 1, 1)), 'P'),
     'ga': Algorithm('ga', 'last', 'GAIL (ga)', '#0072B2', '-', 'o', 'nn', 'policyopt.rewards:TransitionClassifier'),
     'fem': Algorithm('ga', 'last', 'feature expectation matching (fem)', '#009E73', '-.', '^', 'l2ball', LINEAR),
     'simplex': Algorithm('ga', 'last', 'game-theoretic (simplex)', '#CC79A7', ':', 'D', 'simplex', LINEAR),

@@ -26,12 +26,13 @@ from threadpoolctl import ThreadpoolController
 
 from policyopt import algorithms, training
 from policyopt import options as settings
-from policyopt.evaluation import sample_episodes
+from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importing, trajectories
 from policyopt.files.snapshots import TrainingLog
 from policyopt.files.trajectories import TrajBatch
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
 from policyopt.policies import Policy
+from policyopt.sampling.actor import FunctionActor
 from policyopt.sampling.tasks import MDP
 from policyopt.util import UserError, closest, now, provenance
 
@@ -44,7 +45,7 @@ ALGORITHMS = {
 } | {'trpo': None}
 # what other arguments of `train` decide, or what belongs to commands only
 NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
-BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss')  # shown by the progress bar where the algorithm has them
+BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
 
 
 class Demonstrations(TrajBatch):
@@ -170,35 +171,42 @@ class Evaluation(NamedTuple):
 
 
 def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None = None, *, iterations: int, seed: int | None = None,
-          options: CommonOptions | None = None, progress: bool = True, callback: Callable[[int, dict], Any] | None = None,
-          **changes: Any) -> TrainedRun:  # fmt: skip
+          options: CommonOptions | None = None, expert: Policy | str | os.PathLike | Callable[[np.ndarray], Any] | None = None,
+          progress: bool = True, callback: Callable[[int, dict], Any] | None = None, **changes: Any) -> TrainedRun:  # fmt: skip
     """Train a policy; the same seed and options give the log and the policy of the command, bit for bit.
 
     Args:
-        algorithm: 'bclone', 'ga' (GAIL), 'fem' or 'simplex', as imitate_mj.py; 'trpo' on the true reward, as run_rl_mj.py.
+        algorithm: 'bclone', 'dagger', 'ga' (GAIL), 'fem' or 'simplex', as imitate_mj.py; 'trpo' on the true reward, as run_rl_mj.py.
         env: the id of an environment, a function (or class) that returns a new gymnasium.Env, or one such environment, which then
             plays one episode after the other and is left open. It is played in this process unless sim_batch_size is above 1.
         demos: Demonstrations, or the path of a trajectory file; none for 'trpo'.
-        iterations: how many; of 'bclone', updates with one batch.
+        iterations: how many; of 'bclone' and 'dagger', updates with one batch.
         seed: 0 to 2³² − 1; None draws one, which is `run.options.seed` then.
+        expert: for 'dagger', who is asked for labels: a Policy, the path of one, or any function obs_B_Do → a_B_Da, a program or a
+            person; it gets a batch of observations and returns as many actions, for a finite space integers (B,) or (B, 1).
         options, changes: the other options of 2016, from an ImitationOptions or RLOptions, or by name: min_total_sa=5000.
         progress: show a bar on stderr where that is a terminal.
         callback: called after each iteration with its number and {column: value} of its row of the log.
     Ctrl-C returns the run as of its last complete iteration; before there is one it raises KeyboardInterrupt.
     Raises UserError, one sentence, for bad arguments; RunFailed when the environment fails or a number is not finite any more.
-    Source: Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Schulman et al. 2015 (trpo).
+    Source: Ross et al. 2011 (dagger), Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Schulman et al. 2015
+    (trpo).
     """
     chosen = _options(algorithm, options, changes)
+    if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
+        raise UserError(f"algorithm '{algorithm}' asks nobody for labels; leave expert out, or train 'dagger'")
     known: dict[str, Any] = {'max_iter': _whole('iterations', iterations, 1)}
     mdp = MDP(env)
     known |= {'env_name': mdp.env_name, 'seed': seed, 'sim_batch_size': chosen.sim_batch_size or 1}
     try:
         if isinstance(chosen, ImitationOptions):
-            trajs, source = _expert(algorithm, demos, chosen.limit_trajs)
-            chosen = training.resolved(settings.changed(chosen, known | {'data': source}))
-            expert = training.expert_pairs(chosen, trajs, mdp, source or 'demos')
+            trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
+            teacher, path = _teacher(chosen.expert if expert is None else expert, mdp)
+            chosen = training.resolved(settings.changed(chosen, known | {'data': source, 'expert': path}))
+            pairs = training.expert_pairs(chosen, trajs, mdp, source or 'demos')
             with _as_the_commands_compute():
-                run = training.Run(chosen, training.imitation_learner(chosen, mdp, expert), training.digest(expert))
+                learner = training.imitation_learner(chosen, mdp, pairs, teacher.actor() if isinstance(teacher, Policy) else teacher)
+                run = training.Run(chosen, learner, training.digest(pairs, teacher if isinstance(teacher, Policy) else None))
         else:
             if demos is not None:
                 raise UserError(f"algorithm '{algorithm}' learns from the true reward; leave demos out")
@@ -237,7 +245,7 @@ def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str
     return settings.changed(settings.changed(options or cls(), changes), mine | (meant or {}))
 
 
-def _expert(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[TrajBatch, str | None]:
+def _demonstrated(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[TrajBatch, str | None]:
     """(the trajectories to learn from, the file that they come from or None)."""
     if demos is None:
         raise UserError(f"algorithm '{algorithm}' imitates an expert; give demos=Demonstrations.load(…) or .from_arrays(…)")
@@ -249,6 +257,26 @@ def _expert(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[TrajBa
     if not 1 <= num <= len(demos):
         raise UserError(f'limit_trajs is {num}, but there are {len(demos)} demonstrations; give 1 to {len(demos)}')
     return demos.first(num), getattr(demos, 'source', None)
+
+
+def _teacher(expert: Any, mdp: MDP) -> tuple[Policy | FunctionActor | None, str | None]:
+    """(who is asked for labels, the path that it comes from or None)."""
+    if expert is None:
+        return None, None
+    if isinstance(expert, str | os.PathLike):
+        return load_policy(expert, mdp), os.fspath(expert)
+    if isinstance(expert, Policy):
+        _check_fits(expert, mdp)
+        return expert, None
+    if not callable(expert):
+        raise UserError(f'expert is a {type(expert).__name__}; give a Policy, the path of one, or a function obs_B_Do → a_B_Da')
+    return FunctionActor(expert, mdp.info), None
+
+
+def _check_fits(policy: Policy, mdp: MDP) -> None:
+    if (policy.obs_space, policy.action_space) != (mdp.obs_space, mdp.action_space):
+        theirs, takes = f'{policy.obs_space} and {policy.action_space}', f'{mdp.obs_space} and {mdp.action_space}'
+        raise UserError(f"the policy is for {theirs}, but env '{mdp.env_name}' has {takes}")
 
 
 @functools.cache
@@ -293,8 +321,9 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     finally:
         bar.close()
     run.log.attrs |= run.end_attrs()
-    # a run that was interrupted is what one of fewer iterations would have been
-    return TrainedRun(algorithm, policy, dataclasses.replace(run.args, max_iter=kept[0]), run.log, interrupted)
+    # a run that was interrupted is what one of fewer iterations would have been, where their number shapes nothing
+    options = run.args if run.max_iter_shapes else dataclasses.replace(run.args, max_iter=kept[0])
+    return TrainedRun(algorithm, policy, options, run.log, interrupted)
 
 
 def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
@@ -319,9 +348,7 @@ def _play(
     max_traj_len = None if max_traj_len is None else _whole('max_traj_len', max_traj_len, 1)
     mdp = MDP(env)
     try:
-        if (policy.obs_space, policy.action_space) != (mdp.obs_space, mdp.action_space):
-            theirs, takes = f'{policy.obs_space} and {policy.action_space}', f'{mdp.obs_space} and {mdp.action_space}'
-            raise UserError(f"the policy is for {theirs}, but env '{mdp.env_name}' has {takes}")
+        _check_fits(policy, mdp)
         workers = _whole('sim_batch_size', sim_batch_size, 1)
         with _as_the_commands_compute():
             return sample_episodes(policy, mdp, episodes, seed, bool(deterministic), max_traj_len, workers), mdp.env_name

@@ -14,11 +14,13 @@ import torch
 
 from policyopt import algorithms
 from policyopt.cloning import BehavioralCloningOptimizer
+from policyopt.dagger import DaggerOptimizer, Rounds
 from policyopt.files.snapshots import read_snapshot
 from policyopt.files.trajectories import FiniteSpace
 from policyopt.imitation import ImitationOptimizer
 from policyopt.options import ImitationOptions, names
 from policyopt.protocols import Expert
+from policyopt.sampling.actor import FunctionActor
 from policyopt.sampling.tasks import SimConfig
 from policyopt.util import UserError
 from policyopt.valuefuncs import ValueFunc
@@ -28,12 +30,13 @@ if TYPE_CHECKING:
     from policyopt.options import CommonOptions
     from policyopt.policies import Policy
     from policyopt.protocols import Optimizer, Reward
+    from policyopt.sampling.actor import AnyActor
     from policyopt.sampling.tasks import MDP
 
 
-def optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any]) -> Optimizer:
-    """The optimiser of the options' mode, built by the function that algorithms.MODES names."""
-    return algorithms.load(algorithms.MODES[args.mode].optimizer)(args, mdp, policy, expert, nets)
+def optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any], **more: Any) -> Optimizer:
+    """The optimiser of the options' mode, built by the function that algorithms.MODES names; more: what that mode alone needs."""
+    return algorithms.load(algorithms.MODES[args.mode].optimizer)(args, mdp, policy, expert, nets, **more)
 
 
 def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any]) -> BehavioralCloningOptimizer:
@@ -41,6 +44,28 @@ def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: 
     return BehavioralCloningOptimizer(
         policy, expert[0], expert[1], nets['rng'], args.bclone_lr, args.bclone_batch_size, args.bclone_eval_freq, args.bclone_train_frac
     )
+
+
+def dagger_optimizer(
+    args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any], teacher: AnyActor | None = None
+) -> DaggerOptimizer:
+    """The optimiser of mode dagger; `teacher` is the expert that labels."""
+    if teacher is None:
+        raise UserError('--mode dagger asks an expert for labels; give --expert FILE.h5/snapshots/…, a policy for this task')
+    assert args.seed is not None and args.max_iter is not None  # see training.resolved
+    if isinstance(teacher, FunctionActor) and (args.sim_batch_size or 1) > 1:
+        raise UserError(f'sim_batch_size {args.sim_batch_size}: worker processes cannot ask a function for labels; give 1')
+    if args.max_iter <= args.dagger_rounds:
+        raise UserError(
+            f'--max_iter {args.max_iter} leaves some of {args.dagger_rounds} --dagger_rounds without a step; give more than that'
+        )
+    cloning = cloning_optimizer(args, mdp, policy, expert, nets)
+    horizon = mdp.horizon(args.max_traj_len) if args.dagger_rounds else 0
+    rounds = Rounds(
+        args.dagger_rounds, args.dagger_round_trajs, args.max_iter, args.dagger_beta, args.dagger_beta_schedule, args.dagger_label, horizon,
+        args.data_subsamp_freq, args.sim_batch_size,
+    )  # fmt: skip
+    return DaggerOptimizer(mdp, cloning, teacher, expert, rounds, args.seed)
 
 
 def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any]) -> ImitationOptimizer:

@@ -40,7 +40,7 @@ class BehavioralCloningOptimizer:
         eval_freq: int = 1000,
         train_frac: float = 0.7,
     ):
-        self.policy, self.rng, self.batch_size, self.eval_freq = policy, rng, batch_size, eval_freq
+        self.policy, self.rng, self.batch_size, self.eval_freq, self.train_frac = policy, rng, batch_size, eval_freq, train_frac
         num_train = int(train_frac * len(obs_N_Do))
         if not 0 < num_train < len(obs_N_Do):
             raise UserError(
@@ -49,15 +49,16 @@ class BehavioralCloningOptimizer:
             )
         perm_N = rng.permutation(len(obs_N_Do))
         self.train_rows, self.val_rows = perm_N[:num_train], perm_N[num_train:]
-        # the normaliser does not move during cloning, so observations are normalised once
-        x_N_Do, a = policy.normalized_obs(obs_N_Do), policy.action_tensor(a_N_Da)
-        self.train_x, self.train_a, self.val_x, self.val_a = (
-            x_N_Do[perm_N[:num_train]],
-            a[perm_N[:num_train]],
-            *(z[perm_N[num_train:]] for z in (x_N_Do, a)),
-        )
+        self.use(obs_N_Do, a_N_Da)
         self.adam = Adam(policy.theta_P, lr)
         self.iteration, self.total_time = 0, 0.0
+
+    def use(self, obs_N_Do: np.ndarray, a_N_Da: np.ndarray) -> None:
+        """Learn from the train_rows of these pairs and validate with the val_rows."""
+        # the normaliser does not move while they are used, so observations are normalised once
+        x_N_Do, a = self.policy.normalized_obs(obs_N_Do), self.policy.action_tensor(a_N_Da)
+        self.train_x, self.train_a = x_N_Do[self.train_rows], a[self.train_rows]
+        self.val_x, self.val_a = x_N_Do[self.val_rows], a[self.val_rows]
 
     def loss_gradient(self, x_B_Do: torch.Tensor, a_B_Da: torch.Tensor) -> tuple[float, torch.Tensor]:
         """−mean log π(a|s) and its gradient, for normalised observations."""

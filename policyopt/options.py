@@ -24,9 +24,9 @@ Range = tuple[float, float, str]  # smallest and largest value, and both in word
 
 
 def option(default: Any, help: str, allowed: Range | None = None, choices: list | None = None, required: bool = False,
-           flags: tuple[str, ...] = ()) -> Any:  # fmt: skip
-    """A field of an options class. required: on the command line; flags: further names there."""
-    metadata = {'help': help, 'allowed': allowed, 'choices': choices, 'required': required, 'flags': flags}
+           flags: tuple[str, ...] = (), only: str | None = None) -> Any:  # fmt: skip
+    """A field of an options class. required: on the command line; flags: further names there; only: the one mode that has it."""
+    metadata = {'help': help, 'allowed': allowed, 'choices': choices, 'required': required, 'flags': flags, 'only': only}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -66,13 +66,14 @@ class CommonOptions:
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
 
     def as_json(self) -> str:
-        """The options as they are stored with a run."""
-        return json.dumps(dataclasses.asdict(self))
+        """The options as they are stored with a run: without those that only other modes have."""
+        mode = getattr(self, 'mode', None)
+        return json.dumps({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata['only'] in (None, mode)})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _OfImitation:
-    mode: str = option('ga', 'behavioural cloning, or adversarial imitation', choices=[*algorithms.MODES], required=True)
+    mode: str = option('ga', 'behavioural cloning, DAgger, or adversarial imitation', choices=[*algorithms.MODES], required=True)
     data: str | None = option(None, 'expert trajectories (HDF5)', required=True)
     limit_trajs: int | None = option(None, 'use the first N trajectories only', AT_LEAST_1)
     data_subsamp_freq: int = option(1, 'keep every N-th pair of a trajectory', AT_LEAST_1)
@@ -95,6 +96,24 @@ class _OfImitation:
     airl_absorbing: int = option(1, '1: to airl terminal states last to the horizon; 0: nothing follows them', choices=[0, 1])
     save_reward: int | None = option(None, '1: snapshots hold the reward function too (default: only those of airl)', choices=[0, 1])
     plot_freq: int = option(0, '0 only; use showlog.py')
+    expert: str | None = option(None, 'dagger: the policy that labels, FILE.h5/snapshots/…; needed', only='dagger')
+    dagger_rounds: int = option(
+        10, 'dagger: rounds of play and labels after the demonstrations, evenly spaced over --max_iter; 0 is bclone',
+        (0, MOST, f'0 to {MOST}'), only='dagger',
+    )  # fmt: skip
+    dagger_round_trajs: int = option(1, 'dagger: episodes played and labelled in each round', AT_LEAST_1, only='dagger')
+    dagger_beta: float = option(
+        0.0, 'dagger: chance β that the expert acts at a step of round 1; 0: never, in any round', FRACTION, only='dagger'
+    )
+    dagger_beta_schedule: str = option(
+        'exponential',
+        'dagger: β of round r, dagger_beta^r or max(0, 1 − r(1 − dagger_beta))',
+        choices=['exponential', 'linear'],
+        only='dagger',
+    )
+    dagger_label: str = option(
+        'mean', "dagger: labels are the expert's most likely actions, or drawn", choices=['mean', 'sampled'], only='dagger'
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,9 +129,10 @@ class _OfRL:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImitationOptions(CommonOptions, _OfImitation):
-    """Options of imitate_mj.py: behavioural cloning and adversarial imitation.
+    """Options of imitate_mj.py: behavioural cloning, DAgger and adversarial imitation.
 
-    Original: section "Commands and their options" of the 2016 code, same names and defaults. Differs: seed, device, dtype, resume.
+    Original: section "Commands and their options" of the 2016 code, same names and defaults. Differs: seed, device, dtype, resume, and
+    all options of DAgger.
     Raises UserError for a value of another type or outside its range.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -11,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,6 +20,7 @@ import torch
 
 from policyopt import algorithms, rl
 from policyopt.build import check_data_fits, load_reward, optimizer, sim_config, value_function, warn_of_constant_features
+from policyopt.evaluation import load_policy
 from policyopt.files import trajectories
 from policyopt.files.runs import part_path
 from policyopt.files.snapshots import TrainingLog, read_root
@@ -34,11 +35,21 @@ from policyopt.util import MAX_ITER, RunFailed, UserError, as_typed, check_outpu
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
     from policyopt.options import CommonOptions, Options, RLOptions
+    from policyopt.policies import Policy
     from policyopt.protocols import Fields, Optimizer
+    from policyopt.sampling.actor import AnyActor
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
-HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'max_iter')  # options that may differ between a run and its continuation
+HARMLESS = (
+    'log',
+    'resume',
+    'print_freq',
+    'verbose',
+    'data',
+    'expert',
+    'max_iter',
+)  # options that may differ between a run and its continuation
 
 
 def train_imitation(options: ImitationOptions) -> int:
@@ -48,9 +59,11 @@ def train_imitation(options: ImitationOptions) -> int:
     trajs = trajectories.load_trajs(options.data, options.limit_trajs)
     mdp = MDP(options.env_name)
     expert = expert_pairs(options, trajs, mdp, options.data)
+    teacher = None if options.expert is None else load_policy(options.expert, mdp)
     print(f'Expert dataset: {len(trajs.r.stacked)} pairs in {len(trajs)} trajectories, average return {trajs.returns.mean():.2f}')
     print(f'Every {options.data_subsamp_freq}. pair is used: {len(expert[0])} pairs')
-    return Run(options, imitation_learner(options, mdp, expert), digest(expert)).go()
+    learner = imitation_learner(options, mdp, expert, None if teacher is None else teacher.actor())
+    return Run(options, learner, digest(expert, teacher)).go()
 
 
 def train_rl(options: RLOptions) -> int:
@@ -77,8 +90,11 @@ def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: st
     return Expert(obs_N_Do[kept], a_N_Da[kept], time_N[kept], nextobs_N_Do[rows_N][kept], terminal_N[rows_N][kept], ended)
 
 
-def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert) -> Optimizer:
-    """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned."""
+def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert, teacher: AnyActor | None = None) -> Optimizer:
+    """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned.
+
+    teacher: the expert that mode dagger asks for labels.
+    """
     assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     device, dtype = setup_torch(options.device, options.dtype)
     rng = np.random.RandomState(options.seed)
@@ -87,7 +103,7 @@ def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert) -> Op
     if options.obsnorm_mode == 'expertdata':
         warn_of_constant_features(expert[0])
         policy.update_obsnorm(expert[0])
-    return optimizer(options, mdp, policy, expert, nets)
+    return optimizer(options, mdp, policy, expert, nets, **({} if teacher is None else {'teacher': teacher}))
 
 
 def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
@@ -116,7 +132,7 @@ def prepare(options: Options) -> Options:
     unsaid = options.seed is None or options.max_iter is None
     if unsaid and options.log is not None and options.resume and os.path.exists(part_path(options.log)):
         started = read_root(part_path(options.log))['args']  # drawn or left to its default when the run was started
-        options = replace(options, **{k: started.get(k) for k in ('seed', 'max_iter') if getattr(options, k) is None})
+        options = dataclasses.replace(options, **{k: started.get(k) for k in ('seed', 'max_iter') if getattr(options, k) is None})
     drawn = options.seed is None
     options = resolved(options)
     if drawn:
@@ -139,13 +155,17 @@ def resolved(options: Options) -> Options:
     if spec is None:
         spec = TINY_ARCHITECTURE if options.tiny_policy else SIMPLE_ARCHITECTURE
     seed = draw_seed() if options.seed is None else options.seed
-    options = replace(options, policy_hidden_spec=spec, seed=seed, max_iter=options.max_iter or MAX_ITER)
+    options = dataclasses.replace(options, policy_hidden_spec=spec, seed=seed, max_iter=options.max_iter or MAX_ITER)
     if isinstance(options, ImitationOptions) and options.save_reward is None:
-        options = replace(options, save_reward=int(options.mode == 'ga' and algorithms.saves_reward(options.reward_type)))
+        options = dataclasses.replace(options, save_reward=int(options.mode == 'ga' and algorithms.saves_reward(options.reward_type)))
     mode = getattr(options, 'mode', None)
+    for field in dataclasses.fields(options):
+        only, value = field.metadata['only'], getattr(options, field.name)
+        if only not in (None, mode) and value != field.default:
+            raise UserError(f'--{field.name} {value}: only --mode {only} has this option, and this is --mode {mode}; leave it out')
     if mode is not None and algorithms.MODES[mode].save_option != 'save_freq':
         freq = getattr(options, algorithms.MODES[mode].save_option)
-        options = replace(options, print_freq=freq, save_freq=freq)
+        options = dataclasses.replace(options, print_freq=freq, save_freq=freq)
     return options
 
 
@@ -163,10 +183,10 @@ def check_log(path: str, resume: bool = False, name: str = '--log', inputs: Iter
         raise UserError(f'{part_path(path)}: an unfinished run; continue it with --resume, or delete it to start again')
 
 
-def digest(arrays: Iterable[Any]) -> str:
-    """A short digest of the expert pairs, to recognise a checkpoint of other data."""
+def digest(arrays: Iterable[Any], teacher: Policy | None = None) -> str:
+    """A short digest of the expert pairs and of the policy that labels, to recognise a checkpoint of others."""
     sha = hashlib.sha256()
-    for a in arrays:
+    for a in [*arrays, *(() if teacher is None else teacher.export().values())]:
         if isinstance(a, np.ndarray):
             sha.update(np.ascontiguousarray(a).tobytes())
     return sha.hexdigest()
@@ -238,6 +258,12 @@ class Run:
         self.opt = opt
         attrs = provenance() | {'numerics': numerics(), 'args': args.as_json(), 'seed': args.seed, 'data_digest': data_digest}
         self.log = TrainingLog(args.log, attrs)
+
+    @property
+    def max_iter_shapes(self) -> bool:
+        """Whether a run of fewer iterations is not the beginning of one of more."""
+        mode = getattr(self.args, 'mode', None)
+        return mode is not None and algorithms.MODES[mode].max_iter_shapes
 
     def iterate(self) -> Fields:
         """One iteration: step, check, log, and a snapshot where one is due; returns the log fields."""
@@ -331,15 +357,27 @@ class Run:
         path, mine = self.log.part_path, dict(self.log.attrs)
         state = self.log.restore()
         theirs = json.loads(self.log.attrs['args'])
-        for key, value in asdict(self.args).items():
-            if key not in HARMLESS and theirs.get(key) != value:
-                raise UserError(f'{path}: was started with --{key} {theirs.get(key)}, not {value}; give the same options, or delete it')
+        for field in dataclasses.fields(self.args):
+            key, value, was = (
+                field.name,
+                getattr(self.args, field.name),
+                theirs.get(field.name, field.default),
+            )  # of a run before it: unsaid
+            if key not in HARMLESS and was != value:
+                raise UserError(f'{path}: was started with --{key} {was}, not {value}; give the same options, or delete it')
+        if self.args.max_iter != theirs['max_iter'] and self.max_iter_shapes:
+            raise UserError(
+                f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}, which moves the rounds of '
+                f'--mode {self.args.mode}; give the same number, or delete it'
+            )
         if self.args.max_iter < theirs['max_iter']:
             raise UserError(
                 f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}; a run can be made longer, not shorter'
             )
         if self.log.attrs['data_digest'] != mine['data_digest']:
-            raise UserError(f'{path}: was started with other expert data than {self.args.data}; give the same file, or delete it')
+            expert = getattr(self.args, 'expert', None)
+            data = self.args.data if expert is None else f'{self.args.data}, or another expert than {expert}'
+            raise UserError(f'{path}: was started with other expert data than {data}; give the same file, or delete it')
         for i, model in enumerate(self.models()):
             model.load(state, path)
             prefix = f'/state/model{i}'

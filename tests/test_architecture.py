@@ -25,7 +25,7 @@ LAYERS = [
     ['policyopt.rl'],
     ['policyopt.rewards', 'policyopt.cloning'],
     ['policyopt.airl'],
-    ['policyopt.imitation'],
+    ['policyopt.imitation', 'policyopt.dagger'],
     ['policyopt.build', 'policyopt.training', 'policyopt.evaluation'],
     ['policyopt.api'],
     ['policyopt.reporting'],

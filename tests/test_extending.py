@@ -56,7 +56,7 @@ def test_the_row_is_all_that_pipeline_and_pictures_need(folder):
         'print(spec.algorithm("logit2").eval, styles_of(["logit"])["logit"]["color"], algorithms.label_of("logit"))'
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=folder, env=script_env(), capture_output=True, text=True, timeout=60)
-    assert done.stdout == 'last #E69F00 logit of the discriminator\n', done.stderr
+    assert done.stdout == 'last #000000 logit of the discriminator\n', done.stderr
 
 
 def test_a_reward_without_a_row_is_refused_with_those_that_have_one(folder):

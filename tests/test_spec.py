@@ -185,9 +185,9 @@ def test_the_name_says_which_snapshot_is_judged(tmp_path, name, rule):
 
 
 def test_an_unknown_algorithm_is_refused_unless_it_says_its_rule(tmp_path):
-    with pytest.raises(UserError, match=r"algorithms\[1\].name: the evaluation does not know 'dagger'; .*eval: last"):
-        spec_of(tmp_path, SPEC.replace('name: ga\n', 'name: dagger\n'))
-    assert spec_of(tmp_path, SPEC.replace('name: ga\n', 'name: dagger\n    eval: last\n')).training.algorithms[1].eval == 'last'
+    with pytest.raises(UserError, match=r"algorithms\[1\].name: the evaluation does not know 'magic'; .*eval: last"):
+        spec_of(tmp_path, SPEC.replace('name: ga\n', 'name: magic\n'))
+    assert spec_of(tmp_path, SPEC.replace('name: ga\n', 'name: magic\n    eval: last\n')).training.algorithms[1].eval == 'last'
 
 
 MISTAKES = {

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tables
 from conftest import REPO, script_env
-from training_tools import RUNS, command, differences, needs_avx512, run, run_until
+from training_tools import CLONING, EXPERT, RUNS, command, differences, needs_avx512, run, run_until
 
 from policyopt import elementwise, evaluation
 from policyopt.files.snapshots import read_log, read_root, read_snapshot, snapshot_names
@@ -28,16 +28,17 @@ POLICY_STEP = ['dx', 'dl', 'kl', 'gnorm', 'bt']
 VF_STEP = ['vf_dl', 'vf_kl', 'vf_gnorm', 'vf_bt']
 IMITATION = ['iter', 'trueret', 'iret', 'avglen', 'ntrajs', 'nsa', 'ent', 'vf_r2', 'tdvf_r2', *POLICY_STEP]
 AVERAGES_AND_TIMES = ['avgr', 'avgunregr', 'avgpreg', 'tsamp', 'tadv', 'tstep', 'ttotal']
+CLONED = ['iter', 'bcloss', 'valloss', 'valacc', 'trueret', 'avgr', 'avglen', 'ent']
 COLUMNS = {
-    'bclone': ['iter', 'bcloss', 'valloss', 'valacc', 'trueret', 'avgr', 'avglen', 'ent', 'ttotal'],
+    'bclone': [*CLONED, 'ttotal'],
+    'dagger': [*CLONED, 'round', 'beta', 'nlabels', 'tsamp', 'ttotal'],
     'ga': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
     'l2ball': [*IMITATION, *VF_STEP, 'l2', *AVERAGES_AND_TIMES],
     'simplex': [*IMITATION, *VF_STEP, 'vmin', *AVERAGES_AND_TIMES],
     'airl': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
     'rl': ['iter', 'ret', 'avglen', 'nsa', 'ent', 'vf_r2', 'tdvf_r2', *POLICY_STEP, *VF_STEP, 'tsamp', 'tadv', 'tstep', 'ttotal'],
 }
-INT_COLUMNS = {'iter', 'avglen', 'ntrajs', 'nsa', 'bt', 'vf_bt', 'rbt'}
-EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
+INT_COLUMNS = {'iter', 'avglen', 'ntrajs', 'nsa', 'bt', 'vf_bt', 'rbt', 'round', 'nlabels'}
 
 
 @pytest.fixture(scope='module')
@@ -74,7 +75,7 @@ def test_every_algorithm_writes_the_columns_and_files_of_2016(name, finished):
     log = read_log(path)
     assert list(log.dtype.names) == COLUMNS[name]
     assert {c: str(log.dtype[c]) for c in log.dtype.names} == {c: 'int32' if c in INT_COLUMNS else 'float32' for c in COLUMNS[name]}
-    last, every = (1500, 150) if name == 'bclone' else (30, 10)
+    last, every = (1500, 150) if name in CLONING else (30, 10)
     np.testing.assert_array_equal(log['iter'], np.arange(last + 1))
     assert snapshot_names(path) == [f'iter{i:07d}' for i in range(0, last + 1, every)]
     assert read_snapshot(f'{path}/snapshots/last').status == 'verified'
@@ -153,7 +154,7 @@ SLOW = [pytest.param(n, marks=[pytest.mark.slow] if n in ('l2ball', 'simplex') e
 @pytest.mark.parametrize('name', SLOW)
 def test_a_stopped_and_a_killed_run_continue_bit_for_bit(name, finished, folder):
     """SIGTERM, then kill -9, then to the end: the file is that of the undisturbed run."""
-    scale = 50 if name == 'bclone' else 1
+    scale = 50 if name in CLONING else 1
     log = f'{name}_disturbed.h5'
     assert run_until(name, folder, 5 * scale, signal.SIGTERM, '--log', log) == 75
     stopped_at = len(read_log(folder / f'{log}.part'))

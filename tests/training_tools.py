@@ -16,6 +16,7 @@ from conftest import REPO, script_env
 from policyopt import elementwise
 from policyopt.torchutil import numerics
 
+EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
 TINY_NET = '[{"type": "fc", "n": 8}, {"type": "nonlin", "func": "tanh"}]'
 COMMON = ['--env_name', 'CartPole-v0', '--policy_hidden_spec', TINY_NET, '--seed', '3']
 SAMPLED = [*COMMON, '--min_total_sa', '150', '--sim_batch_size', '1', '--max_iter', '31', '--save_freq', '10']
@@ -35,11 +36,16 @@ RUNS = {
         '700',
     ],
     'ga': ['imitate_mj.py', '--mode', 'ga', *DATA, *SAMPLED],
+    'dagger': [
+        'imitate_mj.py', '--mode', 'dagger', '--expert', f'{EXPERT}/snapshots/last', '--dagger_beta', '.5', '--dagger_label', 'sampled',
+        '--dagger_rounds', '4', '--sim_batch_size', '1', *DATA, *COMMON, '--max_iter', '1501', '--bclone_eval_freq', '150',
+    ],
     'l2ball': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'l2ball', *DATA, *SAMPLED, '--reward_include_time', '1'],
     'simplex': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'simplex', *DATA, *SAMPLED, '--favor_zero_expert_reward', '1'],
     'airl': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'airl', *DATA, *SAMPLED],
     'rl': ['run_rl_mj.py', *SAMPLED],
-}
+}  # fmt: skip
+CLONING = ('bclone', 'dagger')  # 1501 short iterations, the others 31
 TIMINGS = ('tsamp', 'tadv', 'tstep', 'ttotal')
 ATTRS_OF_TIME = ('start_time', 'end_time', 'wall_time', 'command', 'content_sha256')
 

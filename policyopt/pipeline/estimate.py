@@ -134,18 +134,24 @@ def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[t
 
 def _shortened(run: Run) -> Run:
     """A run with its first few iterations only; of an option that stands twice, argparse takes the last."""
-    num = min(max_iter(run), algorithms.probe_iterations(templates.option(run.command, '--mode')))
+    rounds = templates.option(run.command, '--dagger_rounds') or ''  # each needs a step
+    num = max(algorithms.probe_iterations(templates.option(run.command, '--mode')), 1 + int(rounds) if rounds.isdecimal() else 0)
+    num = min(max_iter(run), num)
     return dataclasses.replace(run, command=f'{run.command} --max_iter {num}')
 
 
 def _ttotal(job: Job) -> np.ndarray:
-    """The column ttotal of a measured run's log; a trainer of the same name as ours may not write one."""
+    """The column ttotal of a measured run's log; a trainer of the same name as ours may not write one.
+
+    Without the play of DAgger's rounds: they are as many in a short run as in a long one, so they count as start-up.
+    """
     from policyopt.files.snapshots import read_log
 
     log = read_log(job.out)
     if not len(log) or 'ttotal' not in (log.dtype.names or ()):
         raise RunFailed(f'the log of {job.id} has no times (column ttotal of its table /log)')
-    return log['ttotal'].astype(float)
+    rounds = log['tsamp'].cumsum() if {'round', 'tsamp'} <= set(log.dtype.names or ()) else 0.0
+    return log['ttotal'].astype(float) - rounds
 
 
 def _cost(seconds: float, ttotal_N: np.ndarray) -> tuple[float, float]:

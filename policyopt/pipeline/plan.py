@@ -115,6 +115,9 @@ class Plan:
             raise UserError(f'{missing[0]}: no such file; expected the expert trajectories. {way}')
         from policyopt.pipeline import experts
 
+        for run in self.runs:
+            if 'policy' in templates.fields_of(spec.algorithm(run.alg).cmd):
+                experts.expert_path(spec, spec.task(run.task))
         for (task, _), path in paths.items():
             experts.check_trajs(spec, spec.task(task), path)
 

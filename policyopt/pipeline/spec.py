@@ -207,6 +207,7 @@ class Spec:
                 'seed': seed,
                 'run': run,
                 'task': task.name,
+                'policy': task.policy and (find_policy(task.policy) or task.policy),
             },
         )
         command = templates.with_option(templates.resolve_program(command), '--seed', seed)
@@ -244,6 +245,11 @@ def _read(source: Source, raw: Any, yaml_text: str, overrides: tuple[str, ...]) 
     num_runs = len(training.algorithms) * len(tasks) * len(training.dataset_num_trajs) * training.runs
     if num_runs > MAX_RUNS:
         source.fail('training.runs', f'{num_runs} runs in all', f'at most {MAX_RUNS}', ' Lower training.runs')
+    for alg in training.algorithms:
+        lacking = [i for i, task in enumerate(tasks) if task.policy is None]
+        if lacking and 'policy' in templates.fields_of(alg.cmd):
+            expected = f"the expert of every task, and tasks[{lacking[0]}] has no 'policy'"
+            source.fail(f'{alg.place}.cmd', 'the field {policy}', expected, " Add it, or name the expert's file in the command")
     run_name = top.get('run_name', _file_word, os.path.splitext(os.path.basename(source.file))[0])
     return Spec(source.file, overrides, yaml_text, run_name, tasks, training, options)
 

@@ -14,7 +14,7 @@ from typing import Any
 from policyopt.options import ImitationOptions, checked, kind_of
 from policyopt.util import REPO, UserError, closest
 
-FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task')
+FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task', 'policy')
 _TRAINER = 'imitate_mj.py'
 _NOT_KNOWN_YET = set('{}$`*?[')  # what stands for other text
 

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from policyopt.elementwise import tanh_
+from policyopt.util import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from environments.rlgymenv import EnvInfo
 
 ACTOR_ROWS = 16  # an actor works in blocks of this many rows, so that a row's result does not depend on its neighbours
@@ -51,7 +54,7 @@ class Actor:
         self.stdev: Any = stdev
         self.finite = stdev is None
         self.num_noise = 1 if stdev is None else len(stdev)
-        self.dtype = layers[-1][0][0].dtype
+        self.dtype, self.num_outputs = layers[-1][0][0].dtype, layers[-1][0][0].shape[1]
         self._buffers = {}  # by number of blocks
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
@@ -113,6 +116,61 @@ class Actor:
             return sample_categorical(weight_B_K, noise_B_Dn[:, 0] * np.add.reduce(weight_B_K, axis=1))[:, None]
         mean = out_B_K[:, : self.num_noise].astype(np.float64)
         return mean if noise_B_Dn is None else mean + self.stdev * noise_B_Dn
+
+
+class FunctionActor:
+    """Any function obs_B_Do → a_B_Da as an actor: a program, a person. What it says is both its distribution and its action.
+
+    Finite actions are integers, as (B,) or (B, 1). Raises UserError when it returns anything but B actions of the task.
+    """
+
+    num_noise = 0
+
+    def __init__(self, function: Callable[[np.ndarray], Any], info: EnvInfo):
+        self.function, self.num_actions, self.a_dim = function, info.num_actions, info.a_dim
+
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        said, num, n = np.asarray(self.function(obs_B_Do.copy())), len(obs_B_Do), self.num_actions
+        a_B_Da = said.reshape(num, 1) if n and said.shape == (num,) else said
+        kinds = 'iu' if n else 'iuf'
+        if a_B_Da.shape != (num, 1 if n else self.a_dim) or a_B_Da.dtype.kind not in kinds or not np.isfinite(a_B_Da).all():
+            wanted = f'{num} integers' if n else f'finite numbers of shape ({num}, {self.a_dim})'
+            raise UserError(f'the expert returned {said.dtype} of shape {said.shape} for {num} observations; expected {wanted}')
+        if n and (a_B_Da.min() < 0 or a_B_Da.max() >= n):
+            raise UserError(f'the expert returned actions from {a_B_Da.min()} to {a_B_Da.max()}; expected integers 0 to {n - 1}')
+        return a_B_Da.astype(np.float64)
+
+    def adist_of(self, out_B_Da: np.ndarray) -> np.ndarray:
+        return out_B_Da
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        return np.empty((num, 0))
+
+    def act(self, out_B_Da: np.ndarray, noise_B_0: Any = None) -> np.ndarray:
+        return out_B_Da.astype(np.int64) if self.num_actions else out_B_Da
+
+
+class MixtureActor:
+    """At every step the expert acts with probability β, else the learner (Ross et al. 2011, Algorithm 3.1); `adist` is the expert's."""
+
+    def __init__(self, learner: Actor, expert: AnyActor, beta: float):
+        self.learner, self.expert, self.beta = learner, expert, beta
+        self.num_noise = 1 + learner.num_noise + expert.num_noise
+
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        """What the learner says, and beside it what the expert says."""
+        return np.concatenate([self.learner.outputs(obs_B_Do), self.expert.outputs(obs_B_Do)], axis=1)
+
+    def adist_of(self, out_B_K: np.ndarray) -> np.ndarray:
+        return self.expert.adist_of(out_B_K[:, self.learner.num_outputs :])
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        return np.concatenate([rng.random((num, 1)), self.learner.noise(rng, num), self.expert.noise(rng, num)], axis=1)
+
+    def act(self, out_B_K: np.ndarray, noise_B_Dn: np.ndarray) -> np.ndarray:
+        coin_B_1, learner_noise, expert_noise = np.split(noise_B_Dn, [1, 1 + self.learner.num_noise], axis=1)
+        learner_out, expert_out = np.split(out_B_K, [self.learner.num_outputs], axis=1)
+        return np.where(coin_B_1 < self.beta, self.expert.act(expert_out, expert_noise), self.learner.act(learner_out, learner_noise))
 
 
 class RandomActor:
