@@ -29,6 +29,7 @@ FILES = {
     'classic/results': ([FIVE], 1, True, ['figure1', 'forest', 'reproduction']),
     'modern/ga': ([], 1, False, ['reproduction']),
     'modern/bclone': ([], 1, False, ['forest', 'reproduction']),
+    'modern/bclone_five_sets': ([], 1, False, ['forest', 'reproduction']),
     'modern/reacher_bclone': ([REACHER], 1, False, ['reproduction']),
     REACHER: ([], 1, False, []),
     'modern/reacher_ga': ([], 1, False, []),
