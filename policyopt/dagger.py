@@ -110,11 +110,14 @@ class DaggerOptimizer:
         return sample_trajectories(actor, self.mdp, self.rounds.trajs, self.rounds.horizon, key, sim_batch_size=workers)
 
     def asked(self, trajs: TrajBatch) -> tuple[np.ndarray, np.ndarray]:
-        """(obs_M_Do, adist_M_Pa): every subsamp_freq-th observation of a round, as of the demonstrations, and what the expert says there.
+        """(obs_M_Do, adist_M_Pa): every subsamp_freq-th observation of each episode, and what the expert says there.
 
-        No observation is put to him twice: where he has been playing, his word is there.
+        As of the demonstrations, the first of them is drawn, but here one that the episode has: each is worth a label. No observation is
+        put to the expert twice: where it has been playing, its word is there.
         """
-        rows_M = np.flatnonzero(trajs.time.stacked % self.rounds.subsamp_freq == 0)
+        every, lengths_B = self.rounds.subsamp_freq, trajs.lengths
+        start_B = Streams((self.seed, 'dagger labels', self.round)).of(1).integers(np.minimum(every, lengths_B))
+        rows_M = np.flatnonzero(trajs.time.stacked % every == np.repeat(start_B, lengths_B))
         obs_M_Do = trajs.obs.stacked[rows_M]
         if self.rounds.beta_of(self.round):
             return obs_M_Do, trajs.adist.stacked[rows_M]

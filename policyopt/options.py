@@ -76,7 +76,7 @@ class _OfImitation:
     mode: str = option('ga', 'behavioural cloning, DAgger, or adversarial imitation', choices=[*algorithms.MODES], required=True)
     data: str | None = option(None, 'expert trajectories (HDF5)', required=True)
     limit_trajs: int | None = option(None, 'use the first N trajectories only', AT_LEAST_1)
-    data_subsamp_freq: int = option(1, 'keep every N-th pair of a trajectory', AT_LEAST_1)
+    data_subsamp_freq: int = option(1, 'keep every N-th pair of a trajectory (dagger: of those it plays too)', AT_LEAST_1)
     obsnorm_mode: str = option('expertdata', 'what observations are normalised with', choices=['none', 'expertdata', 'online'])
     bclone_lr: float = option(1e-3, "Adam's step size in cloning", FROM_0)
     bclone_batch_size: int = option(128, 'expert pairs per step of cloning', AT_LEAST_1)

@@ -24,6 +24,7 @@ NET = training_tools.TINY_NET
 SETTINGS = {'policy_hidden_spec': NET, 'min_total_sa': 300, 'data_subsamp_freq': 2, 'save_freq': 2}
 COMMANDS = {
     'bclone': ['imitate_mj.py', '--mode', 'bclone'],
+    'dagger': ['imitate_mj.py', '--mode', 'dagger'],
     'ga': ['imitate_mj.py', '--mode', 'ga'],
     'fem': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'l2ball'],
     'simplex': ['imitate_mj.py', '--mode', 'ga', '--reward_type', 'simplex'],
@@ -78,14 +79,16 @@ def ga(demos):
 
 @pytest.mark.parametrize('algorithm', COMMANDS)
 def test_the_same_seed_and_options_give_the_file_of_the_command(algorithm, folder, demos):
-    flags = [x for name, value in SETTINGS.items() if algorithm != 'trpo' or name != 'data_subsamp_freq' for x in (f'--{name}', str(value))]
+    settings = {k: v for k, v in SETTINGS.items() if algorithm != 'trpo' or k != 'data_subsamp_freq'}
+    settings |= {'expert': f'{EXPERT}/snapshots/last', 'dagger_rounds': 2} if algorithm == 'dagger' else {}
+    flags = [x for name, value in settings.items() for x in (f'--{name}', str(value))]
     flags += [] if algorithm == 'trpo' else ['--data', str(folder / 'trajs.h5')]
     done = f'{folder}/command_{algorithm}.h5'
     flags += ['--env_name', 'CartPole-v0', '--seed', '3', '--max_iter', '3', '--sim_batch_size', '1', '--log', done]
     training_tools.run([*COMMANDS[algorithm], *flags], folder)
     # two threads, which BLAS takes for itself where nobody limits it, add up in another order
     code = f'import policyopt as po; po.train({algorithm!r}, "CartPole-v0", {None if algorithm == "trpo" else str(folder / "trajs.h5")!r}, '
-    code += f'iterations=3, seed=3, **{ {k: v for k, v in SETTINGS.items() if algorithm != "trpo" or k != "data_subsamp_freq"} })'
+    code += f'iterations=3, seed=3, **{settings})'
     code += f'.save({f"{folder}/api_{algorithm}.h5"!r})'
     threads = script_env() | dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '2')
     subprocess.run([sys.executable, '-c', code], env=threads, check=True, cwd=folder)

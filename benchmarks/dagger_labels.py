@@ -1,0 +1,191 @@
+"""How many expert labels DAgger and cloning need on cartpole and mountaincar: a CSV of every policy, a figure, and the numbers.
+
+    python benchmarks/dagger_labels.py results/dagger [--seeds 5] [--tasks cartpole mountaincar]
+
+Cloning learns from 1, 2, 4, … expert trajectories; DAgger from one, and then from one episode of its own in each of 10 rounds. Of every
+episode each pair is kept, or every N-th as in pipelines/classic.yaml, or every 20th; labels are the pairs that are kept. Every seed has
+an expert set of its own, with which both begin. Both train with 90% of their pairs and with as many Adam steps; DAgger's policies are
+those at the ends of its rounds, which have had fewer. Cloning is judged by its weights of highest valacc and, as `bclone, last`, by its
+last ones, as DAgger is. A score is (return − random) / (expert − random) of 50 episodes with the most likely actions. The expert counts
+as reached with the labels from which on the median over the seeds stays at 0.95 or more. Policies that the CSV has are not trained again.
+"""
+
+import csv
+import itertools
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from policyopt.util import REPO, Parser, run_main, write_text
+
+KEPT = {'cartpole': (20, 10, 1), 'mountaincar': (20, 5, 1)}  # every how manieth pair
+ALGORITHMS = ('bclone', 'bclone, last', 'dagger')
+STEPS, ROUNDS, EPISODES, REACHED = 5500, 10, 50, 0.95
+COLUMNS = ('task', 'algorithm', 'every', 'trajectories', 'seed', 'labels', 'return', 'score')
+
+
+def sizes(every):
+    """Numbers of trajectories that cloning learns from."""
+    return {1: (1, 2, 4), 20: (4, 7, 10, 20, 40)}.get(every, (1, 2, 4, 7, 10, 20))
+
+
+def baselines():
+    """{task: row of results/classic/tasks.csv}: env, expert, returns over 500 episodes."""
+    with open(os.path.join(REPO, 'results/classic/tasks.csv'), encoding='utf-8') as f:
+        return {row['task']: row for row in csv.DictReader(f)}
+
+
+def learner(mode, base, expert, every, num, seed):
+    """The optimiser of a run, at its start."""
+    import policyopt as po
+    from policyopt import training
+
+    demos = po.Demonstrations.record(expert, base['env'], num, seed=seed)
+    mdp = po.MDP(base['env'])
+    own = {'dagger_rounds': ROUNDS, 'expert': base['policy']} if mode == 'dagger' else {}
+    options = training.resolved(
+        po.ImitationOptions(
+            mode=mode,
+            data_subsamp_freq=every,
+            max_iter=STEPS,
+            seed=seed,
+            bclone_train_frac=0.9,
+            bclone_eval_freq=100,
+            sim_batch_size=1,
+            **own,
+        )
+    )
+    return training.imitation_learner(options, mdp, training.expert_pairs(options, demos, mdp, 'demos'), own and expert.actor() or None)
+
+
+def cloned(base, expert, every, num, seed):
+    """Yield (algorithm, trajectories, labels, policy) of one run of cloning."""
+    opt = learner('bclone', base, expert, every, num, seed)
+    best, weights = -np.inf, {}
+    for _ in range(STEPS):
+        fields = {name: value for name, value, _ in opt.step()}
+        if fields['valacc'] is not None and fields['valacc'] > best:
+            best, weights = fields['valacc'], opt.policy.export()
+    labels = len(opt.train_rows) + len(opt.val_rows)
+    yield 'bclone, last', num, labels, opt.policy
+    opt.policy.load(weights, 'the best weights')
+    yield 'bclone', num, labels, opt.policy
+
+
+def rounds_of_dagger(base, expert, every, num, seed):
+    """Yield ('dagger', episodes, labels, policy) at the end of each round."""
+    opt = learner('dagger', base, expert, every, 1, seed)
+    for played in range(1, ROUNDS + 2):
+        while opt.iteration < played * STEPS // (ROUNDS + 1):
+            opt.step()
+        yield 'dagger', played, len(opt.obs_N_Do), opt.policy
+
+
+def measure(args, rows, save):
+    import torch
+
+    import policyopt as po
+
+    torch.set_grad_enabled(False)
+    there = {tuple(row[k] for k in COLUMNS[:5]) for row in rows}
+    for seed, task, (algorithm, run) in itertools.product(
+        range(args.seeds), args.tasks, (('bclone', cloned), ('dagger', rounds_of_dagger))
+    ):
+        base = baselines()[task]
+        expert = po.load_policy(os.path.join(REPO, base['policy']))
+        mean, random = (float(base[k]) for k in ('expert_return_mean', 'random_return_mean'))
+        for every in KEPT[task]:
+            for num in sizes(every) if algorithm == 'bclone' else (1,):
+                if (task, algorithm, str(every), str(num), str(seed)) in there:
+                    continue
+                for name, played, labels, policy in run(base, expert, every, num, seed):
+                    ret = po.evaluate(policy, base['env'], EPISODES, seed=seed).returns.mean()
+                    values = (task, name, every, played, seed, labels, f'{ret:.6g}', f'{(ret - random) / (mean - random):.6g}')
+                    rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))
+                    print(*values, flush=True)
+                save(rows)
+
+
+def curve(rows, task, algorithm, every):
+    """(labels, median, lower and upper quartile of the score) of each number of trajectories; labels are medians too."""
+    mine = [r for r in rows if (r['task'], r['algorithm'], r['every']) == (task, algorithm, str(every))]
+    points = []
+    for num in sorted({int(r['trajectories']) for r in mine}):
+        labels, scores = np.array([(float(r['labels']), float(r['score'])) for r in mine if int(r['trajectories']) == num]).T
+        points.append((np.median(labels), *np.quantile(scores, (0.5, 0.25, 0.75))))
+    return np.array(points).T
+
+
+def reached(labels_K, score_K):
+    """The labels from which on the score stays at REACHED or more; None where it does not."""
+    below = np.flatnonzero(score_K < REACHED)
+    first = below[-1] + 1 if len(below) else 0
+    return labels_K[first] if first < len(labels_K) else None
+
+
+def needed(rows, task, every, lower=False):
+    """{algorithm: labels with which it has reached the expert, or None}, by the median or by the lower quartile of the scores."""
+    return {a: reached(c[0], c[2 if lower else 1]) for a in ALGORITHMS for c in [curve(rows, task, a, every)]}
+
+
+def summary(rows, tasks):
+    """A table of the labels that each needs; the last line of a task has the fewest, whatever is kept."""
+    lines = [
+        '| task | pairs kept | bclone | bclone, last | dagger | dagger / bclone | by the lower quartile |',
+        '|---|---|---:|---:|---:|---:|---|',
+    ]
+    for task in tasks:
+        found = [(needed(rows, task, every), needed(rows, task, every, lower=True)) for every in KEPT[task]]
+        fewest = [{a: min((f[i][a] for f in found if f[i][a] is not None), default=None) for a in ALGORITHMS} for i in (0, 1)]
+        for kept, (by_median, by_low) in zip((*KEPT[task], None), (*found, fewest), strict=True):
+            words = [[str(round(x)) if x is not None else '–' for x in by.values()] for by in (by_median, by_low)]
+            cloning = [by_median[a] for a in ALGORITHMS[:2] if by_median[a] is not None]
+            ratio = f'{by_median["dagger"] / min(cloning):.2f}' if cloning and by_median['dagger'] is not None else '–'
+            what = 'fewest' if kept is None else 'each' if kept == 1 else f'every {kept}th'
+            lines.append(f'| {task} | {what} | {" | ".join(words[0])} | {ratio} | {", ".join(words[1])} |')
+    return '\n'.join(lines)
+
+
+def draw(rows, tasks, path):
+    from policyopt.reporting.figures import figure, styles_of
+
+    style = styles_of(['bclone', 'dagger'])
+    fig, axes = figure(4.2 * len(tasks) + 0.6, 4, 1, len(tasks))
+    for ax, task in zip(axes[0], tasks, strict=True):
+        for algorithm, (every, line) in itertools.product(('bclone', 'dagger'), zip(KEPT[task], ('-', '--', ':'), strict=True)):
+            labels, median, low, high = curve(rows, task, algorithm, every)
+            look = style[algorithm] | {'linestyle': line}
+            if line == '-':
+                ax.fill_between(labels, low, high, color=look['color'], alpha=0.15, linewidth=0)
+            kept = 'each pair' if every == 1 else f'every {every}th pair'
+            ax.plot(labels, median, label=f'{algorithm}, {kept}', markersize=4.5, linewidth=1.6, **look)
+        for height, dashes in ((1, '--'), (REACHED, ':')):
+            ax.axhline(height, color='#666666', linewidth=0.9, linestyle=dashes, zorder=1.5)
+        ax.set(xscale='log', xlabel='expert labels', title=task, ylim=(-0.1, 1.08))
+        ax.legend(loc='upper center', bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False, fontsize=7.5)
+    axes[0][0].set_ylabel('scaled return (random 0, expert 1)')
+    fig.savefig(path, dpi=150)
+
+
+def main(argv):
+    parser = Parser('dagger_labels', __doc__)
+    parser.add_argument('folder', help='where labels.csv and labels.png go')
+    parser.add_argument('--seeds', type=int, default=5)
+    parser.add_argument('--tasks', nargs='+', choices=list(KEPT), default=list(KEPT))
+    args = parser.parse_args(argv)
+    table = Path(args.folder) / 'labels.csv'
+    rows = list(csv.DictReader(table.open(encoding='utf-8'))) if table.exists() else []
+
+    def save(rows):
+        write_text(str(table), '\n'.join([','.join(COLUMNS), *(','.join(row[k] for k in COLUMNS) for row in rows)]) + '\n')
+
+    measure(args, rows, save)
+    draw(rows, args.tasks, Path(args.folder) / 'labels.png')
+    print(summary(rows, args.tasks))
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('dagger_labels', main))
