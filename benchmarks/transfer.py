@@ -24,8 +24,8 @@ from policyopt.sampling.tasks import sample_randomly
 
 TASK, EXPERT = 'MountainCar-v0', 'expert_policies/classic/MountainCar-v0.h5/snapshots/iter0000100'
 REWARDS = {
-    'airl, g(s)': ('airl', {'airl_state_only': 1}),
-    'airl, g(s, a)': ('airl', {}),
+    'airl, g(s)': ('airl', {'airl_state_only': 1, 'reward_lr': 0.003}),
+    'airl, g(s, a)': ('airl', {'reward_lr': 0.003}),
     'GAIL': ('ga', {'favor_zero_expert_reward': 1, 'save_reward': 1}),
 }
 LEARNING = {'min_total_sa': 5000, 'iterations': 301, 'data_subsamp_freq': 5}
