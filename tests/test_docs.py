@@ -241,6 +241,12 @@ def test_what_is_asked_before_training_is_answered(name, folder):
     assert any(answers[name] in out for _, out in done)
 
 
+def test_a_reward_is_taken_out_as_the_page_says(folder):
+    done = run_document(REPO / 'docs' / 'airl.md', folder)
+    assert [line.split()[1] for line, _ in done] == [f'scripts/{s}.py' for s in ('vis_mj', 'imitate_mj', 'vis_mj', 'run_rl_mj')]
+    assert 'learned return: ' in done[2][1] and (folder / 'cartpole_again.h5').exists()
+
+
 def test_every_script_stands_in_the_list_of_commands():
     listed = (REPO / 'docs' / 'commands.md').read_text(encoding='utf-8')
     missing = [str(script) for script in cli.scripts().values() if f'| `{script}' not in listed]
