@@ -23,8 +23,8 @@ sys.path.insert(0, str(REPO))
 from policyopt import algorithms  # noqa: E402
 from policyopt.util import Parser, RunFailed, UserError, run_main, write_text  # noqa: E402
 
-# The newest versions that this release of the package works with.
-PEER = ['imitation==1.0.1', 'setuptools<81', 'numpy<2', 'pyarrow<18', 'datasets<4', 'mujoco==3.2.7', 'imageio', 'torch']
+# The newest versions that this release of the package works with, and torch as in our lock file.
+PEER = ['imitation==1.0.1', 'setuptools<81', 'numpy<2', 'pyarrow<18', 'datasets<4', 'mujoco==3.2.7', 'imageio', 'torch==2.13.0']
 # name: (the title of a row, our options, which snapshot plays); an algorithm whose mode or reward this tree does not know is skipped.
 # {iterations} × {batch} environment steps; DAgger's are --dagger_steps in {rounds} rounds.
 ALGORITHMS = {
