@@ -19,15 +19,15 @@ from gen_classic_policies import train_experts
 from policyopt.util import run_main
 
 CLASSIC = '--tiny_policy --sim_batch_size 1 --policy_cg_damping .01 --vf_cg_damping .01 --vf_include_time 0 --seed 0 '
-MUJOCO = '--min_total_sa 20000 --sim_batch_size 1 --seed 0 '
+MUJOCO = '--min_total_sa 20000 --sim_batch_size 1 --max_iter 301 --seed 0 --lam .98'
 EXPERTS = {
     'seals:seals/CartPole-v0': CLASSIC + '--min_total_sa 10000 --max_iter 101 --enable_obsnorm 0',
     'seals:seals/MountainCar-v0': CLASSIC + '--min_total_sa 20000 --max_iter 201 --lam .98',
-    'seals:seals/Swimmer-v1': MUJOCO + '--max_iter 151 --lam .995 --discount .9995',
-    'seals:seals/Hopper-v1': MUJOCO + '--max_iter 301 --lam .98',
-    'seals:seals/HalfCheetah-v1': MUJOCO + '--max_iter 301 --lam .98',
-    'seals:seals/Walker2d-v1': MUJOCO + '--max_iter 301 --lam .98',
-    'seals:seals/Ant-v1': MUJOCO + '--max_iter 301 --lam .98',
+    'seals:seals/Swimmer-v1': '--min_total_sa 10000 --sim_batch_size 1 --max_iter 101 --seed 0 --lam .995 --discount .9995',
+    'seals:seals/Hopper-v1': MUJOCO,
+    'seals:seals/HalfCheetah-v1': MUJOCO,
+    'seals:seals/Walker2d-v1': MUJOCO,
+    'seals:seals/Ant-v1': MUJOCO,
 }
 TRAINED = list(EXPERTS)[:5]
 
