@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from policyopt.options import ImitationOptions
     from policyopt.protocols import Expert, Fields
     from policyopt.sampling.tasks import MDP
+
+
+class AIRLRows(NamedTuple):
+    """Rows ready for the nets: inputs of g and which output is meant, inputs of h (states, then what follows them), γ or 0, log π."""
+
+    pairs: torch.Tensor
+    index: torch.Tensor | None
+    states: torch.Tensor
+    gamma_B: torch.Tensor
+    logp_B: torch.Tensor
 
 
 class AIRLReward(Model):
@@ -133,6 +143,7 @@ class AIRLReward(Model):
         return self._logits(self.rows(obs_B_Do, a_B_Da, t_B, transitions))
 
     def rows(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> AIRLRows:
+        """Normalised once, for any number of passes."""
         x_B_Di = self._states(obs_B_Do, t_B)
         to = self._states(transitions.nextobs_B_Do, np.asarray(t_B) + 1)
         gamma_B = to_tensor(self.gamma * ~np.asarray(transitions.terminal_B), self.theta_P)
@@ -221,10 +232,3 @@ class AIRLReward(Model):
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.adam.load_state({k: state[f'/adam/{k}'] for k in ('m_P', 'v_P', 't')})
-
-
-class AIRLRows:
-    """Rows ready for the nets: inputs of g and which output is meant, inputs of h (states, then what follows them), γ or 0, log π."""
-
-    def __init__(self, pairs: torch.Tensor, index: torch.Tensor | None, states: torch.Tensor, gamma_B: torch.Tensor, logp_B: torch.Tensor):
-        self.pairs, self.index, self.states, self.gamma_B, self.logp_B = pairs, index, states, gamma_B, logp_B
