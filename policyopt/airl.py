@@ -6,17 +6,16 @@ Letters: B policy rows, Bex expert rows, Ball both, Do, Da observation and actio
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from policyopt.files.trajectories import FiniteSpace
-from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
+from policyopt.nn import FeedforwardNet, Standardizer, net_shapes, parse_spec
 from policyopt.optim import Adam
 from policyopt.protocols import Transitions
-from policyopt.rewards import ClassifierRows, log_fields, logistic_derivative, logistic_loss, taken
+from policyopt.rewards import ClassifierReward, ClassifierRows, log_fields, logistic_derivative, logistic_loss, taken
 from policyopt.torchutil import to_tensor
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class AIRLRows(NamedTuple):
     logp_B: torch.Tensor
 
 
-class AIRLReward(Model):
+class AIRLReward(ClassifierReward):
     """AIRL's discriminator D = exp f/(exp f + π(a|s)), whose logit is f − log π(a|s) (Fu, Luo & Levine 2018, eq. 4 and section 6).
 
     f(s, a, s′) = g(s, a) + γ h(s′) − h(s), with h(s′) = 0 where s′ is terminal: g is the reward, h shapes it. Finite actions: g is
@@ -220,15 +219,3 @@ class AIRLReward(Model):
             self.adam.step(grad_P)
         logits_Ball = self._logits(rows)
         return log_fields(loss, logits_Ball, both), self._with_ends(logits_Ball[: both.num_pi], t_B, transitions.terminal_B)
-
-    def learned(self) -> dict[str, np.ndarray]:
-        return self.export()
-
-    def load_learned(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
-        self.load(arrays, where)
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {f'/adam/{k}': v for k, v in self.adam.state().items()}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.adam.load_state({k: state[f'/adam/{k}'] for k in ('m_P', 'v_P', 't')})

@@ -74,7 +74,25 @@ def log_fields(loss: float, scores_Ball: torch.Tensor, both: ClassifierRows) -> 
     ]
 
 
-class TransitionClassifier(Model):
+class ClassifierReward(Model):
+    """What rewards share that are classifiers trained by Adam: all that they have learned are their variables."""
+
+    adam: Adam
+
+    def learned(self) -> dict[str, np.ndarray]:
+        return self.export()
+
+    def load_learned(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
+        self.load(arrays, where)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {f'/adam/{k}': v for k, v in self.adam.state().items()}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.adam.load_state({k: state[f'/adam/{k}'] for k in ('m_P', 'v_P', 't')})
+
+
+class TransitionClassifier(ClassifierReward):
     """GAIL's discriminator: a net that scores observation-action pairs, score > 0 = expert-like (Ho & Ermon 2016, eq. 17).
 
     Finite actions: a net from the standardised observation to one score per action. Continuous: from standardised [obs, action]
@@ -203,18 +221,6 @@ class TransitionClassifier(Model):
             self.adam.step(grad_P)
         scores_Ball = taken(self.net.forward(x_Ball_Di), index_Ball)
         return log_fields(loss, scores_Ball, both), self.reward_of_scores(scores_Ball[: both.num_pi])
-
-    def learned(self) -> dict[str, np.ndarray]:
-        return self.export()
-
-    def load_learned(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
-        self.load(arrays, where)
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {f'/adam/{k}': v for k, v in self.adam.state().items()}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.adam.load_state({k: state[f'/adam/{k}'] for k in ('m_P', 'v_P', 't')})
 
 
 class LinearReward:
