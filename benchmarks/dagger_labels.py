@@ -5,9 +5,9 @@
 Cloning learns from 1, 2, 4, … expert trajectories; DAgger from one, and then from one episode of its own in each of 10 rounds. Of every
 episode each pair is kept, or every N-th as in pipelines/classic.yaml, or every 20th; labels are the pairs that are kept. Every seed has
 an expert set of its own, with which both begin. Both train with 90% of their pairs and with as many Adam steps; DAgger's policies are
-those at the ends of its rounds, which have had fewer. Cloning is judged by its weights of highest valacc and, as `bclone, last`, by its
-last ones, as DAgger is. A score is (return − random) / (expert − random) of 50 episodes with the most likely actions. The expert counts
-as reached with the labels from which on the median over the seeds stays at 0.95 or more. Policies that the CSV has are not trained again.
+those at the ends of its rounds, which have had fewer. Cloning is judged by its weights of highest valacc and, as `bclone_last`, by its
+last ones, as DAgger is. A score is (return − random) / (expert − random) of 50 episodes with the most likely actions. A seed needs the
+labels from which on its score stays at 0.95 or more. Policies that the CSV has are not trained again.
 """
 
 import csv
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.util import REPO, Parser, run_main, write_text
 
 KEPT = {'cartpole': (20, 10, 1), 'mountaincar': (20, 5, 1)}  # every how manieth pair
-ALGORITHMS = ('bclone', 'bclone, last', 'dagger')
+ALGORITHMS = ('bclone', 'bclone_last', 'dagger')
 STEPS, ROUNDS, EPISODES, REACHED = 5500, 10, 50, 0.95
 COLUMNS = ('task', 'algorithm', 'every', 'trajectories', 'seed', 'labels', 'return', 'score')
 
@@ -70,7 +70,7 @@ def cloned(base, expert, every, num, seed):
         if fields['valacc'] is not None and fields['valacc'] > best:
             best, weights = fields['valacc'], opt.policy.export()
     labels = len(opt.train_rows) + len(opt.val_rows)
-    yield 'bclone, last', num, labels, opt.policy
+    yield 'bclone_last', num, labels, opt.policy
     opt.policy.load(weights, 'the best weights')
     yield 'bclone', num, labels, opt.policy
 
@@ -119,34 +119,39 @@ def curve(rows, task, algorithm, every):
     return np.array(points).T
 
 
-def reached(labels_K, score_K):
-    """The labels from which on the score stays at REACHED or more; None where it does not."""
-    below = np.flatnonzero(score_K < REACHED)
-    first = below[-1] + 1 if len(below) else 0
-    return labels_K[first] if first < len(labels_K) else None
-
-
-def needed(rows, task, every, lower=False):
-    """{algorithm: labels with which it has reached the expert, or None}, by the median or by the lower quartile of the scores."""
-    return {a: reached(c[0], c[2 if lower else 1]) for a in ALGORITHMS for c in [curve(rows, task, a, every)]}
+def needed(rows, task, algorithm, every):
+    """Of each seed, the labels from which on its score stays at REACHED or more; infinite where it does not."""
+    found = []
+    for seed in sorted({r['seed'] for r in rows}):
+        mine = [r for r in rows if (r['task'], r['algorithm'], r['every'], r['seed']) == (task, algorithm, str(every), seed)]
+        points = sorted((int(r['trajectories']), int(r['labels']), float(r['score'])) for r in mine)
+        low = [i for i, (_, _, score) in enumerate(points) if score < REACHED]
+        first = low[-1] + 1 if low else 0
+        found.append(points[first][1] if first < len(points) else np.inf)
+    return found
 
 
 def summary(rows, tasks):
-    """A table of the labels that each needs; the last line of a task has the fewest, whatever is kept."""
-    lines = [
-        '| task | pairs kept | bclone | bclone, last | dagger | dagger / bclone | by the lower quartile |',
-        '|---|---|---:|---:|---:|---:|---|',
-    ]
+    """A table of the labels needed: medians over the seeds, and in brackets each of them."""
+    lines = ['| task | pairs kept | bclone | bclone_last | dagger |', '|---|---|---|---|---|']
     for task in tasks:
-        found = [(needed(rows, task, every), needed(rows, task, every, lower=True)) for every in KEPT[task]]
-        fewest = [{a: min((f[i][a] for f in found if f[i][a] is not None), default=None) for a in ALGORITHMS} for i in (0, 1)]
-        for kept, (by_median, by_low) in zip((*KEPT[task], None), (*found, fewest), strict=True):
-            words = [[str(round(x)) if x is not None else '–' for x in by.values()] for by in (by_median, by_low)]
-            cloning = [by_median[a] for a in ALGORITHMS[:2] if by_median[a] is not None]
-            ratio = f'{by_median["dagger"] / min(cloning):.2f}' if cloning and by_median['dagger'] is not None else '–'
-            what = 'fewest' if kept is None else 'each' if kept == 1 else f'every {kept}th'
-            lines.append(f'| {task} | {what} | {" | ".join(words[0])} | {ratio} | {", ".join(words[1])} |')
+        for every in KEPT[task]:
+            by = [sorted(needed(rows, task, a, every)) for a in ALGORITHMS]
+            cells = [f'{_word(np.median(some))} ({", ".join(map(_word, some))})' for some in by]
+            lines.append(f'| {task} | {"each" if every == 1 else f"every {every}th"} | {" | ".join(cells)} |')
+    for task in tasks:
+        fewest = {a: min((np.median(needed(rows, task, a, every)), every) for every in KEPT[task]) for a in ALGORITHMS}
+        (cloning, kept), (mine, kept_too) = min(fewest[a] for a in ALGORITHMS[:2]), fewest['dagger']
+        if np.isfinite(cloning) and np.isfinite(mine):
+            lines.append(
+                f'\n{task}: dagger needs {mine:.0f} labels (pairs kept: 1 of {kept_too}), cloning {cloning:.0f} (1 of {kept}): '
+                f'{mine / cloning:.2f} times as many.'
+            )
     return '\n'.join(lines)
+
+
+def _word(labels):
+    return f'{labels:.0f}' if np.isfinite(labels) else '–'
 
 
 def draw(rows, tasks, path):

@@ -41,15 +41,8 @@ if TYPE_CHECKING:
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
-HARMLESS = (
-    'log',
-    'resume',
-    'print_freq',
-    'verbose',
-    'data',
-    'expert',
-    'max_iter',
-)  # options that may differ between a run and its continuation
+# options that may differ between a run and its continuation; of data and expert, the contents are compared
+HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'max_iter')
 
 
 def train_imitation(options: ImitationOptions) -> int:
