@@ -11,6 +11,7 @@ from pipeline_tools import im_pipeline, lives, ready_spec, started_pipeline, sta
 from policyopt.pipeline import estimate, templates
 
 OURS = 'python scripts/imitate_mj.py --env {env} --data {dataset} --limit_trajs {num_trajs} --log {out}'
+TWO_NETS = '--tiny_policy --policy_hidden_spec x'  # a mistake that only the run itself notices
 # Somebody's own imitate_mj.py: it sleeps and logs that. Its options and its file are those that the estimate knows.
 SLEEPER = """
 import argparse, os, time, numpy, tables
@@ -144,11 +145,11 @@ def test_words_that_the_shell_would_change_are_seen(tail, literal):
 
 @pytest.mark.parametrize('stage', ['1_train', 'all'])
 def test_a_command_that_fails_is_said_in_one_sentence_and_nothing_is_trained(tmp_path, scratch, stage):
-    path, folder = spec_with(tmp_path, 'true {out}', f'{OURS} --mode ga --no_such_option')
+    path, folder = spec_with(tmp_path, 'true {out}', f'{OURS} --mode ga {TWO_NETS}')
     _, err = im_pipeline(path, stage, '--estimate', '--resume', '-q', *GA_RUNS, code=1)
     assert err.splitlines()[-1] == (
         'im_pipeline: error: alg=ga,task=cartpole,num_trajs=4,run=1 failed with exit code 2 when its first iterations were measured: '
-        'imitate_mj: error: unrecognized arguments: --no_such_option; --help lists all options'
+        'imitate_mj: error: --tiny_policy and --policy_hidden_spec both choose the nets; give one of them'
     ) + ('; nothing was trained (-k trains all the same)' if stage == 'all' else '')
     assert not list(folder.glob('alg=*')) and not list(folder.glob('logs/*')) and not list(scratch.iterdir())
     if stage == '1_train':
@@ -156,9 +157,9 @@ def test_a_command_that_fails_is_said_in_one_sentence_and_nothing_is_trained(tmp
 
 
 def test_keep_going_trains_the_others_all_the_same(tmp_path):
-    path, folder = spec_with(tmp_path, f'python {write_program(tmp_path)} {{out}}', f'{OURS} --mode ga --no_such_option')
+    path, folder = spec_with(tmp_path, f'python {write_program(tmp_path)} {{out}}', f'{OURS} --mode ga {TWO_NETS}')
     _, err = im_pipeline(path, 'all', '--estimate', '--resume', '-k', *CARTPOLE, code=1)
-    assert re.search(r'(?m)^no estimate: alg=ga,.*--no_such_option; --help lists all options; training goes on$', err)
+    assert re.search(r'(?m)^no estimate: alg=ga,.*both choose the nets; give one of them; training goes on$', err)
     assert '2 of 4 runs did not finish' in err
     assert len(starts(folder)) == 2
 
