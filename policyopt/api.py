@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 ALGORITHMS = {
     name: {'mode': row.mode} | ({'reward_type': row.reward_type} if row.reward_type else {}) for name, row in algorithms.ALGORITHMS.items()
 } | {'trpo': None}
+KNOWN_AS = {'gail': 'ga', 'bc': 'bclone', 'cloning': 'bclone'}  # elsewhere
 # what other arguments of `train` decide, or what belongs to commands only
 NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
@@ -229,7 +230,9 @@ def _whole(name: str, value: Any, low: int) -> int:
 def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str, Any]) -> CommonOptions:
     """The options of an algorithm by its name, with the user's own."""
     if algorithm not in ALGORITHMS:
-        raise UserError(f'there is no algorithm {algorithm!r}.{closest(algorithm, ALGORITHMS)} Algorithms: {", ".join(ALGORITHMS)}')
+        meant = KNOWN_AS.get(str(algorithm).lower())
+        hint = f" Did you mean '{meant}'?" if meant else closest(algorithm, ALGORITHMS)
+        raise UserError(f'there is no algorithm {algorithm!r}.{hint} Algorithms: {", ".join(ALGORITHMS)}')
     meant = ALGORITHMS[algorithm]
     cls = RLOptions if meant is None else ImitationOptions
     if options is not None and not isinstance(options, cls):

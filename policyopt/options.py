@@ -92,10 +92,10 @@ class _OfImitation:
     reward_ent_reg_weight: float = option(0.001, "weight of the classifier's entropy", FROM_0)
     reward_include_time: int = option(0, '1: the reward function sees the time', choices=[0, 1])
     favor_zero_expert_reward: int = option(0, "1 for tasks that end on success; airl's reward has either sign: no effect", choices=[0, 1])
+    plot_freq: int = option(0, '0 only; use showlog.py')
     airl_state_only: int = option(0, '1: the reward of airl is one of the state alone, which may transfer', choices=[0, 1])
     airl_absorbing: int = option(1, '1: to airl terminal states last to the horizon; 0: nothing follows them', choices=[0, 1])
     save_reward: int | None = option(None, '1: snapshots hold the reward function too (default: only those of airl)', choices=[0, 1])
-    plot_freq: int = option(0, '0 only; use showlog.py')
     expert: str | None = option(None, 'dagger: the policy that labels, FILE.h5/snapshots/…; needed', only='dagger')
     dagger_rounds: int = option(
         10, 'dagger: rounds of play and labels after the demonstrations, evenly spaced over --max_iter; 0 is bclone',

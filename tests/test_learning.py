@@ -13,7 +13,7 @@ from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.nn import ACTIVATIONS, FeedforwardNet, Standardizer, net_shapes
 from policyopt.policies import make_policy
-from policyopt.rewards import LinearReward, TransitionClassifier
+from policyopt.rewards import LinearReward, TransitionClassifier, taken
 from policyopt.util import RunFailed, UserError
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, ValueFunc
 
@@ -194,7 +194,7 @@ def test_the_classifier_falls_down_its_own_loss():
 
     def loss(theta_P):
         clf.theta_P.copy_(theta_P)
-        s = clf._pick(clf.net.forward(x), index)
+        s = taken(clf.net.forward(x), index)
         p = torch.sigmoid(s)
         cross_entropy = -(labels * p.log() + (1 - labels) * (1 - p).log())
         entropy = -(p * p.log() + (1 - p) * (1 - p).log())
