@@ -68,7 +68,7 @@ def peer_python(args):
 
 
 def episode_seeds(seed, num):
-    """The seeds of the environment in the first episodes that `evaluate_file` plays with this seed."""
+    """The seeds of the environment in the first episodes that `sample_episodes` plays with this seed."""
     from policyopt.sampling.rollout import Streams
 
     streams = Streams((seed, 'evaluate'))
@@ -101,7 +101,7 @@ def record(args):
 
 def train_ours(args, name, seed, trajs):
     """What one of our runs came to: returns, CPU seconds, environment steps."""
-    from policyopt.evaluation import evaluate_file
+    from policyopt.evaluation import open_policy, sample_episodes
     from policyopt.pipeline.evaluating import choose_snapshot
 
     log, steps = args.folder / f'ours_{name}_{seed}.h5', args.dagger_steps if name == 'dagger' else args.steps
@@ -112,7 +112,8 @@ def train_ours(args, name, seed, trajs):
         rest.unlink(missing_ok=True)
     seconds = run([sys.executable, REPO / 'scripts' / 'imitate_mj.py', *common, *words])
     snapshot = f'{log}/snapshots/{choose_snapshot(str(log), ALGORITHMS[name][2])}'
-    played = evaluate_file(snapshot, args.episodes, args.seed, deterministic=True, env_name=args.env)[2]
+    # in this process: the time of workers would be taken for that of a later run
+    played = sample_episodes(*open_policy(snapshot, args.env), args.episodes, args.seed, deterministic=True, sim_batch_size=1)
     steps = 0 if name == 'bc' else steps if name == 'dagger' else values['iterations'] * args.batch
     return {'returns': played.returns.tolist(), 'cpu_seconds': seconds, 'steps': steps}
 
