@@ -34,8 +34,9 @@ FILES = {
     REACHER: ([], 1, False, []),
     'modern/reacher_ga': ([], 1, False, []),
     'quickstart/results': ([], 1, False, ['figure1']),
+    'benchmark/results': ([], 1, False, ['figure1']),
 }
-ALONE = ['quickstart/results']  # not an experiment of the paper
+ALONE = ['quickstart/results', 'benchmark/results']  # not an experiment of the paper
 
 
 def commands():
