@@ -71,18 +71,18 @@ def test_asking_for_mujoco_imports_none_of_it():
 
 
 @pytest.mark.parametrize(
-    'name', ['quickstart', 'classic', 'quick_mujoco', 'modern', 'reacher_entropy', 'benchmark_seals', 'benchmark_seals_classic']
+    'name', ['quickstart', 'classic', 'quick_mujoco', 'modern', 'reacher_entropy', 'benchmark_seals', 'benchmark_seals_cartpole']
 )
 def test_pipelines_for_a_fresh_checkout_need_no_files_of_2016(name):
     spec = load_spec(str(REPO / 'pipelines' / f'{name}.yaml'))
     assert all(find_policy(task.policy) for task in spec.tasks)
-    assert any(needs_mujoco(task.env) for task in spec.tasks) == (name not in ('quickstart', 'classic', 'benchmark_seals_classic'))
+    assert any(needs_mujoco(task.env) for task in spec.tasks) == (name not in ('quickstart', 'classic', 'benchmark_seals_cartpole'))
     assert all(needs_seals(task.env) for task in spec.tasks) == name.startswith('benchmark_seals')
 
 
 @pytest.mark.parametrize(
     'name, needs',
-    [('classic', 'nothing more'), ('modern', 'mujoco'), ('benchmark_seals', 'mujoco seals'), ('benchmark_seals_classic', 'seals')],
+    [('modern', 'mujoco'), ('benchmark_seals', 'mujoco seals')],
 )
 def test_what_an_experiment_needs_is_said_before_it_is_installed(name, needs):
     done = run([sys.executable, '-m', 'policyopt.pipeline.whole', '--needs', REPO / 'pipelines' / f'{name}.yaml'], env=script_env())

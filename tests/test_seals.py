@@ -199,7 +199,9 @@ SHORT = {'--max_iter 10001 --bclone_eval_freq 500': '--max_iter 21 --bclone_eval
          r'--max_iter \d+ --min_total_sa \d+': '--max_iter 2 --min_total_sa 600'}  # fmt: skip
 
 
-@pytest.mark.parametrize('name', ['benchmark_seals_classic', pytest.param('benchmark_seals', marks=[pytest.mark.slow, pytest.mark.mujoco])])
+@pytest.mark.parametrize(
+    'name', ['benchmark_seals_cartpole', pytest.param('benchmark_seals', marks=[pytest.mark.slow, pytest.mark.mujoco])]
+)
 def test_a_benchmark_runs_from_its_experts_to_its_results(name, run_script, tmp_path):
     from policyopt.files.results import read_results
 
