@@ -29,7 +29,7 @@ PEER = ['imitation==1.0.1', 'setuptools<81', 'numpy<2', 'pyarrow<18', 'datasets<
 # {iterations} × {batch} environment steps; DAgger's are --dagger_steps in {rounds} rounds.
 ALGORITHMS = {
     'bc': ('BC', '--mode bclone --max_iter 10001 --bclone_eval_freq 500', 'best_valacc'),
-    'dagger': ('DAgger', '--mode dagger --expert {expert} --dagger_rounds {rounds}', 'last'),
+    'dagger': ('DAgger', '--mode dagger --expert {expert} --dagger_rounds {rounds} --max_iter 10001 --bclone_eval_freq 500', 'last'),
     'gail': ('GAIL', '--mode ga --reward_type nn --min_total_sa {batch} --max_iter {iterations}', 'last'),
     'airl': ('AIRL', '--mode ga --reward_type airl --min_total_sa {batch} --max_iter {iterations}', 'last'),
 }
