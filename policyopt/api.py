@@ -177,7 +177,8 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     """Train a policy; the same seed and options give the log and the policy of the command, bit for bit.
 
     Args:
-        algorithm: 'bclone', 'dagger', 'ga' (GAIL), 'fem' or 'simplex', as imitate_mj.py; 'trpo' on the true reward, as run_rl_mj.py.
+        algorithm: 'bclone', 'dagger', 'ga' (GAIL), 'fem', 'simplex' or 'airl', as imitate_mj.py; 'trpo' on the true reward, as
+            run_rl_mj.py.
         env: the id of an environment, a function (or class) that returns a new gymnasium.Env, or one such environment, which then
             plays one episode after the other and is left open. It is played in this process unless sim_batch_size is above 1.
         demos: Demonstrations, or the path of a trajectory file; none for 'trpo'.
@@ -190,8 +191,8 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         callback: called after each iteration with its number and {column: value} of its row of the log.
     Ctrl-C returns the run as of its last complete iteration; before there is one it raises KeyboardInterrupt.
     Raises UserError, one sentence, for bad arguments; RunFailed when the environment fails or a number is not finite any more.
-    Source: Ross et al. 2011 (dagger), Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Schulman et al. 2015
-    (trpo).
+    Source: Ross et al. 2011 (dagger), Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Fu et al. 2018
+    (airl), Schulman et al. 2015 (trpo).
     """
     chosen = _options(algorithm, options, changes)
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
@@ -230,8 +231,8 @@ def _whole(name: str, value: Any, low: int) -> int:
 def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str, Any]) -> CommonOptions:
     """The options of an algorithm by its name, with the user's own."""
     if algorithm not in ALGORITHMS:
-        meant = KNOWN_AS.get(str(algorithm).lower())
-        hint = f" Did you mean '{meant}'?" if meant else closest(algorithm, ALGORITHMS)
+        ours = KNOWN_AS.get(str(algorithm).lower())
+        hint = f" Did you mean '{ours}'?" if ours else closest(algorithm, ALGORITHMS)
         raise UserError(f'there is no algorithm {algorithm!r}.{hint} Algorithms: {", ".join(ALGORITHMS)}')
     meant = ALGORITHMS[algorithm]
     cls = RLOptions if meant is None else ImitationOptions

@@ -15,7 +15,7 @@ import torch
 from policyopt import algorithms
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.dagger import DaggerOptimizer, Rounds
-from policyopt.files.snapshots import read_snapshot
+from policyopt.files.snapshots import last_of, read_snapshot
 from policyopt.files.trajectories import FiniteSpace
 from policyopt.imitation import ImitationOptimizer
 from policyopt.options import ImitationOptions, names
@@ -91,8 +91,7 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
     mdp: the task that it is to judge; it must have the observation and action dims of the one that it was learned on. Its
     `learned_reward` gives rewards, which do not change any more. Raises UserError where there is none, or where it does not fit.
     """
-    path = os.fspath(path)
-    snapshot = read_snapshot(f'{path}/snapshots/last' if os.path.isfile(path) else path)
+    snapshot = read_snapshot(last_of(os.fspath(path)))
     known = {k: v for k, v in snapshot.args.items() if k in names(ImitationOptions)}
     where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"
     kinds = {name.split('/')[1] for name in snapshot.variables}

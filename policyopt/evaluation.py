@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from environments.rlgymenv import BadEnvironment, make_env
-from policyopt.files.snapshots import read_snapshot
+from policyopt.files.snapshots import last_of, read_snapshot
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.rollout import Streams
 from policyopt.sampling.tasks import MDP, sample_trajectories
@@ -29,7 +29,7 @@ def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Polic
     Raises UserError for a file that is missing, damaged or of another kind, and for a policy that does not fit the task.
     """
     policy_path = os.fspath(policy_path)
-    snapshot = read_snapshot(f'{policy_path}/snapshots/last' if os.path.isfile(policy_path) else policy_path)
+    snapshot = read_snapshot(last_of(policy_path))
     policy = policy_from_snapshot(snapshot, mdp)
     if mdp is not None:
         mdp.warn_of_another_task(policy_path, snapshot.args.get('env_name'))
@@ -89,12 +89,10 @@ def scores(trajs: TrajBatch) -> str:
 def beside_true_reward(trajs: TrajBatch, reward: Reward) -> str:
     """Lines with the true and a learned reward of every step of the first episode, and the returns by the learned one."""
     terminal_N = trajs.successors(int(trajs.lengths.max()))[1]
-    learned_N = reward.learned_reward(trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked, terminal_N)
-    learned = trajs.r.like(learned_N)
+    learned = trajs.r.like(reward.learned_reward(trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked, terminal_N))
     lines = [f'{"step":>6} {"reward":>12} {"learned":>12}']
     lines += [f'{t:>6} {r:>12.5g} {x:>12.5g}' for t, (r, x) in enumerate(zip(trajs.r[0], learned[0], strict=True))]
-    returns_B = np.add.reduceat(learned_N, learned.ends - learned.lengths)
-    return '\n'.join([*lines, f'learned return: {returns_B.mean():.4f} +/- {returns_B.std():.4f}'])
+    return '\n'.join([*lines, f'learned return: {learned.sums().mean():.4f} +/- {learned.sums().std():.4f}'])
 
 
 @dataclasses.dataclass

@@ -82,10 +82,11 @@ class ImitationOptimizer:
 
         # imitation rewards under the present reward function, and advantages
         adist = to_tensor(trajs.adist.stacked, self.policy.theta_P)
+        by_transitions = uses_transitions(self.reward)
         logp_N: Any = None
-        if self.policy_ent_reg or uses_transitions(self.reward):
+        if self.policy_ent_reg or by_transitions:
             logp_N = self.policy.logprob(adist, self.policy.action_tensor(a_N_Da)).cpu().numpy()
-        seen, exseen = self.transitions(trajs, logp_N) if uses_transitions(self.reward) else (None, None)
+        seen, exseen = self.transitions(trajs, logp_N) if by_transitions else (None, None)
         r_unreg_N = self.reward.compute_reward(obs_N_Do, a_N_Da, time_N, **({'transitions': seen} if seen else {}))
         preg_N = -self.policy_ent_reg * logp_N if self.policy_ent_reg else np.zeros_like(r_unreg_N)
         r = trajs.r.like(r_unreg_N + preg_N)

@@ -69,18 +69,19 @@ def train_rl(options: RLOptions) -> int:
 def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: str) -> Expert:
     """The pairs to learn from, and what follows them if the reward needs it; raises UserError where `trajs`, called `path`, do not fit."""
     check_data_fits(path, trajs, mdp)
-    obs_N_Do, a_N_Da, time_N, _ = trajectories.subsample(trajs, options.data_subsamp_freq)
+    rows_N, _ = trajectories.subsampled_rows(trajs, options.data_subsamp_freq)
+    pairs = trajs.obs.stacked[rows_N], trajs.a.stacked[rows_N], trajs.time.stacked[rows_N]
     if options.mode != 'ga' or not uses_transitions(algorithms.load(algorithms.rewards()[options.reward_type])):
-        return Expert(obs_N_Do, a_N_Da, time_N)
+        return Expert(*pairs)
     horizon = mdp.horizon(options.max_traj_len)
     nextobs_N_Do, terminal_N, known_N = trajs.successors(horizon)
-    rows_N = trajectories.subsampled_rows(trajs, options.data_subsamp_freq)[0]
     kept = known_N[rows_N]  # a last step whose successor the file does not hold is left out
     if not kept.any():
         raise UserError(f'{path}: what follows its pairs is not known; give longer trajectories or a smaller --data_subsamp_freq')
     after = np.maximum(horizon - 1 - trajs.time.stacked[terminal_N], 0).sum()
     ended = float(after), float(len(terminal_N) + after)
-    return Expert(obs_N_Do[kept], a_N_Da[kept], time_N[kept], nextobs_N_Do[rows_N][kept], terminal_N[rows_N][kept], ended)
+    rows_N = rows_N[kept]
+    return Expert(*(x[kept] for x in pairs), nextobs_N_Do=nextobs_N_Do[rows_N], terminal_N=terminal_N[rows_N], ended=ended)
 
 
 def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert, teacher: AnyActor | None = None) -> Optimizer:
@@ -351,11 +352,8 @@ class Run:
         state = self.log.restore()
         theirs = json.loads(self.log.attrs['args'])
         for field in dataclasses.fields(self.args):
-            key, value, was = (
-                field.name,
-                getattr(self.args, field.name),
-                theirs.get(field.name, field.default),
-            )  # of a run before it: unsaid
+            key, value = field.name, getattr(self.args, field.name)
+            was = theirs.get(key, field.default)  # a run from before there was this option does not say it
             if key not in HARMLESS and was != value:
                 raise UserError(f'{path}: was started with --{key} {was}, not {value}; give the same options, or delete it')
         if self.args.max_iter != theirs['max_iter'] and self.max_iter_shapes:

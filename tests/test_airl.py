@@ -214,18 +214,12 @@ def test_the_last_observation_is_what_the_last_action_led_to(env_name, workers):
     trajs = sample_batch(RandomActor(mdp.info), mdp, SimConfig(0, 1500, 120, workers), (4, 'ends'))
     mdp.close()
     np.testing.assert_array_equal(trajs.terminal_B, trajs.lengths < 120)
-    env = make_env(env_name).unwrapped if hasattr(make_env(env_name), 'unwrapped') else make_env(env_name)._env.unwrapped
+    env = make_env(env_name)._env.unwrapped
     for i, traj in enumerate(trajs):
         env.reset(seed=0)
-        env.state = _state(env_name, traj.obs_T_Do[-1], env)
+        env.state = np.array(traj.obs_T_Do[-1])
         obs = env.step(int(traj.a_T_Da[-1, 0]))[0]
         np.testing.assert_allclose(trajs.lastobs_B_Do[i], obs, atol=1e-5)
-
-
-def _state(env_name, obs, env):
-    if env_name == 'Acrobot-v0' and len(obs) == 6:
-        return np.array([np.arctan2(obs[1], obs[0]), np.arctan2(obs[3], obs[2]), obs[4], obs[5]])
-    return np.array(obs)
 
 
 def test_successors_of_a_batch_with_and_without_its_ends():

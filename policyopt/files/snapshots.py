@@ -63,6 +63,11 @@ def split_policy_path(policy_path: str) -> tuple[str, str]:
     return file, inner
 
 
+def last_of(path: str) -> str:
+    """The name of the last snapshot where a whole file is named; other names as they are."""
+    return f'{path}/snapshots/last' if os.path.isfile(path) else path
+
+
 def _snapshot_groups(h5: Any, path: str) -> list[str]:
     if '/snapshots' not in h5 or not isinstance(h5.root.snapshots, tables.Group):
         raise UserError(f'{path}: holds no snapshots; expected a training log')

@@ -92,6 +92,10 @@ class RaggedArray:
         out[self.mask_B_T] = self.stacked
         return out
 
+    def sums(self) -> np.ndarray:
+        """The sum of each array of numbers, (B,)."""
+        return np.add.reduceat(self.stacked, self.ends - self.lengths) if len(self) else np.zeros(0)
+
     def like(self, stacked: np.ndarray) -> RaggedArray:
         """Other rows with the same lengths."""
         return RaggedArray(stacked, self.lengths)
@@ -173,7 +177,7 @@ class TrajBatch:
     @property
     def returns(self) -> np.ndarray:
         """Undiscounted return of each trajectory, (B,)."""
-        return np.add.reduceat(self.r.stacked, self.obs.ends - self.obs.lengths) if len(self) else np.zeros(0)
+        return self.r.sums()
 
 
 def numbers(x: Any, what: str) -> np.ndarray:
