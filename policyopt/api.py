@@ -215,7 +215,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
             chosen = training.resolved(settings.changed(chosen, known))
             assert isinstance(chosen, RLOptions)
             with _as_the_commands_compute():
-                run = training.Run(chosen, training.rl_learner(chosen, mdp))
+                run = training.rl_run(chosen, mdp)
         return _iterate(algorithm, run, progress, callback)
     finally:
         mdp.close()

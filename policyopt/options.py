@@ -20,12 +20,16 @@ AT_LEAST_1, FRACTION = (1, MOST, f'1 or more, up to {MOST}'), (0, 1, '0 to 1')
 ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'a number above 0'), (0, LARGEST, '0 or more')
 WORKERS = (1, MAX_WORKERS, f'1 to {MAX_WORKERS}')
 SEEDS = (0, 2**32 - 1, '0 to 4294967295')
+DAGGER, AIRL = ('mode', 'dagger'), ('reward_type', 'airl')
 Range = tuple[float, float, str]  # smallest and largest value, and both in words
 
 
 def option(default: Any, help: str, allowed: Range | None = None, choices: list | None = None, required: bool = False,
-           flags: tuple[str, ...] = (), only: str | None = None) -> Any:  # fmt: skip
-    """A field of an options class. required: on the command line; flags: further names there; only: the one mode that has it."""
+           flags: tuple[str, ...] = (), only: tuple[str, str] | None = None) -> Any:  # fmt: skip
+    """A field of an options class.
+
+    required: on the command line; flags: further names there; only: an option and the one value of it that this one goes with.
+    """
     metadata = {'help': help, 'allowed': allowed, 'choices': choices, 'required': required, 'flags': flags, 'only': only}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -66,9 +70,13 @@ class CommonOptions:
             object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
 
     def as_json(self) -> str:
-        """The options as they are stored with a run: without those that only other modes have."""
-        mode = getattr(self, 'mode', None)
-        return json.dumps({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata['only'] in (None, mode)})
+        """The options as they are stored with a run: without those that only other modes or rewards have."""
+        return json.dumps({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if self.has(f)})
+
+    def has(self, field: dataclasses.Field) -> bool:
+        """Does an option go with the others, or only with another mode or reward?"""
+        only = field.metadata['only']
+        return only is None or getattr(self, only[0]) == only[1]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,26 +101,28 @@ class _OfImitation:
     reward_include_time: int = option(0, '1: the reward function sees the time', choices=[0, 1])
     favor_zero_expert_reward: int = option(0, "1 for tasks that end on success; airl's reward has either sign: no effect", choices=[0, 1])
     plot_freq: int = option(0, '0 only; use showlog.py')
-    airl_state_only: int = option(0, '1: the reward of airl is one of the state alone, which may transfer', choices=[0, 1])
-    airl_absorbing: int = option(1, '1: to airl terminal states last to the horizon; 0: nothing follows them', choices=[0, 1])
+    airl_state_only: int = option(0, '1: the reward of airl is one of the state alone, which may transfer', choices=[0, 1], only=AIRL)
+    airl_absorbing: int = option(
+        1, '1: to airl terminal states last to the horizon; 0: nothing follows them', choices=[0, 1], only=AIRL
+    )
     save_reward: int | None = option(None, '1: snapshots hold the reward function too (default: only those of airl)', choices=[0, 1])
-    expert: str | None = option(None, 'dagger: the policy that labels, FILE.h5/snapshots/…; needed', only='dagger')
+    expert: str | None = option(None, 'dagger: the policy that labels, FILE.h5/snapshots/…; needed', only=DAGGER)
     dagger_rounds: int = option(
         10, 'dagger: rounds of play and labels after the demonstrations, evenly spaced over --max_iter; 0 is bclone',
-        (0, MOST, f'0 to {MOST}'), only='dagger',
+        (0, MOST, f'0 to {MOST}'), only=DAGGER,
     )  # fmt: skip
-    dagger_round_trajs: int = option(1, 'dagger: episodes played and labelled in each round', AT_LEAST_1, only='dagger')
+    dagger_round_trajs: int = option(1, 'dagger: episodes played and labelled in each round', AT_LEAST_1, only=DAGGER)
     dagger_beta: float = option(
-        0.0, 'dagger: chance β that the expert acts at a step of round 1; 0: never, in any round', FRACTION, only='dagger'
+        0.0, 'dagger: chance β that the expert acts at a step of round 1; 0: never, in any round', FRACTION, only=DAGGER
     )
     dagger_beta_schedule: str = option(
         'exponential',
         'dagger: β of round r, dagger_beta^r or max(0, 1 − r(1 − dagger_beta))',
         choices=['exponential', 'linear'],
-        only='dagger',
+        only=DAGGER,
     )
     dagger_label: str = option(
-        'mean', "dagger: labels are the expert's most likely actions, or drawn", choices=['mean', 'sampled'], only='dagger'
+        'mean', "dagger: labels are the expert's most likely actions, or drawn", choices=['mean', 'sampled'], only=DAGGER
     )
 
 

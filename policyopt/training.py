@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
-# options that may differ between a run and its continuation; of data and expert, the contents are compared
-HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'max_iter')
+# options that may differ between a run and its continuation; of data, expert and reward, the contents are compared
+HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'max_iter')
 
 
 def train_imitation(options: ImitationOptions) -> int:
@@ -63,7 +63,13 @@ def train_rl(options: RLOptions) -> int:
     """Run run_rl_mj.py's options (RLOptions) to the end; returns an exit code."""
     options = prepare(options)
     assert options.env_name is not None  # required on the command line
-    return Run(options, rl_learner(options, MDP(options.env_name))).go()
+    return rl_run(options, MDP(options.env_name)).go()
+
+
+def rl_run(options: RLOptions, mdp: MDP) -> Run:
+    """One run of TRPO, at its start; its file knows a learned reward by its contents."""
+    learner = rl_learner(options, mdp)
+    return Run(options, learner, '' if learner.learned is None else digest(learner.learned.learned().values()))
 
 
 def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: str) -> Expert:
@@ -101,7 +107,7 @@ def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert, teach
 
 
 def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
-    """The optimiser of one run of TRPO on the true reward, at its start."""
+    """The optimiser of one run of TRPO, on the true reward or a learned one, at its start."""
     assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     device, dtype = setup_torch(options.device, options.dtype)
     horizon = mdp.horizon(options.max_traj_len)
@@ -152,11 +158,13 @@ def resolved(options: Options) -> Options:
     options = dataclasses.replace(options, policy_hidden_spec=spec, seed=seed, max_iter=options.max_iter or MAX_ITER)
     if isinstance(options, ImitationOptions) and options.save_reward is None:
         options = dataclasses.replace(options, save_reward=int(options.mode == 'ga' and algorithms.saves_reward(options.reward_type)))
-    mode = getattr(options, 'mode', None)
     for field in dataclasses.fields(options):
-        only, value = field.metadata['only'], getattr(options, field.name)
-        if only not in (None, mode) and value != field.default:
-            raise UserError(f'--{field.name} {value}: only --mode {only} has this option, and this is --mode {mode}; leave it out')
+        value = getattr(options, field.name)
+        if not options.has(field) and value != field.default:
+            name, wanted = field.metadata['only']
+            given = f'--{name} {getattr(options, name)}'
+            raise UserError(f'--{field.name} {value}: only --{name} {wanted} has this option, and this is {given}; leave it out')
+    mode = getattr(options, 'mode', None)
     if mode is not None and algorithms.MODES[mode].save_option != 'save_freq':
         freq = getattr(options, algorithms.MODES[mode].save_option)
         options = dataclasses.replace(options, print_freq=freq, save_freq=freq)
@@ -269,6 +277,12 @@ class Run:
             self.log.add_snapshot(iteration, self.snapshot())
         return fields
 
+    def other_data(self) -> str:
+        """What another digest of the data means, for an error message."""
+        if not hasattr(self.args, 'data'):
+            return f'another reward than {self.args.reward or "the true one"}'
+        return f'other expert data than {self.args.data}' + (f', or another expert than {self.args.expert}' if self.args.expert else '')
+
     def snapshot(self) -> dict[str, np.ndarray]:
         """The policy's variables, and with save_reward what the reward function has learned."""
         reward = getattr(self.opt, 'reward', None) if getattr(self.args, 'save_reward', 0) else None
@@ -366,9 +380,7 @@ class Run:
                 f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}; a run can be made longer, not shorter'
             )
         if self.log.attrs['data_digest'] != mine['data_digest']:
-            expert = getattr(self.args, 'expert', None)
-            data = self.args.data if expert is None else f'{self.args.data}, or another expert than {expert}'
-            raise UserError(f'{path}: was started with other expert data than {data}; give the same file, or delete it')
+            raise UserError(f'{path}: was started with {self.other_data()}; give the same file, or delete it')
         for i, model in enumerate(self.models()):
             model.load(state, path)
             prefix = f'/state/model{i}'

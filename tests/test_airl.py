@@ -1,6 +1,7 @@
 """AIRL: its logit, gradients and theory on problems with known answers; what a batch says of its ends; rewards taken out of their run."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from training_tools import run
 import policyopt as po
 from policyopt.airl import AIRLReward
 from policyopt.build import load_reward
+from policyopt.files.snapshots import read_log
 from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch, load_trajs, save_trajs
 from policyopt.protocols import Transitions
 from policyopt.rewards import ClassifierRows
@@ -318,6 +320,32 @@ def test_a_policy_is_trained_on_a_reward_that_was_taken_out(folder):
     with tables.open_file(folder / 'true.h5') as h5:
         true = h5.root.log.read()
     assert log['ret'][0] == true['ret'][0] and log['gnorm'][0] != true['gnorm'][0] and 'iret' not in true.dtype.names
+
+
+def test_a_run_on_a_reward_continues_with_that_reward_only(folder, tmp_path):
+    shutil.copy(folder / 'airl.h5', tmp_path / 'first.h5')
+    shutil.copy(folder / 'airl.h5', tmp_path / 'moved.h5')
+    shutil.copy(folder / 'ga.h5', tmp_path / 'other.h5')
+    options = ['--env_name', 'CartPole-v0', *SHORT, '--max_iter', '300', '--log', 'on.h5']
+    command = [sys.executable, REPO / 'scripts' / 'run_rl_mj.py', '--reward', 'first.h5', *options]
+    with subprocess.Popen(command, cwd=tmp_path, env=script_env(), stdout=subprocess.PIPE, text=True) as started:
+        next(line for line in started.stdout if line.split()[0] == '2')  # three iterations are done
+        started.terminate()
+        started.communicate()
+    assert started.returncode == 75
+    for reward, said in ((['--reward', 'other.h5'], 'with another reward than other.h5; give the same'), ([], 'than the true one')):
+        done = script('run_rl_mj.py', tmp_path, *reward, *options, '--resume', rc=2)
+        assert done.stderr.count('\n') == 1 and said in done.stderr, done.stderr
+    assert 'continuing on.h5.part' in script('run_rl_mj.py', tmp_path, '--reward', 'moved.h5', *options, '--resume').stdout
+    assert len(read_log(tmp_path / 'on.h5')) == 300
+
+
+def test_options_of_airl_are_refused_for_other_rewards(folder):
+    done = run([*AIRL[:4], 'nn', *AIRL[5:]], folder, '--airl_state_only', 1, rc=2)
+    assert '--airl_state_only 1: only --reward_type airl has this option, and this is --reward_type nn; leave it out' in done.stderr
+    with tables.open_file(folder / 'ga.h5') as h5, tables.open_file(folder / 'airl.h5') as airl:
+        stored, with_airl = (json.loads(str(h.root._v_attrs['args'])) for h in (h5, airl))
+    assert set(with_airl) - set(stored) == {'airl_state_only', 'airl_absorbing'}
 
 
 def test_the_reward_is_printed_along_an_episode(folder):
