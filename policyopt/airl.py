@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 
 class AIRLRows(NamedTuple):
-    """Rows ready for the nets: inputs of g and which output is meant, inputs of h (states, then what follows them), γ or 0, log π."""
+    """Rows ready for the nets: inputs of g and which output is meant, inputs of h, where among these s′ is, γ or 0, log π.
+
+    The inputs of h are the states, then what follows those whose successor is not the next row.
+    """
 
     pairs: torch.Tensor
     index: torch.Tensor | None
     states: torch.Tensor
+    next_B: torch.Tensor
     gamma_B: torch.Tensor
     logp_B: torch.Tensor
 
@@ -143,14 +147,19 @@ class AIRLReward(ClassifierReward):
 
     def rows(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> AIRLRows:
         """Normalised once, for any number of passes."""
-        x_B_Di = self._states(obs_B_Do, t_B)
-        to = self._states(transitions.nextobs_B_Do, np.asarray(t_B) + 1)
-        gamma_B = to_tensor(self.gamma * ~np.asarray(transitions.terminal_B), self.theta_P)
-        return AIRLRows(*self._pairs(x_B_Di, a_B_Da), torch.cat([x_B_Di, to]), gamma_B, to_tensor(transitions.logp_B, self.theta_P))
+        x_B_Di, nextobs_B_Do = self._states(obs_B_Do, t_B), transitions.nextobs_B_Do
+        after_B, follows_B = np.asarray(t_B) + 1, np.zeros(len(t_B), bool)
+        follows_B[:-1] = (after_B[:-1] == t_B[1:]) & (nextobs_B_Do[:-1] == obs_B_Do[1:]).all(axis=1)
+        others = self._states(nextobs_B_Do[~follows_B], after_B[~follows_B])
+        next_B = np.arange(1, len(t_B) + 1)
+        next_B[~follows_B] = len(t_B) + np.arange(len(others))
+        gamma_B, logp_B = (to_tensor(x, self.theta_P) for x in (self.gamma * ~np.asarray(transitions.terminal_B), transitions.logp_B))
+        next_B = torch.as_tensor(next_B, device=self.theta_P.device)
+        return AIRLRows(*self._pairs(x_B_Di, a_B_Da), torch.cat([x_B_Di, others]), next_B, gamma_B, logp_B)
 
     def _logits(self, rows: AIRLRows) -> torch.Tensor:
-        h_B, hnext_B = self.h.forward(rows.states)[:, 0].chunk(2)
-        return taken(self.g.forward(rows.pairs), rows.index) + rows.gamma_B * hnext_B - h_B - rows.logp_B
+        h = self.h.forward(rows.states)[:, 0]
+        return taken(self.g.forward(rows.pairs), rows.index) + rows.gamma_B * h[rows.next_B] - h[: len(rows.next_B)] - rows.logp_B
 
     def steps_after(self, t_B: np.ndarray, terminal_B: np.ndarray) -> np.ndarray:
         """How many steps an episode spends in the terminal state that a pair leads to, (B,)."""
@@ -173,7 +182,9 @@ class AIRLReward(ClassifierReward):
         """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy) of the logits, gradient)."""
         logits_Ball = self._logits(rows)
         d_Ball = weight_Ball * logistic_derivative(logits_Ball, labels_expert_is_one_Ball, self.ent_reg_weight)
-        dh = torch.cat([-d_Ball, rows.gamma_B * d_Ball])
+        dh = torch.zeros(len(rows.states), dtype=d_Ball.dtype, device=d_Ball.device)
+        dh[: len(d_Ball)] = -d_Ball
+        dh[rows.next_B] += rows.gamma_B * d_Ball  # a state follows one row at most
 
         def dg(out, block):
             if rows.index is None:

@@ -34,16 +34,19 @@ FILES = {
     REACHER: ([], 1, False, []),
     'modern/reacher_ga': ([], 1, False, []),
     'quickstart/results': ([], 1, False, ['figure1']),
-    'benchmark/results': ([], 1, False, ['figure1']),
+    'benchmark/results': ([], 1, True, ['figure1']),
+    'seals/airl': ([], 1, False, []),
 }
-ALONE = ['quickstart/results', 'benchmark/results']  # not an experiment of the paper
+# not an experiment of the paper: beside what they stand
+OTHERS = {'quickstart/results': None, 'benchmark/results': None, 'seals/airl': 'results/peers/imitation.csv'}
 
 
 def commands():
     """The commands that make the tables, reports and figures, from the root of the checkout."""
     for name, (between, level, page, kinds) in FILES.items():
         file, sets = f'results/{name}', [f'results/{b}.h5' for b in between]
-        judged = [] if name in ALONE else ['--reference', PAPER, *(['--between-set', *sets] if sets else [])]
+        reference = OTHERS.get(name, PAPER)
+        judged = [*(['--reference', reference] if reference else []), *(['--between-set', *sets] if sets else [])]
         out = ['--csv', f'{file}.csv', '--markdown', f'{file}.md', *(['--html', f'{file}.html'] if page else [])]
         yield ['scripts/analyze_results.py', f'{file}.h5', *judged, *out, '-v', str(level)]
         for kind in kinds:
@@ -61,7 +64,7 @@ def main(argv):
     for command in [] if args.numbers or args.check else commands():
         print('python', shlex.join(command), flush=True)
         subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env={**os.environ, 'PYTHONPATH': str(ROOT)})
-    blocks = Blocks('results', {name: between for name, (between, *_) in FILES.items()}, PAPER, ALONE)
+    blocks = Blocks('results', {name: between for name, (between, *_) in FILES.items()}, PAPER, OTHERS)
     stale = []
     for path in [Path('README.md'), *sorted(Path('results').rglob('README.md'))]:
         text = path.read_text(encoding='utf-8')

@@ -76,9 +76,16 @@ def logit_by_autograd(reward, theta_P, obs, a, t, seen, state_only, include_time
 @pytest.mark.parametrize('finite', [True, False], ids=['finite', 'continuous'])
 @pytest.mark.parametrize('state_only', [0, 1])
 @pytest.mark.parametrize('include_time', [0, 1])
-def test_the_logit_is_the_formula_and_its_gradient_that_of_autograd(finite, state_only, include_time):
+@pytest.mark.parametrize('rows', ['drawn', 'episodes'])
+def test_the_logit_is_the_formula_and_its_gradient_that_of_autograd(finite, state_only, include_time, rows):
+    """`episodes`: three that follow their steps, whose next states are the next rows, but for their ends and a gap in the second."""
     rng, reward = np.random.RandomState(3), make(finite, state_only, include_time)
     obs, a, t, seen = batch(rng, finite)
+    if rows == 'episodes':
+        t = np.concatenate([np.arange(15.0), np.arange(9.0), np.arange(20, 27.0), np.arange(9.0)])
+        inside = np.setdiff1d(np.arange(39), [14, 30])
+        seen.nextobs_B_Do[inside] = obs[inside + 1]  # that after the gap is equal too: its time tells it apart
+        assert len(reward.rows(obs, a, t, seen).states) == 40 + 4
     theta_P = reward.theta_P.clone().requires_grad_()
     logit = logit_by_autograd(reward, theta_P, obs, a, t, seen, state_only, include_time)
     np.testing.assert_allclose(reward.compute_logits(obs, a, t, seen), logit.detach(), rtol=1e-12, atol=1e-12)

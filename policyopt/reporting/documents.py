@@ -179,18 +179,18 @@ class Blocks:
     KIND is one of TABLES, or one of TITLES for that section of the answer, with `/said` or `/table` for a part of it.
     """
 
-    def __init__(self, root: str, between: Mapping[str, Sequence[str]], reference: str, alone: Sequence[str] = ()):
+    def __init__(self, root: str, between: Mapping[str, Sequence[str]], reference: str, others: Mapping[str, str | None] | None = None):
         """`between`: {file without its ending: such files with several expert sets}; `reference`: CSV of published results.
 
-        alone: files of experiments that were never published, which stand beside no reference.
+        others: {file of another experiment: CSV of what was published of it, or None}.
         """
-        self.root, self.between, self.reference, self.alone = root, between, reference, alone
+        self.root, self.between, self.reference, self.others = root, between, reference, others or {}
         self._known = {}
 
     def analysis(self, name: str) -> Analysis:
         """The analysis of one results file, made once."""
         if name not in self._known:
-            results, reference = read_results(f'{self.root}/{name}.h5'), None if name in self.alone else self.reference
+            results, reference = read_results(f'{self.root}/{name}.h5'), self.others.get(name, self.reference)
             others = [f'{self.root}/{b}.h5' for b in self.between[name]]
             self._known[name] = analyze(
                 results.rows,
