@@ -21,12 +21,14 @@ from policyopt.util import Parser, RunFailed, run_main, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = 'results/paper/results_per_run.csv'
-FIVE, REACHER = 'classic-2016-experts/five_sets', 'modern/reacher_bclone_five_sets'
+FIVE, TWENTY = 'classic-2016-experts/five_sets', 'classic-2016-experts/bclone_twenty_sets'
+REACHER = 'modern/reacher_bclone_five_sets'
 # shipped file: (files with several expert sets, detail of its tables, whether it has a page, its figures)
 FILES = {
-    'classic-2016-experts/results': ([FIVE], 2, True, ['figure1', 'forest', 'reproduction', 'profile']),
+    'classic-2016-experts/results': ([FIVE, TWENTY], 2, True, ['figure1', 'forest', 'reproduction', 'profile']),
     FIVE: ([], 2, True, ['forest', 'reproduction']),
-    'classic/results': ([FIVE], 1, True, ['figure1', 'forest', 'reproduction']),
+    TWENTY: ([], 1, False, ['reproduction']),
+    'classic/results': ([FIVE, TWENTY], 1, True, ['figure1', 'forest', 'reproduction']),
     'modern/ga': ([], 1, False, ['reproduction']),
     'modern/bclone': ([], 1, False, ['forest', 'reproduction']),
     'modern/bclone_five_sets': ([], 1, False, ['forest', 'reproduction']),
@@ -34,11 +36,10 @@ FILES = {
     REACHER: ([], 1, False, []),
     'modern/reacher_ga': ([], 1, False, []),
     'quickstart/results': ([], 1, False, ['figure1']),
-    'benchmark/results': ([], 1, True, ['figure1']),
-    'seals/airl': ([], 1, False, []),
+    'benchmark/results': ([], 1, False, ['figure1']),
 }
 # not an experiment of the paper: beside what they stand
-OTHERS = {'quickstart/results': None, 'benchmark/results': None, 'seals/airl': 'results/peers/imitation.csv'}
+OTHERS = {'quickstart/results': None, 'benchmark/results': None}
 
 
 def commands():

@@ -128,7 +128,7 @@ def between_of(cells: list[tuple[np.ndarray, np.ndarray]]) -> Between | None:
 def pooled_between(sources: Sequence[Cells], blocks: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Between]:
     """{(alg, task): Between} for `blocks`, partially pooled over the tasks of each algorithm; blocks of unmeasured algorithms are absent.
 
-    Files first: ω² of one block from several files is their mean, weighted by degrees of freedom. Then tasks:
+    Files first: ω² of one block is that of the file with most expert sets of it, because files of one base seed share sets. Then tasks:
 
     ω̃² = max(0, (f·ω² + f₀·ω̄²)/(f + f₀)),  with f + f₀ degrees of freedom,
 
@@ -142,13 +142,12 @@ def pooled_between(sources: Sequence[Cells], blocks: Iterable[tuple[str, str]]) 
         sources: list of {CellKey: (y_N, set_N)}, normalised, one per file that has several expert sets.
         blocks: the (alg, task) that are wanted.
     """
-    raw = {}
+    own = {}
     for cells in sources:
         for block in dict.fromkeys((k.alg, k.task) for k in cells):
             found = between_of([c for k, c in cells.items() if (k.alg, k.task) == block])
-            if found:
-                raw.setdefault(block, []).append(found)
-    own = {b: _weighted(v) for b, v in raw.items()}
+            if found and (block not in own or found.df > own[block].df):
+                own[block] = found
     out = {}
     for block in blocks:
         mine = own.get(block)

@@ -58,7 +58,8 @@ def html_report(
         origin: {name: value} of the results' origin; values may be dicts or JSON text.
         spec: YAML text of the campaign.
     """
-    parts = [f'<h1>{_e(title)}</h1>', *(line for s in sections(analysis) for line in _section(s)), *(_figure(*p) for p in pictures)]
+    heading = _e(title).replace('/', '/<wbr>')  # so that a narrow page breaks a path where it has a slash
+    parts = [f'<h1>{heading}</h1>', *(line for s in sections(analysis) for line in _section(s)), *(_figure(*p) for p in pictures)]
     parts += ['<h2>Cells</h2>', _list(text.summary(analysis))]
     for task in analysis.baselines:
         parts.append(f'<h3>{_e(text.title_of(analysis, task))}</h3>')
