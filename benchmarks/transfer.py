@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Does a learned reward survive other dynamics? AIRL's and GAIL's rewards of one car, optimised from scratch on another.
+"""Does a learned reward survive another body? AIRL's and GAIL's rewards of one walker, optimised from scratch on another.
 
     python benchmarks/transfer.py -o results/transfer
 
-Rewards are learned from ten expert trajectories on MountainCar-v0 and then given to TRPO, which starts from nothing on the same car
-(control) and on one whose gear is reversed: pushing left there drives it to the right. What the expert did in a state is wrong now;
-where it wanted to be is not. The policies that were imitated are played on the new car too. Prints a table, writes transfer.csv and
-transfer.png. Runs that are there already are kept.
+The walkers live on the 4 × 4 grid of airl_recovery.py, in --worlds random worlds. Rewards are learned from an expert whose legs go where
+they are told, and then optimised, exactly and from nothing, for the same walker (control) and for one whose legs are mounted the other way
+round: told north it goes south, told east west. What the expert did in a state is wrong there; where it wanted to be is not. Policies
+are judged by the true reward, discounted, from a uniform start: 0 is the uniformly random policy, 1 the best one of that body. The
+policies that were imitated walk with the new body too. Prints a table, writes transfer.csv and transfer.png.
+
+GAIL's reward is that of the classifier when the walker is as good as the expert: −log(1 − D) of TransitionClassifier.
 """
 
 import argparse
@@ -14,106 +17,105 @@ import csv
 import sys
 from pathlib import Path
 
-import gymnasium
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import policyopt as po
-from policyopt.files.snapshots import read_log
-from policyopt.sampling.tasks import sample_randomly
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from airl_recovery import GAMMA, MOVES, A, S, next_states, recover, soft_policy, visits
 
-TASK, EXPERT = 'MountainCar-v0', 'expert_policies/classic/MountainCar-v0.h5/snapshots/iter0000100'
-REWARDS = {
-    'airl, g(s)': ('airl', {'airl_state_only': 1, 'reward_lr': 0.003}),
-    'airl, g(s, a)': ('airl', {'reward_lr': 0.003}),
-    'GAIL': ('ga', {'favor_zero_expert_reward': 1, 'save_reward': 1}),
-}
-LEARNING = {'min_total_sa': 5000, 'iterations': 301, 'data_subsamp_freq': 5}
-USING = {'min_total_sa': 5000, 'iterations': 201, 'tiny_policy': True}
+from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
+from policyopt.rewards import TransitionClassifier
+
+NEXT = next_states()
+REVERSED = NEXT[:, [MOVES.index((-dy, -dx)) for dy, dx in MOVES]]
+BODIES = {'same body': NEXT, 'legs reversed': REVERSED}
 
 
-class Reversed(gymnasium.ActionWrapper):
-    """Left is right and right is left."""
-
-    def action(self, action):
-        return 2 - action
-
-
-def reversed_car():
-    return Reversed(gymnasium.make(TASK))
+def best_policy(r_S_A, next_S_A):
+    """The policy (S, A) of highest return, by value iteration."""
+    v_S = np.zeros(S)
+    for _ in range(500):
+        v_S = (r_S_A + GAMMA * v_S[next_S_A]).max(axis=1)
+    return np.eye(A)[(r_S_A + GAMMA * v_S[next_S_A]).argmax(axis=1)]
 
 
-CARS = {'same car': TASK, 'reversed gear': reversed_car}
+def expert_of(r_S):
+    """Soft-optimal (maximum entropy) for the true reward on the body that it was seen on."""
+    return soft_policy(np.repeat(r_S[:, None], A, axis=1), NEXT, np.zeros(S), 500)[0]
 
 
-def path_of(folder, name, seed, car=None):
-    word = name.replace(', ', '_').translate({ord(c): None for c in '() '})
-    return folder / f'{word}_seed{seed}{"" if car is None else "_on_" + car.replace(" ", "_")}.h5'
+def gail(r_S, iterations=2000, step=0.02):
+    """(reward_S_A, π_S_A) at the end of GAIL: a step of the classifier, then π ← π exp(step·Q) normalised, Q of its reward."""
+    onehot, states_N, a_N_1 = np.eye(S), np.repeat(np.arange(S), A), np.tile(np.arange(A), S)[:, None]
+    classifier = TransitionClassifier(ContinuousSpace(S), FiniteSpace(A), [], 0, 0, 1.0, lr=0.05)
+    expert_N = visits(expert_of(r_S), NEXT).ravel()
+    x, index = onehot[states_N], torch.as_tensor(np.concatenate([a_N_1, a_N_1]))
+    logits_S_A, labels = np.zeros((S, A)), torch.as_tensor(np.repeat([0.0, 1.0], S * A))
+    for i in range(iterations):
+        pi_S_A = np.exp(logits_S_A - np.logaddexp.reduce(logits_S_A, axis=1)[:, None])
+        classifier.adam.lr = 0.05 * 0.5 ** (5 * i / iterations)
+        weight = torch.as_tensor(np.concatenate([visits(pi_S_A, NEXT).ravel(), expert_N]))
+        classifier.adam.step(classifier.loss_gradient(torch.as_tensor(np.concatenate([x, x])), index, labels, weight)[1])
+        reward_S_A = classifier.compute_reward(x, a_N_1, np.zeros(S * A)).reshape(S, A)
+        q_S_A = reward_S_A.copy()
+        for _ in range(200):
+            q_S_A = reward_S_A + GAMMA * (pi_S_A * q_S_A).sum(1)[NEXT]
+        logits_S_A = logits_S_A + step * q_S_A
+    return reward_S_A, pi_S_A
 
 
-def runs_of(folder, seed):
-    """{(reward, car): true returns of TRPO on it} and {(reward, car): return of the imitated policy}, training what is not there yet."""
-    demos = po.Demonstrations.record(po.load_policy(EXPERT), TASK, 10, seed=seed)
-    logs, played = {}, {}
-    for name, (algorithm, options) in REWARDS.items():
-        learned = path_of(folder, name, seed)
-        if not learned.exists():
-            po.train(algorithm, TASK, demos, seed=seed, **LEARNING, **options).save(learned)
-        for car, env in CARS.items():
-            path = path_of(folder, name, seed, car)
-            if not path.exists():
-                po.train('trpo', env, seed=seed, reward=str(learned), **USING).save(path)
-            logs[name, car] = read_log(path)['ret']
-            played[name, car] = po.evaluate(po.load_policy(learned), env, 50, seed=seed, deterministic=True).returns.mean()
-    return logs, played
+def scores_of(seed):
+    """{(reward, body): (score of the policy that is best for it, score of the policy that was imitated)} in one world."""
+    r_S, g_S_A, _, _ = recover(1, seed)
+    true_S_A = np.repeat(r_S[:, None], A, axis=1)
+    both_S_A = recover(0, seed)[1]
+    reward_S_A, gail_pi = gail(r_S)
+    learned = {'airl, g(s)': g_S_A, 'airl, g(s, a)': both_S_A, 'GAIL': reward_S_A}
+    imitated = {name: soft_policy(r, NEXT, np.zeros(S), 500)[0] for name, r in learned.items()} | {'GAIL': gail_pi}
+    found = {}
+    for body, next_S_A in BODIES.items():
+        low, high = ((visits(pi, next_S_A) * true_S_A).sum() for pi in (np.full((S, A), 1 / A), best_policy(true_S_A, next_S_A)))
+        for name, r_S_A in learned.items():
+            policies = best_policy(r_S_A, next_S_A), imitated[name]
+            found[name, body] = tuple(((visits(pi, next_S_A) * true_S_A).sum() - low) / (high - low) for pi in policies)
+    return found
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('-o', '--out', type=Path, default=Path('transfer'), help='folder of the table and the picture')
-    p.add_argument('--runs', type=Path, default=Path('runs/transfer'), help='folder of the runs')
-    p.add_argument('--seeds', type=int, default=3)
+    p.add_argument('--worlds', type=int, default=10)
     args = p.parse_args()
-    for folder in (args.out, args.runs):
-        folder.mkdir(parents=True, exist_ok=True)
-    found = [runs_of(args.runs, seed) for seed in range(args.seeds)]
-    expert = po.evaluate(po.load_policy(EXPERT), TASK, 50, seed=0, deterministic=True).returns.mean()
-    random = sample_randomly(po.MDP(TASK), 50, 0).returns.mean()
-    print(f'expert {expert:.1f}, random {random:.1f}')
-    rows = []
-    for name in REWARDS:
-        for car in CARS:
-            for seed, (logs, played) in enumerate(found):
-                rows.append([name, car, seed, logs[name, car][-20:].mean(), played[name, car]])
+    args.out.mkdir(parents=True, exist_ok=True)
+    found = [scores_of(seed) for seed in range(args.worlds)]
+    rows = [[*key, seed, *world[key]] for key in found[0] for seed, world in enumerate(found)]
     with open(args.out / 'transfer.csv', 'w', newline='', encoding='utf-8') as f:
-        csv.writer(f).writerows([['reward', 'car', 'seed', 'return_of_new_policy', 'return_of_imitated_policy'], *rows])
-    print('| reward | car | a new policy, trained on it | the imitated policy itself |\n|---|---|---:|---:|')
-    for name in REWARDS:
-        for car in CARS:
-            new, own = (np.array([row[i] for row in rows if row[:2] == [name, car]]) for i in (3, 4))
-            print(f'| {name} | {car} | {new.mean():.1f} ({", ".join(f"{x:.0f}" for x in new)}) | {own.mean():.1f} |')
-    draw(args.out / 'transfer.png', found, expert, random)
+        csv.writer(f).writerows([['reward', 'body', 'world', 'score_of_new_policy', 'score_of_imitated_policy'], *rows])
+    print('| reward | body | a new policy, optimised for it: mean (lowest) | the imitated policy itself |\n|---|---|---:|---:|')
+    for name, body in found[0]:
+        new, own = np.array([world[name, body] for world in found]).T
+        print(f'| {name} | {body} | {new.mean():.2f} ({new.min():.2f}) | {own.mean():.2f} |'.replace('-', '−'))
+    draw(args.out / 'transfer.png', found)
 
 
-def draw(path, found, expert, random):
-    """Learning curves on both cars: mean and range over seeds of the true return of policies trained on each reward."""
+def draw(path, found):
+    """A panel per body: every world's score of the policy that is best for each reward, their mean, and that of the imitated policy."""
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(9, 3.6), layout='constrained')
-    axes = fig.subplots(1, 2, sharey=True)
-    looks = dict(zip(REWARDS, [('#56B4E9', '-'), ('#D55E00', '--'), ('#0072B2', ':')], strict=True))
-    for ax, car in zip(axes, CARS, strict=True):
-        ax.axhline(expert, color='0.5', lw=1)
-        ax.axhline(random, color='0.5', lw=1, ls=':')
-        for name, (colour, line) in looks.items():
-            y = np.array([logs[name, car] for logs, _ in found])
-            ax.plot(y.mean(0), line, color=colour, label=name, lw=1.8)
-            ax.fill_between(np.arange(y.shape[1]), y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
-        ax.set(title=car, xlabel='iterations of TRPO on the learned reward')
-    axes[0].set_ylabel('true return')
-    axes[0].annotate('expert', (1, expert), xytext=(0, 3), textcoords='offset points', fontsize=8, color='0.4')
-    axes[0].annotate('random', (1, random), xytext=(0, 3), textcoords='offset points', fontsize=8, color='0.4')
-    axes[0].legend(title='reward learned by', frameon=False, fontsize=9)
+    fig = Figure(figsize=(8, 3.6), layout='constrained')
+    axes, names = fig.subplots(1, 2, sharey=True), list(dict.fromkeys(name for name, _ in found[0]))
+    for ax, body in zip(axes, BODIES, strict=True):
+        ax.axhline(1, color='0.5', lw=1)
+        ax.axhline(0, color='0.5', lw=1, ls=':')
+        for i, (name, colour) in enumerate(zip(names, ('#56B4E9', '#D55E00', '#0072B2'), strict=True)):
+            new, own = np.array([world[name, body] for world in found]).T
+            ax.plot(i + np.linspace(-0.12, 0.12, len(new)), new, 'o', ms=4, color=colour, alpha=0.5, mew=0)
+            ax.plot(i, new.mean(), 'D', ms=8, color=colour, label='a new policy, optimised for the reward' if i == 0 else None)
+            ax.plot(i + 0.25, own.mean(), 'x', ms=7, mew=2, color='0.4', label='the imitated policy itself' if i == 0 else None)
+        ax.set(title=body, xticks=range(len(names)), xticklabels=names, xlim=(-0.5, len(names) - 0.5))
+    axes[0].set_ylabel('true return\n(0: random policy, 1: best of the body)')
+    axes[0].legend(frameon=False, fontsize=9, loc='lower left')
     fig.savefig(path, dpi=130)
 
 

@@ -26,6 +26,7 @@ from policyopt.util import UserError
 
 sys.path.insert(0, str(REPO / 'benchmarks'))
 import airl_recovery
+import transfer
 
 NET = '[{"type": "fc", "n": 7}, {"type": "nonlin", "func": "tanh"}]'
 SHORT = ['--policy_hidden_spec', NET, '--min_total_sa', '300', '--sim_batch_size', '1', '--max_iter', '3', '--seed', '1']
@@ -168,6 +169,18 @@ def test_a_reward_of_the_state_alone_is_the_true_one_up_to_a_constant():
 def test_a_reward_of_state_and_action_need_not_be():
     r_S, g_S_A, _, _ = airl_recovery.recover(state_only=0, iterations=500)
     assert np.abs(g_S_A - r_S[:, None]).max() > 0.5
+
+
+def test_a_reward_of_the_state_alone_survives_another_body_and_others_need_not():
+    r_S, g_S_A, _, _ = airl_recovery.recover(state_only=1, seed=2)
+    both_S_A = airl_recovery.recover(state_only=0, seed=2, iterations=500)[1]
+    true_S_A = np.repeat(r_S[:, None], airl_recovery.A, axis=1)
+
+    def returned(pi_S_A):
+        return (airl_recovery.visits(pi_S_A, transfer.REVERSED) * true_S_A).sum()
+
+    best, new, with_actions = (returned(transfer.best_policy(r, transfer.REVERSED)) for r in (true_S_A, g_S_A, both_S_A))
+    assert new == pytest.approx(best) and with_actions < best - 0.1 and returned(transfer.expert_of(r_S)) < best - 0.1
 
 
 def test_weights_and_accuracies_count_expert_rows_as_often_as_they_were_drawn():
