@@ -36,10 +36,11 @@ FILES = {
     REACHER: ([], 1, False, []),
     'modern/reacher_ga': ([], 1, False, []),
     'quickstart/results': ([], 1, False, ['figure1']),
-    'benchmark/results': ([], 1, False, ['figure1']),
+    'benchmark/results': ([], 1, True, ['figure1']),
+    'seals/airl': ([], 1, False, []),
 }
 # not an experiment of the paper: beside what they stand
-OTHERS = {'quickstart/results': None, 'benchmark/results': None}
+OTHERS = {'quickstart/results': None, 'benchmark/results': None, 'seals/airl': 'results/peers/imitation.csv'}
 
 
 def commands():
