@@ -21,8 +21,7 @@ from policyopt.util import Parser, RunFailed, run_main, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = 'results/paper/results_per_run.csv'
-FIVE, TWENTY = 'classic-2016-experts/five_sets', 'classic-2016-experts/bclone_twenty_sets'
-REACHER = 'modern/reacher_bclone_five_sets'
+FIVE, TWENTY, REACHER = 'classic-2016-experts/five_sets', 'classic-2016-experts/bclone_twenty_sets', 'modern/reacher_bclone_five_sets'
 # shipped file: (files with several expert sets, detail of its tables, whether it has a page, its figures)
 FILES = {
     'classic-2016-experts/results': ([FIVE, TWENTY], 2, True, ['figure1', 'forest', 'reproduction', 'profile']),
@@ -39,16 +38,14 @@ FILES = {
     'benchmark/results': ([], 1, True, ['figure1']),
     'seals/airl': ([], 1, False, []),
 }
-# not an experiment of the paper: beside what they stand
-OTHERS = {'quickstart/results': None, 'benchmark/results': None, 'seals/airl': 'results/peers/imitation.csv'}
+OTHERS = {'quickstart/results': None, 'benchmark/results': None, 'seals/airl': 'results/peers/imitation.csv'}  # not the paper's
 
 
 def commands():
     """The commands that make the tables, reports and figures, from the root of the checkout."""
     for name, (between, level, page, kinds) in FILES.items():
-        file, sets = f'results/{name}', [f'results/{b}.h5' for b in between]
-        reference = OTHERS.get(name, PAPER)
-        judged = [*(['--reference', reference] if reference else []), *(['--between-set', *sets] if sets else [])]
+        file, reference, sets = f'results/{name}', OTHERS.get(name, PAPER), [f'results/{b}.h5' for b in between]
+        judged = (['--reference', reference] if reference else []) + (['--between-set', *sets] if sets else [])
         out = ['--csv', f'{file}.csv', '--markdown', f'{file}.md', *(['--html', f'{file}.html'] if page else [])]
         yield ['scripts/analyze_results.py', f'{file}.h5', *judged, *out, '-v', str(level)]
         for kind in kinds:
