@@ -3,7 +3,7 @@
 #
 #     bash scripts/run_tests.sh [--slow] [options of pytest …]
 #
-# --slow runs everything, the slow tests too. Without an active virtual environment, one is made in .venv. MuJoCo and seals
+# A process for each core (-n 0: one). --slow runs everything, the slow tests too. Without an active virtual environment, one is made in .venv. MuJoCo and seals
 # are installed too.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
@@ -19,7 +19,7 @@ done
 
 # shellcheck disable=SC2086  # a list of words
 use_python requirements.lock $RUNTIME pytest hypothesis ruff
-use_python requirements-test.lock nbclient ipykernel basedpyright
+use_python requirements-test.lock nbclient ipykernel basedpyright xdist
 # shellcheck disable=SC2086
 use_python requirements-mujoco.lock $MUJOCO
 use_python requirements-seals.lock seals
@@ -30,7 +30,7 @@ style=0
 types=0
 "$PY" -m basedpyright --pythonpath "$PY" || types=$?
 tests=0
-"$PY" -m pytest -q "${options[@]+"${options[@]}"}" || tests=$?
+"$PY" -m pytest -q -n logical --maxprocesses 8 --dist loadfile "${options[@]+"${options[@]}"}" || tests=$?
 if [ "$style" -ne 0 ]; then echo 'run_tests.sh: ruff check found faults, see above' >&2; fi
 if [ "$types" -ne 0 ]; then echo 'run_tests.sh: basedpyright found faults, see above' >&2; fi
 worst=$((style > types ? style : types))

@@ -28,6 +28,14 @@ hypothesis.settings.register_profile('repo', derandomize=True, deadline=None, da
 hypothesis.settings.load_profile('repo')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def gradients_stay_as_they_are():
+    """A run switches autograd off for its process, which later files must not notice."""
+    yield
+    if 'torch' in sys.modules:
+        sys.modules['torch'].set_grad_enabled(True)
+
+
 @pytest.fixture(scope='session')
 def repo():
     """The root of the checkout."""
