@@ -3,8 +3,8 @@
 #
 #     bash scripts/run_tests.sh [--slow] [options of pytest …]
 #
-# A process for each core (-n 0: one). --slow runs everything, the slow tests too. Without an active virtual environment, one is made in .venv. MuJoCo and seals
-# are installed too.
+# Files run at once, one on each core (-n 0: one after the other). --slow runs everything, the slow tests too. Without an active virtual
+# environment, one is made in .venv. MuJoCo and seals are installed too.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
 
