@@ -102,9 +102,7 @@ class _OfImitation:
     favor_zero_expert_reward: int = option(0, "1 for tasks that end on success; airl's reward has either sign: no effect", choices=[0, 1])
     plot_freq: int = option(0, '0 only; use showlog.py')
     airl_state_only: int = option(0, '1: the reward of airl is one of the state alone, which may transfer', choices=[0, 1], only=AIRL)
-    airl_absorbing: int = option(
-        1, '1: to airl terminal states last to the horizon; 0: nothing follows them', choices=[0, 1], only=AIRL
-    )
+    airl_absorbing: int = option(1, '1: to airl terminal states last to the horizon; 0: nothing follows them', choices=[0, 1], only=AIRL)
     save_reward: int | None = option(None, '1: snapshots hold the reward function too (default: only those of airl)', choices=[0, 1])
     expert: str | None = option(None, 'dagger: the policy that labels, FILE.h5/snapshots/…; needed', only=DAGGER)
     dagger_rounds: int = option(

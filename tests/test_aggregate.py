@@ -147,6 +147,7 @@ def test_variance_is_pooled_over_the_tasks_of_one_algorithm_only():
 
 def test_of_several_files_that_with_most_sets_counts():
     """Files of one base seed share sets, which must not be counted twice."""
+
     def cells(effects):
         return {CellKey('cartpole', 'ga', 4): (np.repeat(effects, 2) * 1.0, np.repeat(np.arange(len(effects)), 2))}
 

@@ -8,11 +8,12 @@ import time
 
 import numpy as np
 import pytest
+import tables
 from conftest import REPO, script_env
 from results_tools import run_here as run_here
 from results_tools import small_results
 
-from policyopt.files.snapshots import TrainingLog, read_log
+from policyopt.files.snapshots import TrainingLog, read_log, read_root
 
 
 def write_log(path, num=7, running=False):
@@ -20,6 +21,7 @@ def write_log(path, num=7, running=False):
     log = TrainingLog(str(path), {'args': '{}', 'start_time': '2026-01-01T00:00:00+00:00'})
     for i in range(num):
         log.append([('iter', i, int), ('trueret', i + 0.5, float), ('valacc', None if i % 3 else 0.25, float), ('ttotal', 2.0, float)])
+    log.add_snapshot(num - 1, {'/x': np.ones(1000)})
     if running:
         log.save({'/x': np.ones(1)})
         return log
@@ -132,6 +134,27 @@ def test_tensorboard_shows_every_number_of_a_log(tmp_path, run_here):
         assert found[1].wall_time - found[0].wall_time == 2 and found[0].wall_time == 1767225602
         assert [e.step for e in events.Scalars('valacc')] == [i for i in range(len(rows)) if i % 3 == 0]
     assert 'holds an export already' in run_here('export_log.py', 'a.h5', '--tensorboard', 'tb', rc=2).stderr
+
+
+def test_logs_without_snapshots_hold_every_row_and_attribute_and_are_drawn(tmp_path, run_here):
+    names = 'alg=ga,task=cartpole,num_trajs=4,run=1.h5', 'b.h5'
+    for name in names:
+        write_log(tmp_path / name)
+    write_log(tmp_path / 'c.h5', 3, running=True)
+    done = run_here('export_log.py', *names, 'c.h5.part', '--logs', 'curves')
+    assert done.stdout == '17 rows of 3 logs: curves\n' and sorted(os.listdir(tmp_path / 'curves')) == sorted([*names, 'c.h5'])
+    for name in names:
+        log, bare = (read_log(str(tmp_path / folder / name)) for folder in ('.', 'curves'))
+        assert log.dtype == bare.dtype and log.tobytes() == bare.tobytes()
+        before, after = (read_root(str(tmp_path / folder / name)) for folder in ('.', 'curves'))
+        assert {k for k in before if before[k] != after[k]} <= {'content_sha256'}
+        assert after['start_time'] == '2026-01-01T00:00:00+00:00'
+        with tables.open_file(tmp_path / 'curves' / name) as h5:
+            assert [n._v_name for n in h5.root] == ['log']
+    run_here('showlog.py', *(f'curves/{n}' for n in names), '--fields', 'trueret', '--group', '--plotfile', 'curves.png')
+    assert (tmp_path / 'curves.png').stat().st_size > 5000
+    done = run_here('export_log.py', *names, '--logs', 'curves', rc=2)
+    assert f'curves/{names[0]}: ' in done.stderr and 'exists' in done.stderr
 
 
 def test_without_tensorboard_its_extra_is_named(tmp_path, run_here, monkeypatch):

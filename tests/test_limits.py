@@ -47,7 +47,8 @@ SIZES = {
     'layers of 10**12 units': ([*TRAIN.split(), '--policy_hidden_spec', '[{"type": "fc", "n": 1000000000000}]'], '"n":1 to 100000'),
     'layers of true units': ([*TRAIN.split(), '--policy_hidden_spec', '[{"type": "fc", "n": true}]'], 'hidden spec, layer 0'),
     'more weights than memory': (
-        [*RL.split(), '--policy_hidden_spec', '[{"type": "fc", "n": 90000}, {"type": "fc", "n": 90000}]'], 'a net of 8100720002 parameters',
+        [*RL.split(), '--policy_hidden_spec', '[{"type": "fc", "n": 90000}, {"type": "fc", "n": 90000}]'],
+        'a net of 8100720002 parameters',
     ),
     'twenty thousand brackets': ([*RL.split(), '--policy_hidden_spec', BRACKETS], 'not JSON'),
     'a number of 5000 digits': ([*RL.split(), '--policy_hidden_spec', '9' * 5000], 'not JSON'),

@@ -151,6 +151,13 @@ def read_root(path: str) -> dict[str, Any]:
         return attrs
 
 
+def write_log(path: str, table: np.ndarray, attrs: Mapping[str, Any]) -> None:
+    """A training log without snapshots: the table /log, and root attributes as read_root gives them."""
+    with write_h5(path) as h5:
+        h5.create_table('/', 'log', obj=table)
+        set_attrs(h5.root, attrs)
+
+
 class TrainingLog:
     """Rows and snapshots of one run, and their file.
 

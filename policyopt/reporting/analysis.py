@@ -436,7 +436,7 @@ def campaign_runs(spec_text: str) -> list[str] | None:
 
 def repeat_commands(cells: Iterable[CellKey], attrs: Mapping[str, str]) -> dict[CellKey, str]:
     """{CellKey: the command that repeats the runs of that cell}, into a folder of its own."""
-    spec = re.search(r'[^\s\'"]+\.ya?ml', attrs.get('command', ''))
+    spec = re.search(r'[^\s\'"]+\.ya?ml', attrs.get('command', '') + attrs.get('merged_from', ''))
     changes = [c for c in re.findall(r'^# --set (.+)$', attrs.get('spec', ''), re.M) if not c.startswith('options.storagedir=')]
     words = shlex.join(['options.storagedir=repeat', *changes])
     head = as_typed(f'im_pipeline.py {spec.group() if spec else "SPEC.yaml"} all --set {words} --only')

@@ -1,4 +1,4 @@
-"""Training logs for other programs: one CSV table, or TensorBoard's event files, also while the training runs."""
+"""Training logs for other programs: one CSV table, TensorBoard's event files, or files without snapshots, also while the training runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from policyopt.files.runs import KEYS, current_path, is_part, name_of, parts_of
-from policyopt.files.snapshots import read_log, read_root
-from policyopt.util import UserError, write_text
+from policyopt.files.snapshots import read_log, read_root, write_log
+from policyopt.util import UserError, check_output, write_text
 
 
 def log_names(paths: Sequence[str]) -> dict[str, str]:
@@ -59,6 +59,30 @@ class CsvTable:
 
 def _cell(value: Any) -> str:
     return '' if isinstance(value, np.floating) and np.isnan(value) else str(value)
+
+
+class BareLogs:
+    """Every log as an HDF5 file of its own, without the snapshots, which are nearly all of a run's file."""
+
+    def __init__(self, folder: str, paths: Sequence[str]):
+        self.paths = {path: os.path.join(folder, f'{name.lstrip("/")}.h5') for path, name in log_names(paths).items()}
+        for out in self.paths.values():
+            os.makedirs(os.path.dirname(out), exist_ok=True)
+            check_output(out, 'a log without its snapshots', paths)
+        self.logs: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
+
+    def update(self, path: str, file: str) -> int:
+        """Take what a log holds by now; returns the number of its rows."""
+        self.logs[path] = read_log(file), read_root(file)
+        return len(self.logs[path][0])
+
+    def write(self) -> None:
+        """Write every file whole."""
+        for path, (table, attrs) in self.logs.items():
+            write_log(self.paths[path], table, attrs)
+
+    def close(self) -> None:
+        """Nothing is left open."""
 
 
 class TensorBoard:

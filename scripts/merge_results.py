@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""Put the results of a campaign that was run in parts, on several machines or days, into one file.
+
+    python scripts/merge_results.py monday.h5 tuesday.h5 -o results.h5
+
+The parts are files that 2_eval wrote with --only or --exclude, from one YAML file: equal tasks and training, every run in one part.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from policyopt.files.merging import merge_results
+from policyopt.files.results import cell_table, read_results, write_results
+from policyopt.util import Parser, as_typed, check_output, provenance, run_main
+
+
+def main(argv):
+    p = Parser('merge_results', __doc__)
+    p.add_argument('parts', nargs='+', metavar='RESULTS.h5', help='what 2_eval wrote')
+    p.add_argument('-o', '--out', required=True, metavar='FILE', help='the file to write; one that exists is refused')
+    args = p.parse_args(argv)
+    check_output(args.out, 'the results', args.parts)
+    rows, tasks, attrs, remarks = merge_results([(path, read_results(path)) for path in args.parts])
+    for remark in remarks:
+        print(f'note: {remark}', file=sys.stderr)
+    write_results(args.out, rows, tasks, provenance() | attrs)
+    print(cell_table(rows))
+    print(f'results: {args.out}\nnext: {as_typed(f"analyze_results.py {args.out}")}', file=sys.stderr)
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('merge_results', main))
