@@ -151,7 +151,7 @@ def test_logs_without_snapshots_hold_every_row_and_attribute_and_are_drawn(tmp_p
         assert after['start_time'] == '2026-01-01T00:00:00+00:00'
         with tables.open_file(tmp_path / 'curves' / name) as h5:
             assert [n._v_name for n in h5.root] == ['log']
-    run_here('showlog.py', *(f'curves/{n}' for n in names), '--fields', 'trueret', '--group', '--plotfile', 'curves.png')
+    run_here('showlog.py', *(f'curves/{n}' for n in names), '--fields', 'trueret', '--plotfile', 'curves.png')
     assert (tmp_path / 'curves.png').stat().st_size > 5000
     done = run_here('export_log.py', *names, '--logs', 'curves', rc=2)
     assert f'curves/{names[0]}: ' in done.stderr and 'exists' in done.stderr
