@@ -28,6 +28,7 @@ FILES = {
     FIVE: ([], 2, True, ['forest', 'reproduction']),
     TWENTY: ([], 1, False, ['reproduction']),
     'classic/results': ([FIVE, TWENTY], 1, True, ['figure1', 'forest', 'reproduction']),
+    'modern/results': ([], 1, False, ['figure1']),
     'modern/ga': ([], 1, False, ['reproduction']),
     'modern/bclone': ([], 1, False, ['forest', 'reproduction']),
     'modern/bclone_five_sets': ([], 1, False, ['forest', 'reproduction']),
@@ -49,9 +50,10 @@ def commands():
         out = ['--csv', f'{file}.csv', '--markdown', f'{file}.md', *(['--html', f'{file}.html'] if page else [])]
         yield ['scripts/analyze_results.py', f'{file}.h5', *judged, *out, '-v', str(level)]
         for kind in kinds:
-            scale = f'results/{name.split("/")[0]}/tasks.csv'
-            scaled = ['--scale', scale] if kind == 'figure1' and os.path.exists(scale) else []
+            scaled = ['--scale', scale] if kind == 'figure1' and os.path.exists(scale := f'results/{Path(name).parts[0]}/tasks.csv') else []
             yield ['scripts/plot_results.py', f'{file}.h5', '--kind', kind, *judged, *scaled, '-o', f'{file}_{kind}.png']
+    logs = sorted(map(str, Path('results/modern/curves').glob('alg=ga,*.h5')))
+    yield ['scripts/showlog.py', *logs, *'--fields trueret --group --noplot --plotfile results/modern/ga_curves.png'.split()]
 
 
 def main(argv):
@@ -63,11 +65,9 @@ def main(argv):
     for command in [] if args.numbers or args.check else commands():
         print('python', shlex.join(command), flush=True)
         subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env={**os.environ, 'PYTHONPATH': str(ROOT)})
-    blocks = Blocks('results', {name: between for name, (between, *_) in FILES.items()}, PAPER, OTHERS)
-    stale = []
+    blocks, stale = Blocks('results', {name: between for name, (between, *_) in FILES.items()}, PAPER, OTHERS), []
     for path in [Path('README.md'), *sorted(Path('results').rglob('README.md'))]:
-        text = path.read_text(encoding='utf-8')
-        if text != (made := fill(text, blocks.make, path)):
+        if (text := path.read_text(encoding='utf-8')) != (made := fill(text, blocks.make, path)):
             stale.append(str(path))
             if not args.check:
                 write_text(str(path), made)

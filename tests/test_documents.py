@@ -1,6 +1,7 @@
 """The numbers in the documents of results/ are those of the shipped files, and figures show what they say."""
 
 import csv
+import dataclasses
 import re
 
 import numpy as np
@@ -10,9 +11,10 @@ from results_tools import cell_rows, task_row
 from results_tools import run_here as run_here
 from test_plotting import lines_of
 
+from policyopt.files.snapshots import TrainingLog
 from policyopt.reporting import figures
 from policyopt.reporting.analysis import analyze
-from policyopt.reporting.documents import Blocks, fill
+from policyopt.reporting.documents import Blocks, curve_table, fill, run_table
 from policyopt.reporting.reference import CellKey, Reference, read_tasks
 from policyopt.util import UserError
 
@@ -35,6 +37,31 @@ def test_every_number_of_a_changed_document_is_noticed():
     ):
         with pytest.raises(UserError, match=said):
             fill(wrong, {'a': '2'}.__getitem__, 'd.md')
+
+
+def test_a_table_of_episodes_tells_falls_from_bad_policies():
+    """Three of four episodes at 200, one that falls at once: the mean says 155, the median 200."""
+    row = dataclasses.replace(
+        cell_rows([155])[0], alg_traj_returns=np.array([200.0, 200, 200, 20]), alg_traj_lengths=np.array([200, 200, 200, 20])
+    )
+    lines = run_table(analyze([row], [task_row()], reference={}), episodes=True).splitlines()
+    assert lines[0].startswith('| task | algorithm | trajectories | ours | median | end early (expert) |')
+    assert lines[2] == '| cartpole | `ga` | 4 | 155.0 ± 90.0 | 200.0 | 25% (0%) | – | 200.0 |'
+
+
+def test_a_table_of_curves_has_a_line_per_log_in_the_order_of_their_sizes(tmp_path):
+    for size in (11, 4):
+        log = TrainingLog(
+            str(tmp_path / f'alg=ga,task=hopper,num_trajs={size},run=0.h5'), {'args': '{}', 'versions': {'torch': '2', 'numpy': '3'}}
+        )
+        for i in range(3):
+            log.append([('iter', i, int), ('trueret', 10.0 * size + i, float), ('ttotal', 1800.0 * (i + 1), float)])
+        log.finish({})
+    lines = curve_table(str(tmp_path)).splitlines()[2:]
+    assert lines == [
+        '| hopper | ga | 4 | 0 | 3 | 42 | 1.50 | torch 2, numpy 3 |',
+        '| hopper | ga | 11 | 0 | 3 | 112 | 1.50 | torch 2, numpy 3 |',
+    ]
 
 
 def test_blocks_know_their_names_only():

@@ -20,7 +20,9 @@ def write_log(path, num=7, running=False):
     """A log with a column of NaN, by the product itself; `running`: as the .part file of a training."""
     log = TrainingLog(str(path), {'args': '{}', 'start_time': '2026-01-01T00:00:00+00:00'})
     for i in range(num):
-        log.append([('iter', i, int), ('trueret', i + 0.5, float), ('valacc', None if i % 3 else 0.25, float), ('ttotal', 2.0, float)])
+        log.append(
+            [('iter', i, int), ('trueret', i + 0.5, float), ('valacc', None if i % 3 else 0.25, float), ('ttotal', 2.0 * (i + 1), float)]
+        )
     log.add_snapshot(num - 1, {'/x': np.ones(1000)})
     if running:
         log.save({'/x': np.ones(1)})
@@ -154,7 +156,7 @@ def test_logs_without_snapshots_hold_every_row_and_attribute_and_are_drawn(tmp_p
     run_here('showlog.py', *(f'curves/{n}' for n in names), '--fields', 'trueret', '--plotfile', 'curves.png')
     assert (tmp_path / 'curves.png').stat().st_size > 5000
     done = run_here('export_log.py', *names, '--logs', 'curves', rc=2)
-    assert f'curves/{names[0]}: ' in done.stderr and 'exists' in done.stderr
+    assert f'curves/{names[0]}: ' in done.stderr and 'never overwritten' in done.stderr
 
 
 def test_without_tensorboard_its_extra_is_named(tmp_path, run_here, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt.files.results import read_results
+from policyopt.files.runs import name_of, parts_of
+from policyopt.files.snapshots import read_log, read_root
 from policyopt.reporting.analysis import analyze, campaign_runs, heading
 from policyopt.reporting.answer import sections, signed
 from policyopt.reporting.reference import read_reference, read_reference_tasks
@@ -93,16 +96,41 @@ def set_table(analysis: Analysis) -> str:
 
 
 def run_table(analysis: Analysis, episodes: bool = False) -> str:
-    """A line per cell of single runs or of few: our mean, the reference's, the expert's, and every run."""
+    """A line per cell of single runs or of few: our mean, the reference's, the expert's, and every run.
+
+    episodes: also their spread, their median, and how many end before the longest of the expert's.
+    """
     lines = []
     for key, c in analysis.cells.items():
         d, b, ref = decimals_of(analysis, key.task), analysis.baselines[key.task], analysis.reference.get(key)
         spread = f' ± {number(c.sd_episodes, d)}' if episodes else ''
         runs = ', '.join(number(y, d) for y in np.sort(ref.y_M)[::-1]) if ref and ref.y_M is not None else '–'
-        lines.append(
-            [key.task, f'`{key.alg}`', key.num_trajs, minus(number(c.mean, d) + spread), minus(runs), minus(number(b.expert_mean, d))]
-        )
-    return table(['task', 'algorithm', 'trajectories', 'ours', "reference's runs", 'expert here'], lines, words=2)
+        shown = minus(number(c.mean, d) + spread), *(_episodes(c, d) if episodes else ())
+        lines.append([key.task, f'`{key.alg}`', key.num_trajs, *shown, minus(runs), minus(number(b.expert_mean, d))])
+    more = ['median', 'end early (expert)'] if episodes else []
+    return table(['task', 'algorithm', 'trajectories', 'ours', *more, "reference's runs", 'expert here'], lines, words=2)
+
+
+def _episodes(cell: Cell, decimals: int) -> tuple[str, str]:
+    """(median return, share of episodes shorter than the expert's longest, the expert's in brackets)."""
+    ours_E = np.concatenate([r.alg_traj_lengths for r in cell.rows])
+    expert_E = np.concatenate([r.ex_traj_lengths for r in cell.rows])
+    median = float(np.median(np.concatenate([r.alg_traj_returns for r in cell.rows])))
+    ours, expert = (f'{100 * float(np.mean(lengths < expert_E.max())):.0f}%' for lengths in (ours_E, expert_E))
+    return minus(number(median, decimals)), f'{ours} ({expert})'
+
+
+def curve_table(folder: str) -> str:
+    """A line per training log of a folder: return of its last batch, played as it learns, its length and its machine."""
+    lines = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.h5'))):
+        log, root, run = read_log(path), read_root(path), parts_of(name_of(path))
+        hours = float(log['ttotal'][-1]) / 3600
+        return_mean = minus(digits(log['trueret'][-1]))
+        versions = ', '.join(f'{k} {root["versions"][k]}' for k in ('torch', 'numpy') if k in root.get('versions', {}))
+        lines.append([*(run.get(k, '–') for k in ('task', 'alg', 'num_trajs', 'run')), len(log), return_mean, f'{hours:.2f}', versions])
+    heads = ['task', 'algorithm', 'trajectories', 'run', 'iterations', 'last batch', 'hours', 'with']
+    return table(heads, sorted(lines, key=lambda line: (line[0], line[1], int(line[2]), line[3])), words=2)
 
 
 def digits(x: Any) -> str:
@@ -174,7 +202,8 @@ TABLES = {
 
 
 class Blocks:
-    """What the blocks of documents hold: `FILE:KIND` for results files below a folder, `FOLDER:baselines` for a tasks.csv in it.
+    """What the blocks of documents hold: `FILE:KIND` for results files below a folder, `FOLDER:baselines` for a tasks.csv in it,
+    `FOLDER:curves` for training logs in it.
 
     KIND is one of TABLES, or one of TITLES for that section of the answer, with `/said` or `/table` for a part of it.
     """
@@ -209,6 +238,8 @@ class Blocks:
         if kind == 'baselines':
             with open(os.path.join(self.root, file, 'tasks.csv'), newline='', encoding='utf-8') as f:
                 return baseline_table(list(csv.DictReader(f)), read_reference_tasks(self.reference))
+        if kind == 'curves':
+            return curve_table(os.path.join(self.root, file))
         if file not in self.between:
             raise KeyError(name)
         if kind in TABLES:

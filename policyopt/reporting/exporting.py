@@ -111,7 +111,7 @@ class TensorBoard:
         table = read_log(file)
         columns = table.dtype.names or ()
         began = datetime.datetime.fromisoformat(read_root(file).get('start_time', '1970-01-01T00:00:00+00:00')).timestamp()
-        seconds_T = np.cumsum(table['ttotal'], dtype=float) if 'ttotal' in columns else np.arange(len(table), dtype=float)
+        seconds_T = table['ttotal'].astype(float) if 'ttotal' in columns else np.arange(len(table), dtype=float)
         for i in range(self.rows[path], len(table)):
             row = table[i]
             values = [Summary.Value(tag=f, simple_value=float(row[f])) for f in columns if f != 'iter' and np.isfinite(row[f])]

@@ -111,7 +111,7 @@ def show_windows(seconds: float | None = None) -> bool:
 def _curves(analysis: Analysis, normalised: bool) -> Figure:
     tasks, algs = list(analysis.baselines), list(dict.fromkeys(k.alg for k in analysis.cells))
     style = styles_of(algs)
-    cols = min(len(tasks), 3)
+    cols = 2 if len(tasks) == 4 else min(len(tasks), 3)
     rows = -(-len(tasks) // cols)
     # 2.5 inches a panel: a page of 420 pixels still shows the letters
     fig, axes = figure(max(5.6, 2.5 * cols + 0.5), 2.7 * rows + 1.5, rows, cols)
