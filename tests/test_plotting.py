@@ -181,7 +181,7 @@ def test_groups_are_named_by_algorithm_and_by_what_else_differs(tmp_path):
     paths = [write_log(run_path(tmp_path, alg, run)) for alg in ('ga', 'fem') for run in (0, 1)]
     assert {k: len(v) for k, v in curves.groups_of(curves.read_logs(paths)).items()} == {'ga': 2, 'fem': 2}
     paths.append(write_log(run_path(tmp_path, 'ga', 0, num_trajs=1)))
-    assert list(curves.groups_of(curves.read_logs(paths))) == ['ga, 4 trajs', 'fem, 4 trajs', 'ga, 1 trajs']
+    assert list(curves.groups_of(curves.read_logs(paths))) == ['ga, 1 trajs', 'ga, 4 trajs', 'fem, 4 trajs']
     with pytest.raises(UserError, match='--group needs names'):
         curves.groups_of(curves.read_logs([write_log(tmp_path / 'x.h5')]))
 

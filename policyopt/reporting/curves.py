@@ -160,13 +160,21 @@ def last_rows(logs: Sequence[Log], fields: Sequence[str]) -> str:
 
 
 def groups_of(logs: Sequence[Log]) -> dict[str, list[Log]]:
-    """{label: logs} by algorithm, and by task and dataset size where these differ among the logs (names as the pipeline gives them)."""
+    """{label: logs} by algorithm, and by task and dataset size where these differ among the logs (names as the pipeline gives them).
+
+    Algorithms and tasks in the order of the logs, sizes from small to large: a shell gives 11 before 4.
+    """
     nameless = [log.path for log in logs if 'alg' not in log.parts]
     if nameless:
         raise UserError(f'{nameless[0]}: --group needs names as the pipeline gives them (alg=…,task=…,num_trajs=…,run=….h5)')
     differ = [k for k in ('task', 'num_trajs') if len({log.parts.get(k) for log in logs}) > 1]
+    kinds = list(dict.fromkeys((log.parts['alg'], log.parts.get('task')) for log in logs))
+    sizes = [log.parts.get('num_trajs', '') for log in logs]
+    place = {size: int(size) if size.isdecimal() else 0 for size in sizes}
     groups = {}
-    for log in logs:
+    for log in sorted(
+        logs, key=lambda log: (kinds.index((log.parts['alg'], log.parts.get('task'))), place[log.parts.get('num_trajs', '')])
+    ):
         label = ', '.join([log.parts['alg'], *(f'{log.parts.get(k, "?")}' + (' trajs' if k == 'num_trajs' else '') for k in differ)])
         groups.setdefault(label, []).append(log)
     return groups
