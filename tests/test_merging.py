@@ -14,7 +14,7 @@ SECOND_HALF = [('bclone', 4, run) for run in range(3)] + [('ga', 1, run) for run
 TRAINED = {'training_start': '2026-01-0{}T00:00:00+00:00', 'training_end': '2026-01-0{}T01:00:00+00:00', 'training_seconds': '3600'}
 
 
-def part(path, drop=(), day=1, machine='Xeon', rows=None, tasks=None, **attrs):
+def part(path, drop=(), day=1, machine='Xeon, 2 cores', rows=None, tasks=None, **attrs):
     """Results of one day on one machine."""
     small_results(path, drop=drop)
     found = read_results(path)
@@ -26,7 +26,7 @@ def part(path, drop=(), day=1, machine='Xeon', rows=None, tasks=None, **attrs):
 
 @pytest.fixture
 def halves(tmp_path):
-    return part(tmp_path / 'a.h5', SECOND_HALF), part(tmp_path / 'b.h5', FIRST_HALF, 2, 'EPYC')
+    return part(tmp_path / 'a.h5', SECOND_HALF), part(tmp_path / 'b.h5', FIRST_HALF, 2, 'EPYC, 2 cores')
 
 
 def equal_rows(xs, ys):
@@ -37,12 +37,12 @@ def equal_rows(xs, ys):
 
 def test_parts_together_are_the_campaign_run_at_once(tmp_path, halves, run_here):  # noqa: F811
     whole = read_results(small_results(tmp_path / 'whole.h5'))
-    for order in (halves, halves[::-1]):
+    for order, order_of in ((halves, ['Xeon, 2 cores', 'EPYC, 2 cores']), (halves[::-1], ['EPYC, 2 cores', 'Xeon, 2 cores'])):
         run_here('merge_results.py', *order, '-o', 'merged.h5')
         merged = read_results(tmp_path / 'merged.h5')
         assert equal_rows(sorted(merged.rows, key=lambda r: r.alg), whole.rows) and equal_rows(merged.tasks, whole.tasks)
         assert (merged.attrs['training_start'][:10], merged.attrs['training_end'][:10]) == ('2026-01-01', '2026-01-02')
-        assert (merged.attrs['training_seconds'], merged.attrs['training_machine']) == ('7200', 'EPYC, Xeon')
+        assert (merged.attrs['training_seconds'], merged.attrs['training_machine']) == ('7200', ', '.join(order_of))
         assert [(o['file'], o['runs']) for o in json.loads(merged.attrs['merged_from'])] == [(str(p), 6) for p in order]
         (tmp_path / 'merged.h5').unlink()
 
@@ -79,6 +79,8 @@ WRONG = {
     'no YAML': ({'spec': '{'}, 'c.h5: the attribute spec'),
     'another environment': ({'tasks': [dataclasses.replace(task_row(), env='CartPole-v1')]}, 'its task cartpole is CartPole-v1 with'),
     'a task that is not in it': ({'tasks': [task_row('hopper')]}, "its task 'hopper' is not in its campaign; expected one of cartpole"),
+    'tasks that are none': ({'spec': '{tasks: 3, training: {}}'}, 'its attribute spec has no tasks and training'),
+    'a time that is none': ({'training_seconds': 'long'}, "its attribute training_seconds is 'long', not a number"),
     'a damaged origin': ({'merged_from': '{'}, 'its attribute merged_from is no list in JSON'),
 }
 

@@ -16,6 +16,7 @@ from policyopt.util import UserError
 
 SAID_OF_PARTS = ('command', 'git_hash', 'machine', 'versions', 'content_sha256')
 OF_TRAINING = ('training_git_hash', 'training_host', 'training_machine', 'training_numerics')
+WHEN = ('training_start', 'training_end', 'training_seconds')
 
 
 def merge_results(parts: Sequence[tuple[str, Results]]) -> tuple[list[ResultRow], list[TaskRow], dict[str, Any], list[str]]:
@@ -27,11 +28,12 @@ def merge_results(parts: Sequence[tuple[str, Results]]) -> tuple[list[ResultRow]
     episodes that do not fit into one table.
     """
     first_path, first = parts[0]
+    names, *experiment = _experiment(first_path, first)
     rows: dict[tuple[str, str, int, int], tuple[str, ResultRow]] = {}
     tasks: dict[str, tuple[str, TaskRow]] = {}
     remarks = []
     for path, part in parts:
-        if part.attrs.get('run_name') != first.attrs.get('run_name') or _experiment(path, part) != _experiment(first_path, first):
+        if part.attrs.get('run_name') != first.attrs.get('run_name') or _experiment(path, part)[1:] != tuple(experiment):
             raise UserError(f'{path}: holds another campaign than {first_path}; expected parts of one, with equal tasks and training')
         for task in part.tasks:
             kept_path, kept = tasks.setdefault(task.task, (path, task))
@@ -42,9 +44,9 @@ def merge_results(parts: Sequence[tuple[str, Results]]) -> tuple[list[ResultRow]
                 remarks.append(
                     f'{path}: other episodes of the expert or the random policy of {task.task} than in {kept_path}, which are kept'
                 )
-        unknown = sorted({r.task for r in (*part.rows, *part.tasks)} - set(_task_names(first)))
+        unknown = sorted({r.task for r in (*part.rows, *part.tasks)} - set(names))
         if unknown:
-            raise UserError(f"{path}: its task '{unknown[0]}' is not in its campaign; expected one of {', '.join(_task_names(first))}")
+            raise UserError(f"{path}: its task '{unknown[0]}' is not in its campaign; expected one of {', '.join(names)}")
         for row in part.rows:
             key = row.alg, row.task, row.num_trajs, row.run
             if key in rows:
@@ -52,7 +54,7 @@ def merge_results(parts: Sequence[tuple[str, Results]]) -> tuple[list[ResultRow]
             rows[key] = path, row
     _check_widths('the runs were judged', [(path, len(row.alg_traj_returns)) for path, row in rows.values()])
     _check_widths('the experts were measured', [(path, len(task.ex_traj_returns)) for path, task in tasks.values()])
-    of_task, of_alg = ({name: i for i, name in enumerate(dict.fromkeys(names))} for names in (_task_names(first), [k[0] for k in rows]))
+    of_task, of_alg = ({name: i for i, name in enumerate(dict.fromkeys(some))} for some in (names, [k[0] for k in rows]))
     ordered = sorted(rows, key=lambda k: (of_task[k[1]], of_alg[k[0]], k[2:]))
     return [rows[k][1] for k in ordered], [tasks[k][1] for k in sorted(tasks, key=of_task.__getitem__)], _attrs(parts), remarks
 
@@ -65,17 +67,14 @@ def _check_widths(what: str, counts: list[tuple[str, int]]) -> None:
         raise UserError(f'{what} by different numbers of episodes ({said}); expected one number')
 
 
-def _experiment(path: str, part: Results) -> Any:
-    """What must be equal in all parts: the tasks and the training of the campaign's file."""
+def _experiment(path: str, part: Results) -> tuple[list[str], Any, Any]:
+    """(names of the tasks, tasks, training): the last two are what must be equal in all parts."""
     spec = parse_yaml(part.attrs.get('spec', ''), f'{path}: the attribute spec')
-    names = [t.get('name') for t in spec.get('tasks') or [] if isinstance(t, dict)] if isinstance(spec, dict) else []
+    tasks = spec.get('tasks') if isinstance(spec, dict) else None
+    names = [str(t.get('name')) for t in tasks if isinstance(t, dict)] if isinstance(tasks, list) else []
     if not names or 'training' not in spec:
         raise UserError(f'{path}: its attribute spec has no tasks and training; expected the campaign as 2_eval writes it')
-    return spec['tasks'], spec['training']
-
-
-def _task_names(part: Results) -> list[str]:
-    return [str(task.get('name')) for task in parse_yaml(part.attrs['spec'], 'spec')['tasks']]
+    return names, tasks, spec['training']
 
 
 def _same_episodes(a: TaskRow, b: TaskRow) -> bool:
@@ -86,18 +85,27 @@ def _same_episodes(a: TaskRow, b: TaskRow) -> bool:
 def _attrs(parts: Sequence[tuple[str, Results]]) -> dict[str, Any]:
     """Root attributes: the campaign's, those of training together, and what each part says of its own origin in `merged_from`."""
     attrs = [part.attrs for _, part in parts]
-    found: dict[str, Any] = {k: attrs[0][k] for k in ('spec', 'run_name')}
+    found: dict[str, Any] = {k: attrs[0].get(k, '') for k in ('spec', 'run_name')}
     for key in OF_TRAINING:
-        found[key] = ', '.join(sorted({word for a in attrs for word in a.get(key, '').split(', ') if word}))
-    times = [(a['training_start'], a['training_end'], float(a['training_seconds'])) for a in attrs if 'training_seconds' in a]
-    if times:
-        found |= {'training_start': min(t[0] for t in times), 'training_end': max(t[1] for t in times)}
-        found['training_seconds'] = f'{sum(t[2] for t in times):.0f}'
+        said: list[str] = []
+        for text in (a.get(key, '') for a in attrs):
+            said += [] if any(text in other for other in said) else [text]
+        found[key] = ', '.join(said)
+    if all(k in a for a in attrs for k in WHEN):
+        found |= {'training_start': min(a['training_start'] for a in attrs), 'training_end': max(a['training_end'] for a in attrs)}
+        found['training_seconds'] = f'{sum(_seconds(path, part.attrs["training_seconds"]) for path, part in parts):.0f}'
     origins = []
     for path, part in parts:
         one = {'file': path, 'runs': len(part.rows)} | {k: part.attrs[k] for k in SAID_OF_PARTS if k in part.attrs}
         origins += _origins(path, part.attrs['merged_from']) if 'merged_from' in part.attrs else [one]
     return {k: v for k, v in found.items() if v} | {'merged_from': json.dumps(origins)}
+
+
+def _seconds(path: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as e:
+        raise UserError(f"{path}: its attribute training_seconds is '{text}', not a number; the file is damaged or not one of ours") from e
 
 
 def _origins(path: str, text: str) -> list[dict[str, Any]]:

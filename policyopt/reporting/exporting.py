@@ -105,8 +105,8 @@ class TensorBoard:
 
     def update(self, path: str, file: str) -> int:
         """Add the new rows of a log, at the times at which the run had come so far; returns the number of its rows."""
-        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
-        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportMissingImports]
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
         table = read_log(file)
         columns = table.dtype.names or ()
