@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Make every table, report, figure and number of results/ anew from the shipped results files; says each command that it runs.
 
-Examples:
     python scripts/make_results.py             # tables, reports and figures, then the numbers in the documents
     python scripts/make_results.py --numbers   # only the numbers in the documents
     python scripts/make_results.py --check     # change nothing; exit code 1 when a document says other numbers than the files give
@@ -45,15 +44,16 @@ OTHERS = {'quickstart/results': None, 'benchmark/results': None, 'seals/airl': '
 def commands():
     """The commands that make the tables, reports and figures, from the root of the checkout."""
     for name, (between, level, page, kinds) in FILES.items():
-        file, reference, sets = f'results/{name}', OTHERS.get(name, PAPER), [f'results/{b}.h5' for b in between]
-        judged = (['--reference', reference] if reference else []) + (['--between-set', *sets] if sets else [])
+        file, reference = f'results/{name}', OTHERS.get(name, PAPER)
+        judged = ['--reference', reference] * bool(reference) + ['--between-set', *(f'results/{b}.h5' for b in between)] * bool(between)
         out = ['--csv', f'{file}.csv', '--markdown', f'{file}.md', *(['--html', f'{file}.html'] if page else [])]
         yield ['scripts/analyze_results.py', f'{file}.h5', *judged, *out, '-v', str(level)]
         for kind in kinds:
             scaled = ['--scale', scale] if kind == 'figure1' and os.path.exists(scale := f'results/{Path(name).parts[0]}/tasks.csv') else []
             yield ['scripts/plot_results.py', f'{file}.h5', '--kind', kind, *judged, *scaled, '-o', f'{file}_{kind}.png']
-    logs = sorted(map(str, Path('results/modern/curves').glob('alg=ga,*.h5')))
-    yield ['scripts/showlog.py', *logs, *'--fields trueret --group --noplot --plotfile results/modern/ga_curves.png'.split()]
+    for curves in ('results/modern/ga_curves', 'results/modern/reacher_ga_curves'):
+        logs = sorted(map(str, Path(curves).glob('*.h5')))
+        yield ['scripts/showlog.py', *logs, *f'--fields trueret --group --noplot --plotfile {curves}.png'.split()]
 
 
 def main(argv):
