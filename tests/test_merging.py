@@ -50,13 +50,20 @@ def test_parts_together_are_the_campaign_run_at_once(tmp_path, halves, run_here)
 def test_a_merged_file_is_analysed_and_merged_like_any_other(tmp_path, halves, run_here):  # noqa: F811
     ga_1 = part(tmp_path / 'c.h5', [(a, n, r) for a in ('bclone', 'ga') for n in (1, 4) for r in range(3) if (a, n) != ('ga', 1)])
     bclone_4 = part(tmp_path / 'd.h5', [(a, n, r) for a in ('bclone', 'ga') for n in (1, 4) for r in range(3) if (a, n) != ('bclone', 4)])
-    run_here('merge_results.py', halves[0], ga_1, '-o', 'three.h5')
+    run_here('merge_results.py', halves[0], ga_1, '-o', 'three.h5')  # both of one machine
+    assert read_results(tmp_path / 'three.h5').attrs['training_machine'] == 'Xeon, 2 cores'
     done = run_here('merge_results.py', 'three.h5', bclone_4, '-o', 'all.h5')
     assert 'next: python scripts/analyze_results.py all.h5' in done.stderr
     origins = json.loads(read_results(tmp_path / 'all.h5').attrs['merged_from'])
     assert [(o['file'], o['runs']) for o in origins] == [(str(halves[0]), 6), (str(ga_1), 3), (str(bclone_4), 3)]
     run_here('analyze_results.py', 'all.h5', '--csv', 'all.csv')
     assert 'im_pipeline.py pipelines/small.yaml all' in (tmp_path / 'all_cells.csv').read_text()
+
+
+def test_what_older_parts_do_not_say_is_left_out(tmp_path, halves, run_here):  # noqa: F811
+    newer = part(tmp_path / 'c.h5', FIRST_HALF, training_numerics='AVX512')
+    run_here('merge_results.py', halves[0], newer, '-o', 'merged.h5')
+    assert read_results(tmp_path / 'merged.h5').attrs['training_numerics'] == 'AVX512'
 
 
 def test_other_episodes_of_the_expert_are_said(tmp_path, halves, run_here):  # noqa: F811

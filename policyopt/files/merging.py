@@ -88,7 +88,7 @@ def _attrs(parts: Sequence[tuple[str, Results]]) -> dict[str, Any]:
     found: dict[str, Any] = {k: attrs[0].get(k, '') for k in ('spec', 'run_name')}
     for key in OF_TRAINING:
         said: list[str] = []
-        for text in (a.get(key, '') for a in attrs):
+        for text in (a[key] for a in attrs if key in a):
             said += [] if any(text in other for other in said) else [text]
         found[key] = ', '.join(said)
     if all(k in a for a in attrs for k in WHEN):
