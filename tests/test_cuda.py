@@ -1,28 +1,16 @@
 """Training on a GPU, through the real command lines: the numbers of the processor, and the same bits every time. Skipped without one."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, script_env
-from training_tools import CLONING, EXPERT, RUNS, TIMINGS, differences, run
+from training_tools import CLONING, RUNS, TIMINGS, differences, run
+from training_tools import folder as folder
 
 from policyopt.files.snapshots import read_log, read_snapshot
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU here')
 GAUSSIAN = ['run_rl_mj.py', '--env_name', 'Pendulum-v1', '--min_total_sa', '600', '--max_iter', '31', '--seed', '3']
 COMMANDS = RUNS | {'rl of a Gaussian policy': GAUSSIAN}
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    """A folder with expert trajectories that vis_mj.py --out wrote."""
-    path = tmp_path_factory.mktemp('runs')
-    vis = [sys.executable, str(REPO / 'scripts' / 'vis_mj.py'), f'{EXPERT}/snapshots/last']
-    subprocess.run([*vis, '--count', '3', '--out', 'trajs.h5', '--seed', '1'], cwd=path, env=script_env(), check=True)
-    return path
 
 
 def trained(name, folder, device, log):

@@ -17,6 +17,7 @@ import pytest
 import tables
 from conftest import REPO, script_env
 from training_tools import CLONING, EXPERT, RUNS, command, differences, needs_avx512, run, run_until
+from training_tools import folder as folder
 
 from policyopt import elementwise, evaluation
 from policyopt.files.snapshots import read_log, read_root, read_snapshot, snapshot_names
@@ -39,18 +40,6 @@ COLUMNS = {
     'rl': ['iter', 'ret', 'avglen', 'nsa', 'ent', 'vf_r2', 'tdvf_r2', *POLICY_STEP, *VF_STEP, 'tsamp', 'tadv', 'tstep', 'ttotal'],
 }
 INT_COLUMNS = {'iter', 'avglen', 'ntrajs', 'nsa', 'bt', 'vf_bt', 'rbt', 'round', 'nlabels'}
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    """A folder with expert trajectories that vis_mj.py --out wrote."""
-    path = tmp_path_factory.mktemp('runs')
-    vis = [sys.executable, str(REPO / 'scripts' / 'vis_mj.py'), f'{EXPERT}/snapshots/last']
-    done = subprocess.run(
-        [*vis, '--count', '3', '--out', 'trajs.h5', '--seed', '1'], cwd=path, env=script_env(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return path
 
 
 @pytest.fixture(scope='module')

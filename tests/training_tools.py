@@ -50,6 +50,18 @@ TIMINGS = ('tsamp', 'tadv', 'tstep', 'ttotal')
 ATTRS_OF_TIME = ('start_time', 'end_time', 'wall_time', 'command', 'content_sha256')
 
 
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A folder with expert trajectories that vis_mj.py --out wrote."""
+    path = tmp_path_factory.mktemp('runs')
+    vis = [sys.executable, str(REPO / 'scripts' / 'vis_mj.py'), f'{EXPERT}/snapshots/last']
+    done = subprocess.run(
+        [*vis, '--count', '3', '--out', 'trajs.h5', '--seed', '1'], cwd=path, env=script_env(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
 def command(name, *options):
     """The command line of one of RUNS (by name, or as a list) with further options."""
     script, *args = RUNS[name] if isinstance(name, str) else name

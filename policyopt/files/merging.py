@@ -15,7 +15,6 @@ from policyopt.files.yamlfile import parse_yaml
 from policyopt.util import UserError
 
 SAID_OF_PARTS = ('command', 'git_hash', 'machine', 'versions', 'content_sha256')
-OF_TRAINING = ('training_git_hash', 'training_host', 'training_machine', 'training_numerics')
 WHEN = ('training_start', 'training_end', 'training_seconds')
 
 
@@ -28,12 +27,12 @@ def merge_results(parts: Sequence[tuple[str, Results]]) -> tuple[list[ResultRow]
     episodes that do not fit into one table.
     """
     first_path, first = parts[0]
-    names, *experiment = _experiment(first_path, first)
+    names, experiment = _experiment(first_path, first)
     rows: dict[tuple[str, str, int, int], tuple[str, ResultRow]] = {}
     tasks: dict[str, tuple[str, TaskRow]] = {}
     remarks = []
     for path, part in parts:
-        if part.attrs.get('run_name') != first.attrs.get('run_name') or _experiment(path, part)[1:] != tuple(experiment):
+        if part.attrs.get('run_name') != first.attrs.get('run_name') or _experiment(path, part)[1] != experiment:
             raise UserError(f'{path}: holds another campaign than {first_path}; expected parts of one, with equal tasks and training')
         for task in part.tasks:
             kept_path, kept = tasks.setdefault(task.task, (path, task))
@@ -67,14 +66,14 @@ def _check_widths(what: str, counts: list[tuple[str, int]]) -> None:
         raise UserError(f'{what} by different numbers of episodes ({said}); expected one number')
 
 
-def _experiment(path: str, part: Results) -> tuple[list[str], Any, Any]:
-    """(names of the tasks, tasks, training): the last two are what must be equal in all parts."""
+def _experiment(path: str, part: Results) -> tuple[list[str], Any]:
+    """(names of the tasks, what must be equal in all parts: the tasks and the training of the campaign's file)."""
     spec = parse_yaml(part.attrs.get('spec', ''), f'{path}: the attribute spec')
     tasks = spec.get('tasks') if isinstance(spec, dict) else None
     names = [str(t.get('name')) for t in tasks if isinstance(t, dict)] if isinstance(tasks, list) else []
     if not names or 'training' not in spec:
         raise UserError(f'{path}: its attribute spec has no tasks and training; expected the campaign as 2_eval writes it')
-    return names, tasks, spec['training']
+    return names, (tasks, spec['training'])
 
 
 def _same_episodes(a: TaskRow, b: TaskRow) -> bool:
@@ -86,7 +85,7 @@ def _attrs(parts: Sequence[tuple[str, Results]]) -> dict[str, Any]:
     """Root attributes: the campaign's, those of training together, and what each part says of its own origin in `merged_from`."""
     attrs = [part.attrs for _, part in parts]
     found: dict[str, Any] = {k: attrs[0].get(k, '') for k in ('spec', 'run_name')}
-    for key in OF_TRAINING:
+    for key in dict.fromkeys(k for a in attrs for k in a if k.startswith('training_') and k not in WHEN):
         said: list[str] = []
         for text in (a[key] for a in attrs if key in a):
             said += [] if any(text in other for other in said) else [text]

@@ -53,6 +53,12 @@ def parts_of(name: str) -> dict[str, str]:
     return dict(p.split('=', 1) for p in name.split(',') if '=' in p)
 
 
+def size_of(parts: dict[str, str]) -> int:
+    """The dataset size in the parts of a name as a number to sort by, so that 4 stands before 11; 0 where there is none."""
+    size = parts.get('num_trajs', '')
+    return int(size) if size.isdecimal() else 0
+
+
 def done_file(run_id: str) -> str:
     """The name of a run's finished log."""
     return f'{run_id}.h5'

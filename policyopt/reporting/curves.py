@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from policyopt.algorithms import label_of
-from policyopt.files.runs import current_path, is_part, name_of, parts_of
+from policyopt.files.runs import current_path, is_part, name_of, parts_of, size_of
 from policyopt.files.snapshots import is_training_log, read_log
 from policyopt.reporting.figures import figure, outside_legend, styles_of, subtitle
 from policyopt.util import UserError, closest, format_table, printable
@@ -168,13 +168,13 @@ def groups_of(logs: Sequence[Log]) -> dict[str, list[Log]]:
     if nameless:
         raise UserError(f'{nameless[0]}: --group needs names as the pipeline gives them (alg=…,task=…,num_trajs=…,run=….h5)')
     differ = [k for k in ('task', 'num_trajs') if len({log.parts.get(k) for log in logs}) > 1]
-    kinds = list(dict.fromkeys((log.parts['alg'], log.parts.get('task')) for log in logs))
-    sizes = [log.parts.get('num_trajs', '') for log in logs]
-    place = {size: int(size) if size.isdecimal() else 0 for size in sizes}
+
+    def kind(log):
+        return log.parts['alg'], log.parts.get('task')
+
+    kinds = list(dict.fromkeys(map(kind, logs)))
     groups = {}
-    for log in sorted(
-        logs, key=lambda log: (kinds.index((log.parts['alg'], log.parts.get('task'))), place[log.parts.get('num_trajs', '')])
-    ):
+    for log in sorted(logs, key=lambda log: (kinds.index(kind(log)), size_of(log.parts))):
         label = ', '.join([log.parts['alg'], *(f'{log.parts.get(k, "?")}' + (' trajs' if k == 'num_trajs' else '') for k in differ)])
         groups.setdefault(label, []).append(log)
     return groups

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt.files.results import read_results
-from policyopt.files.runs import name_of, parts_of
+from policyopt.files.runs import name_of, parts_of, size_of
 from policyopt.files.snapshots import read_log, read_root
 from policyopt.reporting.analysis import analyze, campaign_runs, heading
 from policyopt.reporting.answer import sections, signed
@@ -122,15 +122,19 @@ def _episodes(cell: Cell, decimals: int) -> tuple[str, str]:
 
 def curve_table(folder: str) -> str:
     """A line per training log of a folder: return of its last batch, played as it learns, its length and its machine."""
+
+    def place(path):
+        run = parts_of(name_of(path))
+        return run.get('task', ''), run.get('alg', ''), size_of(run), path
+
     lines = []
-    for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.h5'))):
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.h5')), key=place):
         log, root, run = read_log(path), read_root(path), parts_of(name_of(path))
         hours = float(log['ttotal'][-1]) / 3600
         return_mean = minus(digits(log['trueret'][-1]))
         versions = ', '.join(f'{k} {root["versions"][k]}' for k in ('torch', 'numpy') if k in root.get('versions', {}))
         lines.append([*(run.get(k, '–') for k in ('task', 'alg', 'num_trajs', 'run')), len(log), return_mean, f'{hours:.2f}', versions])
-    heads = ['task', 'algorithm', 'trajectories', 'run', 'iterations', 'last batch', 'hours', 'with']
-    return table(heads, sorted(lines, key=lambda line: (line[0], line[1], int(line[2]), line[3])), words=2)
+    return table(['task', 'algorithm', 'trajectories', 'run', 'iterations', 'last batch', 'hours', 'with'], lines, words=2)
 
 
 def digits(x: Any) -> str:
