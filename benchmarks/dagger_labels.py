@@ -1,16 +1,19 @@
 """How many expert labels DAgger and cloning need on cartpole and mountaincar: a CSV of every policy, a figure, and the numbers.
 
-    python benchmarks/dagger_labels.py results/dagger [--seeds 5] [--tasks cartpole mountaincar]
+    python benchmarks/dagger_labels.py results/dagger [--seeds 5] [--tasks cartpole mountaincar] [--every 20]
 
 Cloning learns from 1, 2, 4, … expert trajectories; DAgger from one, and then from one episode of its own in each of 10 rounds. Of every
-episode each pair is kept, or every N-th as in pipelines/classic.yaml, or every 20th; labels are the pairs that are kept. Every seed has
-an expert set of its own, with which both begin. Both train with 90% of their pairs and with as many Adam steps; DAgger's policies are
-those at the ends of its rounds, which have had fewer. Cloning is judged by its weights of highest valacc and, as `bclone_last`, by its
-last ones, as DAgger is. A score is (return − random) / (expert − random) of 50 episodes with the most likely actions. A seed needs the
-labels from which on its score stays at 0.95 or more. Policies that the CSV has are not trained again.
+episode each pair is kept, or every N-th as in pipelines/classic.yaml, or every 20th (--every: only these); labels are the pairs that are
+kept. Every seed has an expert set of its own, with which both begin. Both train with 90% of their pairs and with as many Adam steps;
+DAgger's policies are those at the ends of its rounds, which have had fewer. `dagger_full` (every 20th pair only) trains as many steps in
+each round as cloning in all, as the paper's DAgger does, which fits a new policy to all labels so far. Cloning is judged by its weights
+of highest valacc and, as `bclone_last`, by its last ones, as DAgger is. A score is (return − random) / (expert − random) of 50 episodes
+with the most likely actions. A seed needs the labels from which on its score stays at 0.95 or more. Policies that the CSV has are not
+trained again.
 """
 
 import csv
+import functools
 import itertools
 import os
 import sys
@@ -22,14 +25,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.util import REPO, Parser, run_main, write_text
 
 KEPT = {'cartpole': (20, 10, 1), 'mountaincar': (20, 5, 1)}  # every how manieth pair
-ALGORITHMS = ('bclone', 'bclone_last', 'dagger')
+ALGORITHMS = ('bclone', 'bclone_last', 'dagger', 'dagger_full')
 STEPS, ROUNDS, EPISODES, REACHED = 5500, 10, 50, 0.95
 COLUMNS = ('task', 'algorithm', 'every', 'trajectories', 'seed', 'labels', 'return', 'score')
 
 
 def sizes(every):
     """Numbers of trajectories that cloning learns from."""
-    return {1: (1, 2, 4), 20: (4, 7, 10, 20, 40)}.get(every, (1, 2, 4, 7, 10, 20))
+    return {1: (1, 2, 4), 20: (4, 7, 10, 14, 20, 28, 40)}.get(every, (1, 2, 4, 7, 10, 20))
 
 
 def baselines():
@@ -38,8 +41,8 @@ def baselines():
         return {row['task']: row for row in csv.DictReader(f)}
 
 
-def learner(mode, base, expert, every, num, seed):
-    """The optimiser of a run, at its start."""
+def learner(mode, base, expert, every, num, seed, steps=STEPS):
+    """The optimiser of a run of so many Adam steps, at its start."""
     import policyopt as po
     from policyopt import training
 
@@ -50,7 +53,7 @@ def learner(mode, base, expert, every, num, seed):
         po.ImitationOptions(
             mode=mode,
             data_subsamp_freq=every,
-            max_iter=STEPS,
+            max_iter=steps,
             seed=seed,
             bclone_train_frac=0.9,
             bclone_eval_freq=100,
@@ -75,13 +78,20 @@ def cloned(base, expert, every, num, seed):
     yield 'bclone', num, labels, opt.policy
 
 
-def rounds_of_dagger(base, expert, every, num, seed):
-    """Yield ('dagger', episodes, labels, policy) at the end of each round."""
-    opt = learner('dagger', base, expert, every, 1, seed)
+def rounds_of_dagger(base, expert, every, num, seed, name='dagger', steps=STEPS):
+    """Yield (name, episodes, labels, policy) at the end of each round."""
+    opt = learner('dagger', base, expert, every, num, seed, steps)
     for played in range(1, ROUNDS + 2):
-        while opt.iteration < played * STEPS // (ROUNDS + 1):
+        while opt.iteration < played * steps // (ROUNDS + 1):
             opt.step()
-        yield 'dagger', played, len(opt.obs_N_Do), opt.policy
+        yield name, played, len(opt.obs_N_Do), opt.policy
+
+
+RUNS = {
+    'bclone': cloned,
+    'dagger': rounds_of_dagger,
+    'dagger_full': functools.partial(rounds_of_dagger, name='dagger_full', steps=STEPS * (ROUNDS + 1)),
+}
 
 
 def measure(args, rows, save):
@@ -91,13 +101,13 @@ def measure(args, rows, save):
 
     torch.set_grad_enabled(False)
     there = {tuple(row[k] for k in COLUMNS[:5]) for row in rows}
-    for seed, task, (algorithm, run) in itertools.product(
-        range(args.seeds), args.tasks, (('bclone', cloned), ('dagger', rounds_of_dagger))
-    ):
+    for seed, task, (algorithm, run) in itertools.product(range(args.seeds), args.tasks, RUNS.items()):
         base = baselines()[task]
         expert = po.load_policy(os.path.join(REPO, base['policy']))
         mean, random = (float(base[k]) for k in ('expert_return_mean', 'random_return_mean'))
         for every in KEPT[task]:
+            if every not in (args.every or KEPT[task]) or (algorithm == 'dagger_full' and every != 20):
+                continue
             for num in sizes(every) if algorithm == 'bclone' else (1,):
                 if (task, algorithm, str(every), str(num), str(seed)) in there:
                     continue
@@ -120,11 +130,11 @@ def curve(rows, task, algorithm, every):
 
 
 def needed(rows, task, algorithm, every):
-    """Of each seed, the labels from which on its score stays at REACHED or more; infinite where it does not."""
+    """Of each seed that was tried, the labels from which on its score stays at REACHED or more; infinite where it does not."""
+    mine = [r for r in rows if (r['task'], r['algorithm'], r['every']) == (task, algorithm, str(every))]
     found = []
-    for seed in sorted({r['seed'] for r in rows}):
-        mine = [r for r in rows if (r['task'], r['algorithm'], r['every'], r['seed']) == (task, algorithm, str(every), seed)]
-        points = sorted((int(r['trajectories']), int(r['labels']), float(r['score'])) for r in mine)
+    for seed in sorted({r['seed'] for r in mine}):
+        points = sorted((int(r['trajectories']), int(r['labels']), float(r['score'])) for r in mine if r['seed'] == seed)
         low = [i for i, (_, _, score) in enumerate(points) if score < REACHED]
         first = low[-1] + 1 if low else 0
         found.append(points[first][1] if first < len(points) else np.inf)
@@ -132,21 +142,14 @@ def needed(rows, task, algorithm, every):
 
 
 def summary(rows, tasks):
-    """A table of the labels needed: medians over the seeds, and in brackets each of them."""
-    lines = ['| task | pairs kept | bclone | bclone_last | dagger |', '|---|---|---|---|---|']
-    for task in tasks:
-        for every in KEPT[task]:
-            by = [sorted(needed(rows, task, a, every)) for a in ALGORITHMS]
-            cells = [f'{_word(np.median(some))} ({", ".join(map(_word, some))})' for some in by]
-            lines.append(f'| {task} | {"each" if every == 1 else f"every {every}th"} | {" | ".join(cells)} |')
-    for task in tasks:
-        fewest = {a: min((np.median(needed(rows, task, a, every)), every) for every in KEPT[task]) for a in ALGORITHMS}
-        (cloning, kept), (mine, kept_too) = min(fewest[a] for a in ALGORITHMS[:2]), fewest['dagger']
-        if np.isfinite(cloning) and np.isfinite(mine):
-            lines.append(
-                f'\n{task}: dagger needs {mine:.0f} labels (pairs kept: 1 of {kept_too}), cloning {cloning:.0f} (1 of {kept}): '
-                f'{mine / cloning:.2f} times as many.'
-            )
+    """A table of the labels needed: medians over the seeds, in brackets each of them; last, the best DAgger's ÷ the best cloning's."""
+    lines = [f'| task | pairs kept | {" | ".join(ALGORITHMS)} | dagger ÷ bclone |', '|---|---|---|---|---|---|---|']
+    for task, every in [(name, every) for name in tasks for every in KEPT[name]]:
+        by = {a: sorted(needed(rows, task, a, every)) for a in ALGORITHMS}
+        cells = [f'{_word(np.median(some))} ({", ".join(map(_word, some))})' if some else '' for some in by.values()]
+        cloning, mine = (min(np.median(by[a]) for a in by if a.startswith(kind) and by[a]) for kind in ('bclone', 'dagger'))
+        ratio = f'{mine / cloning:.2f}' if np.isfinite([cloning, mine]).all() else '–'
+        lines.append(f'| {task} | {"each" if every == 1 else f"every {every}th"} | {" | ".join(cells)} | {ratio} |')
     return '\n'.join(lines)
 
 
@@ -157,10 +160,12 @@ def _word(labels):
 def draw(rows, tasks, path):
     from policyopt.reporting.figures import figure, styles_of
 
-    style = styles_of(['bclone', 'dagger'])
+    style = styles_of(['bclone', 'dagger', 'dagger_full'])
     fig, axes = figure(4.2 * len(tasks) + 0.6, 4, 1, len(tasks))
     for ax, task in zip(axes[0], tasks, strict=True):
-        for algorithm, (every, line) in itertools.product(('bclone', 'dagger'), zip(KEPT[task], ('-', '--', ':'), strict=True)):
+        for algorithm, (every, line) in itertools.product(style, zip(KEPT[task], ('-', '--', ':'), strict=True)):
+            if not needed(rows, task, algorithm, every):
+                continue
             labels, median, low, high = curve(rows, task, algorithm, every)
             look = style[algorithm] | {'linestyle': line}
             if line == '-':
@@ -180,6 +185,7 @@ def main(argv):
     parser.add_argument('folder', help='where labels.csv and labels.png go')
     parser.add_argument('--seeds', type=int, default=5)
     parser.add_argument('--tasks', nargs='+', choices=list(KEPT), default=list(KEPT))
+    parser.add_argument('--every', nargs='+', type=int, help='train only where every so manieth pair is kept')
     args = parser.parse_args(argv)
     table = Path(args.folder) / 'labels.csv'
     rows = list(csv.DictReader(table.open(encoding='utf-8'))) if table.exists() else []
