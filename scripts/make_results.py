@@ -20,19 +20,19 @@ from policyopt.util import Parser, RunFailed, run_main, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = 'results/paper/results_per_run.csv'
-FIVE, TWENTY, REACHER = 'classic-2016-experts/five_sets', 'classic-2016-experts/bclone_twenty_sets', 'modern/reacher_bclone_five_sets'
+SETS = FIVE, TWENTY, LINEAR = [f'classic-2016-experts/{name}' for name in ('five_sets', 'bclone_twenty_sets', 'linear_sets')]
 # shipped file: (files with several expert sets, detail of its tables, whether it has a page, its figures)
 FILES = {
-    'classic-2016-experts/results': ([FIVE, TWENTY], 2, True, ['figure1', 'forest', 'reproduction', 'profile']),
+    'classic-2016-experts/results': (SETS, 2, True, ['figure1', 'forest', 'reproduction', 'profile']),
     FIVE: ([], 2, True, ['forest', 'reproduction']),
-    TWENTY: ([], 1, False, ['reproduction']),
-    'classic/results': ([FIVE, TWENTY], 1, True, ['figure1', 'forest', 'reproduction']),
+    **dict.fromkeys((TWENTY, LINEAR), ([], 1, False, ['reproduction'])),
+    'classic/results': (SETS, 1, True, ['figure1', 'forest', 'reproduction']),
     'modern/results': ([], 1, False, ['figure1']),
     'modern/ga': ([], 1, False, ['reproduction']),
     'modern/bclone': ([], 1, False, ['forest', 'reproduction']),
     'modern/bclone_five_sets': ([], 1, False, ['forest', 'reproduction']),
-    'modern/reacher_bclone': ([REACHER], 1, False, ['reproduction']),
-    REACHER: ([], 1, False, []),
+    'modern/reacher_bclone': (['modern/reacher_bclone_five_sets'], 1, False, ['reproduction']),
+    'modern/reacher_bclone_five_sets': ([], 1, False, []),
     'modern/reacher_ga': ([], 1, False, []),
     'quickstart/results': ([], 1, False, ['figure1']),
     'benchmark/results': ([], 1, True, ['figure1']),
