@@ -111,6 +111,15 @@ def test_failed_runs_are_crosses_and_algorithms_stand_on_the_axis():
     assert 'ga' in [t.get_text() for t in ax.texts]
 
 
+def test_legends_lie_within_narrow_figures_too():
+    rows = [dataclasses.replace(row, alg=alg) for row in cell_rows([199, 20, 21, 200]) for alg in ('fem', 'simplex')]
+    ref = {KEY._replace(alg=alg): Reference(170, 90, 4, np.array([199.2, 20, 199, 200])) for alg in ('fem', 'simplex')}
+    fig = figures.results_figure(analyze(rows, [task_row()], reference=ref), 'reproduction')
+    fig.canvas.draw()
+    box = fig.legends[0].get_window_extent()
+    assert fig.bbox.x0 <= box.x0 < box.x1 <= fig.bbox.x1 and len(fig.legends) == 1
+
+
 def test_figure_1_has_the_reference_as_a_thin_line_and_profiles_show_both_sides():
     analysis = beside([150, 160, 155, 158], [120, 130, 125, 128])
     ax = figures.results_figure(analysis, 'figure1').axes[0]

@@ -177,12 +177,16 @@ def subtitle(fig: Figure, text: str) -> None:
 
 
 def outside_legend(fig: Figure, axes: Any, cols: int) -> None:
-    """One legend below all axes, each label once."""
+    """One legend below all axes, each label once, in fewer than `cols` columns where they would be wider than the figure."""
     entries = {}
     for ax in axes.flat:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    fig.legend(entries.values(), entries.keys(), loc='outside lower center', ncols=cols, fontsize=9, frameon=False)
+    for num in range(cols, 0, -1):
+        legend = fig.legend(entries.values(), entries.keys(), loc='outside lower center', ncols=num, fontsize=9, frameon=False)
+        if num == 1 or legend.get_window_extent().width <= fig.bbox.width:
+            break
+        legend.remove()
 
 
 def _reproduction(analysis: Analysis) -> Figure:
