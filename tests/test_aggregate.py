@@ -14,7 +14,7 @@ from scipy import stats
 from policyopt.files.results import read_results
 from policyopt.reporting.aggregate import Between, Pair, aggregate, margin_of, pooled_between, row_of
 from policyopt.reporting.analysis import analyze
-from policyopt.reporting.answer import reproduces, sections
+from policyopt.reporting.answer import reproduces, sections, verdict_of
 from policyopt.reporting.controls import SHIFT, shifted, swapped
 from policyopt.reporting.failures import one_set_p
 from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks
@@ -115,6 +115,9 @@ def test_the_numbers_that_the_documents_rest_on(classic):
     assert {rows[a].sets for a in ('fem', 'simplex')} == {'runs'}
     whole = classic.aggregate.whole
     assert (whole.num_cells, whole.num_ceiling) == (48, 12) and whole.perm_p < 0.01 < 0.05 < whole.p
+    small = dataclasses.replace(rows['ga'], p=0.04)
+    assert [verdict_of(r) for r in (rows['ga'], small)] == ['equivalent within 0.05', 'equivalent within 0.05, but not equal']
+    assert [(r.alg, r.num_cells, r.num_ceiling) for r in classic.aggregate.free] == [(a, 8, 0) for a in ('ga', 'fem', 'simplex')]
     assert sum(c.verdict == 'ceiling' for c in classic.comparisons.values()) == 12
     assert sum(c.detectable_score > 0.5 for c in classic.comparisons.values()) == 18
     assert sum(c.detectable_score > 1 for c in classic.comparisons.values()) == 13
@@ -211,7 +214,7 @@ def test_sets_decide_how_likely_many_failures_are():
     alike, apart = [(2, 8)] * 10, [(8, 8)] * 2 + [(1, 8)] * 4 + [(0, 8)] * 4
     assert one_set_p(alike, 14, 28) == pytest.approx(stats.binom.sf(13, 28, 0.25))
     assert one_set_p(alike, 14, 28) < 0.01 < 0.1 < one_set_p(apart, 14, 28)
-    assert math.isnan(one_set_p([(0, 8)] * 10, 3, 28)) and math.isnan(one_set_p([], 3, 28))
+    assert math.isnan(one_set_p([(0, 8)] * 9 + [(1, 8)], 3, 28)) and math.isnan(one_set_p([], 3, 28))
 
 
 # --- negative controls ---------------------------------------------------------------------------------------------------
@@ -239,6 +242,17 @@ def test_a_shift_is_found_at_the_stated_rate_and_no_shift_is_not(classic):
                 new.append(dataclasses.replace(p, y_N=y + truth, x_M=x, x_mean=float(x.mean()), x_sd=float(np.std(x, ddof=1))))
             found.append(verdict(new, classic.aggregate, alg).p < 0.05)
         assert abs(np.mean(found) - stated[alg, alg, round(truth, 2)].found) < 0.17
+
+
+def test_campaigns_of_single_runs_hold_the_variance_between_sets():
+    """One run a set beside one run: all variance is between sets, so a normal approximation with the row's own error must agree."""
+    results = read_results(str(REPO / 'results' / 'modern' / 'bclone_five_sets.h5'))
+    analysis = analyze(results.rows, results.tasks, reference=read_reference(str(PAPER)), ref_baselines=read_reference_tasks(str(PAPER)))
+    (row,) = analysis.aggregate.algs
+    bound = stats.t.isf(0.025, row.df) * row.se
+    for c in analysis.controls:
+        assert c.found == pytest.approx(stats.norm.sf(bound, c.truth, row.se) + stats.norm.cdf(-bound, c.truth, row.se), abs=0.07)
+        assert c.equivalent < 0.6
 
 
 SCALES_OF = ('cartpole', 'mountaincar', 'acrobot')

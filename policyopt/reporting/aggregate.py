@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Cells = Mapping[CellKey, tuple[np.ndarray, np.ndarray]]  # (y_N, set_N), mean returns per run and their expert sets
 
-MARGIN, MARGIN_GA = 0.10, 0.05  # equivalence is claimed within these, declared before the runs they judge
+MARGIN, MARGIN_GA = 0.10, 0.05  # equivalence is claimed within these, whatever the data
 CEILING = 0.02  # a cell whose runs all lie within this of the expert, on both sides, can show no difference
 PRIOR_DF = 4  # what the other tasks' variance between sets counts, in degrees of freedom: as much as five sets of one's own
 NUM_PERMUTATIONS = 9999
@@ -362,7 +362,10 @@ def _percentiles(x_R: np.ndarray) -> tuple[float, ...]:
 
 @dataclasses.dataclass
 class Aggregate:
-    """Rows per algorithm, per algorithm and task, per task, and over all; with the pairs and variances that they came from."""
+    """Rows per algorithm, per algorithm and task, per task, and over all; with the pairs and variances that they came from.
+
+    `free`: the rows of the algorithms that have cells at the ceiling, without these.
+    """
 
     algs: list
     blocks: list
@@ -370,6 +373,7 @@ class Aggregate:
     whole: Row
     pairs: list
     between: dict
+    free: list
 
 
 def aggregate(
@@ -401,13 +405,19 @@ def aggregate(
             out.improvement, out.iqm, out.ref_iqm = bootstrap(mine, derive_seed('aggregate bootstrap', alg, task))
         return out
 
+    rows = [row(True, alg=a) for a in algs]
     return Aggregate(
-        [row(True, alg=a) for a in algs],
+        rows,
         [r for a in algs for t in tasks if (r := row(False, a, t))],
         [row(True, task=t) for t in tasks],
         row(True),
         pairs,
         between,
+        [
+            row_of([p for p in pairs if p.key.alg == r.alg and not p.ceiling], between, r.alg, '', spare)
+            for r in rows
+            if 0 < r.num_ceiling < r.num_cells
+        ],
     )
 
 

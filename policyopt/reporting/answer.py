@@ -76,7 +76,7 @@ def _row(row: Row) -> list[str]:
 def verdict_of(row: Row) -> str:
     """What a row says, in a few words."""
     if row.verdict == 'equivalent':
-        return f'equivalent within {row.margin:.2f}'
+        return f'equivalent within {row.margin:.2f}' + (', but not equal' if row.p < LEVEL else '')
     return NAMES.get(row.verdict, row.verdict)
 
 
@@ -116,6 +116,10 @@ def reproduces(aggregate: Aggregate) -> list[str]:
         out.append(
             f'{w.num_ceiling} of {w.num_cells} cells are at the ceiling: all runs of both sides within {CEILING:.0%} of the expert, where '
             'no difference can show.'
+            + ''.join(
+                f' Without these {r.alg} is {verdict_of(r)} ({signed(r.diff)}, 90% interval {interval(*r.interval(0.9))}).'
+                for r in aggregate.free
+            )
         )
     return out
 
@@ -184,8 +188,8 @@ def failure_section(analysis: Analysis) -> Section | None:
     notes = [
         'Failures come in sets: all runs of a cell may share one expert set, so the two counts are not those of independent runs. By '
         'set: failed runs on each set of the file with most sets. P: that one set of the reference’s number of runs fails as often as '
-        'the reference did, sets having rates of their own (beta-binomial); a dash where too few sets were measured or no run on them '
-        'failed.'
+        'the reference did, sets having rates of their own (beta-binomial); a dash where too few sets were measured or fewer than two '
+        'runs on them failed.'
     ]
     if not lines:
         return Section('Failed runs', [said], [], [], [])

@@ -60,7 +60,7 @@ def rates(
     that the row does not know is not in the campaigns either.
     """
     rng = np.random.default_rng(seed)
-    error_R, runs_R = np.zeros(num), np.zeros(num)
+    error_R, runs_R, v_runs = np.zeros(num), np.zeros(num), 0.0
     for p in pairs:
         groups = [p.y_N[p.set_N == s] - p.y_N[p.set_N == s].mean() for s in np.unique(p.set_N)]
         sides = [(np.concatenate(groups), 1, sets_of(p.y_N, p.set_N).df_within), (p.x_M - p.x_M.mean(), -1, p.m - 1)]
@@ -70,7 +70,7 @@ def rates(
             e_R_N = rng.choice(e_N, size=(num, e_N.size)) * np.sqrt(e_N.size / df)
             error_R += sign * e_R_N.mean(axis=1) / len(pairs)
             runs_R += e_R_N.var(axis=1, ddof=1) / e_N.size / len(pairs) ** 2
-    v_runs = row_of(pairs, {}, row.alg).se ** 2
+            v_runs += float(np.sum(e_N**2)) / df / e_N.size / len(pairs) ** 2
     v_sets = max(0.0, row.se**2 - v_runs) if between else 0.0
     sets_R = v_sets * rng.chisquare(row.df, num) / row.df
     d_R = truth + error_R + rng.normal(0, 1, num) * np.sqrt(v_sets)

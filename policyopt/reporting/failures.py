@@ -46,10 +46,10 @@ def one_set_p(by_set: list[tuple[int, int]], k: int, n: int) -> float:
 
     Beta-binomial by moments (Kleinman 1973, JASA 68:46): p = Σk_d/Σn_d, and ρ = (MS_b − MS_w)/(MS_b + (n₀ − 1)·MS_w), the
     intraclass correlation of the 0/1 outcomes, kept within [0, .99]; a = p(1 − ρ)/ρ, b = (1 − p)(1 − ρ)/ρ. Binomial at ρ = 0.
-    NaN with fewer than MIN_SETS sets, or when no run failed at all.
+    NaN with fewer than MIN_SETS sets, or with fewer than two failed runs, which cannot tell whether failures come together.
     """
     k_D, n_D = (np.array(x, float) for x in zip(*by_set, strict=True)) if by_set else (np.empty(0),) * 2
-    if k_D.size < MIN_SETS or not k_D.sum():
+    if k_D.size < MIN_SETS or k_D.sum() < 2:
         return NAN
     num, p, rate_D = n_D.sum(), k_D.sum() / n_D.sum(), k_D / n_D
     ms_b = float(np.sum(n_D * (rate_D - p) ** 2)) / (k_D.size - 1)
