@@ -6,10 +6,10 @@ Cloning learns from 1, 2, 4, … expert trajectories; DAgger from one, and then 
 episode each pair is kept, or every N-th as in pipelines/classic.yaml, or every 20th (--every: only these); labels are the pairs that are
 kept. Every seed has an expert set of its own, with which both begin. Both train with 90% of their pairs and with as many Adam steps;
 DAgger's policies are those at the ends of its rounds, which have had fewer. `dagger_full` (every 20th pair only) trains as many steps in
-each round as cloning in all, as the paper's DAgger does, which fits a new policy to all labels so far. Cloning is judged by its weights
-of highest valacc and, as `bclone_last`, by its last ones, as DAgger is. A score is (return − random) / (expert − random) of 50 episodes
-with the most likely actions. A seed needs the labels from which on its score stays at 0.95 or more. Policies that the CSV has are not
-trained again.
+each round as cloning in all; the paper's DAgger fits a new policy to all labels so far, ours goes on with the same net. Cloning is judged
+by its weights of highest valacc and, as `bclone_last`, by its last ones, as DAgger is. A score is (return − random) / (expert − random)
+of 50 episodes with the most likely actions. A seed needs the labels from which on its score stays at 0.95 or more. Policies that the CSV
+has are not trained again.
 """
 
 import csv
@@ -106,7 +106,7 @@ def measure(args, rows, save):
         expert = po.load_policy(os.path.join(REPO, base['policy']))
         mean, random = (float(base[k]) for k in ('expert_return_mean', 'random_return_mean'))
         for every in KEPT[task]:
-            if every not in (args.every or KEPT[task]) or (algorithm == 'dagger_full' and every != 20):
+            if every not in args.every or (algorithm == 'dagger_full' and every != 20):
                 continue
             for num in sizes(every) if algorithm == 'bclone' else (1,):
                 if (task, algorithm, str(every), str(num), str(seed)) in there:
@@ -185,7 +185,8 @@ def main(argv):
     parser.add_argument('folder', help='where labels.csv and labels.png go')
     parser.add_argument('--seeds', type=int, default=5)
     parser.add_argument('--tasks', nargs='+', choices=list(KEPT), default=list(KEPT))
-    parser.add_argument('--every', nargs='+', type=int, help='train only where every so manieth pair is kept')
+    kept = sorted(set(itertools.chain(*KEPT.values())))
+    parser.add_argument('--every', nargs='+', type=int, choices=kept, default=kept, help='train only where every so manieth pair is kept')
     args = parser.parse_args(argv)
     table = Path(args.folder) / 'labels.csv'
     rows = list(csv.DictReader(table.open(encoding='utf-8'))) if table.exists() else []

@@ -80,16 +80,20 @@ def verdict_of(row: Row) -> str:
     return NAMES.get(row.verdict, row.verdict)
 
 
-def reproduces(aggregate: Aggregate) -> list[str]:
-    """The answer in one sentence, then what it rests on and what it leaves open."""
-    rows = aggregate.algs
+def _by_verdict(rows: list[Row]) -> str:
+    """Algorithms with their differences, those of one verdict together."""
     by = {}
     for r in rows:
         by.setdefault(verdict_of(r) + (' (the variance between expert sets was not measured)' if r.sets == 'runs' else ''), []).append(r)
-    parts = [
+    return '; '.join(
         ', '.join(f'{r.alg} ({signed(r.diff)}, 90% interval {interval(*r.interval(0.9))})' for r in found) + f': {what}'
         for what, found in by.items()
-    ]
+    )
+
+
+def reproduces(aggregate: Aggregate) -> list[str]:
+    """The answer in one sentence, then what it rests on and what it leaves open."""
+    rows = aggregate.algs
     good = [r for r in rows if r.verdict in ('equivalent', 'ceiling')]
     bad = [r for r in rows if r.verdict == 'differs']
     start = (
@@ -102,7 +106,7 @@ def reproduces(aggregate: Aggregate) -> list[str]:
         else 'Undecided'
     )
     w = aggregate.whole
-    out = [f'{start}. Mean of ours − reference over cells, in units of {UNIT}: ' + '; '.join(parts) + '.']
+    out = [f'{start}. Mean of ours − reference over cells, in units of {UNIT}: {_by_verdict(rows)}.']
     claim = 'The claim "every algorithm equivalent within its margin" '
     out.append(claim + ('holds.' if len(good) == len(rows) else 'is refuted.' if bad else 'is not shown by these runs.'))
     if math.isfinite(w.perm_p):
@@ -115,11 +119,7 @@ def reproduces(aggregate: Aggregate) -> list[str]:
     if w.num_ceiling:
         out.append(
             f'{w.num_ceiling} of {w.num_cells} cells are at the ceiling: all runs of both sides within {CEILING:.0%} of the expert, where '
-            'no difference can show.'
-            + ''.join(
-                f' Without these {r.alg} is {verdict_of(r)} ({signed(r.diff)}, 90% interval {interval(*r.interval(0.9))}).'
-                for r in aggregate.free
-            )
+            'no difference can show.' + (f' Without them: {_by_verdict(aggregate.free)}.' if aggregate.free else '')
         )
     return out
 
