@@ -125,6 +125,7 @@ def test_figure_1_has_the_reference_as_a_thin_line_and_profiles_show_both_sides(
     ax = figures.results_figure(analysis, 'figure1').axes[0]
     thin = [line for line in ax.get_lines() if line.get_linewidth() < 1 and len(line.get_ydata())]
     assert thin[0].get_ydata()[0] == pytest.approx((125.75 - 20) / 180)
+    assert len(thin[0].get_ydata()) == 1 and thin[0].get_marker() == '.'  # a line through one point would not be seen
     profile = lines_of(figures.results_figure(analysis, 'profile').axes[0])
     tau = profile['ours'].get_xdata()
     half = np.argmin(np.abs(tau - (157 - 20) / 180))

@@ -43,6 +43,7 @@ COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#0
 _DASHES = ('-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (1, 2)))
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*')
 _GREY = '#6e7781'
+_THIN: Any = {'linewidth': 0.9, 'marker': '.', 'markersize': 4}  # the reference's curve, seen where it is a single point too
 _STYLE: Any = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.8,
           'axes.axisbelow': True, 'font.size': 10, 'axes.titlesize': 11}  # fmt: skip
 
@@ -139,13 +140,13 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
             theirs = [(at, analysis.reference[c.key].mean) for at, c in zip(x, cells, strict=True) if c.key in analysis.reference]
             if theirs:
                 at, ref = np.array(theirs).T
-                ax.plot(at, base.score(ref) if normalised else ref, color=style[alg]['color'], linewidth=0.9, alpha=0.9, zorder=1.8)
+                ax.plot(at, base.score(ref) if normalised else ref, color=style[alg]['color'], alpha=0.9, zorder=1.8, **_THIN)
         expert, random = (1.0, 0.0) if normalised else (base.expert_mean, base.random_mean)
         ax.axhline(expert, color=_GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
         if math.isfinite(random):
             ax.axhline(random, color=_GREY, linewidth=1.2, linestyle=':', zorder=1.5, label='random policy')
         if any(k in analysis.reference for k in analysis.cells):
-            ax.plot([], [], color=_GREY, linewidth=0.9, label='reference (thin)')
+            ax.plot([], [], color=_GREY, label='reference (thin)', **_THIN)
         ax.set_title(task)
         ax.set_xticks(sizes)
         pad = 0.07 * (max(sizes) - min(sizes)) or 0.5
