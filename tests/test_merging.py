@@ -88,6 +88,7 @@ WRONG = {
     'a task that is not in it': ({'tasks': [task_row('hopper')]}, "its task 'hopper' is not in its campaign; expected one of cartpole"),
     'tasks that are none': ({'spec': '{tasks: 3, training: {}}'}, 'its attribute spec has no tasks and training'),
     'a time that is none': ({'training_seconds': 'long'}, "its attribute training_seconds is 'long', not a number"),
+    'sampled actions': ({'eval_deterministic': 'false'}, 'either c.h5 or a.h5 was played with sampled actions'),
     'a damaged origin': ({'merged_from': '{'}, 'its attribute merged_from is no list in JSON'),
 }
 

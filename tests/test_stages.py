@@ -24,11 +24,13 @@ from pipeline_tools import (
     write_trajs,
 )
 
+from policyopt.evaluation import evaluate_file
 from policyopt.files import results
 from policyopt.files.h5files import set_attrs, write_h5
 from policyopt.files.snapshots import read_root
 from policyopt.pipeline import evaluating, stages
 from policyopt.pipeline.spec import load_spec
+from policyopt.reporting.analysis import heading
 from policyopt.util import UserError, derive_seed
 
 TINY = """
@@ -270,6 +272,24 @@ def test_evaluation_overwrites_nothing_and_resume_keeps_complete_results(tiny):
     assert (folder / 'results.h5').stat().st_mtime_ns == before
     with pytest.raises(UserError, match='holds 4 runs that are not the 2 of'):
         run_stage(path, '2', resume=True, exclude=['alg=ga'])
+
+
+def test_sampled_actions_go_into_a_file_of_their_own(tiny):
+    path, folder = tiny
+    sampled = ['options.eval_deterministic=false']
+    run_stage(path, '2', only=['alg=bclone', 'run=0'])
+    with pytest.raises(UserError, match='was played with other actions than options.eval_deterministic: false asks for'):
+        run_stage(path, '2', sampled, resume=True, only=['alg=bclone', 'run=0'])
+    run_stage(path, '2', [*sampled, 'options.results_filename=sampled.h5'], only=['alg=bclone', 'run=0'])
+    likeliest, drawn = (results.read_results(folder / name) for name in ('results.h5', 'sampled.h5'))
+    assert likeliest.attrs['eval_deterministic'] == 'true' and drawn.attrs['eval_deterministic'] == 'false'
+    assert 'sampled actions' in heading(drawn) and 'sampled' not in heading(likeliest)
+    run = load_spec(str(path)).runs(0)[0]
+    policy, seed = f'{run.out}/snapshots/{drawn.rows[0].snapshot}', derive_seed(0, 'evaluate', run.id)
+    for found, deterministic in ((likeliest, True), (drawn, False)):
+        played = evaluate_file(policy, 4, seed, deterministic, 'CartPole-v0')[2]
+        assert np.array_equal(found.rows[0].alg_traj_returns, played.returns)
+    assert not np.array_equal(likeliest.rows[0].alg_traj_returns, drawn.rows[0].alg_traj_returns)
 
 
 def test_rows_evaluated_before_an_interruption_are_used_again(tiny, capsys):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.files.results import ResultRow, Results, TaskRow
+from policyopt.files.results import ResultRow, Results, TaskRow, likeliest_actions
 from policyopt.files.runs import id_of
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.util import UserError
@@ -34,6 +34,8 @@ def merge_results(parts: Sequence[tuple[str, Results]]) -> tuple[list[ResultRow]
     for path, part in parts:
         if part.attrs.get('run_name') != first.attrs.get('run_name') or _experiment(path, part)[1] != experiment:
             raise UserError(f'{path}: holds another campaign than {first_path}; expected parts of one, with equal tasks and training')
+        if likeliest_actions(part.attrs) != likeliest_actions(first.attrs):
+            raise UserError(f'either {path} or {first_path} was played with sampled actions; expected the same eval_deterministic in both')
         for task in part.tasks:
             kept_path, kept = tasks.setdefault(task.task, (path, task))
             if (task.env, task.expert_policy) != (kept.env, kept.expert_policy):
@@ -84,7 +86,7 @@ def _same_episodes(a: TaskRow, b: TaskRow) -> bool:
 def _attrs(parts: Sequence[tuple[str, Results]]) -> dict[str, Any]:
     """Root attributes: the campaign's, those of training together, and what each part says of its own origin in `merged_from`."""
     attrs = [part.attrs for _, part in parts]
-    found: dict[str, Any] = {k: attrs[0].get(k, '') for k in ('spec', 'run_name')}
+    found: dict[str, Any] = {k: attrs[0].get(k, '') for k in ('spec', 'run_name', 'eval_deterministic')}
     for key in dict.fromkeys(k for a in attrs for k in a if k.startswith('training_') and k not in WHEN):
         said: list[str] = []
         for text in (a[key] for a in attrs if key in a):

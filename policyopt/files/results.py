@@ -1,11 +1,11 @@
 """results.h5: what every learned policy earned, beside the expert's and a random policy's returns.
 
 Table /results has one row per run, table /tasks one per task; per-episode numbers are array columns of a fixed shape, so that
-PyTables or h5py alone can read them. Root attributes: spec (the YAML), run_name, and where the file comes from.
+PyTables or h5py alone can read them. Root attributes: spec (the YAML), run_name, eval_deterministic, and where the file comes from.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,11 @@ def read_results(path: str) -> Results:
         rows, task_rows = _read_table(h5, 'results', ResultRow, path), _read_table(h5, 'tasks', TaskRow, path)
         attrs = {key: printable(attr_text(h5.root, key), keep='\n\t') for key in h5.root._v_attrs._f_list('user')}
     return Results(rows, task_rows, attrs)
+
+
+def likeliest_actions(attrs: Mapping[str, str]) -> bool:
+    """Whether the policies took their most likely actions, as in the paper and in files that do not say it, by root attributes."""
+    return attrs.get('eval_deterministic', 'true') == 'true'
 
 
 def _write_table(h5: Any, name: str, row_type: type, rows: list) -> None:

@@ -100,6 +100,7 @@ def _job(spec: Spec, run: Run, seed: int) -> dict[str, Any]:
         'cache': os.path.join(_cache_dir(spec), run.id + '.h5'),
         'rule': spec.algorithm(run.alg).eval,
         'num_trajs': spec.options.eval_num_trajs,
+        'deterministic': spec.options.eval_deterministic,
         'eval_seed': derive_seed(seed, 'evaluate', run.id),
         'run_seed': run.seed,
         'env': task.env,
@@ -138,7 +139,7 @@ def _evaluate(job: dict[str, Any]) -> str:
     else:
         snapshot = choose_snapshot(job['file'], job['rule'])
         policy_path = f'{job["file"]}/snapshots/{snapshot}'
-        trajs = evaluate_file(policy_path, job['num_trajs'], job['eval_seed'], True, job['env'], job['max_traj_len'])[2]
+        trajs = evaluate_file(policy_path, job['num_trajs'], job['eval_seed'], job['deterministic'], job['env'], job['max_traj_len'])[2]
         seed = int(read_root(job['file']).get('seed', job['run_seed']))
     with write_h5(job['cache']) as h5:
         h5.create_array('/', 'returns', trajs.returns)
@@ -164,9 +165,8 @@ def _play_foreign(job: dict[str, Any]) -> TrajBatch:
 def _key(job: dict[str, Any]) -> str:
     """What a stored row must agree with to be used again: how it was measured, and which file."""
     stat = os.stat(job['file'])
-    return repr(
-        [job['policy'] or job['rule'], job['num_trajs'], job['eval_seed'], job['env'], job['max_traj_len'], stat.st_size, stat.st_mtime_ns]
-    )
+    measured = [job[k] for k in ('num_trajs', 'deterministic', 'eval_seed', 'env', 'max_traj_len')]
+    return repr([job['policy'] or job['rule'], *measured, stat.st_size, stat.st_mtime_ns])
 
 
 def _read_row(job: dict[str, Any]) -> dict[str, Any] | None:

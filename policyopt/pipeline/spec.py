@@ -93,6 +93,7 @@ class Options:
     traj_subdir: str
     checkpt_subdir: str
     eval_num_trajs: int
+    eval_deterministic: bool
     results_filename: str
     reference: str | None
     pbs: Pbs
@@ -354,6 +355,7 @@ def _read_options(s: Section) -> Options:
         traj_subdir=s.get('traj_subdir', text, 'trajs', example='a folder below storagedir'),
         checkpt_subdir=s.get('checkpt_subdir', text, 'checkpoints', example='a folder below storagedir'),
         eval_num_trajs=s.get('eval_num_trajs', whole, high=MAX_TRAJS),
+        eval_deterministic=s.get('eval_deterministic', boolean, True),
         results_filename=filename,
         reference=s.get('reference', _reference, None),
         pbs=Pbs(

@@ -173,7 +173,7 @@ def _array_task(spec: Spec, how: How) -> None:
 
 
 def evaluate(spec: Spec, how: How) -> str | None:
-    """Stage 2: every learned policy plays eval_num_trajs episodes with its most likely actions, on the true reward.
+    """Stage 2: every learned policy plays eval_num_trajs episodes with its most likely actions (sampled ones if asked), on the true reward.
 
     Every run must be there. Refuses an existing results file; resumed, it keeps a complete one, and rows evaluated before.
     """
@@ -197,16 +197,22 @@ def evaluate(spec: Spec, how: How) -> str | None:
         if not how.resume:
             way = 'move it away, or keep it with --resume'
             raise UserError(f'{spec.results_path}: exists already, and results are never overwritten; {way}')
-        rows = results.read_results(spec.results_path).rows
+        found = results.read_results(spec.results_path)
+        rows = found.rows
         stored, wanted = ({(r.alg, r.task, r.num_trajs, r.run) for r in some} for some in (rows, runs))
         if stored != wanted:
             seen = f'holds {len(stored)} runs that are not the {len(wanted)} of {spec.file}'
             raise UserError(f'{spec.results_path}: {seen}; move it away to evaluate again')
+        if results.likeliest_actions(found.attrs) != spec.options.eval_deterministic:
+            asked = str(spec.options.eval_deterministic).lower()
+            seen = f'was played with other actions than options.eval_deterministic: {asked} asks for'
+            raise UserError(f'{spec.results_path}: {seen}; give another options.results_filename, or move it away')
         print(f'{spec.results_path}: already evaluated', file=sys.stderr)
     else:
         with folder.stage_lock(spec, '2_eval'):
             rows, task_rows = evaluating.evaluate_runs(spec, runs, seed, how)
-            attrs = {'spec': spec.text, 'run_name': spec.run_name} | provenance() | evaluating.training_facts(spec, runs)
+            said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
+            attrs = said | provenance() | evaluating.training_facts(spec, runs)
             results.write_results(spec.results_path, rows, task_rows, attrs)
             evaluating.forget_rows(spec)
     print(results.cell_table(rows))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from policyopt.files.results import likeliest_actions
 from policyopt.files.runs import id_of, sweep
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.reporting.aggregate import aggregate, pairs_of
@@ -418,6 +419,7 @@ def heading(results: Any, reference_path: str | None = None) -> str:
     folders = dict.fromkeys(os.path.dirname(t.expert_policy.partition('.h5')[0]) for t in results.tasks if t.expert_policy)
     parts = [str(results.attrs.get('run_name') or 'results')]
     parts += [f'experts: {", ".join(folders)}'] if any(folders) else []
+    parts += [] if likeliest_actions(results.attrs) else ['sampled actions']
     return '; '.join(parts + ([f'reference: {reference_path}'] if reference_path else []))
 
 
