@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.stats
 from conftest import REPO
 from results_tools import cell_rows, task_row
 from results_tools import run_here as run_here
@@ -15,6 +16,8 @@ from policyopt.files.snapshots import TrainingLog
 from policyopt.reporting import figures
 from policyopt.reporting.analysis import analyze
 from policyopt.reporting.documents import Blocks, curve_table, fill, run_table
+from policyopt.reporting.looks import beside as beside_other
+from policyopt.reporting.looks import looks
 from policyopt.reporting.reference import CellKey, Reference, read_tasks
 from policyopt.util import UserError
 
@@ -75,6 +78,39 @@ def test_the_scale_of_figure_1_is_500_episodes_of_each_expert():
         rows = {r['task']: r for r in csv.DictReader(open(REPO / 'results' / folder / 'tasks.csv'))}
         assert {r['expert_episodes'] for r in rows.values()} == {'500'} and -82 < float(rows['acrobot']['expert_return_mean']) < -80
         assert read_tasks(str(REPO / 'results' / folder / 'tasks.csv'))['cartpole'].expert_mean == 200
+
+
+# --- second looks ---------------------------------------------------------------------------------------------------------
+
+
+def over_sets(means_of_sets, ref):
+    """Cells of one run on each of several expert sets, and single runs of the reference: {size: means}, {size: mean}."""
+    rows = [row for size, ys in means_of_sets.items() for row in cell_rows(ys, range(len(ys)), num_trajs=size)]
+    return analyze(
+        rows, [task_row()], reference={KEY._replace(num_trajs=size): Reference(y, float('nan'), 1, None) for size, y in ref.items()}
+    )
+
+
+def test_second_looks_leave_out_the_first_set_and_the_cell_furthest_off():
+    """Random 20, expert 200: 90 points are half of the way."""
+    said = looks(over_sets({1: [20, 110, 110, 110], 4: [110, 110, 110, 110.0]}, {1: 110, 4: 200}))
+    assert said[0].startswith('Without the first expert set: -0.250, 95% interval [-0.250, -0.250]')
+    assert said[1].startswith(
+        'Without the cell furthest off, ga on cartpole with 4 trajectories (reference 200.0; ours 110.0): -0.125, 95%'
+    )
+    assert "Of 2 cells the reference's one run lies above all 4 of ours in 1 (p = 0.360), below all 4 of ours in 0 (p = 1.000)" in said[2]
+    assert 'above our median in 1 (p = 1.000)' in said[2] and '0.4, 0.4 and 1 would be expected' in said[2]
+
+
+def test_the_same_sets_in_two_files_are_compared_set_by_set():
+    """A gain of a tenth of the way on the first set and of two tenths on the second, both with their mean over two sizes."""
+    before, after = ({1: [110, 128], 4: [110, 128.0]}, {1: [146, 182], 4: [110, 146.0]})
+    ref = {1: 110, 4: 110}
+    said = beside_other(over_sets(after, ref), over_sets(before, ref))
+    p = scipy.stats.ttest_1samp([0.1, 0.2], 0).pvalue
+    assert said == f'Mean difference +0.150 (p = {p:.3f} over 2 pairs of task and expert set): cartpole +0.150.'
+    with pytest.raises(UserError, match='no cell and expert set in common'):
+        beside_other(over_sets({1: [110, 128]}, {1: 110}), over_sets({4: [110, 128]}, {4: 110}))
 
 
 # --- the figures of a comparison ------------------------------------------------------------------------------------------

@@ -1,0 +1,96 @@
+"""Second looks at an aggregate, which decide nothing: without the first expert set, without one cell, by ranks, and beside another file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from policyopt.reporting.aggregate import pooled_between, row_of
+from policyopt.reporting.answer import interval, p_value, signed, verdict_of
+from policyopt.reporting.text import decimals_of, number
+from policyopt.util import UserError
+
+if TYPE_CHECKING:
+    from policyopt.reporting.aggregate import Pair, Row
+    from policyopt.reporting.analysis import Analysis
+
+
+def looks(analysis: Analysis) -> list[str]:
+    """Sentences on all cells: what is left without the first set and without the cell furthest off, and where the reference ranks."""
+    pairs = analysis.aggregate.pairs
+    said = []
+    first = min(int(p.set_N.min()) for p in pairs)
+    others = [_kept(p, p.set_N != first) for p in pairs if (p.set_N != first).any()]
+    if others:
+        said.append(f'Without the first expert set: {_said(_row(others))}.')
+    worst = max(pairs, key=lambda p: abs(p.diff))
+    if len(pairs) > 1:
+        cell, d = analysis.cells[worst.key], decimals_of(analysis, worst.key.task)
+        ours = ' to '.join(dict.fromkeys(number(y, d) for y in (cell.y_N.min(), cell.y_N.max())))
+        theirs = number(analysis.reference[worst.key].mean, d)
+        name = (
+            f'{worst.key.alg} on {worst.key.task} with {worst.key.num_trajs} {"trajectory" if worst.key.num_trajs == 1 else "trajectories"}'
+        )
+        left = _said(_row([p for p in pairs if p is not worst]))
+        said.append(f'Without the cell furthest off, {name} (reference {theirs}; ours {ours}): {left}.')
+    return said + _ranks([p for p in pairs if p.m == 1 and p.y_N.size > 1])
+
+
+def _kept(pair: Pair, of_N: np.ndarray) -> Pair:
+    return dataclasses.replace(pair, y_N=pair.y_N[of_N], set_N=pair.set_N[of_N])
+
+
+def _row(pairs: Sequence[Pair]) -> Row:
+    """The row of these cells, with the variance between the sets that they have themselves."""
+    own = pooled_between([{p.key: (p.y_N, p.set_N) for p in pairs}], dict.fromkeys(p.block for p in pairs))
+    algs = {p.key.alg for p in pairs}
+    return row_of(pairs, own, algs.pop() if len(algs) == 1 else '')
+
+
+def _said(row: Row) -> str:
+    return f'{signed(row.diff)}, 95% interval {interval(*row.interval(0.95))}, {verdict_of(row)}'
+
+
+def _ranks(pairs: Sequence[Pair]) -> list[str]:
+    """Where single runs of the reference stand among N of ours.
+
+    Were both from one distribution: above all N with probability 1/(N + 1), above their median with 1/2 (binomial tests, two-sided).
+    """
+    sizes = {p.y_N.size for p in pairs}
+    if len(sizes) != 1:
+        return []
+    n, num = sizes.pop(), len(pairs)
+    above, half = (sum(p.x_mean > f(p.y_N) for p in pairs) for f in (np.max, np.median))
+    below = sum(p.x_mean < p.y_N.min() for p in pairs)
+    ends = (f'{word} all {n} of ours in {k} (p = {_p(k, num, 1 / (n + 1))})' for word, k in (('above', above), ('below', below)))
+    return [
+        f"Of {num} cells the reference's one run lies {', '.join(ends)}, above our median in {half} (p = {_p(half, num, 0.5)}); "
+        f'were both from one distribution, {num / (n + 1):.1f}, {num / (n + 1):.1f} and {num / 2:g} would be expected.'
+    ]
+
+
+def _p(k: int, num: int, rate: float) -> str:
+    return p_value(float(stats.binomtest(int(k), num, rate).pvalue))
+
+
+def beside(analysis: Analysis, other: Analysis) -> str:
+    """A sentence on the same cells and expert sets in two files: the mean difference over pairs of task and set, with its t test."""
+    theirs = {p.key: p for p in other.aggregate.pairs}
+    gains: dict[tuple[str, int], list[float]] = {}
+    for p in analysis.aggregate.pairs:
+        for s in np.intersect1d(p.set_N, theirs[p.key].set_N) if p.key in theirs else ():
+            a, b = (float(q.y_N[q.set_N == s].mean()) for q in (p, theirs[p.key]))
+            gains.setdefault((p.key.task, int(s)), []).append(a - b)
+    mean_of = {block: float(np.mean(some)) for block, some in gains.items()}
+    found = np.array(list(mean_of.values()))
+    if not found.size:
+        raise UserError(f'{analysis.title} and {other.title} have no cell and expert set in common; expected the same sets')
+    tasks = [
+        f'{t} {signed(float(np.mean([m for (task, _), m in mean_of.items() if task == t])))}' for t in dict.fromkeys(t for t, _ in mean_of)
+    ]
+    test = p_value(float(np.asarray(stats.ttest_1samp(found, 0))[1]))
+    return f'Mean difference {signed(found.mean())} (p = {test} over {found.size} pairs of task and expert set): {", ".join(tasks)}.'
