@@ -38,7 +38,7 @@ def main(argv):
     p.add_argument('-k', '--keep-going', action='store_true', help='try all runs; else a failure starts no new ones (running ones finish)')
     p.add_argument('--resume', action='store_true', help='skip what is done, continue what was begun')
     filters = {'nargs': '+', 'action': 'extend', 'default': [], 'metavar': 'KEY=VALUE'}
-    p.add_argument('--only', **filters, help='only these runs: alg=ga task=hopper num_trajs=4 run=0 (* and ? in values)')
+    p.add_argument('--only', **filters, help='only these runs: alg=ga task=hopper num_trajs=4 run=0 (* and ? in values), or whole run ids')
     p.add_argument('--exclude', **filters, help='all but these runs')
     p.add_argument('--set', **filters, help='replace keys of the YAML: training.runs=1 tasks.cartpole.data_subsamp_freq=5')
     p.add_argument('--estimate', action='store_true', help='say how long 1_train will take, measured; with all: before it trains')

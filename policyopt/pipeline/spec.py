@@ -407,10 +407,15 @@ def _array_range(source: Source, path: str | None, value: Any) -> Any:
 def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Run]:
     """The runs that `--only` keeps and `--exclude` leaves, in their order.
 
-    A filter is a list of KEY=VALUE words (or a whole run id): values of one key are alternatives, different keys must all hold;
-    a value may have * and ?. Raises UserError when a word matches no run at all, or when nothing is left.
+    A filter is a list of words KEY=VALUE: values of one key are alternatives, different keys must all hold; a value may have * and ?.
+    A word with commas, such as a whole run id, holds as one: several of them are alternatives, and the other words must hold too.
+    Raises UserError when a word or the whole of `exclude` matches no run at all, or when nothing is left.
     """
     keep, drop = _filter(runs, only, '--only'), _filter(runs, exclude, '--exclude')
+    if exclude and not any(map(drop, runs)):
+        raise UserError(
+            f'--exclude {" ".join(exclude)}: no run fits all of it; expected a filter that matches some of the {len(runs)} runs'
+        )
     chosen = [r for r in runs if (not only or keep(r)) and not (exclude and drop(r))]
     if not chosen:
         words = ' '.join([*(['--only', *only] if only else []), *(['--exclude', *exclude] if exclude else [])])
@@ -419,17 +424,25 @@ def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence
 
 
 def _filter(runs: Sequence[Run], words: Sequence[str], flag: str) -> Callable[[Run], bool]:
-    wanted = {}
-    for word in [w for argument in words for w in argument.split(',')]:
-        key, eq, value = word.partition('=')
-        if not eq or key not in KEYS:
-            keys = ', '.join(KEYS)
-            raise UserError(f"{flag} {word}: unknown key '{key}'; expected KEY=VALUE with one of {keys}.{closest(key, KEYS)}")
-        there = list(dict.fromkeys(str(getattr(r, key)) for r in runs))
-        if not fnmatch.filter(there, value):
-            raise UserError(f"{flag} {word}: no run has {key} '{value}'; expected one of {', '.join(there)}.{closest(value, there)}")
-        wanted.setdefault(key, []).append(value)
-    return lambda r: all(any(fnmatch.fnmatchcase(str(getattr(r, k)), v) for v in values) for k, values in wanted.items())
+    plain, together = {}, []
+    for argument in words:
+        wanted = plain
+        if ',' in argument:
+            together.append(wanted := {})
+        for word in argument.split(','):
+            key, eq, value = word.partition('=')
+            if not eq or key not in KEYS:
+                keys = ', '.join(KEYS)
+                raise UserError(f"{flag} {word}: unknown key '{key}'; expected KEY=VALUE with one of {keys}.{closest(key, KEYS)}")
+            there = list(dict.fromkeys(str(getattr(r, key)) for r in runs))
+            if not fnmatch.filter(there, value):
+                raise UserError(f"{flag} {word}: no run has {key} '{value}'; expected one of {', '.join(there)}.{closest(value, there)}")
+            wanted.setdefault(key, []).append(value)
+
+    def fits(run: Run, wanted: dict[str, list[str]]) -> bool:
+        return all(any(fnmatch.fnmatchcase(str(getattr(run, k)), v) for v in values) for k, values in wanted.items())
+
+    return lambda r: fits(r, plain) and (not together or any(fits(r, wanted) for wanted in together))
 
 
 def find_policy(policy: str) -> str | None:
