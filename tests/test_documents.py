@@ -17,7 +17,7 @@ from policyopt.reporting import figures
 from policyopt.reporting.analysis import analyze
 from policyopt.reporting.documents import Blocks, curve_table, fill, run_table
 from policyopt.reporting.looks import beside as beside_other
-from policyopt.reporting.looks import looks
+from policyopt.reporting.looks import looks, run_by_run
 from policyopt.reporting.reference import CellKey, Reference, read_tasks
 from policyopt.util import UserError
 
@@ -111,6 +111,21 @@ def test_the_same_sets_in_two_files_are_compared_set_by_set():
     assert said == f'Mean difference +0.150 (p = {p:.3f} over 2 pairs of task and expert set): cartpole +0.150.'
     with pytest.raises(UserError, match='no cell and expert set in common'):
         beside_other(over_sets({1: [110, 128]}, {1: 110}), over_sets({4: [110, 128]}, {4: 110}))
+
+
+def test_the_same_runs_in_two_files_are_compared_run_by_run():
+    """Runs that differ far more from each other than from their twins: the twins decide."""
+
+    def means(ys):
+        return analyze(cell_rows(ys), [task_row()], reference={})
+
+    before, gain = np.array([30.0, 190, 100, 60]), np.array([1.8, -1.8, 1.8, 0.36])
+    assert run_by_run(means(before), means(before)) == ['ga: 0.000, 90% interval [0.000, 0.000], within ±0.02 (4 pairs of runs).']
+    half = scipy.stats.t.ppf(0.95, 3) * scipy.stats.sem(gain / 180)
+    said = run_by_run(means(before + gain), means(before))
+    assert said == [f'ga: +0.003, 90% interval [{0.003 - half:+.3f}, {0.003 + half:+.3f}], within ±0.02 (4 pairs of runs).']
+    assert 'not shown to be within ±0.02' in run_by_run(means(before + 10 * gain), means(before))[0]
+    assert run_by_run(means(before), means(before[:1])) == []
 
 
 # --- the figures of a comparison ------------------------------------------------------------------------------------------

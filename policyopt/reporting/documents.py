@@ -17,7 +17,7 @@ from policyopt.files.runs import name_of, parts_of, size_of
 from policyopt.files.snapshots import read_log, read_root
 from policyopt.reporting.analysis import analyze, campaign_runs, heading
 from policyopt.reporting.answer import sections, signed
-from policyopt.reporting.looks import beside, looks
+from policyopt.reporting.looks import beside, looks, run_by_run
 from policyopt.reporting.reference import read_reference, read_reference_tasks
 from policyopt.reporting.text import decimals_of, markdown_section, number, summary
 from policyopt.util import UserError
@@ -211,8 +211,8 @@ class Blocks:
     """What the blocks of documents hold: `FILE:KIND` for results files below a folder, `FOLDER:baselines` for a tasks.csv in it,
     `FOLDER:curves` for training logs in it.
 
-    KIND is one of TABLES, `beside/FILE` for the same sets in another file, or one of TITLES for that section of the answer, with `/said`
-    or `/table` for a part of it.
+    KIND is one of TABLES; `beside/FILE` or `run-by-run/FILE` for the same sets or runs in another file; or one of TITLES for that section
+    of the answer, with `/said` or `/table` for a part of it.
     """
 
     def __init__(self, root: str, between: Mapping[str, Sequence[str]], reference: str, others: Mapping[str, str | None] | None = None):
@@ -252,6 +252,7 @@ class Blocks:
         if kind in TABLES:
             return TABLES[kind](self.analysis(file))
         kind, _, part = kind.partition('/')
-        if kind == 'beside' and part in self.between:
-            return minus(beside(self.analysis(file), self.analysis(part)))
+        if kind in ('beside', 'run-by-run') and part in self.between:
+            pair = self.analysis(file), self.analysis(part)
+            return minus(beside(*pair) if kind == 'beside' else '\n'.join(f'* {s}' for s in run_by_run(*pair)))
         return section_block(self.analysis(file), TITLES[kind], part)

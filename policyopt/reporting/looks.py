@@ -94,3 +94,28 @@ def beside(analysis: Analysis, other: Analysis) -> str:
     ]
     test = p_value(float(np.asarray(stats.ttest_1samp(found, 0))[1]))
     return f'Mean difference {signed(found.mean())} (p = {test} over {found.size} pairs of task and expert set): {", ".join(tasks)}.'
+
+
+def run_by_run(analysis: Analysis, other: Analysis, margin: float = 0.02) -> list[str]:
+    """A sentence per algorithm on the same runs (sets and seeds) in two files: the mean difference, and whether it is within ±margin.
+
+    d = mean over K cells of mean_i(y_i − y'_i),  V = Σ_c var_c(y_i − y'_i)/N_c/K²: expert sets are the same on both sides and drop out.
+    d ± t(ν)·√V with Satterthwaite's ν; within the margin when the 90% interval is (two one-sided tests at 5%).
+    """
+    gains: dict[str, list[np.ndarray]] = {}
+    for key in (k for k in analysis.cells if k in other.cells):
+        ours, theirs = ({r.run: y for r, y in zip(a.cells[key].rows, a.cells[key].y_N, strict=True)} for a in (analysis, other))
+        both = [i for i in ours if i in theirs]
+        if len(both) > 1:
+            score = analysis.scales[key.task].score
+            gains.setdefault(key.alg, []).append(np.array([score(ours[i]) - score(theirs[i]) for i in both]))
+    return [f'{alg}: {_paired(found, margin)}.' for alg, found in gains.items()]
+
+
+def _paired(gains: Sequence[np.ndarray], margin: float) -> str:
+    mean, num = float(np.mean([x.mean() for x in gains])), sum(x.size for x in gains)
+    v_K = np.array([x.var(ddof=1) / x.size / len(gains) ** 2 for x in gains])
+    df = v_K.sum() ** 2 / np.sum(v_K**2 / np.array([x.size - 1 for x in gains])) if v_K.any() else 1.0
+    half = float(stats.t.ppf(0.95, df) * np.sqrt(v_K.sum()))
+    inside = 'within' if abs(mean) + half < margin else 'not shown to be within'
+    return f'{signed(mean)}, 90% interval {interval(mean - half, mean + half)}, {inside} ±{margin:.2f} ({num} pairs of runs)'
