@@ -217,6 +217,21 @@ def test_sets_decide_how_likely_many_failures_are():
     assert math.isnan(one_set_p([(0, 8)] * 9 + [(1, 8)], 3, 28)) and math.isnan(one_set_p([], 3, 28))
 
 
+def test_failed_runs_say_whether_they_earned_more_with_sampled_actions():
+    rows = [
+        dataclasses.replace(row, last_trueret=y) for row, y in zip(cell_rows([20, 21, 19, 200]), (150, 20, math.nan, 200.0), strict=True)
+    ]
+    ref = {CellKey('cartpole', 'ga', 4): Reference(190, 5, 4, np.array([185.0, 190, 195, 190]))}
+
+    def said(some):
+        return next(s.sentences[0] for s in sections(analyze(some, [task_row()], reference=ref)) if s.title == 'Failed runs')
+
+    assert said(rows).startswith('3 of 4 runs earn') and said(rows).endswith(
+        'Of 2 of ours whose last batch is known, 1 earned more in it, with sampled actions.'
+    )
+    assert said(cell_rows([20, 21, 19, 200])).endswith('reference: 0 of 4.')
+
+
 # --- negative controls ---------------------------------------------------------------------------------------------------
 
 

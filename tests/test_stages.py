@@ -1,5 +1,6 @@
 """The three stages on a real, tiny experiment: experts, training, evaluation, and the results file."""
 
+import math
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import types
 from datetime import datetime
 
 import numpy as np
+import numpy.lib.recfunctions as rfn
 import pytest
 import tables
 from pipeline_tools import (
@@ -27,7 +29,7 @@ from pipeline_tools import (
 from policyopt.evaluation import evaluate_file
 from policyopt.files import results
 from policyopt.files.h5files import set_attrs, write_h5
-from policyopt.files.snapshots import read_root
+from policyopt.files.snapshots import read_log, read_root
 from policyopt.pipeline import evaluating, stages
 from policyopt.pipeline.spec import load_spec
 from policyopt.reporting.analysis import heading
@@ -216,6 +218,8 @@ def test_evaluation_gives_one_row_per_run_readable_with_pytables_alone(tiny):
     assert np.array_equal(rows['alg_traj_returns'], rows['alg_traj_lengths'])  # cartpole earns 1 a step
     assert all(r['seed'] == derive_seed(0, i) for r, i in zip(rows, IDS, strict=True))
     assert list(rows['snapshot'][2:]) == [b'iter0000001'] * 2
+    last = [read_log(str(folder / f'{i}.h5'))['trueret'][-1] for i in IDS[2:]]
+    assert np.isnan(rows['last_trueret'][:2]).all() and np.array_equal(rows['last_trueret'][2:], last)  # cloning plays nothing
     sets = [arrays(folder.parent / 'trajs' / f'trajs_cartpole_set{k}.h5')['/r_B_T'].sum(axis=1) for k in (0, 1)]
     assert np.array_equal(rows['ex_traj_returns'], [*sets, *sets])
     assert np.array_equal(tasks['ex_traj_returns'][0], np.concatenate(sets))
@@ -242,7 +246,7 @@ def test_the_number_of_jobs_changes_no_number_and_rows_are_those_of_the_policy(t
     os.remove(folder / 'results.h5')
     stages.evaluate(spec, quiet(jobs=1))
     one = arrays(folder / 'results.h5')
-    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert all(one[name].tobytes() == two[name].tobytes() for name in one)
     from policyopt.evaluation import evaluate_file
 
     row = results.read_results(folder / 'results.h5').rows[3]
@@ -382,6 +386,18 @@ def test_best_valacc_without_that_column_says_what_to_do(tiny):
         evaluating.choose_snapshot(str(folder / f'{IDS[2]}.h5'), 'best_valacc')
 
 
+def test_results_without_the_return_of_the_last_batch_are_read(tmp_path):
+    path = str(tmp_path / 'results.h5')
+    a_results_file(path)
+    with tables.open_file(path, 'a') as h5:
+        old = h5.root.results.read()
+        h5.remove_node('/results')
+        h5.create_table('/', 'results', obj=rfn.drop_fields(old, 'last_trueret'))
+        del h5.root._v_attrs['content_sha256']
+    back = results.read_results(path).rows
+    assert len(back) == 2 and math.isnan(back[1].last_trueret) and back[1].num_trajs == 4
+
+
 def a_results_file(path):
     row = results.ResultRow('ga', 'x', 4, 0, 7, 'iter0000300', 0, np.ones(3), np.full(3, 2), np.arange(5.0), np.arange(5))
     task = results.TaskRow('x', 'Env-v0', '', np.ones(3), np.full(3, 2), np.zeros(5), np.ones(5, int))
@@ -397,6 +413,7 @@ def test_results_survive_writing_and_reading(tmp_path):
         assert getattr(back.rows[1], field) == getattr(row, field) and type(getattr(back.rows[1], field)) is type(getattr(row, field))
     assert np.array_equal(back.rows[0].alg_traj_returns, row.alg_traj_returns) and back.rows[0].alg_traj_lengths.dtype == np.int64
     assert back.tasks[0].env == 'Env-v0' and back.tasks[0].expert_policy == '' and back.attrs['run_name'] == 'r'
+    assert math.isnan(back.rows[0].last_trueret)
 
 
 def test_a_damaged_or_foreign_results_file_is_named(tmp_path, trained):

@@ -5,6 +5,7 @@ PyTables or h5py alone can read them. Root attributes: spec (the YAML), run_name
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,10 @@ from policyopt.util import UserError, format_table, printable
 
 @dataclasses.dataclass(frozen=True)
 class ResultRow:
-    """One run: `snapshot` is the judged one, `dataset` the index of its expert set, ex_* that set's episodes, alg_* the policy's."""
+    """One run: `snapshot` is the judged one, `dataset` the index of its expert set, ex_* that set's episodes, alg_* the policy's.
+
+    last_trueret: mean true return of the last batch that it learned from, with sampled actions; NaN where it plays none, as cloning.
+    """
 
     alg: str
     task: str
@@ -32,6 +36,7 @@ class ResultRow:
     ex_traj_lengths: np.ndarray
     alg_traj_returns: np.ndarray
     alg_traj_lengths: np.ndarray
+    last_trueret: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,15 +110,17 @@ def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
         held = data.dtype[f.name].base if f.name in data.dtype.names else None
         if held is not None and held.kind not in ('S' if f.type is str else 'iu' if f.type is int else 'iuf'):
             raise UserError(f"{path}: the column '{f.name}' of /{name} holds {held}; the file is damaged or not one of ours")
-    missing = [f.name for f in fields if f.name not in data.dtype.names]
+    missing = [f.name for f in fields if f.name not in data.dtype.names and f.default is dataclasses.MISSING]
     if missing:
         raise UserError(f"{path}: the table '/{name}' has no column '{missing[0]}'; it has {', '.join(data.dtype.names)}")
 
     def value(row, field):
+        if field.name not in data.dtype.names:  # a file from before this column
+            return field.default
         x = row[field.name]
         if field.type is str:
             return printable(text_of(x, f"{path}: the column '{field.name}' of /{name}"))
-        return int(x) if field.type is int else np.array(x)
+        return field.type(x) if field.type in (int, float) else np.array(x)
 
     return [row_type(**{f.name: value(row, f) for f in fields}) for row in data]
 

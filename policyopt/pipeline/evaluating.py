@@ -45,7 +45,7 @@ def evaluate_runs(spec: Spec, runs: Sequence[Run], seed: int, how: How) -> tuple
         if row is None:
             raise RunFailed(f'{job["cache"]}: the evaluation of {run.id} has vanished or changed; go on with --resume')
         which = (run.alg, run.task, run.num_trajs, run.run, row['seed'], row['snapshot'], run.dataset)
-        rows.append(ResultRow(*which, *sets[run.task, run.dataset], row['returns'], row['lengths']))
+        rows.append(ResultRow(*which, *sets[run.task, run.dataset], row['returns'], row['lengths'], row['last_trueret']))
     return rows, task_rows
 
 
@@ -135,17 +135,27 @@ def _evaluate(job: dict[str, Any]) -> str:
     from policyopt.files.snapshots import read_root
 
     if job['policy']:
-        snapshot, seed, trajs = job['policy'], job['run_seed'], _play_foreign(job)
+        snapshot, seed, trajs, last_trueret = job['policy'], job['run_seed'], _play_foreign(job), np.nan
     else:
         snapshot = choose_snapshot(job['file'], job['rule'])
         policy_path = f'{job["file"]}/snapshots/{snapshot}'
         trajs = evaluate_file(policy_path, job['num_trajs'], job['eval_seed'], job['deterministic'], job['env'], job['max_traj_len'])[2]
-        seed = int(read_root(job['file']).get('seed', job['run_seed']))
+        seed, last_trueret = int(read_root(job['file']).get('seed', job['run_seed'])), _last_trueret(job['file'])
     with write_h5(job['cache']) as h5:
         h5.create_array('/', 'returns', trajs.returns)
         h5.create_array('/', 'lengths', trajs.lengths)
-        set_attrs(h5.root, {'snapshot': snapshot, 'seed': seed, 'key': _key(job)})
+        set_attrs(h5.root, {'snapshot': snapshot, 'seed': seed, 'last_trueret': last_trueret, 'key': _key(job)})
     return job['id']
+
+
+def _last_trueret(path: str) -> float:
+    """Mean true return of the last batch of a training, NaN where its log has none: other programs write what they like."""
+    from policyopt.files.snapshots import is_training_log, read_log
+
+    if not is_training_log(path):
+        return np.nan
+    log = read_log(path)
+    return float(log['trueret'][-1]) if len(log) and 'trueret' in (log.dtype.names or ()) else np.nan
 
 
 def _play_foreign(job: dict[str, Any]) -> TrajBatch:
@@ -176,6 +186,7 @@ def _read_row(job: dict[str, Any]) -> dict[str, Any] | None:
         if attr_text(h5.root, 'key') != _key(job):
             return None
         found = {'snapshot': attr_text(h5.root, 'snapshot'), 'seed': int(attr_text(h5.root, 'seed', ''))}
+        found['last_trueret'] = float(attr_text(h5.root, 'last_trueret', 'nan'))
         return found | {'returns': h5.root.returns.read(), 'lengths': h5.root.lengths.read()}
 
 

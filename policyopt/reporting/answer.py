@@ -11,7 +11,7 @@ from policyopt.reporting.failures import FAILED
 from policyopt.reporting.statistics import LEVEL, POWER
 
 if TYPE_CHECKING:
-    from policyopt.reporting.aggregate import Aggregate, Row
+    from policyopt.reporting.aggregate import Aggregate, Pair, Row
     from policyopt.reporting.analysis import Analysis
 
 
@@ -171,6 +171,11 @@ def iqm_section(analysis: Analysis) -> Section:
     return Section('Interquartile means', [], heads, lines, notes)
 
 
+def _runs_of(analysis: Analysis, pair: Pair) -> zip:
+    """(row, normalised return) of a cell's runs."""
+    return zip(analysis.cells[pair.key].rows, pair.y_N, strict=True)
+
+
 def failure_section(analysis: Analysis) -> Section | None:
     """Runs that earned what the random policy earns."""
     heads = ['algorithm', 'task', 'failed: ours', 'reference', 'failed by set', 'P(one set ≥ ref)']
@@ -185,6 +190,12 @@ def failure_section(analysis: Analysis) -> Section | None:
         f'{total} of {num} runs earn what the random policy earns (at most {FAILED:.0%} of the way to the expert); '
         f'reference: {ref_total} of {ref_num}.'
     )
+    last = [analysis.scales[p.key.task].score(r.last_trueret) for p in pairs for r, y in _runs_of(analysis, p) if y <= FAILED]
+    known = [y for y in last if math.isfinite(y)]
+    if known:
+        said += (
+            f' Of {len(known)} of ours whose last batch is known, {sum(y > FAILED for y in known)} earned more in it, with sampled actions.'
+        )
     notes = [
         'Failures come in sets: all runs of a cell may share one expert set, so the two counts are not those of independent runs. By '
         'set: failed runs on each set of the file with most sets. P: that one set of the reference’s number of runs fails as often as '
