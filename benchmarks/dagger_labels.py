@@ -129,23 +129,26 @@ def curve(rows, task, algorithm, every):
     return np.array(points).T
 
 
-def needed(rows, task, algorithm, every):
-    """Of each seed that was tried, the labels from which on its score stays at REACHED or more; infinite where it does not."""
+def needed(rows, task, algorithm, every, stays=True):
+    """Of each seed that was tried, the labels from which on its score stays at REACHED or more (stays False: at which it first is).
+
+    Infinite where it does not.
+    """
     mine = [r for r in rows if (r['task'], r['algorithm'], r['every']) == (task, algorithm, str(every))]
     found = []
     for seed in sorted({r['seed'] for r in mine}):
         points = sorted((int(r['trajectories']), int(r['labels']), float(r['score'])) for r in mine if r['seed'] == seed)
-        low = [i for i, (_, _, score) in enumerate(points) if score < REACHED]
-        first = low[-1] + 1 if low else 0
+        low = [i for i, (_, _, score) in enumerate(points) if (score < REACHED) == stays]
+        first = (low[-1] + 1 if low else 0) if stays else (low[0] if low else len(points))
         found.append(points[first][1] if first < len(points) else np.inf)
     return found
 
 
-def summary(rows, tasks):
-    """A table of the labels needed: medians over the seeds, in brackets each of them; last, the best DAgger's ÷ the best cloning's."""
+def summary(rows, tasks, stays=True):
+    """A table of the labels `needed`: medians over the seeds, in brackets each of them; last, the best DAgger's ÷ the best cloning's."""
     lines = [f'| task | pairs kept | {" | ".join(ALGORITHMS)} | dagger ÷ bclone |', '|---|---|---|---|---|---|---|']
     for task, every in [(name, every) for name in tasks for every in KEPT[name]]:
-        by = {a: sorted(needed(rows, task, a, every)) for a in ALGORITHMS}
+        by = {a: sorted(needed(rows, task, a, every, stays)) for a in ALGORITHMS}
         cells = [f'{_word(np.median(some))} ({", ".join(map(_word, some))})' if some else '' for some in by.values()]
         cloning, mine = (min(np.median(by[a]) for a in by if a.startswith(kind) and by[a]) for kind in ('bclone', 'dagger'))
         ratio = f'{mine / cloning:.2f}' if np.isfinite([cloning, mine]).all() else '–'
@@ -196,7 +199,8 @@ def main(argv):
 
     measure(args, rows, save)
     draw(rows, args.tasks, Path(args.folder) / 'labels.png')
-    print(summary(rows, args.tasks))
+    print(f'labels from which on a score stays at {REACHED} or more:\n{summary(rows, args.tasks)}')
+    print(f'\nlabels at which it first is:\n{summary(rows, args.tasks, stays=False)}')
 
 
 if __name__ == '__main__':
