@@ -33,12 +33,12 @@ FILES = {
     'modern/bclone_five_sets': ([], 1, False, ['forest', 'reproduction']),
     'modern/bclone_eval100': ([], 1, False, []),
     'modern/reacher_bclone': (['modern/reacher_bclone_five_sets'], 1, False, ['reproduction']),
-    **dict.fromkeys(('modern/reacher_bclone_five_sets', 'modern/reacher_ga'), ([], 1, False, [])),
+    **dict.fromkeys(('modern/reacher_bclone_five_sets', 'modern/reacher_ga', 'modern/ga_sampled'), ([], 1, False, [])),
     'quickstart/results': ([], 1, False, ['figure1']),
     'benchmark/results': ([], 1, True, ['figure1']),
     'seals/airl': ([], 1, False, []),
 }
-OTHERS = {'quickstart/results': None, 'benchmark/results': None, 'seals/airl': 'results/peers/imitation.csv'}  # not the paper's
+OTHERS = dict.fromkeys(('quickstart/results', 'benchmark/results', 'modern/ga_sampled')) | {'seals/airl': 'results/peers/imitation.csv'}
 
 
 def commands():
