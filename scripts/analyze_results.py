@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.files.results import read_results
 from policyopt.reporting import csv_tables, html, text
-from policyopt.reporting.analysis import analyze, campaign_runs, heading, repeat_commands, rows_of_campaign
+from policyopt.reporting.analysis import analyze, campaign_runs, heading, how_played, repeat_commands, rows_of_campaign
 from policyopt.reporting.reference import read_reference, read_reference_tasks
 from policyopt.util import Parser, check_output, run_main, write_text
 
@@ -55,6 +55,7 @@ def main(argv):
         expected=campaign_runs(results.attrs.get('spec', '')),
         title=heading(results, args.reference),
     )
+    analysis.notes[:0] = how_played(results.attrs)
     commands = repeat_commands(analysis.cells, results.attrs)
     print(text.text_table(analysis, args.verbosity))
     if args.verbosity and results.attrs.get('training_numerics'):

@@ -6,13 +6,14 @@
 The parts are files that 2_eval wrote with --only or --exclude, from one YAML file: equal tasks and training, every run in one part.
 """
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.files.merging import merge_results
 from policyopt.files.results import cell_table, read_results, write_results
-from policyopt.util import Parser, as_typed, check_output, provenance, run_main
+from policyopt.util import Parser, UserError, as_typed, check_output, provenance, run_main
 
 
 def main(argv):
@@ -21,6 +22,8 @@ def main(argv):
     p.add_argument('-o', '--out', required=True, metavar='FILE', help='the file to write; one that exists is refused')
     args = p.parse_args(argv)
     check_output(args.out, 'the results', args.parts)
+    if os.path.exists(args.out):
+        raise UserError(f'{args.out}: exists already; choose another file for the results')
     rows, tasks, attrs, remarks = merge_results([(path, read_results(path)) for path in args.parts])
     for remark in remarks:
         print(f'note: {remark}', file=sys.stderr)

@@ -68,9 +68,17 @@ def test_a_table_of_curves_has_a_line_per_log_in_the_order_of_their_sizes(tmp_pa
 
 
 def test_blocks_know_their_names_only():
-    blocks = Blocks('results', {}, 'results/paper/results_per_run.csv')
-    with pytest.raises(KeyError):
-        blocks.make('no/file:answer')
+    blocks = Blocks('results', {'quickstart/results': []}, 'results/paper/results_per_run.csv', {'quickstart/results': None})
+    for name in ('no/file:answer', 'quickstart/results:cells/said', 'quickstart/results:answer', 'quickstart/results:beside/no'):
+        with pytest.raises(KeyError):
+            blocks.make(name)
+    for name, said in (
+        ('quickstart/results:looks', 'second looks need a reference'),
+        ('no:baselines', 'needs results/no/tasks.csv'),
+        ('no:curves', 'needs logs in results/no'),
+    ):
+        with pytest.raises(UserError, match=f"d.md: the block '{name}': {said}"):
+            fill(f'<!-- begin: {name} -->\n<!-- end: {name} -->', blocks.make, 'd.md')
 
 
 def test_the_scale_of_figure_1_is_500_episodes_of_each_expert():
@@ -109,7 +117,12 @@ def test_the_same_sets_in_two_files_are_compared_set_by_set():
     said = beside_other(over_sets(after, ref), over_sets(before, ref))
     p = scipy.stats.ttest_1samp([0.1, 0.2], 0).pvalue
     assert said == f'Mean difference +0.150 (p = {p:.3f} over 2 pairs of task and expert set): cartpole +0.150.'
-    with pytest.raises(UserError, match='no cell and expert set in common'):
+    other = over_sets(before, ref)
+    for cell in other.cells.values():
+        cell.rows[0] = dataclasses.replace(cell.rows[0], ex_traj_returns=np.array([150.0, 200, 200]))
+    said = beside_other(over_sets(after, ref), other)  # the first set is another one there
+    assert said.endswith(': cartpole +0.200. Left out: 1 sets that are not the same in both (cartpole).') and 'over 1 pairs' in said
+    with pytest.raises(UserError, match='no cell with an expert set in common'):
         beside_other(over_sets({1: [110, 128]}, {1: 110}), over_sets({4: [110, 128]}, {4: 110}))
 
 

@@ -159,6 +159,19 @@ def test_logs_without_snapshots_hold_every_row_and_attribute_and_are_drawn(tmp_p
     assert f'curves/{names[0]}: ' in done.stderr and 'never overwritten' in done.stderr
 
 
+def test_logs_of_one_name_stay_within_the_folder(tmp_path, run_here):
+    for folder in ('x/a', 'x/b', 'w'):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in 'ab':
+        write_log(tmp_path / 'x' / folder / 'l.h5')
+    run_here('export_log.py', 'w/../x/a/l.h5', tmp_path / 'x/b/l.h5', '--logs', 'out')
+    assert sorted(str(p.relative_to(tmp_path / 'out')) for p in (tmp_path / 'out').rglob('*.h5')) == ['a/l.h5', 'b/l.h5']
+    assert 'are the same' in run_here('export_log.py', 'x/a/l.h5', 'x/./a/l.h5', '--logs', 'o2', rc=2).stderr
+    (tmp_path / 'file').write_text('')
+    assert 'file: cannot be a folder for logs' in run_here('export_log.py', 'x/a/l.h5', '--logs', 'file', rc=2).stderr
+    assert 'named for two outputs' in run_here('export_log.py', 'x/a/l.h5', '--csv', 'o3', '--logs', 'o3', rc=2).stderr
+
+
 def test_without_tensorboard_its_extra_is_named(tmp_path, run_here, monkeypatch):
     write_log(tmp_path / 'a.h5')
     monkeypatch.setitem(

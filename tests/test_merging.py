@@ -73,6 +73,19 @@ def test_other_episodes_of_the_expert_are_said(tmp_path, halves, run_here):  # n
     assert read_results(tmp_path / 'merged.h5').tasks[0].random_returns[0] == 20
 
 
+def test_sampled_parts_make_a_sampled_file_and_no_file_is_replaced(tmp_path, halves, run_here):  # noqa: F811
+    for name, some in (('a', SECOND_HALF), ('b', FIRST_HALF)):
+        part(tmp_path / f's{name}.h5', some, eval_deterministic='false')
+    run_here('merge_results.py', 'sa.h5', 'sb.h5', '-o', 'merged.h5')
+    assert read_results(tmp_path / 'merged.h5').attrs['eval_deterministic'] == 'false'
+    done = run_here('analyze_results.py', 'merged.h5', '--markdown', 'merged.md')
+    assert 'Played with sampled actions' in done.stdout and 'Played with sampled actions' in (tmp_path / 'merged.md').read_text()
+    assert 'sampled' not in run_here('analyze_results.py', 'a.h5').stdout
+    (tmp_path / 'mine.yaml').write_text('precious')
+    assert 'mine.yaml: exists already' in run_here('merge_results.py', 'a.h5', 'b.h5', '-o', 'mine.yaml', rc=2).stderr
+    assert (tmp_path / 'mine.yaml').read_text() == 'precious'
+
+
 def longer(path):
     """The rows of a file, judged by one episode more."""
     return [dataclasses.replace(r, alg_traj_returns=np.ones(3), alg_traj_lengths=np.ones(3, int)) for r in read_results(path).rows]
@@ -88,7 +101,7 @@ WRONG = {
     'a task that is not in it': ({'tasks': [task_row('hopper')]}, "its task 'hopper' is not in its campaign; expected one of cartpole"),
     'tasks that are none': ({'spec': '{tasks: 3, training: {}}'}, 'its attribute spec has no tasks and training'),
     'a time that is none': ({'training_seconds': 'long'}, "its attribute training_seconds is 'long', not a number"),
-    'sampled actions': ({'eval_deterministic': 'false'}, 'either c.h5 or a.h5 was played with sampled actions'),
+    'sampled actions': ({'eval_deterministic': 'false'}, 'c.h5: was played with sampled actions, a.h5 with the likeliest'),
     'a damaged origin': ({'merged_from': '{'}, 'its attribute merged_from is no list in JSON'),
 }
 

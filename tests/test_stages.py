@@ -282,8 +282,11 @@ def test_sampled_actions_go_into_a_file_of_their_own(tiny):
     path, folder = tiny
     sampled = ['options.eval_deterministic=false']
     run_stage(path, '2', only=['alg=bclone', 'run=0'])
-    with pytest.raises(UserError, match='was played with other actions than options.eval_deterministic: false asks for'):
-        run_stage(path, '2', sampled, resume=True, only=['alg=bclone', 'run=0'])
+    before = (folder / 'pipeline.yaml').read_bytes()
+    for stage, dry in (('2', False), ('2', True), ('all', False)):
+        with pytest.raises(UserError, match='was played with other actions than options.eval_deterministic: false asks for'):
+            run_stage(path, stage, sampled, resume=True, dry_run=dry, only=['alg=bclone', 'run=0'])
+    assert (folder / 'pipeline.yaml').read_bytes() == before  # refused before anything is written
     run_stage(path, '2', [*sampled, 'options.results_filename=sampled.h5'], only=['alg=bclone', 'run=0'])
     likeliest, drawn = (results.read_results(folder / name) for name in ('results.h5', 'sampled.h5'))
     assert likeliest.attrs['eval_deterministic'] == 'true' and drawn.attrs['eval_deterministic'] == 'false'
@@ -294,6 +297,26 @@ def test_sampled_actions_go_into_a_file_of_their_own(tiny):
         played = evaluate_file(policy, 4, seed, deterministic, 'CartPole-v0')[2]
         assert np.array_equal(found.rows[0].alg_traj_returns, played.returns)
     assert not np.array_equal(likeliest.rows[0].alg_traj_returns, drawn.rows[0].alg_traj_returns)
+
+
+def test_rows_of_one_kind_of_actions_are_neither_used_nor_lost_by_the_other(tiny):
+    path, folder = tiny
+    spec, sampled = load_spec(str(path)), load_spec(str(path), ['options.eval_deterministic=false', 'options.results_filename=s.h5'])
+    run = spec.runs(0)[0]
+    os.makedirs(folder / 'evaluated')
+    job = evaluating._job(spec, run, 0)
+    evaluating._evaluate(job)
+    assert evaluating._read_row(job | {'deterministic': False}) is None
+    stages.evaluate(sampled, quiet(jobs=1, only=['alg=bclone', 'run=0']))
+    assert evaluating._read_row(job) is not None and not (folder / 'evaluated_sampled').exists()
+
+
+def test_runs_on_different_numbers_of_expert_sets_are_evaluated_together(tiny):
+    path, folder = tiny
+    run_stage(path, '2', ['options.results_filename=one.h5'], only=['alg=bclone', 'run=0'])
+    run_stage(path, '2', ['options.results_filename=two.h5'])
+    one, two = (results.read_results(folder / f'{name}.h5').tasks[0] for name in ('one', 'two'))
+    assert np.array_equal(one.ex_traj_returns, two.ex_traj_returns) and len(one.ex_traj_returns) == 6
 
 
 def test_rows_evaluated_before_an_interruption_are_used_again(tiny, capsys):

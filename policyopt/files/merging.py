@@ -35,7 +35,8 @@ def merge_results(parts: Sequence[tuple[str, Results]]) -> tuple[list[ResultRow]
         if part.attrs.get('run_name') != first.attrs.get('run_name') or _experiment(path, part)[1] != experiment:
             raise UserError(f'{path}: holds another campaign than {first_path}; expected parts of one, with equal tasks and training')
         if likeliest_actions(part.attrs) != likeliest_actions(first.attrs):
-            raise UserError(f'either {path} or {first_path} was played with sampled actions; expected the same eval_deterministic in both')
+            drawn, likely = (first_path, path) if likeliest_actions(part.attrs) else (path, first_path)
+            raise UserError(f'{drawn}: was played with sampled actions, {likely} with the likeliest; expected one eval_deterministic')
         for task in part.tasks:
             kept_path, kept = tasks.setdefault(task.task, (path, task))
             if (task.env, task.expert_policy) != (kept.env, kept.expert_policy):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime
+import itertools
 import multiprocessing
 import os
 import shutil
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 def evaluate_runs(spec: Spec, runs: Sequence[Run], seed: int, how: How) -> tuple[list[ResultRow], list[TaskRow]]:
     """The rows of /results and /tasks; rows that an interrupted attempt left are used when resumed."""
-    sets = {key: experts.expert_returns(spec, spec.traj_path(*key)) for key in dict.fromkeys((r.task, r.dataset) for r in runs)}
-    task_rows = [_task_row(spec, spec.task(name), sets, seed) for name in dict.fromkeys(r.task for r in runs)]
+    names = dict.fromkeys(r.task for r in runs)
+    sets = {key: experts.expert_returns(spec, spec.traj_path(*key)) for key in itertools.product(names, range(spec.training.datasets))}
+    task_rows = [_task_row(spec, spec.task(name), sets, seed) for name in names]
     if not how.resume:
         forget_rows(spec)
     os.makedirs(_cache_dir(spec), exist_ok=True)
@@ -82,7 +84,7 @@ def forget_rows(spec: Spec) -> None:
 
 
 def _cache_dir(spec: Spec) -> str:
-    return os.path.join(spec.checkpt_dir, 'evaluated')
+    return os.path.join(spec.checkpt_dir, 'evaluated' if spec.options.eval_deterministic else 'evaluated_sampled')
 
 
 def _task_row(spec: Spec, task: Task, sets: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]], seed: int) -> TaskRow:

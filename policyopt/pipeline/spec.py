@@ -11,7 +11,7 @@ import fnmatch
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from policyopt import algorithms
@@ -408,41 +408,44 @@ def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence
     """The runs that `--only` keeps and `--exclude` leaves, in their order.
 
     A filter is a list of words KEY=VALUE: values of one key are alternatives, different keys must all hold; a value may have * and ?.
-    A word with commas, such as a whole run id, holds as one: several of them are alternatives, and the other words must hold too.
-    Raises UserError when a word or the whole of `exclude` matches no run at all, or when nothing is left.
+    Whole run ids are alternatives: `only` keeps those of these runs that fit its other words too, `exclude` drops them besides what fits
+    its other words. Raises UserError when a word matches no run at all, or when nothing is left.
     """
-    keep, drop = _filter(runs, only, '--only'), _filter(runs, exclude, '--exclude')
-    if exclude and not any(map(drop, runs)):
-        raise UserError(
-            f'--exclude {" ".join(exclude)}: no run fits all of it; expected a filter that matches some of the {len(runs)} runs'
-        )
-    chosen = [r for r in runs if (not only or keep(r)) and not (exclude and drop(r))]
+    (keep, kept), (drop, dropped) = _filter(runs, only, '--only'), _filter(runs, exclude, '--exclude')
+
+    def stays(run: Run) -> bool:
+        if (drop and _fits(run, drop)) or any(_fits(run, one) for one in dropped):
+            return False
+        return _fits(run, keep) and (not kept or any(_fits(run, one) for one in kept))
+
+    chosen = [r for r in runs if stays(r)]
     if not chosen:
         words = ' '.join([*(['--only', *only] if only else []), *(['--exclude', *exclude] if exclude else [])])
         raise UserError(f'{words}: leaves none of the {len(runs)} runs; expected a filter that matches some')
     return chosen
 
 
-def _filter(runs: Sequence[Run], words: Sequence[str], flag: str) -> Callable[[Run], bool]:
-    plain, together = {}, []
+def _fits(run: Run, wanted: dict[str, list[str]]) -> bool:
+    return all(any(fnmatch.fnmatchcase(str(getattr(run, k)), v) for v in values) for k, values in wanted.items())
+
+
+def _filter(runs: Sequence[Run], words: Sequence[str], flag: str) -> tuple[dict[str, list[str]], list[dict[str, list[str]]]]:
+    """(the values that words KEY=VALUE want of each key, the same of each whole run id); other commas separate words as spaces do."""
+    plain, ids = {}, []
     for argument in words:
-        wanted = plain
-        if ',' in argument:
-            together.append(wanted := {})
-        for word in argument.split(','):
+        parts, wanted = argument.split(','), plain
+        if sorted(part.partition('=')[0] for part in parts) == sorted(KEYS):
+            ids.append(wanted := {})
+        for word in parts:
             key, eq, value = word.partition('=')
             if not eq or key not in KEYS:
-                keys = ', '.join(KEYS)
-                raise UserError(f"{flag} {word}: unknown key '{key}'; expected KEY=VALUE with one of {keys}.{closest(key, KEYS)}")
+                keys, said = ', '.join(KEYS), word or repr(argument)
+                raise UserError(f"{flag} {said}: unknown key '{key}'; expected KEY=VALUE with one of {keys}.{closest(key, KEYS)}")
             there = list(dict.fromkeys(str(getattr(r, key)) for r in runs))
             if not fnmatch.filter(there, value):
                 raise UserError(f"{flag} {word}: no run has {key} '{value}'; expected one of {', '.join(there)}.{closest(value, there)}")
             wanted.setdefault(key, []).append(value)
-
-    def fits(run: Run, wanted: dict[str, list[str]]) -> bool:
-        return all(any(fnmatch.fnmatchcase(str(getattr(run, k)), v) for v in values) for k, values in wanted.items())
-
-    return lambda r: fits(r, plain) and (not together or any(fits(r, wanted) for wanted in together))
+    return plain, ids
 
 
 def find_policy(policy: str) -> str | None:

@@ -32,6 +32,8 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         raise UserError(f'--estimate with {seen}; expected 1_train or all, whose training it measures')
     if EXECUTORS[how.executor].away and names[stage] != ['1_train'] and not (stage == 'all' and (how.wait or how.dry_run)):
         raise UserError(f"-e {how.executor} with stage '{stage}': only 1_train runs on a cluster; for all, add --wait")
+    if '2_eval' in names[stage]:
+        _check_actions(spec)  # before anything is trained or written
     functions = {'0_sampletrajs': sample_trajs, '1_train': show_estimate if how.estimate and stage != 'all' else train, '2_eval': evaluate}
     try:
         with launch.stoppable():
@@ -172,6 +174,17 @@ def _array_task(spec: Spec, how: How) -> None:
 # 2_eval -------------------------------------------------------------------------------------------------------------------------
 
 
+def _check_actions(spec: Spec) -> None:
+    """Raise UserError when the results file is there and its policies chose their actions otherwise than this experiment asks."""
+    if not os.path.exists(spec.results_path):
+        return
+    from policyopt.files.results import likeliest_actions, read_results
+
+    if likeliest_actions(read_results(spec.results_path).attrs) != spec.options.eval_deterministic:
+        seen = f'was played with other actions than options.eval_deterministic: {str(spec.options.eval_deterministic).lower()} asks for'
+        raise UserError(f'{spec.results_path}: {seen}; give another options.results_filename, or move it away')
+
+
 def evaluate(spec: Spec, how: How) -> str | None:
     """Stage 2: every learned policy plays eval_num_trajs episodes with its most likely actions (sampled ones if asked), on the true reward.
 
@@ -197,16 +210,11 @@ def evaluate(spec: Spec, how: How) -> str | None:
         if not how.resume:
             way = 'move it away, or keep it with --resume'
             raise UserError(f'{spec.results_path}: exists already, and results are never overwritten; {way}')
-        found = results.read_results(spec.results_path)
-        rows = found.rows
+        rows = results.read_results(spec.results_path).rows
         stored, wanted = ({(r.alg, r.task, r.num_trajs, r.run) for r in some} for some in (rows, runs))
         if stored != wanted:
             seen = f'holds {len(stored)} runs that are not the {len(wanted)} of {spec.file}'
             raise UserError(f'{spec.results_path}: {seen}; move it away to evaluate again')
-        if results.likeliest_actions(found.attrs) != spec.options.eval_deterministic:
-            asked = str(spec.options.eval_deterministic).lower()
-            seen = f'was played with other actions than options.eval_deterministic: {asked} asks for'
-            raise UserError(f'{spec.results_path}: {seen}; give another options.results_filename, or move it away')
         print(f'{spec.results_path}: already evaluated', file=sys.stderr)
     else:
         with folder.stage_lock(spec, '2_eval'):

@@ -423,6 +423,15 @@ def heading(results: Any, reference_path: str | None = None) -> str:
     return '; '.join(parts + ([f'reference: {reference_path}'] if reference_path else []))
 
 
+def how_played(attrs: Mapping[str, str]) -> list[str]:
+    """A note for results whose policies drew their actions; a reference and other files hold the likeliest, as in the paper."""
+    return (
+        []
+        if likeliest_actions(attrs)
+        else ['Played with sampled actions (eval_deterministic: false); the paper judges the likeliest ones.']
+    )
+
+
 def campaign_runs(spec_text: str) -> list[str] | None:
     """Names of all runs that a campaign's YAML asks for, or None when the text does not say it."""
     try:

@@ -38,6 +38,8 @@ def fill(text: str, make: Callable[[str], str], path: object) -> str:
     def block(match):
         try:
             return match.group(1) + make(match.group('name')).strip('\n') + '\n' + match.group(3)
+        except UserError as e:
+            raise UserError(f"{path}: the block '{match.group('name')}': {e}") from e
         except KeyError as e:
             raise UserError(f"{path}: nothing is known of the block '{match.group('name')}'") from e
 
@@ -243,9 +245,13 @@ class Blocks:
         """The text of the block `name`; KeyError when there is no such block."""
         file, _, kind = name.partition(':')
         if kind == 'baselines':
-            with open(os.path.join(self.root, file, 'tasks.csv'), newline='', encoding='utf-8') as f:
+            if not os.path.exists(tasks := os.path.join(self.root, file, 'tasks.csv')):
+                raise UserError(f'needs {tasks}, and there is no such file')
+            with open(tasks, newline='', encoding='utf-8') as f:
                 return baseline_table(list(csv.DictReader(f)), read_reference_tasks(self.reference))
         if kind == 'curves':
+            if not glob.glob(os.path.join(glob.escape(os.path.join(self.root, file)), '*.h5')):
+                raise UserError(f'needs logs in {os.path.join(self.root, file)}, and there are none')
             return curve_table(os.path.join(self.root, file))
         if file not in self.between:
             raise KeyError(name)
@@ -255,4 +261,6 @@ class Blocks:
         if kind in ('beside', 'run-by-run') and part in self.between:
             pair = self.analysis(file), self.analysis(part)
             return minus(beside(*pair) if kind == 'beside' else '\n'.join(f'* {s}' for s in run_by_run(*pair)))
+        if part not in ('', 'said', 'table') or not any(s.title == TITLES[kind] for s in sections(self.analysis(file))):
+            raise KeyError(name)
         return section_block(self.analysis(file), TITLES[kind], part)

@@ -18,10 +18,13 @@ from policyopt.util import UserError, check_output, write_text
 
 
 def log_names(paths: Sequence[str]) -> dict[str, str]:
-    """{path: name} of logs: the file's name without its ending, with its folder where two would be called the same."""
+    """{path: name} of logs: the file's name without its ending, where two would be called the same with its folders below a common one."""
     names = {path: name_of(path) for path in paths}
-    twice = {n for n in names.values() if list(names.values()).count(n) > 1}
-    names = {path: os.path.join(os.path.dirname(path), n) if n in twice else n for path, n in names.items()}
+    twice = [path for path, n in names.items() if list(names.values()).count(n) > 1]
+    folders = {path: os.path.realpath(os.path.dirname(path)) for path in twice}
+    common = os.path.commonpath(folders.values()) if folders else ''
+    names |= {path: os.path.join(os.path.relpath(folders[path], common), names[path]) for path in twice}
+    names = {path: os.path.normpath(n) for path, n in names.items()}
     if len(set(names.values())) < len(paths):
         raise UserError(f'{paths[0]}: two of these {len(paths)} logs are the same; name every log once')
     return names
@@ -65,9 +68,12 @@ class BareLogs:
     """Every log as an HDF5 file of its own, without the snapshots, which are nearly all of a run's file."""
 
     def __init__(self, folder: str, paths: Sequence[str]):
-        self.paths = {path: os.path.join(folder, f'{name.lstrip("/")}.h5') for path, name in log_names(paths).items()}
+        self.paths = {path: os.path.join(folder, f'{name}.h5') for path, name in log_names(paths).items()}
         for out in self.paths.values():
-            os.makedirs(os.path.dirname(out), exist_ok=True)
+            try:
+                os.makedirs(os.path.dirname(out), exist_ok=True)
+            except OSError as e:
+                raise UserError(f'{os.path.dirname(out)}: cannot be a folder for logs ({e.strerror}); choose another one') from e
             check_output(out, 'a log without its snapshots', paths)
         self.logs: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
 
@@ -95,7 +101,7 @@ class TensorBoard:
         except ImportError as e:
             raise UserError(f"--tensorboard needs the package tensorboard ({e}); install it: pip install -e '.[tensorboard]'") from e
         self.writers, self.rows = {}, dict.fromkeys(paths, 0)
-        folders = {path: os.path.join(folder, name.lstrip('/')) for path, name in log_names(paths).items()}
+        folders = {path: os.path.join(folder, name) for path, name in log_names(paths).items()}
         for place in folders.values():
             if os.path.isdir(place) and any('tfevents' in n for n in os.listdir(place)):
                 raise UserError(f'{place}: holds an export already, and nothing is written twice; choose another folder, or delete it')

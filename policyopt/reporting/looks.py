@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,13 @@ from policyopt.util import UserError
 if TYPE_CHECKING:
     from policyopt.reporting.aggregate import Pair, Row
     from policyopt.reporting.analysis import Analysis
+    from policyopt.reporting.reference import CellKey
 
 
 def looks(analysis: Analysis) -> list[str]:
     """Sentences on all cells: what is left without the first set and without the cell furthest off, and where the reference ranks."""
+    if analysis.aggregate is None:
+        raise UserError('second looks need a reference, and this file has none')
     pairs = analysis.aggregate.pairs
     said = []
     first = min(int(p.set_N.min()) for p in pairs)
@@ -78,22 +82,38 @@ def _p(k: int, num: int, rate: float) -> str:
 
 
 def beside(analysis: Analysis, other: Analysis) -> str:
-    """A sentence on the same cells and expert sets in two files: the mean difference over pairs of task and set, with its t test."""
-    theirs = {p.key: p for p in other.aggregate.pairs}
+    """A sentence on the same cells and expert sets in two files: the mean difference over pairs of task and set, with its t test.
+
+    A set is the same where its expert's episodes are: one seed gives other sets on another kind of processor.
+    """
     gains: dict[tuple[str, int], list[float]] = {}
-    for p in analysis.aggregate.pairs:
-        for s in np.intersect1d(p.set_N, theirs[p.key].set_N) if p.key in theirs else ():
-            a, b = (float(q.y_N[q.set_N == s].mean()) for q in (p, theirs[p.key]))
-            gains.setdefault((p.key.task, int(s)), []).append(a - b)
+    others = set()
+    for key in (k for k in analysis.cells if k in other.cells):
+        ours, theirs = _by_set(analysis, key), _by_set(other, key)
+        for s in (s for s in ours if s in theirs):
+            if np.array_equal(ours[s][0], theirs[s][0]):
+                gains.setdefault((key.task, s), []).append(ours[s][1] - theirs[s][1])
+            else:
+                others.add((key.task, s))
     mean_of = {block: float(np.mean(some)) for block, some in gains.items()}
     found = np.array(list(mean_of.values()))
     if not found.size:
-        raise UserError(f'{analysis.title} and {other.title} have no cell and expert set in common; expected the same sets')
+        raise UserError('the two files have no cell with an expert set in common; expected the same sets')
     tasks = [
         f'{t} {signed(float(np.mean([m for (task, _), m in mean_of.items() if task == t])))}' for t in dict.fromkeys(t for t, _ in mean_of)
     ]
-    test = p_value(float(np.asarray(stats.ttest_1samp(found, 0))[1]))
-    return f'Mean difference {signed(found.mean())} (p = {test} over {found.size} pairs of task and expert set): {", ".join(tasks)}.'
+    test = p_value(float(np.asarray(stats.ttest_1samp(found, 0))[1]) if found.size > 1 else math.nan)
+    said = f'Mean difference {signed(found.mean())} (p = {test} over {found.size} pairs of task and expert set): {", ".join(tasks)}.'
+    if others:
+        said += f' Left out: {len(others)} sets that are not the same in both ({", ".join(dict.fromkeys(t for t, _ in sorted(others)))}).'
+    return said
+
+
+def _by_set(analysis: Analysis, key: CellKey) -> dict[int, tuple[np.ndarray, float]]:
+    """{expert set: (returns of its episodes, mean normalised return of the runs on it)} of a cell."""
+    cell, score = analysis.cells[key], analysis.scales[key.task].score
+    experts = {row.dataset: row.ex_traj_returns for row in cell.rows}
+    return {s: (ex_E, float(score(cell.y_N[cell.set_N == s].mean()))) for s, ex_E in experts.items()}
 
 
 def run_by_run(analysis: Analysis, other: Analysis, margin: float = 0.02) -> list[str]:
@@ -104,11 +124,12 @@ def run_by_run(analysis: Analysis, other: Analysis, margin: float = 0.02) -> lis
     """
     gains: dict[str, list[np.ndarray]] = {}
     for key in (k for k in analysis.cells if k in other.cells):
-        ours, theirs = ({r.run: y for r, y in zip(a.cells[key].rows, a.cells[key].y_N, strict=True)} for a in (analysis, other))
-        both = [i for i in ours if i in theirs]
-        if len(both) > 1:
-            score = analysis.scales[key.task].score
-            gains.setdefault(key.alg, []).append(np.array([score(ours[i]) - score(theirs[i]) for i in both]))
+        ours, theirs = ({r.run: (r, y) for r, y in zip(a.cells[key].rows, a.cells[key].y_N, strict=True)} for a in (analysis, other))
+        both = [(*ours[i], *theirs[i]) for i in ours if i in theirs]
+        score = analysis.scales[key.task].score
+        gain_N = np.array([score(y) - score(x) for r, y, q, x in both if np.array_equal(r.ex_traj_returns, q.ex_traj_returns)])
+        if gain_N.size > 1:
+            gains.setdefault(key.alg, []).append(gain_N)
     return [f'{alg}: {_paired(found, margin)}.' for alg, found in gains.items()]
 
 
