@@ -25,7 +25,7 @@ SETS = FIVE, TWENTY, LINEAR = [f'classic-2016-experts/{name}' for name in ('five
 FILES = {
     'classic-2016-experts/results': (SETS, 2, True, ['figure1', 'forest', 'reproduction', 'profile']),
     FIVE: ([], 2, True, ['forest', 'reproduction']),
-    **dict.fromkeys((TWENTY, LINEAR), ([], 1, False, ['reproduction'])),
+    **dict.fromkeys((TWENTY, LINEAR, 'classic-2016-experts/float32'), ([], 1, False, ['reproduction'])),
     'classic/results': (SETS, 1, True, ['figure1', 'forest', 'reproduction']),
     'modern/results': ([], 1, False, ['figure1']),
     'modern/ga': ([], 1, False, ['reproduction']),
