@@ -138,9 +138,8 @@ def needed(rows, task, algorithm, every, stays=True):
     found = []
     for seed in sorted({r['seed'] for r in mine}):
         points = sorted((int(r['trajectories']), int(r['labels']), float(r['score'])) for r in mine if r['seed'] == seed)
-        low = [i for i, (_, _, score) in enumerate(points) if (score < REACHED) == stays]
-        first = (low[-1] + 1 if low else 0) if stays else (low[0] if low else len(points))
-        found.append(points[first][1] if first < len(points) else np.inf)
+        good = [score >= REACHED for _, _, score in points]
+        found.append(next((labels for i, (_, labels, _) in enumerate(points) if (all(good[i:]) if stays else good[i])), np.inf))
     return found
 
 

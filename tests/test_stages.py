@@ -247,8 +247,6 @@ def test_the_number_of_jobs_changes_no_number_and_rows_are_those_of_the_policy(t
     stages.evaluate(spec, quiet(jobs=1))
     one = arrays(folder / 'results.h5')
     assert all(one[name].tobytes() == two[name].tobytes() for name in one)
-    from policyopt.evaluation import evaluate_file
-
     row = results.read_results(folder / 'results.h5').rows[3]
     trajs = evaluate_file(f'{folder}/{IDS[3]}.h5/snapshots/{row.snapshot}', 4, derive_seed(0, 'evaluate', IDS[3]), True)[2]
     assert np.array_equal(trajs.returns, row.alg_traj_returns) and np.array_equal(trajs.lengths, row.alg_traj_lengths)

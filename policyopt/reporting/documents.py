@@ -19,7 +19,7 @@ from policyopt.reporting.analysis import analyze, campaign_runs, heading
 from policyopt.reporting.answer import sections, signed
 from policyopt.reporting.looks import beside, looks, run_by_run
 from policyopt.reporting.reference import read_reference, read_reference_tasks
-from policyopt.reporting.text import decimals_of, markdown_section, number, summary
+from policyopt.reporting.text import decimals_of, markdown_section, number, summary, trajectories
 from policyopt.util import UserError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def cell_table(analysis: Analysis) -> str:
             cell = next((c for k, c in analysis.cells.items() if k == (task, alg, size)), None)
             entries.append('' if cell is None else _entry(analysis, cell, d))
         lines.append([task, f'`{alg}`', *entries])
-    return table(['task', 'algorithm', *(f'{n} trajectories' if n > 1 else '1 trajectory' for n in sizes)], lines, words=2)
+    return table(['task', 'algorithm', *map(trajectories, sizes)], lines, words=2)
 
 
 def _entry(analysis: Analysis, cell: Cell, d: int) -> str:
@@ -186,7 +186,7 @@ def task_differences(analysis: Analysis) -> str:
             some = [p.diff for p in pairs if task in ('mean', p.key.task) and size in (None, p.key.num_trajs)]
             row.append(minus(signed(float(np.mean(some)))) if some else '–')
         lines.append([task, *row])
-    return table(['task', *(f'{n} trajectories' for n in sizes), 'all'], lines)
+    return table(['task', *map(trajectories, sizes), 'all'], lines)
 
 
 TITLES = {

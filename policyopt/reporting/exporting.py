@@ -30,6 +30,13 @@ def log_names(paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def _make_folder(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as e:
+        raise UserError(f'{path}: cannot be a folder for logs ({e.strerror}); choose another one') from e
+
+
 class CsvTable:
     """A CSV file with a line for every iteration of every log; run ids are taken apart into columns."""
 
@@ -70,10 +77,7 @@ class BareLogs:
     def __init__(self, folder: str, paths: Sequence[str]):
         self.paths = {path: os.path.join(folder, f'{name}.h5') for path, name in log_names(paths).items()}
         for out in self.paths.values():
-            try:
-                os.makedirs(os.path.dirname(out), exist_ok=True)
-            except OSError as e:
-                raise UserError(f'{os.path.dirname(out)}: cannot be a folder for logs ({e.strerror}); choose another one') from e
+            _make_folder(os.path.dirname(out))
             check_output(out, 'a log without its snapshots', paths)
         self.logs: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
 
@@ -106,7 +110,7 @@ class TensorBoard:
             if os.path.isdir(place) and any('tfevents' in n for n in os.listdir(place)):
                 raise UserError(f'{place}: holds an export already, and nothing is written twice; choose another folder, or delete it')
         for path, place in folders.items():
-            os.makedirs(place, exist_ok=True)
+            _make_folder(place)
             self.writers[path] = EventFileWriter(place)
 
     def update(self, path: str, file: str) -> int:

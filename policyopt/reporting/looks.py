@@ -12,7 +12,7 @@ from scipy import stats
 
 from policyopt.reporting.aggregate import pooled_between, row_of
 from policyopt.reporting.answer import interval, p_value, signed, verdict_of
-from policyopt.reporting.text import decimals_of, number
+from policyopt.reporting.text import decimals_of, number, trajectories
 from policyopt.util import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def looks(analysis: Analysis) -> list[str]:
         cell, d = analysis.cells[worst.key], decimals_of(analysis, worst.key.task)
         ours = ' to '.join(dict.fromkeys(number(y, d) for y in (cell.y_N.min(), cell.y_N.max())))
         theirs = number(analysis.reference[worst.key].mean, d)
-        name = (
-            f'{worst.key.alg} on {worst.key.task} with {worst.key.num_trajs} {"trajectory" if worst.key.num_trajs == 1 else "trajectories"}'
-        )
+        name = f'{worst.key.alg} on {worst.key.task} with {trajectories(worst.key.num_trajs)}'
         left = _said(_row([p for p in pairs if p is not worst]))
         said.append(f'Without the cell furthest off, {name} (reference {theirs}; ours {ours}): {left}.')
     return said + _ranks([p for p in pairs if p.m == 1 and p.y_N.size > 1])

@@ -50,6 +50,11 @@ def number(x: Any, decimals: int) -> str:
     return f'{round(float(x), decimals) + 0.0:.{decimals}f}'
 
 
+def trajectories(num: int) -> str:
+    """So many trajectories, for reading."""
+    return f'{num} trajectories' if num > 1 else '1 trajectory'
+
+
 def _pm(mean: float, margin: float, d: int) -> str:
     return number(mean, d) + (f' ± {number(margin, d)}' if math.isfinite(margin) else '')
 
