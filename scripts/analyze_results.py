@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.files.results import read_results
+from policyopt.files.results import read_other_sets, read_results
 from policyopt.reporting import csv_tables, html, text
 from policyopt.reporting.analysis import analyze, campaign_runs, heading, how_played, repeat_commands, rows_of_campaign
 from policyopt.reporting.reference import read_reference, read_reference_tasks
@@ -51,7 +51,7 @@ def main(argv):
         results.tasks,
         reference=reference,
         ref_baselines=ref_tasks,
-        between=[(path, read_results(path).rows) for path in args.between_set],
+        between=read_other_sets(args.between_set, args.results, results),
         expected=campaign_runs(results.attrs.get('spec', '')),
         title=heading(results, args.reference),
     )

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.files.results import read_results
+from policyopt.files.results import read_other_sets, read_results
 from policyopt.reporting.analysis import analyze, heading
 from policyopt.reporting.figures import KINDS, picture_path, results_figure, save_figure
 from policyopt.reporting.reference import read_reference, read_reference_tasks, read_tasks
@@ -46,7 +46,7 @@ def main(argv):
         results.tasks,
         reference=read_reference(args.reference) if args.reference else None,
         ref_baselines=read_tasks(args.scale) if args.scale else read_reference_tasks(args.reference) if args.reference else None,
-        between=[(path, read_results(path).rows) for path in args.between_set],
+        between=read_other_sets(args.between_set, args.results, results),
         title=heading(results, args.reference),
     )
     save_figure(results_figure(analysis, args.kind), path)

@@ -46,7 +46,7 @@ ATTRS = {
 }
 
 
-def small_results(path, random=20.0, drop=(), nan_in=None, datasets=1):
+def small_results(path, random=20.0, drop=(), nan_in=None, datasets=1, **attrs):
     """A campaign of 2 algorithms × 2 sizes × 3 runs on cartpole, written as stage 2 writes it; returns its path."""
     rows = []
     for alg, means in (('bclone', (60, 150)), ('ga', (195, 198))):
@@ -56,7 +56,7 @@ def small_results(path, random=20.0, drop=(), nan_in=None, datasets=1):
                     rows.append(result_row(mean + run + np.array([-2.0, 2.0]), alg, 'cartpole', size, run, run % datasets))
                     if (alg, size, run) == nan_in:
                         rows[-1].alg_traj_returns[1] = np.nan
-    write_results(path, rows, [task_row(random=random)], ATTRS)
+    write_results(path, rows, [task_row(random=random)], ATTRS | attrs)
     return path
 
 

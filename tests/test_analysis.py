@@ -455,6 +455,10 @@ BAD = {
     'no reference': (['results.h5', '--reference', 'no.csv'], 'no such file'),
     'binary reference': (['results.h5', '--reference', 'results.h5'], 'cannot be read as CSV'),
     'between sets of one set': (['results.h5', '--reference', str(PAPER), '--between-set', 'results.h5'], 'one expert set'),
+    'between sets otherwise played': (
+        ['results.h5', '--between-set', 'drawn.h5'],
+        'drawn.h5: was played with sampled actions, results.h5 with',
+    ),
     'no such folder': (['results.h5', '--csv', 'no/r.csv'], "the folder '.*no' for a table does not exist"),
     'unknown verbosity': (['results.h5', '--verbosity', '5'], 'invalid choice'),
 }
@@ -464,6 +468,7 @@ BAD = {
 def test_bad_input_is_one_sentence_and_exit_code_2(args, said, tmp_path, run_here):
     small_results(tmp_path / 'results.h5')
     small_results(tmp_path / 'nan.h5', nan_in=('ga', 1, 2))
+    small_results(tmp_path / 'drawn.h5', datasets=3, eval_deterministic='false')
     (tmp_path / 'cut.h5').write_bytes((tmp_path / 'results.h5').read_bytes()[:3000])
     (tmp_path / 'f.csv').write_text('a,b\n')
     before = sorted(p.name for p in tmp_path.iterdir())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.files.results import ResultRow, Results, TaskRow, likeliest_actions
+from policyopt.files.results import ResultRow, Results, TaskRow, check_same_actions
 from policyopt.files.runs import id_of
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.util import UserError
@@ -34,9 +34,7 @@ def merge_results(parts: Sequence[tuple[str, Results]]) -> tuple[list[ResultRow]
     for path, part in parts:
         if part.attrs.get('run_name') != first.attrs.get('run_name') or _experiment(path, part)[1] != experiment:
             raise UserError(f'{path}: holds another campaign than {first_path}; expected parts of one, with equal tasks and training')
-        if likeliest_actions(part.attrs) != likeliest_actions(first.attrs):
-            drawn, likely = (first_path, path) if likeliest_actions(part.attrs) else (path, first_path)
-            raise UserError(f'{drawn}: was played with sampled actions, {likely} with the likeliest; expected one eval_deterministic')
+        check_same_actions(path, part, first_path, first)
         for task in part.tasks:
             kept_path, kept = tasks.setdefault(task.task, (path, task))
             if (task.env, task.expert_policy) != (kept.env, kept.expert_policy):

@@ -6,7 +6,7 @@ PyTables or h5py alone can read them. Root attributes: spec (the YAML), run_name
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,24 @@ def read_results(path: str) -> Results:
 def likeliest_actions(attrs: Mapping[str, str]) -> bool:
     """Whether the policies took their most likely actions, as in the paper and in files that do not say it, by root attributes."""
     return attrs.get('eval_deterministic', 'true') == 'true'
+
+
+def check_same_actions(path: str, results: Results, other_path: str, other: Results) -> None:
+    """Raise UserError when the policies of one file took their most likely actions, those of the other drew them."""
+    if likeliest_actions(results.attrs) != likeliest_actions(other.attrs):
+        drawn, likely = (other_path, path) if likeliest_actions(results.attrs) else (path, other_path)
+        raise UserError(f'{drawn}: was played with sampled actions, {likely} with the likeliest; expected one eval_deterministic')
+
+
+def read_other_sets(paths: Iterable[str], path: str, results: Results) -> list[tuple[str, list[ResultRow]]]:
+    """[(path, rows)] of files with several expert sets, which say how much `results`, read from `path`, would vary between sets.
+
+    Raises UserError as `read_results`, and when the policies of one were not played as those of `results`.
+    """
+    found = [(p, read_results(p)) for p in paths]
+    for p, other in found:
+        check_same_actions(p, other, path, results)
+    return [(p, other.rows) for p, other in found]
 
 
 def _write_table(h5: Any, name: str, row_type: type, rows: list) -> None:

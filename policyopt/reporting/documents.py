@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.files.results import read_results
+from policyopt.files.results import read_other_sets, read_results
 from policyopt.files.runs import name_of, parts_of, size_of
 from policyopt.files.snapshots import read_log, read_root
 from policyopt.reporting.analysis import analyze, campaign_runs, heading
@@ -235,7 +235,7 @@ class Blocks:
                 results.tasks,
                 reference=read_reference(reference) if reference else None,
                 ref_baselines=read_reference_tasks(reference) if reference else None,
-                between=[(path, read_results(path).rows) for path in others],
+                between=read_other_sets(others, f'{self.root}/{name}.h5', results),
                 expected=campaign_runs(results.attrs.get('spec', '')),
                 title=heading(results, reference),
             )
