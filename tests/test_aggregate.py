@@ -12,7 +12,7 @@ from results_tools import run_here as run_here
 from scipy import stats
 
 from policyopt.files.results import read_results
-from policyopt.reporting.aggregate import Between, Pair, aggregate, margin_of, pooled_between, row_of
+from policyopt.reporting.aggregate import Between, Pair, aggregate, bootstrap, margin_of, pooled_between, row_of
 from policyopt.reporting.analysis import analyze
 from policyopt.reporting.answer import reproduces, sections, verdict_of
 from policyopt.reporting.controls import SHIFT, shifted, swapped
@@ -296,7 +296,17 @@ def test_a_shifted_table_is_not_called_equivalent_and_says_so(classic):
     ga = row_of(shifted([p for p in a.pairs if p.key.alg == 'ga'], -SHIFT), a.between, 'ga')
     assert (ga.verdict, round(ga.diff, 3)) == ('differs', -0.140)
     said = ' '.join(reproduces(dataclasses.replace(a, algs=[ga, *(r for r in a.algs if r.alg != 'ga')])))
-    assert said.startswith('Not ga.') and 'is refuted' in said
+    assert said.startswith('ga differs.') and 'is refuted' in said
+    near = dataclasses.replace(ga, margin=0.14)  # it differs, but not shown to differ by more than that
+    assert near.verdict == 'differs' and ga.beyond and not near.beyond
+    assert 'is not shown by these runs' in ' '.join(reproduces(dataclasses.replace(a, algs=[near])))
+
+
+def test_single_runs_beside_single_runs_have_no_bootstrap_interval():
+    """Drawing one run of one is the run itself: an interval without width would look like certainty."""
+    one, two = pair([100.0], [110.0]), pair([100.0, 120.0], [110.0])
+    assert np.isnan(bootstrap([one], 0)[0][1:]).all() and bootstrap([one], 0)[0][0] == 0.0
+    assert np.isfinite(bootstrap([one, two], 0)).all()
 
 
 # --- where it is shown -----------------------------------------------------------------------------------------------------

@@ -218,6 +218,12 @@ class Row:
             return 'equivalent' if self.tost_p < LEVEL else 'differs' if self.p < LEVEL else 'undecided'
         return 'differs' if self.sets == 'tasks' and self.p < LEVEL else 'undecided'
 
+    @property
+    def beyond(self) -> bool:
+        """Whether it differs by more than its margin: a difference whose 95% interval leaves out all of ±margin."""
+        low, high = self.interval(0.95)
+        return self.verdict == 'differs' and (low > self.margin or high < -self.margin)
+
     def detectable(self) -> float:
         """The true mean difference that this row finds with 80% probability at 5%."""
         return 0.0 if self.se == 0 else detectable_difference(self.se, self.df)
@@ -334,7 +340,7 @@ def bootstrap(pairs: Sequence[Pair], seed: int, num: int = NUM_BOOTSTRAP) -> tup
 
     Percentile bootstrap of runs, stratified by cell (Agarwal et al. 2021, arXiv:2108.13264); our expert sets are redrawn too where
     there are several. The interquartile mean is that of all runs of all cells together; the
-    probability of improvement is the mean over cells of P(our run > theirs), ties half.
+    probability of improvement is the mean over cells of P(our run > theirs), ties half. Single runs have no intervals (NaN).
     """
     pairs = [p for p in pairs if p.x_M is not None]
     if not pairs:
@@ -350,7 +356,8 @@ def bootstrap(pairs: Sequence[Pair], seed: int, num: int = NUM_BOOTSTRAP) -> tup
     for runs, draws in (([p.y_N for p in pairs], ours), ([p.x_M for p in pairs], theirs)):
         iqm_R = stats.trim_mean(np.concatenate(draws, axis=1), 0.25, axis=1)
         out.append((float(stats.trim_mean(np.concatenate(runs), 0.25)), *_percentiles(iqm_R)))
-    return tuple(out)
+    single = all(p.y_N.size == p.m == 1 for p in pairs)  # drawing one run of one gives that run: no spread, and not a narrow one
+    return tuple((value, NAN, NAN) if single else (value, *ends) for value, *ends in out)
 
 
 def _percentiles(x_R: np.ndarray) -> tuple[float, ...]:

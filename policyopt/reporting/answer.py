@@ -35,6 +35,11 @@ def p_value(p: float) -> str:
     return '–' if not math.isfinite(p) else '<.001' if p < 0.001 else f'{p:.3f}'
 
 
+def p_said(p: float) -> str:
+    """The same within a sentence: 'p = 0.028', 'p < .001'."""
+    return f'p = {p_value(p)}'.replace('= <', '< ')
+
+
 def signed(x: float) -> str:
     """A normalised difference for reading: sign and three decimals, a dash for NaN, no sign on zero."""
     return '–' if not math.isfinite(x) else f'{round(x, 3):+.3f}' if round(x, 3) else '0.000'
@@ -99,7 +104,7 @@ def reproduces(aggregate: Aggregate) -> list[str]:
     start = (
         'Yes'
         if len(good) == len(rows)
-        else f'Not {", ".join(r.alg for r in bad)}'
+        else f'{", ".join(r.alg for r in bad)} {"differ" if len(bad) > 1 else "differs"}'
         if bad
         else f'{", ".join(r.alg for r in good)} {"do" if len(good) > 1 else "does"}; the rest is undecided'
         if good
@@ -108,18 +113,21 @@ def reproduces(aggregate: Aggregate) -> list[str]:
     w = aggregate.whole
     out = [f'{start}. Mean of ours − reference over cells, in units of {UNIT}: {_by_verdict(rows)}.']
     claim = 'The claim "every algorithm equivalent within its margin" '
-    out.append(claim + ('holds.' if len(good) == len(rows) else 'is refuted.' if bad else 'is not shown by these runs.'))
+    refuted = any(r.beyond for r in rows)
+    out.append(claim + ('holds.' if len(good) == len(rows) else 'is refuted.' if refuted else 'is not shown by these runs.'))
     if math.isfinite(w.perm_p):
         known = 'with the variance between sets'
         known = {'measured': known, 'runs': f'{known} as far as it was measured'}.get(w.sets, 'by the spread of the differences themselves')
         out.append(
-            f'All {w.num_cells} cells together: {signed(w.diff)}, p = {p_value(w.perm_p)} when runs are dealt anew within cells, which '
-            f'takes the luck of an expert set for a difference; p = {p_value(w.p)} {known}.'
+            f'All {w.num_cells} cells together: {signed(w.diff)}. Is it zero? {p_said(w.perm_p)} by permutation of runs within cells, '
+            f'as if expert sets made no difference (too small where they do); {p_said(w.p)} {known}.'
+            + ('' if w.sets == 'runs' else f' Is it within ±{w.margin:.2f}? {p_said(w.tost_p)} (TOST).')
         )
     if w.num_ceiling:
         out.append(
             f'{w.num_ceiling} of {w.num_cells} cells are at the ceiling: all runs of both sides within {CEILING:.0%} of the expert, where '
-            'no difference can show.' + (f' Without them: {_by_verdict(aggregate.free)}.' if aggregate.free else '')
+            f'no difference above {2 * CEILING:.0%} can show.'
+            + (f' Without them: {_by_verdict(aggregate.free)}.' if aggregate.free else '')
         )
     return out
 

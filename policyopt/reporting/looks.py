@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from policyopt.reporting.aggregate import pooled_between, row_of
-from policyopt.reporting.answer import interval, p_value, signed, verdict_of
+from policyopt.reporting.answer import interval, p_said, signed, verdict_of
 from policyopt.reporting.text import decimals_of, number, trajectories
 from policyopt.util import UserError
 
@@ -68,15 +67,15 @@ def _ranks(pairs: Sequence[Pair]) -> list[str]:
     n, num = sizes.pop(), len(pairs)
     above, half = (sum(p.x_mean > f(p.y_N) for p in pairs) for f in (np.max, np.median))
     below = sum(p.x_mean < p.y_N.min() for p in pairs)
-    ends = (f'{word} all {n} of ours in {k} (p = {_p(k, num, 1 / (n + 1))})' for word, k in (('above', above), ('below', below)))
+    ends = (f'{word} all {n} of ours in {k} ({_p(k, num, 1 / (n + 1))})' for word, k in (('above', above), ('below', below)))
     return [
-        f"Of {num} cells the reference's one run lies {', '.join(ends)}, above our median in {half} (p = {_p(half, num, 0.5)}); "
-        f'were both from one distribution, {num / (n + 1):.1f}, {num / (n + 1):.1f} and {num / 2:g} would be expected.'
+        f"Of {num} cells the reference's one run lies {', '.join(ends)}, above our median in {half} ({_p(half, num, 0.5)}), "
+        f'by binomial tests; were both from one distribution, {num / (n + 1):.1f}, {num / (n + 1):.1f} and {num / 2:g} would be expected.'
     ]
 
 
 def _p(k: int, num: int, rate: float) -> str:
-    return p_value(float(stats.binomtest(int(k), num, rate).pvalue))
+    return p_said(float(stats.binomtest(int(k), num, rate).pvalue))
 
 
 def beside(analysis: Analysis, other: Analysis) -> str:
@@ -100,8 +99,12 @@ def beside(analysis: Analysis, other: Analysis) -> str:
     tasks = [
         f'{t} {signed(float(np.mean([m for (task, _), m in mean_of.items() if task == t])))}' for t in dict.fromkeys(t for t, _ in mean_of)
     ]
-    test = p_value(float(np.asarray(stats.ttest_1samp(found, 0))[1]) if found.size > 1 else math.nan)
-    said = f'Mean difference {signed(found.mean())} (p = {test} over {found.size} pairs of task and expert set): {", ".join(tasks)}.'
+    about = f'one pair of task and expert set: {", ".join(tasks)}'
+    if found.size > 1:
+        test = stats.ttest_1samp(found, 0)
+        known = f'95% interval {interval(*test.confidence_interval(0.95))}, {p_said(float(np.asarray(test)[1]))}'
+        about = f'{known} over {found.size} pairs of task and expert set: {", ".join(tasks)}'
+    said = f'Mean difference {signed(found.mean())} ({about}).'
     if others:
         said += f' Left out: {len(others)} sets that are not the same in both ({", ".join(dict.fromkeys(t for t, _ in sorted(others)))}).'
     return said
