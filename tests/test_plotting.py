@@ -101,6 +101,8 @@ def test_an_algorithm_keeps_its_colour_and_eight_are_told_apart(names):
     assert list(style) == names and all(style[n] == figures.styles_of([n])[n] for n in names if n in ALGORITHMS)
     if len(names) <= 8:
         assert len({s['color'] for s in style.values()}) == len({s['marker'] for s in style.values()}) == len(names)
+    more = figures.styles_of([*names, *(f'run {i}' for i in range(20))]).values()
+    assert len({(s['color'], s['linestyle']) for s in more}) == len(more)
 
 
 def test_pictures_are_written_by_the_command_in_every_format(tmp_path, run_script, run_here):

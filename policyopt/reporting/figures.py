@@ -7,6 +7,7 @@ algorithm also has its own marker and line style.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
 import textwrap
@@ -51,14 +52,16 @@ _STYLE: Any = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid'
 def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """{name: dict of colour, linestyle, marker}, the same in every picture for an algorithm of the table in algorithms.py."""
     rows = {n: ALGORITHMS[n] for n in names if n in ALGORITHMS}
-    free = iter([i for i, colour in enumerate(COLOURS) if colour not in {row.colour for row in rows.values()}])
+    taken = {row.colour for row in rows.values()}
+    free = itertools.chain([i for i, colour in enumerate(COLOURS) if colour not in taken], itertools.count(len(COLOURS)))
     out = {}
     for name in names:
         if name in rows:
             out[name] = {'color': rows[name].colour, 'linestyle': rows[name].line, 'marker': rows[name].marker}
         else:
-            i = next(free, len(out) % len(COLOURS))
-            out[name] = {'color': COLOURS[i], 'linestyle': _DASHES[i], 'marker': _MARKERS[i]}
+            turn, i = divmod(next(free), len(COLOURS))
+            k = (i + turn) % len(_DASHES)  # a colour that comes again comes with another line
+            out[name] = {'color': COLOURS[i], 'linestyle': _DASHES[k], 'marker': _MARKERS[k]}
     return out
 
 
