@@ -228,14 +228,15 @@ class Blocks:
     def analysis(self, name: str) -> Analysis:
         """The analysis of one results file, made once."""
         if name not in self._known:
-            results, reference = read_results(f'{self.root}/{name}.h5'), self.others.get(name, self.reference)
+            path, reference = f'{self.root}/{name}.h5', self.others.get(name, self.reference)
+            results = read_results(path)
             others = [f'{self.root}/{b}.h5' for b in self.between[name]]
             self._known[name] = analyze(
                 results.rows,
                 results.tasks,
                 reference=read_reference(reference) if reference else None,
                 ref_baselines=read_reference_tasks(reference) if reference else None,
-                between=read_other_sets(others, f'{self.root}/{name}.h5', results),
+                between=read_other_sets(others, path, results),
                 expected=campaign_runs(results.attrs.get('spec', '')),
                 title=heading(results, reference),
             )
@@ -244,15 +245,16 @@ class Blocks:
     def make(self, name: str) -> str:
         """The text of the block `name`; KeyError when there is no such block."""
         file, _, kind = name.partition(':')
+        folder = os.path.join(self.root, file)
         if kind == 'baselines':
-            if not os.path.exists(tasks := os.path.join(self.root, file, 'tasks.csv')):
+            if not os.path.exists(tasks := os.path.join(folder, 'tasks.csv')):
                 raise UserError(f'needs {tasks}, and there is no such file')
             with open(tasks, newline='', encoding='utf-8') as f:
                 return baseline_table(list(csv.DictReader(f)), read_reference_tasks(self.reference))
         if kind == 'curves':
-            if not glob.glob(os.path.join(glob.escape(os.path.join(self.root, file)), '*.h5')):
-                raise UserError(f'needs logs in {os.path.join(self.root, file)}, and there are none')
-            return curve_table(os.path.join(self.root, file))
+            if not glob.glob(os.path.join(glob.escape(folder), '*.h5')):
+                raise UserError(f'needs logs in {folder}, and there are none')
+            return curve_table(folder)
         if file not in self.between:
             raise KeyError(name)
         if kind in TABLES:
