@@ -16,7 +16,6 @@ from policyopt import algorithms
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.dagger import DaggerOptimizer, Rounds
 from policyopt.files.snapshots import last_of, read_snapshot
-from policyopt.files.trajectories import FiniteSpace
 from policyopt.imitation import ImitationOptimizer
 from policyopt.options import ImitationOptions, names
 from policyopt.protocols import Expert
@@ -125,24 +124,10 @@ def sim_config(args: CommonOptions, horizon: int) -> SimConfig:
 
 def check_data_fits(path: str, trajs: TrajBatch, mdp: MDP) -> None:
     """Raise UserError when expert data cannot come from the task; warn when it could, but says that it does not."""
-    obs_dim, a_dim = trajs.obs.stacked.shape[1], trajs.a.stacked.shape[1]
-    env, says = f"env '{mdp.env_name}'", f" The file says env '{trajs.env_name}'." if trajs.env_name else ''
-    if obs_dim != mdp.obs_space.dim:
-        raise UserError(
-            f'{path}: obs_B_T_Do has {obs_dim} observation dims, but {env} has {mdp.obs_space.dim}; use data of this env.{says}'
-        )
-    if a_dim != mdp.action_space.storage_size:
-        raise UserError(
-            f'{path}: a_B_T_Da has {a_dim} action dims, but {env} takes {mdp.action_space.storage_size}; use data of this env.{says}'
-        )
-    if isinstance(mdp.action_space, FiniteSpace):
-        a = trajs.a.stacked
-        if a.dtype != np.int64 or a.min() < 0 or a.max() >= mdp.action_space.size:
-            raise UserError(
-                f'{path}: a_B_T_Da holds {a.dtype} actions from {a.min()} to {a.max()}, but {env} takes integers 0 to '
-                f'{mdp.action_space.size - 1}; use data of this env.{says}'
-            )
-    else:
+    if misfit := trajs.misfit(mdp.info):
+        says = f" The file says env '{trajs.env_name}'." if trajs.env_name else ''
+        raise UserError(f'{path}: {misfit}; use data of this env.{says}')
+    if not mdp.info.finite:
         trajs.a.stacked = trajs.a.stacked.astype(np.float64)
     mdp.warn_of_another_task(path, trajs.env_name)
 

@@ -253,10 +253,10 @@ def of(**arrays):
 
 
 WRONG_RUNS = {
-    'another dim': (lambda d: po.train('ga', 'CartPole-v0', of(**episodes(6)), iterations=1), 'has 6 observation dims, but env'),
+    'another dim': (lambda d: po.train('ga', 'CartPole-v0', of(**episodes(6)), iterations=1), '6 observation dims, but env'),
     'actions of .9': (
         lambda d: po.train('ga', 'CartPole-v0', of(**episodes(actions=lambda t: 0.9 * (t % 2))), iterations=1),
-        'holds float64 actions from 0.0 to 0.9',
+        'decimal numbers from 0.0 to 0.9',
     ),
     'a third action': (lambda d: po.train('ga', 'CartPole-v0', of(**episodes(actions=lambda t: t % 3)), iterations=1), '0 to 1; use'),
     'no demos': (lambda d: po.train('ga', 'CartPole-v0', iterations=1), 'imitates an expert; give demos'),

@@ -84,7 +84,7 @@ TRAINING = {
     'more trajectories than there are': (f'{TRAIN} --limit_trajs 4', 'holds 3 trajectories, but limit_trajs is 4; give 1 to 3'),
     'data of another observation space': (f'{TRAIN} --data wide.h5', '6 observation dims'),
     'data of another action space': (f'{TRAIN} --data two_actions.h5', '2 action dims'),
-    'an action that the env does not know': (f'{TRAIN} --data third_action.h5', 'integers 0 to 1'),
+    'an action that the env does not know': (f'{TRAIN} --data third_action.h5', 'integers from 0 to 1'),
     'too few pairs to split': (f'{CLONE} --data short.h5 --bclone_train_frac 0.3', 'both need at least 1'),
     'a subsampling that keeps nothing': (f'{TRAIN} --data short.h5 --data_subsamp_freq 500', 'keeps no pair'),
     'an unknown env': (f'{TRAIN} --env_name CartPool-v0', 'Did you mean CartPole'),

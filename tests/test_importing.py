@@ -196,7 +196,7 @@ def test_a_name_that_is_no_utf8_is_stored_escaped(tmp_path, monkeypatch):
 
 
 OF_ANOTHER_TASK = {
-    'actions of .9': ({'acts': np.full(10, 0.9)}, 'CartPole-v1', 'the actions are decimal numbers from 0.9 to 0.9'),
+    'actions of .9': ({'acts': np.full(10, 0.9)}, 'CartPole-v1', 'actions that are decimal numbers from 0.9 to 0.9'),
     'a third action': ({'acts': np.arange(10) % 3}, 'CartPole-v1', "numbers from 0 to 2, but env 'CartPole-v1' takes integers"),
     'fewer observations': ({'obs': np.ones((10, 3))}, 'CartPole-v1', "3 observation dims, but env 'CartPole-v1' has 4"),
     'two actions': ({'acts': np.ones((10, 2))}, 'MountainCarContinuous-v0', '4 observation dims'),

@@ -70,14 +70,8 @@ def check_task(trajs: TrajBatch, env_name: str, what: str) -> None:
         info = env_info(env_name)
     except BadEnvironment:
         return
-    a_N_Da = trajs.a.stacked
-    for name, num, takes in (('observation', trajs.obs.stacked.shape[1], info.obs_dim), ('action', a_N_Da.shape[1], info.a_dim)):
-        if num != takes:
-            raise UserError(f"{what}: {num} {name} dims, but env '{env_name}' has {takes}; give data of this env, or name theirs")
-    if info.finite and (a_N_Da.dtype.kind != 'i' or a_N_Da.min() < 0 or a_N_Da.max() >= info.num_actions):
-        seen = f'{"whole numbers" if a_N_Da.dtype.kind == "i" else "decimal numbers"} from {a_N_Da.min()} to {a_N_Da.max()}'
-        takes = f'integers from 0 to {info.num_actions - 1}'
-        raise UserError(f"{what}: the actions are {seen}, but env '{env_name}' takes {takes}; give them as integers, or name another env")
+    if misfit := trajs.misfit(info):
+        raise UserError(f'{what}: {misfit}; give data of this env, or name theirs')
 
 
 def batch_of(episodes: list[Episode], source: str) -> TrajBatch:

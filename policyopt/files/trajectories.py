@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from environments.rlgymenv import EnvInfo
+
 
 @dataclass(frozen=True)
 class FiniteSpace:
@@ -154,6 +156,18 @@ class TrajBatch:
         if self.lastobs_B_Do is not None and self.terminal_B is not None:
             some.lastobs_B_Do, some.terminal_B = self.lastobs_B_Do[:num], self.terminal_B[:num]
         return some
+
+    def misfit(self, info: EnvInfo) -> str | None:
+        """Why the batch cannot come from a task, as the middle of a sentence; None when it can."""
+        a_N_Da = self.a.stacked
+        for name, num, takes in (('observation', self.obs.stacked.shape[1], info.obs_dim), ('action', a_N_Da.shape[1], info.a_dim)):
+            if num != takes:
+                return f"{num} {name} dims, but env '{info.name}' has {takes}"
+        whole = a_N_Da.dtype.kind == 'i'
+        if info.finite and not (whole and a_N_Da.min() >= 0 and a_N_Da.max() < info.num_actions):
+            seen = f'{"whole" if whole else "decimal"} numbers from {a_N_Da.min()} to {a_N_Da.max()}'
+            return f"actions that are {seen}, but env '{info.name}' takes integers from 0 to {info.num_actions - 1}"
+        return None
 
     def successors(self, horizon: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(next_obs_N_Do, terminal_N, known_N): what each action led to, whether that is a terminal state, and whether it is known.
