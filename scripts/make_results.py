@@ -33,7 +33,7 @@ FILES = {
     'modern/bclone_five_sets': ([], 1, False, ['forest', 'reproduction']),
     **dict.fromkeys(('modern/bclone_eval100', 'modern/bclone_ant', 'modern/reacher_bclone_five_sets'), ([], 1, False, [])),
     'modern/reacher_bclone': (['modern/reacher_bclone_five_sets'], 1, False, ['reproduction']),
-    **dict.fromkeys(('modern/reacher_ga', 'modern/reacher_ga_4', 'modern/ga_sampled', 'modern/ga_second'), ([], 1, False, [])),
+    **dict.fromkeys(('modern/reacher_ga', 'modern/reacher_ga_4_11', 'modern/ga_sampled', 'modern/ga_second'), ([], 1, False, [])),
     'quickstart/results': ([], 1, False, ['figure1']),
     'benchmark/results': ([], 1, True, ['figure1']),
     'seals/airl': ([], 1, False, []),

@@ -52,6 +52,12 @@ def test_a_table_of_episodes_tells_falls_from_bad_policies():
     assert lines[2] == '| cartpole | `ga` | 4 | 155.0 ± 90.0 | 200.0 | 25% (0%) | – | 200.0 |'
 
 
+def test_a_table_of_runs_has_every_run_the_best_first():
+    lines = run_table(analyze(cell_rows([155, 200, 20.44]), [task_row()], reference={})).splitlines()
+    assert lines[0].startswith("| task | algorithm | trajectories | ours | our runs | reference's runs |")
+    assert lines[2] == '| cartpole | `ga` | 4 | 125.1 | 200.0, 155.0, 20.4 | – | 200.0 |'
+
+
 def test_a_table_of_curves_has_a_line_per_log_in_the_order_of_their_sizes(tmp_path):
     for size in (11, 4):
         log = TrainingLog(

@@ -107,11 +107,16 @@ def run_table(analysis: Analysis, episodes: bool = False) -> str:
     for key, c in analysis.cells.items():
         d, b, ref = decimals_of(analysis, key.task), analysis.baselines[key.task], analysis.reference.get(key)
         spread = f' ± {number(c.sd_episodes, d)}' if episodes else ''
-        runs = ', '.join(number(y, d) for y in np.sort(ref.y_M)[::-1]) if ref and ref.y_M is not None else '–'
-        shown = minus(number(c.mean, d) + spread), *(_episodes(c, d) if episodes else ())
-        lines.append([key.task, f'`{key.alg}`', key.num_trajs, *shown, minus(runs), minus(number(b.expert_mean, d))])
-    more = ['median', 'end early (expert)'] if episodes else []
+        shown = minus(number(c.mean, d) + spread), *(_episodes(c, d) if episodes else [_runs(c.y_N, d)])
+        runs = _runs(ref.y_M, d) if ref and ref.y_M is not None else '–'
+        lines.append([key.task, f'`{key.alg}`', key.num_trajs, *shown, runs, minus(number(b.expert_mean, d))])
+    more = ['median', 'end early (expert)'] if episodes else ['our runs']
     return table(['task', 'algorithm', 'trajectories', 'ours', *more, "reference's runs", 'expert here'], lines, words=2)
+
+
+def _runs(y_N: np.ndarray, decimals: int) -> str:
+    """The returns of runs, the best first."""
+    return minus(', '.join(number(y, decimals) for y in np.sort(y_N)[::-1]))
 
 
 def _episodes(cell: Cell, decimals: int) -> tuple[str, str]:
