@@ -98,7 +98,7 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
     if known.get('mode') != 'ga' or reward_class.rpartition(':')[2] not in kinds:
         raise UserError(
             f'{snapshot.file}: {snapshot.path} holds {", ".join(sorted(kinds))} and no reward function; '
-            'imitate_mj.py --mode ga keeps it with --save_reward 1 (airl always)'
+            'imitate_mj.py --mode ga keeps it with --save_reward 1 (airl unless that is 0)'
         )
     nothing = Expert(
         np.zeros((1, mdp.obs_space.dim)), np.zeros((1, mdp.action_space.storage_size), mdp.action_space.storage_type), np.zeros(1)

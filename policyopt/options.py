@@ -100,7 +100,7 @@ class _OfImitation:
     reward_ent_reg_weight: float = option(0.001, "weight of the classifier's entropy", FROM_0)
     reward_include_time: int = option(0, '1: the reward function sees the time', choices=[0, 1])
     favor_zero_expert_reward: int = option(0, "1 for tasks that end on success; airl's reward has either sign: no effect", choices=[0, 1])
-    plot_freq: int = option(0, '0 only; use showlog.py')
+    plot_freq: int = option(0, '0 only; use showlog.py', (0, 0, '0, and run scripts/showlog.py on the log instead'))
     airl_state_only: int = option(0, '1: the reward of airl is one of the state alone, which may transfer', choices=[0, 1], only=AIRL)
     airl_absorbing: int = option(1, '1: to airl terminal states last to the horizon; 0: nothing follows them', choices=[0, 1], only=AIRL)
     save_reward: int | None = option(None, '1: snapshots hold the reward function too (default: only those of airl)', choices=[0, 1])
@@ -173,6 +173,18 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
         words = {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a text'}[kind]
         raise UserError(f'{field.name} {value!r}: give {" or ".join(map(repr, choices)) if choices else allowed[2] if allowed else words}')
     return value
+
+
+def check_together(options: CommonOptions) -> None:
+    """Raise UserError for options that contradict each other."""
+    if options.tiny_policy and options.policy_hidden_spec is not None:
+        raise UserError('--tiny_policy and --policy_hidden_spec both choose the nets; give one of them')
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if not options.has(field) and value != field.default:
+            name, wanted = field.metadata['only']
+            given = f'--{name} {getattr(options, name)}'
+            raise UserError(f'--{field.name} {value}: only --{name} {wanted} has this option, and this is {given}; leave it out')
 
 
 def names(cls: type[CommonOptions]) -> list[str]:

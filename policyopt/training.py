@@ -25,7 +25,7 @@ from policyopt.files import trajectories
 from policyopt.files.runs import part_path
 from policyopt.files.snapshots import TrainingLog, read_root
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
-from policyopt.options import ImitationOptions
+from policyopt.options import ImitationOptions, check_together
 from policyopt.policies import make_policy
 from policyopt.protocols import Expert, uses_transitions
 from policyopt.sampling.tasks import MDP
@@ -146,11 +146,7 @@ def resolved(options: Options) -> Options:
 
     Raises UserError for options that contradict each other.
     """
-    plot_freq = getattr(options, 'plot_freq', 0)
-    if plot_freq:
-        raise UserError(f'--plot_freq {plot_freq}: plots while training are gone; run scripts/showlog.py on the log instead')
-    if options.tiny_policy and options.policy_hidden_spec is not None:
-        raise UserError('--tiny_policy and --policy_hidden_spec both choose the nets; give one of them')
+    check_together(options)
     spec = options.policy_hidden_spec
     if spec is None:
         spec = TINY_ARCHITECTURE if options.tiny_policy else SIMPLE_ARCHITECTURE
@@ -158,12 +154,6 @@ def resolved(options: Options) -> Options:
     options = dataclasses.replace(options, policy_hidden_spec=spec, seed=seed, max_iter=options.max_iter or MAX_ITER)
     if isinstance(options, ImitationOptions) and options.save_reward is None:
         options = dataclasses.replace(options, save_reward=int(options.mode == 'ga' and algorithms.saves_reward(options.reward_type)))
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if not options.has(field) and value != field.default:
-            name, wanted = field.metadata['only']
-            given = f'--{name} {getattr(options, name)}'
-            raise UserError(f'--{field.name} {value}: only --{name} {wanted} has this option, and this is {given}; leave it out')
     mode = getattr(options, 'mode', None)
     if mode is not None and algorithms.MODES[mode].save_option != 'save_freq':
         freq = getattr(options, algorithms.MODES[mode].save_option)

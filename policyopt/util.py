@@ -62,7 +62,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
         if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
             stream.reconfigure(errors='replace')  # a terminal that cannot show ± shows a ?
     argv = sys.argv[1:] if argv is None else list(argv)
-    verbose = any(re.fullmatch(r'--verbose|-v+', a) and not b.isdigit() for a, b in itertools.pairwise([*argv, '']))
+    verbose = any(re.fullmatch(r'--verbose|-v+', a) and not b.isdecimal() for a, b in itertools.pairwise([*argv, '']))
     hook, sys.unraisablehook = sys.unraisablehook, interrupt_again
     try:
         _check_current_folder()
@@ -74,6 +74,8 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
             # the reader of our stdout has gone (`| head`): keep the interpreter from complaining about it again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()  # in a file that holds both, what was printed before stands before the error
         lines = re.split(r'\n(?=  )', str(e))  # a sentence, and perhaps a list of ours, whose lines are indented
         print(f'{prog}: error: ' + '\n'.join(map(printable, lines)), file=sys.stderr)
         return 2 if isinstance(e, UserError) else 1
@@ -243,6 +245,15 @@ def here_or_ours(path: str) -> str:
 def as_typed(command: str) -> str:
     """A command of ours as the user types it: `python scripts/im_pipeline.py …`, or from a wheel `gail-pipeline im_pipeline …`."""
     return f'python scripts/{command}' if REPO == PACKAGES else f'gail-pipeline {command.replace(".py", "", 1)}'
+
+
+def parse_time(text: str) -> datetime.datetime | None:
+    """A time with its offset, or None: other programs write run files too, and may write times as they like."""
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
 
 
 @contextlib.contextmanager

@@ -333,6 +333,8 @@ def test_the_command_that_repeats_a_cell_keeps_what_the_campaign_changed():
         'python scripts/im_pipeline.py a/b.yaml all --set options.storagedir=repeat training.runs=2 --only alg=ga task=cartpole num_trajs=4'
     )
     assert ' SPEC.yaml all --set options.storagedir=repeat --only ' in repeat_commands([KEY], {})[KEY]
+    drawn = repeat_commands([KEY], {'drawn_seed': '7'})[KEY]
+    assert ' all --set options.storagedir=repeat training.seed=7 --only ' in drawn
 
 
 def test_nan_duplicates_and_nothing_are_refused_by_name():

@@ -11,7 +11,7 @@ from pipeline_tools import im_pipeline, lives, ready_spec, started_pipeline, sta
 from policyopt.pipeline import estimate, templates
 
 OURS = 'python scripts/imitate_mj.py --env {env} --data {dataset} --limit_trajs {num_trajs} --log {out}'
-TWO_NETS = '--tiny_policy --policy_hidden_spec x'  # a mistake that only the run itself notices
+NO_NETS = '--policy_hidden_spec x'  # a mistake that only the run itself notices
 # Somebody's own imitate_mj.py: it sleeps and logs that. Its options and its file are those that the estimate knows.
 SLEEPER = """
 import argparse, os, time, numpy, tables
@@ -78,7 +78,7 @@ def test_real_runs_are_measured_and_nothing_is_written(tmp_path, scratch):
     assert re.fullmatch(r'4 of 4 runs to do: about \d+ seconds with 2 at a time \(measured by a few .* of each of 2 kinds\)\n', out)
     assert err.splitlines() == [
         'estimate: running a few iterations of 2 kinds of runs',
-        f'next: python scripts/im_pipeline.py {path} 1_train --resume',
+        f'next: python scripts/im_pipeline.py {path} 1_train --resume {" ".join(CARTPOLE)}',
     ]
     assert contents(tmp_path) == before and not folder.exists() and not list(scratch.iterdir())
 
@@ -120,7 +120,8 @@ def test_what_is_done_is_not_to_do(tmp_path, scratch):
     im_pipeline(path, '1', '-q', '-j', 2, '--resume', *GA_RUNS)
     before = contents(tmp_path)
     out, err = im_pipeline(path, '1', '--estimate', *GA_RUNS)
-    assert out == '2 of 2 runs are done: nothing to do\n' and err == f'next: python scripts/im_pipeline.py {path} 2_eval\n'
+    following = f'im_pipeline.py {path} 2_eval {" ".join(GA_RUNS)}'
+    assert out == '2 of 2 runs are done: nothing to do\n' and err == f'next: python scripts/{following}\n'
     assert contents(tmp_path) == before and not list(scratch.iterdir())
 
 
@@ -145,21 +146,23 @@ def test_words_that_the_shell_would_change_are_seen(tail, literal):
 
 @pytest.mark.parametrize('stage', ['1_train', 'all'])
 def test_a_command_that_fails_is_said_in_one_sentence_and_nothing_is_trained(tmp_path, scratch, stage):
-    path, folder = spec_with(tmp_path, 'true {out}', f'{OURS} --mode ga {TWO_NETS}')
+    path, folder = spec_with(tmp_path, 'true {out}', f'{OURS} --mode ga {NO_NETS}')
     _, err = im_pipeline(path, stage, '--estimate', '--resume', '-q', *GA_RUNS, code=1)
-    assert err.splitlines()[-1] == (
+    last = err.splitlines()[-1]
+    assert last.startswith(
         'im_pipeline: error: alg=ga,task=cartpole,num_trajs=4,run=1 failed with exit code 2 when its first iterations were measured: '
-        'imitate_mj: error: --tiny_policy and --policy_hidden_spec both choose the nets; give one of them'
-    ) + ('; nothing was trained (-k trains all the same)' if stage == 'all' else '')
+        "imitate_mj: error: hidden spec 'x': not JSON"
+    )
+    assert last.endswith('; nothing was trained (-k trains all the same)') == (stage == 'all')
     assert not list(folder.glob('alg=*')) and not list(folder.glob('logs/*')) and not list(scratch.iterdir())
     if stage == '1_train':
         assert not folder.exists() and len(err.splitlines()) == 1
 
 
 def test_keep_going_trains_the_others_all_the_same(tmp_path):
-    path, folder = spec_with(tmp_path, f'python {write_program(tmp_path)} {{out}}', f'{OURS} --mode ga {TWO_NETS}')
+    path, folder = spec_with(tmp_path, f'python {write_program(tmp_path)} {{out}}', f'{OURS} --mode ga {NO_NETS}')
     _, err = im_pipeline(path, 'all', '--estimate', '--resume', '-k', *CARTPOLE, code=1)
-    assert re.search(r'(?m)^no estimate: alg=ga,.*both choose the nets; give one of them; training goes on$', err)
+    assert re.search(r"(?m)^no estimate: alg=ga,.*hidden spec 'x': not JSON .*; training goes on$", err)
     assert '2 of 4 runs did not finish' in err
     assert len(starts(folder)) == 2
 

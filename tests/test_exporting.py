@@ -1,6 +1,7 @@
 """Logs for other programs: a CSV table and TensorBoard's files say what the logs say, also of a training that still runs."""
 
 import csv
+import importlib.util
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from results_tools import run_here as run_here
 from results_tools import small_results
 
 from policyopt.files.snapshots import TrainingLog, read_log, read_root
+from policyopt.files.snapshots import write_log as write_bare
 
 
 def write_log(path, num=7, running=False):
@@ -138,6 +140,24 @@ def test_tensorboard_shows_every_number_of_a_log(tmp_path, run_here):
     assert 'holds an export already' in run_here('export_log.py', 'a.h5', '--tensorboard', 'tb', rc=2).stderr
 
 
+def test_logs_of_other_programs_are_exported_and_drawn_as_far_as_they_hold_numbers(tmp_path, run_here):
+    kinds = [('iter', int), ('trueret', float), ('stage', 'S4'), ('grad', float, (2,))]
+    log = np.array([(i, 2.0 * i, b'warm', (1, 2)) for i in range(3)], dtype=kinds)
+    write_bare(str(tmp_path / 'x.h5'), log, {'args': '{}', 'start_time': 'last Monday'})
+    run_here('export_log.py', 'x.h5', '--csv', 'x.csv', '--logs', 'bare')
+    assert [(r['trueret'], r['stage']) for r in table(tmp_path / 'x.csv')] == [(str(2.0 * i), "b'warm'") for i in range(3)]
+    assert (read_log(tmp_path / 'bare' / 'x.h5') == log).all()
+    assert 'trueret' in run_here('showlog.py', 'x.h5', '--noplot').stdout
+    write_bare(str(tmp_path / 'text.h5'), np.array([(b'a', 1.0)], dtype=[('iter', 'S4'), ('trueret', float)]), {'args': '{}'})
+    assert "has no column 'iter' of numbers" in run_here('showlog.py', 'text.h5', '--noplot', rc=2).stderr
+    if importlib.util.find_spec('tensorboard'):
+        with tables.open_file(str(tmp_path / 'damaged.h5'), 'w') as h5:  # without args
+            h5.create_table('/', 'log', obj=log)
+        assert 'args' in run_here('export_log.py', 'x.h5', 'damaged.h5', '--tensorboard', 'tb', rc=2).stderr
+        assert not (tmp_path / 'tb').exists()
+        run_here('export_log.py', 'x.h5', '--tensorboard', 'tb')
+
+
 def test_logs_without_snapshots_hold_every_row_and_attribute_and_are_drawn(tmp_path, run_here):
     names = 'alg=ga,task=cartpole,num_trajs=4,run=1.h5', 'b.h5'
     for name in names:
@@ -179,3 +199,16 @@ def test_without_tensorboard_its_extra_is_named(tmp_path, run_here, monkeypatch)
     )  # as Python has it for a package that is not there
     done = run_here('export_log.py', 'a.h5', '--tensorboard', 'tb', rc=2)
     assert "pip install -e '.[tensorboard]'" in done.stderr and not (tmp_path / 'tb').exists()
+
+
+def test_check_progress_names_the_last_snapshot_and_bad_files():
+    command = [sys.executable, str(REPO / 'scripts' / 'check_progress.py'), 'expert_policies/classic', 'README.md']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO, env=script_env())
+    assert done.returncode == 2 and 'README.md: not a readable HDF5 file' in done.stderr and 'Traceback' not in done.stderr
+    assert 'expert_policies/classic/CartPole-v0.h5: iter0000100, 101 of 101 iterations' in done.stdout
+
+
+def test_check_progress_reads_logs_without_snapshots(tmp_path, run_here):
+    write_log(tmp_path / 'a.h5')
+    run_here('export_log.py', 'a.h5', '--logs', 'bare')
+    assert run_here('check_progress.py', 'bare').stdout == 'bare/a.h5: no snapshot, 7 of ? iterations\n'

@@ -133,6 +133,8 @@ BAD = {
     'text': ('in.npz', bad_npz(acts=np.array(['left'] * 10)), 'actions of type <U4; expected numbers'),
     'NaN': ('in.npz', bad_npz(rews=np.full(10, np.nan)), 'NaN or infinity among the rewards of step 0'),
     'no columns': ('in.npz', bad_npz(obs=np.ones((10, 0))), 'observations of shape'),
+    'actions that wrap': ('in.npz', bad_npz(acts=np.full(10, 2**63, np.uint64)), 'actions: 9223372036854775808 is among them'),
+    'a folder in a folder': ('in', lambda f: (f / 'in' / 'a.csv').mkdir(parents=True), 'a folder without .csv files'),
     'no steps': ('in.npz', bad_npz(acts=np.ones(0)), 'expected at least one step'),
     'words as indices': ('in.npz', bad_npz(indices=np.array(['a'])), 'indices of type <U1; expected whole numbers'),
     'one axis beside three': ('in.npz', bad_npz(obs=np.ones((10, 5, 4)), rews=None), 'expected episodes and steps as the first'),
@@ -185,7 +187,9 @@ def test_what_is_said_of_a_task_is_fit_for_a_terminal_and_a_shell(run_script, tm
     np.savez(tmp_path / 'in.npz', **npz_arrays('flat'))
     done = run_script('import_trajs.py', 'in.npz', "it's.h5", '--env_name', 'x\x1b[2J\n')
     assert '(env x\\x1b[2J\\n)\n' in done.stdout and done.stdout.count('\n') == 1
-    assert shlex.split(done.stderr.removeprefix('next: '))[3:9] == ['ga', '--env_name', 'x\\x1b[2J\\n', '--data', "it's.h5", '--max_iter']
+    note, following = done.stderr.splitlines()
+    assert note.startswith('note: in.npz: not compared with a task, because ') and '\x1b' not in note
+    assert shlex.split(following.removeprefix('next: '))[3:9] == ['ga', '--env_name', 'x\\x1b[2J\\n', '--data', "it's.h5", '--max_iter']
 
 
 def test_a_name_that_is_no_utf8_is_stored_escaped(tmp_path, monkeypatch):
@@ -213,6 +217,7 @@ def test_data_that_the_named_task_cannot_have_are_refused(case, tmp_path, monkey
     assert expected in err and err.startswith('import_trajs: error: in.npz: ') and err.count('\n') == 1
     assert not (tmp_path / 'out.h5').exists()
     import_trajs('in.npz', 'out.h5', 'Elsewhere-v0')  # a task that is not on this computer
+    assert 'note: in.npz: not compared with a task, because ' in capsys.readouterr().err
     assert load_trajs('out.h5').env_name == 'Elsewhere-v0'
 
 

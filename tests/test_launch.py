@@ -72,9 +72,13 @@ def test_stage_1_needs_the_expert_data_and_the_program(tmp_path):
     path, folder = ready_spec(tmp_path)
     os.remove(tmp_path / 'store' / 'trajs' / 'trajs_mountaincar.h5')
     _, err = im_pipeline(path, '1_train', code=2)
-    assert 'trajs_mountaincar.h5: no such file; expected the expert trajectories' in err and '0_sampletrajs' in err
+    assert 'trajs_mountaincar.h5: no such file; expected the expert trajectories' in err
+    assert err.endswith(f'Make them with: python scripts/im_pipeline.py {path} 0_sampletrajs --resume\n')
     assert h5_files(folder) == [] and not (folder / 'pipeline.yaml').exists()
-    im_pipeline(path, '1_train', '--only', 'task=cartpole')
+    _, err = im_pipeline(path, '1_train', '--only', 'task=cartpole')
+    assert err.splitlines()[-1] == f'next: python scripts/im_pipeline.py {path} 2_eval --only task=cartpole'
+    _, err = im_pipeline(path, '1', '--summary')
+    assert err == f'next: python scripts/im_pipeline.py {path} 0_sampletrajs --resume\n'
 
 
 def test_a_failed_run_shows_its_log_and_starts_no_others(tmp_path):

@@ -223,6 +223,31 @@ MISTAKES = {
     'unknown field': (("cmd: 'true {out}'", "cmd: 'true {out} {ouput}'"), r"unknown field '\{ouput\}'; .* Did you mean 'out'"),
     'JSON in a template': (("cmd: 'true {out}'", 'cmd: \'true {out} {"type": 1}\''), r'literal brace is written \{\{ or \}\}'),
     'open brace': (("cmd: 'true {out}'", "cmd: 'true {out} {'"), 'a brace without its partner'),
+    'a conversion': (("cmd: 'true {out}'", 'cmd: "true {out!r}"'), r"a format that its field cannot have \('!r' after a field\)"),
+    'a number as text': (
+        ("cmd: 'true {out}'", 'cmd: "true {out} {seed:s}"'),
+        r'a format that its field cannot have .*expected fields alone',
+    ),
+    'options of another mode': (
+        ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --dagger_beta .5 --log {out}'),
+        r'--dagger_beta 0.5: only --mode dagger has this option, and this is --mode ga; expected one of the two left out',
+    ),
+    'options of another reward': (
+        ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --airl_state_only 1 --log {out}'),
+        r'--airl_state_only 1: only --reward_type airl has this option',
+    ),
+    'two descriptions of nets': (
+        ("cmd: 'true {out}'", 'cmd: "python scripts/imitate_mj.py --mode ga --tiny_policy --policy_hidden_spec x --log {out}"'),
+        'both choose the nets; expected one of the two left out',
+    ),
+    'plots while training': (
+        ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --plot_freq 5 --log {out}'),
+        "--plot_freq '5'; expected 0, and run scripts/showlog.py on the log instead",
+    ),
+    'a range of 5000 digits': (
+        ('trajs: 3', f'trajs: 3\n  pbs: {{range: "1-{"9" * 5000}"}}'),
+        'options.pbs.range: .*; expected indices of runs',
+    ),
     'open quote': (("cmd: 'true {out}'", "cmd: 'true {out} \"x'"), 'quotation.*Every quote needs its partner'),
     'unknown rule': (('name: ga\n', 'name: ga\n    eval: best\n'), r"\[1\].eval: 'best'; expected best_valacc or last"),
     'more sets than runs': (('  runs: 2', '  runs: 2\n  datasets: 3'), r'training.datasets: 3 \(number\); expected at most'),
@@ -250,6 +275,13 @@ def test_a_mistake_is_one_sentence_with_file_place_and_expectation(tmp_path, mis
         spec_of(tmp_path, text.replace(old, new, 1))
     assert str(e.value).startswith(str(tmp_path / 'spec.yaml') + ':')
     assert '\n' not in str(e.value) and 'expected' in str(e.value)
+
+
+def test_options_that_are_not_known_yet_are_left_to_the_trainer(tmp_path):
+    for words in ('--mode $MODE --dagger_beta .5', '--mode ga $MORE --airl_state_only 1', '--mode ga --reward_type $R --airl_absorbing 0',
+                  '--dagger_beta .5', '--mode ga --reward_type airl --airl_state_only 1', '--mode dagger --dagger_beta .5'):  # fmt: skip
+        command = f'python scripts/imitate_mj.py {words} --log {{out}}'
+        assert words in spec_of(tmp_path, SPEC.replace('{cmd}', command)).runs(0)[0].command
 
 
 def test_the_command_line_says_it_in_one_line_with_exit_code_2(tmp_path):

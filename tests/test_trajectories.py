@@ -170,6 +170,7 @@ BAD = {
     'no observations': ({'obs_B_T_Do': None}, 'lacks the dataset obs_B_T_Do'),
     'no lengths': ({'len_B': None}, 'lacks the dataset len_B'),
     'a group in place of an array': ({'r_B_T': 'group'}, 'r_B_T is not an array of numbers'),
+    'integers that wrap': ({'a_B_T_Da': np.full((2, 3, 1), 2**63, np.uint64)}, 'a_B_T_Da: 9223372036854775808 is among them'),
     'text in place of numbers': ({'a_B_T_Da': np.full((2, 3, 1), b'left')}, 'a_B_T_Da is not an array of numbers'),
     'too few axes': ({'obs_B_T_Do': np.ones((2, 3))}, 'obs_B_T_Do has shape (2, 3), but its name promises 3 axes'),
     'another number of steps': ({'a_B_T_Da': np.ones((2, 4, 1), int)}, 'a_B_T_Da has shape (2, 4, 1), but T is 3 in obs_B_T_Do'),

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.files.trajectories import TrajBatch, foreign_kind, save_trajs
-from policyopt.util import UserError, provenance
+from policyopt.files.trajectories import TrajBatch, check_int64, foreign_kind, save_trajs
+from policyopt.util import UserError, printable, provenance
 
 NAMES = {  # what others call these arrays
     'obs': ('obs', 'observations', 'states'),
@@ -62,13 +62,14 @@ def import_trajs(source: str, out: str, env_name: str | None = None, download: b
 def check_task(trajs: TrajBatch, env_name: str, what: str) -> None:
     """Raise UserError, which calls the data `what`, where a task cannot have their observations or actions.
 
-    To know, the task is made, and the module of package.module:EnvId imported. One that cannot be made here says nothing.
+    To know, the task is made, and the module of package.module:EnvId imported. Where it cannot be made here, a note says so.
     """
     from environments.rlgymenv import BadEnvironment, env_info
 
     try:
         info = env_info(env_name)
-    except BadEnvironment:
+    except BadEnvironment as e:
+        print(printable(f'note: {what}: not compared with a task, because {e}'), file=sys.stderr)
         return
     if misfit := trajs.misfit(info):
         raise UserError(f'{what}: {misfit}; give data of this env, or name theirs')
@@ -108,6 +109,7 @@ def _episode(where: str, obs: Any, acts: Any, rews: Any) -> tuple[np.ndarray, np
     r_T = np.zeros(num) if rews is None else _numbers(where, 'rewards', rews)
     if r_T.shape != (num,):
         raise UserError(f'{where}: rewards of shape {r_T.shape} for {num} actions; expected one number for each')
+    check_int64(f'{where}: actions', a_T_Da)
     whole = a_T_Da.dtype.kind in 'biu' and a_T_Da.shape[1] == 1
     episode = obs_T_Do[:num].astype(np.float64), a_T_Da.astype(np.int64 if whole else np.float64), r_T.astype(np.float64)
     for name, x in zip(('observations', 'actions', 'rewards'), episode, strict=True):
@@ -291,8 +293,8 @@ def read_csvs(folder: str) -> list[Episode]:
 
     The first line names the columns: obs…, act… and rew… in any number and order; others are left out.
     """
-    names = [n for n in os.listdir(folder) if n.lower().endswith('.csv')]
-    names.sort(key=lambda n: [int(p) if p.isdigit() else p for p in re.split(r'(\d+)', n)])
+    names = [n for n in os.listdir(folder) if n.lower().endswith('.csv') and os.path.isfile(os.path.join(folder, n))]
+    names.sort(key=lambda n: [int(p) if p.isdecimal() else p for p in re.split(r'(\d+)', n)])
     if not names:
         raise UserError(f'{folder}: a folder without .csv files; expected one for each episode')
     return [_read_csv(os.path.join(folder, name)) for name in names]

@@ -86,6 +86,8 @@ def _attrs(parts: Sequence[tuple[str, Results]]) -> dict[str, Any]:
     """Root attributes: the campaign's, those of training together, and what each part says of its own origin in `merged_from`."""
     attrs = [part.attrs for _, part in parts]
     found: dict[str, Any] = {k: attrs[0].get(k, '') for k in ('spec', 'run_name', 'eval_deterministic')}
+    if len({a.get('drawn_seed') for a in attrs}) == 1:
+        found['drawn_seed'] = attrs[0].get('drawn_seed')
     for key in dict.fromkeys(k for a in attrs for k in a if k.startswith('training_') and k not in WHEN):
         said: list[str] = []
         for text in (a[key] for a in attrs if key in a):

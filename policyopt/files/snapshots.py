@@ -135,6 +135,17 @@ def read_log(path: str) -> np.ndarray:
         return h5.root.log.read()
 
 
+def holds_snapshots(path: str) -> bool:
+    """Whether a training log has snapshots: not yet when it is young, and never again when it was exported without them."""
+    with open_h5(path, 'a training log') as h5:
+        return '/snapshots' in h5 and len(h5.root.snapshots._v_children) > 0
+
+
+def number_fields(table: np.ndarray) -> list[str]:
+    """The columns of a log that hold one number a row; other programs may write others."""
+    return [n for n in table.dtype.names or () if table.dtype[n].kind in 'biuf']
+
+
 def is_training_log(path: str) -> bool:
     """Whether a file holds the table of a training, and not for example results; UserError when it cannot be read at all."""
     with open_h5(path, 'a training log') as h5:

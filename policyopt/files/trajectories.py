@@ -223,6 +223,12 @@ def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any]) -> None:
         set_attrs(h5.root, attrs)
 
 
+def check_int64(what: str, x: np.ndarray) -> None:
+    """Raise UserError for unsigned integers that would become negative as signed ones."""
+    if x.dtype.kind == 'u' and x.size and x.max() > np.iinfo(np.int64).max:
+        raise UserError(f'{what}: {x.max()} is among them; expected integers below 2^63')
+
+
 def foreign_kind(source: str) -> str | None:
     """'folder', 'npz' or 'minari' (an id such as cartpole/expert-v0) of demonstrations that scripts/import_trajs.py converts; else None."""
     if os.path.isdir(source):
@@ -269,6 +275,7 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
     if len(bad):
         raise UserError(f'{path}: len_B[{bad[0]}] is {len_B[bad[0]]}; lengths must be whole, 1 to {max_T} (the time axis of r_B_T)')
     mask_B_T = np.arange(max_T) < len_B[:, None]
+    check_int64(f'{path}: a_B_T_Da', a_B_T_Da)
     a_type = np.int64 if np.issubdtype(a_B_T_Da.dtype, np.integer) else np.float64
     obs_N_Do, a_N_Da, r_N = obs_B_T_Do[mask_B_T].astype(np.float64), a_B_T_Da[mask_B_T].astype(a_type), r_B_T[mask_B_T].astype(np.float64)
     for name, x in (('obs_B_T_Do', obs_N_Do), ('a_B_T_Da', a_N_Da), ('r_B_T', r_N)):

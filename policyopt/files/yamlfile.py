@@ -223,7 +223,7 @@ def override(mapping: Any, assignment: str, source: Source) -> None:
         last = i == len(parts) - 1
         if isinstance(here, list):
             names = [item.get('name') if isinstance(item, dict) else None for item in here]
-            index = int(part) if part.isdigit() else names.index(part) if part in names else -1
+            index = int(part) if part.isdecimal() else names.index(part) if part in names else -1
             if not 0 <= index < len(here):
                 raise UserError(
                     f"--set {assignment}: '{shown}' has no item '{part}'; expected an index up to {len(here) - 1} or one of "

@@ -100,14 +100,14 @@ class Cluster(abc.ABC):
         array = self.array(plan)
         job_id = self.submit(array)
         if not self.how.wait:
-            return plan.spec.command('1_train --summary') + '   (and 2_eval when the job is over)'
+            return self.how.command(plan.spec, '1_train --summary') + '   (and 2_eval when the job is over)'
         try:
             self.wait(plan.of(set(array.run_ids)), job_id)
         except KeyboardInterrupt as e:
-            state, cancel = plan.spec.command('1_train --summary'), shlex.join([*self.cancel_words, job_id])
+            state, cancel = self.how.command(plan.spec, '1_train --summary'), shlex.join([*self.cancel_words, job_id])
             goes_on = f'job {job_id} goes on ({cancel} ends it); how far it is: {as_typed(state)}; when it is over'
             raise KeyboardInterrupt(f'{goes_on}, continue with: {continuing_command()}') from e
-        return plan.spec.command('2_eval')
+        return self.how.command(plan.spec, '2_eval')
 
     def submit(self, array: Array) -> str:
         """Write the script and its list, show the script, ask unless --yes, submit; returns the cluster's job id."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import datetime
 import itertools
 import multiprocessing
 import os
@@ -18,7 +17,7 @@ import numpy as np
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.results import ResultRow, TaskRow
 from policyopt.pipeline import experts, foreign, launch
-from policyopt.util import STOP_SIGNALS, RunFailed, UserError, derive_seed, holding_signals, ignore_signals
+from policyopt.util import STOP_SIGNALS, RunFailed, UserError, derive_seed, holding_signals, ignore_signals, parse_time
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
@@ -61,21 +60,12 @@ def training_facts(spec: Spec, runs: Sequence[Run]) -> dict[str, str]:
         with open_h5(run.out, 'a training log') as h5:
             said.append({k: attr_text(h5.root, k, '') for k in ('git_hash', 'host', 'machine', 'numerics', 'start_time', 'end_time')})
     facts = {f'training_{k}': ', '.join(sorted({s[k] for s in said if s[k]})) for k in ('git_hash', 'host', 'machine', 'numerics')}
-    pairs = [(_time(s['start_time']), _time(s['end_time'])) for s in said]
+    pairs = [(parse_time(s['start_time']), parse_time(s['end_time'])) for s in said]
     times = [(start, end) for start, end in pairs if start is not None and end is not None]
     if times:
         facts['training_start'], facts['training_end'] = min(t[0] for t in times).isoformat(), max(t[1] for t in times).isoformat()
         facts['training_seconds'] = f'{sum((end - start).total_seconds() for start, end in times):.0f}'
     return {k: v for k, v in facts.items() if v}
-
-
-def _time(text: str) -> datetime.datetime | None:
-    """A time with its offset, or None: other programs write run files too, and may write times as they like."""
-    try:
-        time = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if time.tzinfo else None
 
 
 def forget_rows(spec: Spec) -> None:

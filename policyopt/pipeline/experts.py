@@ -40,7 +40,7 @@ def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resum
             if not resume:
                 way = 'keep it with --resume, or choose another options.storagedir'
                 raise UserError(f'{path}: exists already, and trajectories are never overwritten; {way}')
-            check_trajs(spec, task, path, None if seed is None else set_seed(seed, name, dataset))
+            check_trajs(spec, task, path, None if seed is None or task.policy is None else set_seed(seed, name, dataset))
             print(f'{path}: kept', file=sys.stderr)
         else:
             todo[name, dataset] = path
@@ -69,7 +69,7 @@ def expert_path(spec: Spec, task: Task) -> str:
     if task.policy is None:
         raise UserError(
             f"{spec.file}: tasks[{i}]: the key 'policy' is missing; expected the expert that 0_sampletrajs lets play, or your own data in "
-            f'{spec.traj_path(task.name)}, kept with --resume'
+            f'{" and ".join(spec.traj_path(task.name, i) for i in range(spec.training.datasets))}, kept with --resume'
         )
     path = find_policy(task.policy)
     if path is None:
@@ -104,11 +104,13 @@ def check_trajs(spec: Spec, task: Task, path: str, seed: int | None = None) -> N
             f'{path}: holds {num} trajectories, but training.full_dataset_num_trajs is {spec.training.full_dataset_num_trajs}; '
             'lower that, or move the file away and sample again'
         )
-    expected = {'env_name': task.env, 'policy': task.policy, 'deterministic': str(spec.training.deterministic_expert).lower()}
+    expected = {'env_name': task.env}
+    if task.policy is not None:  # else they are the user's own, whoever played them
+        expected |= {'policy': task.policy, 'deterministic': str(spec.training.deterministic_expert).lower()}
     if seed is not None:
         expected['seed'] = str(seed)
     for key, value in expected.items():
-        if said[key] is not None and value is not None and said[key] != value:
+        if said[key] is not None and said[key] != value:
             raise UserError(
                 f"{path}: was sampled with {key} '{said[key]}', but {spec.file} now asks for '{value}'; expected the same. "
                 'Undo the change, move the file away and sample again, or choose another storagedir'

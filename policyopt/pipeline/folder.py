@@ -83,7 +83,7 @@ def _stored_seed(path: str) -> int | None:
             content = f.read().strip()
     except FileNotFoundError:
         return None
-    if not content.isdigit():
+    if not content.isdecimal():
         raise UserError(f'{path}: {content[:40]!r}; expected the base seed of this folder, a whole number')
     return int(content)
 

@@ -103,7 +103,7 @@ def thread_environment(threads: int | None = None) -> dict[str, str]:
 def warn_about_cores(num_jobs: int, threads: int | None) -> None:
     """Say so when the runs together want more threads than there are cores."""
     each = thread_environment(threads)['OMP_NUM_THREADS']
-    wanted = num_jobs * (int(each) if each.isdigit() else 1)
+    wanted = num_jobs * (int(each) if each.isdecimal() else 1)
     if wanted > num_cores():
         what = f'{num_jobs} jobs × {each} threads on {num_cores()} cores'
         print(f'warning: {what}: they will slow each other down; see -j and --threads', file=sys.stderr)
@@ -139,7 +139,7 @@ class Local:
             rest = f', {left} were not started (-k starts them all the same)' if left else ''
             first = f'{bad[0].job.id} ({bad[0].detail})'
             raise RunFailed(f'{len(bad)} of {num} runs did not finish, first {first}{rest}. Go on with --resume')
-        return plan.spec.command('2_eval')
+        return how.command(plan.spec, '2_eval')
 
 
 def run_local(

@@ -218,7 +218,7 @@ def group_lives(group: int) -> bool:
         return True
     if not os.path.isdir('/proc/self'):
         return True
-    members = (_stat_fields(pid) for pid in os.listdir('/proc') if pid.isdigit())
+    members = (_stat_fields(pid) for pid in os.listdir('/proc') if pid.isdecimal())
     return any(f and f[2] == str(group) and f[0] not in 'ZX' for f in members)
 
 
@@ -227,6 +227,6 @@ def remove_leftovers(folder: str) -> None:
     marker = f'.{platform.node()}.'
     for name in os.listdir(folder):
         pid = name[: -len('.tmp')].rpartition(marker)[2] if name.endswith('.tmp') and marker in name else ''
-        if pid.isdigit() and process_start(int(pid)) is None:
+        if pid.isdecimal() and process_start(int(pid)) is None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, name))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Collection, Sequence
+import shlex
+from collections.abc import Collection, Iterable, Sequence
 
 from policyopt.files.runs import part_path
 from policyopt.pipeline import locks, templates
 from policyopt.pipeline.spec import Run, Spec, select_runs
-from policyopt.util import UserError, format_table
+from policyopt.util import UserError, as_typed, format_table
 
 STATES = ('done', 'running', 'unfinished', 'missing')
 
@@ -38,6 +39,11 @@ class How:
     verbosity: int = 0
     task_list: str | None = None  # hidden: an array task of a cluster does the run in line `task_index` of this file
     task_index: int | None = None
+
+    def command(self, spec: Spec, stage: str) -> str:
+        """The command that carries out a stage for the same runs."""
+        chosen = [word for flag, keys in (('--only', self.only), ('--exclude', self.exclude)) if keys for word in (flag, *keys)]
+        return ' '.join([spec.command(stage), shlex.join(chosen)]).rstrip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,10 +115,7 @@ class Plan:
                 where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
                 raise UserError(f"{where}: no such file '{script}'; expected a script, seen from {os.getcwd()} or from our checkout")
         paths = {(r.task, r.dataset): spec.traj_path(r.task, r.dataset) for r in self.runs}
-        missing = [p for p in paths.values() if not os.path.exists(p)]
-        if missing:
-            way = f'Make them with: {spec.command("0_sampletrajs")}'
-            raise UserError(f'{missing[0]}: no such file; expected the expert trajectories. {way}')
+        check_sampled(spec, paths)
         from policyopt.pipeline import experts
 
         for run in self.runs:
@@ -120,6 +123,16 @@ class Plan:
                 experts.expert_path(spec, spec.task(run.task))
         for (task, _), path in paths.items():
             experts.check_trajs(spec, spec.task(task), path)
+
+
+def check_sampled(spec: Spec, sets: Iterable[tuple[str, int]]) -> None:
+    """Raise UserError unless the trajectory files of these expert sets, (task name, set index), are there."""
+    for name, dataset in sets:
+        path = spec.traj_path(name, dataset)
+        if not os.path.exists(path):
+            make = f'Make them with: {as_typed(spec.command("0_sampletrajs --resume"))}'
+            way = f"Put your recordings there, or give the task '{name}' a policy" if spec.task(name).policy is None else make
+            raise UserError(f'{path}: no such file; expected the expert trajectories. {way}')
 
 
 def make_plan(spec: Spec, seed: int, how: How) -> Plan:

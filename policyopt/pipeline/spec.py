@@ -399,7 +399,7 @@ def _array_range(source: Source, path: str | None, value: Any) -> Any:
     if path is None:
         return expected
     value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(value, str) or not re.fullmatch(r'\d+(-\d+)?(,\d+(-\d+)?)*(%\d+)?', value):
+    if not isinstance(value, str) or not re.fullmatch(r'\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*(%\d{1,18})?', value, re.ASCII):
         source.fail(path, show(value), expected)
     return value
 

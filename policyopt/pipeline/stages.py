@@ -4,13 +4,14 @@
 `How`. Each makes its plan, checks it before anything is written, carries it out, and returns the command that comes next, or None.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
 
 from policyopt.pipeline import folder, launch
 from policyopt.pipeline.executors import EXECUTORS, executor_for
-from policyopt.pipeline.plan import How, Plan, make_plan
+from policyopt.pipeline.plan import How, Plan, check_sampled, make_plan
 from policyopt.pipeline.spec import Spec, load_spec
 from policyopt.util import RunFailed, UserError, as_typed, closest, provenance
 
@@ -51,14 +52,15 @@ def show_summary(spec: Spec, how: How) -> int:
     """Print what is there and what is not; touches nothing, and may be asked while others work."""
     plan = make_plan(spec, folder.base_seed(spec, store=False, quiet=True), how)
     trajs = {spec.traj_path(r.task, r.dataset) for r in plan.runs}
-    print(f'{spec.run_name}: {sum(map(os.path.exists, trajs))} of {len(trajs)} trajectory files in {spec.traj_dir}')
+    sampled = sum(map(os.path.exists, trajs))
+    print(f'{spec.run_name}: {sampled} of {len(trajs)} trajectory files in {spec.traj_dir}')
     print(plan.summary())
     print(f'results: {spec.results_path if os.path.exists(spec.results_path) else "not evaluated yet"}')
     done = all(s == 'done' for s in plan.states().values())
     if done and os.path.exists(spec.results_path):
         following = f'analyze_results.py {spec.results_path}'
     else:
-        following = spec.command('2_eval' if done else '1_train --resume')
+        following = how.command(spec, '2_eval' if done else '1_train --resume' if sampled == len(trajs) else '0_sampletrajs --resume')
     print(f'next: {as_typed(following)}', file=sys.stderr)
     return 0
 
@@ -90,7 +92,7 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
     folder.make_dir(spec.traj_dir)
     with folder.stage_lock(spec, '0_sampletrajs'):
         experts.sample_all(spec, to_sample, seed)
-    return spec.command('1_train')
+    return how.command(spec, '1_train --resume' if folder.held_runs(spec) else '1_train')
 
 
 # 1_train ------------------------------------------------------------------------------------------------------------------------
@@ -114,7 +116,7 @@ def train(spec: Spec, how: How) -> str | None:
     if len(plan.todo) < len(plan.runs):
         print(f'{len(plan.runs) - len(plan.todo)} of {len(plan.runs)} runs are done', file=sys.stderr)
     if not plan.todo:
-        return spec.command('2_eval')
+        return how.command(spec, '2_eval')
     if how.estimate and executor.away:
         print(f'no estimate: --estimate measures on this computer, and the runs go to {executor.name}', file=sys.stderr)
     elif how.estimate:
@@ -129,7 +131,7 @@ def show_estimate(spec: Spec, how: How) -> str:
     plan = _draft(spec, how)
     plan.check()
     _print_estimate(plan, how)
-    return spec.command('1_train --resume' if plan.todo else '2_eval')
+    return how.command(spec, '1_train --resume' if plan.todo else '2_eval')
 
 
 def _print_estimate(plan: Plan, how: How, optional: bool = False) -> None:
@@ -152,9 +154,12 @@ def _print_estimate(plan: Plan, how: How, optional: bool = False) -> None:
 
 def _array_task(spec: Spec, how: How) -> None:
     """One task of a cluster's array: the run in line `task_index` of the list, continued if it was begun."""
-    assert how.task_list is not None and how.task_index is not None
-    with open(how.task_list, encoding='utf-8') as f:
-        ids = f.read().split()
+    assert how.task_index is not None
+    try:
+        with open(how.task_list or '', encoding='utf-8') as f:
+            ids = f.read().split()
+    except OSError as e:
+        raise UserError(f'--task-list {how.task_list}: no list of runs ({e.strerror}); submit again with -e') from e
     if not 1 <= how.task_index <= len(ids):
         raise UserError(f'--task-index {how.task_index}: {how.task_list} lists {len(ids)} runs; expected 1 to {len(ids)}')
     run_id = ids[how.task_index - 1]
@@ -201,6 +206,7 @@ def evaluate(spec: Spec, how: How) -> str | None:
             f'{spec.checkpt_dir}: {len(missing)} of {len(runs)} runs are missing; expected all of them. '
             f'Train them with 1_train --resume, or leave them out with --only or --exclude:{listing}'
         )
+    check_sampled(spec, itertools.product(dict.fromkeys(r.task for r in runs), range(spec.training.datasets)))
     seed = folder.base_seed(spec, store=True)
     runs = make_plan(spec, seed, how).runs
     from policyopt.files import results
@@ -220,6 +226,7 @@ def evaluate(spec: Spec, how: How) -> str | None:
         with folder.stage_lock(spec, '2_eval'):
             rows, task_rows = evaluating.evaluate_runs(spec, runs, seed, how)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
+            said |= {'drawn_seed': seed} if spec.training.seed is None else {}
             attrs = said | provenance() | evaluating.training_facts(spec, runs)
             results.write_results(spec.results_path, rows, task_rows, attrs)
             evaluating.forget_rows(spec)

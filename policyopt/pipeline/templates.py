@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from policyopt.options import ImitationOptions, checked, kind_of
+from policyopt.options import ImitationOptions, check_together, checked, kind_of
 from policyopt.util import REPO, UserError, closest
 
 FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task', 'policy')
@@ -45,9 +45,13 @@ def check_template(template: str) -> None:
             raise BadTemplate(f"unknown field '{{{name}}}'", f'one of {known}', hint)
     if 'out' not in names:
         raise BadTemplate('no {out} in the command', 'a command that writes its result to {out}', ' For our trainer: --log {out}')
+    numbers: dict[str, Any] = dict.fromkeys(('num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'seed', 'run'), 1)
     try:
-        numbers: dict[str, Any] = dict.fromkeys(('num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'seed', 'run'), 1)
-        shlex.split(fill(template, {**dict.fromkeys(FIELDS, 'x'), **numbers}))
+        command = fill(template, {**dict.fromkeys(FIELDS, 'x'), **numbers})
+    except (ValueError, KeyError, IndexError) as e:
+        raise BadTemplate(f'a format that its field cannot have ({e})', 'fields alone, such as {seed}, or numbers as {run:03d}') from e
+    try:
+        shlex.split(command)
     except ValueError as e:
         raise BadTemplate(f'{e} in the command', 'a shell command line', ' Every quote needs its partner') from e
     check_trainer_options(template)
@@ -125,18 +129,26 @@ def is_our_trainer(script: str) -> bool:
 
 
 def check_trainer_options(template: str) -> None:
-    """Raise BadTemplate where the template gives the trainer of this checkout an option that it does not have, or a wrong value.
+    """Raise BadTemplate where a template gives the trainer of this checkout an option that it does not have, a wrong value, or two at odds.
 
     Words with fields, shell variables or patterns are not known yet; options that are missing are left to the trainer.
     """
     for words in our_trainer_calls(template):
+        given, known = {}, True
         while words:
             flag, eq, value = words.pop(0).partition('=')
             follows = not eq and words and not words[0].startswith('--')
+            known = known and not set(flag) & _NOT_KNOWN_YET
             if flag.startswith('--'):
-                check_trainer_option(flag[2:], value if eq else words.pop(0) if follows else None)
+                option = check_trainer_option(flag[2:], value if eq else words.pop(0) if follows else None)
+                given, known = given | option, known and (bool(option) or flag[2:] not in ('mode', 'reward_type'))
             elif not set(flag) & _NOT_KNOWN_YET:
                 raise BadTemplate(f"'{flag}' in the command", f'only options of {_TRAINER}, with two dashes, and their values', '')
+        try:
+            if known and 'mode' in given:
+                check_together(ImitationOptions(**given))
+        except UserError as e:
+            raise BadTemplate(str(e).rpartition(';')[0], 'one of the two left out', '') from e
 
 
 def our_trainer_calls(template: str) -> list[list[str]]:
@@ -146,7 +158,7 @@ def our_trainer_calls(template: str) -> list[list[str]]:
         if os.path.basename(token) == _TRAINER and is_our_trainer(token if os.path.exists(token) else os.path.join(REPO, token)):
             words = list(itertools.takewhile(lambda t: not _is_operator(t), tokens[i + 1 :]))
             redirection = tokens[i + 1 + len(words) :][:1] in (['>'], ['>&'], ['>>'])
-            calls.append(words[:-1] if redirection and words and words[-1].isdigit() else words)  # the 2 of 2>&1
+            calls.append(words[:-1] if redirection and words and words[-1].isdecimal() else words)  # the 2 of 2>&1
     return calls
 
 
@@ -158,16 +170,19 @@ def trainer_option(name: str) -> dataclasses.Field:
     return fields[name]
 
 
-def check_trainer_option(name: str, word: str | None) -> None:
-    """Raise BadTemplate unless our trainer has the option --name and takes `word` as its value (None: without one)."""
+def check_trainer_option(name: str, word: str | None) -> dict[str, Any]:
+    """Raise BadTemplate unless our trainer has the option --name and takes `word` as its value (None: without one).
+
+    Returns {its name: its value}, or {} where either is not known yet.
+    """
     if set(name + (word or '')) & _NOT_KNOWN_YET:
-        return
+        return {}
     field, kind = trainer_option(name), kind_of(trainer_option(name))
     if (kind is bool) == (word is not None):
         expected = 'the option alone, which has no values' if kind is bool else 'a value behind the option'
         raise BadTemplate(f'--{name}{"" if word is None else f" {word!r}"}', expected, '')
     try:
-        checked(field, kind(word))
+        return {field.name: checked(field, kind is bool or kind(word))}
     except ValueError as e:
         raise BadTemplate(f'--{name} {word!r}', 'a whole number' if kind is int else 'a number', '') from e
     except UserError as e:

@@ -449,6 +449,7 @@ def repeat_commands(cells: Iterable[CellKey], attrs: Mapping[str, str]) -> dict[
     """{CellKey: the command that repeats the runs of that cell}, into a folder of its own."""
     spec = re.search(r'[^\s\'"]+\.ya?ml', attrs.get('command', '') + attrs.get('merged_from', ''))
     changes = [c for c in re.findall(r'^# --set (.+)$', attrs.get('spec', ''), re.M) if not c.startswith('options.storagedir=')]
-    words = shlex.join(['options.storagedir=repeat', *changes])
+    drawn = [f'training.seed={attrs["drawn_seed"]}'] if 'drawn_seed' in attrs else []
+    words = shlex.join(['options.storagedir=repeat', *changes, *drawn])
     head = as_typed(f'im_pipeline.py {spec.group() if spec else "SPEC.yaml"} all --set {words} --only')
     return {k: f'{head} alg={k.alg} task={k.task} num_trajs={k.num_trajs}' for k in cells}

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from policyopt.algorithms import label_of
 from policyopt.files.runs import current_path, is_part, name_of, parts_of, size_of
-from policyopt.files.snapshots import is_training_log, read_log
+from policyopt.files.snapshots import is_training_log, number_fields, read_log
 from policyopt.reporting.figures import figure, outside_legend, styles_of, subtitle
 from policyopt.util import UserError, closest, format_table, printable
 
@@ -58,10 +58,10 @@ class Log:
     def __init__(self, path: str, range_end: int | None = None):
         self.path, self.done = path, not is_part(path)
         table = read_log(path)
-        if 'iter' not in (table.dtype.names or ()):
-            raise UserError(f"{path}: its table /log has no column 'iter'; expected a training log")
+        if 'iter' not in number_fields(table):
+            raise UserError(f"{path}: its table /log has no column 'iter' of numbers; expected a training log")
         keep = slice(None) if range_end is None else table['iter'] <= range_end
-        self.table = table[keep]
+        self.table = table[number_fields(table)][keep]
         name = name_of(path)
         self.name = name + ('' if self.done else ' (running)')
         self.parts = parts_of(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 import os
 import time
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from policyopt.files.runs import KEYS, current_path, is_part, name_of, parts_of
-from policyopt.files.snapshots import read_log, read_root, write_log
-from policyopt.util import UserError, check_output, write_text
+from policyopt.files.snapshots import number_fields, read_log, read_root, write_log
+from policyopt.util import UserError, check_output, parse_time, write_text
 
 
 def log_names(paths: Sequence[str]) -> dict[str, str]:
@@ -96,7 +95,7 @@ class BareLogs:
 
 
 class TensorBoard:
-    """Event files of TensorBoard, one folder a log; only rows that are new are added."""
+    """Event files of TensorBoard, one folder a log; only rows that are new are added, and nothing before all logs have been read."""
 
     def __init__(self, folder: str, paths: Sequence[str]):
         try:
@@ -104,36 +103,41 @@ class TensorBoard:
             from tensorboard.summary.writer.event_file_writer import EventFileWriter  # pyright: ignore[reportMissingImports]
         except ImportError as e:
             raise UserError(f"--tensorboard needs the package tensorboard ({e}); install it: pip install -e '.[tensorboard]'") from e
-        self.writers, self.rows = {}, dict.fromkeys(paths, 0)
-        folders = {path: os.path.join(folder, name) for path, name in log_names(paths).items()}
-        for place in folders.values():
+        self.make_writer, self.rows = EventFileWriter, dict.fromkeys(paths, 0)
+        self.writers: dict[str, Any] = {}
+        self.waiting: dict[str, list[Any]] = {path: [] for path in paths}
+        self.folders = {path: os.path.join(folder, name) for path, name in log_names(paths).items()}
+        for place in self.folders.values():
             if os.path.isdir(place) and any('tfevents' in n for n in os.listdir(place)):
                 raise UserError(f'{place}: holds an export already, and nothing is written twice; choose another folder, or delete it')
-        for path, place in folders.items():
-            _make_folder(place)
-            self.writers[path] = EventFileWriter(place)
 
     def update(self, path: str, file: str) -> int:
-        """Add the new rows of a log, at the times at which the run had come so far; returns the number of its rows."""
+        """Take the new rows of a log, at the times at which the run had come so far; returns the number of its rows."""
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
         from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
         table = read_log(file)
-        columns = table.dtype.names or ()
-        began = datetime.datetime.fromisoformat(read_root(file).get('start_time', '1970-01-01T00:00:00+00:00')).timestamp()
-        seconds_T = table['ttotal'].astype(float) if 'ttotal' in columns else np.arange(len(table), dtype=float)
+        fields = number_fields(table)
+        start = parse_time(read_root(file).get('start_time', ''))
+        began = 0.0 if start is None else start.timestamp()
+        seconds_T = table['ttotal'].astype(float) if 'ttotal' in fields else np.arange(len(table), dtype=float)
         for i in range(self.rows[path], len(table)):
             row = table[i]
-            values = [Summary.Value(tag=f, simple_value=float(row[f])) for f in columns if f != 'iter' and np.isfinite(row[f])]
-            event = Event(step=int(row['iter']), wall_time=began + seconds_T[i], summary=Summary(value=values))
-            self.writers[path].add_event(event)
+            values = [Summary.Value(tag=f, simple_value=float(row[f])) for f in fields if f != 'iter' and np.isfinite(row[f])]
+            self.waiting[path].append(Event(step=int(row['iter']), wall_time=began + seconds_T[i], summary=Summary(value=values)))
         self.rows[path] = len(table)
         return len(table)
 
     def write(self) -> None:
         """Hand everything so far to the files."""
-        for writer in self.writers.values():
-            writer.flush()
+        for path, events in self.waiting.items():
+            if path not in self.writers:
+                _make_folder(self.folders[path])
+                self.writers[path] = self.make_writer(self.folders[path])
+            for event in events:
+                self.writers[path].add_event(event)
+            events.clear()
+            self.writers[path].flush()
 
     def close(self) -> None:
         """Close the files."""
