@@ -27,18 +27,18 @@ FILES = {
     FIVE: ([], 2, True, ['forest', 'reproduction']),
     **dict.fromkeys((TWENTY, LINEAR, 'classic-2016-experts/float32'), ([], 1, False, ['reproduction'])),
     'classic/results': (SETS, 1, True, ['figure1', 'forest', 'reproduction']),
-    'modern/results': ([], 1, False, ['figure1']),
+    **dict.fromkeys(('modern/results', 'quickstart/results'), ([], 1, False, ['figure1'])),
     'modern/ga': ([], 1, False, ['reproduction']),
-    'modern/bclone': ([], 1, False, ['forest', 'reproduction']),
-    'modern/bclone_five_sets': ([], 1, False, ['forest', 'reproduction']),
-    **dict.fromkeys(('modern/bclone_eval100', 'modern/bclone_ant', 'modern/reacher_bclone_five_sets'), ([], 1, False, [])),
+    **dict.fromkeys(('modern/bclone', 'modern/bclone_five_sets'), ([], 1, False, ['forest', 'reproduction'])),
     'modern/reacher_bclone': (['modern/reacher_bclone_five_sets'], 1, False, ['reproduction']),
-    **dict.fromkeys(('modern/reacher_ga', 'modern/reacher_ga_4_11', 'modern/ga_sampled', 'modern/ga_second'), ([], 1, False, [])),
-    'quickstart/results': ([], 1, False, ['figure1']),
     'benchmark/results': ([], 1, True, ['figure1']),
-    'seals/airl': ([], 1, False, []),
 }
-OTHERS = dict.fromkeys(('quickstart/results', 'benchmark/results', 'modern/ga_sampled')) | {'seals/airl': 'results/peers/imitation.csv'}
+TABLES = sorted({f'modern/{path.stem}' for path in (ROOT / 'results/modern').glob('*.h5')} - FILES.keys())  # without figures
+FILES |= dict.fromkeys(('seals/airl', *TABLES), ([], 1, False, []))
+OTHERS: dict = dict.fromkeys(n for n in FILES if n.endswith('_sampled') or n in ('quickstart/results', 'benchmark/results'))
+OTHERS['seals/airl'] = 'results/peers/imitation.csv'
+CURVES = {name: f'{name}/' for name in ('ga_curves', 'reacher_ga_curves')}  # pictures of results/modern: the logs that they show
+CURVES |= {f'reacher_ga_{n}_curves': f'reacher_ga_4_11_curves/*num_trajs={n},' for n in (4, 11)}
 
 
 def commands():
@@ -51,9 +51,9 @@ def commands():
         for kind in kinds:
             scaled = ['--scale', scale] if kind == 'figure1' and os.path.exists(scale := f'results/{Path(name).parts[0]}/tasks.csv') else []
             yield ['scripts/plot_results.py', f'{file}.h5', '--kind', kind, *judged, *scaled, '-o', f'{file}_{kind}.png']
-    for curves in ('results/modern/ga_curves', 'results/modern/reacher_ga_curves'):
-        logs = sorted(map(str, Path(curves).glob('*.h5')))
-        yield ['scripts/showlog.py', *logs, *f'--fields trueret --group --noplot --plotfile {curves}.png'.split()]
+    for picture, logs in CURVES.items():
+        found = map(str, sorted(Path('results/modern').glob(f'{logs}*.h5')))
+        yield ['scripts/showlog.py', *found, *f'--fields trueret --group --noplot --plotfile results/modern/{picture}.png'.split()]
 
 
 def main(argv):
