@@ -280,8 +280,13 @@ def test_evaluation_overwrites_nothing_and_resume_keeps_complete_results(tiny):
     out, err = im_pipeline(path, 'all', '--resume')
     assert 'cartpole  bclone' in out and 'already evaluated' in err and '4 of 4 runs are done' in err
     assert (folder / 'results.h5').stat().st_mtime_ns == before
+    (folder.parent / 'trajs' / 'trajs_cartpole_set0.h5').unlink()
+    run_stage(path, '2', resume=True)  # what has been evaluated needs no trajectories any more
     with pytest.raises(UserError, match='holds 4 runs that are not the 2 of'):
         run_stage(path, '2', resume=True, exclude=['alg=ga'])
+    (folder / 'results.h5').unlink()
+    with pytest.raises(UserError, match=r'set0.h5: no such file; .* Make them with: .* 0_sampletrajs --resume'):
+        run_stage(path, '2', only=['run=1'])  # of the other set
 
 
 def test_sampled_actions_go_into_a_file_of_their_own(tiny):

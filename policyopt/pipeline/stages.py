@@ -206,7 +206,8 @@ def evaluate(spec: Spec, how: How) -> str | None:
             f'{spec.checkpt_dir}: {len(missing)} of {len(runs)} runs are missing; expected all of them. '
             f'Train them with 1_train --resume, or leave them out with --only or --exclude:{listing}'
         )
-    check_sampled(spec, itertools.product(dict.fromkeys(r.task for r in runs), range(spec.training.datasets)))
+    if not os.path.exists(spec.results_path):
+        check_sampled(spec, itertools.product(dict.fromkeys(r.task for r in runs), range(spec.training.datasets)))
     seed = folder.base_seed(spec, store=True)
     runs = make_plan(spec, seed, how).runs
     from policyopt.files import results
