@@ -180,12 +180,10 @@ def test_own_data_need_no_expert_policy(tmp_path):
         UserError, match="trajs_cartpole.h5: no such file; .* Put your recordings there, or give the task 'cartpole' a policy"
     ):
         run_stage(path, '1')
-    folder = tmp_path / 'store' / 'trajs'
-    folder.mkdir(parents=True)
+    (folder := tmp_path / 'store' / 'trajs').mkdir(parents=True)
     # also where our own vis_mj.py has played them, with a seed and in a way of its own
-    script, expert = str(REPO / 'scripts' / 'vis_mj.py'), str(REPO / 'expert_policies/classic/CartPole-v0.h5/snapshots/last')
-    how = ['--eval_only', '--count', '4', '--deterministic', '--seed', '1', '--out', 'trajs_cartpole.h5']
-    subprocess.run([sys.executable, script, expert, *how], check=True, cwd=folder, env=environment(), capture_output=True)
+    how = f'{REPO}/expert_policies/classic/CartPole-v0.h5/snapshots/last --eval_only --count 4 --deterministic --seed 1 --out trajs_cartpole.h5'
+    subprocess.run([sys.executable, REPO / 'scripts' / 'vis_mj.py', *how.split()], check=True, cwd=folder, env=environment())
     run_stage(path, '0', resume=True)
     run_stage(path, '1')
 
