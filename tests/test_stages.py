@@ -181,9 +181,9 @@ def test_own_data_need_no_expert_policy(tmp_path):
     ):
         run_stage(path, '1')
     (folder := tmp_path / 'store' / 'trajs').mkdir(parents=True)
-    # also where our own vis_mj.py has played them, with a seed and in a way of its own
-    how = f'{REPO}/expert_policies/classic/CartPole-v0.h5/snapshots/last --eval_only --count 4 --deterministic --seed 1'
-    subprocess.run([sys.executable, REPO / 'scripts' / 'vis_mj.py', *how.split(), '--out', 'trajs_cartpole.h5'], check=True, cwd=folder, env=environment())
+    expert = REPO / 'expert_policies/classic/CartPole-v0.h5/snapshots/last'  # as our own vis_mj.py plays it, with a seed of its own
+    words = f'{REPO}/scripts/vis_mj.py {expert} --eval_only --count 4 --deterministic --seed 1 --out trajs_cartpole.h5'
+    subprocess.run([sys.executable, *words.split()], check=True, cwd=folder, env=environment())
     run_stage(path, '0', resume=True)
     run_stage(path, '1')
 
