@@ -20,7 +20,7 @@ def main(argv):
     p.add_argument('-v', '--verbose', action='store_true', help='show tracebacks of errors')
     args = p.parse_args(argv)
     from policyopt.files.runs import is_log
-    from policyopt.files.snapshots import holds_snapshots, read_log, read_root, snapshot_names
+    from policyopt.files.snapshots import read_log, read_root, snapshot_names
 
     paths, bad = [], []
     for log in args.logs:
@@ -31,7 +31,7 @@ def main(argv):
     for path in paths:
         try:
             rows = len(read_log(path))
-            last = snapshot_names(path)[-1] if holds_snapshots(path) else 'no snapshot'
+            last = (snapshot_names(path, needed=False) or ['no snapshot'])[-1]
             total = read_root(path)['args'].get('max_iter', '?')
             print(printable(f'{path}: {last}, {rows} of {total} iterations'), flush=True)
         except UserError as e:

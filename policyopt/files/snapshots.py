@@ -68,11 +68,12 @@ def last_of(path: str) -> str:
     return f'{path}/snapshots/last' if os.path.isfile(path) else path
 
 
-def _snapshot_groups(h5: Any, path: str) -> list[str]:
-    if '/snapshots' not in h5 or not isinstance(h5.root.snapshots, tables.Group):
+def _snapshot_groups(h5: Any, path: str, needed: bool = True) -> list[str]:
+    there = '/snapshots' in h5 and isinstance(h5.root.snapshots, tables.Group)
+    if needed and not there:
         raise UserError(f'{path}: holds no snapshots; expected a training log')
-    names = sorted(h5.root.snapshots._v_children)
-    if not names:
+    names = sorted(h5.root.snapshots._v_children) if there else []
+    if needed and not names:
         raise UserError(f'{path}: holds no snapshots yet')
     return names
 
@@ -121,10 +122,10 @@ def _table(text: str, path: str, name: str) -> dict[str, Any]:
     return table
 
 
-def snapshot_names(path: str) -> list[str]:
-    """Sorted names ['iter0000000', …] of the snapshots in a log."""
+def snapshot_names(path: str, needed: bool = True) -> list[str]:
+    """Sorted names ['iter0000000', …] of the snapshots in a log; UserError where there is none, unless none is needed."""
     with open_h5(path, 'a training log') as h5:
-        return _snapshot_groups(h5, path)
+        return _snapshot_groups(h5, path, needed)
 
 
 def read_log(path: str) -> np.ndarray:
@@ -133,12 +134,6 @@ def read_log(path: str) -> np.ndarray:
         if '/log' not in h5 or not isinstance(h5.root.log, tables.Table):
             raise UserError(f'{path}: holds no table /log; expected a training log')
         return h5.root.log.read()
-
-
-def holds_snapshots(path: str) -> bool:
-    """Whether a training log has snapshots: not yet when it is young, and never again when it was exported without them."""
-    with open_h5(path, 'a training log') as h5:
-        return '/snapshots' in h5 and len(h5.root.snapshots._v_children) > 0
 
 
 def number_fields(table: np.ndarray) -> list[str]:

@@ -40,7 +40,7 @@ def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resum
             if not resume:
                 way = 'keep it with --resume, or choose another options.storagedir'
                 raise UserError(f'{path}: exists already, and trajectories are never overwritten; {way}')
-            check_trajs(spec, task, path, None if seed is None or task.policy is None else set_seed(seed, name, dataset))
+            check_trajs(spec, task, path, None if seed is None else set_seed(seed, name, dataset))
             print(f'{path}: kept', file=sys.stderr)
         else:
             todo[name, dataset] = path
@@ -107,8 +107,7 @@ def check_trajs(spec: Spec, task: Task, path: str, seed: int | None = None) -> N
     expected = {'env_name': task.env}
     if task.policy is not None:  # else they are the user's own, whoever played them
         expected |= {'policy': task.policy, 'deterministic': str(spec.training.deterministic_expert).lower()}
-    if seed is not None:
-        expected['seed'] = str(seed)
+        expected |= {} if seed is None else {'seed': str(seed)}
     for key, value in expected.items():
         if said[key] is not None and said[key] != value:
             raise UserError(

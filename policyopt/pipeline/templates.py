@@ -138,11 +138,12 @@ def check_trainer_options(template: str) -> None:
         while words:
             flag, eq, value = words.pop(0).partition('=')
             follows = not eq and words and not words[0].startswith('--')
-            known = known and not set(flag) & _NOT_KNOWN_YET
+            literal = not set(flag) & _NOT_KNOWN_YET
+            known = known and literal
             if flag.startswith('--'):
                 option = check_trainer_option(flag[2:], value if eq else words.pop(0) if follows else None)
                 given, known = given | option, known and (bool(option) or flag[2:] not in ('mode', 'reward_type'))
-            elif not set(flag) & _NOT_KNOWN_YET:
+            elif literal:
                 raise BadTemplate(f"'{flag}' in the command", f'only options of {_TRAINER}, with two dashes, and their values', '')
         try:
             if known and 'mode' in given:

@@ -58,10 +58,11 @@ class Log:
     def __init__(self, path: str, range_end: int | None = None):
         self.path, self.done = path, not is_part(path)
         table = read_log(path)
-        if 'iter' not in number_fields(table):
+        fields = number_fields(table)
+        if 'iter' not in fields:
             raise UserError(f"{path}: its table /log has no column 'iter' of numbers; expected a training log")
         keep = slice(None) if range_end is None else table['iter'] <= range_end
-        self.table = table[number_fields(table)][keep]
+        self.table = table[fields][keep]
         name = name_of(path)
         self.name = name + ('' if self.done else ' (running)')
         self.parts = parts_of(name)
