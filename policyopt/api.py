@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 ALGORITHMS = {
     name: {'mode': row.mode} | ({'reward_type': row.reward_type} if row.reward_type else {}) for name, row in algorithms.ALGORITHMS.items()
 } | {'trpo': None}
-KNOWN_AS = {'gail': 'ga', 'bc': 'bclone', 'cloning': 'bclone'}  # elsewhere
+KNOWN_AS = {'bc': 'bclone', 'cloning': 'bclone'}  # elsewhere
 # what other arguments of `train` decide, or what belongs to commands only
 NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
@@ -205,6 +205,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
             trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
             teacher, path = _teacher(chosen.expert if expert is None else expert, mdp)
             chosen = training.resolved(settings.changed(chosen, known | {'data': source, 'expert': path}))
+            chosen = training.with_reward_sign(chosen, trajs, mdp)
             pairs = training.expert_pairs(chosen, trajs, mdp, source or 'demos')
             with _as_the_commands_compute():
                 learner = training.imitation_learner(chosen, mdp, pairs, teacher.actor() if isinstance(teacher, Policy) else teacher)
@@ -246,7 +247,7 @@ def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str
     if spec is not None and not isinstance(spec, str):
         changes = {**changes, 'policy_hidden_spec': json.dumps(spec)}
     mine = dict.fromkeys(('log', 'seed', 'max_iter'), None) | {'resume': False, 'verbose': False}
-    return settings.changed(settings.changed(options or cls(), changes), mine | (meant or {}))
+    return settings.changed(options or cls(), {**changes, **mine, **(meant or {})})
 
 
 def _demonstrated(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[TrajBatch, str | None]:

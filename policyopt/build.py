@@ -68,8 +68,8 @@ def dagger_optimizer(
 
 
 def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any]) -> ImitationOptimizer:
-    """Reward function, value function and optimiser of mode ga."""
-    assert args.seed is not None  # see training.resolved
+    """Reward function, value function and optimiser of the adversarial modes."""
+    assert args.seed is not None and args.max_iter is not None  # see training.resolved
     horizon = mdp.horizon(args.max_traj_len)
     time_scale = 1.0 / (mdp.time_limit or horizon)
     reward = algorithms.load(algorithms.rewards()[args.reward_type]).from_options(args, mdp, expert, time_scale, nets)
@@ -80,7 +80,7 @@ def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert
             vf.update_obsnorm(expert[0])
     return ImitationOptimizer(
         mdp, policy, vf, reward, expert, sim_config(args, horizon), args.discount, args.lam, args.policy_max_kl, args.policy_cg_damping,
-        args.policy_ent_reg, args.seed, nets['rng'], args.obsnorm_mode,
+        args.policy_ent_reg, args.seed, nets['rng'], args.obsnorm_mode, args.policy_final_kl, args.max_iter,
     )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
     where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"
     kinds = {name.split('/')[1] for name in snapshot.variables}
     reward_class = algorithms.rewards().get(known.get('reward_type', ''), '')
-    if known.get('mode') != 'ga' or reward_class.rpartition(':')[2] not in kinds:
+    if known.get('mode') not in algorithms.adversarial_modes() or reward_class.rpartition(':')[2] not in kinds:
         raise UserError(
             f'{snapshot.file}: {snapshot.path} holds {", ".join(sorted(kinds))} and no reward function; '
             'imitate_mj.py --mode ga keeps it with --save_reward 1 (airl unless that is 0)'
@@ -114,8 +114,9 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
 def value_function(args: CommonOptions, mdp: MDP, time_scale: float, nets: dict[str, Any], enable_obsnorm: bool) -> ValueFunc:
     assert args.policy_hidden_spec is not None  # see training.resolved
     return ValueFunc(
-        mdp.obs_space.dim, args.policy_hidden_spec, time_scale, args.vf_max_kl, args.vf_cg_damping, enable_obsnorm=enable_obsnorm, **nets
-    )
+        mdp.obs_space.dim, args.policy_hidden_spec, time_scale, args.vf_max_kl, args.vf_cg_damping, enable_obsnorm=enable_obsnorm,
+        steps=args.vf_steps, **nets,
+    )  # fmt: skip
 
 
 def sim_config(args: CommonOptions, horizon: int) -> SimConfig:

@@ -52,7 +52,9 @@ def sample_episodes(
     if not 1 <= num_trajs <= MAX_TRAJS:
         raise UserError(f'{num_trajs} episodes were asked for; give 1 or more, up to {MAX_TRAJS}')
     horizon, key = mdp.horizon(max_traj_len), (seed, 'evaluate')
-    return sample_trajectories(policy.actor(), mdp, num_trajs, horizon, key, deterministic, sim_batch_size)
+    trajs = sample_trajectories(policy.actor(), mdp, num_trajs, horizon, key, deterministic, sim_batch_size)
+    trajs.a.stacked = policy.clipped(trajs.a.stacked)  # a recording holds what was played
+    return trajs
 
 
 def open_policy(policy_path: str, env_name: str | None = None) -> tuple[Policy, MDP]:
@@ -122,7 +124,8 @@ def frames(
             obs = env.reset(int(rng.integers(2**31)))
             while not shown.over:
                 picture = env.render()
-                obs, r, done = env.step(actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))[0])
+                a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
+                obs, r, done = env.step(policy.clipped(a_1_Da)[0])
                 shown.ret, shown.length = shown.ret + r, shown.length + 1
                 shown.over = done or shown.length == horizon
                 yield picture, shown

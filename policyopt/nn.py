@@ -38,11 +38,12 @@ TINY_ARCHITECTURE = SIMPLE_ARCHITECTURE.replace('100', '64')
 
 @dataclass(frozen=True)
 class Activation:
-    """In-place value f, and its derivatives from h = f(z).
+    """Value f, and its derivatives from h = f(z).
 
-    `apply_(z)` → h; `slope(h, out)` writes f'; `backward_(delta, h)` multiplies delta by f'; `bend(h)` returns f'' (None where it is 0).
+    `apply(z)` → h, `apply_(z)` in place; `slope(h, out)` writes f'; `backward_(delta, h)` multiplies delta by f'; `bend(h)` returns f'' (None where it is 0).
     """
 
+    apply: Callable[[torch.Tensor], torch.Tensor]
     apply_: Callable[[torch.Tensor], torch.Tensor]
     slope: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     backward_: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -57,24 +58,28 @@ aten = torch.ops.aten  # the backward kernels of autograd: one pass over memory
 
 ACTIVATIONS = {
     'tanh': Activation(
+        torch.tanh,
         tanh_,
         lambda h, out: torch.mul(h, h, out=out).neg_().add_(1),
         lambda delta, h: aten.tanh_backward.grad_input(delta, h, grad_input=delta),
         lambda h: -2 * h * (1 - h * h),
     ),
     'relu': Activation(
+        torch.relu,
         torch.relu_,
         lambda h, out: _where_positive(h, torch.zeros_like(h), out),
         lambda delta, h: aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta),
         lambda h: None,
     ),
     'lrelu': Activation(
+        lambda x: torch.nn.functional.leaky_relu(x, 0.01),
         lambda x: torch.nn.functional.leaky_relu_(x, 0.01),
         lambda h, out: _where_positive(h, torch.full_like(h, 0.01), out),
         lambda delta, h: aten.leaky_relu_backward.grad_input(delta, h, 0.01, True, grad_input=delta),
         lambda h: None,
     ),
     'elu': Activation(
+        torch.nn.functional.elu,
         torch.nn.functional.elu_,
         lambda h, out: _where_positive(h, h + 1, out),
         lambda delta, h: aten.elu_backward.grad_input(delta, 1.0, 1.0, 1.0, True, h, grad_input=delta),
@@ -278,6 +283,16 @@ class FeedforwardNet:
         for rows in self._blocks(x_B_Di):
             self._forward_block(x_B_Di[rows], out_B_Do[rows])
         return out_B_Do
+
+    def functional(self, net_P: torch.Tensor, x_B_Di: torch.Tensor) -> torch.Tensor:
+        """Outputs (B, Do) under other parameters, in operations that torch.func differentiates."""
+        params, h = views(net_P, self.shapes), x_B_Di
+        for affine, act in self.stages:
+            if affine is not None:
+                W, b = params.pop(0), params.pop(0)
+                h = torch.addmm(b, h, W)
+            h = h if act is None else act.apply(h)
+        return h
 
     def forward_backward(self, x_B_Di: torch.Tensor, dout: OfRows) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs and the gradient with respect to net_P of a sum over rows.

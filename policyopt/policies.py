@@ -60,8 +60,11 @@ class Policy(Model):
         rng: np.random.RandomState | None = None,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = 'cpu',
+        bounds_2_Da: np.ndarray | None = None,
     ):
+        """bounds_2_Da: the box (lowest, highest) that continuous actions are clipped to when they are played; None: they are not."""
         self.obs_space, self.action_space, self.hidden_spec = obs_space, action_space, hidden_spec
+        self.bounds_2_Da = None if bounds_2_Da is None else torch.as_tensor(bounds_2_Da, dtype=torch.float64)
         spec = parse_spec(hidden_spec)
         scope = f'/{type(self).__name__}'
         shapes = net_shapes(scope, spec, obs_space.dim, self.num_outputs)
@@ -181,7 +184,7 @@ class Policy(Model):
     def act(self, obs: Any, deterministic: bool = True, rng: Any = None) -> Any:
         """Actions for one observation (Do,) or a batch (B, Do), numpy in and out.
 
-        Finite actions: an int, or (B,) int64. Continuous ones: (Da,) or (B, Da) float64, not clipped to the action box.
+        Finite actions: an int, or (B,) int64. Continuous ones: (Da,) or (B, Da) float64, clipped only where it was trained so.
         deterministic takes the most likely action (the mean); else one is drawn with rng, a numpy.random.Generator, a seed, or
         None for fresh randomness. Raises UserError for observations of another shape, or that are not finite numbers.
         """
@@ -190,10 +193,19 @@ class Policy(Model):
             raise UserError(f'the observation has shape {obs_B_Do.shape}; this policy takes ({Do},), or (B, {Do}) for a batch')
         actor, one, obs_B_Do = self.actor(), obs_B_Do.ndim == 1, np.atleast_2d(obs_B_Do)
         outputs = actor.outputs(obs_B_Do)
-        a_B_Da = actor.act(outputs, None if deterministic else actor.noise(np.random.default_rng(rng), len(obs_B_Do)))
+        a_B_Da = self.clipped(actor.act(outputs, None if deterministic else actor.noise(np.random.default_rng(rng), len(obs_B_Do))))
         if actor.finite:
             return int(a_B_Da[0, 0]) if one else a_B_Da[:, 0]
         return a_B_Da[0] if one else a_B_Da
+
+    def clipped(self, a_B_Da: np.ndarray) -> np.ndarray:
+        """Actions as they are played: clipped to the policy's bounds where it has any."""
+        return a_B_Da if self.bounds_2_Da is None else a_B_Da.clip(*self.bounds_2_Da.numpy())
+
+    @property
+    def variables(self) -> dict[str, torch.Tensor]:
+        bounds = {} if self.bounds_2_Da is None else {f'/{type(self).__name__}/bounds_2_Da': self.bounds_2_Da}
+        return super().variables | bounds
 
     def to_torch(self) -> torch.nn.Module:
         """A copy as a torch.nn.Module: observations (B, Do) or (Do,) → the most likely actions, as `act`, for export.
@@ -210,6 +222,7 @@ class Policy(Model):
             mean=None if norm is None else norm.mean_1_D.cpu().numpy().copy(),
             scale=None if norm is None else norm.stdev_1_D.cpu().numpy() + norm.eps,
             stdev=None if finite else np.exp(self.own_P.cpu().numpy()),
+            bounds_2_Da=None if self.bounds_2_Da is None else self.bounds_2_Da.numpy().copy(),
         )
 
 
@@ -303,10 +316,12 @@ class DeterministicPolicy(torch.nn.Module):
 
     mean_Do: torch.Tensor
     scale_Do: torch.Tensor
+    bounds_2_Da: torch.Tensor | None
 
     def __init__(self, policy: Policy):
         super().__init__()
         self.finite = isinstance(policy.action_space, FiniteSpace)
+        self.register_buffer('bounds_2_Da', None if policy.bounds_2_Da is None else policy.bounds_2_Da.to(policy.theta_P))
         norm, like, layers = policy.obsnorm, policy.theta_P, []
         self.register_buffer('mean_Do', torch.zeros(policy.obs_space.dim).to(like) if norm is None else norm.mean_1_D[0].clone())
         self.register_buffer('scale_Do', torch.ones_like(self.mean_Do) if norm is None else norm.stdev_1_D[0] + norm.eps)
@@ -324,7 +339,9 @@ class DeterministicPolicy(torch.nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         out = self.net((obs - self.mean_Do) / self.scale_Do)
-        return out.argmax(-1) if self.finite else out
+        if self.finite:
+            return out.argmax(-1)
+        return out if self.bounds_2_Da is None else out.clamp(*self.bounds_2_Da)
 
 
 _TORCH_ACTIVATIONS = {
@@ -343,13 +360,14 @@ def make_policy(
     rng: np.random.RandomState | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = 'cpu',
+    bounds_2_Da: np.ndarray | None = None,
 ) -> Policy:
     """The policy class that fits the action space: GibbsPolicy for finite ones, GaussianPolicy for continuous ones.
 
-    rng (numpy RandomState) draws the hidden weights; without it all weights are 0, to be loaded.
+    rng (numpy RandomState) draws the hidden weights; without it all weights are 0, to be loaded. bounds_2_Da: see Policy.
     """
     cls = GibbsPolicy if isinstance(action_space, FiniteSpace) else GaussianPolicy
-    return cls(obs_space, action_space, hidden_spec, enable_obsnorm, rng, dtype, device)
+    return cls(obs_space, action_space, hidden_spec, enable_obsnorm, rng, dtype, device, bounds_2_Da)
 
 
 def policy_from_snapshot(snapshot: Snapshot, mdp: MDP | None = None) -> Policy:
@@ -361,7 +379,8 @@ def policy_from_snapshot(snapshot: Snapshot, mdp: MDP | None = None) -> Policy:
     spec, obsnorm = snapshot_options(snapshot)
     where = f'{snapshot.file}: {snapshot.path}' + (f" (for env '{mdp.env_name}')" if mdp else '')
     spaces = (mdp.obs_space, mdp.action_space) if mdp else spaces_of(snapshot.variables, where)
-    policy = make_policy(*spaces, spec, obsnorm)
+    bounds_2_Da = snapshot.variables.get('/GaussianPolicy/bounds_2_Da')
+    policy = make_policy(*spaces, spec, obsnorm, bounds_2_Da=bounds_2_Da)
     kinds = {name.split('/')[1] for name in snapshot.variables}
     if type(policy).__name__ not in kinds:
         held = ', '.join(sorted(kinds)) or 'nothing'

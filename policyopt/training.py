@@ -25,7 +25,7 @@ from policyopt.files import trajectories
 from policyopt.files.runs import part_path
 from policyopt.files.snapshots import TrainingLog, read_root
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
-from policyopt.options import ImitationOptions, check_together
+from policyopt.options import ImitationOptions, check_together, default_of
 from policyopt.policies import make_policy
 from policyopt.protocols import Expert, uses_transitions
 from policyopt.sampling.tasks import MDP
@@ -51,6 +51,7 @@ def train_imitation(options: ImitationOptions) -> int:
     assert options.data is not None and options.env_name is not None  # required on the command line
     trajs = trajectories.load_trajs(options.data, options.limit_trajs)
     mdp = MDP(options.env_name)
+    options = with_reward_sign(options, trajs, mdp)
     expert = expert_pairs(options, trajs, mdp, options.data)
     teacher = None if options.expert is None else load_policy(options.expert, mdp)
     print(f'Expert dataset: {len(trajs.r.stacked)} pairs in {len(trajs)} trajectories, average return {trajs.returns.mean():.2f}')
@@ -76,8 +77,11 @@ def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: st
     """The pairs to learn from, and what follows them if the reward needs it; raises UserError where `trajs`, called `path`, do not fit."""
     check_data_fits(path, trajs, mdp)
     rows_N, _ = trajectories.subsampled_rows(trajs, options.data_subsamp_freq)
-    pairs = trajs.obs.stacked[rows_N], trajs.a.stacked[rows_N], trajs.time.stacked[rows_N]
-    if options.mode != 'ga' or not uses_transitions(algorithms.load(algorithms.rewards()[options.reward_type])):
+    a_N_Da = trajs.a.stacked[rows_N]
+    if (bounds_2_Da := action_bounds(options, mdp)) is not None:
+        a_N_Da = a_N_Da.clip(*bounds_2_Da)
+    pairs = trajs.obs.stacked[rows_N], a_N_Da, trajs.time.stacked[rows_N]
+    if not algorithms.MODES[options.mode].adversarial or not uses_transitions(algorithms.load(algorithms.rewards()[options.reward_type])):
         return Expert(*pairs)
     horizon = mdp.horizon(options.max_traj_len)
     nextobs_N_Do, terminal_N, known_N = trajs.successors(horizon)
@@ -90,6 +94,25 @@ def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: st
     return Expert(*(x[kept] for x in pairs), nextobs_N_Do=nextobs_N_Do[rows_N], terminal_N=terminal_N[rows_N], ended=ended)
 
 
+def with_reward_sign(options: ImitationOptions, trajs: TrajBatch, mdp: MDP) -> ImitationOptions:
+    """Decide --favor_zero_expert_reward where it was left open: 1 where most of the expert's episodes end before the time limit.
+
+    An expert seldom fails, so what ends its episodes is success, and rewards must then not pay for every further step.
+    """
+    if options.favor_zero_expert_reward is not None:
+        return options
+    early_B = trajs.lengths < mdp.horizon(options.max_traj_len)
+    if trajs.terminal_B is not None:
+        early_B = early_B & trajs.terminal_B
+    return dataclasses.replace(options, favor_zero_expert_reward=int(early_B.mean() > 0.5))
+
+
+def action_bounds(options: ImitationOptions, mdp: MDP) -> np.ndarray | None:
+    """The box (lowest, highest) that --clip_actions clips to; None where actions are finite or a side of the box is open."""
+    low_high = (mdp.info.a_low, mdp.info.a_high)
+    return np.array(low_high) if options.clip_actions and None not in low_high else None
+
+
 def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert, teacher: AnyActor | None = None) -> Optimizer:
     """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned.
 
@@ -99,7 +122,8 @@ def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert, teach
     device, dtype = setup_torch(options.device, options.dtype)
     rng = np.random.RandomState(options.seed)
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
-    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, options.obsnorm_mode != 'none', **nets)
+    enable_obsnorm, bounds_2_Da = options.obsnorm_mode != 'none', action_bounds(options, mdp)
+    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, enable_obsnorm, **nets, bounds_2_Da=bounds_2_Da)
     if options.obsnorm_mode == 'expertdata':
         warn_of_constant_features(expert[0])
         policy.update_obsnorm(expert[0])
@@ -153,7 +177,8 @@ def resolved(options: Options) -> Options:
     seed = draw_seed() if options.seed is None else options.seed
     options = dataclasses.replace(options, policy_hidden_spec=spec, seed=seed, max_iter=options.max_iter or MAX_ITER)
     if isinstance(options, ImitationOptions) and options.save_reward is None:
-        options = dataclasses.replace(options, save_reward=int(options.mode == 'ga' and algorithms.saves_reward(options.reward_type)))
+        keeps = algorithms.MODES[options.mode].adversarial and algorithms.saves_reward(options.reward_type)
+        options = dataclasses.replace(options, save_reward=int(keeps))
     mode = getattr(options, 'mode', None)
     if mode is not None and algorithms.MODES[mode].save_option != 'save_freq':
         freq = getattr(options, algorithms.MODES[mode].save_option)
@@ -255,7 +280,7 @@ class Run:
     def max_iter_shapes(self) -> bool:
         """Whether a run of fewer iterations is not the beginning of one of more."""
         mode = getattr(self.args, 'mode', None)
-        return mode is not None and algorithms.MODES[mode].max_iter_shapes
+        return getattr(self.args, 'policy_final_kl', None) is not None or (mode is not None and algorithms.MODES[mode].max_iter_shapes)
 
     def iterate(self) -> Fields:
         """One iteration: step, check, log, and a snapshot where one is due; returns the log fields."""
@@ -357,13 +382,13 @@ class Run:
         theirs = json.loads(self.log.attrs['args'])
         for field in dataclasses.fields(self.args):
             key, value = field.name, getattr(self.args, field.name)
-            was = theirs.get(key, field.default)  # a run from before there was this option does not say it
+            was = theirs.get(key, default_of(field, theirs.get('mode')))  # a run from before there was this option does not say it
             if key not in HARMLESS and was != value:
                 raise UserError(f'{path}: was started with --{key} {was}, not {value}; give the same options, or delete it')
         if self.args.max_iter != theirs['max_iter'] and self.max_iter_shapes:
             raise UserError(
-                f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}, which moves the rounds of '
-                f'--mode {self.args.mode}; give the same number, or delete it'
+                f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}, on which all iterations of '
+                f'--mode {self.args.mode} depend; give the same number, or delete it'
             )
         if self.args.max_iter < theirs['max_iter']:
             raise UserError(

@@ -38,8 +38,10 @@ class ValueFunc(Model):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = 'cpu',
         enable_obsnorm: bool = True,
+        steps: int = 1,
     ):
-        self.time_scale, self.max_kl, self.damping = time_scale, max_kl, damping
+        """steps: natural-gradient steps of each `fit`."""
+        self.time_scale, self.max_kl, self.damping, self.steps = time_scale, max_kl, damping, steps
         spec = parse_spec(hidden_spec)
         shapes = net_shapes('/ValueFunc', spec, obs_dim + 1, 1)
         super().__init__(shapes, dtype, device)
@@ -82,15 +84,22 @@ class ValueFunc(Model):
     def fit(
         self, obs_B_Do: np.ndarray, t_B: np.ndarray, y_B: np.ndarray, rng: np.random.RandomState, hvp_frac: float | None = HVP_FRAC
     ) -> Fields:
-        """One natural-gradient step towards the targets y, after both normalisers have taken in the batch.
+        """`steps` natural-gradient steps towards the targets y, after both normalisers have taken in the batch.
 
-        rng draws the rows of the Hessian-vector products (hvp_frac None: all rows). Returns log fields vf_dl, vf_kl, vf_gnorm, vf_bt.
+        rng draws the rows of the Hessian-vector products (hvp_frac None: all rows). Returns log fields vf_dl, vf_kl, vf_gnorm, vf_bt of
+        the last step.
         As in 2016: the old prediction, to which the trust region refers, is computed under the *new* normalisers.
         """
         self.update_obsnorm(obs_B_Do)
         y_B_1 = to_tensor(y_B, self.theta_P)[:, None]
         self.vnorm.update(y_B_1)
         x_B_Di, target_B = self.inputs(obs_B_Do, t_B), self.vnorm.standardize(y_B_1)[:, 0]
+        for _ in range(self.steps):
+            fields = self.step(x_B_Di, target_B, rng, hvp_frac)
+        return fields
+
+    def step(self, x_B_Di: torch.Tensor, target_B: torch.Tensor, rng: np.random.RandomState, hvp_frac: float | None) -> Fields:
+        """One natural-gradient step on standardised inputs and targets; returns its log fields."""
         v_old_B, obj0, grad_P = self.objective_gradient(x_B_Di, target_B)
 
         def loss_and_kl(x_P):

@@ -252,7 +252,7 @@ def test_a_run_is_not_made_longer_because_its_rounds_would_move(folder):
     line = [*training_tools.RUNS['dagger'], '--data', 'cartpole.h5', '--log', 'longer.h5']
     assert training_tools.run_until(line, folder, 150, signal.SIGTERM) == 75
     err = training_tools.run(line, folder, '--max_iter', 2000, '--resume', rc=2).stderr
-    assert 'was started with --max_iter 1501, not 2000, which moves the rounds of --mode dagger' in err
+    assert 'was started with --max_iter 1501, not 2000, on which all iterations of --mode dagger depend' in err
     shutil.copy(folder / 'longer.h5.part', folder / 'moved.h5.part')
     shutil.copy(EXPERT, folder / 'moved_expert.h5')  # another place, but the same expert
     moved = [*line, '--log', 'moved.h5', '--resume', '--expert', 'moved_expert.h5/snapshots/last']

@@ -27,10 +27,13 @@ def sample_categorical(p_B_K: np.ndarray, u_B: np.ndarray) -> np.ndarray:
 
 
 class AnyActor(Protocol):
-    """What a rollout asks of a policy; num_noise is the number of noise columns Dn."""
+    """What a rollout asks of a policy: num_noise is the number of noise columns Dn, bounds_2_Da what the environment's actions are clipped to."""
 
     @property
     def num_noise(self) -> int: ...
+
+    @property
+    def bounds_2_Da(self) -> np.ndarray | None: ...
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray: ...
 
@@ -48,9 +51,16 @@ class Actor:
     products of other shapes may round otherwise: so an action depends on its observation and noise alone.
     """
 
-    def __init__(self, layers: list, mean: np.ndarray | None, scale: np.ndarray | None, stdev: np.ndarray | None):
+    def __init__(
+        self,
+        layers: list,
+        mean: np.ndarray | None,
+        scale: np.ndarray | None,
+        stdev: np.ndarray | None,
+        bounds_2_Da: np.ndarray | None = None,
+    ):
         """layers: [((W, b) or None, activation name or None)]; mean, scale (1, Do) or None; stdev (Da,), None for finite actions."""
-        self.layers, self.mean, self.scale = layers, mean, scale
+        self.layers, self.mean, self.scale, self.bounds_2_Da = layers, mean, scale, bounds_2_Da
         self.stdev: Any = stdev
         self.finite = stdev is None
         self.num_noise = 1 if stdev is None else len(stdev)
@@ -124,7 +134,7 @@ class FunctionActor:
     Finite actions are integers, as (B,) or (B, 1). Raises UserError when it returns anything but B actions of the task.
     """
 
-    num_noise = 0
+    num_noise, bounds_2_Da = 0, None
 
     def __init__(self, function: Callable[[np.ndarray], Any], info: EnvInfo):
         self.function, self.num_actions, self.a_dim = function, info.num_actions, info.a_dim
@@ -155,7 +165,7 @@ class MixtureActor:
 
     def __init__(self, learner: Actor, expert: AnyActor, beta: float):
         self.learner, self.expert, self.beta = learner, expert, beta
-        self.num_noise = 1 + learner.num_noise + expert.num_noise
+        self.num_noise, self.bounds_2_Da = 1 + learner.num_noise + expert.num_noise, learner.bounds_2_Da
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
         """What the learner says, and beside it what the expert says."""
@@ -179,6 +189,8 @@ class RandomActor:
     Standard normal where a continuous action has no bounds. Its distributions have no parameters to record (Pa = 0).
     Original: not part of the code; found by what the paper's random returns are (Reacher −43, HalfCheetah −282).
     """
+
+    bounds_2_Da = None
 
     def __init__(self, info: EnvInfo, a_max: float | None = None):
         """info: the EnvInfo of a task. a_max: uniform in ±a_max instead."""

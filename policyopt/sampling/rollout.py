@@ -128,7 +128,8 @@ class Rollout:
         while len(slots_K):
             out_K = self.actor.outputs(obs_K_Do)
             a_K_Da = self.actor.act(out_K, None if self.deterministic else self.noise[slots_K, phase_K])
-            next_obs_K_Do, r_K, done_K = self.step(slots_K, a_K_Da, t_K)
+            played_K_Da = a_K_Da if self.actor.bounds_2_Da is None else a_K_Da.clip(*self.actor.bounds_2_Da)
+            next_obs_K_Do, r_K, done_K = self.step(slots_K, played_K_Da, t_K)
             rows.append((traj_K, t_K, obs_K_Do, out_K, a_K_Da, r_K))
             obs_K_Do, t_K = next_obs_K_Do, t_K + 1
             self.ledger.lengths_B[traj_K] = t_K
