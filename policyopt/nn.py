@@ -40,7 +40,8 @@ TINY_ARCHITECTURE = SIMPLE_ARCHITECTURE.replace('100', '64')
 class Activation:
     """Value f, and its derivatives from h = f(z).
 
-    `apply(z)` → h, `apply_(z)` in place; `slope(h, out)` writes f'; `backward_(delta, h)` multiplies delta by f'; `bend(h)` returns f'' (None where it is 0).
+    `apply(z)` → h, `apply_(z)` in place; `slope(h, out)` writes f'; `backward_(delta, h)` multiplies delta by f'; `bend(h)` returns f''
+    (None where it is 0).
     """
 
     apply: Callable[[torch.Tensor], torch.Tensor]

@@ -21,7 +21,7 @@ AT_LEAST_1, FRACTION = (1, MOST, f'1 or more, up to {MOST}'), (0, 1, '0 to 1')
 ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'a number above 0'), (0, LARGEST, '0 or more')
 WORKERS = (1, MAX_WORKERS, f'1 to {MAX_WORKERS}')
 SEEDS = (0, 2**32 - 1, '0 to 4294967295')
-DAGGER, AIRL, CLASSIFIER = ('mode', ('dagger',)), ('reward_type', ('airl',)), ('reward_type', ('nn', 'airl'))
+DAGGER, GAIL, AIRL, CLASSIFIER = ('mode', ('dagger',)), *(('reward_type', kinds) for kinds in (('nn',), ('airl',), ('nn', 'airl')))
 ADVERSARIAL = ('mode', tuple(algorithms.adversarial_modes()))
 Range = tuple[float, float, str]  # smallest and largest value, and both in words
 RELU_32 = '[{"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}, {"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}]'
@@ -86,10 +86,12 @@ class CommonOptions:
     verbose: bool = option(False, 'show a traceback on errors')
     vf_steps: int = option(1, 'steps of the value function per iteration', AT_LEAST_1, gail=5)
 
+    unsaid: typing.ClassVar[set[str]]  # of this object: the options that were not given and follow the mode
+
     def __post_init__(self):
         mode = getattr(self, 'mode', None)
         unsaid = {field.name for field in dataclasses.fields(self) if getattr(self, field.name) is OF_MODE}
-        object.__setattr__(self, 'unsaid', unsaid)  # these follow the mode, see `changed`
+        object.__setattr__(self, 'unsaid', unsaid)
         for field in dataclasses.fields(self):
             value = default_of(field, mode) if field.name in unsaid else getattr(self, field.name)
             object.__setattr__(self, field.name, checked(field, value))
@@ -154,7 +156,7 @@ class _OfImitation:
         None, "JSON list of the classifier's hidden layers (default: as the policy's)", only=CLASSIFIER, gail=RELU_32
     )
     reward_grad_penalty: float = option(
-        0.0, "weight of (‖∇s‖ − 1)², s the classifier's score between policy and expert pairs", FROM_0, only=('reward_type', ('nn',)), gail=0.5
+        0.0, "weight of (‖∇s‖ − 1)², s the classifier's score between policy and expert pairs", FROM_0, only=GAIL, gail=0.5
     )
     policy_final_kl: float | None = option(
         None, 'policy_max_kl falls to this by the last iteration (default: it stays)', ABOVE_0, only=ADVERSARIAL, gail=0.004

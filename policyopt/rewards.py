@@ -142,7 +142,7 @@ class TransitionClassifier(ClassifierReward):
     ) -> TransitionClassifier:
         """Built from the options of imitate_mj.py; its net is as large as the policy's unless they say otherwise."""
         spec = args.reward_hidden_spec or args.policy_hidden_spec
-        assert spec is not None and args.favor_zero_expert_reward is not None  # see training.resolved
+        assert spec is not None and args.favor_zero_expert_reward is not None  # see training.with_reward_sign
         return cls(
             mdp.obs_space, mdp.action_space, spec, args.favor_zero_expert_reward, args.reward_include_time, time_scale,
             args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets, grad_penalty=args.reward_grad_penalty,
@@ -294,6 +294,7 @@ class LinearReward:
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]) -> LinearReward:
         """Built from the options of imitate_mj.py; its mode is --reward_type."""
+        assert args.favor_zero_expert_reward is not None  # see training.with_reward_sign
         options = args.reward_type, args.favor_zero_expert_reward, args.reward_include_time, time_scale
         return cls(mdp.obs_space, mdp.action_space, *options, *expert[:3], nets['rng'])
 

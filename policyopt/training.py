@@ -48,11 +48,12 @@ HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward'
 def train_imitation(options: ImitationOptions) -> int:
     """Run imitate_mj.py's options (ImitationOptions) to the end; returns an exit code."""
     options = prepare(options)
-    assert options.data is not None and options.env_name is not None  # required on the command line
-    trajs = trajectories.load_trajs(options.data, options.limit_trajs)
+    data = options.data
+    assert data is not None and options.env_name is not None  # required on the command line
+    trajs = trajectories.load_trajs(data, options.limit_trajs)
     mdp = MDP(options.env_name)
     options = with_reward_sign(options, trajs, mdp)
-    expert = expert_pairs(options, trajs, mdp, options.data)
+    expert = expert_pairs(options, trajs, mdp, data)
     teacher = None if options.expert is None else load_policy(options.expert, mdp)
     print(f'Expert dataset: {len(trajs.r.stacked)} pairs in {len(trajs)} trajectories, average return {trajs.returns.mean():.2f}')
     print(f'Every {options.data_subsamp_freq}. pair is used: {len(expert[0])} pairs')

@@ -34,6 +34,7 @@ COLUMNS = {
     'bclone': [*CLONED, 'ttotal'],
     'dagger': [*CLONED, 'round', 'beta', 'nlabels', 'tsamp', 'ttotal'],
     'ga': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
+    'gail': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
     'l2ball': [*IMITATION, *VF_STEP, 'l2', *AVERAGES_AND_TIMES],
     'simplex': [*IMITATION, *VF_STEP, 'vmin', *AVERAGES_AND_TIMES],
     'airl': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],

@@ -36,6 +36,7 @@ RUNS = {
         '700',
     ],
     'ga': ['imitate_mj.py', '--mode', 'ga', *DATA, *SAMPLED],
+    'gail': ['imitate_mj.py', '--mode', 'gail', *DATA, *SAMPLED],
     'dagger': [
         'imitate_mj.py', '--mode', 'dagger', '--expert', f'{EXPERT}/snapshots/last', '--dagger_beta', '.5', '--dagger_label', 'sampled',
         '--dagger_rounds', '4', '--sim_batch_size', '1', *DATA, *COMMON, '--max_iter', '1501', '--bclone_eval_freq', '150',

@@ -27,7 +27,7 @@ def sample_categorical(p_B_K: np.ndarray, u_B: np.ndarray) -> np.ndarray:
 
 
 class AnyActor(Protocol):
-    """What a rollout asks of a policy: num_noise is the number of noise columns Dn, bounds_2_Da what the environment's actions are clipped to."""
+    """What a rollout asks of a policy: the number of noise columns Dn, and what actions are clipped to when they are played."""
 
     @property
     def num_noise(self) -> int: ...
