@@ -13,7 +13,7 @@ import numpy as np
 import tables
 
 from policyopt.files.guard import text_of
-from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.h5files import attr_names, attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.runs import settings_of
 from policyopt.util import UserError, format_table, printable
 
@@ -76,7 +76,7 @@ def read_results(path: str) -> Results:
     """
     with open_h5(path, 'a results file as 2_eval writes it') as h5:
         rows, task_rows = _read_table(h5, 'results', ResultRow, path), _read_table(h5, 'tasks', TaskRow, path)
-        attrs = {key: printable(attr_text(h5.root, key), keep='\n\t') for key in h5.root._v_attrs._f_list('user')}
+        attrs = {key: printable(attr_text(h5.root, key), keep='\n\t') for key in attr_names(h5.root)}
     return Results(rows, task_rows, attrs)
 
 
