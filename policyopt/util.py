@@ -391,7 +391,10 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
 
 
 def _same_file(path: str, other: str) -> bool:
-    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def is_hdf5(path: str) -> bool:

@@ -180,7 +180,9 @@ def _open(path: str) -> tables.File:
     _check_free(path)
     # A file system without locks. Files of ours are never changed in place, so that reading needs none; from memory HDF5 asks for none.
     with open(path, 'rb') as f:
-        return tables.open_file(path, 'r', driver='H5FD_CORE', driver_core_image=f.read(), driver_core_backing_store=0)
+        image = f.read()
+    name = f'{path} (read without locks)'  # the driver takes no name of a file that exists
+    return tables.open_file(name, 'r', driver='H5FD_CORE', driver_core_image=image, driver_core_backing_store=0)
 
 
 def _survives(path: str, limit_s: int = 60) -> bool:

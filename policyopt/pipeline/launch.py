@@ -32,7 +32,7 @@ Process = Any  # a subprocess.Popen with a pipe as its stdin, or a forked.Forked
 # POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = (*forked.BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
 STOPPED_AFTER_CHECKPOINT = 75  # exit code of our trainers after SIGTERM or SIGUSR1
-_RENEWS = f'; --wait waits for it, and takes it over when it is not renewed for {locks.LEASE_S:.0f} s'
+_RENEWS = f'; --wait waits for it, and takes it over when it is not renewed for {locks.LEASE_S:g} s'
 _GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint
 
 

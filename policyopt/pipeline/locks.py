@@ -124,7 +124,7 @@ class Lock:
         """Raise RunFailed where another process has taken the lock over; call it before anything is written."""
         found = _read(self.path)
         if found not in (None, self.holder):
-            why = f'this process had not renewed its lock for {self.holder.lease:.0f} s (was it suspended?)'
+            why = f'this process had not renewed its lock for {self.holder.lease:g} s (was it suspended?)'
             raise RunFailed(f'{self.path}: was taken over by {found}, as {why}; this one stops and writes nothing more')
 
     def release(self) -> None:
@@ -199,7 +199,7 @@ def acquire_leased(path: str) -> Lock:
             if watch is None:
                 watch = Watch(path)
                 told = watch.since
-                print(f'{path}: is held by {held.holder}; waiting {held.holder.lease:.0f} s to see whether that renews it', flush=True)
+                print(f'{path}: is held by {held.holder}; waiting {held.holder.lease:g} s to see whether that renews it', flush=True)
             elif not watch.expired() and watch.since != told:
                 raise
             time.sleep(min(1.0, held.holder.lease / 10))
