@@ -386,7 +386,7 @@ class Run:
             bad = [name for name, value, _ in fields if value is not None and not np.isfinite(np.float32(value))]
         if bad or not torch.isfinite(self.opt.policy.theta_P).all():
             what = bad[0] if bad else 'the policy'
-            seen = f'iteration {self.opt.iteration - 1}: {what} is not a finite number (of float32)'
+            seen = f'iteration {self.opt.iteration - 1}: {what} is not a finite number (in float32, as logs hold it)'
             if self.lock is not None and os.path.exists(self.log.part_path):
                 self.check_lock()
                 self.log.mark_part({DIVERGED: json.dumps({'seen': seen} | self.code())})
