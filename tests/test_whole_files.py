@@ -134,6 +134,15 @@ def test_texts_of_more_than_64_kb_are_kept_beside_the_attributes(tmp_path):
         assert h5.root.long_attributes.spec.read().tobytes().decode() == long
 
 
+def test_a_name_that_no_table_holds_is_refused_before_anything_runs(tmp_path, run_here):  # noqa: F811
+    demonstrations(tmp_path / 't.h5')
+    (tmp_path / 'long_env.py').write_text(f"import gymnasium\ngymnasium.register('{'x' * 70000}-v0', entry_point=lambda: 1 / 0)\n")
+    words = ['--mode', 'bclone', '--data', 't.h5', '--log', 'a.h5', '--env_name', f'long_env:{"x" * 70000}-v0']
+    done = run_here('imitate_mj.py', *words, rc=2)
+    assert 'has 70012 characters; expected at most 1000' in done.stderr and len(done.stderr) < 500
+    assert sorted(os.listdir(tmp_path)) == ['long_env.py', 't.h5']
+
+
 def test_a_long_text_that_is_none_is_refused(tmp_path):
     with tables.open_file(tmp_path / 'l.h5', 'w') as h5:
         h5.create_table('/', 'log', obj=np.zeros(1, dtype=[('iter', int)]))

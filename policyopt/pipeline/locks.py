@@ -26,6 +26,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import threading
 import time
 
@@ -187,7 +188,7 @@ def acquire(path: str, lease: float = 0.0, watch: Watch | None = None) -> Lock:
 
 def acquire_leased(path: str) -> Lock:
     """`acquire` and keep renewing; where the holder cannot be seen, watch for as long as its lease before giving up."""
-    watch = told = None
+    watch, told = None, False
     while True:
         try:
             lock = acquire(path, LEASE_S, watch)
@@ -198,10 +199,12 @@ def acquire_leased(path: str) -> Lock:
                 raise
             if watch is None:
                 watch = Watch(path)
-                told = watch.since
-                print(f'{path}: is held by {held.holder}; waiting {held.holder.lease:g} s to see whether that renews it', flush=True)
-            elif not watch.expired() and watch.since != told:
-                raise
+                begin = watch.since
+            elif not watch.expired() and watch.since != begin:
+                raise  # it has been renewed
+            elif not told and time.monotonic() - begin > 2:
+                told = True
+                print(f'{path}: is held by {held.holder}; waiting {held.holder.lease:g} s to see whether that renews it', file=sys.stderr)
             time.sleep(min(1.0, held.holder.lease / 10))
 
 
