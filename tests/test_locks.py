@@ -223,7 +223,7 @@ def test_a_lock_whose_file_was_cleared_away_comes_back(path):
     assert locks._read(str(path)) == lock.holder
     shutil.rmtree(path.parent)
     lock.record_child(os.getpid())
-    assert locks._read(str(path)).child == os.getpid()
+    assert lock.holder == locks._read(str(path)) and lock.holder.child == os.getpid()
 
 
 def test_a_lock_is_renewed_in_the_background_until_it_is_given_back(path, monkeypatch):
@@ -325,3 +325,19 @@ def test_a_program_that_renews_nothing_is_waited_for_but_never_taken_over(tmp_pa
     _, err = im_pipeline(path, '1', '--only', run_id, '--wait', '--resume')
     assert f'waiting for {run_id}: it is held by' in err
     assert starts(folder) == {}
+
+
+def test_the_stage_of_a_container_that_has_died_is_taken_over_after_its_lease(tmp_path):
+    path, folder = ready_spec(tmp_path)
+    (folder / 'locks').mkdir(parents=True)
+    foreign(folder / 'locks' / 'folder.lock', lease=1)
+    im_pipeline(path, '1', '--only', 'alg=ga', 'task=cartpole', 'run=0')
+    assert os.listdir(folder / 'locks') == []
+
+
+def test_a_run_that_was_started_by_hand_counts_as_running(tmp_path):
+    path, folder = ready_spec(tmp_path)
+    folder.mkdir(parents=True)
+    locks.acquire(str(folder / 'alg=ga,task=cartpole,num_trajs=1,run=0.h5.lock'))
+    out, _ = im_pipeline(path, '1', '--summary', '--only', 'alg=ga', 'task=cartpole')
+    assert out.splitlines()[-2].split() == ['all', '0', '1', '0', '3', '4']

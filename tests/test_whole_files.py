@@ -13,12 +13,15 @@ import pytest
 import tables
 from conftest import REPO, script_env
 from exploits import demonstrations, policy
+from pipeline_tools import im_pipeline, write_spec
 from results_tools import run_here, small_results  # noqa: F401 (a fixture)
 from training_tools import TINY_NET, command
 
 from policyopt import util
 from policyopt.files import h5files, results, trajectories
 from policyopt.files.snapshots import TrainingLog, read_log, read_root, write_log
+from policyopt.pipeline import experts
+from policyopt.pipeline.spec import load_spec
 from policyopt.util import RunFailed, UserError
 
 RUN = ['imitate_mj.py', '--mode', 'ga', '--data', 't.h5', '--env_name', 'CartPole-v0', '--policy_hidden_spec', TINY_NET, '--seed', '3']
@@ -71,6 +74,16 @@ def test_finished_data_that_appears_meanwhile_is_kept(kind, tmp_path):
     with pytest.raises(RunFailed, match=r'a\.h5: another process has written this file since this command began'):
         write()
     assert (tmp_path / 'a.h5').read_text() == 'theirs' and os.listdir(tmp_path) == ['a.h5']
+
+
+def test_trajectories_that_another_stage_0_has_made_since_are_kept(tmp_path):
+    path = write_spec(tmp_path)
+    spec, wanted = load_spec(str(path)), [('cartpole', 0)]
+    plan = experts.check_all(spec, wanted, 0, resume=False)
+    im_pipeline(path, '0', '-q')
+    before = {p.name: p.read_bytes() for p in (tmp_path / 'store' / 'trajs').iterdir()}
+    experts.sample_all(spec, plan, 0)
+    assert {p.name: p.read_bytes() for p in (tmp_path / 'store' / 'trajs').iterdir()} == before
 
 
 def test_two_runs_cannot_have_one_log(tmp_path):

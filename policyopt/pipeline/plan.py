@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 
-from policyopt.files.runs import part_path
+from policyopt.files.runs import lock_path, part_path
 from policyopt.pipeline import locks, templates
 from policyopt.pipeline.spec import Run, Spec, select_runs
 from policyopt.util import UserError, as_typed, format_table
@@ -92,7 +92,7 @@ class Plan:
             j = job_of(self.spec, run)
             if j.done:
                 found[run.id] = 'done'
-            elif locks.inspect(j.lock)[0] in ('live', 'foreign'):
+            elif any(locks.inspect(path)[0] in ('live', 'foreign') for path in (j.lock, lock_path(j.out))):
                 found[run.id] = 'running'
             elif os.path.exists(part_path(j.out)) or os.path.exists(j.log):
                 found[run.id] = 'unfinished'
