@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -389,7 +390,8 @@ class Run:
             seen = f'iteration {self.opt.iteration - 1}: {what} is not a finite number (in float32, as logs hold it)'
             if self.lock is not None and os.path.exists(self.log.part_path):
                 self.check_lock()
-                self.log.mark_part({DIVERGED: json.dumps({'seen': seen} | self.code())})
+                with contextlib.suppress(OSError):  # of a full disk: what is to be said is not that
+                    self.log.mark_part({DIVERGED: json.dumps({'seen': seen} | self.code())})
             raise RunFailed(
                 f'{seen}; nothing after the last save is kept. Look at the scale of rewards and observations, or lower the step sizes'
             )

@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from pipeline_tools import IM_PIPELINE, REPO, SIGNATURE, environment, im_pipeline, ready_spec, starts, wait_until
+from pipeline_tools import IM_PIPELINE, REPO, SIGNATURE, environment, im_pipeline, ready_spec, started_pipeline, starts, wait_until
 
 from policyopt.pipeline import locks
 from policyopt.util import RunFailed
@@ -254,12 +254,16 @@ TRAINER = """
 import os, sys, threading, time
 from policyopt.pipeline import locks
 out = sys.argv[1]
+if os.path.exists(out + '.part') and '--resume' not in sys.argv:
+    sys.exit('an unfinished run; continue it with --resume')
 with open(out + '.starts', 'a') as f:
     f.write(f'{os.getpid()}\\n')
+open(out + '.part', 'w').close()
 lock = locks.acquire_leased(out + '.lock')
 time.sleep(SECONDS)
 with open(out, 'xb') as f:
     f.write(SIGNATURE)
+os.unlink(out + '.part')
 lock.release()
 """
 PIPELINE = 'import sys, runpy; from policyopt.pipeline import locks; locks.LEASE_S = 2.0; runpy.run_path(sys.argv[1], run_name="__main__")'
@@ -341,3 +345,16 @@ def test_a_run_that_was_started_by_hand_counts_as_running(tmp_path):
     locks.acquire(str(folder / 'alg=ga,task=cartpole,num_trajs=1,run=0.h5.lock'))
     out, _ = im_pipeline(path, '1', '--summary', '--only', 'alg=ga', 'task=cartpole')
     assert out.splitlines()[-2].split() == ['all', '0', '1', '0', '3', '4']
+
+
+def test_a_run_that_another_machine_began_after_our_plan_is_continued(tmp_path):
+    path, folder = trainer_spec(tmp_path, 0)
+    (folder / 'locks').mkdir(parents=True)
+    run_id = 'alg=ga,task=cartpole,num_trajs=4,run=0'
+    foreign(folder / 'locks' / f'{run_id}.lock', lease=3)
+    with started_pipeline(path, '1', '--wait', '--only', run_id) as pipeline:
+        assert f'waiting for {run_id}' in pipeline.stderr.readline()
+        (folder / f'{run_id}.h5.part').touch()
+        _, err = pipeline.communicate(timeout=30)
+    assert pipeline.returncode == 0, err
+    assert (folder / 'logs' / f'{run_id}.txt').read_text().splitlines()[0].endswith('--resume')

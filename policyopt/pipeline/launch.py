@@ -211,10 +211,14 @@ class _Launcher:
             self.elsewhere.append((job, held))
             self.watches.setdefault(job.id, locks.Watch(job.lock, also=lock_path(job.out)))
             return False
+        with contextlib.suppress(OSError):  # NFS looks for new files when their folder is opened
+            os.close(os.open(os.path.dirname(job.out) or '.', os.O_RDONLY))
         if job.done:  # another pipeline finished it before we had the lock
             lock.release()
             self.finish(job, 'ok', 'done by another pipeline')
             return True
+        if os.path.exists(part_path(job.out)):  # perhaps another pipeline has begun it since the plan
+            job = dataclasses.replace(job, command=templates.with_option(job.command, '--resume'))
         try:
             process = self.spawn(job, lock)
         except OSError as e:

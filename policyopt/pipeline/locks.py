@@ -224,7 +224,7 @@ def _take_over(path: str, seen: tuple[bytes, int], lock: Lock) -> bool:
     Whoever creates the claim, which is named after the dead holder's words, may replace them. A claim is a lock itself.
     Returns whether the lock is ours; raises Held while another process is at it.
     """
-    claim = acquire(f'{path}.{hashlib.sha256(seen[0]).hexdigest()[:8]}')
+    claim = acquire_leased(f'{path}.{hashlib.sha256(seen[0]).hexdigest()[:8]}')
     try:
         if _look(path) != seen:
             return False
