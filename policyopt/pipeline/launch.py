@@ -32,7 +32,6 @@ Process = Any  # a subprocess.Popen with a pipe as its stdin, or a forked.Forked
 # POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = (*forked.BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
 STOPPED_AFTER_CHECKPOINT = 75  # exit code of our trainers after SIGTERM or SIGUSR1
-_RENEWS = f'; --wait waits for it, and takes it over when it is not renewed for {locks.LEASE_S:g} s'
 _GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint
 
 
@@ -276,6 +275,9 @@ class _Launcher:
             _kill_group(process, signal.SIGKILL)  # helpers that outlived their run
             state, detail = self.judge(job, process.returncode)
             lock.release()
+            if state == 'failed' and lock.taken_by() is not None:  # by a machine that saw us suspended: its run now
+                self.pending.append(job)
+                continue
             seconds = time.monotonic() - start
             self.finish(job, state, detail, seconds)
         return bool(ended)
@@ -314,7 +316,7 @@ class _Launcher:
             if job.done or state in ('free', 'stale') or (state == 'foreign' and self.watches[job.id].expired()):
                 self.pending.append(job)
             elif state == 'foreign' and not self.wait:
-                self.finish(job, 'elsewhere', f'{held}{_RENEWS if held.holder and held.holder.lease else ""}')
+                self.finish(job, 'elsewhere', f'{held}; --wait stays until the lock is free or the run is there')
             else:
                 still.append((job, held))
                 self.progress.waiting(job, held)

@@ -84,6 +84,8 @@ class Held(Exception):
         if self.state == 'live':
             return f'is being worked on by {self.holder or "a process that has just begun"}'
         who = self.holder or 'someone whose name in the lock cannot be read'
+        if self.holder and self.holder.lease:
+            return f'is held by {who}, and is free when that has not renewed it for {self.holder.lease:g} s'
         return f'is held by {who}; {platform.node()} cannot see whether that still lives: if it does not, remove {self.path}'
 
 
@@ -121,12 +123,17 @@ class Lock:
         while not self._released.wait(self.holder.lease / 6):
             self.renew()
 
+    def taken_by(self) -> Holder | None:
+        """Who has taken the lock over since, or None."""
+        found = _read(self.path)
+        return None if found == self.holder else found
+
     def check(self) -> None:
         """Raise RunFailed where another process has taken the lock over; call it before anything is written."""
-        found = _read(self.path)
-        if found not in (None, self.holder):
+        other = self.taken_by()
+        if other is not None:
             why = f'this process had not renewed its lock for {self.holder.lease:g} s (was it suspended?)'
-            raise RunFailed(f'{self.path}: was taken over by {found}, as {why}; this one stops and writes nothing more')
+            raise RunFailed(f'{self.path}: was taken over by {other}, as {why}; this one stops and writes nothing more')
 
     def release(self) -> None:
         """Give the lock back, unless that has been done."""
@@ -201,7 +208,7 @@ def acquire_leased(path: str) -> Lock:
                 watch = Watch(path)
                 begin = watch.since
             elif not watch.expired() and watch.since != begin:
-                raise  # it has been renewed
+                raise Held(path, held.holder, 'live') from held  # it has been renewed
             elif not told and time.monotonic() - begin > 2:
                 told = True
                 print(f'{path}: is held by {held.holder}; waiting {held.holder.lease:g} s to see whether that renews it', file=sys.stderr)
