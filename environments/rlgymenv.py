@@ -42,6 +42,7 @@ _CLASSIC = {
 }
 _SEALS_MUJOCO = ('Swimmer', 'HalfCheetah', 'Hopper', 'Walker2d', 'Ant')
 _SEALS = 'seals:seals/'
+_LONGEST_NAME = 1000
 
 
 class BadEnvironment(ValueError):
@@ -105,6 +106,8 @@ def _find_spec(name: str) -> EnvSpec:
 
     Gymnasium's own look-up is not used: it warns of every id that has a newer version, and ours are old on purpose.
     """
+    if len(name) > _LONGEST_NAME:
+        raise BadEnvironment(f"env '{name[:60]}…' has {len(name)} characters; expected at most {_LONGEST_NAME}, which tables can hold")
     module, _, env_id = str(name).rpartition(':')
     if module:
         _import_user_module(name, module)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
 import json
 import os
 import signal
+import stat
 import sys
 import threading
 import time
@@ -22,15 +24,27 @@ from policyopt import algorithms, rl
 from policyopt.build import check_data_fits, load_reward, optimizer, sim_config, value_function, warn_of_constant_features
 from policyopt.evaluation import load_policy
 from policyopt.files import trajectories
-from policyopt.files.runs import part_path
+from policyopt.files.runs import lock_path, part_path
 from policyopt.files.snapshots import TrainingLog, read_root
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.options import ImitationOptions, check_together, default_of
+from policyopt.pipeline import locks
 from policyopt.policies import make_policy
 from policyopt.protocols import Expert, uses_transitions
 from policyopt.sampling.tasks import MDP
 from policyopt.torchutil import numerics, setup_torch
-from policyopt.util import MAX_ITER, RunFailed, UserError, as_typed, check_output, continuing_command, draw_seed, now, provenance
+from policyopt.util import (
+    MAX_ITER,
+    STOP_SIGNALS,
+    RunFailed,
+    UserError,
+    as_typed,
+    check_output,
+    continuing_command,
+    draw_seed,
+    now,
+    provenance,
+)
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
@@ -42,6 +56,7 @@ if TYPE_CHECKING:
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
 # options that may differ between a run and its continuation; of data, expert and reward, the contents are compared
+DIVERGED = 'diverged'  # root attribute of a part file whose run left the finite numbers after its last save: JSON
 HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'max_iter')
 
 
@@ -217,8 +232,9 @@ class StopSignals:
         self.first: Any = None  # the signal that came first
         self.old = {}
         if threading.current_thread() is threading.main_thread():
-            for num in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-                if num != signal.SIGINT or signal.getsignal(num) != signal.SIG_IGN:  # a shell's background job is to ignore Ctrl-C
+            for num in STOP_SIGNALS:
+                # a shell's background job is to ignore Ctrl-C, one of nohup the end of its terminal
+                if num in (signal.SIGTERM, signal.SIGUSR1) or signal.getsignal(num) != signal.SIG_IGN:
                     self.old[num] = signal.signal(num, self.note)
         return self
 
@@ -227,11 +243,26 @@ class StopSignals:
             signal.signal(num, signal.default_int_handler)
             if self.first is None:  # not print, which may be what is interrupted
                 os.write(2, b'stopping after this iteration (Ctrl-C again: at once)\n')
+        if num == signal.SIGHUP:
+            mute()
         self.first = self.first or num
+
+    def readers_gone(self) -> None:
+        """Note that nobody reads our output any more, which is how the end of a terminal can show first."""
+        self.note(signal.SIGHUP, None)
 
     def __exit__(self, *exc: object) -> None:
         for num, handler in self.old.items():
             signal.signal(num, handler)
+
+
+def mute() -> None:
+    """Lead our output to /dev/null, files excepted: a terminal that has gone, or the `tee` on it, must not end us by an error."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for fd in (1, 2):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.dup2(nothing, fd)
+    os.close(nothing)
 
 
 class Eta:
@@ -275,7 +306,9 @@ class Run:
         self.args: Any = args  # with nothing left to be decided, see `resolved`
         self.opt = opt
         attrs = provenance() | {'numerics': numerics(), 'args': args.as_json(), 'seed': args.seed, 'data_digest': data_digest}
+        self.started_with = attrs
         self.log = TrainingLog(args.log, attrs)
+        self.lock: locks.Lock | None = None  # while `go` writes to a log
 
     @property
     def max_iter_shapes(self) -> bool:
@@ -306,14 +339,29 @@ class Run:
 
     def go(self) -> int:
         args = self.args
+        if args.log is None:
+            return self.complete()
+        try:
+            self.lock = locks.acquire_leased(lock_path(args.log))
+        except locks.Held as held:
+            raise RunFailed(f'{args.log}: {held}. Two runs cannot have one --log; wait for that one, or choose another name') from held
+        try:
+            check_log(args.log, args.resume)  # another run may have written it since the options were checked
+            return self.complete()
+        finally:
+            self.lock.release()
+
+    def complete(self) -> int:
+        args = self.args
         if args.log is not None and os.path.exists(args.log):
             print(f'{args.log}: is complete already, and a finished run is not made longer')
             return 0
         if args.resume and os.path.exists(self.log.part_path):
             self.restore()
-        with StopSignals() as signals:
+        with StopSignals() as signals, np.errstate(all='ignore'):  # numbers that are not finite end in one sentence, see check_finite
             if not self.run_on(signals):
                 return self.stopped(signals.first)
+        self.check_lock()
         self.log.finish(self.end_attrs())
         if args.log is not None:
             print(f'done: {args.log}\nlearning curve:', as_typed(f'showlog.py {args.log}'))
@@ -330,15 +378,19 @@ class Run:
             iteration = self.opt.iteration
             fields = self.iterate()
             last = iteration == args.max_iter - 1
-            if iteration % args.print_freq == 0 or last:
-                eta.clear()
-                self.print_row(fields)
+            try:
+                if iteration % args.print_freq == 0 or last:
+                    eta.clear()
+                    self.print_row(fields)
+                if signals.first is not None or last:
+                    eta.clear()
+                else:
+                    eta.tell(iteration)
+            except OSError:
+                signals.readers_gone()
             stop = signals.first is not None
-            if stop or last:
-                eta.clear()
-            else:
-                eta.tell(iteration)
             if (iteration % args.save_freq == 0 or stop) and not last:
+                self.check_lock()
                 self.log.save(self.state())
             if stop and not last:
                 return False
@@ -351,14 +403,28 @@ class Run:
         print(f'{what}; {kept}', flush=True)
         return INTERRUPTED if num == signal.SIGINT else STOPPED
 
+    def check_lock(self) -> None:
+        if self.lock is not None:
+            self.lock.check()
+
     def check_finite(self, fields: Fields) -> None:
-        bad = [name for name, value, _ in fields if value is not None and not np.isfinite(value)]
+        """Raise RunFailed where a number is not finite as the log holds it, and note that in the part file."""
+        with np.errstate(over='ignore'):
+            bad = [name for name, value, _ in fields if value is not None and not np.isfinite(np.float32(value))]
         if bad or not torch.isfinite(self.opt.policy.theta_P).all():
             what = bad[0] if bad else 'the policy'
+            seen = f'iteration {self.opt.iteration - 1}: {what} is not a finite number (in float32, as logs hold it)'
+            if self.lock is not None and os.path.exists(self.log.part_path):
+                self.check_lock()
+                with contextlib.suppress(OSError):  # of a full disk: what is to be said is not that
+                    self.log.mark_part({DIVERGED: json.dumps({'seen': seen} | self.code())})
             raise RunFailed(
-                f'iteration {self.opt.iteration - 1}: {what} is not a finite number; nothing after the last save is kept. '
-                'Look at the scale of rewards and observations, or lower the step sizes'
+                f'{seen}; nothing after the last save is kept. Look at the scale of rewards and observations, or lower the step sizes'
             )
+
+    def code(self) -> dict[str, str]:
+        """What decides the numbers of a run beside its options: equal ones repeat them."""
+        return {key: self.started_with[key] for key in ('git_hash', 'versions', 'numerics')}
 
     def print_row(self, fields: Fields) -> None:
         if self.opt.iteration == 1 or self.opt.iteration % (20 * self.args.print_freq) == 1:
@@ -380,6 +446,12 @@ class Run:
         """Continue from the part file, after checking that it is a state of this very run."""
         path, mine = self.log.part_path, dict(self.log.attrs)
         state = self.log.restore()
+        diverged = json.loads(self.log.attrs.pop(DIVERGED, '{}'))
+        if diverged and {k: diverged.get(k) for k in self.code()} == self.code():
+            raise UserError(
+                f'{path}: left the finite numbers ({diverged.get("seen")}), and --resume with equal options and versions repeats '
+                'just that; start a run with smaller step sizes or scaled rewards under another --log, or delete this file'
+            )
         theirs = json.loads(self.log.attrs['args'])
         for field in dataclasses.fields(self.args):
             key, value = field.name, getattr(self.args, field.name)

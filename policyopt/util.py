@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import datetime
+import errno
 import hashlib
 import io
 import itertools
@@ -23,6 +24,8 @@ from typing import Any, NoReturn
 
 MAX_ITER = 1000000  # iterations of a training that is not told how many
 MAX_TRAJS = 1_000_000  # trajectories of one file, or of one evaluation
+FIRST_PID_NAMESPACE = 'pid:[4026531836]'  # that of a Linux machine itself, a constant of the kernel
+_NO_HARD_LINKS = errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK  # what a file system without them answers
 MAX_WORKERS = 256  # processes that play one batch, at most
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # that the pipeline passes on to its runs
 PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the folder that holds policyopt and environments
@@ -58,6 +61,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
     exception that is none of these is our own bug and always shows one.
     """
     limit_threads()
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
             stream.reconfigure(errors='replace')  # a terminal that cannot show ± shows a ?
@@ -87,6 +91,20 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
         return 130
     finally:
         sys.unraisablehook = hook
+
+
+def open_standard_streams() -> None:
+    """Lead standard streams that are closed (`>&-`, as some schedulers start programs) to /dev/null.
+
+    Otherwise the next files that are opened get their numbers, and take what our own runs and libraries print.
+    """
+    for fd, name, mode in ((0, 'stdin', 'r'), (1, 'stdout', 'w'), (2, 'stderr', 'w')):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding='utf-8'))
 
 
 def _check_current_folder() -> None:
@@ -256,13 +274,29 @@ def parse_time(text: str) -> datetime.datetime | None:
     return time if time.tzinfo else None
 
 
-@contextlib.contextmanager
-def replacing(path: str) -> Iterator[str]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`, else removed.
+def pid_namespace() -> str:
+    """What tells the process numbers of this container from those of another one on the same machine; '' where there are no containers."""
+    try:
+        return os.readlink('/proc/self/ns/pid')
+    except OSError:
+        return ''
 
-    A reader of `path` sees the old file or the whole new one, never a part.
+
+def process_name() -> str:
+    """HOST.PID, or in a container HOST.NAMESPACE.PID: two containers with one host name have equal process numbers."""
+    namespace = pid_namespace()
+    inside = [] if namespace in ('', FIRST_PID_NAMESPACE) else re.findall(r'\d+', namespace)
+    return '.'.join([platform.node(), *inside, str(os.getpid())])
+
+
+@contextlib.contextmanager
+def writing(path: str, replace: bool = False) -> Iterator[str]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and becomes `path`, else it is removed.
+
+    A reader of `path` sees the old file or the whole new one, never a part. Without `replace`, a file that stands at `path` by then
+    is kept. Raises FileExistsError in that case.
     """
-    tmp = f'{path}.{platform.node()}.{os.getpid()}.tmp'
+    tmp = _new_temporary(path)
     try:
         yield tmp
         fd = os.open(tmp, os.O_RDONLY)
@@ -270,10 +304,42 @@ def replacing(path: str) -> Iterator[str]:
             os.fsync(fd)
         finally:
             os.close(fd)
-        os.replace(tmp, path)
+        if replace:
+            os.replace(tmp, path)
+        else:
+            _create_from(tmp, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(tmp)
+
+
+def _new_temporary(path: str) -> str:
+    """A file that was not there, even where a process of the same number has left one."""
+    for n in itertools.count():
+        tmp = f'{path}.{process_name()}{f".{n}" if n else ""}.tmp'
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            return tmp
+    raise AssertionError
+
+
+def _create_from(tmp: str, path: str) -> None:
+    """Give a file its final name unless that is taken; the system decides who is first, on network disks too."""
+    try:
+        os.link(tmp, path)
+    except FileExistsError:
+        if not _same_file(tmp, path):  # NFS can lose the answer to a link that it has made
+            raise
+    except OSError as e:
+        if e.errno not in _NO_HARD_LINKS:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        os.replace(tmp, path)
+
+
+def replacing(path: str) -> contextlib.AbstractContextManager[str]:
+    """`writing` that replaces what stands at `path`: for checkpoints, tables and pictures, never for finished data."""
+    return writing(path, replace=True)
 
 
 def write_text(path: str, text: str) -> None:
@@ -306,7 +372,7 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
         raise UserError(f"'{path}': expected the name of a file for {what}, not of a folder")
     if printable(path, keep='\u200c\u200d') != path:  # joiners belong to some languages
         raise UserError(f'{path!r}: the name for {what} has control characters or marks of direction; choose another name')
-    longest = 255 - len(f'.part.{platform.node()}.{os.getpid()}.tmp')  # while it is written, its name is longer
+    longest = 255 - len(f'.lock.12345678.{process_name()}.tmp')  # the longest name that stands beside it while it is made
     if length > longest or len(os.path.abspath(path).encode()) > 4000:
         raise UserError(f'{path}: the name for {what} is too long; give at most {longest} characters, and 4000 with its folders')
     check_writable_dir(path, what)
@@ -315,6 +381,8 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
             raise UserError(f'{path}: is an input of this command and would be lost; choose another file for {what}')
     if os.path.realpath(path) in map(os.path.realpath, others):
         raise UserError(f'{path}: is named for two outputs; choose another file for {what}')
+    if os.path.islink(path) and not os.path.exists(path):
+        raise UserError(f'{path}: is a link to nothing ({os.readlink(path)}); give the name of the file itself for {what}')
     if os.path.exists(path):
         if not os.path.isfile(path):
             raise UserError(f'{path}: exists and is no regular file; choose another file for {what}')
@@ -323,7 +391,10 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
 
 
 def _same_file(path: str, other: str) -> bool:
-    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def is_hdf5(path: str) -> bool:

@@ -45,7 +45,7 @@ def main(argv):
     p.add_argument('--summary', action='store_true', help='show what is done, running, unfinished and missing')
     p.add_argument('-e', '--executor', choices=[*EXECUTORS], default='local', help='where 1_train runs')
     p.add_argument('-y', '--yes', action='store_true', help='submit to the cluster without asking')
-    p.add_argument('--wait', action='store_true', help='wait for the cluster')
+    p.add_argument('--wait', action='store_true', help='1_train: wait for the cluster, or for the runs that other machines do')
     p.add_argument('--threads', type=positive, metavar='N', help='threads and sampling processes of each run (default: 1)')
     p.add_argument('--seed', type=int, metavar='N', help='as --set training.seed=N (equal bits on one kind of processor only)')
     p.add_argument('--device', help='cpu or cuda, passed on to imitate_mj.py')

@@ -12,6 +12,7 @@ LAYERS = [
     ['environments'],
     ['policyopt.util', 'policyopt.elementwise', 'policyopt.algorithms', 'policyopt.protocols'],
     ['policyopt.torchutil', 'policyopt.options'],
+    ['policyopt.pipeline.locks'],  # a single run holds one for its log
     ['policyopt.files.guard', 'policyopt.files.runs'],
     ['policyopt.files.h5files'],
     ['policyopt.files.trajectories', 'policyopt.files.snapshots', 'policyopt.files.results'],
@@ -29,7 +30,7 @@ LAYERS = [
     ['policyopt.build', 'policyopt.training', 'policyopt.evaluation'],
     ['policyopt.api'],
     ['policyopt.reporting'],
-    ['policyopt.pipeline.templates', 'policyopt.pipeline.forked', 'policyopt.pipeline.locks'],
+    ['policyopt.pipeline.templates', 'policyopt.pipeline.forked'],
     ['policyopt.pipeline.sweep', 'policyopt.pipeline.foreign'],
     ['policyopt.pipeline.spec'],
     ['policyopt.pipeline.experts', 'policyopt.pipeline.folder'],

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tables
 
-from policyopt.files.h5files import DIGEST, attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.h5files import DIGEST, attr_names, attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.runs import part_path
 from policyopt.util import UserError
 
@@ -150,7 +150,7 @@ def is_training_log(path: str) -> bool:
 def read_root(path: str) -> dict[str, Any]:
     """The root attributes of a training log as a dict; args and versions are parsed."""
     with open_h5(path, 'a training log') as h5:
-        attrs: dict[str, Any] = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user')}
+        attrs: dict[str, Any] = {k: attr_text(h5.root, k) for k in attr_names(h5.root)}
         attrs['args'] = _args(h5, path)
         if 'versions' in attrs:
             attrs['versions'] = _table(attrs['versions'], path, 'versions')
@@ -158,8 +158,8 @@ def read_root(path: str) -> dict[str, Any]:
 
 
 def write_log(path: str, table: np.ndarray, attrs: Mapping[str, Any]) -> None:
-    """A training log without snapshots: the table /log, and root attributes as read_root gives them."""
-    with write_h5(path) as h5:
+    """A training log without snapshots: the table /log, and root attributes as read_root gives them; an older one is replaced."""
+    with write_h5(path, replace=True) as h5:
         h5.create_table('/', 'log', obj=table)
         set_attrs(h5.root, attrs)
 
@@ -201,18 +201,25 @@ class TrainingLog:
     def save(self, state: Mapping[str, np.ndarray]) -> None:
         """Write the part file: log, snapshots and {name: array} of state under /checkpoint."""
         if self.path is not None:
-            self._write(self.part_path, state)
+            self._write(self.part_path, state, replace=True)
+
+    def mark_part(self, attrs: Mapping[str, Any]) -> None:
+        """Add attributes to the part file, which stays as it was saved otherwise."""
+        saved = TrainingLog(self.path, {})
+        state = saved.restore()
+        saved.attrs |= attrs
+        saved.save(state)
 
     def finish(self, attrs: Mapping[str, Any]) -> None:
         """Write the finished file and remove the part file."""
         self.attrs |= attrs
         if self.path is not None:
-            self._write(self.path, {})
+            self._write(self.path, {}, replace=False)
             if os.path.exists(self.part_path):
                 os.unlink(self.part_path)
 
-    def _write(self, path: str, state: Mapping[str, np.ndarray]) -> None:
-        with write_h5(path) as h5:
+    def _write(self, path: str, state: Mapping[str, np.ndarray], replace: bool) -> None:
+        with write_h5(path, replace) as h5:
             set_attrs(h5.root, self.attrs)
             if self.columns is not None:
                 h5.create_table('/', 'log', obj=self.table())
@@ -229,7 +236,7 @@ class TrainingLog:
         with open_h5(self.path, 'a training log') as h5:
             self._read(h5)
         self.snapshots = dict([max(self.snapshots.items())])
-        self._write(self.path, {})
+        self._write(self.path, {}, replace=True)
 
     def restore(self) -> dict[str, np.ndarray]:
         """Read the part file back into this log and return its state; the stored attributes replace this log's.
@@ -243,7 +250,7 @@ class TrainingLog:
             return _read_arrays(h5, '/checkpoint')
 
     def _read(self, h5: Any) -> None:
-        self.attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user') if k != DIGEST}
+        self.attrs = {k: attr_text(h5.root, k) for k in attr_names(h5.root) if k != DIGEST}
         if '/log' in h5:
             table = h5.root.log.read()
             self.columns = [(n, table.dtype[n].type) for n in table.dtype.names]

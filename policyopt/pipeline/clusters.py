@@ -66,7 +66,7 @@ class Cluster(abc.ABC):
         how, spec = self.how, plan.spec
         runs, num_jobs = self.chosen(plan)
         folder = os.path.join(spec.checkpt_dir, 'cluster')
-        number = 1 + max([int(m[1]) for n in _listdir(folder) if (m := re.fullmatch(r'\w+_(\d+)\.sh', n))], default=0)
+        number = 1 + max([int(m[1]) for n in _listdir(folder) if (m := re.fullmatch(r'\w+_(\d+)\..+', n))], default=0)
         base = os.path.abspath(os.path.join(folder, f'{self.name}_{number}'))
         header, index, cores = self.header(spec, len(runs), num_jobs, os.path.abspath(os.path.join(spec.checkpt_dir, 'logs')))
         task = [

@@ -133,7 +133,7 @@ def _evaluate(job: dict[str, Any]) -> str:
         policy_path = f'{job["file"]}/snapshots/{snapshot}'
         trajs = evaluate_file(policy_path, job['num_trajs'], job['eval_seed'], job['deterministic'], job['env'], job['max_traj_len'])[2]
         seed, last_trueret = int(read_root(job['file']).get('seed', job['run_seed'])), _last_trueret(job['file'])
-    with write_h5(job['cache']) as h5:
+    with write_h5(job['cache'], replace=True) as h5:
         h5.create_array('/', 'returns', trajs.returns)
         h5.create_array('/', 'lengths', trajs.lengths)
         set_attrs(h5.root, {'snapshot': snapshot, 'seed': seed, 'last_trueret': last_trueret, 'key': _key(job)})

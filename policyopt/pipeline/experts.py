@@ -53,6 +53,9 @@ def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
     """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print what each earned."""
     todo, mdps, policies = plan
     for (name, dataset), path in todo.items():
+        if os.path.exists(path):  # another process has made it since the plan, and given the stage's lock back
+            check_trajs(spec, spec.task(name), path, set_seed(seed, name, dataset))
+            continue
         _sample_expert(spec, spec.task(name), policies[name], mdps[name], path, set_seed(seed, name, dataset))
     for name, mdp in mdps.items():
         random_returns(spec, spec.task(name), seed, mdp)

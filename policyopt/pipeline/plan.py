@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 
-from policyopt.files.runs import part_path
+from policyopt.files.runs import lock_path, part_path
 from policyopt.pipeline import locks, templates
 from policyopt.pipeline.spec import Run, Spec, select_runs
 from policyopt.util import UserError, as_typed, format_table
@@ -48,7 +48,10 @@ class How:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A command, the file that it makes (`out`), and where its log and its lock go; `is_log`: that file must be a training log."""
+    """A command, the file that it makes (`out`), and where its log and its lock go; `is_log`: that file must be a training log.
+
+    renews: the command renews a lock of its own beside `out`, as our trainer does.
+    """
 
     id: str
     command: str
@@ -56,6 +59,7 @@ class Job:
     log: str
     lock: str
     is_log: bool = True
+    renews: bool = False
 
     @property
     def done(self) -> bool:
@@ -88,7 +92,7 @@ class Plan:
             j = job_of(self.spec, run)
             if j.done:
                 found[run.id] = 'done'
-            elif locks.inspect(j.lock)[0] in ('live', 'foreign'):
+            elif any(locks.inspect(path)[0] in ('live', 'foreign') for path in (j.lock, lock_path(j.out))):
                 found[run.id] = 'running'
             elif os.path.exists(part_path(j.out)) or os.path.exists(j.log):
                 found[run.id] = 'unfinished'
@@ -151,7 +155,8 @@ def make_plan(spec: Spec, seed: int, how: How) -> Plan:
 def job_of(spec: Spec, run: Run) -> Job:
     """The launcher's view of a run."""
     log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
-    return Job(run.id, run.command, run.out, log, lock, is_log=spec.algorithm(run.alg).policy is None)
+    is_log = spec.algorithm(run.alg).policy is None
+    return Job(run.id, run.command, run.out, log, lock, is_log, renews=templates.is_trainer(run.command))
 
 
 def _with_device(run: Run, device: str | None) -> Run:

@@ -225,6 +225,8 @@ def evaluate(spec: Spec, how: How) -> str | None:
         print(f'{spec.results_path}: already evaluated', file=sys.stderr)
     else:
         with folder.stage_lock(spec, '2_eval'):
+            if os.path.exists(spec.results_path):
+                raise RunFailed(f'{spec.results_path}: another process has just written it, and it is kept; see it with --resume')
             rows, task_rows = evaluating.evaluate_runs(spec, runs, seed, how)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
             said |= {'drawn_seed': seed} if spec.training.seed is None else {}
