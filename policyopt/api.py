@@ -13,9 +13,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 import json
 import numbers
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -139,11 +141,22 @@ class TrainedRun:
     """What `train` returns: the policy, the log, and all that `save` writes.
 
     algorithm: its name. policy: the learned Policy. log: structured array with one row per iteration; `log.dtype.names` are its
-    columns (times in seconds). options: all settings, the seed among them. interrupted: whether Ctrl-C ended it early.
+    columns (times in seconds). options: all settings, the seed among them. interrupted: whether Ctrl-C ended it early. ended: what
+    else ended it before its last iteration, 'callback' or 'stop_at_return'. state: what `train(init=run)` goes on from.
     """
 
-    def __init__(self, algorithm: str, policy: Policy, options: CommonOptions, training_log: TrainingLog, interrupted: bool):
+    def __init__(
+        self,
+        algorithm: str,
+        policy: Policy,
+        options: CommonOptions,
+        training_log: TrainingLog,
+        interrupted: bool,
+        state: Mapping[str, np.ndarray],
+        ended: str | None = None,
+    ):
         self.algorithm, self.policy, self.options, self.interrupted = algorithm, policy, options, interrupted
+        self.state, self.ended = state, ended
         self.log: np.ndarray = training_log.table()
         self._training_log = training_log
 
@@ -157,10 +170,10 @@ class TrainedRun:
         log = self._training_log
         written = TrainingLog(path, log.attrs | {'args': dataclasses.replace(self.options, log=path).as_json()})
         written.columns, written.rows, written.snapshots = log.columns, log.rows, log.snapshots
-        written.finish({})
+        written.finish({}, self.state)
 
     def __repr__(self) -> str:
-        ended = ', interrupted' if self.interrupted else ''
+        ended = ', interrupted' if self.interrupted else f', ended by {self.ended}' if self.ended else ''
         return f'<TrainedRun: {self.algorithm} on {self.options.env_name}, {len(self.log)} iterations, seed {self.options.seed}{ended}>'
 
 
@@ -173,7 +186,7 @@ class Evaluation(NamedTuple):
 
 def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None = None, *, iterations: int, seed: int | None = None,
           options: CommonOptions | None = None, expert: Policy | str | os.PathLike | Callable[[np.ndarray], Any] | None = None,
-          progress: bool = True, callback: Callable[[int, dict], Any] | None = None, **changes: Any) -> TrainedRun:  # fmt: skip
+          progress: bool = True, callback: Callable[..., Any] | None = None, init: Any = None, **changes: Any) -> TrainedRun:  # fmt: skip
     """Train a policy; the same seed and options give the log and the policy of the command, bit for bit.
 
     Args:
@@ -188,7 +201,9 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
             person; it gets a batch of observations and returns as many actions, for a finite space integers (B,) or (B, 1).
         options, changes: the other options of 2016, from an ImitationOptions or RLOptions, or by name: min_total_sa=5000.
         progress: show a bar on stderr where that is a terminal.
-        callback: called after each iteration with its number and {column: value} of its row of the log.
+        init: a Policy to start from, a run whose classifier and value function are taken too, or the path of either.
+        callback: called after each iteration with its number, {column: value} of its row of the log, and the policy if it takes three
+            arguments; returning False (or raising StopIteration) ends the run there.
     Ctrl-C returns the run as of its last complete iteration; before there is one it raises KeyboardInterrupt.
     Raises UserError, one sentence, for bad arguments; RunFailed when the environment fails or a number is not finite any more.
     Source: Ross et al. 2011 (dagger), Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Fu et al. 2018
@@ -204,12 +219,16 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         if isinstance(chosen, ImitationOptions):
             trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
             teacher, path = _teacher(chosen.expert if expert is None else expert, mdp)
+            start, known['init_policy'] = _start(chosen.init_policy if init is None else init)
+            if start is not None and chosen.policy_hidden_spec is None and not chosen.tiny_policy:
+                known['policy_hidden_spec'] = start.hidden_spec
             chosen = training.resolved(settings.changed(chosen, known | {'data': source, 'expert': path}))
             chosen = training.with_reward_sign(chosen, trajs, mdp)
             pairs = training.expert_pairs(chosen, trajs, mdp, source or 'demos')
             with _as_the_commands_compute():
-                learner = training.imitation_learner(chosen, mdp, pairs, teacher.actor() if isinstance(teacher, Policy) else teacher)
-                run = training.Run(chosen, learner, training.digest(pairs, teacher if isinstance(teacher, Policy) else None))
+                learner = training.imitation_learner(chosen, mdp, pairs, teacher.actor() if isinstance(teacher, Policy) else teacher, start)
+                said = training.digest(pairs, teacher if isinstance(teacher, Policy) else None, start)
+                run = training.Run(chosen, learner, mdp, said)
         else:
             if demos is not None:
                 raise UserError(f"algorithm '{algorithm}' learns from the true reward; leave demos out")
@@ -278,6 +297,20 @@ def _teacher(expert: Any, mdp: MDP) -> tuple[Policy | FunctionActor | None, str 
     return FunctionActor(expert, mdp.info), None
 
 
+def _start(init: Any) -> tuple[training.Start | None, str | None]:
+    """(what a run begins with, what its file calls that)."""
+    if init is None:
+        return None, None
+    if isinstance(init, str | os.PathLike):
+        return training.load_start(os.fspath(init)), os.fspath(init)
+    policy = init.policy if isinstance(init, TrainedRun) else init
+    if not isinstance(policy, Policy):
+        raise UserError(f'init is a {type(init).__name__}; give a Policy, a run that train returned, or the path of one')
+    spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
+    state = init.state if isinstance(init, TrainedRun) else {}
+    return training.Start('init', policy.export(), spec, state), None
+
+
 def _check_fits(policy: Policy, mdp: MDP) -> None:
     if (policy.obs_space, policy.action_space) != (mdp.obs_space, mdp.action_space):
         theirs, takes = f'{policy.obs_space} and {policy.action_space}', f'{mdp.obs_space} and {mdp.action_space}'
@@ -301,20 +334,38 @@ def _as_the_commands_compute() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callable[[int, dict], Any] | None) -> TrainedRun:
-    """Iterate a training.Run to its end, or until Ctrl-C: then as of the last iteration that was complete."""
+def _takes_policy(callback: Callable) -> bool:
+    """Whether a callback takes iteration, row and policy, and not only the first two."""
+    try:
+        inspect.signature(callback).bind(0, {}, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callable[..., Any] | None) -> TrainedRun:
+    """Iterate a training.Run to its end, or until the callback or Ctrl-C ends it: then as of the last iteration that was complete."""
     num, interrupted, policy = run.args.max_iter, False, run.opt.policy
-    kept = 0, policy.export()
+    kept, ended = (0, policy.export()), None
+    with_policy = callback is not None and _takes_policy(callback)
     bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name}', unit='it')
     try:
-        while kept[0] < num:
+        while kept[0] < num and ended is None:
             with _as_the_commands_compute():
                 row = {name: value for name, value, _ in run.iterate()}
             kept = kept[0] + 1, policy.export()
             bar.set_postfix({k: f'{row[k]:.4g}' for k in BAR_FIELDS if row.get(k) is not None}, refresh=False)
             bar.update()
+            if run.has_reached_return():
+                ended = 'stop_at_return'
             if callback is not None:
-                callback(kept[0] - 1, row)
+                try:
+                    going_on = callback(kept[0] - 1, row, *((policy,) if with_policy else ()))
+                except StopIteration:
+                    going_on = False
+                ended = ended if going_on is not False else 'callback'
+        if ended is not None and kept[0] < num:
+            run.log.add_snapshot(kept[0] - 1, run.snapshot())
     except KeyboardInterrupt:
         if not kept[0]:
             raise
@@ -328,7 +379,10 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     run.log.attrs |= run.end_attrs()
     # a run that was interrupted is what one of fewer iterations would have been, where their number shapes nothing
     options = run.args if run.max_iter_shapes else dataclasses.replace(run.args, max_iter=kept[0])
-    return TrainedRun(algorithm, policy, options, run.log, interrupted)
+    if said := run.falls_behind():
+        print(f'warning: {said}', file=sys.stderr)
+    state = {} if interrupted else run.state()  # an iteration that was cut off leaves models of two kinds
+    return TrainedRun(algorithm, policy, options, run.log, interrupted, state, ended)
 
 
 def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,

@@ -81,6 +81,7 @@ def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert
     return ImitationOptimizer(
         mdp, policy, vf, reward, expert, sim_config(args, horizon), args.discount, args.lam, args.policy_max_kl, args.policy_cg_damping,
         args.policy_ent_reg, args.seed, nets['rng'], args.obsnorm_mode, args.policy_final_kl, args.max_iter,
+        args.bootstrap_time_limit,
     )  # fmt: skip
 
 

@@ -49,8 +49,14 @@ class ImitationOptimizer:
         obsnorm_mode: str = 'expertdata',
         final_kl: float | None = None,
         max_iter: int = 1,
+        bootstrap: bool | int = False,
     ):
-        """final_kl: what max_kl falls to, in a line, by the last of max_iter iterations; None: it stays."""
+        """
+        final_kl: what max_kl falls to, in a line, by the last of max_iter iterations; None: it stays.
+        bootstrap: whether the value of the last state counts where a time limit ends an episode.
+        """
+        self.bootstrap = bootstrap
+        self.held = 0  # the first iterations, whose policy stays as it is while reward and value function are fitted to it
         self.mdp, self.policy, self.vf, self.reward, self.sim_cfg = mdp, policy, vf, reward, sim_cfg
         self.expert = Expert(*expert)
         self.gamma, self.lam, self.max_kl, self.damping, self.policy_ent_reg = discount, lam, max_kl, damping, policy_ent_reg
@@ -96,15 +102,19 @@ class ImitationOptimizer:
         preg_N = -self.policy_ent_reg * logp_N if self.policy_ent_reg else np.zeros_like(r_unreg_N)
         r = trajs.r.like(r_unreg_N + preg_N)
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
-        adv_N, _, vf_r2, tdvf_r2 = rl.advantages(r, time_N, v_N, self.gamma, self.lam)
+        after_N = rl.truncation_bonus(trajs, self.vf, self.gamma) if self.bootstrap and self.vf is not None else None
+        adv_N, _, vf_r2, tdvf_r2 = rl.advantages(r if after_N is None else r.like(r.stacked + after_N), time_N, v_N, self.gamma, self.lam)
         t2 = time.perf_counter()
 
         # policy, then its normaliser
         theta0_P = self.policy.theta_P.clone()
         max_kl = self.max_kl + self.kl_slope * self.iteration
-        step_fields = rl.trpo_step(self.policy, obs_N_Do, a_N_Da, trajs.adist.stacked, adv_N, max_kl, self.damping, self.rng)
-        if self.obsnorm_mode != 'none':
-            self.policy.update_obsnorm(obs_N_Do)
+        if self.iteration < self.held:
+            step_fields = rl.NO_STEP
+        else:
+            step_fields = rl.trpo_step(self.policy, obs_N_Do, a_N_Da, trajs.adist.stacked, adv_N, max_kl, self.damping, self.rng)
+            if self.obsnorm_mode != 'none':
+                self.policy.update_obsnorm(obs_N_Do)
 
         # reward function against as many expert pairs drawn with replacement, then the value function on the new rewards
         drawn_B = self.rng.choice(len(self.expert.obs_N_Do), size=len(obs_N_Do))
@@ -115,7 +125,7 @@ class ImitationOptimizer:
         )
         vf_fields = []
         if self.vf is not None:
-            q_new_N = rl.discount(r.like(r_new_N).padded(), self.gamma)[r.mask_B_T]
+            q_new_N = rl.discount(r.like(r_new_N if after_N is None else r_new_N + after_N).padded(), self.gamma)[r.mask_B_T]
             vf_fields = self.vf.fit(obs_N_Do, time_N, q_new_N, self.rng)
         t3 = time.perf_counter()
 

@@ -84,7 +84,16 @@ class CommonOptions:
     dtype: str = option('float64', 'precision of the nets', choices=['float64', 'float32'])
     resume: bool = option(False, 'continue LOG.part bit for bit; a complete LOG is left alone')
     verbose: bool = option(False, 'show a traceback on errors')
-    vf_steps: int = option(1, 'steps of the value function per iteration', AT_LEAST_1, gail=5)
+    vf_steps: int = option(1, 'steps of the value function per iteration', AT_LEAST_1, only=ADVERSARIAL, gail=5)
+    bootstrap_time_limit: int = option(
+        0, '1: the value of the state at a time limit counts; 0: a time limit is a real end, as in 2016', choices=[0, 1], only=ADVERSARIAL
+    )
+    stop_at_return: float | None = option(
+        None, 'end the run when the mean true return of 10 iterations reaches this', (-LARGEST, LARGEST, 'a number'), only=ADVERSARIAL
+    )
+    eval_every: int = option(
+        0, 'iterations between evaluations: 10 episodes of most likely actions, column evalret; 0: none', (0, MOST, f'0 to {MOST}')
+    )
 
     unsaid: typing.ClassVar[set[str]]  # of this object: the options that were not given and follow the mode
 
@@ -103,7 +112,7 @@ class CommonOptions:
     def has(self, field: dataclasses.Field) -> bool:
         """Does an option go with the others, or only with another mode or reward?"""
         only = field.metadata['only']
-        return only is None or getattr(self, only[0]) in only[1]
+        return only is None or getattr(self, only[0], only[1][0]) in only[1]  # run_rl_mj.py has no modes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,6 +166,12 @@ class _OfImitation:
     )
     reward_grad_penalty: float = option(
         0.0, "weight of (‖∇s‖ − 1)², s the classifier's score between policy and expert pairs", FROM_0, only=GAIL, gail=0.5
+    )
+    init_policy: str | None = option(
+        None, 'start from this policy, FILE.h5/snapshots/…; a whole RUN.h5 of the same mode brings its classifier and value function too'
+    )
+    init_iterations: int = option(
+        10, 'first iterations that only fit classifier and value function to --init_policy', (0, MOST, f'0 to {MOST}'), only=ADVERSARIAL
     )
     policy_final_kl: float | None = option(
         None, 'policy_max_kl falls to this by the last iteration (default: it stays)', ABOVE_0, only=ADVERSARIAL, gail=0.004
@@ -217,6 +232,8 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
 
 def check_together(options: CommonOptions) -> None:
     """Raise UserError for options that contradict each other."""
+    if options.bootstrap_time_limit and getattr(options, 'no_vf', 0):
+        raise UserError('--bootstrap_time_limit 1 needs a value function, and --no_vf 1 leaves it out; give one of them')
     if options.tiny_policy and options.policy_hidden_spec is not None:
         raise UserError('--tiny_policy and --policy_hidden_spec both choose the nets; give one of them')
     for field in dataclasses.fields(options):

@@ -13,7 +13,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -25,13 +25,14 @@ from policyopt.build import check_data_fits, load_reward, optimizer, sim_config,
 from policyopt.evaluation import load_policy
 from policyopt.files import trajectories
 from policyopt.files.runs import lock_path, part_path
-from policyopt.files.snapshots import TrainingLog, read_root
+from policyopt.files.snapshots import TrainingLog, last_of, read_root, read_snapshot, read_state
+from policyopt.imitation import ImitationOptimizer
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.options import ImitationOptions, check_together, default_of
 from policyopt.pipeline import locks
 from policyopt.policies import make_policy
 from policyopt.protocols import Expert, uses_transitions
-from policyopt.sampling.tasks import MDP
+from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.torchutil import numerics, setup_torch
 from policyopt.util import (
     MAX_ITER,
@@ -53,11 +54,14 @@ if TYPE_CHECKING:
     from policyopt.protocols import Fields, Optimizer
     from policyopt.sampling.actor import AnyActor
 
+EVAL_EPISODES = 10  # of each evaluation that --eval_every asks for
+STOP_WINDOW = 10  # iterations whose mean return --stop_at_return looks at
+FIRST_ITERATIONS, LAST_ITERATIONS = 10, 20  # what is compared to say that a run does not learn
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
 # options that may differ between a run and its continuation; of data, expert and reward, the contents are compared
 DIVERGED = 'diverged'  # root attribute of a part file whose run left the finite numbers after its last save: JSON
-HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'max_iter')
+HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'init_policy', 'max_iter', 'stop_at_return')
 
 
 def train_imitation(options: ImitationOptions) -> int:
@@ -72,8 +76,9 @@ def train_imitation(options: ImitationOptions) -> int:
     teacher = None if options.expert is None else load_policy(options.expert, mdp)
     print(f'Expert dataset: {len(trajs.r.stacked)} pairs in {len(trajs)} trajectories, average return {trajs.returns.mean():.2f}')
     print(f'Every {options.data_subsamp_freq}. pair is used: {len(expert[0])} pairs')
-    learner = imitation_learner(options, mdp, expert, None if teacher is None else teacher.actor())
-    return Run(options, learner, digest(expert, teacher)).go()
+    start = None if options.init_policy is None else load_start(options.init_policy)
+    learner = imitation_learner(options, mdp, expert, None if teacher is None else teacher.actor(), start)
+    return Run(options, learner, mdp, digest(expert, teacher, start)).go()
 
 
 def train_rl(options: RLOptions) -> int:
@@ -83,10 +88,47 @@ def train_rl(options: RLOptions) -> int:
     return rl_run(options, MDP(options.env_name)).go()
 
 
+@dataclasses.dataclass
+class Start:
+    """What --init_policy names: the variables of a policy, and the state of its run if a whole run is named that keeps one."""
+
+    where: str
+    variables: Mapping[str, np.ndarray]
+    hidden_spec: str | None = None
+    state: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def load_start(path: str) -> Start:
+    """The start that 'FILE.h5/snapshots/…' or a whole 'RUN.h5' holds. Raises UserError as `load_policy`."""
+    whole = last_of(path)
+    snapshot = read_snapshot(whole)
+    state = read_state(snapshot.file) if whole.endswith('/snapshots/last') else {}
+    return Start(f'{snapshot.file}: {snapshot.path}', snapshot.variables, snapshot.args.get('policy_hidden_spec'), state)
+
+
+def start_policy(policy: Policy, start: Start) -> None:
+    """Give a policy the variables of a start. Raises UserError where these are for other spaces or nets."""
+    own = {name: value for name, value in policy.export().items() if name.endswith('/bounds_2_Da')}
+    policy.load({**start.variables, **own}, start.where)
+
+
+def start_critics(learner: ImitationOptimizer, start: Start) -> bool:
+    """Give value function and reward what the run of a start has learned, if that has both; returns whether it has."""
+    models: list[Any] = [m for m in (learner.vf, learner.reward) if m is not None]
+    shapes = {name: value.shape for model in models for name, value in model.export().items()}
+    if any(name not in start.state or start.state[name].shape != shape for name, shape in shapes.items()):
+        return False
+    for i, model in enumerate(models, start=1):
+        model.load(start.state, start.where)
+        if own := state_of_model(start.state, i):
+            model.load_state(own)
+    return True
+
+
 def rl_run(options: RLOptions, mdp: MDP) -> Run:
     """One run of TRPO, at its start; its file knows a learned reward by its contents."""
     learner = rl_learner(options, mdp)
-    return Run(options, learner, '' if learner.learned is None else digest(learner.learned.learned().values()))
+    return Run(options, learner, mdp, '' if learner.learned is None else digest(learner.learned.learned().values()))
 
 
 def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: str) -> Expert:
@@ -129,10 +171,12 @@ def action_bounds(options: ImitationOptions, mdp: MDP) -> np.ndarray | None:
     return np.array(low_high) if options.clip_actions and None not in low_high else None
 
 
-def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert, teacher: AnyActor | None = None) -> Optimizer:
+def imitation_learner(
+    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: AnyActor | None = None, start: Start | None = None
+) -> Optimizer:
     """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned.
 
-    teacher: the expert that mode dagger asks for labels.
+    teacher: the expert that mode dagger asks for labels. start: the policy to begin with, of --init_policy.
     """
     assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     device, dtype = setup_torch(options.device, options.dtype)
@@ -143,7 +187,12 @@ def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert, teach
     if options.obsnorm_mode == 'expertdata':
         warn_of_constant_features(expert[0])
         policy.update_obsnorm(expert[0])
-    return optimizer(options, mdp, policy, expert, nets, **({} if teacher is None else {'teacher': teacher}))
+    if start is not None:
+        start_policy(policy, start)
+    learner = optimizer(options, mdp, policy, expert, nets, **({} if teacher is None else {'teacher': teacher}))
+    if start is not None and isinstance(learner, ImitationOptimizer) and not start_critics(learner, start):
+        learner.held = options.init_iterations
+    return learner
 
 
 def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
@@ -159,7 +208,7 @@ def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
     reward = load_reward(options.reward, mdp, options.max_traj_len) if options.reward else None
     return rl.SamplingPolicyOptimizer(
         mdp, policy, vf, sim_config(options, horizon), options.discount, options.lam, options.policy_max_kl, options.policy_cg_damping,
-        options.seed, rng, reward,
+        options.seed, rng, reward, options.bootstrap_time_limit,
     )  # fmt: skip
 
 
@@ -188,6 +237,9 @@ def resolved(options: Options) -> Options:
     """
     check_together(options)
     spec = options.policy_hidden_spec
+    begins = getattr(options, 'init_policy', None)
+    if spec is None and not options.tiny_policy and begins:
+        spec = read_snapshot(last_of(begins)).args.get('policy_hidden_spec')
     if spec is None:
         spec = TINY_ARCHITECTURE if options.tiny_policy else SIMPLE_ARCHITECTURE
     seed = draw_seed() if options.seed is None else options.seed
@@ -216,10 +268,11 @@ def check_log(path: str, resume: bool = False, name: str = '--log', inputs: Iter
         raise UserError(f'{part_path(path)}: an unfinished run; continue it with --resume, or delete it to start again')
 
 
-def digest(arrays: Iterable[Any], teacher: Policy | None = None) -> str:
-    """A short digest of the expert pairs and of the policy that labels, to recognise a checkpoint of others."""
+def digest(arrays: Iterable[Any], teacher: Policy | None = None, start: Start | None = None) -> str:
+    """A short digest of the expert pairs, of the policy that labels and of the one at the start, to recognise a checkpoint of others."""
     sha = hashlib.sha256()
-    for a in [*arrays, *(() if teacher is None else teacher.export().values())]:
+    begun = () if start is None else (*start.variables.values(), *start.state.values())
+    for a in [*arrays, *(() if teacher is None else teacher.export().values()), *begun]:
         if isinstance(a, np.ndarray):
             sha.update(np.ascontiguousarray(a).tobytes())
     return sha.hexdigest()
@@ -302,9 +355,9 @@ class Eta:
 class Run:
     """One training run: iterate, log, save at every save_freq, stop on a signal, continue bit for bit."""
 
-    def __init__(self, args: CommonOptions, opt: Optimizer, data_digest: str = ''):
+    def __init__(self, args: CommonOptions, opt: Optimizer, mdp: MDP, data_digest: str = ''):
         self.args: Any = args  # with nothing left to be decided, see `resolved`
-        self.opt = opt
+        self.opt, self.mdp = opt, mdp
         attrs = provenance() | {'numerics': numerics(), 'args': args.as_json(), 'seed': args.seed, 'data_digest': data_digest}
         self.started_with = attrs
         self.log = TrainingLog(args.log, attrs)
@@ -320,11 +373,43 @@ class Run:
         """One iteration: step, check, log, and a snapshot where one is due; returns the log fields."""
         iteration = self.opt.iteration
         fields = self.opt.step()
+        if self.args.eval_every:
+            due = iteration % self.args.eval_every == 0 or iteration == self.args.max_iter - 1
+            fields = [*fields, ('evalret', self.evaluate(iteration) if due else None, float)]
         self.check_finite(fields)
         self.log.append(fields)
-        if iteration % self.args.save_freq == 0 or iteration == self.args.max_iter - 1:
+        if iteration % self.args.save_freq == 0 or iteration == self.args.max_iter - 1 or self.has_reached_return():
             self.log.add_snapshot(iteration, self.snapshot())
         return fields
+
+    def evaluate(self, iteration: int) -> float:
+        """The mean true return of the most likely actions, over episodes that depend on seed and iteration alone."""
+        key, args = (self.args.seed, 'evaluate', iteration), self.args
+        trajs = sample_trajectories(self.opt.policy.actor(), self.mdp, EVAL_EPISODES, self.mdp.horizon(args.max_traj_len), key, True, 1)
+        return float(trajs.returns.mean())
+
+    def returns(self, iterations: slice) -> np.ndarray:
+        """The mean true returns of some iterations, as far as there are any."""
+        names = [name for name, _ in self.log.columns or []]
+        column = next((names.index(name) for name in ('trueret', 'ret') if name in names), None)
+        return np.array([] if column is None else [row[column] for row in self.log.rows[iterations]], dtype=np.float64)
+
+    def has_reached_return(self) -> bool:
+        """Whether --stop_at_return ends the run here."""
+        wanted = self.args.stop_at_return
+        if wanted is None or len(self.log.rows) < STOP_WINDOW:
+            return False
+        return bool(self.returns(slice(-STOP_WINDOW, None)).mean() >= wanted)
+
+    def falls_behind(self) -> str | None:
+        """What to say of a run whose return stands below that of its own first iterations; None of others."""
+        first, last = self.returns(slice(FIRST_ITERATIONS)), self.returns(slice(-LAST_ITERATIONS, None))
+        if len(self.log.rows) < FIRST_ITERATIONS + LAST_ITERATIONS or not len(last) or not last.max() < first.min():
+            return None
+        return (
+            f'the true return of the last {LAST_ITERATIONS} iterations, {last.mean():.4g} on average, is below all of the first '
+            f'{FIRST_ITERATIONS} ({first.mean():.4g}): the run does not learn so far; see "When GAIL does not learn" in docs/algorithms.md'
+        )
 
     def other_data(self) -> str:
         """What another digest of the data means, for an error message."""
@@ -354,15 +439,23 @@ class Run:
     def complete(self) -> int:
         args = self.args
         if args.log is not None and os.path.exists(args.log):
-            print(f'{args.log}: is complete already, and a finished run is not made longer')
-            return 0
+            if args.max_iter <= read_root(args.log)['args'].get('max_iter', args.max_iter):
+                print(f'{args.log}: is complete already; a larger --max_iter makes it longer')
+                return 0
+            self.log.extends = True
         if args.resume and os.path.exists(self.log.part_path):
-            self.restore()
+            self.restore(self.log.part_path)
+        elif self.log.extends:
+            self.restore(args.log)
         with StopSignals() as signals, np.errstate(all='ignore'):  # numbers that are not finite end in one sentence, see check_finite
             if not self.run_on(signals):
                 return self.stopped(signals.first)
         self.check_lock()
-        self.log.finish(self.end_attrs())
+        if self.has_reached_return():
+            print(f'ended after iteration {self.opt.iteration - 1}: the mean return of {STOP_WINDOW} iterations reached --stop_at_return')
+        if said := self.falls_behind():
+            print(f'warning: {said}', file=sys.stderr)
+        self.log.finish(self.end_attrs(), self.state())
         if args.log is not None:
             print(f'done: {args.log}\nlearning curve:', as_typed(f'showlog.py {args.log}'))
         return 0
@@ -374,10 +467,15 @@ class Run:
     def run_on(self, signals: StopSignals) -> bool:
         """Do the iterations that are left; False when a signal came before the last one, and the state is saved then."""
         args, eta = self.args, Eta(self.args.max_iter)
-        while self.opt.iteration < args.max_iter:
+        warned = False
+        while self.opt.iteration < args.max_iter and not self.has_reached_return():
             iteration = self.opt.iteration
             fields = self.iterate()
-            last = iteration == args.max_iter - 1
+            last = iteration == args.max_iter - 1 or self.has_reached_return()
+            if not warned and not last and (said := self.falls_behind()):
+                warned = True
+                eta.clear()
+                print(f'warning: {said}', file=sys.stderr)
             try:
                 if iteration % args.print_freq == 0 or last:
                     eta.clear()
@@ -442,10 +540,10 @@ class Run:
     def models(self) -> list[Any]:
         return [m for m in (self.opt.policy, getattr(self.opt, 'vf', None), getattr(self.opt, 'reward', None)) if m is not None]
 
-    def restore(self) -> None:
-        """Continue from the part file, after checking that it is a state of this very run."""
-        path, mine = self.log.part_path, dict(self.log.attrs)
-        state = self.log.restore()
+    def restore(self, path: Any) -> None:
+        """Continue from the part file or the finished one, after checking that it is a state of this very run."""
+        mine = dict(self.log.attrs)
+        state = self.log.restore(path)
         diverged = json.loads(self.log.attrs.pop(DIVERGED, '{}'))
         if diverged and {k: diverged.get(k) for k in self.code()} == self.code():
             raise UserError(
@@ -458,34 +556,42 @@ class Run:
             was = theirs.get(key, default_of(field, theirs.get('mode')))  # a run from before there was this option does not say it
             if key not in HARMLESS and was != value:
                 raise UserError(f'{path}: was started with --{key} {was}, not {value}; give the same options, or delete it')
-        if self.args.max_iter != theirs['max_iter'] and self.max_iter_shapes:
+        done = int(state['/optimizer/iteration'])
+        ends_here = self.args.max_iter == done < theirs['max_iter']
+        if self.args.max_iter < done:
+            raise UserError(f'{path}: has done {done} iterations already, more than --max_iter {self.args.max_iter}; {done} ends it there')
+        if self.args.max_iter != theirs['max_iter'] and self.max_iter_shapes and not ends_here:
             raise UserError(
                 f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}, on which all iterations of '
                 f'--mode {self.args.mode} depend; give the same number, or delete it'
-            )
-        if self.args.max_iter < theirs['max_iter']:
-            raise UserError(
-                f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}; a run can be made longer, not shorter'
             )
         if self.log.attrs['data_digest'] != mine['data_digest']:
             raise UserError(f'{path}: was started with {self.other_data()}; give the same file, or delete it')
         for i, model in enumerate(self.models()):
             model.load(state, path)
-            prefix = f'/state/model{i}'
-            own = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix + '/')}
-            if own:
+            if own := state_of_model(state, i):
                 model.load_state(own)
         self.opt.load_counters({k.removeprefix('/optimizer/'): v for k, v in state.items() if k.startswith('/optimizer/')})
+        if not ends_here and self.args.save_freq and (done - 1) % self.args.save_freq:
+            self.log.snapshots.pop(f'iter{done - 1:07d}', None)  # the last one of a finished run, which a longer one does not have
         if self.args.max_iter != theirs['max_iter']:  # a run that was started with as many is the same to the bit
             longer = {'args': json.dumps(theirs | {'max_iter': self.args.max_iter})}
             self.log.attrs |= longer | {'command': f'{self.log.attrs["command"]}; {mine["command"]}'}
         pos, has_gauss = state['/rng/pos']
         self.opt.rng.set_state(('MT19937', state['/rng/keys'], int(pos), int(has_gauss), float(state['/rng/cached_gaussian'])))
+        if ends_here:
+            self.log.add_snapshot(done - 1, self.snapshot())
         print(f'continuing {path} at iteration {self.opt.iteration} of {self.args.max_iter}')
         kinds = self.log.attrs.get('numerics', 'a processor that it does not name').split('; ')
         if mine['numerics'] != kinds[-1]:
             print(f'{path}: was computed with {kinds[-1]}, here with {mine["numerics"]}: what follows will not be equal to the bit')
             self.log.attrs['numerics'] = '; '.join([*kinds, mine['numerics']])
+
+
+def state_of_model(state: Mapping[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
+    """What `state` gave of model i of a run, out of the state of all."""
+    prefix = f'/state/model{i}'
+    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix + '/')}
 
 
 def _cell(value: Any) -> str:

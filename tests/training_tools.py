@@ -119,7 +119,7 @@ def contents(path):
                     found[f'{node._v_pathname}@{key}'] = str(node._v_attrs[key])
             if isinstance(node, tables.Table):
                 found |= {f'{node._v_pathname}:{c}': node.col(c) for c in node.colnames if c not in TIMINGS}
-            elif isinstance(node, tables.Array):
+            elif isinstance(node, tables.Array) and node._v_name != 'total_time':
                 found[node._v_pathname] = node.read()
     args = json.loads(found.pop('/@args'))
     return found | {'args': str(sorted((k, v) for k, v in args.items() if k not in ('log', 'resume', 'print_freq')))}

@@ -128,6 +128,12 @@ def snapshot_names(path: str, needed: bool = True) -> list[str]:
         return _snapshot_groups(h5, path, needed)
 
 
+def read_state(path: str) -> dict[str, np.ndarray]:
+    """{name: array} of the state that a run of ours can be continued from; empty where a file keeps none."""
+    with open_h5(path, 'a training log') as h5:
+        return _read_arrays(h5, '/checkpoint') if '/checkpoint' in h5 else {}
+
+
 def read_log(path: str) -> np.ndarray:
     """The table /log of a training log as a structured array."""
     with open_h5(path, 'a training log') as h5:
@@ -168,7 +174,8 @@ class TrainingLog:
     """Rows and snapshots of one run, and their file.
 
     With path None nothing is written. Rows and snapshots are kept in memory; `save` writes everything to `<path>.part` at once
-    (with the state to continue from), `finish` writes `<path>` and removes the part file.
+    (with the state to continue from), `finish` writes `<path>` and removes the part file. A finished file that was restored is the
+    only one that `finish` replaces: by the same run with more iterations.
     """
 
     def __init__(self, path: str | None, attrs: Mapping[str, Any]):
@@ -177,6 +184,7 @@ class TrainingLog:
         self.columns: list[tuple[str, type]] | None = None
         self.rows: list[tuple] = []
         self.snapshots: dict[str, dict[str, np.ndarray]] = {}
+        self.extends = False  # whether the finished file is of this very run, with fewer iterations
 
     @property
     def part_path(self) -> str:
@@ -206,15 +214,15 @@ class TrainingLog:
     def mark_part(self, attrs: Mapping[str, Any]) -> None:
         """Add attributes to the part file, which stays as it was saved otherwise."""
         saved = TrainingLog(self.path, {})
-        state = saved.restore()
+        state = saved.restore(self.part_path)
         saved.attrs |= attrs
         saved.save(state)
 
-    def finish(self, attrs: Mapping[str, Any]) -> None:
-        """Write the finished file and remove the part file."""
+    def finish(self, attrs: Mapping[str, Any], state: Mapping[str, np.ndarray] | None = None) -> None:
+        """Write the finished file, with the state to continue from, and remove the part file."""
         self.attrs |= attrs
         if self.path is not None:
-            self._write(self.path, {}, replace=False)
+            self._write(self.path, state or {}, replace=self.extends)
             if os.path.exists(self.part_path):
                 os.unlink(self.part_path)
 
@@ -238,14 +246,14 @@ class TrainingLog:
         self.snapshots = dict([max(self.snapshots.items())])
         self._write(self.path, {}, replace=True)
 
-    def restore(self) -> dict[str, np.ndarray]:
-        """Read the part file back into this log and return its state; the stored attributes replace this log's.
+    def restore(self, path: str) -> dict[str, np.ndarray]:
+        """Read the part file or the finished one back into this log and return its state; the stored attributes replace this log's.
 
         Raises UserError when it is damaged, not vouched for by a digest, or holds no state.
         """
-        with open_h5(self.part_path, 'the unfinished log of this run') as h5:
+        with open_h5(path, 'the log of a run') as h5:
             if '/checkpoint' not in h5 or DIGEST not in h5.root._v_attrs:
-                raise UserError(f'{self.part_path}: holds no state to continue from; delete it to start the run again')
+                raise UserError(f'{path}: holds no state to continue from; start the run again under another name, or delete this file')
             self._read(h5)
             return _read_arrays(h5, '/checkpoint')
 
