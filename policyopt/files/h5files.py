@@ -102,8 +102,8 @@ def write_h5(path: str, replace: bool = False) -> Iterator[Any]:
             f.write(image)
             f.write(seal(image))
     except FileExistsError as e:
-        seen = 'another process has written this file since this command began, and finished data is never overwritten'
-        raise RunFailed(f'{path}: {seen}; it is kept, and what was made here is not. Choose another name, or move that file away') from e
+        seen = 'exists by now, and finished data is never overwritten; it is kept, and what was made here is not'
+        raise RunFailed(f'{path}: {seen}. Choose another name, or move that file away') from e
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             what = f'{os.strerror(e.errno)} while writing; nothing was changed. Free some space and go on with --resume'

@@ -64,7 +64,7 @@ class Results:
 
 
 def write_results(path: str, rows: list[ResultRow], tasks: list[TaskRow], attrs: dict[str, Any]) -> None:
-    """Write a results file, whole or not at all."""
+    """Write a results file, whole or not at all. Raises RunFailed where the file exists."""
     with write_h5(path) as h5:
         _write_table(h5, 'results', ResultRow, rows)
         _write_table(h5, 'tasks', TaskRow, tasks)

@@ -210,7 +210,7 @@ def numbers(x: Any, what: str) -> np.ndarray:
 def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any]) -> None:
     """Write expert trajectories: gzip datasets obs_B_T_Do, a_B_T_Da, r_B_T (right-padded with 0) and len_B (int32).
 
-    Where they are known also lastobs_B_Do and terminal_B (uint8), which the original did not keep.
+    Where they are known also lastobs_B_Do and terminal_B (uint8), which the original did not keep. Raises RunFailed where the file exists.
     """
     filters = tables.Filters(complevel=4, complib='zlib', fletcher32=True)
     arrays = {'obs_B_T_Do': trajs.obs.padded(), 'a_B_T_Da': trajs.a.padded(0), 'r_B_T': trajs.r.padded()}

@@ -100,7 +100,7 @@ class Lock:
     def record_child(self, pid: int) -> None:
         """Say which process group works under this lock, so that it outlives us in the eyes of others if we are killed."""
         holder = dataclasses.replace(self.holder, child=pid)
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)  # a user may have cleared it away since
+        os.makedirs(os.path.dirname(self.path) or '.', exist_ok=True)  # a user may have cleared it away since
         _write(self.path, holder, replace=True)
         self.holder = holder
 
