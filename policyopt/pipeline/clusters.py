@@ -205,7 +205,7 @@ class Cluster(abc.ABC):
     def notes(self, plan: Plan) -> list[str]:
         """What the script does not say itself: that runs want a GPU which it does not ask for."""
         wants = any((templates.option(run.command, '--device') or '').startswith('cuda') for run in plan.todo)
-        if not self.gpu or not wants or re.search('gpu|gres', '\n'.join(self.header(Request(plan.spec, 1, None, 1))), re.IGNORECASE):
+        if not self.gpu or not wants or re.search('gpu|gres', repr(self.options(plan.spec)), re.IGNORECASE):
             return []
         return [f"warning: --device cuda, but the job asks for no GPU; add a directive such as '{self.gpu}' to options.{self.name}.extra"]
 
