@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from policyopt import elementwise
-from policyopt.util import UserError
+from policyopt.util import UserError, threads_from_env
 
 DTYPES = {'float64': torch.float64, 'float32': torch.float32}
 
@@ -16,9 +16,9 @@ def setup_torch(device: str = 'cpu', dtype: str = 'float64', threads: int | None
     """Choose device and precision for a process; returns (torch.device, torch.dtype).
 
     threads: of torch; default OMP_NUM_THREADS or 1 (nets of this size gain nothing from more when runs go in parallel).
-    Raises UserError for a device that is unknown or absent.
+    Raises UserError for a device that is unknown or absent, and for an OMP_NUM_THREADS that is no number.
     """
-    torch.set_num_threads(threads or int(os.environ.get('OMP_NUM_THREADS') or 1))
+    torch.set_num_threads(threads or threads_from_env() or 1)
     try:
         dev = torch.device(device)
         torch.zeros(1, device=dev)

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import itertools
+import math
 import os
 import platform
 import re
@@ -20,6 +21,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from multiprocessing import resource_tracker
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 MAX_ITER = 1000000  # iterations of a training that is not told how many
@@ -70,6 +72,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
     hook, sys.unraisablehook = sys.unraisablehook, interrupt_again
     try:
         _check_current_folder()
+        threads_from_env()
         return main(argv) or 0
     except (UserError, RunFailed, OSError) as e:
         if verbose:
@@ -131,7 +134,7 @@ def limit_threads() -> None:
     Nets of this size gain nothing from more, runs in parallel lose, and sums stay equal to the last bit.
     """
     for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
-        os.environ.setdefault(name, '1')
+        os.environ[name] = os.environ.get(name) or '1'
 
 
 def number_from_env(name: str, default: float) -> float:
@@ -144,6 +147,51 @@ def number_from_env(name: str, default: float) -> float:
     if not value > 0:
         raise UserError(f"the environment variable {name} is '{text}'; give a number above 0, or unset it")
     return value
+
+
+def threads_from_env() -> int | None:
+    """The threads that OMP_NUM_THREADS asks for, of a list such as 4,2 the first (the outer level); None where it is not set.
+
+    Raises UserError for anything else.
+    """
+    text = os.environ.get('OMP_NUM_THREADS', '').strip()
+    if not text:
+        return None
+    if not re.fullmatch(r'[1-9]\d{0,8}(\s*,\s*[1-9]\d{0,8})*', text, re.ASCII):
+        raise UserError(f"the environment variable OMP_NUM_THREADS is '{printable(text)}'; give a whole number above 0, or unset it")
+    return int(text.partition(',')[0])
+
+
+def num_cores() -> int:
+    """The cores that this process may use: those that the system or a cluster gives it, but no more than a container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, cpu_quota())))
+
+
+def cpu_quota(membership: str = '/proc/self/cgroup', root: str = '/sys/fs/cgroup') -> float:
+    """The CPU quota of our control group in cores, infinite where there is none, or no Linux."""
+    try:
+        with open(membership, encoding='utf-8') as f:
+            lines = [line.strip().split(':', 2) for line in f]
+    except OSError:
+        return math.inf
+    quotas = [math.inf]
+    for _, controllers, path in lines:
+        if controllers and 'cpu' not in controllers.split(','):
+            continue  # of version 1, another hierarchy; version 2 has one hierarchy, and names no controllers here
+        mount = os.path.join(root, 'cpu') if controllers else root
+        # Every group above ours limits it too. In a container the path may be the host's; what is there then stands at the mount itself.
+        quotas += [_quota_of(f'{mount}/{group}') for group in (path, *PurePosixPath(path).parents)]
+    return min(quotas)
+
+
+def _quota_of(group: str) -> float:
+    for names in (['cpu.max'], ['cpu.cfs_quota_us', 'cpu.cfs_period_us']):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            words = ' '.join(Path(group, name).read_text() for name in names).split()
+            quota, period = (float(word) for word in words)  # of no limit, the first is 'max' or -1
+            return quota / period if quota > 0 else math.inf
+    return math.inf
 
 
 def check_shapes(**arrays: Any) -> None:

@@ -43,7 +43,7 @@ def main(argv):
     p.add_argument('--set', **filters, help='replace keys of the YAML: training.runs=1 tasks.cartpole.data_subsamp_freq=5')
     p.add_argument('--estimate', action='store_true', help='say how long 1_train will take, measured; with all: before it trains')
     p.add_argument('--summary', action='store_true', help='show what is done, running, unfinished and missing')
-    p.add_argument('-e', '--executor', choices=[*EXECUTORS], default='local', help='where 1_train runs')
+    p.add_argument('-e', '--executor', choices=[*EXECUTORS], default='local', help='where the stages run')
     p.add_argument('-y', '--yes', action='store_true', help='submit to the cluster without asking')
     p.add_argument('--wait', action='store_true', help='1_train: wait for the cluster, or for the runs that other machines do')
     p.add_argument('--threads', type=positive, metavar='N', help='threads and sampling processes of each run (default: 1)')
@@ -51,8 +51,12 @@ def main(argv):
     p.add_argument('--device', help='cpu or cuda, passed on to imitate_mj.py')
     p.add_argument('-q', '--quiet', action='store_true', help='no progress on stderr, failures only')
     p.add_argument('-v', '--verbose', action='store_true', help='show each command as it starts, and tracebacks of errors')
-    p.add_argument('--task-list', help=argparse.SUPPRESS)  # these two are for the array tasks of a cluster
-    p.add_argument('--task-index', type=int, help=argparse.SUPPRESS)
+    task = p.add_argument_group('for the jobs of a cluster, whose scripts give these')
+    task.add_argument('--task-list', metavar='FILE', help='run ids: in line I those of array task I, done one by one (-j: N at a time)')
+    index = 'do these runs, each continued if it was begun; exit code 75: stopped, and all is saved'
+    task.add_argument('--task-index', type=int, metavar='I', help=index)
+    task.add_argument('--stop-after', type=positive, metavar='S', help='stop after S seconds as at SIGUSR1, the warning of a time limit')
+    task.add_argument('--requeue', metavar='CMD', help='the command that starts this job again, called once such a warning has stopped it')
     args = vars(p.parse_args(argv))
     overrides = args.pop('set') + ([] if args['seed'] is None else [f'training.seed={args["seed"]}'])
     args['verbosity'] = args.pop('verbose') - args.pop('quiet')

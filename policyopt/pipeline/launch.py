@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from policyopt.files.runs import lock_path, part_path
 from policyopt.pipeline import forked, locks, templates
 from policyopt.pipeline.plan import Job
-from policyopt.util import STOP_SIGNALS, RunFailed, continuing_command, is_hdf5
+from policyopt.util import STOP_SIGNALS, RunFailed, continuing_command, is_hdf5, num_cores, threads_from_env
 
 if TYPE_CHECKING:
     from policyopt.pipeline.plan import How, Plan
@@ -84,11 +84,6 @@ def stoppable() -> Iterator[None]:
             raise Stopped(first[0], *e.args) from e
 
 
-def num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
 def thread_environment(threads: int | None = None) -> dict[str, str]:
     """The environment of a run: one BLAS and torch thread unless `threads` or the user's own environment says otherwise."""
     env = dict(os.environ)
@@ -102,9 +97,8 @@ def thread_environment(threads: int | None = None) -> dict[str, str]:
 
 def warn_about_cores(num_jobs: int, threads: int | None) -> None:
     """Say so when the runs together want more threads than there are cores."""
-    each = thread_environment(threads)['OMP_NUM_THREADS']
-    wanted = num_jobs * (int(each) if each.isdecimal() else 1)
-    if wanted > num_cores():
+    each = threads or threads_from_env() or 1
+    if num_jobs * each > num_cores():
         what = f'{num_jobs} jobs × {each} threads on {num_cores()} cores'
         print(f'warning: {what}: they will slow each other down; see -j and --threads', file=sys.stderr)
 

@@ -37,8 +37,10 @@ class How:
     threads: int | None = None
     device: str | None = None
     verbosity: int = 0
-    task_list: str | None = None  # hidden: an array task of a cluster does the run in line `task_index` of this file
+    task_list: str | None = None  # an array task of a cluster does the runs in line `task_index` of this file
     task_index: int | None = None
+    stop_after: int | None = None  # seconds until this process stops itself, as at the warning of a time limit
+    requeue: str | None = None  # the command that starts this cluster job again, after such a warning
 
     def command(self, spec: Spec, stage: str) -> str:
         """The command that carries out a stage for the same runs."""
@@ -147,9 +149,11 @@ def make_plan(spec: Spec, seed: int, how: How) -> Plan:
     if how.device is not None and not re.fullmatch(r'cpu|cuda(:\d{1,3})?', how.device, re.ASCII):
         raise UserError(f'--device {how.device!r}: expected cpu, or cuda (cuda:1 for the second one) on a machine with a GPU')
     runs = tuple(_with_device(r, how.device) for r in select_runs(spec.runs(seed), how.only, how.exclude))
-    if how.dry_run and not how.resume:
-        return Plan(spec, seed, runs, runs)
-    return Plan(spec, seed, runs, tuple(_with_resume(r) for r in runs if not os.path.exists(r.out)))
+    if how.dry_run:  # a line that is printed may be carried out more than once, by a pod that starts again for example
+        todo = tuple(r for r in runs if not (how.resume and os.path.exists(r.out)))
+        return Plan(spec, seed, runs, tuple(map(_with_resume, todo)))
+    todo = (r for r in runs if not os.path.exists(r.out))
+    return Plan(spec, seed, runs, tuple(_with_resume(r) if os.path.exists(part_path(r.out)) else r for r in todo))
 
 
 def job_of(spec: Spec, run: Run) -> Job:
@@ -164,7 +168,5 @@ def _with_device(run: Run, device: str | None) -> Run:
 
 
 def _with_resume(run: Run) -> Run:
-    """A run whose checkpoint exists, with --resume added when it is our trainer's; any other program starts anew."""
-    if os.path.exists(part_path(run.out)):
-        return dataclasses.replace(run, command=templates.with_option(run.command, '--resume'))
-    return run
+    """A run that goes on where it stopped, if it is our trainer's; any other program starts anew."""
+    return dataclasses.replace(run, command=templates.with_option(run.command, '--resume'))

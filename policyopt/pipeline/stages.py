@@ -4,13 +4,14 @@
 `How`. Each makes its plan, checks it before anything is written, carries it out, and returns the command that comes next, or None.
 """
 
+import dataclasses
 import itertools
 import os
 import sys
 from collections.abc import Sequence
 
-from policyopt.pipeline import folder, launch
-from policyopt.pipeline.executors import EXECUTORS, executor_for
+from policyopt.pipeline import clusters, folder, launch
+from policyopt.pipeline.executors import EXECUTORS, cluster_for, executor_for
 from policyopt.pipeline.plan import How, Plan, check_sampled, make_plan
 from policyopt.pipeline.spec import Spec, load_spec
 from policyopt.util import RunFailed, UserError, as_typed, closest, provenance
@@ -31,17 +32,21 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
     if how.estimate and (how.dry_run or names[stage] not in (['1_train'], list(STAGES))):
         seen = '--dry-run, which runs nothing' if how.dry_run else f"stage '{stage}'"
         raise UserError(f'--estimate with {seen}; expected 1_train or all, whose training it measures')
-    if EXECUTORS[how.executor].away and names[stage] != ['1_train'] and not (stage == 'all' and (how.wait or how.dry_run)):
-        raise UserError(f"-e {how.executor} with stage '{stage}': only 1_train runs on a cluster; for all, add --wait")
+    if EXECUTORS[how.executor].away:
+        if stage == 'all' and not (how.wait or how.dry_run):
+            why = 'a stage needs what the one before it makes'
+            raise UserError(f"-e {how.executor} with stage 'all': {why}; for all, add --wait, or submit one stage after the other")
+        how = dataclasses.replace(how, resume=True)  # what is submitted never repeats what is done
     if '2_eval' in names[stage]:
         _check_actions(spec)  # before anything is trained or written
     functions = {'0_sampletrajs': sample_trajs, '1_train': show_estimate if how.estimate and stage != 'all' else train, '2_eval': evaluate}
     try:
-        with launch.stoppable():
+        with launch.stoppable(), clusters.stopping_after(how.stop_after):
             for name in names[stage]:
                 following = functions[name](spec, how)
     except launch.Stopped as e:
         print(f'im_pipeline: {e}', file=sys.stderr)
+        clusters.requeue(e.signum, how.requeue)
         return 130 if e.interrupted else launch.STOPPED_AFTER_CHECKPOINT
     if following:
         print(f'next: {as_typed(following)}', file=sys.stderr)
@@ -81,6 +86,11 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
     Refuses to overwrite; resumed, it keeps whole files that belong to this experiment and makes the others.
     """
     wanted = list(dict.fromkeys((r.task, r.dataset) for r in _draft(spec, how).runs))
+    cluster = cluster_for(how)
+    outputs = [*(spec.traj_path(*one) for one in wanted), *(spec.random_path(name) for name in dict.fromkeys(task for task, _ in wanted))]
+    if cluster and how.dry_run:
+        cluster.execute_stage(spec, '0_sampletrajs', outputs)
+        return None
     if how.dry_run:
         for task, dataset in wanted:
             print(f'0_sampletrajs would sample {spec.traj_path(task, dataset)}', file=sys.stderr)
@@ -90,6 +100,9 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
     to_sample = experts.check_all(spec, wanted, folder.known_seed(spec), how.resume)
     seed = folder.base_seed(spec, store=True)
     folder.make_dir(spec.traj_dir)
+    if cluster and not all(map(os.path.exists, outputs)):
+        done = cluster.execute_stage(spec, '0_sampletrajs', outputs)
+        return how.command(spec, '1_train') + ('' if done else '   (when the job is over)')
     with folder.stage_lock(spec, '0_sampletrajs'):
         experts.sample_all(spec, to_sample, seed)
     return how.command(spec, '1_train --resume' if folder.held_runs(spec) else '1_train')
@@ -105,7 +118,8 @@ def train(spec: Spec, how: How) -> str | None:
     the bare command lines and nothing else on stdout.
     """
     if how.task_index is not None:
-        return _array_task(spec, how)
+        _array_task(spec, how)
+        return None
     executor = executor_for(how)
     if how.dry_run:
         return executor.execute(make_plan(spec, folder.base_seed(spec, store=False), how))
@@ -153,27 +167,28 @@ def _print_estimate(plan: Plan, how: How, optional: bool = False) -> None:
 
 
 def _array_task(spec: Spec, how: How) -> None:
-    """One task of a cluster's array: the run in line `task_index` of the list, continued if it was begun."""
+    """One task of a cluster's array: the runs in line `task_index` of the list, each continued if it was begun, whatever the others do."""
     assert how.task_index is not None
     try:
         with open(how.task_list or '', encoding='utf-8') as f:
-            ids = f.read().split()
-    except OSError as e:
-        raise UserError(f'--task-list {how.task_list}: no list of runs ({e.strerror}); submit again with -e') from e
-    if not 1 <= how.task_index <= len(ids):
-        raise UserError(f'--task-index {how.task_index}: {how.task_list} lists {len(ids)} runs; expected 1 to {len(ids)}')
-    run_id = ids[how.task_index - 1]
+            tasks = f.read().splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        why = e.strerror if isinstance(e, OSError) else 'not UTF-8 text'
+        raise UserError(f'--task-list {how.task_list}: no list of runs ({why}); submit again with -e') from e
+    if not 1 <= how.task_index <= len(tasks):
+        raise UserError(f'--task-index {how.task_index}: {how.task_list} lists {len(tasks)} tasks; expected 1 to {len(tasks)}')
+    ids = tasks[how.task_index - 1].split()
     seed = folder.known_seed(spec)
     if seed is None:
         raise UserError(f'{spec.checkpt_dir}/seed.txt: no such file; expected the base seed of these runs. Submit again with -e')
-    plan = make_plan(spec, seed, how).of({run_id})
-    if not plan.runs:
-        raise UserError(f'{how.task_list}: {spec.file} has no run {run_id}; submit again with -e')
-    if not plan.todo:
+    plan = make_plan(spec, seed, how).of(set(ids))
+    unknown = set(ids) - {r.id for r in plan.runs}
+    if unknown or not ids:
+        raise UserError(f'{how.task_list}: {spec.file} has no run {min(unknown, default="in that line")}; submit again with -e')
+    for run_id in sorted(set(ids) - {r.id for r in plan.todo}):
         print(f'{run_id} is done already', file=sys.stderr)
-        return None
-    launch.Local(how).execute(plan)
-    return None
+    if plan.todo:
+        launch.Local(dataclasses.replace(how, jobs=how.jobs or 1, keep_going=True)).execute(plan)
 
 
 # 2_eval -------------------------------------------------------------------------------------------------------------------------
@@ -196,6 +211,10 @@ def evaluate(spec: Spec, how: How) -> str | None:
     Every run must be there. Refuses an existing results file; resumed, it keeps a complete one, and rows evaluated before.
     """
     runs = _draft(spec, how).runs
+    cluster = cluster_for(how)
+    if cluster and how.dry_run:
+        cluster.execute_stage(spec, '2_eval', [spec.results_path])
+        return None
     if how.dry_run:
         print(f'2_eval would evaluate {len(runs)} runs into {spec.results_path}', file=sys.stderr)
         return None
@@ -223,6 +242,9 @@ def evaluate(spec: Spec, how: How) -> str | None:
             seen = f'holds {len(stored)} runs that are not the {len(wanted)} of {spec.file}'
             raise UserError(f'{spec.results_path}: {seen}; move it away to evaluate again')
         print(f'{spec.results_path}: already evaluated', file=sys.stderr)
+    elif cluster:
+        done = cluster.execute_stage(spec, '2_eval', [spec.results_path])
+        return f'analyze_results.py {spec.results_path}' + ('' if done else '   (when the job is over)')
     else:
         with folder.stage_lock(spec, '2_eval'):
             if os.path.exists(spec.results_path):

@@ -98,7 +98,9 @@ def has_screen() -> bool:
     """Whether pyplot finds a window system to draw on."""
     from matplotlib import pyplot
 
-    return pyplot.get_backend().lower() not in ('agg', 'pdf', 'svg', 'ps', 'cairo', 'template')
+    backend = pyplot.get_backend().lower()
+    # what names a module or is called inline belongs to a notebook, whose environment a command may have inherited
+    return backend not in ('agg', 'pdf', 'svg', 'ps', 'cairo', 'template', 'inline') and not backend.startswith('module://')
 
 
 def show_windows(seconds: float | None = None) -> bool:
