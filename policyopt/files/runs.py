@@ -25,6 +25,8 @@ def setting_word(value: object) -> str:
 
 
 MAX_VARIANTS = 1000  # of one algorithm
+MAX_RUNS = 1_000_000  # of one experiment
+MAX_ID = 255  # characters of a name, as file systems have it
 
 
 def sweep(alg: str, vary: Mapping[str, Sequence]) -> list[tuple[str, tuple[tuple[str, str], ...]]]:

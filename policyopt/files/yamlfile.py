@@ -2,6 +2,8 @@
 
 PyYAML reads YAML 1.1, in which `1e-3` is text, `12:30:00` is 45000, `010` is 8 and a repeated key silently wins. Here a
 decimal may have an exponent, only plain decimal digits make a number, dates and times stay text, and a key may stand only once.
+Every YAML text goes through `parse_yaml`, also one of --set or of a results file, because it may come from a stranger: tags are
+refused, and so is a text that nests deeply, or that is long once its aliases are spelled out.
 
 The package `pydantic` would check types after that, but the traps lie before it. Its messages name the path and the value, but not the
 file, the --set that brought the value in, or what to write instead. What it would spare us are the five short functions of a kind.
@@ -20,18 +22,52 @@ from policyopt.util import UserError, closest, printable
 
 REQUIRED = object()
 MOST = 10**9  # the largest count that is believed
+MAX_CHARS, MAX_DEPTH = 250_000, 50  # of a YAML text, aliases spelled out; the largest that we know has 5000 characters
 _IN_TEXT = '\n\t\u200c\u200d'  # of odd characters; joiners belong to the spelling of some languages
 _TAG = 'tag:yaml.org,2002:'
 
 
 class _Loader(yaml.SafeLoader):
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.depth, self.chars = 0, 0
+        self.sizes: dict[str, int] = {}  # by anchor, of what is complete
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """The next node, if it has no tag and is neither nested too deeply nor too long with its aliases spelled out."""
+        event: Any = self.peek_event()
+        anchor, start = event.anchor, self.chars
+        if isinstance(event, yaml.AliasEvent):
+            if anchor in self.anchors and anchor not in self.sizes:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the alias '*{anchor}' inside of what it names; expected one elsewhere", problem_mark=event.start_mark
+                )
+            self.chars += self.sizes.get(anchor, 0)
+        elif event.tag is not None:
+            tag = event.tag.replace(_TAG, '!!')
+            raise yaml.MarkedYAMLError(problem=f"the tag '{tag[:60]}'; expected values without tags", problem_mark=event.start_mark)
+        self.depth += 1
+        self.chars += 1 + len(getattr(event, 'value', ''))
+        if self.depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f'nested too deeply; expected at most {MAX_DEPTH} levels', problem_mark=event.start_mark)
+        if self.chars > MAX_CHARS:
+            problem = f'its aliases spelled out make it too long; expected at most {MAX_CHARS} characters'
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if anchor is not None and not isinstance(event, yaml.AliasEvent):
+            self.sizes[anchor] = self.chars - start
+        return node
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != _TAG + 'merge':
                 if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice in one mapping", problem_mark=key.start_mark)
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key '{key.value[:60]}' stands twice in one mapping", problem_mark=key.start_mark
+                    )
                 seen.add(key.value)
         return node
 
@@ -48,23 +84,33 @@ _Loader.add_implicit_resolver(
 
 def parse_yaml(text: str, source: str) -> Any:
     """The value of a YAML text; UserError names `source`, the line and the column of a mistake."""
+    if len(text) > MAX_CHARS:
+        raise UserError(f'{source}: more than {MAX_CHARS} characters of YAML; expected at most that many')
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         where = f' line {mark.line + 1}, column {mark.column + 1}:' if mark else ''
-        raise UserError(f'{source}:{where} not valid YAML: {e.problem or e.context}; expected indented "key: value" lines') from e
-    except RecursionError as e:
-        raise UserError(f'{source}: not valid YAML: nested too deeply; expected indented "key: value" lines') from e
+        problem = str(e.problem or e.context)
+        problem += '' if '; expected ' in problem else '; expected indented "key: value" lines'
+        raise UserError(f'{source}:{where} not valid YAML: {problem}') from e
     except (yaml.YAMLError, ValueError) as e:
         raise UserError(f'{source}: not valid YAML: {" ".join(str(e).split())}') from e
+
+
+def dump_yaml(value: Any, source: str) -> str:
+    """A value from `parse_yaml` as a text that it reads again; UserError names `source` where that would be too long."""
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=140)
+    if len(text) > MAX_CHARS:
+        raise UserError(f'{source}: {len(text)} characters of YAML once --set is applied; expected at most {MAX_CHARS}')
+    return text
 
 
 def read_text(path: str) -> str:
     """The text of a YAML file, or UserError when it is missing, a folder, or not UTF-8."""
     try:
         with open(path, encoding='utf-8') as f:
-            return f.read()
+            return f.read(MAX_CHARS + 1)  # parse_yaml refuses more
     except FileNotFoundError as e:
         folder = os.path.dirname(path)
         names = sorted(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else []
@@ -117,11 +163,11 @@ class Section:
             source.fail(path or 'the file', show(value), f'a mapping with the keys {", ".join(keys)}')
         for key in value:
             if key not in keys:
-                source.fail(self.at(key), f"unknown key '{key}'", f'one of {", ".join(keys)}', closest(key, keys))
+                source.fail(self.at(key), f"unknown key '{str(key)[:60]}'", f'one of {", ".join(keys)}', closest(key, keys))
 
     def at(self, key: object) -> str:
         """The path of a key of this mapping, as messages show it."""
-        return f'{self.path}.{key}' if self.path else str(key)
+        return f'{self.path}.{str(key)[:60]}' if self.path else str(key)[:60]
 
     def fail(self, key: str, expected: str, hint: str = '') -> NoReturn:
         """Complain about the value of a key."""
@@ -223,7 +269,7 @@ def override(mapping: Any, assignment: str, source: Source) -> None:
         last = i == len(parts) - 1
         if isinstance(here, list):
             names = [item.get('name') if isinstance(item, dict) else None for item in here]
-            index = int(part) if part.isdecimal() else names.index(part) if part in names else -1
+            index = int(part) if re.fullmatch('[0-9]{1,9}', part) else names.index(part) if part in names else -1
             if not 0 <= index < len(here):
                 raise UserError(
                     f"--set {assignment}: '{shown}' has no item '{part}'; expected an index up to {len(here) - 1} or one of "

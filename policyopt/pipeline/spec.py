@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from policyopt import algorithms
-from policyopt.files.runs import KEYS, done_file, id_of
-from policyopt.files.yamlfile import Section, Source, a_list, boolean, one_of, override, parse_yaml, read_text, show, text, whole
+from policyopt.files.runs import KEYS, MAX_RUNS, done_file, id_of
+from policyopt.files.yamlfile import Section, Source, a_list, boolean, dump_yaml, one_of, override, parse_yaml, read_text, show, text, whole
 from policyopt.pipeline import batch, sweep, templates
 from policyopt.util import MAX_TRAJS, UserError, closest, derive_seed, here_or_ours
 
-MAX_RUNS = 1_000_000
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
 
 
@@ -211,14 +210,13 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
     if raw is None:
         raise UserError(f'{path}: is empty; expected a pipeline YAML with the keys tasks, training, options')
     source = Source(path)
-    if overrides and isinstance(raw, dict):
-        import yaml
-
-        for assignment in overrides:
-            override(raw, assignment, source)
+    for assignment in overrides if isinstance(raw, dict) else ():
+        override(raw, assignment, source)
+    spec = _read(source, raw, yaml_text, tuple(overrides))
+    if overrides:
         header = ''.join('# --set ' + assignment.replace('\n', '\n#   ') + '\n' for assignment in overrides)
-        yaml_text = f'# {path} with\n{header}' + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=140)
-    return _read(source, raw, yaml_text, tuple(overrides))
+        spec = dataclasses.replace(spec, text=f'# {path} with\n{header}{dump_yaml(raw, path)}')
+    return spec
 
 
 def _read(source: Source, raw: Any, yaml_text: str, overrides: tuple[str, ...]) -> Spec:

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from policyopt.files.results import likeliest_actions
-from policyopt.files.runs import id_of, sweep
+from policyopt.files.runs import MAX_ID, MAX_RUNS, id_of, sweep
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.reporting.aggregate import aggregate, pairs_of
 from policyopt.reporting.controls import controls
@@ -285,6 +285,8 @@ def missing_runs(rows: list, expected: list[str] | None = None) -> list[str]:
         expected = []
         for task in dict.fromkeys(r.task for r in rows):
             algs, sizes, runs = (sorted({getattr(r, f) for r in rows if r.task == task}) for f in ('alg', 'num_trajs', 'run'))
+            if len(expected) + len(algs) * len(sizes) * len(runs) > MAX_RUNS:
+                raise UserError(f'the rows of the results span more than {MAX_RUNS} runs; expected those of one experiment')
             expected += [id_of(a, task, int(n), int(i)) for a in algs for n in sizes for i in runs]
     return [name for name in expected if name not in seen]
 
@@ -433,16 +435,25 @@ def how_played(attrs: Mapping[str, str]) -> list[str]:
 
 
 def campaign_runs(spec_text: str) -> list[str] | None:
-    """Names of all runs that a campaign's YAML asks for, or None when the text does not say it."""
+    """Names of all runs that a campaign's YAML asks for, or None when the text does not say it.
+
+    Raises UserError when it asks for more than MAX_RUNS, which no experiment may.
+    """
     try:
         spec = parse_yaml(spec_text, 'spec')
         training = spec['training']
         tasks = [x['name'] for x in spec['tasks']]
         algs = [name for x in training['algorithms'] for name, _ in sweep(x['name'], x.get('vary', {}))]
-        sizes, runs = training['dataset_num_trajs'], range(training['runs'])
-        return [id_of(a, t, n, i) for t in tasks for a in algs for n in sizes for i in runs]
+        sizes, runs = training['dataset_num_trajs'], training['runs']
+        num = len(tasks) * len(algs) * len(sizes) * runs
+        longest = max((len(f'{name}') for name in (*tasks, *algs, *sizes)), default=0)
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return None
+    if not isinstance(num, int) or longest > MAX_ID:
+        return None
+    if num > MAX_RUNS:
+        raise UserError(f"the attribute 'spec' of the results asks for {num} runs; expected at most {MAX_RUNS}")
+    return [id_of(a, t, n, i) for t in tasks for a in algs for n in sizes for i in range(runs)]
 
 
 def repeat_commands(cells: Iterable[CellKey], attrs: Mapping[str, str]) -> dict[CellKey, str]:

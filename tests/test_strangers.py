@@ -1,0 +1,96 @@
+"""What strangers write, YAML above all: it is refused in one sentence and in no time, and runs, expands or hides nothing."""
+
+import time
+
+import pytest
+from pipeline_tools import im_pipeline, write_spec
+from results_tools import ATTRS, run_here, small_results  # noqa: F401
+
+from policyopt.files.yamlfile import MAX_CHARS, parse_yaml
+from policyopt.pipeline.spec import load_spec
+from policyopt.util import UserError
+
+MERGE_BOMB = 'a: &a {x: 1}\n' + ''.join(
+    f'{new}: &{new} {{<<: [{", ".join(["*" + old] * 9)}]}}\n' for old, new in zip('abcdefgh', 'bcdefghi', strict=True)
+)
+ALIAS_BOMB = MERGE_BOMB.replace('{<<: ', '').replace(']}', ']')
+BAD_YAML = {
+    'a merge-key bomb': (MERGE_BOMB, 'its aliases spelled out make it too long'),
+    'an alias bomb': (ALIAS_BOMB, 'its aliases spelled out make it too long'),
+    'a long text many times': (f'a: &a {"x" * 1000}\nb: [{", ".join(["*a"] * 300)}]', 'its aliases spelled out make it too long'),
+    'a list in itself': ('&a [*a]', "the alias '*a' inside of what it names"),
+    'a mapping merged into itself': ('&a {<<: *a}', "the alias '*a' inside of what it names"),
+    'an odd boolean': ('!!bool maybe', "the tag '!!bool'; expected values without tags"),
+    'an empty number': ('a: !!int ""', "line 1, column 4: not valid YAML: the tag '!!int'"),
+    'no time': ('[!!timestamp x]', "the tag '!!timestamp'"),
+    'a program': ('!!python/object/apply:os.system [ls]', "the tag '!!python/object/apply:os.system'"),
+    'a tag without a name': ('! x', "the tag '!'"),
+    'a tag of its own': ('%TAG ! tag:x,2000:\n--- !foo bar', "the tag 'tag:x,2000:foo'"),
+    'many brackets': ('[' * 20000, 'nested too deeply; expected at most 50 levels'),
+    'many questions': ('? ' * 10000, 'nested too deeply'),
+    'a long file': ('#\n' * 200000, f'more than {MAX_CHARS} characters of YAML'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_YAML)
+def test_yaml_that_expands_or_has_tags_is_refused_at_once(case):
+    text, expected = BAD_YAML[case]
+    start = time.monotonic()
+    with pytest.raises(UserError) as e:
+        parse_yaml(text, 'x.yaml')
+    assert expected in str(e.value) and str(e.value).startswith('x.yaml:') and len(str(e.value)) < 300
+    assert time.monotonic() - start < 5
+
+
+def test_plain_anchors_and_merge_keys_stay_what_they_are():
+    text = 'base: &b {env: X-v0, freq: 10}\ntasks: [{<<: *b, name: a}, {<<: *b, freq: 2}]'
+    assert parse_yaml(text, 'x')['tasks'] == [{'env': 'X-v0', 'freq': 10, 'name': 'a'}, {'env': 'X-v0', 'freq': 2}]
+
+
+@pytest.mark.parametrize('case', ['a merge-key bomb', 'a list in itself', 'an odd boolean', 'many brackets'])
+def test_set_and_files_are_read_in_the_same_way(case, tmp_path):
+    text, expected = BAD_YAML[case]
+    path = write_spec(tmp_path)
+    with pytest.raises(UserError, match=expected.replace('*', r'\*')):
+        load_spec(str(path), ['run_name=' + text])
+    path.write_text(text)
+    with pytest.raises(UserError, match=expected.replace('*', r'\*')):
+        load_spec(str(path))
+
+
+@pytest.mark.parametrize(
+    ('assignment', 'expected'),
+    [
+        ('.'.join('a' * 3000) + '=1', "unknown key 'a'"),
+        (f'tasks.{"9" * 5000}.env=x', 'has no item'),
+        (f'training.{"k" * 100000}=1', 'unknown key'),
+        (f'training.algorithms.ga.vary={{reward_lr: [{", ".join(map(str, range(50000)))}]}}', 'YAML'),
+    ],
+)
+def test_set_with_odd_keys_is_answered_in_one_sentence(assignment, expected, tmp_path):
+    with pytest.raises(UserError, match=expected):
+        load_spec(str(write_spec(tmp_path, cmd='train {reward_lr} {out}')), [assignment])
+
+
+@pytest.mark.parametrize(
+    ('spec', 'code', 'expected'),
+    [
+        (MERGE_BOMB, 0, ''),
+        ('&a [*a]', 0, ''),
+        (
+            ATTRS['spec'].replace('runs: 3', 'runs: 1000000000000'),
+            2,
+            "the attribute 'spec' of the results asks for 4000000000000 runs; expected",
+        ),
+        (ATTRS['spec'].replace('name: ga', f'name: {"x" * 20000}').replace('runs: 3', 'runs: 100000'), 0, ''),
+    ],
+)
+def test_the_yaml_in_a_results_file_is_a_strangers_too(spec, code, expected, tmp_path, run_here):  # noqa: F811
+    path, start = small_results(tmp_path / 'r.h5', spec=spec), time.monotonic()
+    assert expected in run_here('analyze_results.py', path, rc=code).stderr
+    assert time.monotonic() - start < 10
+
+
+def test_a_stream_without_end_is_no_experiment():
+    _, err = im_pipeline('/dev/zero', '1', code=2)
+    assert err.startswith('im_pipeline: error: /dev/zero: ') and len(err) < 300
