@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from policyopt.algorithms import ALGORITHMS, label_of
-from policyopt.reporting.failures import FAILED
+from policyopt.reproduction.failures import FAILED
 from policyopt.util import UserError, check_output, replacing
 
 if TYPE_CHECKING:
