@@ -10,6 +10,7 @@ against autograd and against the numbers of 2016.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -50,6 +51,10 @@ class Activation:
     backward_: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     bend: Callable[[torch.Tensor], torch.Tensor | None]
 
+    def __reduce__(self) -> tuple:
+        """Copies and pickles are the one in ACTIVATIONS, found by its name."""
+        return _activation, (next(name for name, known in ACTIVATIONS.items() if known is self),)
+
 
 def _where_positive(h: torch.Tensor, negative: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     return torch.where(h > 0, torch.ones_like(h), negative, out=out)
@@ -89,6 +94,10 @@ ACTIVATIONS = {
 }
 
 
+def _activation(name: str) -> Activation:
+    return ACTIVATIONS[name]
+
+
 def parse_spec(spec: str | list) -> list[dict]:
     """A hidden spec (JSON text or list) as a list of layers, checked.
 
@@ -117,40 +126,80 @@ def parse_spec(spec: str | list) -> list[dict]:
     return layers
 
 
+CANCELS, CONSTANT = 1e-12, 1e-22  # variances, as shares of the mean square
+
+
 class Standardizer:
-    """Running mean and mean square of rows, pooled exactly over all updates.
+    """Running mean and mean square of rows, pooled exactly over all updates, in float64 whatever the type of the net.
 
     standardize(x) = (x − mean)/(stdev + ε), stdev = √max(0, meansq − mean²). With count 0 the first update replaces mean 0 / meansq 1.
+    Where a feature's variance is below CANCELS of its mean square, that difference is mostly rounding, and var_1_D holds the variance
+    itself (0 for all other features; None if there is no such feature). Below CONSTANT the feature counts as constant.
     """
 
     def __init__(self, dim: int, dtype: torch.dtype = torch.float64, device: torch.device | str = 'cpu', eps: float = 1e-6):
-        self.eps = eps
+        """dtype: of what `standardize` and `unstandardize` return."""
+        self.eps, self.dtype = eps, dtype
         self.count = torch.zeros((), dtype=torch.float64, device=device)
-        self.mean_1_D = torch.zeros((1, dim), dtype=dtype, device=device)
-        self.meansq_1_D = torch.ones((1, dim), dtype=dtype, device=device)
+        self.mean_1_D = torch.zeros((1, dim), dtype=torch.float64, device=device)
+        self.meansq_1_D = torch.ones((1, dim), dtype=torch.float64, device=device)
+        self.var_1_D: torch.Tensor | None = None
 
     def update(self, x_B_D: torch.Tensor, weight_B: torch.Tensor | None = None) -> None:
         """Pool rows; weight_B counts each row that many times."""
+        x_B_D = x_B_D.to(torch.float64)
+        weight_B = None if weight_B is None else weight_B.to(torch.float64)
         n = len(x_B_D) if weight_B is None else float(weight_B.sum())
         share = n / (float(self.count) + n)
         w_1_B = torch.full((1, len(x_B_D)), 1 / n, dtype=x_B_D.dtype, device=x_B_D.device) if weight_B is None else (weight_B / n)[None]
-        self.mean_1_D.mul_(1 - share).add_(w_1_B @ x_B_D, alpha=share)
+        before, mean_1_D = (self.mean_1_D.clone(), self.variance_1_D), w_1_B @ x_B_D
+        self.mean_1_D.mul_(1 - share).add_(mean_1_D, alpha=share)
         self.meansq_1_D.mul_(1 - share).add_(w_1_B @ (x_B_D * x_B_D), alpha=share)
         self.count += n
+        self.var_1_D = None
+        if bool((self.meansq_1_D - self.mean_1_D**2 < CANCELS * self.meansq_1_D).any()):
+            self.var_1_D = self._small_variances(*before, x_B_D - mean_1_D, mean_1_D, w_1_B, share)
+
+    def _small_variances(
+        self,
+        old_mean_1_D: torch.Tensor,
+        old_var_1_D: torch.Tensor,
+        centred_B_D: torch.Tensor,
+        mean_1_D: torch.Tensor,
+        w_1_B: torch.Tensor,
+        share: float,
+    ) -> torch.Tensor | None:
+        """var_1_D after an update, from the deviations of its rows (Chan, Golub & LeVeque 1983), so that nothing large is subtracted."""
+        var_1_D = w_1_B @ centred_B_D**2 - (w_1_B @ centred_B_D) ** 2
+        var_1_D = (1 - share) * old_var_1_D + share * var_1_D + share * (1 - share) * (mean_1_D - old_mean_1_D) ** 2
+        small_1_D = (var_1_D < CANCELS * self.meansq_1_D) & (var_1_D > CONSTANT * self.meansq_1_D)
+        return torch.where(small_1_D, var_1_D, 0.0) if bool(small_1_D.any()) else None
+
+    @property
+    def variance_1_D(self) -> torch.Tensor:
+        """float64, as are mean and stdev."""
+        var_1_D = (self.meansq_1_D - self.mean_1_D**2).clamp_(min=0)
+        return var_1_D if self.var_1_D is None else torch.where(self.var_1_D > 0, self.var_1_D, var_1_D)
 
     @property
     def stdev_1_D(self) -> torch.Tensor:
-        return (self.meansq_1_D - self.mean_1_D**2).clamp_(min=0).sqrt_()
+        return self.variance_1_D.sqrt_()
 
-    def standardize(self, x_B_D: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        return torch.div(x_B_D - self.mean_1_D, self.stdev_1_D + self.eps, out=out)
+    def standardize(self, x_B_D: torch.Tensor) -> torch.Tensor:
+        """Rows of any type as rows of the net's; what float32 could not tell apart is subtracted before it is rounded."""
+        return ((x_B_D - self.mean_1_D) / (self.stdev_1_D + self.eps)).to(self.dtype)
 
     def unstandardize(self, x_B_D: torch.Tensor) -> torch.Tensor:
-        return x_B_D * (self.stdev_1_D + self.eps) + self.mean_1_D
+        return (x_B_D * (self.stdev_1_D + self.eps) + self.mean_1_D).to(self.dtype)
 
     def variables(self, scope: str) -> dict[str, torch.Tensor]:
-        names = ('count', 'mean_1_D', 'meansq_1_D')
+        names = ('count', 'mean_1_D', 'meansq_1_D', *(() if self.var_1_D is None else ('var_1_D',)))
         return {f'{scope}/Standardizer/{n}': getattr(self, n) for n in names}
+
+    def expect(self, arrays: Mapping[str, np.ndarray], scope: str) -> None:
+        """Have the variables that `arrays`, which are loaded next, hold for it: var_1_D or none."""
+        held = f'{scope}/Standardizer/var_1_D' in arrays
+        self.var_1_D = torch.zeros_like(self.mean_1_D) if held else None
 
 
 class Model:
@@ -178,6 +227,8 @@ class Model:
 
     def load(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
         """Set every variable from {name: array}; raises UserError on a missing name or another shape."""
+        for scope, norm in self.normalizers.items():
+            norm.expect(arrays, scope)
         for name, var in self.variables.items():
             if name not in arrays:
                 raise UserError(f'{where}: lacks the variable {name}; it holds {", ".join(sorted(arrays)) or "none"}')
@@ -191,6 +242,20 @@ class Model:
     def state(self) -> dict[str, np.ndarray]:
         """Arrays that a checkpoint needs beyond `export` (none here; subclasses may add)."""
         return {}
+
+    def __reduce__(self) -> tuple:
+        """Copy and pickle by torch.save: unlike pickle, it keeps every view of `theta_P` a view of it."""
+        with io.BytesIO() as buffer:
+            torch.save(self.__dict__, buffer)
+            return _restored, (type(self), buffer.getvalue())
+
+
+def _restored(cls: type, saved: bytes) -> Any:
+    """The inverse of Model.__reduce__; a pickle can run code, as what is inside this one can."""
+    model = cls.__new__(cls)
+    where = None if torch.cuda.is_available() else 'cpu'
+    model.__dict__.update(torch.load(io.BytesIO(saved), map_location=where, weights_only=False))
+    return model
 
 
 def views(flat_P: torch.Tensor, shapes: Iterable[tuple[int, ...]]) -> list[torch.Tensor]:
@@ -242,6 +307,9 @@ class FeedforwardNet:
                 self.stages[-1][1] = ACTIVATIONS[layer['func']]
         self.stages.append([(next(params), next(params)), None])
         self._buffers = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {'_buffers': {}}
 
     def init(self, rng: np.random.RandomState) -> None:
         """Hidden weights Glorot uniform (±√(6/(in+out)), drawn in layer order), biases 0, the output layer 0."""

@@ -120,11 +120,11 @@ class Policy(Model):
     def update_obsnorm(self, obs_B_Do: ArrayLike) -> None:
         """Pool observations (numpy or tensor) into the standardiser; does nothing without one."""
         if self.obsnorm is not None:
-            self.obsnorm.update(to_tensor(obs_B_Do, self.theta_P))
+            self.obsnorm.update(to_tensor(obs_B_Do, self.obsnorm.mean_1_D))
 
     def normalized_obs(self, obs_B_Do: ArrayLike) -> torch.Tensor:
-        obs_B_Do = to_tensor(obs_B_Do, self.theta_P)
-        return obs_B_Do if self.obsnorm is None else self.obsnorm.standardize(obs_B_Do)
+        norm = self.obsnorm
+        return to_tensor(obs_B_Do, self.theta_P) if norm is None else norm.standardize(to_tensor(obs_B_Do, norm.mean_1_D))
 
     def compute_adist(self, obs_B_Do: ArrayLike) -> torch.Tensor:
         """Distribution parameters (B, Pa) as a tensor."""
@@ -323,7 +323,9 @@ class DeterministicPolicy(torch.nn.Module):
         self.finite = isinstance(policy.action_space, FiniteSpace)
         self.register_buffer('bounds_2_Da', None if policy.bounds_2_Da is None else policy.bounds_2_Da.to(policy.theta_P))
         norm, like, layers = policy.obsnorm, policy.theta_P, []
-        self.register_buffer('mean_Do', torch.zeros(policy.obs_space.dim).to(like) if norm is None else norm.mean_1_D[0].clone())
+        # float64 for nets of both types, as in the policy
+        mean_Do = torch.zeros(policy.obs_space.dim, dtype=torch.float64, device=like.device)
+        self.register_buffer('mean_Do', mean_Do if norm is None else norm.mean_1_D[0].clone())
         self.register_buffer('scale_Do', torch.ones_like(self.mean_Do) if norm is None else norm.stdev_1_D[0] + norm.eps)
         for affine, activation in numpy_layers(policy.net):
             if affine is not None:
@@ -338,7 +340,7 @@ class DeterministicPolicy(torch.nn.Module):
         self.net = torch.nn.Sequential(*layers)
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        out = self.net((obs - self.mean_Do) / self.scale_Do)
+        out = self.net(((obs - self.mean_Do) / self.scale_Do).to(self.net[-1].weight.dtype))
         if self.finite:
             return out.argmax(-1)
         return out if self.bounds_2_Da is None else out.clamp(*self.bounds_2_Da)

@@ -75,11 +75,9 @@ class Actor:
         if buffers is None:
             buffers = self._buffers[num_blocks] = self._make_buffers(num_blocks, obs_B_Do.shape[1])
         h, h_by_block = buffers[0]
-        h[:num] = obs_B_Do
+        # in float64, before a net of float32 rounds it
+        h[:num] = obs_B_Do if self.mean is None else (obs_B_Do - self.mean) / self.scale
         h[num:] = 0
-        if self.mean is not None:
-            h -= self.mean
-            h /= self.scale
         for (affine, act), (out, out_by_block) in zip(self.layers, buffers[1:], strict=True):
             if affine is not None:
                 # block by block: BLAS takes another kernel, which rounds otherwise, for larger products
