@@ -29,6 +29,7 @@ from environments import classic_vec, legacy
 
 Task = str | gymnasium.Env | Callable[[], gymnasium.Env]
 SUPPORTED = 'supported are a 1-D Box observation and a Discrete action (from 0) or a 1-D float Box action'
+RECIPES = 'docs/wrappers.md has recipes'
 
 # the dynamics that we have as numpy, valid only for the class they were copied from
 _CARTPOLE = 'gymnasium.envs.classic_control.cartpole:CartPoleEnv'
@@ -208,12 +209,22 @@ def _check_spaces(name: str, env: gymnasium.Env) -> tuple[int, int, int]:
     except _FAILURES as e:
         raise BadEnvironment(f"env '{name}' does not say its spaces: {_reason(e)}; {SUPPORTED}") from e
     if not (isinstance(obs, spaces.Box) and len(obs.shape) == 1 and obs.shape[0] > 0 and obs.dtype.kind in 'fiu'):
-        raise BadEnvironment(f"env '{name}' has the observation space {_describe(obs)}; {SUPPORTED}")
+        raise BadEnvironment(f"env '{name}' has the observation space {_describe(obs)}; {SUPPORTED}{_cure(obs)}")
     if isinstance(a, spaces.Discrete) and a.start == 0:
         return obs.shape[0], int(a.n), 1
     if isinstance(a, spaces.Box) and len(a.shape) == 1 and a.shape[0] > 0 and a.dtype.kind == 'f':
         return obs.shape[0], 0, a.shape[0]
-    raise BadEnvironment(f"env '{name}' has the action space {_describe(a)}; {SUPPORTED}")
+    cure = f'. Wrap it in gymnasium.wrappers.TransformAction: {RECIPES}'
+    raise BadEnvironment(f"env '{name}' has the action space {_describe(a)}; {SUPPORTED}{cure}")
+
+
+def _cure(obs: Any) -> str:
+    """What makes a supported observation of a space, as a sentence; nothing where no wrapper does."""
+    if not isinstance(obs, gymnasium.Space) or not obs.is_np_flattenable:
+        return ''
+    image = isinstance(obs, gymnasium.spaces.Box) and len(obs.shape) > 1
+    also = ' (the nets have no convolutions, so compute features from large images first)' if image else ''
+    return f'. Wrap it in gymnasium.wrappers.FlattenObservation{also}: {RECIPES}'
 
 
 def spec_and_spaces(name: str) -> tuple[EnvSpec | None, Any, Any]:
@@ -310,22 +321,38 @@ class Env1:
         if render_mode is not None:
             os.environ.setdefault('PYGAME_HIDE_SUPPORT_PROMPT', '1')  # it would greet on stdout
         self._env = _make(task, render_mode)
+        # environments may check the type; those that we have as numpy take float64 there, and must be their equals
+        ours = isinstance(task, str) and own_dynamics(self.info) is not None
+        self._a_dtype = np.float64 if ours or self.info.finite else self._env.action_space.dtype
 
     def reset(self, seed: int) -> np.ndarray:
         try:
-            return self._obs(self._env.reset(seed=int(seed))[0])
+            returned = self._env.reset(seed=int(seed))
         except _FAILURES as e:
             raise self._failed('reset', e) from e
+        if not (isinstance(returned, tuple) and len(returned) == 2):
+            got = f'{len(returned)} values' if isinstance(returned, tuple) else f'one {type(returned).__name__}'
+            raise self._wrong('reset', f'{got}; expected (observation, info){_OLD_API}')
+        return self._obs('reset', returned[0])
 
     def step(self, a_Da: np.ndarray) -> tuple[np.ndarray, float, bool]:
         # a copy, because an environment may change the array that it is given
-        a = int(a_Da[0]) if self.info.finite else np.array(a_Da, dtype=np.float64)
+        a = int(a_Da[0]) if self.info.finite else np.array(a_Da, dtype=self._a_dtype)
         try:
-            obs, r, terminated, truncated, _ = self._env.step(a)
-            self.cut_short = not terminated
-            return self._obs(obs), float(r), bool(terminated or truncated)
+            returned = self._env.step(a)
         except _FAILURES as e:
-            raise self._failed('step', e) from e
+            raise self._failed('step', e, self._outside(a_Da)) from e
+        if not (isinstance(returned, tuple) and len(returned) == 5):
+            got = f'{len(returned)} values' if isinstance(returned, tuple) else f'one {type(returned).__name__}'
+            raise self._wrong('step', f'{got}; {_FIVE}')
+        obs, r, terminated, truncated, _ = returned
+        obs_Do = self._obs('step', obs)
+        try:
+            self.cut_short = not terminated
+            return obs_Do, float(r), bool(terminated or truncated)
+        except (TypeError, ValueError) as e:
+            parts = f'a reward of {_kind(r)}, terminated of {_kind(terminated)} and truncated of {_kind(truncated)}'
+            raise self._wrong('step', f'{parts}; expected a float, a bool and a bool') from e
 
     def render(self) -> Any:
         try:
@@ -340,14 +367,40 @@ class Env1:
         if self.info.copies:
             self._env.close()
 
-    def _failed(self, method: str, e: BaseException) -> BadEnvironment:
-        return BadEnvironment(f"env '{self.info.name}' failed in {method}() with {_reason(e)}")
+    def _failed(self, method: str, e: BaseException, hint: str = '') -> BadEnvironment:
+        old = isinstance(e, ValueError) and method == 'step' and 'to unpack (expected 5' in str(e)  # met by a wrapper before us
+        old = old or (isinstance(e, TypeError) and method == 'reset' and "unexpected keyword argument 'seed'" in str(e))
+        hint = (f'; {_FIVE}' if method == 'step' else f'; expected reset(self, seed=None, options=None){_OLD_API}') if old else hint
+        return BadEnvironment(f"env '{self.info.name}' failed in {method}() with {_reason(e)}{hint}")
 
-    def _obs(self, obs: Any) -> np.ndarray:
-        obs_Do = np.array(obs, dtype=np.float64)
+    def _wrong(self, method: str, what: str) -> BadEnvironment:
+        return BadEnvironment(f"env '{self.info.name}': {method}() returned {what}")
+
+    def _outside(self, a_Da: np.ndarray) -> str:
+        """What to do where an action is outside the box, which not every environment takes."""
+        if self.info.a_low is None or (np.greater_equal(a_Da, self.info.a_low) & np.less_equal(a_Da, self.info.a_high)).all():  # pyright: ignore
+            return ''
+        return f'; the action {np.round(a_Da, 3).tolist()} is outside the action space: --clip_actions 1 clips it'
+
+    def _obs(self, method: str, obs: Any) -> np.ndarray:
+        try:
+            obs_Do = np.array(obs, dtype=np.float64)
+        except (TypeError, ValueError) as e:
+            raise self._wrong(method, f'an observation of {_kind(obs)}; expected an array of shape ({self.info.obs_dim},)') from e
         if obs_Do.shape != (self.info.obs_dim,):
-            raise ValueError(f'the observation has shape {obs_Do.shape}, but the space says ({self.info.obs_dim},)')
+            cure = '; a number is no array of one: return np.array([x])' if obs_Do.shape == () else ''
+            what = f'an observation of shape {obs_Do.shape}, but its observation_space has shape ({self.info.obs_dim},){cure}'
+            raise self._wrong(method, what)
         return obs_Do
+
+
+_OLD_API = '. That is the API of gym before 0.26: shimmy.GymV21CompatibilityV0 wraps such an environment'
+_FIVE = f'expected (observation, reward, terminated, truncated, info){_OLD_API}'
+
+
+def _kind(x: Any) -> str:
+    """A value by its type, and its shape where it has one."""
+    return f'type {type(x).__name__}' + (f' and shape {np.shape(x)}' if isinstance(x, np.ndarray) else '')
 
 
 class LoopVecEnv(classic_vec.VecEnv):
@@ -402,19 +455,24 @@ def make_vec_env(name: Task, num_slots: int, info: EnvInfo | None = None) -> cla
     info = info or env_info(name)
     if not isinstance(name, str):
         return LoopVecEnv(name, num_slots, info)
+    make = own_dynamics(info)
+    return LoopVecEnv(name, num_slots, info) if make is None else make(name, num_slots)
+
+
+def own_dynamics(info: EnvInfo) -> Callable[[str, int], classic_vec.VecEnv] | None:
+    """The function (name, num_slots) → VecEnv of a registered task whose dynamics we have as numpy, else None."""
     spec = gymnasium.registry[info.id]
-    as_registered = not spec.kwargs and not spec.additional_wrappers
+    if spec.kwargs or spec.additional_wrappers:
+        return None
     entry_point, vec_class = _CLASSIC.get(info.id, (None, None))
-    if vec_class is not None and spec.entry_point == entry_point and as_registered:
-        return vec_class(num_slots, info.time_limit)
+    if vec_class is not None and spec.entry_point == entry_point:
+        return lambda name, num_slots: vec_class(num_slots, info.time_limit)
     task = info.id.removeprefix(f'{legacy.NAMESPACE}/').removesuffix('-v1')
-    if task in legacy.MUJOCO_TASKS and spec.entry_point == legacy.mujoco_entry_point(task) and as_registered:
-        from environments import mujoco_vec  # here, because mujoco is an extra
+    seals_task = info.id.removeprefix('seals/').removesuffix('-v1')
+    is_legacy = task in legacy.MUJOCO_TASKS and spec.entry_point == legacy.mujoco_entry_point(task)
+    if not is_legacy and not (seals_task in _SEALS_MUJOCO and spec.entry_point == f'seals.mujoco:{seals_task}Env'):
+        return None
+    from environments import mujoco_vec  # here, because mujoco is an extra
 
-        return mujoco_vec.VEC_CLASSES[task](_make(name).unwrapped, num_slots, info.time_limit)
-    task = info.id.removeprefix('seals/').removesuffix('-v1')
-    if task in _SEALS_MUJOCO and spec.entry_point == f'seals.mujoco:{task}Env' and as_registered:
-        from environments import mujoco_vec
-
-        return mujoco_vec.SEALS_CLASSES[task](_make(name).unwrapped, num_slots, info.time_limit)
-    return LoopVecEnv(name, num_slots)
+    of_mujoco = mujoco_vec.VEC_CLASSES[task] if is_legacy else mujoco_vec.SEALS_CLASSES[seals_task]
+    return lambda name, num_slots: of_mujoco(_make(name).unwrapped, num_slots, info.time_limit)

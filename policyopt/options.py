@@ -85,6 +85,7 @@ class CommonOptions:
     resume: bool = option(False, 'continue LOG.part bit for bit; a complete LOG is left alone')
     verbose: bool = option(False, 'show a traceback on errors')
     vf_steps: int = option(1, 'steps of the value function per iteration', AT_LEAST_1, gail=5)
+    clip_actions: int = option(0, '1: the environment and the classifier get actions clipped to the action box', choices=[0, 1], gail=1)
 
     unsaid: typing.ClassVar[set[str]]  # of this object: the options that were not given and follow the mode
 
@@ -161,7 +162,6 @@ class _OfImitation:
     policy_final_kl: float | None = option(
         None, 'policy_max_kl falls to this by the last iteration (default: it stays)', ABOVE_0, only=ADVERSARIAL, gail=0.004
     )
-    clip_actions: int = option(0, '1: the environment and the classifier get actions clipped to the action box', choices=[0, 1], gail=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

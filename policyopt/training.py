@@ -123,7 +123,7 @@ def with_reward_sign(options: ImitationOptions, trajs: TrajBatch, mdp: MDP) -> I
     return dataclasses.replace(options, favor_zero_expert_reward=int(early_B.mean() > 0.5))
 
 
-def action_bounds(options: ImitationOptions, mdp: MDP) -> np.ndarray | None:
+def action_bounds(options: CommonOptions, mdp: MDP) -> np.ndarray | None:
     """The box (lowest, highest) that --clip_actions clips to; None where actions are finite or a side of the box is open."""
     low_high = (mdp.info.a_low, mdp.info.a_high)
     return np.array(low_high) if options.clip_actions and None not in low_high else None
@@ -153,9 +153,10 @@ def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
     horizon = mdp.horizon(options.max_traj_len)
     rng = np.random.RandomState(options.seed)
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
-    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, bool(options.enable_obsnorm), **nets)
+    enable_obsnorm, bounds_2_Da = bool(options.enable_obsnorm), action_bounds(options, mdp)
+    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, enable_obsnorm, **nets, bounds_2_Da=bounds_2_Da)
     time_scale = options.vf_include_time / (mdp.time_limit or horizon)
-    vf = value_function(options, mdp, time_scale, nets, bool(options.enable_obsnorm))
+    vf = value_function(options, mdp, time_scale, nets, enable_obsnorm)
     reward = load_reward(options.reward, mdp, options.max_traj_len) if options.reward else None
     return rl.SamplingPolicyOptimizer(
         mdp, policy, vf, sim_config(options, horizon), options.discount, options.lam, options.policy_max_kl, options.policy_cg_damping,

@@ -402,13 +402,13 @@ def test_options_are_frozen_keyword_only_and_say_what_is_wrong():
 def test_options_are_stored_in_the_order_of_the_command_lines():
     common = (
         'env_name max_traj_len policy_hidden_spec tiny_policy discount lam max_iter policy_max_kl policy_cg_damping vf_max_kl '
-        'vf_cg_damping sim_batch_size min_total_sa print_freq save_freq log seed device dtype resume verbose vf_steps'
+        'vf_cg_damping sim_batch_size min_total_sa print_freq save_freq log seed device dtype resume verbose vf_steps '
+        'clip_actions'
     ).split()
     imitation = (
         'mode data limit_trajs data_subsamp_freq obsnorm_mode bclone_lr bclone_batch_size bclone_eval_ntrajs bclone_eval_freq '
         'bclone_train_frac no_vf policy_ent_reg reward_type reward_max_kl reward_lr reward_steps reward_ent_reg_weight '
-        'reward_include_time favor_zero_expert_reward plot_freq save_reward reward_hidden_spec reward_grad_penalty policy_final_kl '
-        'clip_actions'
+        'reward_include_time favor_zero_expert_reward plot_freq save_reward reward_hidden_spec reward_grad_penalty policy_final_kl'
     ).split()
     assert list(json.loads(po.ImitationOptions().as_json())) == imitation + common
     assert list(json.loads(po.RLOptions().as_json())) == ['enable_obsnorm', 'use_tanh', 'vf_include_time', 'reward', *common]
