@@ -16,6 +16,7 @@ import functools
 import json
 import numbers
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +35,7 @@ from policyopt.options import CommonOptions, ImitationOptions, RLOptions
 from policyopt.policies import Policy
 from policyopt.sampling.actor import FunctionActor
 from policyopt.sampling.tasks import MDP
-from policyopt.util import UserError, closest, now, provenance
+from policyopt.util import RunFailed, UserError, closest, now, provenance
 
 if TYPE_CHECKING:
     from typing import Self
@@ -47,6 +48,27 @@ KNOWN_AS = {'bc': 'bclone', 'cloning': 'bclone'}  # elsewhere
 # what other arguments of `train` decide, or what belongs to commands only
 NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
+
+
+# of the commands' options: what the arguments of `train` are called
+ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env'}
+
+
+class _PythonNames(contextlib.ContextDecorator):
+    """Raise errors in the words of a caller from Python: `max_traj_len=`, where a command says `--max_traj_len`."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if isinstance(error, UserError | RunFailed):
+            known = {*settings.names(ImitationOptions), *settings.names(RLOptions)}
+            error.args = (re.sub(r'--([a-z_]+)(?: (?=[-.\d]+\b|\w+:))?', lambda m: _argument(m, known), str(error)),)
+
+
+def _argument(option: re.Match, known: set[str]) -> str:
+    name = ARGUMENTS.get(option[1], option[1] if option[1] in known else None)
+    return option[0] if name is None else f'{name}='
 
 
 class Demonstrations(TrajBatch):
@@ -96,9 +118,10 @@ class Demonstrations(TrajBatch):
         return demos
 
     @classmethod
-    def record(cls, policy: Policy, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
+    @_PythonNames()
+    def record(cls, policy: Any, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
                max_traj_len: int | None = None) -> Demonstrations:  # fmt: skip
-        """Episodes of a policy at play, as `evaluate` plays them; actions are sampled unless deterministic. Raises as `evaluate`."""
+        """Episodes of a policy, or of whoever else plays, as in `evaluate`; actions are sampled unless deterministic. Raises as it."""
         trajs, env_name = _play(policy, env, episodes, seed, deterministic, max_traj_len)
         return cls._copy(trajs, env_name)
 
@@ -171,6 +194,7 @@ class Evaluation(NamedTuple):
     lengths: np.ndarray
 
 
+@_PythonNames()
 def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None = None, *, iterations: int, seed: int | None = None,
           options: CommonOptions | None = None, expert: Policy | str | os.PathLike | Callable[[np.ndarray], Any] | None = None,
           progress: bool = True, callback: Callable[[int, dict], Any] | None = None, **changes: Any) -> TrainedRun:  # fmt: skip
@@ -194,6 +218,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     Source: Ross et al. 2011 (dagger), Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Fu et al. 2018
     (airl), Schulman et al. 2015 (trpo).
     """
+    algorithm = KNOWN_AS.get(str(algorithm).lower(), algorithm)
     chosen = _options(algorithm, options, changes)
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
         raise UserError(f"algorithm '{algorithm}' asks nobody for labels; leave expert out, or train 'dagger'")
@@ -232,9 +257,7 @@ def _whole(name: str, value: Any, low: int) -> int:
 def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str, Any]) -> CommonOptions:
     """The options of an algorithm by its name, with the user's own."""
     if algorithm not in ALGORITHMS:
-        ours = KNOWN_AS.get(str(algorithm).lower())
-        hint = f" Did you mean '{ours}'?" if ours else closest(algorithm, ALGORITHMS)
-        raise UserError(f'there is no algorithm {algorithm!r}.{hint} Algorithms: {", ".join(ALGORITHMS)}')
+        raise UserError(f'there is no algorithm {algorithm!r}.{closest(algorithm, ALGORITHMS)} Algorithms: {", ".join(ALGORITHMS)}')
     meant = ALGORITHMS[algorithm]
     cls = RLOptions if meant is None else ImitationOptions
     if options is not None and not isinstance(options, cls):
@@ -331,11 +354,14 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     return TrainedRun(algorithm, policy, options, run.log, interrupted)
 
 
-def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
+@_PythonNames()
+def evaluate(policy: Any, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
              sim_batch_size: int = 1) -> Evaluation:  # fmt: skip
     """Play a policy, by default its most likely actions: (returns (B,), lengths (B,)) of exactly `episodes` episodes.
 
-    A pure function of its arguments. env as in `train`; deterministic=False draws the actions, as training and vis_mj.py do, while
+    policy: a Policy; a model with `predict`, as Stable-Baselines3 has it; an object with `act`; or any function obs → action, which
+    gets one observation (Do,) and returns an integer or (Da,) numbers. Of a Policy this is a pure function of its arguments.
+    env as in `train`; deterministic=False draws the actions, as training and vis_mj.py do, while
     stage 2 takes the most likely ones; max_traj_len (steps) cuts episodes; sim_batch_size above 1 plays in that many processes.
     Raises UserError where the policy does not fit the env; RunFailed when the env fails.
     """
@@ -344,17 +370,20 @@ def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, det
 
 
 def _play(
-    policy: Policy, env: Any, episodes: int, seed: int, deterministic: bool, max_traj_len: int | None, sim_batch_size: int = 1
+    policy: Any, env: Any, episodes: int, seed: int, deterministic: bool, max_traj_len: int | None, sim_batch_size: int = 1
 ) -> tuple[TrajBatch, str]:
     """(TrajBatch, env_name) of a policy at play."""
-    if not isinstance(policy, Policy):
-        raise UserError(f'policy is a {type(policy).__name__}; give run.policy or load_policy(…)')
+    if isinstance(policy, str | os.PathLike | TrainedRun):
+        raise UserError(f'policy is a {type(policy).__name__}; give run.policy, load_policy(…), or a function obs → action')
     episodes, seed = _whole('episodes', episodes, 1), _whole('seed', seed, 0)
     max_traj_len = None if max_traj_len is None else _whole('max_traj_len', max_traj_len, 1)
     mdp = MDP(env)
     try:
-        _check_fits(policy, mdp)
         workers = _whole('sim_batch_size', sim_batch_size, 1)
+        if isinstance(policy, Policy):
+            _check_fits(policy, mdp)
+        elif workers > 1:
+            raise UserError(f'sim_batch_size {workers}: worker processes play a Policy only; give 1')
         with _as_the_commands_compute():
             return sample_episodes(policy, mdp, episodes, seed, bool(deterministic), max_traj_len, workers), mdp.env_name
     finally:

@@ -59,7 +59,7 @@ def dagger_optimizer(
             f'--max_iter {args.max_iter} leaves some of {args.dagger_rounds} --dagger_rounds without a step; give more than that'
         )
     cloning = cloning_optimizer(args, mdp, policy, expert, nets)
-    horizon = mdp.horizon(args.max_traj_len) if args.dagger_rounds else 0
+    horizon = mdp.longest(args.max_traj_len) if args.dagger_rounds else 0
     rounds = Rounds(
         args.dagger_rounds, args.dagger_round_trajs, args.max_iter, args.dagger_beta, args.dagger_beta_schedule, args.dagger_label, horizon,
         args.data_subsamp_freq, args.sim_batch_size,
@@ -70,8 +70,9 @@ def dagger_optimizer(
 def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any]) -> ImitationOptimizer:
     """Reward function, value function and optimiser of the adversarial modes."""
     assert args.seed is not None and args.max_iter is not None  # see training.resolved
-    horizon = mdp.horizon(args.max_traj_len)
-    time_scale = 1.0 / (mdp.time_limit or horizon)
+    if args.reward_include_time:
+        mdp.horizon(args.max_traj_len, 'reward_include_time')
+    horizon, time_scale = mdp.longest(args.max_traj_len), mdp.time_scale(args.max_traj_len)
     reward = algorithms.load(algorithms.rewards()[args.reward_type]).from_options(args, mdp, expert, time_scale, nets)
     vf = value_function(args, mdp, time_scale, nets, args.obsnorm_mode != 'none') if not args.no_vf else None
     if args.obsnorm_mode == 'expertdata':
@@ -104,7 +105,9 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
         np.zeros((1, mdp.obs_space.dim)), np.zeros((1, mdp.action_space.storage_size), mdp.action_space.storage_type), np.zeros(1)
     )
     nets = {'rng': np.random.RandomState(0), 'dtype': torch.float64, 'device': 'cpu'}
-    time_scale = 1.0 / (mdp.time_limit or mdp.horizon(max_traj_len))
+    if known.get('reward_include_time'):
+        mdp.horizon(max_traj_len, 'a reward that sees the time')
+    time_scale = mdp.time_scale(max_traj_len)
     reward = algorithms.load(reward_class).from_options(ImitationOptions(**known), mdp, nothing, time_scale, nets)
     reward.load_learned(snapshot.variables, where)
     mdp.warn_of_another_task(snapshot.file, known.get('env_name'))
@@ -119,8 +122,8 @@ def value_function(args: CommonOptions, mdp: MDP, time_scale: float, nets: dict[
     )  # fmt: skip
 
 
-def sim_config(args: CommonOptions, horizon: int) -> SimConfig:
-    return SimConfig(min_num_trajs=0, min_total_sa=args.min_total_sa, max_traj_len=horizon, sim_batch_size=args.sim_batch_size)
+def sim_config(args: CommonOptions, horizon: int | None) -> SimConfig:
+    return SimConfig(0, args.min_total_sa, horizon, args.sim_batch_size, args.max_envs)
 
 
 def check_data_fits(path: str, trajs: TrajBatch, mdp: MDP) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.files.snapshots import last_of, read_snapshot
 from policyopt.policies import Policy, policy_from_snapshot
+from policyopt.sampling.actor import PlayerActor
 from policyopt.sampling.rollout import Streams
 from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.util import MAX_TRAJS, RunFailed, UserError, check_output, printable, replacing
@@ -37,22 +38,26 @@ def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Polic
 
 
 def sample_episodes(
-    policy: Policy,
+    policy: Policy | Any,
     mdp: MDP,
     num_trajs: int,
     seed: int,
     deterministic: bool = False,
     max_traj_len: int | None = None,
     sim_batch_size: int | None = None,
+    max_envs: int | None = None,
 ) -> TrajBatch:
     """Exactly num_trajs episodes, in the order in which they were started, as a TrajBatch.
 
     A pure function of its arguments: episode i has its own random stream. deterministic takes the most likely action.
+    policy: a Policy, or anything that PlayerActor takes, which plays in one environment.
     """
     if not 1 <= num_trajs <= MAX_TRAJS:
         raise UserError(f'{num_trajs} episodes were asked for; give 1 or more, up to {MAX_TRAJS}')
-    horizon, key = mdp.horizon(max_traj_len), (seed, 'evaluate')
-    trajs = sample_trajectories(policy.actor(), mdp, num_trajs, horizon, key, deterministic, sim_batch_size)
+    longest, key = mdp.longest(max_traj_len), (seed, 'evaluate')
+    if not isinstance(policy, Policy):
+        return sample_trajectories(PlayerActor(policy, mdp.info, deterministic), mdp, num_trajs, longest, key, deterministic, 1, 1)
+    trajs = sample_trajectories(policy.actor(), mdp, num_trajs, longest, key, deterministic, sim_batch_size, max_envs)
     trajs.a.stacked = policy.clipped(trajs.a.stacked)  # a recording holds what was played
     return trajs
 
@@ -117,7 +122,7 @@ def frames(
         env = make_env(mdp.env_name, render_mode='rgb_array')
     except BadEnvironment as e:
         raise UserError(f'{e}; an animation needs the render_mode rgb_array') from e
-    actor, streams, horizon, left = policy.actor(), Streams((seed, 'evaluate')), mdp.horizon(max_traj_len), num_frames
+    actor, streams, longest, left = policy.actor(), Streams((seed, 'evaluate')), mdp.longest(max_traj_len), num_frames
     try:
         for i in itertools.count():
             rng, shown = streams.of(i), Shown()
@@ -127,7 +132,7 @@ def frames(
                 a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
                 obs, r, done = env.step(policy.clipped(a_1_Da)[0])
                 shown.ret, shown.length = shown.ret + r, shown.length + 1
-                shown.over = done or shown.length == horizon
+                shown.over = done or shown.length == longest
                 yield picture, shown
                 left -= 1
                 if left == 0:

@@ -252,7 +252,7 @@ class Model:
 
 def _restored(cls: type, saved: bytes) -> Any:
     """The inverse of Model.__reduce__; a pickle can run code, as what is inside this one can."""
-    model = cls.__new__(cls)
+    model: Any = object.__new__(cls)
     where = None if torch.cuda.is_available() else 'cpu'
     model.__dict__.update(torch.load(io.BytesIO(saved), map_location=where, weights_only=False))
     return model

@@ -85,6 +85,7 @@ class CommonOptions:
     resume: bool = option(False, 'continue LOG.part bit for bit; a complete LOG is left alone')
     verbose: bool = option(False, 'show a traceback on errors')
     vf_steps: int = option(1, 'steps of the value function per iteration', AT_LEAST_1, gail=5)
+    max_envs: int | None = option(None, 'environments made at most; 1 where only one can exist (same results)', AT_LEAST_1)
     clip_actions: int = option(0, '1: the environment and the classifier get actions clipped to the action box', choices=[0, 1], gail=1)
 
     unsaid: typing.ClassVar[set[str]]  # of this object: the options that were not given and follow the mode

@@ -198,6 +198,14 @@ class Policy(Model):
             return int(a_B_Da[0, 0]) if one else a_B_Da[:, 0]
         return a_B_Da[0] if one else a_B_Da
 
+    def predict(self, obs: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> tuple[np.ndarray, Any]:
+        """Choose actions as a model of Stable-Baselines3 does, for its `evaluate_policy` and what else asks so: (actions, state).
+
+        obs as in `act`; actions are arrays, of shape () for one finite action. There is no state: the one given is returned, and
+        episode_start is not needed. Raises as `act`.
+        """
+        return np.asarray(self.act(obs, deterministic)), state
+
     def clipped(self, a_B_Da: np.ndarray) -> np.ndarray:
         """Actions as they are played: clipped to the policy's bounds where it has any."""
         return a_B_Da if self.bounds_2_Da is None else a_B_Da.clip(*self.bounds_2_Da.numpy())
@@ -340,7 +348,8 @@ class DeterministicPolicy(torch.nn.Module):
         self.net = torch.nn.Sequential(*layers)
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        out = self.net(((obs - self.mean_Do) / self.scale_Do).to(self.net[-1].weight.dtype))
+        dtype: Any = self.net[-1].weight.dtype
+        out = self.net(((obs - self.mean_Do) / self.scale_Do).to(dtype))
         if self.finite:
             return out.argmax(-1)
         return out if self.bounds_2_Da is None else out.clamp(*self.bounds_2_Da)

@@ -203,7 +203,7 @@ class SamplingPolicyOptimizer:
         obs_N_Do, time_N = trajs.obs.stacked, trajs.time.stacked
         r = trajs.r
         if self.learned is not None:
-            terminal_N = trajs.successors(self.sim_cfg.max_traj_len)[1]
+            terminal_N = trajs.successors(self.sim_cfg.max_traj_len or 0)[1]
             r = r.like(self.learned.learned_reward(obs_N_Do, trajs.a.stacked, time_N, terminal_N))
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
         adv_N, q, vf_r2, tdvf_r2 = advantages(r, time_N, v_N, self.gamma, self.lam)

@@ -57,7 +57,7 @@ STOPPED = 75  # exit code after a signal: the state is saved, --resume continues
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
 # options that may differ between a run and its continuation; of data, expert and reward, the contents are compared
 DIVERGED = 'diverged'  # root attribute of a part file whose run left the finite numbers after its last save: JSON
-HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'max_iter')
+HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'max_iter', 'max_envs')
 
 
 def train_imitation(options: ImitationOptions) -> int:
@@ -99,7 +99,7 @@ def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: st
     pairs = trajs.obs.stacked[rows_N], a_N_Da, trajs.time.stacked[rows_N]
     if not algorithms.MODES[options.mode].adversarial or not uses_transitions(algorithms.load(algorithms.rewards()[options.reward_type])):
         return Expert(*pairs)
-    horizon = mdp.horizon(options.max_traj_len)
+    horizon = mdp.horizon(options.max_traj_len, f'reward_type {options.reward_type}')
     nextobs_N_Do, terminal_N, known_N = trajs.successors(horizon)
     kept = known_N[rows_N]  # a last step whose successor the file does not hold is left out
     if not kept.any():
@@ -117,7 +117,10 @@ def with_reward_sign(options: ImitationOptions, trajs: TrajBatch, mdp: MDP) -> I
     """
     if options.favor_zero_expert_reward is not None:
         return options
-    early_B = trajs.lengths < mdp.horizon(options.max_traj_len)
+    longest = mdp.longest(options.max_traj_len)
+    if longest is None and trajs.terminal_B is None:
+        mdp.horizon(None, 'favor_zero_expert_reward, left open,')
+    early_B = np.ones(len(trajs), bool) if longest is None else trajs.lengths < longest
     if trajs.terminal_B is not None:
         early_B = early_B & trajs.terminal_B
     return dataclasses.replace(options, favor_zero_expert_reward=int(early_B.mean() > 0.5))
@@ -150,17 +153,16 @@ def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
     """The optimiser of one run of TRPO, on the true reward or a learned one, at its start."""
     assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     device, dtype = setup_torch(options.device, options.dtype)
-    horizon = mdp.horizon(options.max_traj_len)
     rng = np.random.RandomState(options.seed)
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
     enable_obsnorm, bounds_2_Da = bool(options.enable_obsnorm), action_bounds(options, mdp)
     policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, enable_obsnorm, **nets, bounds_2_Da=bounds_2_Da)
-    time_scale = options.vf_include_time / (mdp.time_limit or horizon)
+    time_scale = options.vf_include_time * mdp.time_scale(options.max_traj_len)
     vf = value_function(options, mdp, time_scale, nets, enable_obsnorm)
     reward = load_reward(options.reward, mdp, options.max_traj_len) if options.reward else None
     return rl.SamplingPolicyOptimizer(
-        mdp, policy, vf, sim_config(options, horizon), options.discount, options.lam, options.policy_max_kl, options.policy_cg_damping,
-        options.seed, rng, reward,
+        mdp, policy, vf, sim_config(options, mdp.longest(options.max_traj_len)), options.discount, options.lam, options.policy_max_kl,
+        options.policy_cg_damping, options.seed, rng, reward,
     )  # fmt: skip
 
 

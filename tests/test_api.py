@@ -263,7 +263,7 @@ WRONG_RUNS = {
     'demos for trpo': (lambda d: po.train('trpo', 'CartPole-v0', d, iterations=1), 'leave demos out'),
     'an array as demos': (lambda d: po.train('ga', 'CartPole-v0', np.zeros((3, 4)), iterations=1), 'demos is a ndarray'),
     'a missing file': (lambda d: po.train('ga', 'CartPole-v0', 'no.h5', iterations=1), 'no.h5: no such file'),
-    'an unknown algorithm': (lambda d: po.train('bc', 'CartPole-v0', d, iterations=1), "no algorithm 'bc'. Did you mean 'bclone'"),
+    'an unknown algorithm': (lambda d: po.train('bclon', 'CartPole-v0', d, iterations=1), "no algorithm 'bclon'. Did you mean 'bclone'"),
     'an unknown option': (lambda d: small('ga', d, reward_rl=1), "no option 'reward_rl'. Did you mean 'reward_lr'"),
     'an option of commands': (lambda d: small('ga', d, max_iter=3), "does not take the option 'max_iter'; use iterations"),
     'options of the other': (lambda d: small('ga', d, options=po.RLOptions()), 'takes ImitationOptions'),
@@ -289,6 +289,53 @@ WRONG_RUNS = {
     'an observation of NaN': (lambda d: po.load_policy(EXPERT).act([np.nan] * 4), 'holds NaN'),
     'an observation of text': (lambda d: po.load_policy(EXPERT).act('abcd'), 'expected numbers'),
 }
+
+
+PYTHON_NAMES = {
+    'a time limit': (lambda d: small('trpo', env=Line), r"env 'Line' has no time limit .*; give max_traj_len=$"),
+    'a device': (lambda d: small('ga', d, device='gpu'), r"^device=gpu: expected 'cpu', or 'cuda' .*A GPU is called cuda$"),
+    'another device': (lambda d: small('ga', d, device='mps'), r"^device=mps: .*Apple's GPUs have no float64"),
+    'iterations': (lambda d: small('dagger', d, iterations=2, expert=lambda o: 0, dagger_rounds=3), r'^iterations=2 leaves'),
+    'a reward that sees the time': (lambda d: small('ga', d, Line, reward_include_time=1), r'needs one; give max_traj_len=$'),
+}
+
+
+@pytest.mark.parametrize('case', PYTHON_NAMES)
+def test_messages_name_the_arguments_of_python(case, demos):
+    call, sentence = PYTHON_NAMES[case]
+    if call.__code__.co_names and 'Line' in call.__code__.co_names and case != 'a time limit':
+        demos = po.Demonstrations.record(lambda obs: np.zeros(2), Line, 2, max_traj_len=20)
+    with pytest.raises(po.UserError, match=sentence) as error:
+        call(demos)
+    assert '--' not in str(error.value)
+
+
+def test_bc_is_cloning(demos):
+    run = small('bc', demos, bclone_batch_size=5)
+    assert run.algorithm == 'bclone' and run.policy.theta_P.equal(small('bclone', demos, bclone_batch_size=5).policy.theta_P)
+
+
+class Truncating(Line):
+    """Ends its episodes by itself after 15 steps, and says so nowhere."""
+
+    def reset(self, seed=None, options=None):
+        self.t = 0
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self.t += 1
+        obs, r, _, _, info = super().step(action)
+        return obs, r, False, self.t == 15, info
+
+
+@pytest.mark.parametrize('algorithm', ['trpo', 'bclone', 'dagger', 'ga', 'gail', 'fem', 'simplex'])
+def test_an_environment_that_ends_its_episodes_by_itself_needs_no_horizon(algorithm):
+    recorded = po.Demonstrations.record(lambda obs: -obs[:2], Truncating(), 3)
+    assert recorded.lengths.tolist() == [15] * 3 and not recorded.terminal_B.any()
+    more = {'expert': lambda obs: -obs[:, :2]} if algorithm == 'dagger' else {}
+    more |= {'bclone_batch_size': 5} if algorithm in ('bclone', 'dagger') else {}
+    run = small(algorithm, None if algorithm == 'trpo' else recorded, Truncating(), iterations=11 if algorithm == 'dagger' else 2, **more)
+    assert po.evaluate(run.policy, Truncating(), 2).lengths.tolist() == [15, 15]
 
 
 @pytest.mark.parametrize('case', WRONG_RUNS)
@@ -385,7 +432,8 @@ def test_a_run_of_an_algorithm_of_ones_own_is_read_back(tmp_path, run_script):
 def test_everything_public_is_shown_and_importing_it_is_light():
     code = 'import policyopt, sys; print(*dir(policyopt)); print("torch" in sys.modules)'
     names, heavy = subprocess.run([sys.executable, '-c', code], env=script_env(), capture_output=True, text=True).stdout.splitlines()
-    assert {'train', 'evaluate', 'load_policy', 'write_run', 'Demonstrations', 'UserError', 'RunFailed'} <= set(names.split())
+    assert names.split() == po.__all__
+    assert {'train', 'evaluate', 'load_policy', 'write_run', 'Demonstrations', 'UserError', 'RunFailed'} <= set(po.__all__)
     assert heavy == 'False' and all(getattr(po, name) is not None for name in po.__all__)
 
 
@@ -403,7 +451,7 @@ def test_options_are_stored_in_the_order_of_the_command_lines():
     common = (
         'env_name max_traj_len policy_hidden_spec tiny_policy discount lam max_iter policy_max_kl policy_cg_damping vf_max_kl '
         'vf_cg_damping sim_batch_size min_total_sa print_freq save_freq log seed device dtype resume verbose vf_steps '
-        'clip_actions'
+        'max_envs clip_actions'
     ).split()
     imitation = (
         'mode data limit_trajs data_subsamp_freq obsnorm_mode bclone_lr bclone_batch_size bclone_eval_ntrajs bclone_eval_freq '

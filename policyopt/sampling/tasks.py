@@ -36,13 +36,15 @@ def _base_name(env_name: str) -> str:
 class SimConfig:
     """Quotas of a batch: at least min_num_trajs trajectories and at least min_total_sa pairs, each at most max_traj_len steps.
 
-    sim_batch_size: 1 is one process; None uses worker processes where that pays; another number that many workers.
+    max_traj_len None: episodes end by themselves. sim_batch_size: 1 is one process; None uses worker processes where that pays;
+    another number that many workers. max_envs: environments made at most; results do not depend on it.
     """
 
     min_num_trajs: int
     min_total_sa: int
-    max_traj_len: int
+    max_traj_len: int | None
     sim_batch_size: int | None = None
+    max_envs: int | None = None
 
     def __post_init__(self):
         for name in ('min_num_trajs', 'min_total_sa'):
@@ -52,7 +54,7 @@ class SimConfig:
             raise UserError('a batch needs min_num_trajs or min_total_sa of at least 1')
         if self.sim_batch_size is not None and not 1 <= self.sim_batch_size <= MAX_WORKERS:
             raise UserError(f'sim_batch_size is {self.sim_batch_size}; give 1 or more, up to {MAX_WORKERS}, or leave it out')
-        if self.max_traj_len < 1:
+        if self.max_traj_len is not None and self.max_traj_len < 1:
             raise UserError(f'max_traj_len is {self.max_traj_len}; give 1 or more')
 
 
@@ -79,17 +81,27 @@ class MDP:
         if env_name and _base_name(env_name) != _base_name(self.env_name):
             print(f"warning: {path} comes from env '{printable(env_name)}' and is used for '{self.env_name}'", file=sys.stderr)
 
-    def horizon(self, max_traj_len: int | None = None) -> int:
-        """Steps after which an episode is cut: max_traj_len, or the environment's own limit.
+    def longest(self, max_traj_len: int | None = None) -> int | None:
+        """Steps after which an episode is cut: max_traj_len, or the environment's own limit; None where neither is known.
 
-        Raises UserError where neither exists, and for a max_traj_len below 1.
+        Raises UserError for a max_traj_len below 1.
         """
         if max_traj_len is not None and max_traj_len < 1:
             raise UserError(f'max_traj_len is {max_traj_len}; give 1 or more')
         limit = max_traj_len or self.time_limit
-        if not limit:
-            raise UserError(f"env '{self.env_name}' has no time limit of its own; give --max_traj_len")
-        return min(limit, self.time_limit or limit)
+        return min(limit, self.time_limit or limit) if limit else None
+
+    def horizon(self, max_traj_len: int | None = None, needed_by: str = 'this') -> int:
+        """As `longest`, for what cannot do without one; raises UserError where there is none."""
+        limit = self.longest(max_traj_len)
+        if limit is None:
+            raise UserError(f"env '{self.env_name}' has no time limit of its own, and {needed_by} needs one; give --max_traj_len")
+        return limit
+
+    def time_scale(self, max_traj_len: int | None = None) -> float:
+        """What the time is multiplied with where a net sees it: 1 / time limit, or 0 (the net does not see it) without a limit."""
+        limit = self.time_limit or self.longest(max_traj_len)
+        return 1.0 / limit if limit else 0.0
 
     def vec_env(self, num_slots: int) -> VecEnv:
         """At least num_slots environments that step together, kept between calls."""
@@ -132,9 +144,10 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
         key: (seed, stream name or iteration): names the randomness.
     Returns a TrajBatch. Raises RunFailed when the environment or a worker fails, or returns what it should not.
     """
-    mean_len = mdp.mean_len or cfg.max_traj_len
+    mean_len = mdp.mean_len or cfg.max_traj_len or 1000
     want = max(cfg.min_num_trajs, -(-cfg.min_total_sa // max(int(mean_len), 1)))
-    num_slots, num_workers = min(want, MAX_SLOTS if mdp.info.copies else 1), mdp.num_workers(cfg.sim_batch_size)
+    num_slots, num_workers = min(want, cfg.max_envs or MAX_SLOTS if mdp.info.copies else 1), mdp.num_workers(cfg.sim_batch_size)
+    num_workers = min(num_workers, cfg.max_envs or num_workers)
     if num_workers > 1:
         pool = mdp.worker_pool(num_workers, Ledger.capacity(cfg, MAX_SLOTS + num_workers))
         rows, ledger = pool.play(actor, cfg, key, num_slots, deterministic)
@@ -151,13 +164,14 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
 
 
 def sample_trajectories(
-    actor: AnyActor, mdp: MDP, num_trajs: int, max_traj_len: int, key: tuple, deterministic: bool = False, sim_batch_size: int | None = None
-) -> TrajBatch:
-    """Exactly num_trajs trajectories, in the order in which they were started; sim_batch_size as in SimConfig."""
-    return sample_batch(actor, mdp, SimConfig(num_trajs, 0, max_traj_len, sim_batch_size), key, deterministic)
+    actor: AnyActor, mdp: MDP, num_trajs: int, max_traj_len: int | None, key: tuple, deterministic: bool = False,
+    sim_batch_size: int | None = None, max_envs: int | None = None,
+) -> TrajBatch:  # fmt: skip
+    """Exactly num_trajs trajectories, in the order in which they were started; the other arguments as in SimConfig."""
+    return sample_batch(actor, mdp, SimConfig(num_trajs, 0, max_traj_len, sim_batch_size, max_envs), key, deterministic)
 
 
 def sample_randomly(mdp: MDP, num_trajs: int, seed: int, max_traj_len: int | None = None, a_max: float | None = None) -> TrajBatch:
     """Exactly num_trajs episodes of the random policy (RandomActor), in the order in which they were started."""
     actor = RandomActor(mdp.info, a_max)
-    return sample_trajectories(actor, mdp, num_trajs, mdp.horizon(max_traj_len), (seed, 'evaluate'))
+    return sample_trajectories(actor, mdp, num_trajs, mdp.longest(max_traj_len), (seed, 'evaluate'))
