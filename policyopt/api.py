@@ -63,11 +63,16 @@ class _PythonNames(contextlib.ContextDecorator):
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if isinstance(error, UserError | RunFailed):
             known = {*settings.names(ImitationOptions), *settings.names(RLOptions)}
-            error.args = (re.sub(r'--([a-z_]+)(?: (?=[-.\d]+\b|\w+:))?', lambda m: _argument(m, known), str(error)),)
+            error.args = (re.sub(_OPTION, lambda m: _argument(m, known), str(error)),)
+
+
+_OPTION = r'--mode (?P<mode>\w+)|--(?P<name>[a-z_]+)(?: (?=[-.\d]+\b|\w+:|[A-Z]{2}))?'
 
 
 def _argument(option: re.Match, known: set[str]) -> str:
-    name = ARGUMENTS.get(option[1], option[1] if option[1] in known else None)
+    if option['mode']:
+        return repr(option['mode'])
+    name = ARGUMENTS.get(option['name'], option['name'] if option['name'] in known else None)
     return option[0] if name is None else f'{name}='
 
 

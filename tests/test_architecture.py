@@ -20,6 +20,7 @@ LAYERS = [
     ['policyopt.sampling.actor', 'policyopt.sampling.rollout'],
     ['policyopt.sampling.workers'],
     ['policyopt.sampling'],
+    ['policyopt.standardizer'],
     ['policyopt.nn'],
     ['policyopt.optim'],
     ['policyopt.policies', 'policyopt.valuefuncs'],

@@ -91,11 +91,12 @@ class MDP:
         limit = max_traj_len or self.time_limit
         return min(limit, self.time_limit or limit) if limit else None
 
-    def horizon(self, max_traj_len: int | None = None, needed_by: str = 'this') -> int:
+    def horizon(self, max_traj_len: int | None = None, needed_by: str = '') -> int:
         """As `longest`, for what cannot do without one; raises UserError where there is none."""
         limit = self.longest(max_traj_len)
         if limit is None:
-            raise UserError(f"env '{self.env_name}' has no time limit of its own, and {needed_by} needs one; give --max_traj_len")
+            needs = f', and {needed_by} needs one' if needed_by else ''
+            raise UserError(f"env '{self.env_name}' has no time limit of its own{needs}; give --max_traj_len")
         return limit
 
     def time_scale(self, max_traj_len: int | None = None) -> float:
