@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import policyopt as po
+from environments import rlgymenv
 from environments.rlgymenv import BadEnvironment, env_info, make_env
 
 spaces = gymnasium.spaces
@@ -181,3 +182,96 @@ def test_a_refused_action_space_says_the_wrapper_that_makes_it_fit(space):
 
     with pytest.raises(BadEnvironment, match='Wrap it in gymnasium.wrappers.TransformAction.*docs/wrappers.md'):
         env_info(Odd)
+
+
+# ---- seeds, and environments of which only one can exist
+
+
+class Constant(Point):
+    """Every instance draws the same numbers, whatever the seed."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def reset(self, seed=None, options=None):
+        self.x = self.rng.uniform(-1, 1)
+        return np.array([self.x], np.float32), {}
+
+
+class Fresh(Constant):
+    def __init__(self):
+        self.rng = np.random.default_rng()
+
+
+class Fixed(Point):
+    def reset(self, seed=None, options=None):
+        return super().reset(seed=0)
+
+
+class Global(Point):
+    def reset(self, seed=None, options=None):
+        self.x = np.random.uniform(-1, 1)
+        return np.array([self.x], np.float32), {}
+
+
+class Own(Constant):
+    """Draws from a generator of its own, seeded as it should be."""
+
+    def reset(self, seed=None, options=None):
+        self.rng = np.random.default_rng(seed)
+        return super().reset()
+
+
+class Same(Point):
+    """Starts where it always starts, which is no fault."""
+
+    def reset(self, seed=None, options=None):
+        self.x = 0.0
+        return np.zeros(1, np.float32), {}
+
+
+@pytest.mark.parametrize('cls, warned', [(Constant, 1), (Fresh, 1), (Fixed, 1), (Global, 1), (Point, 0), (Own, 0), (Same, 0)])
+def test_one_warning_says_that_reset_ignores_its_seed(cls, warned, capsys):
+    rlgymenv._say_once.cache_clear()
+    for _ in range(2):
+        po.train('trpo', lambda: timed(cls()), **SMALL)
+    assert capsys.readouterr().err.count('reset() ignores its seed') == warned
+
+
+class Only(Point):
+    """A second one cannot be made while the first is there."""
+
+    alive = most = 0
+
+    def __init__(self):
+        if Only.alive:
+            raise OSError('port 5000 is in use')
+        Only.alive += 1
+
+    def close(self):
+        Only.alive -= 1
+
+
+class Counting(Point):
+    alive = most = 0
+
+    def __init__(self):
+        Counting.alive += 1
+        Counting.most = max(Counting.most, Counting.alive)
+
+    def close(self):
+        Counting.alive -= 1
+
+
+def test_an_environment_of_which_only_one_can_exist_plays_what_many_play(capsys):
+    expected = po.train('trpo', lambda: timed(Point()), **SMALL).policy.theta_P
+    run = po.train('trpo', lambda: timed(Only()), **SMALL)
+    said = capsys.readouterr().err
+    assert run.policy.theta_P.equal(expected) and 'port 5000 is in use; playing in 1 at a time (--max_envs 1' in said
+    assert po.train('trpo', lambda: timed(Only()), max_envs=1, **SMALL).policy.theta_P.equal(expected)
+    assert 'port' not in capsys.readouterr().err and Only.alive == 0
+    for most in (1, 2):
+        Counting.most = 0
+        assert po.train('trpo', lambda: timed(Counting()), max_envs=most, **SMALL).policy.theta_P.equal(expected)
+        assert Counting.most == most
+    assert len(po.evaluate(run.policy, lambda: timed(Only()), 3).returns) == 3

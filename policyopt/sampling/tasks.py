@@ -18,7 +18,7 @@ from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
 from policyopt.sampling.actor import RandomActor
 from policyopt.sampling.rollout import Ledger, Rollout, Streams, in_order
 from policyopt.sampling.workers import WorkerPool, default_workers
-from policyopt.util import MAX_WORKERS, UserError, printable
+from policyopt.util import MAX_WORKERS, RunFailed, UserError, printable
 
 if TYPE_CHECKING:
     from environments.classic_vec import VecEnv
@@ -155,6 +155,10 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
     else:
         ledger = Ledger(cfg, np.zeros(Ledger.capacity(cfg, num_slots), dtype=np.int64))
         vec = mdp.vec_env(num_slots)
+        try:
+            num_slots = vec.available(num_slots)
+        except rlgymenv.BadEnvironment as e:
+            raise RunFailed(str(e)) from e
         rows = Rollout(actor, vec, mdp.env_name, mdp.obs_space.dim, cfg, ledger, Streams(key), num_slots, deterministic).run()
     lengths_B = ledger.lengths_B[: ledger.needed()].copy()
     mdp.mean_len = lengths_B.mean()
