@@ -25,7 +25,7 @@ import torch
 import tqdm
 from threadpoolctl import ThreadpoolController
 
-from policyopt import algorithms, training
+from policyopt import algorithms, build, training
 from policyopt import options as settings
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importing, trajectories
@@ -189,7 +189,8 @@ class TrainedRun:
 
     def __repr__(self) -> str:
         ended = ', interrupted' if self.interrupted else ''
-        return f'<TrainedRun: {self.algorithm} on {self.options.env_name}, {len(self.log)} iterations, seed {self.options.seed}{ended}>'
+        task = self.options.env_name or 'demonstrations alone'
+        return f'<TrainedRun: {self.algorithm} on {task}, {len(self.log)} iterations, seed {self.options.seed}{ended}>'
 
 
 class Evaluation(NamedTuple):
@@ -209,7 +210,9 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         algorithm: 'bclone', 'dagger', 'ga' (GAIL), 'fem', 'simplex' or 'airl', as imitate_mj.py; 'trpo' on the true reward, as
             run_rl_mj.py.
         env: the id of an environment, a function (or class) that returns a new gymnasium.Env, or one such environment, which then
-            plays one episode after the other and is left open. It is played in this process unless sim_batch_size is above 1.
+            plays one episode after the other and is left open. None for 'bclone': nothing is played, the spaces are those of the
+            demonstrations (num_actions= says more), and what is judged by is `run.log['valloss']`.
+            It is played in this process unless sim_batch_size is above 1.
         demos: Demonstrations, or the path of a trajectory file; none for 'trpo'.
         iterations: how many; of 'bclone' and 'dagger', updates with one batch.
         seed: 0 to 2³² − 1; None draws one, which is `run.options.seed` then.
@@ -228,11 +231,13 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
         raise UserError(f"algorithm '{algorithm}' asks nobody for labels; leave expert out, or train 'dagger'")
     known: dict[str, Any] = {'max_iter': _whole('iterations', iterations, 1)}
-    mdp = MDP(env)
+    trajs, source = None, None
+    if isinstance(chosen, ImitationOptions):
+        trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
+    mdp = build.task_of(env, chosen, trajs) if isinstance(chosen, ImitationOptions) and trajs is not None else MDP(env)
     known |= {'env_name': mdp.env_name, 'seed': seed, 'sim_batch_size': chosen.sim_batch_size or 1}
     try:
-        if isinstance(chosen, ImitationOptions):
-            trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
+        if isinstance(chosen, ImitationOptions) and trajs is not None:
             teacher, path = _teacher(chosen.expert if expert is None else expert, mdp)
             chosen = training.resolved(settings.changed(chosen, known | {'data': source, 'expert': path}))
             chosen = training.with_reward_sign(chosen, trajs, mdp)
@@ -333,7 +338,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     """Iterate a training.Run to its end, or until Ctrl-C: then as of the last iteration that was complete."""
     num, interrupted, policy = run.args.max_iter, False, run.opt.policy
     kept = 0, policy.export()
-    bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name}', unit='it')
+    bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name or ""}', unit='it')
     try:
         while kept[0] < num:
             with _as_the_commands_compute():
@@ -380,6 +385,8 @@ def _play(
     """(TrajBatch, env_name) of a policy at play."""
     if isinstance(policy, str | os.PathLike | TrainedRun):
         raise UserError(f'policy is a {type(policy).__name__}; give run.policy, load_policy(…), or a function obs → action')
+    if env is None:
+        raise UserError("env is None, so there is nothing to play in; a run of 'bclone' without one is judged by run.log['valloss']")
     episodes, seed = _whole('episodes', episodes, 1), _whole('seed', seed, 0)
     max_traj_len = None if max_traj_len is None else _whole('max_traj_len', max_traj_len, 1)
     mdp = MDP(env)

@@ -20,7 +20,7 @@ from policyopt.imitation import ImitationOptimizer
 from policyopt.options import ImitationOptions, names
 from policyopt.protocols import Expert
 from policyopt.sampling.actor import FunctionActor
-from policyopt.sampling.tasks import SimConfig
+from policyopt.sampling.tasks import MDP, RecordedTask, SimConfig
 from policyopt.util import UserError
 from policyopt.valuefuncs import ValueFunc
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from policyopt.policies import Policy
     from policyopt.protocols import Optimizer, Reward
     from policyopt.sampling.actor import AnyActor
-    from policyopt.sampling.tasks import MDP
 
 
 def optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any], **more: Any) -> Optimizer:
@@ -124,6 +123,21 @@ def value_function(args: CommonOptions, mdp: MDP, time_scale: float, nets: dict[
 
 def sim_config(args: CommonOptions, horizon: int | None) -> SimConfig:
     return SimConfig(0, args.min_total_sa, horizon, args.sim_batch_size, args.max_envs)
+
+
+def task_of(env: Any, options: ImitationOptions, trajs: TrajBatch) -> MDP:
+    """The task of an environment, or of the demonstrations themselves where there is none, which is enough for cloning."""
+    if env is None and options.mode == 'bclone':
+        return RecordedTask(trajs, options.num_actions)
+    if options.num_actions is not None and options.mode == 'bclone':
+        raise UserError(f'--num_actions {options.num_actions}: the env says it; leave it out')
+    return MDP(env)  # pyright: ignore[reportArgumentType] (None is answered there)
+
+
+def action_bounds(options: CommonOptions, mdp: MDP) -> np.ndarray | None:
+    """The box (lowest, highest) that --clip_actions clips to; None where actions are finite or a side of the box is open."""
+    low_high = (mdp.info.a_low, mdp.info.a_high)
+    return np.array(low_high) if options.clip_actions and None not in low_high else None
 
 
 def check_data_fits(path: str, trajs: TrajBatch, mdp: MDP) -> None:

@@ -21,7 +21,11 @@ AT_LEAST_1, FRACTION = (1, MOST, f'1 or more, up to {MOST}'), (0, 1, '0 to 1')
 ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'a number above 0'), (0, LARGEST, '0 or more')
 WORKERS = (1, MAX_WORKERS, f'1 to {MAX_WORKERS}')
 SEEDS = (0, 2**32 - 1, '0 to 4294967295')
-DAGGER, GAIL, AIRL, CLASSIFIER = ('mode', ('dagger',)), *(('reward_type', kinds) for kinds in (('nn',), ('airl',), ('nn', 'airl')))
+CLONING, DAGGER, GAIL, AIRL, CLASSIFIER = (
+    ('mode', ('bclone',)),
+    ('mode', ('dagger',)),
+    *(('reward_type', kinds) for kinds in (('nn',), ('airl',), ('nn', 'airl'))),
+)
 ADVERSARIAL = ('mode', tuple(algorithms.adversarial_modes()))
 Range = tuple[float, float, str]  # smallest and largest value, and both in words
 RELU_32 = '[{"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}, {"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}]'
@@ -120,6 +124,9 @@ class _OfImitation:
     bclone_eval_ntrajs: int = option(20, 'kept from 2016; cloning does no rollouts')
     bclone_eval_freq: int = option(1000, 'iterations between validations, snapshots and printed lines', AT_LEAST_1)
     bclone_train_frac: float = option(0.7, 'share of the expert pairs to train with; the others validate', FRACTION)
+    num_actions: int | None = option(
+        None, 'bclone without --env_name: actions of a finite task (default: up to the largest in the data)', AT_LEAST_1, only=CLONING
+    )  # fmt: skip
     no_vf: int = option(0, '1: baseline is the mean return of each time step', choices=[0, 1])
     policy_ent_reg: float = option(0.0, 'causal entropy bonus', FROM_0)
     reward_type: str = option('nn', 'GAIL, FEM, game-theoretic, AIRL', choices=[*algorithms.rewards()])
@@ -248,7 +255,8 @@ def add_to(parser: Any, cls: type[CommonOptions]) -> None:
     """Give an argparse parser every option of a class."""
     for field in dataclasses.fields(cls):
         about, kind = field.metadata, kind_of(field)
-        words: dict[str, Any] = {'help': about['help'], 'required': about['required']}
+        required = about['required'] and not (field.name == 'env_name' and cls is ImitationOptions)  # cloning needs none
+        words: dict[str, Any] = {'help': about['help'], 'required': required}
         if kind is bool:
             words |= {'action': 'store_true'}
         else:

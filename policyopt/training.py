@@ -21,7 +21,16 @@ import numpy as np
 import torch
 
 from policyopt import algorithms, rl
-from policyopt.build import check_data_fits, load_reward, optimizer, sim_config, value_function, warn_of_constant_features
+from policyopt.build import (
+    action_bounds,
+    check_data_fits,
+    load_reward,
+    optimizer,
+    sim_config,
+    task_of,
+    value_function,
+    warn_of_constant_features,
+)
 from policyopt.evaluation import load_policy
 from policyopt.files import trajectories
 from policyopt.files.runs import lock_path, part_path
@@ -64,9 +73,13 @@ def train_imitation(options: ImitationOptions) -> int:
     """Run imitate_mj.py's options (ImitationOptions) to the end; returns an exit code."""
     options = prepare(options)
     data = options.data
-    assert data is not None and options.env_name is not None  # required on the command line
+    assert data is not None  # required on the command line
+    if options.env_name is None and options.mode != 'bclone':
+        raise UserError(f'--mode {options.mode} plays in an environment; give --env_name (bclone does without one)')
     trajs = trajectories.load_trajs(data, options.limit_trajs)
-    mdp = MDP(options.env_name)
+    mdp = task_of(options.env_name, options, trajs)
+    if options.env_name is None:
+        print('No --env_name: nothing is played. Judge by valloss, the loss on pairs that are held out.')
     options = with_reward_sign(options, trajs, mdp)
     expert = expert_pairs(options, trajs, mdp, data)
     teacher = None if options.expert is None else load_policy(options.expert, mdp)
@@ -124,12 +137,6 @@ def with_reward_sign(options: ImitationOptions, trajs: TrajBatch, mdp: MDP) -> I
     if trajs.terminal_B is not None:
         early_B = early_B & trajs.terminal_B
     return dataclasses.replace(options, favor_zero_expert_reward=int(early_B.mean() > 0.5))
-
-
-def action_bounds(options: CommonOptions, mdp: MDP) -> np.ndarray | None:
-    """The box (lowest, highest) that --clip_actions clips to; None where actions are finite or a side of the box is open."""
-    low_high = (mdp.info.a_low, mdp.info.a_high)
-    return np.array(low_high) if options.clip_actions and None not in low_high else None
 
 
 def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert, teacher: AnyActor | None = None) -> Optimizer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from policyopt.sampling.actor import AnyActor
 
 MAX_SLOTS = 256  # environments stepped at once, at most
+MAX_ACTIONS = 100_000  # different ones of a finite space that nothing but data describes
 
 
 def _base_name(env_name: str) -> str:
@@ -70,6 +71,9 @@ class MDP:
             info = rlgymenv.env_info(task)
         except rlgymenv.BadEnvironment as e:
             raise UserError(str(e)) from e
+        self._describe(task, info)
+
+    def _describe(self, task: Any, info: rlgymenv.EnvInfo) -> None:
         self.task, self.info, self.env_name, self.env_id, self.time_limit = task, info, info.name, info.id, info.time_limit
         self.obs_space = ContinuousSpace(info.obs_dim)
         self.action_space = FiniteSpace(info.num_actions) if info.finite else ContinuousSpace(info.a_dim)
@@ -135,6 +139,32 @@ class MDP:
             if kept is not None:
                 kept.close()
         self._vec = self._pool = None
+
+
+class RecordedTask(MDP):
+    """The spaces of demonstrations without an environment: enough to clone them, and nothing to play in."""
+
+    def __init__(self, trajs: TrajBatch, num_actions: int | None = None):
+        """num_actions: of a finite action space; None: up to the largest action in the data."""
+        a_N_Da = trajs.a.stacked
+        finite = a_N_Da.dtype.kind in 'iu'
+        if num_actions is not None and not finite:
+            raise UserError(f'num_actions is {num_actions}, but the actions of the data are no integers; leave it out')
+        if finite and (a_N_Da.shape[1] != 1 or a_N_Da.min() < 0):
+            seen = f'integers of shape {a_N_Da.shape}, from {a_N_Da.min()}'
+            raise UserError(f'the actions of the data are {seen}; expected one integer from 0 a step, or decimal numbers')
+        size = int(num_actions or a_N_Da.max() + 1) if finite else 0
+        if finite and max(size, int(a_N_Da.max()) + 1) > MAX_ACTIONS:
+            raise UserError(f'the largest action of the data is {a_N_Da.max()}; expected fewer than {MAX_ACTIONS} different ones')
+        dims = trajs.obs.stacked.shape[1], finite, size, a_N_Da.shape[1]
+        self._describe(None, rlgymenv.EnvInfo('the data', 'the data', *dims, time_limit=None))
+        self.env_name: Any = None
+
+    def warn_of_another_task(self, path: str, env_name: str | None) -> None:
+        """Nothing to compare with."""
+
+    def vec_env(self, num_slots: int) -> VecEnv:
+        raise UserError('there is no environment to play in; give --env_name')
 
 
 def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, deterministic: bool = False) -> TrajBatch:
