@@ -12,6 +12,7 @@ import numpy as np
 
 from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.files.snapshots import last_of, read_snapshot
+from policyopt.files.trajectories import TrajBatch
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actor import PlayerActor
 from policyopt.sampling.rollout import Streams
@@ -19,7 +20,6 @@ from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.util import MAX_TRAJS, RunFailed, UserError, check_output, printable, replacing
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import TrajBatch
     from policyopt.protocols import Reward
 
 
@@ -59,6 +59,35 @@ def sample_episodes(
         return sample_trajectories(PlayerActor(policy, mdp.info, deterministic), mdp, num_trajs, longest, key, deterministic, 1, 1)
     trajs = sample_trajectories(policy.actor(), mdp, num_trajs, longest, key, deterministic, sim_batch_size, max_envs)
     trajs.a.stacked = policy.clipped(trajs.a.stacked)  # a recording holds what was played
+    return trajs
+
+
+def record_person(
+    env_name: str, num_trajs: int, seed: int, noop: int | None = None, fps: int | None = None, max_traj_len: int | None = None
+) -> TrajBatch:
+    """Episodes that a person plays at the keyboard, num_trajs or fewer; see environments.playing.
+
+    Raises UserError where the environment cannot be played so, or no episode was played to its end.
+    """
+    from environments import playing  # opens a window with pygame, an extra
+
+    mdp = MDP(env_name)
+    if noop is not None and mdp.info.finite and not 0 <= noop < mdp.info.num_actions:
+        raise UserError(f"--noop {noop}: env '{env_name}' has the actions 0 to {mdp.info.num_actions - 1}")
+    if noop and not mdp.info.finite:
+        raise UserError(f"--noop {noop}: env '{env_name}' has continuous actions; give 0, which stands for zeros, or leave it out")
+    still = noop if noop is None or mdp.info.finite else np.zeros(mdp.info.a_dim)
+    try:
+        episodes = playing.play(env_name, num_trajs, seed, still, fps, max_traj_len)
+    except BadEnvironment as e:
+        raise UserError(str(e)) from e
+    if not episodes:
+        raise UserError('no episode was played to its end, so there is nothing to keep')
+    obs_N_Do = np.concatenate([np.array(x.obs[:-1]) for x in episodes])
+    a_N_Da, r_N = np.concatenate([np.array(x.actions) for x in episodes]), np.concatenate([x.rewards for x in episodes])
+    kind = np.int64 if mdp.info.finite else np.float64
+    trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da.astype(kind), r_N, np.array([len(x.rewards) for x in episodes]))
+    trajs.lastobs_B_Do, trajs.terminal_B = np.array([x.obs[-1] for x in episodes]), np.array([x.terminated for x in episodes])
     return trajs
 
 
