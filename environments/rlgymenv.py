@@ -228,6 +228,15 @@ def env_info(task: Task) -> EnvInfo:
     """
     if isinstance(task, str):
         return _info_of_name(task)
+    try:
+        return _info_of_task(task)
+    except BadEnvironment:
+        raise
+    except FAILURES as e:
+        raise BadEnvironment(f'env: what was given as an environment failed with {reason_of(e)}; {SUPPORTED}') from e
+
+
+def _info_of_task(task: Any) -> EnvInfo:
     env = _make(task)
     try:
         name = _title(env if isinstance(task, gymnasium.Env) or env.spec is not None else task)

@@ -27,6 +27,7 @@ from threadpoolctl import ThreadpoolController
 
 from policyopt import algorithms, build, training
 from policyopt import options as settings
+from policyopt.arguments import as_array, as_integer, as_path, kind_of
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importing, trajectories
 from policyopt.files.snapshots import TrainingLog
@@ -50,6 +51,7 @@ NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 're
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
 
 
+MAX_COLUMNS = 1000  # of a log
 # of the commands' options: what the arguments of `train` are called
 ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env'}
 
@@ -84,7 +86,7 @@ class Demonstrations(TrajBatch):
     @classmethod
     def load(cls, path: str | os.PathLike) -> Demonstrations:
         """The trajectories of a file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B). Raises UserError for anything else, in one sentence."""
-        path = os.fspath(path)
+        path = as_path(path)
         found = trajectories.load_trajs(path)
         return cls._copy(found, found.env_name, path)
 
@@ -139,7 +141,7 @@ class Demonstrations(TrajBatch):
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a trajectory file, whole or not at all. Raises UserError where the file exists, or cannot be written."""
-        path = os.fspath(path)
+        path = as_path(path)
         training.check_log(path, name='path')
         trajectories.save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
 
@@ -151,7 +153,9 @@ def _episode(i: int, obs: Any, actions: Any, rewards: Any = None) -> tuple[np.nd
         raise UserError(f'obs[{i}] has shape {obs_T_Do.shape}; expected (T, Do), with at least one step')
     T = len(obs_T_Do)
     a = trajectories.numbers(actions, f'actions[{i}]')
-    a_T_Da = a.astype(np.int64) if np.asarray(actions).dtype.kind in 'biu' else a
+    raw = as_array(actions, f'actions[{i}]')
+    trajectories.check_int64(f'actions[{i}]', raw)
+    a_T_Da = raw.astype(np.int64) if raw.dtype.kind in 'biu' else a
     a_T_Da = a_T_Da[:, None] if a.ndim == 1 else a_T_Da
     r_T = np.zeros(T) if rewards is None else trajectories.numbers(rewards, f'rewards[{i}]')
     if a_T_Da.ndim != 2 or a_T_Da.shape[1] == 0:
@@ -180,7 +184,7 @@ class TrainedRun:
 
         Raises UserError where the file exists already, or cannot be written.
         """
-        path = os.fspath(path)
+        path = as_path(path)
         training.check_log(path, name='path')
         log = self._training_log
         written = TrainingLog(path, log.attrs | {'args': dataclasses.replace(self.options, log=path).as_json()})
@@ -226,6 +230,8 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     Source: Ross et al. 2011 (dagger), Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Fu et al. 2018
     (airl), Schulman et al. 2015 (trpo).
     """
+    if callback is not None and not callable(callback):
+        raise UserError(f'callback is {kind_of(callback)}; expected a function of the iteration and its row of the log')
     algorithm = KNOWN_AS.get(str(algorithm).lower(), algorithm)
     chosen = _options(algorithm, options, changes)
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
@@ -266,8 +272,8 @@ def _whole(name: str, value: Any, low: int) -> int:
 
 def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str, Any]) -> CommonOptions:
     """The options of an algorithm by its name, with the user's own."""
-    if algorithm not in ALGORITHMS:
-        raise UserError(f'there is no algorithm {algorithm!r}.{closest(algorithm, ALGORITHMS)} Algorithms: {", ".join(ALGORITHMS)}')
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise UserError(f'there is no algorithm {algorithm!r}.{closest(str(algorithm), ALGORITHMS)} Algorithms: {", ".join(ALGORITHMS)}')
     meant = ALGORITHMS[algorithm]
     cls = RLOptions if meant is None else ImitationOptions
     if options is not None and not isinstance(options, cls):
@@ -413,16 +419,20 @@ def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequenc
         env_name, seed: of the run, to be stored with it.
     Raises UserError where the file exists or cannot be written, and for a log that is empty or not numbers.
     """
-    path = os.fspath(path)
+    path = as_path(path)
     training.check_log(path, name='path')
     if not isinstance(policy, Policy):
         raise UserError(f'policy is a {type(policy).__name__}; give one of make_policy(…) or load_policy(…)')
     columns = _columns(log)
+    seed = None if seed is None else as_integer(seed, 'seed', 0, 2**32 - 1)
+    if env_name is not None and not isinstance(env_name, str):
+        raise UserError(f"env_name is {kind_of(env_name)}; expected an environment's id, such as 'CartPole-v1'")
     spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
     args = {'policy_hidden_spec': spec, 'obsnorm_mode': 'none' if policy.obsnorm is None else 'online', 'env_name': env_name, 'seed': seed}
     attrs = provenance() | {'args': json.dumps(args)} | ({} if seed is None else {'seed': int(seed)})
     written = TrainingLog(path, attrs)
-    kinds = [int if x.dtype.kind in 'biu' else float for x in columns.values()]
+    # logs hold int32; what is larger is a float, exact up to 2^53
+    kinds = [int if x.dtype.kind in 'biu' and np.abs(x.astype(float)).max() < 2**31 else float for x in columns.values()]
     for row in zip(*columns.values(), strict=True):
         written.append(list(zip(columns, row, kinds, strict=True)))
     written.add_snapshot(int(columns['iter'][-1]), policy.export())
@@ -434,13 +444,18 @@ def _columns(log: Mapping[str, Sequence] | np.ndarray) -> dict[str, np.ndarray]:
     names = log.dtype.names if isinstance(log, np.ndarray) else list(log) if isinstance(log, Mapping) else None
     if not names:
         raise UserError('log: give {column: one number per iteration}, or a structured array')
-    columns = {str(name): np.asarray(log[name]) for name in names}
+    for name in names:
+        if not isinstance(name, str) or not name or '/' in name or '\0' in name:
+            raise UserError(f"log has a column called {name!r}; expected a text without '/'")
+    if len(names) > MAX_COLUMNS:
+        raise UserError(f'log has {len(names)} columns; expected at most {MAX_COLUMNS}, which a file can hold')
+    columns = {str(name): as_array(log[name], f"log['{name}']") for name in names}
     num = len(next(iter(columns.values()))) if columns[names[0]].ndim else 0
     if num and 'iter' not in columns:
         columns = {'iter': np.arange(num)} | columns
     for name, x in columns.items():
         if not num or x.shape != (num,) or x.dtype.kind not in 'biuf':
             raise UserError(f"log['{name}'] has shape {x.shape} and type {x.dtype}; expected as many numbers as iterations, at least one")
-    if columns['iter'].dtype.kind not in 'iu' or columns['iter'].min() < 0:
-        raise UserError("log['iter'] holds other things than iteration numbers; expected 0, 1, 2, …")
+    if columns['iter'].dtype.kind not in 'iu' or columns['iter'].min() < 0 or columns['iter'].max() >= 2**31:
+        raise UserError("log['iter'] holds other things than iteration numbers; expected 0, 1, 2, …, below 2^31")
     return columns

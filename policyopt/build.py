@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from policyopt import algorithms
+from policyopt.arguments import as_path
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.dagger import DaggerOptimizer, Rounds
 from policyopt.files.snapshots import last_of, read_snapshot
@@ -90,7 +91,7 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
     mdp: the task that it is to judge; it must have the observation and action dims of the one that it was learned on. Its
     `learned_reward` gives rewards, which do not change any more. Raises UserError where there is none, or where it does not fit.
     """
-    snapshot = read_snapshot(last_of(os.fspath(path)))
+    snapshot = read_snapshot(last_of(as_path(path)))
     known = {k: v for k, v in snapshot.args.items() if k in names(ImitationOptions)}
     where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"
     kinds = {name.split('/')[1] for name in snapshot.variables}

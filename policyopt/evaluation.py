@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from environments.rlgymenv import BadEnvironment, make_env
+from policyopt.arguments import as_path
 from policyopt.files.snapshots import last_of, read_snapshot
 from policyopt.files.trajectories import TrajBatch
 from policyopt.policies import Policy, policy_from_snapshot
@@ -29,7 +30,7 @@ def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Polic
     mdp: the task that it must fit; without one, its observation and action dims are those of its variables.
     Raises UserError for a file that is missing, damaged or of another kind, and for a policy that does not fit the task.
     """
-    policy_path = os.fspath(policy_path)
+    policy_path = as_path(policy_path, 'policy_path')
     snapshot = read_snapshot(last_of(policy_path))
     policy = policy_from_snapshot(snapshot, mdp)
     if mdp is not None:

@@ -20,15 +20,20 @@ def setup_torch(device: str = 'cpu', dtype: str = 'float64', threads: int | None
     Raises UserError for a device that is unknown or absent.
     """
     torch.set_num_threads(threads or int(os.environ.get('OMP_NUM_THREADS') or 1))
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', device):
+    return as_device(device), DTYPES[dtype]
+
+
+def as_device(device: torch.device | str, name: str = '--device ') -> torch.device:
+    """A device of this machine; raises UserError, which calls it `name`, for one that is unknown or absent."""
+    if not re.fullmatch(r'(cpu|cuda)(:\d+)?', str(device)):
         known = {'gpu': '. A GPU is called cuda', 'mps': ". Apple's GPUs have no float64, which the nets compute in"}
-        raise UserError(f"--device {device}: expected 'cpu', or 'cuda' on a machine with a GPU of NVIDIA or AMD{known.get(device, '')}")
+        raise UserError(f"{name}{device}: expected 'cpu', or 'cuda' on a machine with a GPU of NVIDIA or AMD{known.get(str(device), '')}")
     try:
         dev = torch.device(device)
         torch.zeros(1, device=dev)
     except (RuntimeError, AssertionError) as e:
-        raise UserError(f"--device {device}: {str(e).splitlines()[0]}; expected 'cpu', or 'cuda' on a machine with a GPU") from e
-    return dev, DTYPES[dtype]
+        raise UserError(f"{name}{device}: {str(e).splitlines()[0]}; expected 'cpu', or 'cuda' on a machine with a GPU") from e
+    return dev
 
 
 def numerics() -> str:

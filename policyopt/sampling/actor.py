@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from policyopt.arguments import as_array
 from policyopt.elementwise import tanh_
 from policyopt.util import UserError
 
@@ -139,7 +140,7 @@ class FunctionActor:
         self.function, self.num_actions, self.a_dim = function, info.num_actions, info.a_dim
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
-        said, num, n = np.asarray(self.function(obs_B_Do.copy())), len(obs_B_Do), self.num_actions
+        said, num, n = as_array(self.function(obs_B_Do.copy()), 'what the expert returned'), len(obs_B_Do), self.num_actions
         a_B_Da = said.reshape(num, 1) if n and said.shape == (num,) else said
         kinds = 'iu' if n else 'iuf'
         if a_B_Da.shape != (num, 1 if n else self.a_dim) or a_B_Da.dtype.kind not in kinds or not np.isfinite(a_B_Da).all():
@@ -216,8 +217,11 @@ class PlayerActor:
 
     def _action(self, said: Any) -> np.ndarray | None:
         """The action as (1, Da), or None where it is none of this task."""
-        a = as_array(said)
-        if a is None or a.dtype.kind not in 'biuf' or not np.isfinite(a).all():
+        try:
+            a = as_array(said, 'the action')
+        except UserError:
+            return None
+        if a.dtype.kind not in 'biuf' or not np.isfinite(a).all():
             return None
         n, Da = self.num_actions, self.a_dim
         if a.shape not in ((Da,), (1, Da), *(((),) if Da == 1 else ())):
@@ -234,18 +238,6 @@ class PlayerActor:
 
     def act(self, out_B_Da: np.ndarray, noise_B_0: Any = None) -> np.ndarray:
         return out_B_Da.astype(np.int64) if self.num_actions else out_B_Da
-
-
-def as_array(x: Any) -> np.ndarray | None:
-    """Anything array-like as an array, tensors with gradients among it; None for what is none, and for masked values."""
-    if callable(getattr(x, 'detach', None)):
-        x = x.detach().cpu()
-    if np.ma.is_masked(x):
-        return None
-    try:
-        return np.asarray(x)
-    except (ValueError, TypeError):
-        return None
 
 
 def shown(x: Any) -> str:
