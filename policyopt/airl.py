@@ -116,19 +116,19 @@ class AIRLReward(ClassifierReward):
         )  # fmt: skip
 
     def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, weight_B: torch.Tensor | None = None) -> None:
-        self.obsnorm.update(to_tensor(obs_B_Do, self.theta_P), weight_B)
+        self.obsnorm.update(to_tensor(obs_B_Do, self.obsnorm.mean_1_D), weight_B)
         if self.anorm is not None:
-            self.anorm.update(to_tensor(a_B_Da, self.theta_P), weight_B)
+            self.anorm.update(to_tensor(a_B_Da, self.anorm.mean_1_D), weight_B)
 
     def _states(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """What h sees, (B, Di)."""
-        x_B_Di = self.obsnorm.standardize(to_tensor(obs_B_Do, self.theta_P))
+        x_B_Di = self.obsnorm.standardize(to_tensor(obs_B_Do, self.obsnorm.mean_1_D))
         return torch.cat([x_B_Di, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1) if self.include_time else x_B_Di
 
     def _pairs(self, x_B_Di: torch.Tensor, a_B_Da: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(what g sees, which of its outputs (B, 1) is meant or None), from what h sees."""
         if self.anorm is not None:
-            x_B_Di = torch.cat([x_B_Di, self.anorm.standardize(to_tensor(a_B_Da, self.theta_P))], dim=1)
+            x_B_Di = torch.cat([x_B_Di, self.anorm.standardize(to_tensor(a_B_Da, self.anorm.mean_1_D))], dim=1)
         return x_B_Di, torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.by_action else None
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:

@@ -17,6 +17,7 @@ import inspect
 import json
 import numbers
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,8 +27,9 @@ import torch
 import tqdm
 from threadpoolctl import ThreadpoolController
 
-from policyopt import algorithms, training
+from policyopt import algorithms, build, training
 from policyopt import options as settings
+from policyopt.arguments import as_array, as_integer, as_path, kind_of
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importing, trajectories
 from policyopt.files.snapshots import TrainingLog
@@ -36,7 +38,7 @@ from policyopt.options import CommonOptions, ImitationOptions, RLOptions
 from policyopt.policies import Policy
 from policyopt.sampling.actor import FunctionActor
 from policyopt.sampling.tasks import MDP
-from policyopt.util import UserError, closest, now, provenance
+from policyopt.util import RunFailed, UserError, closest, now, provenance
 
 if TYPE_CHECKING:
     from typing import Self
@@ -51,6 +53,33 @@ NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 're
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
 
 
+MAX_COLUMNS = 1000  # of a log
+# of the commands' options: what the arguments of `train` are called
+ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env'}
+
+
+class _PythonNames(contextlib.ContextDecorator):
+    """Raise errors in the words of a caller from Python: `max_traj_len=`, where a command says `--max_traj_len`."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if isinstance(error, UserError | RunFailed):
+            known = {*settings.names(ImitationOptions), *settings.names(RLOptions)}
+            error.args = (re.sub(_OPTION, lambda m: _argument(m, known), str(error)),)
+
+
+_OPTION = r'--mode (?P<mode>\w+)|--(?P<name>[a-z_]+)(?: (?=[-.\d]+\b|\w+:|[A-Z]{2}))?'
+
+
+def _argument(option: re.Match, known: set[str]) -> str:
+    if option['mode']:
+        return repr(option['mode'])
+    name = ARGUMENTS.get(option['name'], option['name'] if option['name'] in known else None)
+    return option[0] if name is None else f'{name}='
+
+
 class Demonstrations(TrajBatch):
     """Recorded episodes of an expert: `len(demos)`, `demos[i]`, `demos.lengths` (B,), `demos.returns` (B,)."""
 
@@ -59,7 +88,7 @@ class Demonstrations(TrajBatch):
     @classmethod
     def load(cls, path: str | os.PathLike) -> Demonstrations:
         """The trajectories of a file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B). Raises UserError for anything else, in one sentence."""
-        path = os.fspath(path)
+        path = as_path(path)
         found = trajectories.load_trajs(path)
         return cls._copy(found, found.env_name, path)
 
@@ -98,9 +127,10 @@ class Demonstrations(TrajBatch):
         return demos
 
     @classmethod
-    def record(cls, policy: Policy, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
+    @_PythonNames()
+    def record(cls, policy: Any, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
                max_traj_len: int | None = None) -> Demonstrations:  # fmt: skip
-        """Episodes of a policy at play, as `evaluate` plays them; actions are sampled unless deterministic. Raises as `evaluate`."""
+        """Episodes of a policy, or of whoever else plays, as in `evaluate`; actions are sampled unless deterministic. Raises as it."""
         trajs, env_name = _play(policy, env, episodes, seed, deterministic, max_traj_len)
         return cls._copy(trajs, env_name)
 
@@ -113,7 +143,7 @@ class Demonstrations(TrajBatch):
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a trajectory file, whole or not at all. Raises UserError where the file exists, or cannot be written."""
-        path = os.fspath(path)
+        path = as_path(path)
         training.check_log(path, name='path')
         trajectories.save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
 
@@ -125,7 +155,9 @@ def _episode(i: int, obs: Any, actions: Any, rewards: Any = None) -> tuple[np.nd
         raise UserError(f'obs[{i}] has shape {obs_T_Do.shape}; expected (T, Do), with at least one step')
     T = len(obs_T_Do)
     a = trajectories.numbers(actions, f'actions[{i}]')
-    a_T_Da = a.astype(np.int64) if np.asarray(actions).dtype.kind in 'biu' else a
+    raw = as_array(actions, f'actions[{i}]')
+    trajectories.check_int64(f'actions[{i}]', raw)
+    a_T_Da = raw.astype(np.int64) if raw.dtype.kind in 'biu' else a
     a_T_Da = a_T_Da[:, None] if a.ndim == 1 else a_T_Da
     r_T = np.zeros(T) if rewards is None else trajectories.numbers(rewards, f'rewards[{i}]')
     if a_T_Da.ndim != 2 or a_T_Da.shape[1] == 0:
@@ -165,7 +197,7 @@ class TrainedRun:
 
         Raises UserError where the file exists already, or cannot be written.
         """
-        path = os.fspath(path)
+        path = as_path(path)
         training.check_log(path, name='path')
         log = self._training_log
         written = TrainingLog(path, log.attrs | {'args': dataclasses.replace(self.options, log=path).as_json()})
@@ -174,7 +206,8 @@ class TrainedRun:
 
     def __repr__(self) -> str:
         ended = ', interrupted' if self.interrupted else f', ended by {self.ended}' if self.ended else ''
-        return f'<TrainedRun: {self.algorithm} on {self.options.env_name}, {len(self.log)} iterations, seed {self.options.seed}{ended}>'
+        task = self.options.env_name or 'demonstrations alone'
+        return f'<TrainedRun: {self.algorithm} on {task}, {len(self.log)} iterations, seed {self.options.seed}{ended}>'
 
 
 class Evaluation(NamedTuple):
@@ -184,6 +217,7 @@ class Evaluation(NamedTuple):
     lengths: np.ndarray
 
 
+@_PythonNames()
 def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None = None, *, iterations: int, seed: int | None = None,
           options: CommonOptions | None = None, expert: Policy | str | os.PathLike | Callable[[np.ndarray], Any] | None = None,
           progress: bool = True, callback: Callable[..., Any] | None = None, init: Any = None, **changes: Any) -> TrainedRun:  # fmt: skip
@@ -193,7 +227,9 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         algorithm: 'bclone', 'dagger', 'ga' (GAIL), 'fem', 'simplex' or 'airl', as imitate_mj.py; 'trpo' on the true reward, as
             run_rl_mj.py.
         env: the id of an environment, a function (or class) that returns a new gymnasium.Env, or one such environment, which then
-            plays one episode after the other and is left open. It is played in this process unless sim_batch_size is above 1.
+            plays one episode after the other and is left open. None for 'bclone': nothing is played, the spaces are those of the
+            demonstrations (num_actions= says more), and what is judged by is `run.log['valloss']`.
+            It is played in this process unless sim_batch_size is above 1.
         demos: Demonstrations, or the path of a trajectory file; none for 'trpo'.
         iterations: how many; of 'bclone' and 'dagger', updates with one batch.
         seed: 0 to 2³² − 1; None draws one, which is `run.options.seed` then.
@@ -209,15 +245,20 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     Source: Ross et al. 2011 (dagger), Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Fu et al. 2018
     (airl), Schulman et al. 2015 (trpo).
     """
+    if callback is not None and not callable(callback):
+        raise UserError(f'callback is {kind_of(callback)}; expected a function of the iteration and its row of the log')
+    algorithm = KNOWN_AS.get(str(algorithm).lower(), algorithm)
     chosen = _options(algorithm, options, changes)
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
         raise UserError(f"algorithm '{algorithm}' asks nobody for labels; leave expert out, or train 'dagger'")
     known: dict[str, Any] = {'max_iter': _whole('iterations', iterations, 1)}
-    mdp = MDP(env)
+    trajs, source = None, None
+    if isinstance(chosen, ImitationOptions):
+        trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
+    mdp = build.task_of(env, chosen, trajs) if isinstance(chosen, ImitationOptions) and trajs is not None else MDP(env)
     known |= {'env_name': mdp.env_name, 'seed': seed, 'sim_batch_size': chosen.sim_batch_size or 1}
     try:
-        if isinstance(chosen, ImitationOptions):
-            trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
+        if isinstance(chosen, ImitationOptions) and trajs is not None:
             teacher, path = _teacher(chosen.expert if expert is None else expert, mdp)
             start, known['init_policy'] = _start(chosen.init_policy if init is None else init)
             if start is not None and chosen.policy_hidden_spec is None and not chosen.tiny_policy:
@@ -250,10 +291,8 @@ def _whole(name: str, value: Any, low: int) -> int:
 
 def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str, Any]) -> CommonOptions:
     """The options of an algorithm by its name, with the user's own."""
-    if algorithm not in ALGORITHMS:
-        ours = KNOWN_AS.get(str(algorithm).lower())
-        hint = f" Did you mean '{ours}'?" if ours else closest(algorithm, ALGORITHMS)
-        raise UserError(f'there is no algorithm {algorithm!r}.{hint} Algorithms: {", ".join(ALGORITHMS)}')
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise UserError(f'there is no algorithm {algorithm!r}.{closest(str(algorithm), ALGORITHMS)} Algorithms: {", ".join(ALGORITHMS)}')
     meant = ALGORITHMS[algorithm]
     cls = RLOptions if meant is None else ImitationOptions
     if options is not None and not isinstance(options, cls):
@@ -348,7 +387,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     num, interrupted, policy = run.args.max_iter, False, run.opt.policy
     kept, ended = (0, policy.export()), None
     with_policy = callback is not None and _takes_policy(callback)
-    bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name}', unit='it')
+    bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name or ""}', unit='it')
     try:
         while kept[0] < num and ended is None:
             with _as_the_commands_compute():
@@ -385,11 +424,14 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     return TrainedRun(algorithm, policy, options, run.log, interrupted, state, ended)
 
 
-def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
+@_PythonNames()
+def evaluate(policy: Any, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
              sim_batch_size: int = 1) -> Evaluation:  # fmt: skip
     """Play a policy, by default its most likely actions: (returns (B,), lengths (B,)) of exactly `episodes` episodes.
 
-    A pure function of its arguments. env as in `train`; deterministic=False draws the actions, as training and vis_mj.py do, while
+    policy: a Policy; a model with `predict`, as Stable-Baselines3 has it; an object with `act`; or any function obs → action, which
+    gets one observation (Do,) and returns an integer or (Da,) numbers. Of a Policy this is a pure function of its arguments.
+    env as in `train`; deterministic=False draws the actions, as training and vis_mj.py do, while
     stage 2 takes the most likely ones; max_traj_len (steps) cuts episodes; sim_batch_size above 1 plays in that many processes.
     Raises UserError where the policy does not fit the env; RunFailed when the env fails.
     """
@@ -398,17 +440,22 @@ def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, det
 
 
 def _play(
-    policy: Policy, env: Any, episodes: int, seed: int, deterministic: bool, max_traj_len: int | None, sim_batch_size: int = 1
+    policy: Any, env: Any, episodes: int, seed: int, deterministic: bool, max_traj_len: int | None, sim_batch_size: int = 1
 ) -> tuple[TrajBatch, str]:
     """(TrajBatch, env_name) of a policy at play."""
-    if not isinstance(policy, Policy):
-        raise UserError(f'policy is a {type(policy).__name__}; give run.policy or load_policy(…)')
+    if isinstance(policy, str | os.PathLike | TrainedRun):
+        raise UserError(f'policy is a {type(policy).__name__}; give run.policy, load_policy(…), or a function obs → action')
+    if env is None:
+        raise UserError("env is None, so there is nothing to play in; a run of 'bclone' without one is judged by run.log['valloss']")
     episodes, seed = _whole('episodes', episodes, 1), _whole('seed', seed, 0)
     max_traj_len = None if max_traj_len is None else _whole('max_traj_len', max_traj_len, 1)
     mdp = MDP(env)
     try:
-        _check_fits(policy, mdp)
         workers = _whole('sim_batch_size', sim_batch_size, 1)
+        if isinstance(policy, Policy):
+            _check_fits(policy, mdp)
+        elif workers > 1:
+            raise UserError(f'sim_batch_size {workers}: worker processes play a Policy only; give 1')
         with _as_the_commands_compute():
             return sample_episodes(policy, mdp, episodes, seed, bool(deterministic), max_traj_len, workers), mdp.env_name
     finally:
@@ -426,16 +473,20 @@ def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequenc
         env_name, seed: of the run, to be stored with it.
     Raises UserError where the file exists or cannot be written, and for a log that is empty or not numbers.
     """
-    path = os.fspath(path)
+    path = as_path(path)
     training.check_log(path, name='path')
     if not isinstance(policy, Policy):
         raise UserError(f'policy is a {type(policy).__name__}; give one of make_policy(…) or load_policy(…)')
     columns = _columns(log)
+    seed = None if seed is None else as_integer(seed, 'seed', 0, 2**32 - 1)
+    if env_name is not None and not isinstance(env_name, str):
+        raise UserError(f"env_name is {kind_of(env_name)}; expected an environment's id, such as 'CartPole-v1'")
     spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
     args = {'policy_hidden_spec': spec, 'obsnorm_mode': 'none' if policy.obsnorm is None else 'online', 'env_name': env_name, 'seed': seed}
     attrs = provenance() | {'args': json.dumps(args)} | ({} if seed is None else {'seed': int(seed)})
     written = TrainingLog(path, attrs)
-    kinds = [int if x.dtype.kind in 'biu' else float for x in columns.values()]
+    # logs hold int32; what is larger is a float, exact up to 2^53
+    kinds = [int if x.dtype.kind in 'biu' and np.abs(x.astype(float)).max() < 2**31 else float for x in columns.values()]
     for row in zip(*columns.values(), strict=True):
         written.append(list(zip(columns, row, kinds, strict=True)))
     written.add_snapshot(int(columns['iter'][-1]), policy.export())
@@ -447,13 +498,18 @@ def _columns(log: Mapping[str, Sequence] | np.ndarray) -> dict[str, np.ndarray]:
     names = log.dtype.names if isinstance(log, np.ndarray) else list(log) if isinstance(log, Mapping) else None
     if not names:
         raise UserError('log: give {column: one number per iteration}, or a structured array')
-    columns = {str(name): np.asarray(log[name]) for name in names}
+    for name in names:
+        if not isinstance(name, str) or not name or '/' in name or '\0' in name:
+            raise UserError(f"log has a column called {name!r}; expected a text without '/'")
+    if len(names) > MAX_COLUMNS:
+        raise UserError(f'log has {len(names)} columns; expected at most {MAX_COLUMNS}, which a file can hold')
+    columns = {str(name): as_array(log[name], f"log['{name}']") for name in names}
     num = len(next(iter(columns.values()))) if columns[names[0]].ndim else 0
     if num and 'iter' not in columns:
         columns = {'iter': np.arange(num)} | columns
     for name, x in columns.items():
         if not num or x.shape != (num,) or x.dtype.kind not in 'biuf':
             raise UserError(f"log['{name}'] has shape {x.shape} and type {x.dtype}; expected as many numbers as iterations, at least one")
-    if columns['iter'].dtype.kind not in 'iu' or columns['iter'].min() < 0:
-        raise UserError("log['iter'] holds other things than iteration numbers; expected 0, 1, 2, …")
+    if columns['iter'].dtype.kind not in 'iu' or columns['iter'].min() < 0 or columns['iter'].max() >= 2**31:
+        raise UserError("log['iter'] holds other things than iteration numbers; expected 0, 1, 2, …, below 2^31")
     return columns

@@ -70,7 +70,7 @@ class ImitationOptimizer:
 
     def transitions(self, trajs: TrajBatch, logp_N: np.ndarray) -> tuple[Transitions, Transitions]:
         """(those of a batch, those of all expert pairs), both with log π under the present policy."""
-        nextobs_N_Do, terminal_N, _ = trajs.successors(self.sim_cfg.max_traj_len)
+        nextobs_N_Do, terminal_N, _ = trajs.successors(self.sim_cfg.max_traj_len or 0)
         obs_N_Do, a_N_Da, _, exnextobs_N_Do, exterminal_N, _ = self.expert
         assert exnextobs_N_Do is not None and exterminal_N is not None  # see training.expert_pairs
         exlogp_N = self.policy.logprob(self.policy.compute_adist(obs_N_Do), self.policy.action_tensor(a_N_Da)).cpu().numpy()

@@ -21,7 +21,11 @@ AT_LEAST_1, FRACTION = (1, MOST, f'1 or more, up to {MOST}'), (0, 1, '0 to 1')
 ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'a number above 0'), (0, LARGEST, '0 or more')
 WORKERS = (1, MAX_WORKERS, f'1 to {MAX_WORKERS}')
 SEEDS = (0, 2**32 - 1, '0 to 4294967295')
-DAGGER, GAIL, AIRL, CLASSIFIER = ('mode', ('dagger',)), *(('reward_type', kinds) for kinds in (('nn',), ('airl',), ('nn', 'airl')))
+CLONING, DAGGER, GAIL, AIRL, CLASSIFIER = (
+    ('mode', ('bclone',)),
+    ('mode', ('dagger',)),
+    *(('reward_type', kinds) for kinds in (('nn',), ('airl',), ('nn', 'airl'))),
+)
 ADVERSARIAL = ('mode', tuple(algorithms.adversarial_modes()))
 Range = tuple[float, float, str]  # smallest and largest value, and both in words
 RELU_32 = '[{"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}, {"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}]'
@@ -94,6 +98,8 @@ class CommonOptions:
     eval_every: int = option(
         0, 'iterations between evaluations: 10 episodes of most likely actions, column evalret; 0: none', (0, MOST, f'0 to {MOST}')
     )
+    max_envs: int | None = option(None, 'environments made at most; 1 where only one can exist (same results)', AT_LEAST_1)
+    clip_actions: int = option(0, '1: the environment and the classifier get actions clipped to the action box', choices=[0, 1], gail=1)
 
     unsaid: typing.ClassVar[set[str]]  # of this object: the options that were not given and follow the mode
 
@@ -127,6 +133,9 @@ class _OfImitation:
     bclone_eval_ntrajs: int = option(20, 'kept from 2016; cloning does no rollouts')
     bclone_eval_freq: int = option(1000, 'iterations between validations, snapshots and printed lines', AT_LEAST_1)
     bclone_train_frac: float = option(0.7, 'share of the expert pairs to train with; the others validate', FRACTION)
+    num_actions: int | None = option(
+        None, 'bclone without --env_name: actions of a finite task (default: up to the largest in the data)', AT_LEAST_1, only=CLONING
+    )  # fmt: skip
     no_vf: int = option(0, '1: baseline is the mean return of each time step', choices=[0, 1])
     policy_ent_reg: float = option(0.0, 'causal entropy bonus', FROM_0)
     reward_type: str = option('nn', 'GAIL, FEM, game-theoretic, AIRL', choices=[*algorithms.rewards()])
@@ -176,7 +185,6 @@ class _OfImitation:
     policy_final_kl: float | None = option(
         None, 'policy_max_kl falls to this by the last iteration (default: it stays)', ABOVE_0, only=ADVERSARIAL, gail=0.004
     )
-    clip_actions: int = option(0, '1: the environment and the classifier get actions clipped to the action box', choices=[0, 1], gail=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -264,7 +272,8 @@ def add_to(parser: Any, cls: type[CommonOptions]) -> None:
     """Give an argparse parser every option of a class."""
     for field in dataclasses.fields(cls):
         about, kind = field.metadata, kind_of(field)
-        words: dict[str, Any] = {'help': about['help'], 'required': about['required']}
+        required = about['required'] and not (field.name == 'env_name' and cls is ImitationOptions)  # cloning needs none
+        words: dict[str, Any] = {'help': about['help'], 'required': required}
         if kind is bool:
             words |= {'action': 'store_true'}
         else:

@@ -149,8 +149,8 @@ class TransitionClassifier(ClassifierReward):
         )  # fmt: skip
 
     def _norm_inputs(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> torch.Tensor:
-        obs = to_tensor(obs_B_Do, self.theta_P)
-        return obs if self.finite else torch.cat([obs, to_tensor(a_B_Da, self.theta_P)], dim=1)
+        obs = to_tensor(obs_B_Do, self.inputnorm.mean_1_D)
+        return obs if self.finite else torch.cat([obs, to_tensor(a_B_Da, obs)], dim=1)
 
     def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> None:
         self.inputnorm.update(self._norm_inputs(obs_B_Do, a_B_Da))
@@ -236,7 +236,7 @@ class TransitionClassifier(ClassifierReward):
         Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new classifier).
         """
         raw = torch.cat([self._norm_inputs(obs_B_Do, a_B_Da), self._norm_inputs(exobs_Bex_Do, exa_Bex_Da)])
-        both = ClassifierRows(len(obs_B_Do), len(exobs_Bex_Do), excount_Bex, raw)
+        both = ClassifierRows(len(obs_B_Do), len(exobs_Bex_Do), excount_Bex, self.theta_P)
         self.inputnorm.update(raw, both.count_Ball)
         x_Ball_Di = self._inputs(raw, np.concatenate([t_B, ext_Bex]))
         index_Ball = self._index(np.concatenate([a_B_Da, exa_Bex_Da])) if self.finite else None
@@ -367,6 +367,7 @@ class LinearReward:
         return {n: v.numpy().copy() for n, v in self.inputnorm.variables('/LinearReward/inputnorm').items()}
 
     def load(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
+        self.inputnorm.expect(arrays, '/LinearReward/inputnorm')
         for name, var in self.inputnorm.variables('/LinearReward/inputnorm').items():
             var.copy_(torch.as_tensor(arrays[name]))
 

@@ -220,7 +220,7 @@ class SamplingPolicyOptimizer:
         obs_N_Do, time_N = trajs.obs.stacked, trajs.time.stacked
         r = trajs.r
         if self.learned is not None:
-            terminal_N = trajs.successors(self.sim_cfg.max_traj_len)[1]
+            terminal_N = trajs.successors(self.sim_cfg.max_traj_len or 0)[1]
             r = r.like(self.learned.learned_reward(obs_N_Do, trajs.a.stacked, time_N, terminal_N))
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
         paid = r

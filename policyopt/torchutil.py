@@ -1,6 +1,7 @@
 """Torch settings and conversions shared by all models."""
 
 import os
+import re
 
 import numpy as np
 import torch
@@ -19,14 +20,20 @@ def setup_torch(device: str = 'cpu', dtype: str = 'float64', threads: int | None
     Raises UserError for a device that is unknown or absent, and for an OMP_NUM_THREADS that is no number.
     """
     torch.set_num_threads(threads or threads_from_env() or 1)
+    return as_device(device), DTYPES[dtype]
+
+
+def as_device(device: torch.device | str, name: str = '--device ') -> torch.device:
+    """A device of this machine; raises UserError, which calls it `name`, for one that is unknown or absent."""
+    if not re.fullmatch(r'(cpu|cuda)(:\d+)?', str(device)):
+        known = {'gpu': '. A GPU is called cuda', 'mps': ". Apple's GPUs have no float64, which the nets compute in"}
+        raise UserError(f"{name}{device}: expected 'cpu', or 'cuda' on a machine with a GPU of NVIDIA or AMD{known.get(str(device), '')}")
     try:
         dev = torch.device(device)
         torch.zeros(1, device=dev)
-        if dev.type not in ('cpu', 'cuda'):
-            raise RuntimeError(f"devices of type '{dev.type}' are not supported")
     except (RuntimeError, AssertionError) as e:
-        raise UserError(f"--device {device}: {str(e).splitlines()[0]}; expected 'cpu', or 'cuda' on a machine with a GPU") from e
-    return dev, DTYPES[dtype]
+        raise UserError(f"{name}{device}: {str(e).splitlines()[0]}; expected 'cpu', or 'cuda' on a machine with a GPU") from e
+    return dev
 
 
 def numerics() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import hashlib
 import json
 import os
@@ -12,16 +11,25 @@ import signal
 import stat
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from policyopt import algorithms, rl
-from policyopt.build import check_data_fits, load_reward, optimizer, sim_config, value_function, warn_of_constant_features
+from policyopt.build import (
+    action_bounds,
+    check_data_fits,
+    load_reward,
+    optimizer,
+    sim_config,
+    task_of,
+    value_function,
+    warn_of_constant_features,
+)
+from policyopt.eta import Eta
 from policyopt.evaluation import load_policy
 from policyopt.files import trajectories
 from policyopt.files.runs import lock_path, part_path
@@ -59,18 +67,22 @@ STOP_WINDOW = 10  # iterations whose mean return --stop_at_return looks at
 FIRST_ITERATIONS, LAST_ITERATIONS = 10, 20  # what is compared to say that a run does not learn
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
-# options that may differ between a run and its continuation; of data, expert and reward, the contents are compared
 DIVERGED = 'diverged'  # root attribute of a part file whose run left the finite numbers after its last save: JSON
-HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'init_policy', 'max_iter', 'stop_at_return')
+# options that may differ between a run and its continuation; of files, the contents are compared
+HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'init_policy', 'max_iter', 'stop_at_return', 'max_envs')
 
 
 def train_imitation(options: ImitationOptions) -> int:
     """Run imitate_mj.py's options (ImitationOptions) to the end; returns an exit code."""
     options = prepare(options)
     data = options.data
-    assert data is not None and options.env_name is not None  # required on the command line
+    assert data is not None  # required on the command line
+    if options.env_name is None and options.mode != 'bclone':
+        raise UserError(f'--mode {options.mode} plays in an environment; give --env_name (bclone does without one)')
     trajs = trajectories.load_trajs(data, options.limit_trajs)
-    mdp = MDP(options.env_name)
+    mdp = task_of(options.env_name, options, trajs)
+    if options.env_name is None:
+        print('No --env_name: nothing is played. Judge by valloss, the loss on pairs that are held out.')
     options = with_reward_sign(options, trajs, mdp)
     expert = expert_pairs(options, trajs, mdp, data)
     teacher = None if options.expert is None else load_policy(options.expert, mdp)
@@ -141,7 +153,7 @@ def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: st
     pairs = trajs.obs.stacked[rows_N], a_N_Da, trajs.time.stacked[rows_N]
     if not algorithms.MODES[options.mode].adversarial or not uses_transitions(algorithms.load(algorithms.rewards()[options.reward_type])):
         return Expert(*pairs)
-    horizon = mdp.horizon(options.max_traj_len)
+    horizon = mdp.horizon(options.max_traj_len, f'reward_type {options.reward_type}')
     nextobs_N_Do, terminal_N, known_N = trajs.successors(horizon)
     kept = known_N[rows_N]  # a last step whose successor the file does not hold is left out
     if not kept.any():
@@ -159,16 +171,13 @@ def with_reward_sign(options: ImitationOptions, trajs: TrajBatch, mdp: MDP) -> I
     """
     if options.favor_zero_expert_reward is not None:
         return options
-    early_B = trajs.lengths < mdp.horizon(options.max_traj_len)
+    longest = mdp.longest(options.max_traj_len)
+    if longest is None and trajs.terminal_B is None:
+        mdp.horizon(None, 'favor_zero_expert_reward, left open,')
+    early_B = np.ones(len(trajs), bool) if longest is None else trajs.lengths < longest
     if trajs.terminal_B is not None:
         early_B = early_B & trajs.terminal_B
     return dataclasses.replace(options, favor_zero_expert_reward=int(early_B.mean() > 0.5))
-
-
-def action_bounds(options: ImitationOptions, mdp: MDP) -> np.ndarray | None:
-    """The box (lowest, highest) that --clip_actions clips to; None where actions are finite or a side of the box is open."""
-    low_high = (mdp.info.a_low, mdp.info.a_high)
-    return np.array(low_high) if options.clip_actions and None not in low_high else None
 
 
 def imitation_learner(
@@ -179,6 +188,8 @@ def imitation_learner(
     teacher: the expert that mode dagger asks for labels. start: the policy to begin with, of --init_policy.
     """
     assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
+    if options.eval_every and options.env_name is None:
+        raise UserError(f'--eval_every {options.eval_every} plays episodes, and there is no --env_name; give one, or leave it out')
     device, dtype = setup_torch(options.device, options.dtype)
     rng = np.random.RandomState(options.seed)
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
@@ -199,16 +210,16 @@ def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
     """The optimiser of one run of TRPO, on the true reward or a learned one, at its start."""
     assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     device, dtype = setup_torch(options.device, options.dtype)
-    horizon = mdp.horizon(options.max_traj_len)
     rng = np.random.RandomState(options.seed)
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
-    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, bool(options.enable_obsnorm), **nets)
-    time_scale = options.vf_include_time / (mdp.time_limit or horizon)
-    vf = value_function(options, mdp, time_scale, nets, bool(options.enable_obsnorm))
+    enable_obsnorm, bounds_2_Da = bool(options.enable_obsnorm), action_bounds(options, mdp)
+    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, enable_obsnorm, **nets, bounds_2_Da=bounds_2_Da)
+    time_scale = options.vf_include_time * mdp.time_scale(options.max_traj_len)
+    vf = value_function(options, mdp, time_scale, nets, enable_obsnorm)
     reward = load_reward(options.reward, mdp, options.max_traj_len) if options.reward else None
     return rl.SamplingPolicyOptimizer(
-        mdp, policy, vf, sim_config(options, horizon), options.discount, options.lam, options.policy_max_kl, options.policy_cg_damping,
-        options.seed, rng, reward, options.bootstrap_time_limit,
+        mdp, policy, vf, sim_config(options, mdp.longest(options.max_traj_len)), options.discount, options.lam, options.policy_max_kl,
+        options.policy_cg_damping, options.seed, rng, reward, options.bootstrap_time_limit,
     )  # fmt: skip
 
 
@@ -316,40 +327,6 @@ def mute() -> None:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.dup2(nothing, fd)
     os.close(nothing)
-
-
-class Eta:
-    """Says on stderr how far a run is and how long the rest will take: on a terminal in one line written anew, else now and then."""
-
-    FIRST_S, EVERY_S, REFRESH_S = 5.0, 60.0, 0.5
-
-    def __init__(self, total: int, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
-        self.total, self.out, self.clock = total, out or sys.stderr, clock
-        self.on_terminal = self.out.isatty()
-        self.start, self.first, self.due, self.shown = clock(), None, 0.0 if self.on_terminal else self.FIRST_S, False
-
-    def tell(self, iteration: int) -> None:
-        """To be called after each iteration."""
-        elapsed = self.clock() - self.start
-        if self.first is None:  # its time includes what is made once
-            self.first = iteration, elapsed
-        elif elapsed >= self.due:
-            each = (elapsed - self.first[1]) / (iteration - self.first[0])
-            left = each * (self.total - 1 - iteration)
-            elapsed_text, left_text = (datetime.timedelta(seconds=round(s)) for s in (elapsed, left))
-            line = f'iteration {iteration} of {self.total}, elapsed {elapsed_text}, ETA {left_text}'
-            self.write(f'\r\x1b[K{line}' if self.on_terminal else line + '\n')
-            self.shown, self.due = self.on_terminal, elapsed + (self.REFRESH_S if self.on_terminal else self.EVERY_S)
-
-    def clear(self) -> None:
-        """Take the line off a terminal, for other output or the end."""
-        if self.shown:
-            self.write('\r\x1b[K')
-            self.shown = False
-
-    def write(self, text: str) -> None:
-        self.out.write(text)
-        self.out.flush()
 
 
 class Run:

@@ -56,13 +56,12 @@ class ValueFunc(Model):
 
     def update_obsnorm(self, obs_B_Do: np.ndarray) -> None:
         if self.obsnorm is not None:
-            self.obsnorm.update(to_tensor(obs_B_Do, self.theta_P))
+            self.obsnorm.update(to_tensor(obs_B_Do, self.vnorm.mean_1_D))
 
     def inputs(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """[standardised obs, time·time_scale], (B, Do + 1)."""
-        obs, t = to_tensor(obs_B_Do, self.theta_P), to_tensor(t_B, self.theta_P)
-        if self.obsnorm is not None:
-            obs = self.obsnorm.standardize(obs)
+        norm, t = self.obsnorm, to_tensor(t_B, self.theta_P)
+        obs = to_tensor(obs_B_Do, self.theta_P) if norm is None else norm.standardize(to_tensor(obs_B_Do, norm.mean_1_D))
         return torch.cat([obs, t[:, None] * self.time_scale], dim=1)
 
     def evaluate(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> np.ndarray:
@@ -91,7 +90,7 @@ class ValueFunc(Model):
         As in 2016: the old prediction, to which the trust region refers, is computed under the *new* normalisers.
         """
         self.update_obsnorm(obs_B_Do)
-        y_B_1 = to_tensor(y_B, self.theta_P)[:, None]
+        y_B_1 = to_tensor(y_B, self.vnorm.mean_1_D)[:, None]
         self.vnorm.update(y_B_1)
         x_B_Di, target_B = self.inputs(obs_B_Do, t_B), self.vnorm.standardize(y_B_1)[:, 0]
         for _ in range(self.steps):

@@ -10,7 +10,7 @@ from conftest import REPO, script_env
 # The lowest first. Modules on one line may import each other, but not in a circle; all others import from lower lines only.
 LAYERS = [
     ['environments'],
-    ['policyopt.util', 'policyopt.elementwise', 'policyopt.algorithms', 'policyopt.protocols'],
+    ['policyopt.util', 'policyopt.arguments', 'policyopt.elementwise', 'policyopt.eta', 'policyopt.algorithms', 'policyopt.protocols'],
     ['policyopt.torchutil', 'policyopt.options'],
     ['policyopt.pipeline.locks'],  # a single run holds one for its log
     ['policyopt.files.guard', 'policyopt.files.runs'],
@@ -20,6 +20,7 @@ LAYERS = [
     ['policyopt.sampling.actor', 'policyopt.sampling.rollout'],
     ['policyopt.sampling.workers'],
     ['policyopt.sampling'],
+    ['policyopt.standardizer'],
     ['policyopt.nn'],
     ['policyopt.optim'],
     ['policyopt.policies', 'policyopt.valuefuncs'],

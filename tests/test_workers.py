@@ -62,7 +62,7 @@ gymnasium.register('Slow-v0', entry_point=lambda: Walk(0.001), max_episode_steps
 FAULTS = {
     'raise': 'failed in step() with ZeroDivisionError: the wheel came off',
     'nan': 'returned NaN or infinity as an observation at step',
-    'shape': 'the observation has shape (4,), but the space says (3,)',
+    'shape': 'an observation of shape (4,), but its observation_space has shape (3,)',
     'reward': 'returned NaN or infinity as a reward at step',
     'killed': 'died by signal SIGKILL',
     'exit': 'died with exit code 7',

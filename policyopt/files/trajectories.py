@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tables
 
+from policyopt.arguments import as_array
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.util import UserError, as_typed, check_shapes
 
@@ -196,10 +197,7 @@ class TrajBatch:
 
 def numbers(x: Any, what: str) -> np.ndarray:
     """Anything array-like as a float64 array; raises UserError, which calls it `what`, unless it holds finite numbers."""
-    try:
-        x = np.asarray(x)
-    except ValueError as e:  # lists of different lengths
-        raise UserError(f'{what} is no array: {e}') from e
+    x = as_array(x, what)
     if x.dtype.kind not in 'biuf':
         raise UserError(f'{what} is of type {x.dtype}; expected numbers')
     if not np.isfinite(x).all():

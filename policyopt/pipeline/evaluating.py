@@ -161,7 +161,7 @@ def _play_foreign(job: dict[str, Any]) -> TrajBatch:
         raise RunFailed(f'{source}: failed with {type(e).__name__}: {" ".join(str(e).split())}') from e
     mdp = MDP(job['env'])
     actor = foreign.ForeignActor(policy, mdp.info, source)
-    return sample_trajectories(actor, mdp, job['num_trajs'], mdp.horizon(job['max_traj_len']), (job['eval_seed'], 'evaluate'), True)
+    return sample_trajectories(actor, mdp, job['num_trajs'], mdp.longest(job['max_traj_len']), (job['eval_seed'], 'evaluate'), True)
 
 
 def _key(job: dict[str, Any]) -> str:
