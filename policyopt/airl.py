@@ -107,11 +107,12 @@ class AIRLReward(ClassifierReward):
 
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]) -> AIRLReward:
-        """Built from the options of imitate_mj.py; its nets are as large as the policy's, its γ is that of the returns."""
-        assert args.policy_hidden_spec is not None  # see training.resolved
+        """Built from the options of imitate_mj.py; its nets are the policy's unless they say otherwise, its γ is the returns'."""
+        spec = args.reward_hidden_spec or args.policy_hidden_spec
+        assert spec is not None  # see training.resolved
         horizon = mdp.horizon(args.max_traj_len) if args.airl_absorbing else None
         return cls(
-            mdp.obs_space, mdp.action_space, args.policy_hidden_spec, args.discount, args.airl_state_only, args.reward_include_time,
+            mdp.obs_space, mdp.action_space, spec, args.discount, args.airl_state_only, args.reward_include_time,
             time_scale, horizon, expert.ended, args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets,
         )  # fmt: skip
 

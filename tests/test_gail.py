@@ -19,6 +19,7 @@ from policyopt.files.trajectories import load_trajs
 from policyopt.nn import ACTIVATIONS
 from policyopt.options import ImitationOptions, changed
 from policyopt.rewards import ClassifierRows, TransitionClassifier
+from policyopt.sampling.tasks import MDP
 
 EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
 
@@ -162,3 +163,13 @@ def test_an_unfinished_run_whose_steps_shrink_to_its_end_cannot_be_made_longer(f
     assert run_until('gail', folder, 3, signal.SIGTERM, '--log', 'shrinks.h5') == 75
     done = run('gail', folder, '--log', 'shrinks.h5', '--resume', '--max_iter', '40', rc=2)
     assert 'was started with --max_iter 31, not 40, on which all iterations of --mode gail depend' in done.stderr
+
+
+def test_airl_takes_the_defaults_of_the_mode_too(folder):
+    """With the classifier's own net; its reward can be taken out of the run."""
+    run('gail', folder, '--reward_type', 'airl', '--max_iter', '2', '--log', 'airl_of_today.h5')
+    snapshot = read_snapshot(str(folder / 'airl_of_today.h5/snapshots/last'))
+    assert snapshot.variables['/AIRLReward/g/hidden/FeedforwardNet/layer_0/AffineLayer/W'].shape == (4, 32)
+    assert snapshot.args['discount'] == 0.97 and 'reward_grad_penalty' not in snapshot.args
+    reward = po.load_reward(folder / 'airl_of_today.h5', MDP('CartPole-v0'))
+    assert reward.learned_reward(np.zeros((2, 4)), np.zeros((2, 1), int), np.zeros(2)).shape == (2,)
