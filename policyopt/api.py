@@ -433,12 +433,14 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     """Iterate a training.Run to its end, or until the callback or Ctrl-C ends it: then as of the last iteration that was complete."""
     num, interrupted, policy = run.args.max_iter, False, run.opt.policy
     kept, ended = (0, policy.export()), None
-    with_policy = callback is not None and _takes_policy(callback)
+    with_policy, midway = callback is not None and _takes_policy(callback), False
     bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name or ""}', unit='it')
     try:
         while kept[0] < num and ended is None:
+            midway = True
             with _as_the_commands_compute():
                 row = {name: value for name, value, _ in run.iterate()}
+            midway = False
             kept = kept[0] + 1, policy.export()
             bar.set_postfix({k: f'{row[k]:.4g}' for k in BAR_FIELDS if row.get(k) is not None}, refresh=False)
             bar.update()
@@ -467,7 +469,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     options = run.args if run.max_iter_shapes else dataclasses.replace(run.args, max_iter=kept[0])
     if said := run.falls_behind():
         print(f'warning: {said}', file=sys.stderr)
-    state = {} if interrupted else run.state()  # an iteration that was cut off leaves models of two kinds
+    state = {} if midway else run.state()  # an iteration that was cut off leaves models of two kinds
     return TrainedRun(algorithm, policy, options, run.log, interrupted, state, ended)
 
 
