@@ -449,11 +449,11 @@ class Run:
             iteration = self.opt.iteration
             fields = self.iterate()
             last = iteration == args.max_iter - 1 or self.has_reached_return()
-            if not warned and not last and (said := self.falls_behind()):
-                warned = True
-                eta.clear()
-                print(f'warning: {said}', file=sys.stderr)
             try:
+                if not warned and not last and (said := self.falls_behind()):
+                    warned = True
+                    eta.clear()
+                    print(f'warning: {said}', file=sys.stderr)
                 if iteration % args.print_freq == 0 or last:
                     eta.clear()
                     self.print_row(fields)

@@ -126,7 +126,7 @@ def gail_pipeline(installed, cwd, *args, code=0):
 def test_an_installed_wheel_does_a_whole_experiment_in_an_empty_folder(installed, tmp_path):
     small = ['training.runs=1', 'training.datasets=1', 'training.full_dataset_num_trajs=1', 'training.dataset_num_trajs=[1]']
     algorithms = ['training.algorithms.bclone.cmd=python scripts/imitate_mj.py --mode bclone --max_iter 21 --bclone_eval_freq 10 OPTIONS']
-    algorithms += ['training.algorithms.ga.cmd=python scripts/imitate_mj.py --mode ga --max_iter 2 --min_total_sa 300 OPTIONS']
+    algorithms += ['training.algorithms.gail.cmd=python scripts/imitate_mj.py --mode gail --max_iter 2 --min_total_sa 300 OPTIONS']
     options = '--env {env} --data {dataset} --limit_trajs {num_trajs} --log {out}'
     changes = [*small, 'options.eval_num_trajs=2', *(a.replace('OPTIONS', options) for a in algorithms)]
     done = gail_pipeline(installed, tmp_path, 'quickstart', '-j', '2', '--set', *changes)
@@ -134,9 +134,9 @@ def test_an_installed_wheel_does_a_whole_experiment_in_an_empty_folder(installed
     assert [p.name for p in tmp_path.iterdir()] == ['runs'] and len(list(folder.glob('alg=*.h5'))) == 2
     assert all((folder / f'results{end}').exists() for end in ('.h5', '.csv', '.md', '.html', '_figure1.png'))
     assert f'report   {folder}/results.html\n' in done.stdout and 'next: gail-pipeline analyze_results ' in done.stderr
-    log = next((folder / 'logs').glob('alg=ga,*')).read_text().replace(sys.executable, 'python')  # .venv may lie in the checkout
+    log = next((folder / 'logs').glob('alg=gail,*')).read_text().replace(sys.executable, 'python')  # .venv may lie in the checkout
     assert str(installed / 'policyopt' / 'checkout' / 'scripts' / 'imitate_mj.py') in log and str(REPO) not in log
-    assert f'gail-pipeline showlog {folder.relative_to(tmp_path)}/alg=ga' in log
+    assert f'gail-pipeline showlog {folder.relative_to(tmp_path)}/alg=gail' in log
 
 
 def test_an_installed_wheel_says_how_to_go_on_in_its_own_words(installed, tmp_path):
