@@ -276,6 +276,25 @@ def replacing(path: str) -> Iterator[str]:
             os.unlink(tmp)
 
 
+@contextlib.contextmanager
+def superseding(path: str) -> Iterator[str]:
+    """Yield where to write the next version of a file of ours; it takes the place of `path` at once when the block ends well."""
+    new = f'{path}.new'
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)  # of a process that was killed
+    yield new
+    os.replace(new, path)
+
+
+def read_utf8(path: str, what: str, most: int | None = None) -> str:
+    """The text of a file, at most its first `most` characters; UserError where it is not UTF-8."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            return f.read(most)
+    except UnicodeDecodeError as e:
+        raise UserError(f'{path}: byte {e.start} is not UTF-8 text; expected {what}') from e
+
+
 def write_text(path: str, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:

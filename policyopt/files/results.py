@@ -23,6 +23,7 @@ class ResultRow:
     """One run: `snapshot` is the judged one, `dataset` the index of its expert set, ex_* that set's episodes, alg_* the policy's.
 
     last_trueret: mean true return of the last batch that it learned from, with sampled actions; NaN where it plays none, as cloning.
+    run_sha256, evaluated: the bytes of its file, and how it was judged; empty in older files. They tell when a row is out of date.
     """
 
     alg: str
@@ -37,6 +38,8 @@ class ResultRow:
     alg_traj_returns: np.ndarray
     alg_traj_lengths: np.ndarray
     last_trueret: float = math.nan
+    run_sha256: str = ''
+    evaluated: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from policyopt.files.runs import is_part, is_run, name_of
 from policyopt.pipeline import locks
 from policyopt.pipeline import spec as specs
-from policyopt.util import RunFailed, UserError, draw_seed, git_hash, replacing
+from policyopt.util import RunFailed, UserError, draw_seed, git_hash, read_utf8, replacing
 
 if TYPE_CHECKING:
     from policyopt.pipeline.spec import Spec
@@ -79,11 +80,10 @@ def _seed_path(spec: Spec) -> str:
 
 def _stored_seed(path: str) -> int | None:
     try:
-        with open(path, encoding='utf-8') as f:
-            content = f.read().strip()
+        content = read_utf8(path, 'the base seed of this folder, a whole number', 100).strip()
     except FileNotFoundError:
         return None
-    if not content.isdecimal():
+    if not re.fullmatch('[0-9]{1,19}', content):
         raise UserError(f'{path}: {content[:40]!r}; expected the base seed of this folder, a whole number')
     return int(content)
 
@@ -162,9 +162,8 @@ def _check_same_experiment(spec: Spec, old: Spec, seed: int, held: list[str]) ->
 def _store(path: str, content: str) -> None:
     """Write a small text file, whole or not at all, unless it already says just that."""
     if os.path.exists(path):
-        with open(path, encoding='utf-8') as f:
-            if f.read() == content:
-                return
+        if read_utf8(path, 'what this folder remembers of its experiment; move it away') == content:
+            return
     try:
         with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
             f.write(content)
@@ -176,8 +175,7 @@ def _note_commit(path: str) -> None:
     """git_hash.txt: the commit of the first start, and one more line whenever a later start has another."""
     lines = []
     if os.path.exists(path):
-        with open(path, encoding='utf-8') as f:
-            lines = f.read().split()
+        lines = read_utf8(path, 'commits of the code').split()
     commit = git_hash()
     if commit not in lines[-1:]:
         _store(path, '\n'.join([*lines, commit]) + '\n')

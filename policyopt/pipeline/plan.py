@@ -31,6 +31,7 @@ class How:
     estimate: bool = False  # say how long training will take: instead of it, or in a run of all stages before it
     only: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    rerun: Sequence[str] = ()  # runs to evaluate again
     executor: str = 'local'
     yes: bool = False
     wait: bool = False

@@ -352,7 +352,7 @@ def _read_options(s: Section) -> Options:
         storagedir=s.get('storagedir', text, example='a folder'),
         traj_subdir=s.get('traj_subdir', text, 'trajs', example='a folder below storagedir'),
         checkpt_subdir=s.get('checkpt_subdir', text, 'checkpoints', example='a folder below storagedir'),
-        eval_num_trajs=s.get('eval_num_trajs', whole, high=MAX_TRAJS),
+        eval_num_trajs=s.get('eval_num_trajs', whole, 50, high=MAX_TRAJS),
         eval_deterministic=s.get('eval_deterministic', boolean, True),
         results_filename=filename,
         reference=s.get('reference', _reference, None),
