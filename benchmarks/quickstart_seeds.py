@@ -4,7 +4,7 @@
     python benchmarks/quickstart_seeds.py --folder runs/quickstart_seeds                # seeds 0 to 9 on this processor
     python benchmarks/quickstart_seeds.py --folder runs/quickstart_seeds_avx2 --avx2    # the same without AVX-512, on one that has it
 
-Each seed is a whole run of pipelines/quickstart.yaml (all three stages) in a folder of its own; called again, it goes on where it was.
+Each seed is a whole run of pipelines/quickstart_2016.yaml (all three stages) in a folder of its own; called again, it goes on where it was.
 A row has the mean deterministic return of every run, by algorithm and number of expert trajectories. The last lines count
 the runs of `ga` with one trajectory that reach 95% of the expert (scaled so that 0 is the random policy).
 """
@@ -33,7 +33,7 @@ def main():
     cloned = []
     for seed in args.seeds:
         folder = args.folder / f'seed{seed}'
-        command = [sys.executable, str(REPO / 'scripts' / 'im_pipeline.py'), str(REPO / 'pipelines' / 'quickstart.yaml'), 'all']
+        command = [sys.executable, str(REPO / 'scripts' / 'im_pipeline.py'), str(REPO / 'pipelines' / 'quickstart_2016.yaml'), 'all']
         command += ['--resume', '-q', '-j', args.jobs, '--seed', str(seed), '--set', f'options.storagedir={folder}']
         if not (folder / 'checkpoints' / 'results.h5').exists():
             subprocess.run(command, cwd=REPO, env=env, check=True, stdout=subprocess.DEVNULL)

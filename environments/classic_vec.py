@@ -50,6 +50,10 @@ class VecEnv:
         """Which of these slots, done by their last step, came to no terminal state although there was time left; by default none."""
         return np.zeros(len(slots_K), dtype=bool)
 
+    def available(self, num_slots: int) -> int:
+        """How many of num_slots environments can be played together; by default all."""
+        return num_slots
+
     def close(self) -> None:
         """Free what the environments hold; the default holds nothing."""
 

@@ -26,9 +26,9 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 
 from environments import classic_vec, legacy
+from environments.checks import FAILURES, SUPPORTED, BadEnvironment, check_spaces, ignores_seed, reason_of
 
 Task = str | gymnasium.Env | Callable[[], gymnasium.Env]
-SUPPORTED = 'supported are a 1-D Box observation and a Discrete action (from 0) or a 1-D float Box action'
 
 # the dynamics that we have as numpy, valid only for the class they were copied from
 _CARTPOLE = 'gymnasium.envs.classic_control.cartpole:CartPoleEnv'
@@ -42,10 +42,7 @@ _CLASSIC = {
 }
 _SEALS_MUJOCO = ('Swimmer', 'HalfCheetah', 'Hopper', 'Walker2d', 'Ant')
 _SEALS = 'seals:seals/'
-
-
-class BadEnvironment(ValueError):
-    """An environment cannot be used; the message is one full sentence for the user."""
+_LONGEST_NAME = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,16 +66,6 @@ class EnvInfo:
     copies: bool = True
 
 
-def _reason(e: BaseException) -> str:
-    """An exception as one line: its kind and its text."""
-    text = ' '.join(str(e).split())
-    return f'{type(e).__name__}: {text}' if text else type(e).__name__
-
-
-# what the user's code may raise; SystemExit would end our command with an exit code of its own
-_FAILURES = (Exception, SystemExit)
-
-
 @functools.cache
 def _say_once(text: str) -> None:
     if multiprocessing.parent_process() is None:  # the others leave it to their parent
@@ -91,13 +78,13 @@ def _import_user_module(name: str, module: str) -> None:
         sys.path.append(os.getcwd())  # a script's own folder stands there instead; last, so that it shadows nothing
     try:
         importlib.import_module(module)
-    except _FAILURES as e:
+    except FAILURES as e:
         if isinstance(e, ModuleNotFoundError) and e.name and (module == e.name or module.startswith(e.name + '.')):
             extra = '; it is installed by pip install -e .[seals]' if module == 'seals' else ''
             raise BadEnvironment(
                 f"env '{name}': there is no module '{module}' in the working folder ({os.getcwd()}) or among the installed packages{extra}"
             ) from e
-        raise BadEnvironment(f"env '{name}': importing the module '{module}' failed with {_reason(e)}") from e
+        raise BadEnvironment(f"env '{name}': importing the module '{module}' failed with {reason_of(e)}") from e
 
 
 def _find_spec(name: str) -> EnvSpec:
@@ -105,6 +92,8 @@ def _find_spec(name: str) -> EnvSpec:
 
     Gymnasium's own look-up is not used: it warns of every id that has a newer version, and ours are old on purpose.
     """
+    if len(name) > _LONGEST_NAME:
+        raise BadEnvironment(f"env '{name[:60]}…' has {len(name)} characters; expected at most {_LONGEST_NAME}, which tables can hold")
     module, _, env_id = str(name).rpartition(':')
     if module:
         _import_user_module(name, module)
@@ -158,10 +147,10 @@ def _make(name: Task, render_mode: str | None = None) -> gymnasium.Env:
         with _quiet_bounds() if name.startswith(_SEALS) else contextlib.nullcontext():
             # a spec, not an id: see _find_spec. Our own checks replace the passive checker, which warns and costs time.
             return gymnasium.make(spec, disable_env_checker=True, **render)
-    except _FAILURES as e:
+    except FAILURES as e:
         if _missing_module(e) in ('mujoco', 'glfw', 'imageio'):  # gymnasium's MuJoCo tasks import all three
             raise BadEnvironment(f"env '{name}' needs MuJoCo: pip install -e .[mujoco]") from e
-        raise BadEnvironment(f"env '{name}' could not be made: {_reason(e)}") from e
+        raise BadEnvironment(f"env '{name}' could not be made: {reason_of(e)}") from e
 
 
 @contextlib.contextmanager
@@ -181,7 +170,7 @@ def _made(task: Any) -> gymnasium.Env:
         try:
             env = task()
         except Exception as e:
-            raise BadEnvironment(f'env: calling {_title(task)}() failed with {_reason(e)}') from e
+            raise BadEnvironment(f'env: calling {_title(task)}() failed with {reason_of(e)}') from e
     if not isinstance(env, gymnasium.Env):
         raise BadEnvironment(f'env: {_title(task)}() returned {env!r}; expected a new gymnasium.Env')
     for name in ('observation_space', 'action_space'):
@@ -195,22 +184,6 @@ def _title(task: Any) -> str:
     if isinstance(task, gymnasium.Env):
         return task.spec.id if task.spec is not None else type(task.unwrapped).__name__
     return str(getattr(task, '__name__', type(task).__name__))
-
-
-def _check_spaces(name: str, env: gymnasium.Env) -> tuple[int, int, int]:
-    """(obs_dim, num_actions, a_dim) of an environment, or BadEnvironment with what it has and what is supported."""
-    spaces = gymnasium.spaces
-    try:
-        obs, a = env.observation_space, env.action_space
-    except _FAILURES as e:
-        raise BadEnvironment(f"env '{name}' does not say its spaces: {_reason(e)}; {SUPPORTED}") from e
-    if not (isinstance(obs, spaces.Box) and len(obs.shape) == 1 and obs.shape[0] > 0 and obs.dtype.kind in 'fiu'):
-        raise BadEnvironment(f"env '{name}' has the observation space {_describe(obs)}; {SUPPORTED}")
-    if isinstance(a, spaces.Discrete) and a.start == 0:
-        return obs.shape[0], int(a.n), 1
-    if isinstance(a, spaces.Box) and len(a.shape) == 1 and a.shape[0] > 0 and a.dtype.kind == 'f':
-        return obs.shape[0], 0, a.shape[0]
-    raise BadEnvironment(f"env '{name}' has the action space {_describe(a)}; {SUPPORTED}")
 
 
 def spec_and_spaces(name: str) -> tuple[EnvSpec | None, Any, Any]:
@@ -248,14 +221,6 @@ def needs_seals(name: str) -> bool:
     return name.startswith(_SEALS)
 
 
-def _describe(space: Any) -> str:
-    """A space in a few words (a Box's bounds can be pages long)."""
-    if isinstance(space, gymnasium.spaces.Box):
-        return f'Box of shape {space.shape}, {space.dtype}'
-    text = ' '.join(str(space).split())
-    return text if len(text) <= 120 else text[:117] + '...'
-
-
 def env_info(task: Task) -> EnvInfo:
     """The EnvInfo of a task; makes an environment to look at its spaces, of a name once per process.
 
@@ -263,10 +228,21 @@ def env_info(task: Task) -> EnvInfo:
     """
     if isinstance(task, str):
         return _info_of_name(task)
+    try:
+        return _info_of_task(task)
+    except BadEnvironment:
+        raise
+    except FAILURES as e:
+        raise BadEnvironment(f'env: what was given as an environment failed with {reason_of(e)}; {SUPPORTED}') from e
+
+
+def _info_of_task(task: Any) -> EnvInfo:
     env = _make(task)
     try:
         name = _title(env if isinstance(task, gymnasium.Env) or env.spec is not None else task)
-        return _info(name, env, copies=env is not task)
+        info = _info(name, env, copies=env is not task)
+        _warn_of_ignored_seed(info, env)
+        return info
     finally:
         if env is not task:
             env.close()
@@ -276,13 +252,24 @@ def env_info(task: Task) -> EnvInfo:
 def _info_of_name(name: str) -> EnvInfo:
     env = _make(name)
     try:
-        return _info(str(name), env)
+        info = _info(str(name), env)
+        if own_dynamics(info) is None:
+            _warn_of_ignored_seed(info, env)
+        return info
     finally:
         env.close()
 
 
+def _warn_of_ignored_seed(info: EnvInfo, env: gymnasium.Env) -> None:
+    if info.copies and multiprocessing.parent_process() is None and ignores_seed(env):
+        _say_once(
+            f"warning: env '{info.name}': reset() ignores its seed, so equal seeds give other runs, and environments that are played "
+            'together may be copies of each other; call super().reset(seed=seed) and draw from self.np_random'
+        )
+
+
 def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
-    obs_dim, num_actions, a_dim = _check_spaces(name, env)
+    obs_dim, num_actions, a_dim = check_spaces(name, env)
     spec = env.spec  # every wrapper adds itself to it, a time limit too
     if spec is not None:
         env_id, limit = spec.id, spec.max_episode_steps
@@ -307,27 +294,43 @@ class Env1:
         if render_mode is not None:
             os.environ.setdefault('PYGAME_HIDE_SUPPORT_PROMPT', '1')  # it would greet on stdout
         self._env = _make(task, render_mode)
+        # environments may check the type; those that we have as numpy take float64 there, and must be their equals
+        ours = isinstance(task, str) and own_dynamics(self.info) is not None
+        self._a_dtype = np.float64 if ours or self.info.finite else self._env.action_space.dtype
 
     def reset(self, seed: int) -> np.ndarray:
         try:
-            return self._obs(self._env.reset(seed=int(seed))[0])
-        except _FAILURES as e:
+            returned = self._env.reset(seed=int(seed))
+        except FAILURES as e:
             raise self._failed('reset', e) from e
+        if not (isinstance(returned, tuple) and len(returned) == 2):
+            got = f'{len(returned)} values' if isinstance(returned, tuple) else f'one {type(returned).__name__}'
+            raise self._wrong('reset', f'{got}; expected (observation, info){_OLD_API}')
+        return self._obs('reset', returned[0])
 
     def step(self, a_Da: np.ndarray) -> tuple[np.ndarray, float, bool]:
         # a copy, because an environment may change the array that it is given
-        a = int(a_Da[0]) if self.info.finite else np.array(a_Da, dtype=np.float64)
+        a = int(a_Da[0]) if self.info.finite else np.array(a_Da, dtype=self._a_dtype)
         try:
-            obs, r, terminated, truncated, _ = self._env.step(a)
+            returned = self._env.step(a)
+        except FAILURES as e:
+            raise self._failed('step', e, self._outside(a_Da)) from e
+        if not (isinstance(returned, tuple) and len(returned) == 5):
+            got = f'{len(returned)} values' if isinstance(returned, tuple) else f'one {type(returned).__name__}'
+            raise self._wrong('step', f'{got}; {_FIVE}')
+        obs, r, terminated, truncated, _ = returned
+        obs_Do = self._obs('step', obs)
+        try:
             self.cut_short = not terminated
-            return self._obs(obs), float(r), bool(terminated or truncated)
-        except _FAILURES as e:
-            raise self._failed('step', e) from e
+            return obs_Do, float(r), bool(terminated or truncated)
+        except (TypeError, ValueError) as e:
+            parts = f'a reward of {_kind(r)}, terminated of {_kind(terminated)} and truncated of {_kind(truncated)}'
+            raise self._wrong('step', f'{parts}; expected a float, a bool and a bool') from e
 
     def render(self) -> Any:
         try:
             return self._env.render()
-        except _FAILURES as e:
+        except FAILURES as e:
             missing = _missing_module(e)
             if missing:
                 raise BadEnvironment(f"env '{self.info.name}' needs '{missing}' for its pictures: pip install -e .[video]") from e
@@ -337,14 +340,44 @@ class Env1:
         if self.info.copies:
             self._env.close()
 
-    def _failed(self, method: str, e: BaseException) -> BadEnvironment:
-        return BadEnvironment(f"env '{self.info.name}' failed in {method}() with {_reason(e)}")
+    def _failed(self, method: str, e: BaseException, hint: str = '') -> BadEnvironment:
+        old = isinstance(e, ValueError) and method == 'step' and 'to unpack (expected 5' in str(e)  # met by a wrapper before us
+        old = old or (isinstance(e, TypeError) and method == 'reset' and "unexpected keyword argument 'seed'" in str(e))
+        hint = (f'; {_FIVE}' if method == 'step' else f'; expected reset(self, seed=None, options=None){_OLD_API}') if old else hint
+        return BadEnvironment(f"env '{self.info.name}' failed in {method}() with {reason_of(e)}{hint}")
 
-    def _obs(self, obs: Any) -> np.ndarray:
-        obs_Do = np.array(obs, dtype=np.float64)
+    def _wrong(self, method: str, what: str) -> BadEnvironment:
+        return BadEnvironment(f"env '{self.info.name}': {method}() returned {what}")
+
+    def _outside(self, a_Da: np.ndarray) -> str:
+        """What to do where an action is outside the box, which not every environment takes."""
+        if self.info.a_low is None or (np.greater_equal(a_Da, self.info.a_low) & np.less_equal(a_Da, self.info.a_high)).all():  # pyright: ignore
+            return ''
+        return f'; the action {np.round(a_Da, 3).tolist()} is outside the action space: --clip_actions 1 clips it'
+
+    def _obs(self, method: str, obs: Any) -> np.ndarray:
+        try:
+            obs_Do = np.array(obs, dtype=np.float64)
+        except (TypeError, ValueError) as e:
+            raise self._wrong(method, f'an observation of {_kind(obs)}; expected an array of shape ({self.info.obs_dim},)') from e
         if obs_Do.shape != (self.info.obs_dim,):
-            raise ValueError(f'the observation has shape {obs_Do.shape}, but the space says ({self.info.obs_dim},)')
+            cure = '; a number is no array of one: return np.array([x])' if obs_Do.shape == () else ''
+            what = f'an observation of shape {obs_Do.shape}, but its observation_space has shape ({self.info.obs_dim},){cure}'
+            raise self._wrong(method, what)
         return obs_Do
+
+
+_OLD_API = '. That is the API of gym before 0.26: shimmy.GymV21CompatibilityV0 wraps such an environment'
+_FIVE = f'expected (observation, reward, terminated, truncated, info){_OLD_API}'
+
+
+def _kind(x: Any) -> str:
+    """A value by its type, and its shape where it has one."""
+    return f'type {type(x).__name__}' + (f' and shape {np.shape(x)}' if isinstance(x, np.ndarray) else '')
+
+
+class _SameAgain(BadEnvironment):
+    """A function for new environments returned one that it had returned before."""
 
 
 class LoopVecEnv(classic_vec.VecEnv):
@@ -364,10 +397,22 @@ class LoopVecEnv(classic_vec.VecEnv):
             obs_K_Do[k] = self._envs[slot].reset(seed)
         return obs_K_Do
 
+    def available(self, num_slots: int) -> int:
+        """How many of num_slots environments can be made; where it is fewer, results are the same and say so once."""
+        for slot in range(num_slots):
+            try:
+                self._envs[slot] = self._envs[slot] or self._new()
+            except BadEnvironment as e:
+                if slot == 0 or isinstance(e, _SameAgain):
+                    raise
+                _say_once(f'{e}; playing in {slot} at a time (--max_envs {slot} does so from the start)')
+                return slot
+        return num_slots
+
     def _new(self) -> Env1:
         new = Env1(self._task, info=self._info)
         if any(env is not None and env._env is new._env for env in self._envs):
-            raise BadEnvironment(f"env '{self._info.name}' was asked for a second environment and returned the first; return a new one")
+            raise _SameAgain(f"env '{self._info.name}' was asked for a second environment and returned the first; return a new one")
         return new
 
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -399,19 +444,24 @@ def make_vec_env(name: Task, num_slots: int, info: EnvInfo | None = None) -> cla
     info = info or env_info(name)
     if not isinstance(name, str):
         return LoopVecEnv(name, num_slots, info)
+    make = own_dynamics(info)
+    return LoopVecEnv(name, num_slots, info) if make is None else make(name, num_slots)
+
+
+def own_dynamics(info: EnvInfo) -> Callable[[str, int], classic_vec.VecEnv] | None:
+    """The function (name, num_slots) → VecEnv of a registered task whose dynamics we have as numpy, else None."""
     spec = gymnasium.registry[info.id]
-    as_registered = not spec.kwargs and not spec.additional_wrappers
+    if spec.kwargs or spec.additional_wrappers:
+        return None
     entry_point, vec_class = _CLASSIC.get(info.id, (None, None))
-    if vec_class is not None and spec.entry_point == entry_point and as_registered:
-        return vec_class(num_slots, info.time_limit)
+    if vec_class is not None and spec.entry_point == entry_point:
+        return lambda name, num_slots: vec_class(num_slots, info.time_limit)
     task = info.id.removeprefix(f'{legacy.NAMESPACE}/').removesuffix('-v1')
-    if task in legacy.MUJOCO_TASKS and spec.entry_point == legacy.mujoco_entry_point(task) and as_registered:
-        from environments import mujoco_vec  # here, because mujoco is an extra
+    seals_task = info.id.removeprefix('seals/').removesuffix('-v1')
+    is_legacy = task in legacy.MUJOCO_TASKS and spec.entry_point == legacy.mujoco_entry_point(task)
+    if not is_legacy and not (seals_task in _SEALS_MUJOCO and spec.entry_point == f'seals.mujoco:{seals_task}Env'):
+        return None
+    from environments import mujoco_vec  # here, because mujoco is an extra
 
-        return mujoco_vec.VEC_CLASSES[task](_make(name).unwrapped, num_slots, info.time_limit)
-    task = info.id.removeprefix('seals/').removesuffix('-v1')
-    if task in _SEALS_MUJOCO and spec.entry_point == f'seals.mujoco:{task}Env' and as_registered:
-        from environments import mujoco_vec
-
-        return mujoco_vec.SEALS_CLASSES[task](_make(name).unwrapped, num_slots, info.time_limit)
-    return LoopVecEnv(name, num_slots)
+    of_mujoco = mujoco_vec.VEC_CLASSES[task] if is_legacy else mujoco_vec.SEALS_CLASSES[seals_task]
+    return lambda name, num_slots: of_mujoco(_make(name).unwrapped, num_slots, info.time_limit)

@@ -5,6 +5,8 @@ Names are imported on first use, so that a dry run needs neither torch nor gymna
 
 # ruff: noqa: F401 (names that are imported for editors only)
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
@@ -25,6 +27,12 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.sampling.tasks import MDP, SimConfig, sample_trajectories
     from policyopt.util import RunFailed, UserError
     from policyopt.valuefuncs import ConstantValueFunc, LinearValueFunc, ValueFunc
+
+if sys.platform == 'win32':
+    raise ImportError('policyopt runs on Linux and macOS, not on Windows itself; on Windows, use WSL (the Windows Subsystem for Linux)')
+
+if not os.environ.get('OMP_NUM_THREADS', '1').lstrip('0').isdecimal():  # 0, or a list such as 4,2: util.threads_from_env judges it
+    os.environ.setdefault('NUMEXPR_NUM_THREADS', '1')  # numexpr, which PyTables imports, cannot be imported with it
 
 _HOME = {
     'api': ['Demonstrations', 'Evaluation', 'TrainedRun', 'evaluate', 'train', 'write_run'],
@@ -56,4 +64,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

@@ -107,28 +107,29 @@ class AIRLReward(ClassifierReward):
 
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]) -> AIRLReward:
-        """Built from the options of imitate_mj.py; its nets are as large as the policy's, its γ is that of the returns."""
-        assert args.policy_hidden_spec is not None  # see training.resolved
+        """Built from the options of imitate_mj.py; its nets are the policy's unless they say otherwise, its γ is the returns'."""
+        spec = args.reward_hidden_spec or args.policy_hidden_spec
+        assert spec is not None  # see training.resolved
         horizon = mdp.horizon(args.max_traj_len) if args.airl_absorbing else None
         return cls(
-            mdp.obs_space, mdp.action_space, args.policy_hidden_spec, args.discount, args.airl_state_only, args.reward_include_time,
+            mdp.obs_space, mdp.action_space, spec, args.discount, args.airl_state_only, args.reward_include_time,
             time_scale, horizon, expert.ended, args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets,
         )  # fmt: skip
 
     def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, weight_B: torch.Tensor | None = None) -> None:
-        self.obsnorm.update(to_tensor(obs_B_Do, self.theta_P), weight_B)
+        self.obsnorm.update(to_tensor(obs_B_Do, self.obsnorm.mean_1_D), weight_B)
         if self.anorm is not None:
-            self.anorm.update(to_tensor(a_B_Da, self.theta_P), weight_B)
+            self.anorm.update(to_tensor(a_B_Da, self.anorm.mean_1_D), weight_B)
 
     def _states(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """What h sees, (B, Di)."""
-        x_B_Di = self.obsnorm.standardize(to_tensor(obs_B_Do, self.theta_P))
+        x_B_Di = self.obsnorm.standardize(to_tensor(obs_B_Do, self.obsnorm.mean_1_D))
         return torch.cat([x_B_Di, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1) if self.include_time else x_B_Di
 
     def _pairs(self, x_B_Di: torch.Tensor, a_B_Da: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(what g sees, which of its outputs (B, 1) is meant or None), from what h sees."""
         if self.anorm is not None:
-            x_B_Di = torch.cat([x_B_Di, self.anorm.standardize(to_tensor(a_B_Da, self.theta_P))], dim=1)
+            x_B_Di = torch.cat([x_B_Di, self.anorm.standardize(to_tensor(a_B_Da, self.anorm.mean_1_D))], dim=1)
         return x_B_Di, torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.by_action else None
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:

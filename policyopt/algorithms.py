@@ -6,6 +6,7 @@ docs/extending.md). Classes and functions are named 'module:name' and loaded whe
 
 import dataclasses
 import importlib
+import re
 from typing import Any
 
 RULES = ('best_valacc', 'last')  # by which snapshot stage 2 judges a run: that with the highest valacc in its log, or the last one
@@ -19,12 +20,14 @@ class Mode:
     probe_iterations: how many iterations an estimate measures, about a second on the classic tasks.
     save_option: the option that says how often a run is saved; a mode with its own also prints as often.
     max_iter_shapes: whether --max_iter changes the iterations before it, so that a run cannot be made longer.
+    adversarial: whether a reward function is learned.
     """
 
     optimizer: str
     probe_iterations: int
     save_option: str = 'save_freq'
     max_iter_shapes: bool = False
+    adversarial: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +54,17 @@ class Algorithm:
 MODES = {
     'bclone': Mode('policyopt.build:cloning_optimizer', probe_iterations=300, save_option='bclone_eval_freq'),
     'dagger': Mode('policyopt.build:dagger_optimizer', probe_iterations=300, save_option='bclone_eval_freq', max_iter_shapes=True),
-    'ga': Mode('policyopt.build:imitation_optimizer', probe_iterations=4),
+    'ga': Mode('policyopt.build:imitation_optimizer', probe_iterations=4, adversarial=True),
+    'gail': Mode('policyopt.build:imitation_optimizer', probe_iterations=8, adversarial=True),
 }
 
-LINEAR = 'policyopt.rewards:LinearReward'
+CLASSIFIER, LINEAR = 'policyopt.rewards:TransitionClassifier', 'policyopt.rewards:LinearReward'
 ALGORITHMS = {
     'bclone': Algorithm('bclone', 'best_valacc', 'behavioural cloning (bclone)', '#D55E00', '--', 's'),
     # not best_valacc: the pairs that validate are others in every round
     'dagger': Algorithm('dagger', 'last', 'DAgger (dagger)', '#E69F00', (0, (5, 1, 1, 1, 1, 1)), 'P'),
-    'ga': Algorithm('ga', 'last', 'GAIL (ga)', '#0072B2', '-', 'o', 'nn', 'policyopt.rewards:TransitionClassifier'),
+    'gail': Algorithm('gail', 'last', 'GAIL', '#882255', (0, (8, 1)), 'X', 'nn', CLASSIFIER),
+    'ga': Algorithm('ga', 'last', 'GAIL (2016)', '#0072B2', '-', 'o', 'nn', CLASSIFIER),
     'fem': Algorithm('ga', 'last', 'feature expectation matching (fem)', '#009E73', '-.', '^', 'l2ball', LINEAR),
     'simplex': Algorithm('ga', 'last', 'game-theoretic (simplex)', '#CC79A7', ':', 'D', 'simplex', LINEAR),
     'airl': Algorithm('ga', 'last', 'AIRL (airl)', '#56B4E9', (0, (3, 1, 1, 1)), 'v', 'airl', 'policyopt.airl:AIRLReward', True),
@@ -67,9 +72,9 @@ ALGORITHMS = {
 
 
 def find(name: str) -> Algorithm | None:
-    """The row of an algorithm in a YAML file, whose name begins with that of the row (`ga_entreg-3` is `ga`); None if there is none."""
-    fitting = [known for known in ALGORITHMS if name.startswith(known)]
-    return ALGORITHMS[max(fitting, key=len)] if fitting else None
+    """The row of an algorithm in a YAML file, whose name begins with the word of the row (`ga_entreg-3` is `ga`, `garden` is none)."""
+    word = re.match('[a-z]*', name)
+    return ALGORITHMS.get(word[0]) if word else None
 
 
 def label_of(name: str) -> str:
@@ -80,6 +85,11 @@ def label_of(name: str) -> str:
 def rewards() -> dict[str, str]:
     """{word after --reward_type: 'module:class'}."""
     return {row.reward_type: row.reward for row in ALGORITHMS.values() if row.reward_type and row.reward}
+
+
+def adversarial_modes() -> list[str]:
+    """The modes that learn a reward function."""
+    return [name for name, mode in MODES.items() if mode.adversarial]
 
 
 def saves_reward(reward_type: str) -> bool:

@@ -13,9 +13,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 import json
 import numbers
 import os
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,8 +27,9 @@ import torch
 import tqdm
 from threadpoolctl import ThreadpoolController
 
-from policyopt import algorithms, training
+from policyopt import algorithms, build, training
 from policyopt import options as settings
+from policyopt.arguments import as_array, as_integer, as_path, kind_of
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importing, trajectories
 from policyopt.files.snapshots import TrainingLog
@@ -34,7 +38,7 @@ from policyopt.options import CommonOptions, ImitationOptions, RLOptions
 from policyopt.policies import Policy
 from policyopt.sampling.actor import FunctionActor
 from policyopt.sampling.tasks import MDP
-from policyopt.util import UserError, closest, now, provenance
+from policyopt.util import RunFailed, UserError, closest, now, provenance
 
 if TYPE_CHECKING:
     from typing import Self
@@ -43,10 +47,37 @@ if TYPE_CHECKING:
 ALGORITHMS = {
     name: {'mode': row.mode} | ({'reward_type': row.reward_type} if row.reward_type else {}) for name, row in algorithms.ALGORITHMS.items()
 } | {'trpo': None}
-KNOWN_AS = {'gail': 'ga', 'bc': 'bclone', 'cloning': 'bclone'}  # elsewhere
+KNOWN_AS = {'bc': 'bclone', 'cloning': 'bclone'}  # elsewhere
 # what other arguments of `train` decide, or what belongs to commands only
 NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
+
+
+MAX_COLUMNS = 1000  # of a log
+# of the commands' options: what the arguments of `train` are called
+ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env'}
+
+
+class _PythonNames(contextlib.ContextDecorator):
+    """Raise errors in the words of a caller from Python: `max_traj_len=`, where a command says `--max_traj_len`."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if isinstance(error, UserError | RunFailed):
+            known = {*settings.names(ImitationOptions), *settings.names(RLOptions)}
+            error.args = (re.sub(_OPTION, lambda m: _argument(m, known), str(error)),)
+
+
+_OPTION = r'--mode (?P<mode>\w+)|--(?P<name>[a-z_]+)(?: (?=[-.\d]+\b|\w+:|[A-Z]{2}))?'
+
+
+def _argument(option: re.Match, known: set[str]) -> str:
+    if option['mode']:
+        return repr(option['mode'])
+    name = ARGUMENTS.get(option['name'], option['name'] if option['name'] in known else None)
+    return option[0] if name is None else f'{name}='
 
 
 class Demonstrations(TrajBatch):
@@ -57,7 +88,7 @@ class Demonstrations(TrajBatch):
     @classmethod
     def load(cls, path: str | os.PathLike) -> Demonstrations:
         """The trajectories of a file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B). Raises UserError for anything else, in one sentence."""
-        path = os.fspath(path)
+        path = as_path(path)
         found = trajectories.load_trajs(path)
         return cls._copy(found, found.env_name, path)
 
@@ -96,9 +127,10 @@ class Demonstrations(TrajBatch):
         return demos
 
     @classmethod
-    def record(cls, policy: Policy, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
+    @_PythonNames()
+    def record(cls, policy: Any, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
                max_traj_len: int | None = None) -> Demonstrations:  # fmt: skip
-        """Episodes of a policy at play, as `evaluate` plays them; actions are sampled unless deterministic. Raises as `evaluate`."""
+        """Episodes of a policy, or of whoever else plays, as in `evaluate`; actions are sampled unless deterministic. Raises as it."""
         trajs, env_name = _play(policy, env, episodes, seed, deterministic, max_traj_len)
         return cls._copy(trajs, env_name)
 
@@ -111,7 +143,7 @@ class Demonstrations(TrajBatch):
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a trajectory file, whole or not at all. Raises UserError where the file exists, or cannot be written."""
-        path = os.fspath(path)
+        path = as_path(path)
         training.check_log(path, name='path')
         trajectories.save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
 
@@ -123,7 +155,9 @@ def _episode(i: int, obs: Any, actions: Any, rewards: Any = None) -> tuple[np.nd
         raise UserError(f'obs[{i}] has shape {obs_T_Do.shape}; expected (T, Do), with at least one step')
     T = len(obs_T_Do)
     a = trajectories.numbers(actions, f'actions[{i}]')
-    a_T_Da = a.astype(np.int64) if np.asarray(actions).dtype.kind in 'biu' else a
+    raw = as_array(actions, f'actions[{i}]')
+    trajectories.check_int64(f'actions[{i}]', raw)
+    a_T_Da = raw.astype(np.int64) if raw.dtype.kind in 'biu' else a
     a_T_Da = a_T_Da[:, None] if a.ndim == 1 else a_T_Da
     r_T = np.zeros(T) if rewards is None else trajectories.numbers(rewards, f'rewards[{i}]')
     if a_T_Da.ndim != 2 or a_T_Da.shape[1] == 0:
@@ -139,11 +173,22 @@ class TrainedRun:
     """What `train` returns: the policy, the log, and all that `save` writes.
 
     algorithm: its name. policy: the learned Policy. log: structured array with one row per iteration; `log.dtype.names` are its
-    columns (times in seconds). options: all settings, the seed among them. interrupted: whether Ctrl-C ended it early.
+    columns (times in seconds). options: all settings, the seed among them. interrupted: whether Ctrl-C ended it early. ended: what
+    else ended it before its last iteration, 'callback' or 'stop_at_return'. state: what `train(init=run)` goes on from.
     """
 
-    def __init__(self, algorithm: str, policy: Policy, options: CommonOptions, training_log: TrainingLog, interrupted: bool):
+    def __init__(
+        self,
+        algorithm: str,
+        policy: Policy,
+        options: CommonOptions,
+        training_log: TrainingLog,
+        interrupted: bool,
+        state: Mapping[str, np.ndarray],
+        ended: str | None = None,
+    ):
         self.algorithm, self.policy, self.options, self.interrupted = algorithm, policy, options, interrupted
+        self.state, self.ended = state, ended
         self.log: np.ndarray = training_log.table()
         self._training_log = training_log
 
@@ -152,16 +197,17 @@ class TrainedRun:
 
         Raises UserError where the file exists already, or cannot be written.
         """
-        path = os.fspath(path)
+        path = as_path(path)
         training.check_log(path, name='path')
         log = self._training_log
         written = TrainingLog(path, log.attrs | {'args': dataclasses.replace(self.options, log=path).as_json()})
         written.columns, written.rows, written.snapshots = log.columns, log.rows, log.snapshots
-        written.finish({})
+        written.finish({}, self.state)
 
     def __repr__(self) -> str:
-        ended = ', interrupted' if self.interrupted else ''
-        return f'<TrainedRun: {self.algorithm} on {self.options.env_name}, {len(self.log)} iterations, seed {self.options.seed}{ended}>'
+        ended = ', interrupted' if self.interrupted else f', ended by {self.ended}' if self.ended else ''
+        task = self.options.env_name or 'demonstrations alone'
+        return f'<TrainedRun: {self.algorithm} on {task}, {len(self.log)} iterations, seed {self.options.seed}{ended}>'
 
 
 class Evaluation(NamedTuple):
@@ -171,16 +217,19 @@ class Evaluation(NamedTuple):
     lengths: np.ndarray
 
 
+@_PythonNames()
 def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None = None, *, iterations: int, seed: int | None = None,
           options: CommonOptions | None = None, expert: Policy | str | os.PathLike | Callable[[np.ndarray], Any] | None = None,
-          progress: bool = True, callback: Callable[[int, dict], Any] | None = None, **changes: Any) -> TrainedRun:  # fmt: skip
+          progress: bool = True, callback: Callable[..., Any] | None = None, init: Any = None, **changes: Any) -> TrainedRun:  # fmt: skip
     """Train a policy; the same seed and options give the log and the policy of the command, bit for bit.
 
     Args:
         algorithm: 'bclone', 'dagger', 'ga' (GAIL), 'fem', 'simplex' or 'airl', as imitate_mj.py; 'trpo' on the true reward, as
             run_rl_mj.py.
         env: the id of an environment, a function (or class) that returns a new gymnasium.Env, or one such environment, which then
-            plays one episode after the other and is left open. It is played in this process unless sim_batch_size is above 1.
+            plays one episode after the other and is left open. None for 'bclone': nothing is played, the spaces are those of the
+            demonstrations (num_actions= says more), and what is judged by is `run.log['valloss']`.
+            It is played in this process unless sim_batch_size is above 1.
         demos: Demonstrations, or the path of a trajectory file; none for 'trpo'.
         iterations: how many; of 'bclone' and 'dagger', updates with one batch.
         seed: 0 to 2³² − 1; None draws one, which is `run.options.seed` then.
@@ -188,27 +237,39 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
             person; it gets a batch of observations and returns as many actions, for a finite space integers (B,) or (B, 1).
         options, changes: the other options of 2016, from an ImitationOptions or RLOptions, or by name: min_total_sa=5000.
         progress: show a bar on stderr where that is a terminal.
-        callback: called after each iteration with its number and {column: value} of its row of the log.
+        init: a Policy to start from, a run whose classifier and value function are taken too, or the path of either.
+        callback: called after each iteration with its number, {column: value} of its row of the log, and the policy if it takes three
+            arguments; returning False (or raising StopIteration) ends the run there.
     Ctrl-C returns the run as of its last complete iteration; before there is one it raises KeyboardInterrupt.
     Raises UserError, one sentence, for bad arguments; RunFailed when the environment fails or a number is not finite any more.
     Source: Ross et al. 2011 (dagger), Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Fu et al. 2018
     (airl), Schulman et al. 2015 (trpo).
     """
+    if callback is not None and not callable(callback):
+        raise UserError(f'callback is {kind_of(callback)}; expected a function of the iteration and its row of the log')
+    algorithm = KNOWN_AS.get(str(algorithm).lower(), algorithm)
     chosen = _options(algorithm, options, changes)
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
         raise UserError(f"algorithm '{algorithm}' asks nobody for labels; leave expert out, or train 'dagger'")
     known: dict[str, Any] = {'max_iter': _whole('iterations', iterations, 1)}
-    mdp = MDP(env)
+    trajs, source = None, None
+    if isinstance(chosen, ImitationOptions):
+        trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
+    mdp = build.task_of(env, chosen, trajs) if isinstance(chosen, ImitationOptions) and trajs is not None else MDP(env)
     known |= {'env_name': mdp.env_name, 'seed': seed, 'sim_batch_size': chosen.sim_batch_size or 1}
     try:
-        if isinstance(chosen, ImitationOptions):
-            trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
+        if isinstance(chosen, ImitationOptions) and trajs is not None:
             teacher, path = _teacher(chosen.expert if expert is None else expert, mdp)
+            start, known['init_policy'] = _start(chosen.init_policy if init is None else init)
+            if start is not None and chosen.policy_hidden_spec is None and not chosen.tiny_policy:
+                known['policy_hidden_spec'] = start.hidden_spec
             chosen = training.resolved(settings.changed(chosen, known | {'data': source, 'expert': path}))
+            chosen = training.with_reward_sign(chosen, trajs, mdp)
             pairs = training.expert_pairs(chosen, trajs, mdp, source or 'demos')
             with _as_the_commands_compute():
-                learner = training.imitation_learner(chosen, mdp, pairs, teacher.actor() if isinstance(teacher, Policy) else teacher)
-                run = training.Run(chosen, learner, training.digest(pairs, teacher if isinstance(teacher, Policy) else None))
+                learner = training.imitation_learner(chosen, mdp, pairs, teacher.actor() if isinstance(teacher, Policy) else teacher, start)
+                said = training.digest(pairs, teacher if isinstance(teacher, Policy) else None, start)
+                run = training.Run(chosen, learner, mdp, said)
         else:
             if demos is not None:
                 raise UserError(f"algorithm '{algorithm}' learns from the true reward; leave demos out")
@@ -230,10 +291,8 @@ def _whole(name: str, value: Any, low: int) -> int:
 
 def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str, Any]) -> CommonOptions:
     """The options of an algorithm by its name, with the user's own."""
-    if algorithm not in ALGORITHMS:
-        ours = KNOWN_AS.get(str(algorithm).lower())
-        hint = f" Did you mean '{ours}'?" if ours else closest(algorithm, ALGORITHMS)
-        raise UserError(f'there is no algorithm {algorithm!r}.{hint} Algorithms: {", ".join(ALGORITHMS)}')
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise UserError(f'there is no algorithm {algorithm!r}.{closest(str(algorithm), ALGORITHMS)} Algorithms: {", ".join(ALGORITHMS)}')
     meant = ALGORITHMS[algorithm]
     cls = RLOptions if meant is None else ImitationOptions
     if options is not None and not isinstance(options, cls):
@@ -246,7 +305,7 @@ def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str
     if spec is not None and not isinstance(spec, str):
         changes = {**changes, 'policy_hidden_spec': json.dumps(spec)}
     mine = dict.fromkeys(('log', 'seed', 'max_iter'), None) | {'resume': False, 'verbose': False}
-    return settings.changed(settings.changed(options or cls(), changes), mine | (meant or {}))
+    return settings.changed(options or cls(), {**changes, **mine, **(meant or {})})
 
 
 def _demonstrated(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[TrajBatch, str | None]:
@@ -277,6 +336,20 @@ def _teacher(expert: Any, mdp: MDP) -> tuple[Policy | FunctionActor | None, str 
     return FunctionActor(expert, mdp.info), None
 
 
+def _start(init: Any) -> tuple[training.Start | None, str | None]:
+    """(what a run begins with, what its file calls that)."""
+    if init is None:
+        return None, None
+    if isinstance(init, str | os.PathLike):
+        return training.load_start(os.fspath(init)), os.fspath(init)
+    policy = init.policy if isinstance(init, TrainedRun) else init
+    if not isinstance(policy, Policy):
+        raise UserError(f'init is a {type(init).__name__}; give a Policy, a run that train returned, or the path of one')
+    spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
+    state = init.state if isinstance(init, TrainedRun) else {}
+    return training.Start('init', policy.export(), spec, state), None
+
+
 def _check_fits(policy: Policy, mdp: MDP) -> None:
     if (policy.obs_space, policy.action_space) != (mdp.obs_space, mdp.action_space):
         theirs, takes = f'{policy.obs_space} and {policy.action_space}', f'{mdp.obs_space} and {mdp.action_space}'
@@ -300,20 +373,38 @@ def _as_the_commands_compute() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callable[[int, dict], Any] | None) -> TrainedRun:
-    """Iterate a training.Run to its end, or until Ctrl-C: then as of the last iteration that was complete."""
-    num, interrupted, policy = run.args.max_iter, False, run.opt.policy
-    kept = 0, policy.export()
-    bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name}', unit='it')
+def _takes_policy(callback: Callable) -> bool:
+    """Whether a callback takes iteration, row and policy, and not only the first two."""
     try:
-        while kept[0] < num:
+        inspect.signature(callback).bind(0, {}, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callable[..., Any] | None) -> TrainedRun:
+    """Iterate a training.Run to its end, or until the callback or Ctrl-C ends it: then as of the last iteration that was complete."""
+    num, interrupted, policy = run.args.max_iter, False, run.opt.policy
+    kept, ended = (0, policy.export()), None
+    with_policy = callback is not None and _takes_policy(callback)
+    bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name or ""}', unit='it')
+    try:
+        while kept[0] < num and ended is None:
             with _as_the_commands_compute():
                 row = {name: value for name, value, _ in run.iterate()}
             kept = kept[0] + 1, policy.export()
             bar.set_postfix({k: f'{row[k]:.4g}' for k in BAR_FIELDS if row.get(k) is not None}, refresh=False)
             bar.update()
+            if run.has_reached_return():
+                ended = 'stop_at_return'
             if callback is not None:
-                callback(kept[0] - 1, row)
+                try:
+                    going_on = callback(kept[0] - 1, row, *((policy,) if with_policy else ()))
+                except StopIteration:
+                    going_on = False
+                ended = ended if going_on is not False else 'callback'
+        if ended is not None and kept[0] < num:
+            run.log.add_snapshot(kept[0] - 1, run.snapshot())
     except KeyboardInterrupt:
         if not kept[0]:
             raise
@@ -327,14 +418,20 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     run.log.attrs |= run.end_attrs()
     # a run that was interrupted is what one of fewer iterations would have been, where their number shapes nothing
     options = run.args if run.max_iter_shapes else dataclasses.replace(run.args, max_iter=kept[0])
-    return TrainedRun(algorithm, policy, options, run.log, interrupted)
+    if said := run.falls_behind():
+        print(f'warning: {said}', file=sys.stderr)
+    state = {} if interrupted else run.state()  # an iteration that was cut off leaves models of two kinds
+    return TrainedRun(algorithm, policy, options, run.log, interrupted, state, ended)
 
 
-def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
+@_PythonNames()
+def evaluate(policy: Any, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
              sim_batch_size: int = 1) -> Evaluation:  # fmt: skip
     """Play a policy, by default its most likely actions: (returns (B,), lengths (B,)) of exactly `episodes` episodes.
 
-    A pure function of its arguments. env as in `train`; deterministic=False draws the actions, as training and vis_mj.py do, while
+    policy: a Policy; a model with `predict`, as Stable-Baselines3 has it; an object with `act`; or any function obs → action, which
+    gets one observation (Do,) and returns an integer or (Da,) numbers. Of a Policy this is a pure function of its arguments.
+    env as in `train`; deterministic=False draws the actions, as training and vis_mj.py do, while
     stage 2 takes the most likely ones; max_traj_len (steps) cuts episodes; sim_batch_size above 1 plays in that many processes.
     Raises UserError where the policy does not fit the env; RunFailed when the env fails.
     """
@@ -343,17 +440,22 @@ def evaluate(policy: Policy, env: Any, episodes: int = 50, *, seed: int = 0, det
 
 
 def _play(
-    policy: Policy, env: Any, episodes: int, seed: int, deterministic: bool, max_traj_len: int | None, sim_batch_size: int = 1
+    policy: Any, env: Any, episodes: int, seed: int, deterministic: bool, max_traj_len: int | None, sim_batch_size: int = 1
 ) -> tuple[TrajBatch, str]:
     """(TrajBatch, env_name) of a policy at play."""
-    if not isinstance(policy, Policy):
-        raise UserError(f'policy is a {type(policy).__name__}; give run.policy or load_policy(…)')
+    if isinstance(policy, str | os.PathLike | TrainedRun):
+        raise UserError(f'policy is a {type(policy).__name__}; give run.policy, load_policy(…), or a function obs → action')
+    if env is None:
+        raise UserError("env is None, so there is nothing to play in; a run of 'bclone' without one is judged by run.log['valloss']")
     episodes, seed = _whole('episodes', episodes, 1), _whole('seed', seed, 0)
     max_traj_len = None if max_traj_len is None else _whole('max_traj_len', max_traj_len, 1)
     mdp = MDP(env)
     try:
-        _check_fits(policy, mdp)
         workers = _whole('sim_batch_size', sim_batch_size, 1)
+        if isinstance(policy, Policy):
+            _check_fits(policy, mdp)
+        elif workers > 1:
+            raise UserError(f'sim_batch_size {workers}: worker processes play a Policy only; give 1')
         with _as_the_commands_compute():
             return sample_episodes(policy, mdp, episodes, seed, bool(deterministic), max_traj_len, workers), mdp.env_name
     finally:
@@ -371,16 +473,20 @@ def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequenc
         env_name, seed: of the run, to be stored with it.
     Raises UserError where the file exists or cannot be written, and for a log that is empty or not numbers.
     """
-    path = os.fspath(path)
+    path = as_path(path)
     training.check_log(path, name='path')
     if not isinstance(policy, Policy):
         raise UserError(f'policy is a {type(policy).__name__}; give one of make_policy(…) or load_policy(…)')
     columns = _columns(log)
+    seed = None if seed is None else as_integer(seed, 'seed', 0, 2**32 - 1)
+    if env_name is not None and not isinstance(env_name, str):
+        raise UserError(f"env_name is {kind_of(env_name)}; expected an environment's id, such as 'CartPole-v1'")
     spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
     args = {'policy_hidden_spec': spec, 'obsnorm_mode': 'none' if policy.obsnorm is None else 'online', 'env_name': env_name, 'seed': seed}
     attrs = provenance() | {'args': json.dumps(args)} | ({} if seed is None else {'seed': int(seed)})
     written = TrainingLog(path, attrs)
-    kinds = [int if x.dtype.kind in 'biu' else float for x in columns.values()]
+    # logs hold int32; what is larger is a float, exact up to 2^53
+    kinds = [int if x.dtype.kind in 'biu' and np.abs(x.astype(float)).max() < 2**31 else float for x in columns.values()]
     for row in zip(*columns.values(), strict=True):
         written.append(list(zip(columns, row, kinds, strict=True)))
     written.add_snapshot(int(columns['iter'][-1]), policy.export())
@@ -392,13 +498,18 @@ def _columns(log: Mapping[str, Sequence] | np.ndarray) -> dict[str, np.ndarray]:
     names = log.dtype.names if isinstance(log, np.ndarray) else list(log) if isinstance(log, Mapping) else None
     if not names:
         raise UserError('log: give {column: one number per iteration}, or a structured array')
-    columns = {str(name): np.asarray(log[name]) for name in names}
+    for name in names:
+        if not isinstance(name, str) or not name or '/' in name or '\0' in name:
+            raise UserError(f"log has a column called {name!r}; expected a text without '/'")
+    if len(names) > MAX_COLUMNS:
+        raise UserError(f'log has {len(names)} columns; expected at most {MAX_COLUMNS}, which a file can hold')
+    columns = {str(name): as_array(log[name], f"log['{name}']") for name in names}
     num = len(next(iter(columns.values()))) if columns[names[0]].ndim else 0
     if num and 'iter' not in columns:
         columns = {'iter': np.arange(num)} | columns
     for name, x in columns.items():
         if not num or x.shape != (num,) or x.dtype.kind not in 'biuf':
             raise UserError(f"log['{name}'] has shape {x.shape} and type {x.dtype}; expected as many numbers as iterations, at least one")
-    if columns['iter'].dtype.kind not in 'iu' or columns['iter'].min() < 0:
-        raise UserError("log['iter'] holds other things than iteration numbers; expected 0, 1, 2, …")
+    if columns['iter'].dtype.kind not in 'iu' or columns['iter'].min() < 0 or columns['iter'].max() >= 2**31:
+        raise UserError("log['iter'] holds other things than iteration numbers; expected 0, 1, 2, …, below 2^31")
     return columns

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from policyopt import algorithms
+from policyopt.arguments import as_path
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.dagger import DaggerOptimizer, Rounds
 from policyopt.files.snapshots import last_of, read_snapshot
@@ -20,7 +21,7 @@ from policyopt.imitation import ImitationOptimizer
 from policyopt.options import ImitationOptions, names
 from policyopt.protocols import Expert
 from policyopt.sampling.actor import FunctionActor
-from policyopt.sampling.tasks import SimConfig
+from policyopt.sampling.tasks import MDP, RecordedTask, SimConfig
 from policyopt.util import UserError
 from policyopt.valuefuncs import ValueFunc
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from policyopt.policies import Policy
     from policyopt.protocols import Optimizer, Reward
     from policyopt.sampling.actor import AnyActor
-    from policyopt.sampling.tasks import MDP
 
 
 def optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any], **more: Any) -> Optimizer:
@@ -59,7 +59,7 @@ def dagger_optimizer(
             f'--max_iter {args.max_iter} leaves some of {args.dagger_rounds} --dagger_rounds without a step; give more than that'
         )
     cloning = cloning_optimizer(args, mdp, policy, expert, nets)
-    horizon = mdp.horizon(args.max_traj_len) if args.dagger_rounds else 0
+    horizon = mdp.longest(args.max_traj_len) if args.dagger_rounds else 0
     rounds = Rounds(
         args.dagger_rounds, args.dagger_round_trajs, args.max_iter, args.dagger_beta, args.dagger_beta_schedule, args.dagger_label, horizon,
         args.data_subsamp_freq, args.sim_batch_size,
@@ -68,10 +68,11 @@ def dagger_optimizer(
 
 
 def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any]) -> ImitationOptimizer:
-    """Reward function, value function and optimiser of mode ga."""
-    assert args.seed is not None  # see training.resolved
-    horizon = mdp.horizon(args.max_traj_len)
-    time_scale = 1.0 / (mdp.time_limit or horizon)
+    """Reward function, value function and optimiser of the adversarial modes."""
+    assert args.seed is not None and args.max_iter is not None  # see training.resolved
+    if args.reward_include_time:
+        mdp.horizon(args.max_traj_len, 'reward_include_time')
+    horizon, time_scale = mdp.longest(args.max_traj_len), mdp.time_scale(args.max_traj_len)
     reward = algorithms.load(algorithms.rewards()[args.reward_type]).from_options(args, mdp, expert, time_scale, nets)
     vf = value_function(args, mdp, time_scale, nets, args.obsnorm_mode != 'none') if not args.no_vf else None
     if args.obsnorm_mode == 'expertdata':
@@ -80,7 +81,8 @@ def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert
             vf.update_obsnorm(expert[0])
     return ImitationOptimizer(
         mdp, policy, vf, reward, expert, sim_config(args, horizon), args.discount, args.lam, args.policy_max_kl, args.policy_cg_damping,
-        args.policy_ent_reg, args.seed, nets['rng'], args.obsnorm_mode,
+        args.policy_ent_reg, args.seed, nets['rng'], args.obsnorm_mode, args.policy_final_kl, args.max_iter,
+        args.bootstrap_time_limit,
     )  # fmt: skip
 
 
@@ -90,12 +92,12 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
     mdp: the task that it is to judge; it must have the observation and action dims of the one that it was learned on. Its
     `learned_reward` gives rewards, which do not change any more. Raises UserError where there is none, or where it does not fit.
     """
-    snapshot = read_snapshot(last_of(os.fspath(path)))
+    snapshot = read_snapshot(last_of(as_path(path)))
     known = {k: v for k, v in snapshot.args.items() if k in names(ImitationOptions)}
     where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"
     kinds = {name.split('/')[1] for name in snapshot.variables}
     reward_class = algorithms.rewards().get(known.get('reward_type', ''), '')
-    if known.get('mode') != 'ga' or reward_class.rpartition(':')[2] not in kinds:
+    if known.get('mode') not in algorithms.adversarial_modes() or reward_class.rpartition(':')[2] not in kinds:
         raise UserError(
             f'{snapshot.file}: {snapshot.path} holds {", ".join(sorted(kinds))} and no reward function; '
             'imitate_mj.py --mode ga keeps it with --save_reward 1 (airl unless that is 0)'
@@ -104,7 +106,9 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
         np.zeros((1, mdp.obs_space.dim)), np.zeros((1, mdp.action_space.storage_size), mdp.action_space.storage_type), np.zeros(1)
     )
     nets = {'rng': np.random.RandomState(0), 'dtype': torch.float64, 'device': 'cpu'}
-    time_scale = 1.0 / (mdp.time_limit or mdp.horizon(max_traj_len))
+    if known.get('reward_include_time'):
+        mdp.horizon(max_traj_len, 'a reward that sees the time')
+    time_scale = mdp.time_scale(max_traj_len)
     reward = algorithms.load(reward_class).from_options(ImitationOptions(**known), mdp, nothing, time_scale, nets)
     reward.load_learned(snapshot.variables, where)
     mdp.warn_of_another_task(snapshot.file, known.get('env_name'))
@@ -114,12 +118,28 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
 def value_function(args: CommonOptions, mdp: MDP, time_scale: float, nets: dict[str, Any], enable_obsnorm: bool) -> ValueFunc:
     assert args.policy_hidden_spec is not None  # see training.resolved
     return ValueFunc(
-        mdp.obs_space.dim, args.policy_hidden_spec, time_scale, args.vf_max_kl, args.vf_cg_damping, enable_obsnorm=enable_obsnorm, **nets
-    )
+        mdp.obs_space.dim, args.policy_hidden_spec, time_scale, args.vf_max_kl, args.vf_cg_damping, enable_obsnorm=enable_obsnorm,
+        steps=args.vf_steps, **nets,
+    )  # fmt: skip
 
 
-def sim_config(args: CommonOptions, horizon: int) -> SimConfig:
-    return SimConfig(min_num_trajs=0, min_total_sa=args.min_total_sa, max_traj_len=horizon, sim_batch_size=args.sim_batch_size)
+def sim_config(args: CommonOptions, horizon: int | None) -> SimConfig:
+    return SimConfig(0, args.min_total_sa, horizon, args.sim_batch_size, args.max_envs)
+
+
+def task_of(env: Any, options: ImitationOptions, trajs: TrajBatch) -> MDP:
+    """The task of an environment, or of the demonstrations themselves where there is none, which is enough for cloning."""
+    if env is None and options.mode == 'bclone':
+        return RecordedTask(trajs, options.num_actions)
+    if options.num_actions is not None and options.mode == 'bclone':
+        raise UserError(f'--num_actions {options.num_actions}: the env says it; leave it out')
+    return MDP(env)  # pyright: ignore[reportArgumentType] (None is answered there)
+
+
+def action_bounds(options: CommonOptions, mdp: MDP) -> np.ndarray | None:
+    """The box (lowest, highest) that --clip_actions clips to; None where actions are finite or a side of the box is open."""
+    low_high = (mdp.info.a_low, mdp.info.a_high)
+    return np.array(low_high) if options.clip_actions and None not in low_high else None
 
 
 def check_data_fits(path: str, trajs: TrajBatch, mdp: MDP) -> None:

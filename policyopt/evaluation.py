@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from environments.rlgymenv import BadEnvironment, make_env
+from policyopt.arguments import as_path
 from policyopt.files.snapshots import last_of, read_snapshot
+from policyopt.files.trajectories import TrajBatch
 from policyopt.policies import Policy, policy_from_snapshot
+from policyopt.sampling.actor import PlayerActor
 from policyopt.sampling.rollout import Streams
 from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.util import MAX_TRAJS, RunFailed, UserError, check_output, printable, replacing
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import TrajBatch
     from policyopt.protocols import Reward
 
 
@@ -28,7 +30,7 @@ def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Polic
     mdp: the task that it must fit; without one, its observation and action dims are those of its variables.
     Raises UserError for a file that is missing, damaged or of another kind, and for a policy that does not fit the task.
     """
-    policy_path = os.fspath(policy_path)
+    policy_path = as_path(policy_path, 'policy_path')
     snapshot = read_snapshot(last_of(policy_path))
     policy = policy_from_snapshot(snapshot, mdp)
     if mdp is not None:
@@ -37,22 +39,57 @@ def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Polic
 
 
 def sample_episodes(
-    policy: Policy,
+    policy: Policy | Any,
     mdp: MDP,
     num_trajs: int,
     seed: int,
     deterministic: bool = False,
     max_traj_len: int | None = None,
     sim_batch_size: int | None = None,
+    max_envs: int | None = None,
 ) -> TrajBatch:
     """Exactly num_trajs episodes, in the order in which they were started, as a TrajBatch.
 
     A pure function of its arguments: episode i has its own random stream. deterministic takes the most likely action.
+    policy: a Policy, or anything that PlayerActor takes, which plays in one environment.
     """
     if not 1 <= num_trajs <= MAX_TRAJS:
         raise UserError(f'{num_trajs} episodes were asked for; give 1 or more, up to {MAX_TRAJS}')
-    horizon, key = mdp.horizon(max_traj_len), (seed, 'evaluate')
-    return sample_trajectories(policy.actor(), mdp, num_trajs, horizon, key, deterministic, sim_batch_size)
+    longest, key = mdp.longest(max_traj_len), (seed, 'evaluate')
+    if not isinstance(policy, Policy):
+        return sample_trajectories(PlayerActor(policy, mdp.info, deterministic), mdp, num_trajs, longest, key, deterministic, 1, 1)
+    trajs = sample_trajectories(policy.actor(), mdp, num_trajs, longest, key, deterministic, sim_batch_size, max_envs)
+    trajs.a.stacked = policy.clipped(trajs.a.stacked)  # a recording holds what was played
+    return trajs
+
+
+def record_person(
+    env_name: str, num_trajs: int, seed: int, noop: int | None = None, fps: int | None = None, max_traj_len: int | None = None
+) -> TrajBatch:
+    """Episodes that a person plays at the keyboard, num_trajs or fewer; see environments.playing.
+
+    Raises UserError where the environment cannot be played so, or no episode was played to its end.
+    """
+    from environments import playing  # opens a window with pygame, an extra
+
+    mdp = MDP(env_name)
+    if noop is not None and mdp.info.finite and not 0 <= noop < mdp.info.num_actions:
+        raise UserError(f"--noop {noop}: env '{env_name}' has the actions 0 to {mdp.info.num_actions - 1}")
+    if noop and not mdp.info.finite:
+        raise UserError(f"--noop {noop}: env '{env_name}' has continuous actions; give 0, which stands for zeros, or leave it out")
+    still = noop if noop is None or mdp.info.finite else np.zeros(mdp.info.a_dim)
+    try:
+        episodes = playing.play(env_name, num_trajs, seed, still, fps, max_traj_len)
+    except BadEnvironment as e:
+        raise UserError(str(e)) from e
+    if not episodes:
+        raise UserError('no episode was played to its end, so there is nothing to keep')
+    obs_N_Do = np.concatenate([np.array(x.obs[:-1]) for x in episodes])
+    a_N_Da, r_N = np.concatenate([np.array(x.actions) for x in episodes]), np.concatenate([x.rewards for x in episodes])
+    kind = np.int64 if mdp.info.finite else np.float64
+    trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da.astype(kind), r_N, np.array([len(x.rewards) for x in episodes]))
+    trajs.lastobs_B_Do, trajs.terminal_B = np.array([x.obs[-1] for x in episodes]), np.array([x.terminated for x in episodes])
+    return trajs
 
 
 def open_policy(policy_path: str, env_name: str | None = None) -> tuple[Policy, MDP]:
@@ -115,16 +152,17 @@ def frames(
         env = make_env(mdp.env_name, render_mode='rgb_array')
     except BadEnvironment as e:
         raise UserError(f'{e}; an animation needs the render_mode rgb_array') from e
-    actor, streams, horizon, left = policy.actor(), Streams((seed, 'evaluate')), mdp.horizon(max_traj_len), num_frames
+    actor, streams, longest, left = policy.actor(), Streams((seed, 'evaluate')), mdp.longest(max_traj_len), num_frames
     try:
         for i in itertools.count():
             rng, shown = streams.of(i), Shown()
             obs = env.reset(int(rng.integers(2**31)))
             while not shown.over:
                 picture = env.render()
-                obs, r, done = env.step(actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))[0])
+                a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
+                obs, r, done = env.step(policy.clipped(a_1_Da)[0])
                 shown.ret, shown.length = shown.ret + r, shown.length + 1
-                shown.over = done or shown.length == horizon
+                shown.over = done or shown.length == longest
                 yield picture, shown
                 left -= 1
                 if left == 0:

@@ -47,11 +47,21 @@ class ImitationOptimizer:
         seed: int,
         rng: np.random.RandomState,
         obsnorm_mode: str = 'expertdata',
+        final_kl: float | None = None,
+        max_iter: int = 1,
+        bootstrap: bool | int = False,
     ):
+        """
+        final_kl: what max_kl falls to, in a line, by the last of max_iter iterations; None: it stays.
+        bootstrap: whether the value of the last state counts where a time limit ends an episode.
+        """
+        self.bootstrap = bootstrap
+        self.held = 0  # the first iterations, whose policy stays as it is while reward and value function are fitted to it
         self.mdp, self.policy, self.vf, self.reward, self.sim_cfg = mdp, policy, vf, reward, sim_cfg
         self.expert = Expert(*expert)
         self.gamma, self.lam, self.max_kl, self.damping, self.policy_ent_reg = discount, lam, max_kl, damping, policy_ent_reg
         self.obsnorm_mode, self.seed, self.rng = obsnorm_mode, seed, rng
+        self.kl_slope = 0.0 if final_kl is None else (final_kl - max_kl) / max(max_iter - 1, 1)
         self.iteration = self.num_sa = self.num_trajs = 0
         self.total_time = 0.0
 
@@ -60,7 +70,7 @@ class ImitationOptimizer:
 
     def transitions(self, trajs: TrajBatch, logp_N: np.ndarray) -> tuple[Transitions, Transitions]:
         """(those of a batch, those of all expert pairs), both with log π under the present policy."""
-        nextobs_N_Do, terminal_N, _ = trajs.successors(self.sim_cfg.max_traj_len)
+        nextobs_N_Do, terminal_N, _ = trajs.successors(self.sim_cfg.max_traj_len or 0)
         obs_N_Do, a_N_Da, _, exnextobs_N_Do, exterminal_N, _ = self.expert
         assert exnextobs_N_Do is not None and exterminal_N is not None  # see training.expert_pairs
         exlogp_N = self.policy.logprob(self.policy.compute_adist(obs_N_Do), self.policy.action_tensor(a_N_Da)).cpu().numpy()
@@ -79,6 +89,7 @@ class ImitationOptimizer:
         trajs = self.sample()
         t1 = time.perf_counter()
         obs_N_Do, a_N_Da, time_N = trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked
+        played_N_Da = self.policy.clipped(a_N_Da)
 
         # imitation rewards under the present reward function, and advantages
         adist = to_tensor(trajs.adist.stacked, self.policy.theta_P)
@@ -87,29 +98,34 @@ class ImitationOptimizer:
         if self.policy_ent_reg or by_transitions:
             logp_N = self.policy.logprob(adist, self.policy.action_tensor(a_N_Da)).cpu().numpy()
         seen, exseen = self.transitions(trajs, logp_N) if by_transitions else (None, None)
-        r_unreg_N = self.reward.compute_reward(obs_N_Do, a_N_Da, time_N, **({'transitions': seen} if seen else {}))
+        r_unreg_N = self.reward.compute_reward(obs_N_Do, played_N_Da, time_N, **({'transitions': seen} if seen else {}))
         preg_N = -self.policy_ent_reg * logp_N if self.policy_ent_reg else np.zeros_like(r_unreg_N)
         r = trajs.r.like(r_unreg_N + preg_N)
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
-        adv_N, _, vf_r2, tdvf_r2 = rl.advantages(r, time_N, v_N, self.gamma, self.lam)
+        after_N = rl.truncation_bonus(trajs, self.vf, self.gamma) if self.bootstrap and self.vf is not None else None
+        adv_N, _, vf_r2, tdvf_r2 = rl.advantages(r if after_N is None else r.like(r.stacked + after_N), time_N, v_N, self.gamma, self.lam)
         t2 = time.perf_counter()
 
         # policy, then its normaliser
         theta0_P = self.policy.theta_P.clone()
-        step_fields = rl.trpo_step(self.policy, obs_N_Do, a_N_Da, trajs.adist.stacked, adv_N, self.max_kl, self.damping, self.rng)
-        if self.obsnorm_mode != 'none':
-            self.policy.update_obsnorm(obs_N_Do)
+        max_kl = self.max_kl + self.kl_slope * self.iteration
+        if self.iteration < self.held:
+            step_fields = rl.NO_STEP
+        else:
+            step_fields = rl.trpo_step(self.policy, obs_N_Do, a_N_Da, trajs.adist.stacked, adv_N, max_kl, self.damping, self.rng)
+            if self.obsnorm_mode != 'none':
+                self.policy.update_obsnorm(obs_N_Do)
 
         # reward function against as many expert pairs drawn with replacement, then the value function on the new rewards
         drawn_B = self.rng.choice(len(self.expert.obs_N_Do), size=len(obs_N_Do))
         distinct, count = np.unique(drawn_B, return_counts=True)
         both = {'transitions': seen, 'extransitions': exseen.rows(distinct)} if exseen else {}
         reward_fields, r_new_N = self.reward.fit(
-            obs_N_Do, a_N_Da, time_N, *(x[distinct] for x in self.expert[:3]), excount_Bex=count, **both
+            obs_N_Do, played_N_Da, time_N, *(x[distinct] for x in self.expert[:3]), excount_Bex=count, **both
         )
         vf_fields = []
         if self.vf is not None:
-            q_new_N = rl.discount(r.like(r_new_N).padded(), self.gamma)[r.mask_B_T]
+            q_new_N = rl.discount(r.like(r_new_N if after_N is None else r_new_N + after_N).padded(), self.gamma)[r.mask_B_T]
             vf_fields = self.vf.fit(obs_N_Do, time_N, q_new_N, self.rng)
         t3 = time.perf_counter()
 

@@ -1,4 +1,4 @@
-"""Variables by name, layers from the JSON spec, and the standardiser.
+"""Variables by name, layers from the JSON spec, and the models that hold them.
 
 Letters: B rows, Di inputs, Do outputs, D any dim, P flat trained parameters.
 
@@ -10,6 +10,7 @@ against autograd and against the numbers of 2016.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from policyopt.standardizer import Standardizer as Standardizer  # known by this module's name too
 from policyopt.torchutil import mm, row_dots, tanh_
 from policyopt.util import UserError
 
@@ -38,15 +40,21 @@ TINY_ARCHITECTURE = SIMPLE_ARCHITECTURE.replace('100', '64')
 
 @dataclass(frozen=True)
 class Activation:
-    """In-place value f, and its derivatives from h = f(z).
+    """Value f, and its derivatives from h = f(z).
 
-    `apply_(z)` → h; `slope(h, out)` writes f'; `backward_(delta, h)` multiplies delta by f'; `bend(h)` returns f'' (None where it is 0).
+    `apply(z)` → h, `apply_(z)` in place; `slope(h, out)` writes f'; `backward_(delta, h)` multiplies delta by f'; `bend(h)` returns f''
+    (None where it is 0).
     """
 
+    apply: Callable[[torch.Tensor], torch.Tensor]
     apply_: Callable[[torch.Tensor], torch.Tensor]
     slope: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     backward_: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     bend: Callable[[torch.Tensor], torch.Tensor | None]
+
+    def __reduce__(self) -> tuple:
+        """Copies and pickles are the one in ACTIVATIONS, found by its name."""
+        return _activation, (next(name for name, known in ACTIVATIONS.items() if known is self),)
 
 
 def _where_positive(h: torch.Tensor, negative: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -57,30 +65,38 @@ aten = torch.ops.aten  # the backward kernels of autograd: one pass over memory
 
 ACTIVATIONS = {
     'tanh': Activation(
+        torch.tanh,
         tanh_,
         lambda h, out: torch.mul(h, h, out=out).neg_().add_(1),
         lambda delta, h: aten.tanh_backward.grad_input(delta, h, grad_input=delta),
         lambda h: -2 * h * (1 - h * h),
     ),
     'relu': Activation(
+        torch.relu,
         torch.relu_,
         lambda h, out: _where_positive(h, torch.zeros_like(h), out),
         lambda delta, h: aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta),
         lambda h: None,
     ),
     'lrelu': Activation(
+        lambda x: torch.nn.functional.leaky_relu(x, 0.01),
         lambda x: torch.nn.functional.leaky_relu_(x, 0.01),
         lambda h, out: _where_positive(h, torch.full_like(h, 0.01), out),
         lambda delta, h: aten.leaky_relu_backward.grad_input(delta, h, 0.01, True, grad_input=delta),
         lambda h: None,
     ),
     'elu': Activation(
+        torch.nn.functional.elu,
         torch.nn.functional.elu_,
         lambda h, out: _where_positive(h, h + 1, out),
         lambda delta, h: aten.elu_backward.grad_input(delta, 1.0, 1.0, 1.0, True, h, grad_input=delta),
         lambda h: torch.where(h > 0, torch.zeros_like(h), h + 1),
     ),
 }
+
+
+def _activation(name: str) -> Activation:
+    return ACTIVATIONS[name]
 
 
 def parse_spec(spec: str | list) -> list[dict]:
@@ -111,42 +127,6 @@ def parse_spec(spec: str | list) -> list[dict]:
     return layers
 
 
-class Standardizer:
-    """Running mean and mean square of rows, pooled exactly over all updates.
-
-    standardize(x) = (x − mean)/(stdev + ε), stdev = √max(0, meansq − mean²). With count 0 the first update replaces mean 0 / meansq 1.
-    """
-
-    def __init__(self, dim: int, dtype: torch.dtype = torch.float64, device: torch.device | str = 'cpu', eps: float = 1e-6):
-        self.eps = eps
-        self.count = torch.zeros((), dtype=torch.float64, device=device)
-        self.mean_1_D = torch.zeros((1, dim), dtype=dtype, device=device)
-        self.meansq_1_D = torch.ones((1, dim), dtype=dtype, device=device)
-
-    def update(self, x_B_D: torch.Tensor, weight_B: torch.Tensor | None = None) -> None:
-        """Pool rows; weight_B counts each row that many times."""
-        n = len(x_B_D) if weight_B is None else float(weight_B.sum())
-        share = n / (float(self.count) + n)
-        w_1_B = torch.full((1, len(x_B_D)), 1 / n, dtype=x_B_D.dtype, device=x_B_D.device) if weight_B is None else (weight_B / n)[None]
-        self.mean_1_D.mul_(1 - share).add_(w_1_B @ x_B_D, alpha=share)
-        self.meansq_1_D.mul_(1 - share).add_(w_1_B @ (x_B_D * x_B_D), alpha=share)
-        self.count += n
-
-    @property
-    def stdev_1_D(self) -> torch.Tensor:
-        return (self.meansq_1_D - self.mean_1_D**2).clamp_(min=0).sqrt_()
-
-    def standardize(self, x_B_D: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        return torch.div(x_B_D - self.mean_1_D, self.stdev_1_D + self.eps, out=out)
-
-    def unstandardize(self, x_B_D: torch.Tensor) -> torch.Tensor:
-        return x_B_D * (self.stdev_1_D + self.eps) + self.mean_1_D
-
-    def variables(self, scope: str) -> dict[str, torch.Tensor]:
-        names = ('count', 'mean_1_D', 'meansq_1_D')
-        return {f'{scope}/Standardizer/{n}': getattr(self, n) for n in names}
-
-
 class Model:
     """Named variables in the order of 2016, and the trained ones as one flat vector.
 
@@ -172,6 +152,8 @@ class Model:
 
     def load(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
         """Set every variable from {name: array}; raises UserError on a missing name or another shape."""
+        for scope, norm in self.normalizers.items():
+            norm.expect(arrays, scope)
         for name, var in self.variables.items():
             if name not in arrays:
                 raise UserError(f'{where}: lacks the variable {name}; it holds {", ".join(sorted(arrays)) or "none"}')
@@ -185,6 +167,20 @@ class Model:
     def state(self) -> dict[str, np.ndarray]:
         """Arrays that a checkpoint needs beyond `export` (none here; subclasses may add)."""
         return {}
+
+    def __reduce__(self) -> tuple:
+        """Copy and pickle by torch.save: unlike pickle, it keeps every view of `theta_P` a view of it."""
+        with io.BytesIO() as buffer:
+            torch.save(self.__dict__, buffer)
+            return _restored, (type(self), buffer.getvalue())
+
+
+def _restored(cls: type, saved: bytes) -> Any:
+    """The inverse of Model.__reduce__; a pickle can run code, as what is inside this one can."""
+    model: Any = object.__new__(cls)
+    where = None if torch.cuda.is_available() else 'cpu'
+    model.__dict__.update(torch.load(io.BytesIO(saved), map_location=where, weights_only=False))
+    return model
 
 
 def views(flat_P: torch.Tensor, shapes: Iterable[tuple[int, ...]]) -> list[torch.Tensor]:
@@ -237,6 +233,9 @@ class FeedforwardNet:
         self.stages.append([(next(params), next(params)), None])
         self._buffers = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {'_buffers': {}}
+
     def init(self, rng: np.random.RandomState) -> None:
         """Hidden weights Glorot uniform (±√(6/(in+out)), drawn in layer order), biases 0, the output layer 0."""
         self.net_P.zero_()
@@ -278,6 +277,16 @@ class FeedforwardNet:
         for rows in self._blocks(x_B_Di):
             self._forward_block(x_B_Di[rows], out_B_Do[rows])
         return out_B_Do
+
+    def functional(self, net_P: torch.Tensor, x_B_Di: torch.Tensor) -> torch.Tensor:
+        """Outputs (B, Do) under other parameters, in operations that torch.func differentiates."""
+        params, h = views(net_P, self.shapes), x_B_Di
+        for affine, act in self.stages:
+            if affine is not None:
+                W, b = params.pop(0), params.pop(0)
+                h = torch.addmm(b, h, W)
+            h = h if act is None else act.apply(h)
+        return h
 
     def forward_backward(self, x_B_Di: torch.Tensor, dout: OfRows) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs and the gradient with respect to net_P of a sum over rows.

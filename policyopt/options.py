@@ -3,6 +3,7 @@
 A frozen dataclass for each trainer holds its options under the names, in the order and with the defaults of 2016.
 """
 
+import argparse
 import dataclasses
 import json
 import numbers
@@ -20,18 +21,41 @@ AT_LEAST_1, FRACTION = (1, MOST, f'1 or more, up to {MOST}'), (0, 1, '0 to 1')
 ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'a number above 0'), (0, LARGEST, '0 or more')
 WORKERS = (1, MAX_WORKERS, f'1 to {MAX_WORKERS}')
 SEEDS = (0, 2**32 - 1, '0 to 4294967295')
-DAGGER, AIRL = ('mode', 'dagger'), ('reward_type', 'airl')
+CLONING, DAGGER, GAIL, AIRL, CLASSIFIER = (
+    ('mode', ('bclone',)),
+    ('mode', ('dagger',)),
+    *(('reward_type', kinds) for kinds in (('nn',), ('airl',), ('nn', 'airl'))),
+)
+ADVERSARIAL = ('mode', tuple(algorithms.adversarial_modes()))
 Range = tuple[float, float, str]  # smallest and largest value, and both in words
+RELU_32 = '[{"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}, {"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}]'
+
+
+class _OfMode:
+    """Stands for the default value of the mode, which is known when the options are made."""
+
+    def __repr__(self) -> str:
+        return "<the mode's default>"
+
+
+OF_MODE = _OfMode()
 
 
 def option(default: Any, help: str, allowed: Range | None = None, choices: list | None = None, required: bool = False,
-           flags: tuple[str, ...] = (), only: tuple[str, str] | None = None) -> Any:  # fmt: skip
+           flags: tuple[str, ...] = (), only: tuple[str, tuple[str, ...]] | None = None, gail: Any = OF_MODE) -> Any:  # fmt: skip
     """A field of an options class.
 
-    required: on the command line; flags: further names there; only: an option and the one value of it that this one goes with.
+    required: on the command line; flags: further names there; only: an option and the values of it that this one goes with.
+    default: as in 2016; gail: the default of mode gail, where it is another one.
     """
     metadata = {'help': help, 'allowed': allowed, 'choices': choices, 'required': required, 'flags': flags, 'only': only}
-    return dataclasses.field(default=default, metadata=metadata)
+    metadata |= {'default': default, 'by_mode': {} if gail is OF_MODE else {'gail': gail}}
+    return dataclasses.field(default=default if gail is OF_MODE else OF_MODE, metadata=metadata)
+
+
+def default_of(field: dataclasses.Field, mode: str | None) -> Any:
+    """What an option is in a mode when it is not given."""
+    return field.metadata['by_mode'].get(mode, field.metadata['default'])
 
 
 def kind_of(field: dataclasses.Field) -> Any:
@@ -47,15 +71,15 @@ class CommonOptions:
     max_traj_len: int | None = option(None, "steps per episode at most (default: the env's time limit)", AT_LEAST_1)
     policy_hidden_spec: str | None = option(None, 'JSON list of hidden layers (default: two of 100 tanh units)')
     tiny_policy: bool = option(False, 'two hidden layers of 64 tanh units')
-    discount: float = option(0.995, 'discount factor γ of rewards', FRACTION)
+    discount: float = option(0.995, 'discount factor γ of rewards', FRACTION, gail=0.97)
     lam: float = option(0.97, 'λ of generalised advantage estimation', FRACTION)
     max_iter: int | None = option(None, f'default: {MAX_ITER}, or with --resume what the run was started with', AT_LEAST_1)
-    policy_max_kl: float = option(0.01, 'largest mean KL divergence of a policy step', ABOVE_0)
+    policy_max_kl: float = option(0.01, 'largest mean KL divergence of a policy step', ABOVE_0, gail=0.04)
     policy_cg_damping: float = option(0.1, "added to the curvature of the policy's step", FROM_0)
     vf_max_kl: float = option(0.01, "largest mean KL divergence of the value function's step", ABOVE_0)
     vf_cg_damping: float = option(0.1, "added to the curvature of the value function's step", FROM_0)
     sim_batch_size: int | None = option(None, '1: one process; default: worker processes where they pay', WORKERS)
-    min_total_sa: int = option(50000, 'state-action pairs per iteration, at least', AT_LEAST_1)
+    min_total_sa: int = option(50000, 'state-action pairs per iteration, at least', AT_LEAST_1, gail=2000)
     print_freq: int = option(1, 'iterations between printed lines', AT_LEAST_1)
     save_freq: int = option(20, 'iterations between snapshots', AT_LEAST_1)
     log: str | None = option(None, 'HDF5 file of the run; default: keep nothing')
@@ -64,10 +88,28 @@ class CommonOptions:
     dtype: str = option('float64', 'precision of the nets', choices=['float64', 'float32'])
     resume: bool = option(False, 'continue LOG.part bit for bit; a complete LOG is left alone')
     verbose: bool = option(False, 'show a traceback on errors')
+    vf_steps: int = option(1, 'steps of the value function per iteration', AT_LEAST_1, only=ADVERSARIAL, gail=5)
+    bootstrap_time_limit: int = option(
+        0, '1: the value of the state at a time limit counts; 0: a time limit is a real end, as in 2016', choices=[0, 1], only=ADVERSARIAL
+    )
+    stop_at_return: float | None = option(
+        None, 'end the run when the mean true return of 10 iterations reaches this', (-LARGEST, LARGEST, 'a number'), only=ADVERSARIAL
+    )
+    eval_every: int = option(
+        0, 'iterations between evaluations: 10 episodes of most likely actions, column evalret; 0: none', (0, MOST, f'0 to {MOST}')
+    )
+    max_envs: int | None = option(None, 'environments made at most; 1 where only one can exist (same results)', AT_LEAST_1)
+    clip_actions: int = option(0, '1: the environment and the classifier get actions clipped to the action box', choices=[0, 1], gail=1)
+
+    unsaid: typing.ClassVar[set[str]]  # of this object: the options that were not given and follow the mode
 
     def __post_init__(self):
+        mode = getattr(self, 'mode', None)
+        unsaid = {field.name for field in dataclasses.fields(self) if getattr(self, field.name) is OF_MODE}
+        object.__setattr__(self, 'unsaid', unsaid)
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
+            value = default_of(field, mode) if field.name in unsaid else getattr(self, field.name)
+            object.__setattr__(self, field.name, checked(field, value))
 
     def as_json(self) -> str:
         """The options as they are stored with a run: without those that only other modes or rewards have."""
@@ -76,7 +118,7 @@ class CommonOptions:
     def has(self, field: dataclasses.Field) -> bool:
         """Does an option go with the others, or only with another mode or reward?"""
         only = field.metadata['only']
-        return only is None or getattr(self, only[0]) == only[1]
+        return only is None or getattr(self, only[0], only[1][0]) in only[1]  # run_rl_mj.py has no modes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,15 +133,21 @@ class _OfImitation:
     bclone_eval_ntrajs: int = option(20, 'kept from 2016; cloning does no rollouts')
     bclone_eval_freq: int = option(1000, 'iterations between validations, snapshots and printed lines', AT_LEAST_1)
     bclone_train_frac: float = option(0.7, 'share of the expert pairs to train with; the others validate', FRACTION)
+    num_actions: int | None = option(
+        None, 'bclone without --env_name: actions of a finite task (default: up to the largest in the data)', AT_LEAST_1, only=CLONING
+    )  # fmt: skip
     no_vf: int = option(0, '1: baseline is the mean return of each time step', choices=[0, 1])
     policy_ent_reg: float = option(0.0, 'causal entropy bonus', FROM_0)
     reward_type: str = option('nn', 'GAIL, FEM, game-theoretic, AIRL', choices=[*algorithms.rewards()])
     reward_max_kl: float = option(0.01, 'kept from 2016; no reward uses it')
-    reward_lr: float = option(0.01, "Adam's step size of the classifier", FROM_0)
-    reward_steps: int = option(1, 'Adam steps of the classifier per iteration', AT_LEAST_1)
+    reward_lr: float = option(0.01, "Adam's step size of the classifier", FROM_0, gail=0.001)
+    reward_steps: int = option(1, 'Adam steps of the classifier per iteration', AT_LEAST_1, gail=8)
     reward_ent_reg_weight: float = option(0.001, "weight of the classifier's entropy", FROM_0)
     reward_include_time: int = option(0, '1: the reward function sees the time', choices=[0, 1])
-    favor_zero_expert_reward: int = option(0, "1 for tasks that end on success; airl's reward has either sign: no effect", choices=[0, 1])
+    favor_zero_expert_reward: int | None = option(
+        0, "1 for tasks that end on success (gail: 1 where the expert's episodes end before the time limit); no effect on airl",
+        choices=[0, 1], gail=None,
+    )  # fmt: skip
     plot_freq: int = option(0, '0 only; use showlog.py', (0, 0, '0, and run scripts/showlog.py on the log instead'))
     airl_state_only: int = option(0, '1: the reward of airl is one of the state alone, which may transfer', choices=[0, 1], only=AIRL)
     airl_absorbing: int = option(1, '1: to airl terminal states last to the horizon; 0: nothing follows them', choices=[0, 1], only=AIRL)
@@ -121,6 +169,21 @@ class _OfImitation:
     )
     dagger_label: str = option(
         'mean', "dagger: labels are the expert's most likely actions, or drawn", choices=['mean', 'sampled'], only=DAGGER
+    )
+    reward_hidden_spec: str | None = option(
+        None, "JSON list of the classifier's hidden layers (default: as the policy's)", only=CLASSIFIER, gail=RELU_32
+    )
+    reward_grad_penalty: float = option(
+        0.0, "weight of (‖∇s‖ − 1)², s the classifier's score between policy and expert pairs", FROM_0, only=GAIL, gail=0.5
+    )
+    init_policy: str | None = option(
+        None, 'start from this policy, FILE.h5/snapshots/…; a whole RUN.h5 of the same mode brings its classifier and value function too'
+    )
+    init_iterations: int = option(
+        10, 'first iterations that only fit classifier and value function to --init_policy', (0, MOST, f'0 to {MOST}'), only=ADVERSARIAL
+    )
+    policy_final_kl: float | None = option(
+        None, 'policy_max_kl falls to this by the last iteration (default: it stays)', ABOVE_0, only=ADVERSARIAL, gail=0.004
     )
 
 
@@ -158,7 +221,7 @@ Options = typing.TypeVar('Options', bound=CommonOptions)
 def checked(field: dataclasses.Field, value: Any) -> Any:
     """The value of a field as its own type; raises UserError "reward_lr -1: give 0 or more"."""
     kind, allowed, choices = kind_of(field), field.metadata['allowed'], field.metadata['choices']
-    if value is None and field.default is None:
+    if value is None and None in (field.metadata['default'], *field.metadata['by_mode'].values()):
         return None
     if kind is str:
         good = isinstance(value, str)
@@ -177,14 +240,18 @@ def checked(field: dataclasses.Field, value: Any) -> Any:
 
 def check_together(options: CommonOptions) -> None:
     """Raise UserError for options that contradict each other."""
+    if options.bootstrap_time_limit and getattr(options, 'no_vf', 0):
+        raise UserError('--bootstrap_time_limit 1 needs a value function, and --no_vf 1 leaves it out; give one of them')
     if options.tiny_policy and options.policy_hidden_spec is not None:
         raise UserError('--tiny_policy and --policy_hidden_spec both choose the nets; give one of them')
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if not options.has(field) and value != field.default:
+        if not options.has(field) and value != default_of(field, getattr(options, 'mode', None)):
             name, wanted = field.metadata['only']
             given = f'--{name} {getattr(options, name)}'
-            raise UserError(f'--{field.name} {value}: only --{name} {wanted} has this option, and this is {given}; leave it out')
+            raise UserError(
+                f'--{field.name} {value}: only --{name} {" or ".join(wanted)} has this option, and this is {given}; leave it out'
+            )
 
 
 def names(cls: type[CommonOptions]) -> list[str]:
@@ -197,20 +264,24 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
     for name in changes:
         if name not in names(type(options)):
             raise UserError(f"there is no option '{name}'.{closest(name, names(type(options)))} Options: {', '.join(names(type(options)))}")
-    return dataclasses.replace(options, **changes)
+    said = {name: getattr(options, name) for name in names(type(options)) if name not in options.unsaid}
+    return type(options)(**(said | dict(changes)))  # what was not given follows a new mode
 
 
 def add_to(parser: Any, cls: type[CommonOptions]) -> None:
     """Give an argparse parser every option of a class."""
     for field in dataclasses.fields(cls):
         about, kind = field.metadata, kind_of(field)
-        words: dict[str, Any] = {'help': about['help'], 'required': about['required']}
+        required = about['required'] and not (field.name == 'env_name' and cls is ImitationOptions)  # cloning needs none
+        words: dict[str, Any] = {'help': about['help'], 'required': required}
         if kind is bool:
             words |= {'action': 'store_true'}
         else:
-            words |= {'type': kind, 'choices': about['choices'], 'default': field.default}
-            if field.default is not None and not about['required']:
-                words['help'] += f' (default: {field.default})'
+            words |= {'type': kind, 'choices': about['choices'], 'default': argparse.SUPPRESS}
+            defaults = [(None, about['default']), *about['by_mode'].items()]
+            shown = [f'{mode + " " if mode else ""}{value}' for mode, value in defaults if value is not None]
+            if shown and not about['required']:
+                words['help'] += f' (default: {"; ".join(shown)})'
         parser.add_argument(f'--{field.name}', *about['flags'], **words)
 
 

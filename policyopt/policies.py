@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from policyopt.arguments import as_generator, kind_of
 from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, numbers
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actor import Actor
-from policyopt.torchutil import to_tensor
+from policyopt.torchutil import DTYPES, as_device, to_tensor
 from policyopt.util import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +61,11 @@ class Policy(Model):
         rng: np.random.RandomState | None = None,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = 'cpu',
+        bounds_2_Da: np.ndarray | None = None,
     ):
+        """bounds_2_Da: the box (lowest, highest) that continuous actions are clipped to when they are played; None: they are not."""
         self.obs_space, self.action_space, self.hidden_spec = obs_space, action_space, hidden_spec
+        self.bounds_2_Da = None if bounds_2_Da is None else torch.as_tensor(bounds_2_Da, dtype=torch.float64)
         spec = parse_spec(hidden_spec)
         scope = f'/{type(self).__name__}'
         shapes = net_shapes(scope, spec, obs_space.dim, self.num_outputs)
@@ -117,11 +121,11 @@ class Policy(Model):
     def update_obsnorm(self, obs_B_Do: ArrayLike) -> None:
         """Pool observations (numpy or tensor) into the standardiser; does nothing without one."""
         if self.obsnorm is not None:
-            self.obsnorm.update(to_tensor(obs_B_Do, self.theta_P))
+            self.obsnorm.update(to_tensor(obs_B_Do, self.obsnorm.mean_1_D))
 
     def normalized_obs(self, obs_B_Do: ArrayLike) -> torch.Tensor:
-        obs_B_Do = to_tensor(obs_B_Do, self.theta_P)
-        return obs_B_Do if self.obsnorm is None else self.obsnorm.standardize(obs_B_Do)
+        norm = self.obsnorm
+        return to_tensor(obs_B_Do, self.theta_P) if norm is None else norm.standardize(to_tensor(obs_B_Do, norm.mean_1_D))
 
     def compute_adist(self, obs_B_Do: ArrayLike) -> torch.Tensor:
         """Distribution parameters (B, Pa) as a tensor."""
@@ -181,7 +185,7 @@ class Policy(Model):
     def act(self, obs: Any, deterministic: bool = True, rng: Any = None) -> Any:
         """Actions for one observation (Do,) or a batch (B, Do), numpy in and out.
 
-        Finite actions: an int, or (B,) int64. Continuous ones: (Da,) or (B, Da) float64, not clipped to the action box.
+        Finite actions: an int, or (B,) int64. Continuous ones: (Da,) or (B, Da) float64, clipped only where it was trained so.
         deterministic takes the most likely action (the mean); else one is drawn with rng, a numpy.random.Generator, a seed, or
         None for fresh randomness. Raises UserError for observations of another shape, or that are not finite numbers.
         """
@@ -190,10 +194,27 @@ class Policy(Model):
             raise UserError(f'the observation has shape {obs_B_Do.shape}; this policy takes ({Do},), or (B, {Do}) for a batch')
         actor, one, obs_B_Do = self.actor(), obs_B_Do.ndim == 1, np.atleast_2d(obs_B_Do)
         outputs = actor.outputs(obs_B_Do)
-        a_B_Da = actor.act(outputs, None if deterministic else actor.noise(np.random.default_rng(rng), len(obs_B_Do)))
+        a_B_Da = self.clipped(actor.act(outputs, None if deterministic else actor.noise(as_generator(rng), len(obs_B_Do))))
         if actor.finite:
             return int(a_B_Da[0, 0]) if one else a_B_Da[:, 0]
         return a_B_Da[0] if one else a_B_Da
+
+    def predict(self, obs: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> tuple[np.ndarray, Any]:
+        """Choose actions as a model of Stable-Baselines3 does, for its `evaluate_policy` and what else asks so: (actions, state).
+
+        obs as in `act`; actions are arrays, of shape () for one finite action. There is no state: the one given is returned, and
+        episode_start is not needed. Raises as `act`.
+        """
+        return np.asarray(self.act(obs, deterministic)), state
+
+    def clipped(self, a_B_Da: np.ndarray) -> np.ndarray:
+        """Actions as they are played: clipped to the policy's bounds where it has any."""
+        return a_B_Da if self.bounds_2_Da is None else a_B_Da.clip(*self.bounds_2_Da.numpy())
+
+    @property
+    def variables(self) -> dict[str, torch.Tensor]:
+        bounds = {} if self.bounds_2_Da is None else {f'/{type(self).__name__}/bounds_2_Da': self.bounds_2_Da}
+        return super().variables | bounds
 
     def to_torch(self) -> torch.nn.Module:
         """A copy as a torch.nn.Module: observations (B, Do) or (Do,) → the most likely actions, as `act`, for export.
@@ -210,6 +231,7 @@ class Policy(Model):
             mean=None if norm is None else norm.mean_1_D.cpu().numpy().copy(),
             scale=None if norm is None else norm.stdev_1_D.cpu().numpy() + norm.eps,
             stdev=None if finite else np.exp(self.own_P.cpu().numpy()),
+            bounds_2_Da=None if self.bounds_2_Da is None else self.bounds_2_Da.numpy().copy(),
         )
 
 
@@ -303,12 +325,16 @@ class DeterministicPolicy(torch.nn.Module):
 
     mean_Do: torch.Tensor
     scale_Do: torch.Tensor
+    bounds_2_Da: torch.Tensor | None
 
     def __init__(self, policy: Policy):
         super().__init__()
         self.finite = isinstance(policy.action_space, FiniteSpace)
+        self.register_buffer('bounds_2_Da', None if policy.bounds_2_Da is None else policy.bounds_2_Da.to(policy.theta_P))
         norm, like, layers = policy.obsnorm, policy.theta_P, []
-        self.register_buffer('mean_Do', torch.zeros(policy.obs_space.dim).to(like) if norm is None else norm.mean_1_D[0].clone())
+        # float64 for nets of both types, as in the policy
+        mean_Do = torch.zeros(policy.obs_space.dim, dtype=torch.float64, device=like.device)
+        self.register_buffer('mean_Do', mean_Do if norm is None else norm.mean_1_D[0].clone())
         self.register_buffer('scale_Do', torch.ones_like(self.mean_Do) if norm is None else norm.stdev_1_D[0] + norm.eps)
         for affine, activation in numpy_layers(policy.net):
             if affine is not None:
@@ -323,8 +349,11 @@ class DeterministicPolicy(torch.nn.Module):
         self.net = torch.nn.Sequential(*layers)
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        out = self.net((obs - self.mean_Do) / self.scale_Do)
-        return out.argmax(-1) if self.finite else out
+        dtype: Any = self.net[-1].weight.dtype
+        out = self.net(((obs - self.mean_Do) / self.scale_Do).to(dtype))
+        if self.finite:
+            return out.argmax(-1)
+        return out if self.bounds_2_Da is None else out.clamp(*self.bounds_2_Da)
 
 
 _TORCH_ACTIVATIONS = {
@@ -336,20 +365,44 @@ _TORCH_ACTIVATIONS = {
 
 
 def make_policy(
-    obs_space: ContinuousSpace,
-    action_space: Space,
+    obs_space: Any,
+    action_space: Any,
     hidden_spec: str | list,
     enable_obsnorm: bool = True,
     rng: np.random.RandomState | None = None,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = 'cpu',
+    bounds_2_Da: np.ndarray | None = None,
 ) -> Policy:
     """The policy class that fits the action space: GibbsPolicy for finite ones, GaussianPolicy for continuous ones.
 
-    rng (numpy RandomState) draws the hidden weights; without it all weights are 0, to be loaded.
+    obs_space, action_space: a ContinuousSpace or a FiniteSpace, or Gymnasium's Box (1-D) or Discrete (from 0).
+    rng (numpy RandomState) draws the hidden weights; without it all weights are 0, to be loaded. bounds_2_Da: see Policy.
+    Raises UserError for anything else.
     """
+    obs_space, action_space = as_space(obs_space, 'obs_space'), as_space(action_space, 'action_space')
+    if not isinstance(obs_space, ContinuousSpace):
+        raise UserError(f'obs_space is {obs_space}; expected a ContinuousSpace, or a Box of Gymnasium with one axis')
+    if rng is not None and not isinstance(rng, np.random.RandomState | np.random.Generator):
+        raise UserError(f'rng is {kind_of(rng)}; expected a numpy.random.RandomState, or None for weights of 0')
+    if not (dtype := DTYPES.get(str(dtype).removeprefix('torch.'), torch.int64)).is_floating_point:
+        raise UserError(f'dtype is none of those for nets; expected {" or ".join(map(repr, DTYPES))}')
+    device = as_device(device, 'device=')
     cls = GibbsPolicy if isinstance(action_space, FiniteSpace) else GaussianPolicy
-    return cls(obs_space, action_space, hidden_spec, enable_obsnorm, rng, dtype, device)
+    return cls(obs_space, action_space, hidden_spec, enable_obsnorm, rng, dtype, device, bounds_2_Da)
+
+
+def as_space(space: Any, name: str) -> Space:
+    """A space of ours, from one of ours or of Gymnasium's; raises UserError, which calls it `name`, for any other thing."""
+    if isinstance(space, ContinuousSpace | FiniteSpace):
+        return space
+    shape = getattr(space, 'shape', None)
+    if hasattr(space, 'low') and isinstance(shape, tuple) and len(shape) == 1 and shape[0]:
+        return ContinuousSpace(int(shape[0]))
+    if hasattr(space, 'n') and getattr(space, 'start', None) == 0:
+        return FiniteSpace(int(space.n))
+    text = ' '.join(str(space).split())[:80]
+    raise UserError(f'{name} is {text}; expected a ContinuousSpace or FiniteSpace, or a Box (one axis) or Discrete (from 0) of Gymnasium')
 
 
 def policy_from_snapshot(snapshot: Snapshot, mdp: MDP | None = None) -> Policy:
@@ -361,7 +414,8 @@ def policy_from_snapshot(snapshot: Snapshot, mdp: MDP | None = None) -> Policy:
     spec, obsnorm = snapshot_options(snapshot)
     where = f'{snapshot.file}: {snapshot.path}' + (f" (for env '{mdp.env_name}')" if mdp else '')
     spaces = (mdp.obs_space, mdp.action_space) if mdp else spaces_of(snapshot.variables, where)
-    policy = make_policy(*spaces, spec, obsnorm)
+    bounds_2_Da = snapshot.variables.get('/GaussianPolicy/bounds_2_Da')
+    policy = make_policy(*spaces, spec, obsnorm, bounds_2_Da=bounds_2_Da)
     kinds = {name.split('/')[1] for name in snapshot.variables}
     if type(policy).__name__ not in kinds:
         held = ', '.join(sorted(kinds)) or 'nothing'

@@ -114,8 +114,10 @@ class TransitionClassifier(ClassifierReward):
         rng: np.random.RandomState | None = None,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = 'cpu',
+        grad_penalty: float = 0.0,
     ):
         self.obs_space, self.action_space = obs_space, action_space
+        self.grad_penalty, self.rng = grad_penalty, rng
         self.finite = isinstance(action_space, FiniteSpace)
         self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
         self.steps, self.ent_reg_weight = steps, ent_reg_weight
@@ -138,16 +140,17 @@ class TransitionClassifier(ClassifierReward):
     def from_options(
         cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]
     ) -> TransitionClassifier:
-        """Built from the options of imitate_mj.py; its net is as large as the policy's."""
-        assert args.policy_hidden_spec is not None  # see training.resolved
+        """Built from the options of imitate_mj.py; its net is as large as the policy's unless they say otherwise."""
+        spec = args.reward_hidden_spec or args.policy_hidden_spec
+        assert spec is not None and args.favor_zero_expert_reward is not None  # see training.with_reward_sign
         return cls(
-            mdp.obs_space, mdp.action_space, args.policy_hidden_spec, args.favor_zero_expert_reward, args.reward_include_time, time_scale,
-            args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets,
+            mdp.obs_space, mdp.action_space, spec, args.favor_zero_expert_reward, args.reward_include_time, time_scale,
+            args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets, grad_penalty=args.reward_grad_penalty,
         )  # fmt: skip
 
     def _norm_inputs(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> torch.Tensor:
-        obs = to_tensor(obs_B_Do, self.theta_P)
-        return obs if self.finite else torch.cat([obs, to_tensor(a_B_Da, self.theta_P)], dim=1)
+        obs = to_tensor(obs_B_Do, self.inputnorm.mean_1_D)
+        return obs if self.finite else torch.cat([obs, to_tensor(a_B_Da, obs)], dim=1)
 
     def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> None:
         self.inputnorm.update(self._norm_inputs(obs_B_Do, a_B_Da))
@@ -196,6 +199,27 @@ class TransitionClassifier(ClassifierReward):
         _, grad_P = self.net.forward_backward(x_Ball_Di, dout)
         return logistic_loss(scores_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight), grad_P
 
+    def penalty_gradient(self, x_Ball_Di: torch.Tensor, index_Ball: torch.Tensor | None, both: ClassifierRows) -> torch.Tensor:
+        """∇ of the mean of (‖∂s/∂x‖ − 1)², each x between a policy row and a drawn expert row (Gulrajani et al. 2017, eq. 3).
+
+        x is standardised; of finite actions, s is the score of the policy's action.
+        """
+        assert self.rng is not None
+        x_B_Di, ex_Bex_Di = x_Ball_Di[: both.num_pi], x_Ball_Di[both.num_pi :]
+        count_Bex = both.count_Bex.cpu().numpy().astype(np.float64)
+        rows_B = self.rng.choice(len(count_Bex), size=both.num_pi, p=count_Bex / count_Bex.sum())
+        share_B_1 = to_tensor(self.rng.uniform(size=(both.num_pi, 1)), x_B_Di)
+        mix_B_Di = torch.lerp(ex_Bex_Di[torch.as_tensor(rows_B, device=x_B_Di.device)], x_B_Di, share_B_1)
+        index_B = None if index_Ball is None else index_Ball[: both.num_pi]
+
+        def penalty(net_P):
+            def score(x_B_Di):
+                return taken(self.net.functional(net_P, x_B_Di), index_B).sum()
+
+            return ((torch.func.grad(score)(mix_B_Di).norm(dim=1) - 1) ** 2).mean()
+
+        return torch.func.grad(penalty)(self.theta_P)
+
     def fit(
         self,
         obs_B_Do: np.ndarray,
@@ -212,12 +236,14 @@ class TransitionClassifier(ClassifierReward):
         Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new classifier).
         """
         raw = torch.cat([self._norm_inputs(obs_B_Do, a_B_Da), self._norm_inputs(exobs_Bex_Do, exa_Bex_Da)])
-        both = ClassifierRows(len(obs_B_Do), len(exobs_Bex_Do), excount_Bex, raw)
+        both = ClassifierRows(len(obs_B_Do), len(exobs_Bex_Do), excount_Bex, self.theta_P)
         self.inputnorm.update(raw, both.count_Ball)
         x_Ball_Di = self._inputs(raw, np.concatenate([t_B, ext_Bex]))
         index_Ball = self._index(np.concatenate([a_B_Da, exa_Bex_Da])) if self.finite else None
         for _ in range(self.steps):
             loss, grad_P = self.loss_gradient(x_Ball_Di, index_Ball, both.labels_expert_is_one_Ball, both.weight_Ball)
+            if self.grad_penalty:
+                grad_P.add_(self.penalty_gradient(x_Ball_Di, index_Ball, both), alpha=self.grad_penalty)
             self.adam.step(grad_P)
         scores_Ball = taken(self.net.forward(x_Ball_Di), index_Ball)
         return log_fields(loss, scores_Ball, both), self.reward_of_scores(scores_Ball[: both.num_pi])
@@ -268,6 +294,7 @@ class LinearReward:
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]) -> LinearReward:
         """Built from the options of imitate_mj.py; its mode is --reward_type."""
+        assert args.favor_zero_expert_reward is not None  # see training.with_reward_sign
         options = args.reward_type, args.favor_zero_expert_reward, args.reward_include_time, time_scale
         return cls(mdp.obs_space, mdp.action_space, *options, *expert[:3], nets['rng'])
 
@@ -340,6 +367,7 @@ class LinearReward:
         return {n: v.numpy().copy() for n, v in self.inputnorm.variables('/LinearReward/inputnorm').items()}
 
     def load(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
+        self.inputnorm.expect(arrays, '/LinearReward/inputnorm')
         for name, var in self.inputnorm.variables('/LinearReward/inputnorm').items():
             var.copy_(torch.as_tensor(arrays[name]))
 

@@ -70,6 +70,17 @@ def advantages(
     return adv_N, r.like(q_N), explained_variance(q_N, v_N), explained_variance(q_N, tdv_N)
 
 
+def truncation_bonus(trajs: TrajBatch, vf: ValueFunc, gamma: float) -> np.ndarray:
+    """γ·V of the observation after the last action where a time limit ended the episode, in its last row; 0 elsewhere, (N,).
+
+    Added to the rewards, it makes a time limit the end of the record and not of the return (Pardo et al. 2018, eq. 6).
+    """
+    assert trajs.lastobs_B_Do is not None and trajs.terminal_B is not None  # every sampled batch has them
+    bonus_N = np.zeros(len(trajs.r.stacked))
+    bonus_N[trajs.obs.ends - 1] = gamma * vf.evaluate(trajs.lastobs_B_Do, trajs.lengths.astype(np.float64)) * ~trajs.terminal_B
+    return bonus_N
+
+
 def trpo_step(
     policy: Policy,
     obs_B_Do: np.ndarray,
@@ -97,6 +108,9 @@ def trpo_step(
         ('gnorm', float(grad_P.abs().max()), float),
         ('bt', step.num_backtracks, int),
     ]
+
+
+NO_STEP: Fields = [('dl', 0.0, float), ('kl', 0.0, float), ('gnorm', None, float), ('bt', 0, int)]  # of an iteration that leaves the policy
 
 
 def surrogate_gradient(
@@ -169,7 +183,10 @@ class SamplingPolicyOptimizer:
         seed: int,
         rng: np.random.RandomState,
         learned: Reward | None = None,
+        bootstrap: bool | int = False,
     ):
+        """bootstrap: whether the value of the last state counts where a time limit ends an episode."""
+        self.bootstrap = bootstrap
         self.mdp, self.policy, self.vf, self.sim_cfg, self.learned = mdp, policy, vf, sim_cfg, learned
         self.gamma, self.lam, self.max_kl, self.damping = discount, lam, max_kl, damping
         self.seed, self.rng = seed, rng
@@ -203,10 +220,13 @@ class SamplingPolicyOptimizer:
         obs_N_Do, time_N = trajs.obs.stacked, trajs.time.stacked
         r = trajs.r
         if self.learned is not None:
-            terminal_N = trajs.successors(self.sim_cfg.max_traj_len)[1]
+            terminal_N = trajs.successors(self.sim_cfg.max_traj_len or 0)[1]
             r = r.like(self.learned.learned_reward(obs_N_Do, trajs.a.stacked, time_N, terminal_N))
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
-        adv_N, q, vf_r2, tdvf_r2 = advantages(r, time_N, v_N, self.gamma, self.lam)
+        paid = r
+        if self.bootstrap and self.vf is not None:
+            paid = r.like(r.stacked + truncation_bonus(trajs, self.vf, self.gamma))
+        adv_N, q, vf_r2, tdvf_r2 = advantages(paid, time_N, v_N, self.gamma, self.lam)
         t2 = time.perf_counter()
         theta0_P = self.policy.theta_P.clone()
         step_fields = trpo_step(self.policy, obs_N_Do, trajs.a.stacked, trajs.adist.stacked, adv_N, self.max_kl, self.damping, self.rng)

@@ -1,13 +1,14 @@
 """Torch settings and conversions shared by all models."""
 
 import os
+import re
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
 from policyopt import elementwise
-from policyopt.util import UserError
+from policyopt.util import UserError, threads_from_env
 
 DTYPES = {'float64': torch.float64, 'float32': torch.float32}
 
@@ -16,17 +17,23 @@ def setup_torch(device: str = 'cpu', dtype: str = 'float64', threads: int | None
     """Choose device and precision for a process; returns (torch.device, torch.dtype).
 
     threads: of torch; default OMP_NUM_THREADS or 1 (nets of this size gain nothing from more when runs go in parallel).
-    Raises UserError for a device that is unknown or absent.
+    Raises UserError for a device that is unknown or absent, and for an OMP_NUM_THREADS that is no number.
     """
-    torch.set_num_threads(threads or int(os.environ.get('OMP_NUM_THREADS') or 1))
+    torch.set_num_threads(threads or threads_from_env() or 1)
+    return as_device(device), DTYPES[dtype]
+
+
+def as_device(device: torch.device | str, name: str = '--device ') -> torch.device:
+    """A device of this machine; raises UserError, which calls it `name`, for one that is unknown or absent."""
+    if not re.fullmatch(r'(cpu|cuda)(:\d+)?', str(device)):
+        known = {'gpu': '. A GPU is called cuda', 'mps': ". Apple's GPUs have no float64, which the nets compute in"}
+        raise UserError(f"{name}{device}: expected 'cpu', or 'cuda' on a machine with a GPU of NVIDIA or AMD{known.get(str(device), '')}")
     try:
         dev = torch.device(device)
         torch.zeros(1, device=dev)
-        if dev.type not in ('cpu', 'cuda'):
-            raise RuntimeError(f"devices of type '{dev.type}' are not supported")
     except (RuntimeError, AssertionError) as e:
-        raise UserError(f"--device {device}: {str(e).splitlines()[0]}; expected 'cpu', or 'cuda' on a machine with a GPU") from e
-    return dev, DTYPES[dtype]
+        raise UserError(f"{name}{device}: {str(e).splitlines()[0]}; expected 'cpu', or 'cuda' on a machine with a GPU") from e
+    return dev
 
 
 def numerics() -> str:

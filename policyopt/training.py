@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import datetime
 import hashlib
 import json
 import os
 import signal
+import stat
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from policyopt import algorithms, rl
-from policyopt.build import check_data_fits, load_reward, optimizer, sim_config, value_function, warn_of_constant_features
+from policyopt.build import (
+    action_bounds,
+    check_data_fits,
+    load_reward,
+    optimizer,
+    sim_config,
+    task_of,
+    value_function,
+    warn_of_constant_features,
+)
+from policyopt.eta import Eta
 from policyopt.evaluation import load_policy
 from policyopt.files import trajectories
-from policyopt.files.runs import part_path
-from policyopt.files.snapshots import TrainingLog, read_root
+from policyopt.files.runs import lock_path, part_path
+from policyopt.files.snapshots import TrainingLog, last_of, read_root, read_snapshot, read_state
+from policyopt.imitation import ImitationOptimizer
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
-from policyopt.options import ImitationOptions, check_together
+from policyopt.options import ImitationOptions, check_together, default_of
+from policyopt.pipeline import locks
 from policyopt.policies import make_policy
 from policyopt.protocols import Expert, uses_transitions
-from policyopt.sampling.tasks import MDP
+from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.torchutil import numerics, setup_torch
-from policyopt.util import MAX_ITER, RunFailed, UserError, as_typed, check_output, continuing_command, draw_seed, now, provenance
+from policyopt.util import (
+    MAX_ITER,
+    STOP_SIGNALS,
+    RunFailed,
+    UserError,
+    as_typed,
+    check_output,
+    continuing_command,
+    draw_seed,
+    now,
+    provenance,
+)
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
@@ -39,24 +62,35 @@ if TYPE_CHECKING:
     from policyopt.protocols import Fields, Optimizer
     from policyopt.sampling.actor import AnyActor
 
+EVAL_EPISODES = 10  # of each evaluation that --eval_every asks for
+STOP_WINDOW = 10  # iterations whose mean return --stop_at_return looks at
+FIRST_ITERATIONS, LAST_ITERATIONS = 10, 20  # what is compared to say that a run does not learn
 STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
-# options that may differ between a run and its continuation; of data, expert and reward, the contents are compared
-HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'max_iter')
+DIVERGED = 'diverged'  # root attribute of a part file whose run left the finite numbers after its last save: JSON
+# options that may differ between a run and its continuation; of files, the contents are compared
+HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'init_policy', 'max_iter', 'stop_at_return', 'max_envs')
 
 
 def train_imitation(options: ImitationOptions) -> int:
     """Run imitate_mj.py's options (ImitationOptions) to the end; returns an exit code."""
     options = prepare(options)
-    assert options.data is not None and options.env_name is not None  # required on the command line
-    trajs = trajectories.load_trajs(options.data, options.limit_trajs)
-    mdp = MDP(options.env_name)
-    expert = expert_pairs(options, trajs, mdp, options.data)
+    data = options.data
+    assert data is not None  # required on the command line
+    if options.env_name is None and options.mode != 'bclone':
+        raise UserError(f'--mode {options.mode} plays in an environment; give --env_name (bclone does without one)')
+    trajs = trajectories.load_trajs(data, options.limit_trajs)
+    mdp = task_of(options.env_name, options, trajs)
+    if options.env_name is None:
+        print('No --env_name: nothing is played. Judge by valloss, the loss on pairs that are held out.')
+    options = with_reward_sign(options, trajs, mdp)
+    expert = expert_pairs(options, trajs, mdp, data)
     teacher = None if options.expert is None else load_policy(options.expert, mdp)
     print(f'Expert dataset: {len(trajs.r.stacked)} pairs in {len(trajs)} trajectories, average return {trajs.returns.mean():.2f}')
     print(f'Every {options.data_subsamp_freq}. pair is used: {len(expert[0])} pairs')
-    learner = imitation_learner(options, mdp, expert, None if teacher is None else teacher.actor())
-    return Run(options, learner, digest(expert, teacher)).go()
+    start = None if options.init_policy is None else load_start(options.init_policy)
+    learner = imitation_learner(options, mdp, expert, None if teacher is None else teacher.actor(), start)
+    return Run(options, learner, mdp, digest(expert, teacher, start)).go()
 
 
 def train_rl(options: RLOptions) -> int:
@@ -66,20 +100,60 @@ def train_rl(options: RLOptions) -> int:
     return rl_run(options, MDP(options.env_name)).go()
 
 
+@dataclasses.dataclass
+class Start:
+    """What --init_policy names: the variables of a policy, and the state of its run if a whole run is named that keeps one."""
+
+    where: str
+    variables: Mapping[str, np.ndarray]
+    hidden_spec: str | None = None
+    state: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def load_start(path: str) -> Start:
+    """The start that 'FILE.h5/snapshots/…' or a whole 'RUN.h5' holds. Raises UserError as `load_policy`."""
+    whole = last_of(path)
+    snapshot = read_snapshot(whole)
+    state = read_state(snapshot.file) if whole.endswith('/snapshots/last') else {}
+    return Start(f'{snapshot.file}: {snapshot.path}', snapshot.variables, snapshot.args.get('policy_hidden_spec'), state)
+
+
+def start_policy(policy: Policy, start: Start) -> None:
+    """Give a policy the variables of a start. Raises UserError where these are for other spaces or nets."""
+    own = {name: value for name, value in policy.export().items() if name.endswith('/bounds_2_Da')}
+    policy.load({**start.variables, **own}, start.where)
+
+
+def start_critics(learner: ImitationOptimizer, start: Start) -> bool:
+    """Give value function and reward what the run of a start has learned, if that has both; returns whether it has."""
+    models: list[Any] = [m for m in (learner.vf, learner.reward) if m is not None]
+    shapes = {name: value.shape for model in models for name, value in model.export().items()}
+    if any(name not in start.state or start.state[name].shape != shape for name, shape in shapes.items()):
+        return False
+    for i, model in enumerate(models, start=1):
+        model.load(start.state, start.where)
+        if own := state_of_model(start.state, i):
+            model.load_state(own)
+    return True
+
+
 def rl_run(options: RLOptions, mdp: MDP) -> Run:
     """One run of TRPO, at its start; its file knows a learned reward by its contents."""
     learner = rl_learner(options, mdp)
-    return Run(options, learner, '' if learner.learned is None else digest(learner.learned.learned().values()))
+    return Run(options, learner, mdp, '' if learner.learned is None else digest(learner.learned.learned().values()))
 
 
 def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: str) -> Expert:
     """The pairs to learn from, and what follows them if the reward needs it; raises UserError where `trajs`, called `path`, do not fit."""
     check_data_fits(path, trajs, mdp)
     rows_N, _ = trajectories.subsampled_rows(trajs, options.data_subsamp_freq)
-    pairs = trajs.obs.stacked[rows_N], trajs.a.stacked[rows_N], trajs.time.stacked[rows_N]
-    if options.mode != 'ga' or not uses_transitions(algorithms.load(algorithms.rewards()[options.reward_type])):
+    a_N_Da = trajs.a.stacked[rows_N]
+    if (bounds_2_Da := action_bounds(options, mdp)) is not None:
+        a_N_Da = a_N_Da.clip(*bounds_2_Da)
+    pairs = trajs.obs.stacked[rows_N], a_N_Da, trajs.time.stacked[rows_N]
+    if not algorithms.MODES[options.mode].adversarial or not uses_transitions(algorithms.load(algorithms.rewards()[options.reward_type])):
         return Expert(*pairs)
-    horizon = mdp.horizon(options.max_traj_len)
+    horizon = mdp.horizon(options.max_traj_len, f'reward_type {options.reward_type}')
     nextobs_N_Do, terminal_N, known_N = trajs.successors(horizon)
     kept = known_N[rows_N]  # a last step whose successor the file does not hold is left out
     if not kept.any():
@@ -90,36 +164,62 @@ def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: st
     return Expert(*(x[kept] for x in pairs), nextobs_N_Do=nextobs_N_Do[rows_N], terminal_N=terminal_N[rows_N], ended=ended)
 
 
-def imitation_learner(options: ImitationOptions, mdp: MDP, expert: Expert, teacher: AnyActor | None = None) -> Optimizer:
+def with_reward_sign(options: ImitationOptions, trajs: TrajBatch, mdp: MDP) -> ImitationOptions:
+    """Decide --favor_zero_expert_reward where it was left open: 1 where most of the expert's episodes end before the time limit.
+
+    An expert seldom fails, so what ends its episodes is success, and rewards must then not pay for every further step.
+    """
+    if options.favor_zero_expert_reward is not None:
+        return options
+    longest = mdp.longest(options.max_traj_len)
+    if longest is None and trajs.terminal_B is None:
+        mdp.horizon(None, 'favor_zero_expert_reward, left open,')
+    early_B = np.ones(len(trajs), bool) if longest is None else trajs.lengths < longest
+    if trajs.terminal_B is not None:
+        early_B = early_B & trajs.terminal_B
+    return dataclasses.replace(options, favor_zero_expert_reward=int(early_B.mean() > 0.5))
+
+
+def imitation_learner(
+    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: AnyActor | None = None, start: Start | None = None
+) -> Optimizer:
     """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned.
 
-    teacher: the expert that mode dagger asks for labels.
+    teacher: the expert that mode dagger asks for labels. start: the policy to begin with, of --init_policy.
     """
     assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
+    if options.eval_every and options.env_name is None:
+        raise UserError(f'--eval_every {options.eval_every} plays episodes, and there is no --env_name; give one, or leave it out')
     device, dtype = setup_torch(options.device, options.dtype)
     rng = np.random.RandomState(options.seed)
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
-    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, options.obsnorm_mode != 'none', **nets)
+    enable_obsnorm, bounds_2_Da = options.obsnorm_mode != 'none', action_bounds(options, mdp)
+    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, enable_obsnorm, **nets, bounds_2_Da=bounds_2_Da)
     if options.obsnorm_mode == 'expertdata':
         warn_of_constant_features(expert[0])
         policy.update_obsnorm(expert[0])
-    return optimizer(options, mdp, policy, expert, nets, **({} if teacher is None else {'teacher': teacher}))
+    if start is not None:
+        start_policy(policy, start)
+    learner = optimizer(options, mdp, policy, expert, nets, **({} if teacher is None else {'teacher': teacher}))
+    if start is not None and isinstance(learner, ImitationOptimizer) and not start_critics(learner, start):
+        learner.held = options.init_iterations
+    return learner
 
 
 def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
     """The optimiser of one run of TRPO, on the true reward or a learned one, at its start."""
     assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     device, dtype = setup_torch(options.device, options.dtype)
-    horizon = mdp.horizon(options.max_traj_len)
     rng = np.random.RandomState(options.seed)
     nets = {'rng': rng, 'dtype': dtype, 'device': device}
-    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, bool(options.enable_obsnorm), **nets)
-    time_scale = options.vf_include_time / (mdp.time_limit or horizon)
-    vf = value_function(options, mdp, time_scale, nets, bool(options.enable_obsnorm))
+    enable_obsnorm, bounds_2_Da = bool(options.enable_obsnorm), action_bounds(options, mdp)
+    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, enable_obsnorm, **nets, bounds_2_Da=bounds_2_Da)
+    time_scale = options.vf_include_time * mdp.time_scale(options.max_traj_len)
+    vf = value_function(options, mdp, time_scale, nets, enable_obsnorm)
     reward = load_reward(options.reward, mdp, options.max_traj_len) if options.reward else None
     return rl.SamplingPolicyOptimizer(
-        mdp, policy, vf, sim_config(options, horizon), options.discount, options.lam, options.policy_max_kl, options.policy_cg_damping,
-        options.seed, rng, reward,
+        mdp, policy, vf, sim_config(options, mdp.longest(options.max_traj_len)), options.discount, options.lam, options.policy_max_kl,
+        options.policy_cg_damping, options.seed, rng, reward, options.bootstrap_time_limit,
     )  # fmt: skip
 
 
@@ -148,12 +248,16 @@ def resolved(options: Options) -> Options:
     """
     check_together(options)
     spec = options.policy_hidden_spec
+    begins = getattr(options, 'init_policy', None)
+    if spec is None and not options.tiny_policy and begins:
+        spec = read_snapshot(last_of(begins)).args.get('policy_hidden_spec')
     if spec is None:
         spec = TINY_ARCHITECTURE if options.tiny_policy else SIMPLE_ARCHITECTURE
     seed = draw_seed() if options.seed is None else options.seed
     options = dataclasses.replace(options, policy_hidden_spec=spec, seed=seed, max_iter=options.max_iter or MAX_ITER)
     if isinstance(options, ImitationOptions) and options.save_reward is None:
-        options = dataclasses.replace(options, save_reward=int(options.mode == 'ga' and algorithms.saves_reward(options.reward_type)))
+        keeps = algorithms.MODES[options.mode].adversarial and algorithms.saves_reward(options.reward_type)
+        options = dataclasses.replace(options, save_reward=int(keeps))
     mode = getattr(options, 'mode', None)
     if mode is not None and algorithms.MODES[mode].save_option != 'save_freq':
         freq = getattr(options, algorithms.MODES[mode].save_option)
@@ -175,10 +279,11 @@ def check_log(path: str, resume: bool = False, name: str = '--log', inputs: Iter
         raise UserError(f'{part_path(path)}: an unfinished run; continue it with --resume, or delete it to start again')
 
 
-def digest(arrays: Iterable[Any], teacher: Policy | None = None) -> str:
-    """A short digest of the expert pairs and of the policy that labels, to recognise a checkpoint of others."""
+def digest(arrays: Iterable[Any], teacher: Policy | None = None, start: Start | None = None) -> str:
+    """A short digest of the expert pairs, of the policy that labels and of the one at the start, to recognise a checkpoint of others."""
     sha = hashlib.sha256()
-    for a in [*arrays, *(() if teacher is None else teacher.export().values())]:
+    begun = () if start is None else (*start.variables.values(), *start.state.values())
+    for a in [*arrays, *(() if teacher is None else teacher.export().values()), *begun]:
         if isinstance(a, np.ndarray):
             sha.update(np.ascontiguousarray(a).tobytes())
     return sha.hexdigest()
@@ -191,8 +296,9 @@ class StopSignals:
         self.first: Any = None  # the signal that came first
         self.old = {}
         if threading.current_thread() is threading.main_thread():
-            for num in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-                if num != signal.SIGINT or signal.getsignal(num) != signal.SIG_IGN:  # a shell's background job is to ignore Ctrl-C
+            for num in STOP_SIGNALS:
+                # a shell's background job is to ignore Ctrl-C, one of nohup the end of its terminal
+                if num in (signal.SIGTERM, signal.SIGUSR1) or signal.getsignal(num) != signal.SIG_IGN:
                     self.old[num] = signal.signal(num, self.note)
         return self
 
@@ -201,71 +307,86 @@ class StopSignals:
             signal.signal(num, signal.default_int_handler)
             if self.first is None:  # not print, which may be what is interrupted
                 os.write(2, b'stopping after this iteration (Ctrl-C again: at once)\n')
+        if num == signal.SIGHUP:
+            mute()
         self.first = self.first or num
+
+    def readers_gone(self) -> None:
+        """Note that nobody reads our output any more, which is how the end of a terminal can show first."""
+        self.note(signal.SIGHUP, None)
 
     def __exit__(self, *exc: object) -> None:
         for num, handler in self.old.items():
             signal.signal(num, handler)
 
 
-class Eta:
-    """Says on stderr how far a run is and how long the rest will take: on a terminal in one line written anew, else now and then."""
-
-    FIRST_S, EVERY_S, REFRESH_S = 5.0, 60.0, 0.5
-
-    def __init__(self, total: int, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
-        self.total, self.out, self.clock = total, out or sys.stderr, clock
-        self.on_terminal = self.out.isatty()
-        self.start, self.first, self.due, self.shown = clock(), None, 0.0 if self.on_terminal else self.FIRST_S, False
-
-    def tell(self, iteration: int) -> None:
-        """To be called after each iteration."""
-        elapsed = self.clock() - self.start
-        if self.first is None:  # its time includes what is made once
-            self.first = iteration, elapsed
-        elif elapsed >= self.due:
-            each = (elapsed - self.first[1]) / (iteration - self.first[0])
-            left = each * (self.total - 1 - iteration)
-            elapsed_text, left_text = (datetime.timedelta(seconds=round(s)) for s in (elapsed, left))
-            line = f'iteration {iteration} of {self.total}, elapsed {elapsed_text}, ETA {left_text}'
-            self.write(f'\r\x1b[K{line}' if self.on_terminal else line + '\n')
-            self.shown, self.due = self.on_terminal, elapsed + (self.REFRESH_S if self.on_terminal else self.EVERY_S)
-
-    def clear(self) -> None:
-        """Take the line off a terminal, for other output or the end."""
-        if self.shown:
-            self.write('\r\x1b[K')
-            self.shown = False
-
-    def write(self, text: str) -> None:
-        self.out.write(text)
-        self.out.flush()
+def mute() -> None:
+    """Lead our output to /dev/null, files excepted: a terminal that has gone, or the `tee` on it, must not end us by an error."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for fd in (1, 2):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.dup2(nothing, fd)
+    os.close(nothing)
 
 
 class Run:
     """One training run: iterate, log, save at every save_freq, stop on a signal, continue bit for bit."""
 
-    def __init__(self, args: CommonOptions, opt: Optimizer, data_digest: str = ''):
+    def __init__(self, args: CommonOptions, opt: Optimizer, mdp: MDP, data_digest: str = ''):
         self.args: Any = args  # with nothing left to be decided, see `resolved`
-        self.opt = opt
+        self.opt, self.mdp = opt, mdp
         attrs = provenance() | {'numerics': numerics(), 'args': args.as_json(), 'seed': args.seed, 'data_digest': data_digest}
+        self.started_with = attrs
         self.log = TrainingLog(args.log, attrs)
+        self.lock: locks.Lock | None = None  # while `go` writes to a log
 
     @property
     def max_iter_shapes(self) -> bool:
         """Whether a run of fewer iterations is not the beginning of one of more."""
         mode = getattr(self.args, 'mode', None)
-        return mode is not None and algorithms.MODES[mode].max_iter_shapes
+        return getattr(self.args, 'policy_final_kl', None) is not None or (mode is not None and algorithms.MODES[mode].max_iter_shapes)
 
     def iterate(self) -> Fields:
         """One iteration: step, check, log, and a snapshot where one is due; returns the log fields."""
         iteration = self.opt.iteration
         fields = self.opt.step()
+        if self.args.eval_every:
+            due = iteration % self.args.eval_every == 0 or iteration == self.args.max_iter - 1
+            fields = [*fields, ('evalret', self.evaluate(iteration) if due else None, float)]
         self.check_finite(fields)
         self.log.append(fields)
-        if iteration % self.args.save_freq == 0 or iteration == self.args.max_iter - 1:
+        if iteration % self.args.save_freq == 0 or iteration == self.args.max_iter - 1 or self.has_reached_return():
             self.log.add_snapshot(iteration, self.snapshot())
         return fields
+
+    def evaluate(self, iteration: int) -> float:
+        """The mean true return of the most likely actions, over episodes that depend on seed and iteration alone."""
+        key, args = (self.args.seed, 'evaluate', iteration), self.args
+        trajs = sample_trajectories(self.opt.policy.actor(), self.mdp, EVAL_EPISODES, self.mdp.horizon(args.max_traj_len), key, True, 1)
+        return float(trajs.returns.mean())
+
+    def returns(self, iterations: slice) -> np.ndarray:
+        """The mean true returns of some iterations, as far as there are any."""
+        names = [name for name, _ in self.log.columns or []]
+        column = next((names.index(name) for name in ('trueret', 'ret') if name in names), None)
+        return np.array([] if column is None else [row[column] for row in self.log.rows[iterations]], dtype=np.float64)
+
+    def has_reached_return(self) -> bool:
+        """Whether --stop_at_return ends the run here."""
+        wanted = self.args.stop_at_return
+        if wanted is None or len(self.log.rows) < STOP_WINDOW:
+            return False
+        return bool(self.returns(slice(-STOP_WINDOW, None)).mean() >= wanted)
+
+    def falls_behind(self) -> str | None:
+        """What to say of a run whose return stands below that of its own first iterations; None of others."""
+        first, last = self.returns(slice(FIRST_ITERATIONS)), self.returns(slice(-LAST_ITERATIONS, None))
+        if len(self.log.rows) < FIRST_ITERATIONS + LAST_ITERATIONS or not len(last) or not last.max() < first.min():
+            return None
+        return (
+            f'the true return of the last {LAST_ITERATIONS} iterations, {last.mean():.4g} on average, is below all of the first '
+            f'{FIRST_ITERATIONS} ({first.mean():.4g}): the run does not learn so far; see "When GAIL does not learn" in docs/algorithms.md'
+        )
 
     def other_data(self) -> str:
         """What another digest of the data means, for an error message."""
@@ -280,15 +401,38 @@ class Run:
 
     def go(self) -> int:
         args = self.args
+        if args.log is None:
+            return self.complete()
+        try:
+            self.lock = locks.acquire_leased(lock_path(args.log))
+        except locks.Held as held:
+            raise RunFailed(f'{args.log}: {held}. Two runs cannot have one --log; wait for that one, or choose another name') from held
+        try:
+            check_log(args.log, args.resume)  # another run may have written it since the options were checked
+            return self.complete()
+        finally:
+            self.lock.release()
+
+    def complete(self) -> int:
+        args = self.args
         if args.log is not None and os.path.exists(args.log):
-            print(f'{args.log}: is complete already, and a finished run is not made longer')
-            return 0
+            if args.max_iter <= read_root(args.log)['args'].get('max_iter', args.max_iter):
+                print(f'{args.log}: is complete already; a larger --max_iter makes it longer')
+                return 0
+            self.log.extends = True
         if args.resume and os.path.exists(self.log.part_path):
-            self.restore()
-        with StopSignals() as signals:
+            self.restore(self.log.part_path)
+        elif self.log.extends:
+            self.restore(args.log)
+        with StopSignals() as signals, np.errstate(all='ignore'):  # numbers that are not finite end in one sentence, see check_finite
             if not self.run_on(signals):
                 return self.stopped(signals.first)
-        self.log.finish(self.end_attrs())
+        self.check_lock()
+        if self.has_reached_return():
+            print(f'ended after iteration {self.opt.iteration - 1}: the mean return of {STOP_WINDOW} iterations reached --stop_at_return')
+        if said := self.falls_behind():
+            print(f'warning: {said}', file=sys.stderr)
+        self.log.finish(self.end_attrs(), self.state())
         if args.log is not None:
             print(f'done: {args.log}\nlearning curve:', as_typed(f'showlog.py {args.log}'))
         return 0
@@ -300,19 +444,28 @@ class Run:
     def run_on(self, signals: StopSignals) -> bool:
         """Do the iterations that are left; False when a signal came before the last one, and the state is saved then."""
         args, eta = self.args, Eta(self.args.max_iter)
-        while self.opt.iteration < args.max_iter:
+        warned = False
+        while self.opt.iteration < args.max_iter and not self.has_reached_return():
             iteration = self.opt.iteration
             fields = self.iterate()
-            last = iteration == args.max_iter - 1
-            if iteration % args.print_freq == 0 or last:
+            last = iteration == args.max_iter - 1 or self.has_reached_return()
+            if not warned and not last and (said := self.falls_behind()):
+                warned = True
                 eta.clear()
-                self.print_row(fields)
+                print(f'warning: {said}', file=sys.stderr)
+            try:
+                if iteration % args.print_freq == 0 or last:
+                    eta.clear()
+                    self.print_row(fields)
+                if signals.first is not None or last:
+                    eta.clear()
+                else:
+                    eta.tell(iteration)
+            except OSError:
+                signals.readers_gone()
             stop = signals.first is not None
-            if stop or last:
-                eta.clear()
-            else:
-                eta.tell(iteration)
             if (iteration % args.save_freq == 0 or stop) and not last:
+                self.check_lock()
                 self.log.save(self.state())
             if stop and not last:
                 return False
@@ -325,14 +478,28 @@ class Run:
         print(f'{what}; {kept}', flush=True)
         return INTERRUPTED if num == signal.SIGINT else STOPPED
 
+    def check_lock(self) -> None:
+        if self.lock is not None:
+            self.lock.check()
+
     def check_finite(self, fields: Fields) -> None:
-        bad = [name for name, value, _ in fields if value is not None and not np.isfinite(value)]
+        """Raise RunFailed where a number is not finite as the log holds it, and note that in the part file."""
+        with np.errstate(over='ignore'):
+            bad = [name for name, value, _ in fields if value is not None and not np.isfinite(np.float32(value))]
         if bad or not torch.isfinite(self.opt.policy.theta_P).all():
             what = bad[0] if bad else 'the policy'
+            seen = f'iteration {self.opt.iteration - 1}: {what} is not a finite number (in float32, as logs hold it)'
+            if self.lock is not None and os.path.exists(self.log.part_path):
+                self.check_lock()
+                with contextlib.suppress(OSError):  # of a full disk: what is to be said is not that
+                    self.log.mark_part({DIVERGED: json.dumps({'seen': seen} | self.code())})
             raise RunFailed(
-                f'iteration {self.opt.iteration - 1}: {what} is not a finite number; nothing after the last save is kept. '
-                'Look at the scale of rewards and observations, or lower the step sizes'
+                f'{seen}; nothing after the last save is kept. Look at the scale of rewards and observations, or lower the step sizes'
             )
+
+    def code(self) -> dict[str, str]:
+        """What decides the numbers of a run beside its options: equal ones repeat them."""
+        return {key: self.started_with[key] for key in ('git_hash', 'versions', 'numerics')}
 
     def print_row(self, fields: Fields) -> None:
         if self.opt.iteration == 1 or self.opt.iteration % (20 * self.args.print_freq) == 1:
@@ -350,44 +517,58 @@ class Run:
     def models(self) -> list[Any]:
         return [m for m in (self.opt.policy, getattr(self.opt, 'vf', None), getattr(self.opt, 'reward', None)) if m is not None]
 
-    def restore(self) -> None:
-        """Continue from the part file, after checking that it is a state of this very run."""
-        path, mine = self.log.part_path, dict(self.log.attrs)
-        state = self.log.restore()
+    def restore(self, path: Any) -> None:
+        """Continue from the part file or the finished one, after checking that it is a state of this very run."""
+        mine = dict(self.log.attrs)
+        state = self.log.restore(path)
+        diverged = json.loads(self.log.attrs.pop(DIVERGED, '{}'))
+        if diverged and {k: diverged.get(k) for k in self.code()} == self.code():
+            raise UserError(
+                f'{path}: left the finite numbers ({diverged.get("seen")}), and --resume with equal options and versions repeats '
+                'just that; start a run with smaller step sizes or scaled rewards under another --log, or delete this file'
+            )
         theirs = json.loads(self.log.attrs['args'])
         for field in dataclasses.fields(self.args):
             key, value = field.name, getattr(self.args, field.name)
-            was = theirs.get(key, field.default)  # a run from before there was this option does not say it
+            was = theirs.get(key, default_of(field, theirs.get('mode')))  # a run from before there was this option does not say it
             if key not in HARMLESS and was != value:
                 raise UserError(f'{path}: was started with --{key} {was}, not {value}; give the same options, or delete it')
-        if self.args.max_iter != theirs['max_iter'] and self.max_iter_shapes:
+        done = int(state['/optimizer/iteration'])
+        ends_here = self.args.max_iter == done < theirs['max_iter']
+        if self.args.max_iter < done:
+            raise UserError(f'{path}: has done {done} iterations already, more than --max_iter {self.args.max_iter}; {done} ends it there')
+        if self.args.max_iter != theirs['max_iter'] and self.max_iter_shapes and not ends_here:
             raise UserError(
-                f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}, which moves the rounds of '
-                f'--mode {self.args.mode}; give the same number, or delete it'
-            )
-        if self.args.max_iter < theirs['max_iter']:
-            raise UserError(
-                f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}; a run can be made longer, not shorter'
+                f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}, on which all iterations of '
+                f'--mode {self.args.mode} depend; give the same number, or delete it'
             )
         if self.log.attrs['data_digest'] != mine['data_digest']:
             raise UserError(f'{path}: was started with {self.other_data()}; give the same file, or delete it')
         for i, model in enumerate(self.models()):
             model.load(state, path)
-            prefix = f'/state/model{i}'
-            own = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix + '/')}
-            if own:
+            if own := state_of_model(state, i):
                 model.load_state(own)
         self.opt.load_counters({k.removeprefix('/optimizer/'): v for k, v in state.items() if k.startswith('/optimizer/')})
+        if not ends_here and self.args.save_freq and (done - 1) % self.args.save_freq:
+            self.log.snapshots.pop(f'iter{done - 1:07d}', None)  # the last one of a finished run, which a longer one does not have
         if self.args.max_iter != theirs['max_iter']:  # a run that was started with as many is the same to the bit
             longer = {'args': json.dumps(theirs | {'max_iter': self.args.max_iter})}
             self.log.attrs |= longer | {'command': f'{self.log.attrs["command"]}; {mine["command"]}'}
         pos, has_gauss = state['/rng/pos']
         self.opt.rng.set_state(('MT19937', state['/rng/keys'], int(pos), int(has_gauss), float(state['/rng/cached_gaussian'])))
+        if ends_here:
+            self.log.add_snapshot(done - 1, self.snapshot())
         print(f'continuing {path} at iteration {self.opt.iteration} of {self.args.max_iter}')
         kinds = self.log.attrs.get('numerics', 'a processor that it does not name').split('; ')
         if mine['numerics'] != kinds[-1]:
             print(f'{path}: was computed with {kinds[-1]}, here with {mine["numerics"]}: what follows will not be equal to the bit')
             self.log.attrs['numerics'] = '; '.join([*kinds, mine['numerics']])
+
+
+def state_of_model(state: Mapping[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
+    """What `state` gave of model i of a run, out of the state of all."""
+    prefix = f'/state/model{i}'
+    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix + '/')}
 
 
 def _cell(value: Any) -> str:

@@ -3,9 +3,11 @@
 import argparse
 import contextlib
 import datetime
+import errno
 import hashlib
 import io
 import itertools
+import math
 import os
 import platform
 import re
@@ -19,10 +21,13 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from multiprocessing import resource_tracker
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 MAX_ITER = 1000000  # iterations of a training that is not told how many
 MAX_TRAJS = 1_000_000  # trajectories of one file, or of one evaluation
+FIRST_PID_NAMESPACE = 'pid:[4026531836]'  # that of a Linux machine itself, a constant of the kernel
+_NO_HARD_LINKS = errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK  # what a file system without them answers
 MAX_WORKERS = 256  # processes that play one batch, at most
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # that the pipeline passes on to its runs
 PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the folder that holds policyopt and environments
@@ -58,6 +63,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
     exception that is none of these is our own bug and always shows one.
     """
     limit_threads()
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
             stream.reconfigure(errors='replace')  # a terminal that cannot show ± shows a ?
@@ -66,6 +72,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
     hook, sys.unraisablehook = sys.unraisablehook, interrupt_again
     try:
         _check_current_folder()
+        threads_from_env()
         return main(argv) or 0
     except (UserError, RunFailed, OSError) as e:
         if verbose:
@@ -87,6 +94,20 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
         return 130
     finally:
         sys.unraisablehook = hook
+
+
+def open_standard_streams() -> None:
+    """Lead standard streams that are closed (`>&-`, as some schedulers start programs) to /dev/null.
+
+    Otherwise the next files that are opened get their numbers, and take what our own runs and libraries print.
+    """
+    for fd, name, mode in ((0, 'stdin', 'r'), (1, 'stdout', 'w'), (2, 'stderr', 'w')):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding='utf-8'))
 
 
 def _check_current_folder() -> None:
@@ -113,7 +134,7 @@ def limit_threads() -> None:
     Nets of this size gain nothing from more, runs in parallel lose, and sums stay equal to the last bit.
     """
     for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
-        os.environ.setdefault(name, '1')
+        os.environ[name] = os.environ.get(name) or '1'
 
 
 def number_from_env(name: str, default: float) -> float:
@@ -126,6 +147,51 @@ def number_from_env(name: str, default: float) -> float:
     if not value > 0:
         raise UserError(f"the environment variable {name} is '{text}'; give a number above 0, or unset it")
     return value
+
+
+def threads_from_env() -> int | None:
+    """The threads that OMP_NUM_THREADS asks for, of a list such as 4,2 the first (the outer level); None where it is not set.
+
+    Raises UserError for anything else.
+    """
+    text = os.environ.get('OMP_NUM_THREADS', '').strip()
+    if not text:
+        return None
+    if not re.fullmatch(r'[1-9]\d{0,8}(\s*,\s*[1-9]\d{0,8})*', text, re.ASCII):
+        raise UserError(f"the environment variable OMP_NUM_THREADS is '{printable(text)}'; give a whole number above 0, or unset it")
+    return int(text.partition(',')[0])
+
+
+def num_cores() -> int:
+    """The cores that this process may use: those that the system or a cluster gives it, but no more than a container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, cpu_quota())))
+
+
+def cpu_quota(membership: str = '/proc/self/cgroup', root: str = '/sys/fs/cgroup') -> float:
+    """The CPU quota of our control group in cores, infinite where there is none, or no Linux."""
+    try:
+        with open(membership, encoding='utf-8') as f:
+            lines = [line.strip().split(':', 2) for line in f]
+    except OSError:
+        return math.inf
+    quotas = [math.inf]
+    for _, controllers, path in lines:
+        if controllers and 'cpu' not in controllers.split(','):
+            continue  # of version 1, another hierarchy; version 2 has one hierarchy, and names no controllers here
+        mount = os.path.join(root, 'cpu') if controllers else root
+        # Every group above ours limits it too. In a container the path may be the host's; what is there then stands at the mount itself.
+        quotas += [_quota_of(f'{mount}/{group}') for group in (path, *PurePosixPath(path).parents)]
+    return min(quotas)
+
+
+def _quota_of(group: str) -> float:
+    for names in (['cpu.max'], ['cpu.cfs_quota_us', 'cpu.cfs_period_us']):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            words = ' '.join(Path(group, name).read_text() for name in names).split()
+            quota, period = (float(word) for word in words)  # of no limit, the first is 'max' or -1
+            return quota / period if quota > 0 else math.inf
+    return math.inf
 
 
 def check_shapes(**arrays: Any) -> None:
@@ -256,13 +322,29 @@ def parse_time(text: str) -> datetime.datetime | None:
     return time if time.tzinfo else None
 
 
-@contextlib.contextmanager
-def replacing(path: str) -> Iterator[str]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`, else removed.
+def pid_namespace() -> str:
+    """What tells the process numbers of this container from those of another one on the same machine; '' where there are no containers."""
+    try:
+        return os.readlink('/proc/self/ns/pid')
+    except OSError:
+        return ''
 
-    A reader of `path` sees the old file or the whole new one, never a part.
+
+def process_name() -> str:
+    """HOST.PID, or in a container HOST.NAMESPACE.PID: two containers with one host name have equal process numbers."""
+    namespace = pid_namespace()
+    inside = [] if namespace in ('', FIRST_PID_NAMESPACE) else re.findall(r'\d+', namespace)
+    return '.'.join([platform.node(), *inside, str(os.getpid())])
+
+
+@contextlib.contextmanager
+def writing(path: str, replace: bool = False) -> Iterator[str]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and becomes `path`, else it is removed.
+
+    A reader of `path` sees the old file or the whole new one, never a part. Without `replace`, a file that stands at `path` by then
+    is kept. Raises FileExistsError in that case.
     """
-    tmp = f'{path}.{platform.node()}.{os.getpid()}.tmp'
+    tmp = _new_temporary(path)
     try:
         yield tmp
         fd = os.open(tmp, os.O_RDONLY)
@@ -270,20 +352,42 @@ def replacing(path: str) -> Iterator[str]:
             os.fsync(fd)
         finally:
             os.close(fd)
-        os.replace(tmp, path)
+        if replace:
+            os.replace(tmp, path)
+        else:
+            _create_from(tmp, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(tmp)
 
 
-@contextlib.contextmanager
-def superseding(path: str) -> Iterator[str]:
-    """Yield where to write the next version of a file of ours; it takes the place of `path` at once when the block ends well."""
-    new = f'{path}.new'
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(new)  # of a process that was killed
-    yield new
-    os.replace(new, path)
+def _new_temporary(path: str) -> str:
+    """A file that was not there, even where a process of the same number has left one."""
+    for n in itertools.count():
+        tmp = f'{path}.{process_name()}{f".{n}" if n else ""}.tmp'
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            return tmp
+    raise AssertionError
+
+
+def _create_from(tmp: str, path: str) -> None:
+    """Give a file its final name unless that is taken; the system decides who is first, on network disks too."""
+    try:
+        os.link(tmp, path)
+    except FileExistsError:
+        if not _same_file(tmp, path):  # NFS can lose the answer to a link that it has made
+            raise
+    except OSError as e:
+        if e.errno not in _NO_HARD_LINKS:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        os.replace(tmp, path)
+
+
+def replacing(path: str) -> contextlib.AbstractContextManager[str]:
+    """`writing` that replaces what stands at `path`: for checkpoints, tables and pictures, never for finished data."""
+    return writing(path, replace=True)
 
 
 def read_utf8(path: str, what: str, most: int | None = None) -> str:
@@ -325,7 +429,7 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
         raise UserError(f"'{path}': expected the name of a file for {what}, not of a folder")
     if printable(path, keep='\u200c\u200d') != path:  # joiners belong to some languages
         raise UserError(f'{path!r}: the name for {what} has control characters or marks of direction; choose another name')
-    longest = 255 - len(f'.part.{platform.node()}.{os.getpid()}.tmp')  # while it is written, its name is longer
+    longest = 255 - len(f'.lock.12345678.{process_name()}.tmp')  # the longest name that stands beside it while it is made
     if length > longest or len(os.path.abspath(path).encode()) > 4000:
         raise UserError(f'{path}: the name for {what} is too long; give at most {longest} characters, and 4000 with its folders')
     check_writable_dir(path, what)
@@ -334,6 +438,8 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
             raise UserError(f'{path}: is an input of this command and would be lost; choose another file for {what}')
     if os.path.realpath(path) in map(os.path.realpath, others):
         raise UserError(f'{path}: is named for two outputs; choose another file for {what}')
+    if os.path.islink(path) and not os.path.exists(path):
+        raise UserError(f'{path}: is a link to nothing ({os.readlink(path)}); give the name of the file itself for {what}')
     if os.path.exists(path):
         if not os.path.isfile(path):
             raise UserError(f'{path}: exists and is no regular file; choose another file for {what}')
@@ -342,7 +448,10 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
 
 
 def _same_file(path: str, other: str) -> bool:
-    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def is_hdf5(path: str) -> bool:

@@ -38,8 +38,10 @@ class ValueFunc(Model):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = 'cpu',
         enable_obsnorm: bool = True,
+        steps: int = 1,
     ):
-        self.time_scale, self.max_kl, self.damping = time_scale, max_kl, damping
+        """steps: natural-gradient steps of each `fit`."""
+        self.time_scale, self.max_kl, self.damping, self.steps = time_scale, max_kl, damping, steps
         spec = parse_spec(hidden_spec)
         shapes = net_shapes('/ValueFunc', spec, obs_dim + 1, 1)
         super().__init__(shapes, dtype, device)
@@ -54,13 +56,12 @@ class ValueFunc(Model):
 
     def update_obsnorm(self, obs_B_Do: np.ndarray) -> None:
         if self.obsnorm is not None:
-            self.obsnorm.update(to_tensor(obs_B_Do, self.theta_P))
+            self.obsnorm.update(to_tensor(obs_B_Do, self.vnorm.mean_1_D))
 
     def inputs(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """[standardised obs, time·time_scale], (B, Do + 1)."""
-        obs, t = to_tensor(obs_B_Do, self.theta_P), to_tensor(t_B, self.theta_P)
-        if self.obsnorm is not None:
-            obs = self.obsnorm.standardize(obs)
+        norm, t = self.obsnorm, to_tensor(t_B, self.theta_P)
+        obs = to_tensor(obs_B_Do, self.theta_P) if norm is None else norm.standardize(to_tensor(obs_B_Do, norm.mean_1_D))
         return torch.cat([obs, t[:, None] * self.time_scale], dim=1)
 
     def evaluate(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> np.ndarray:
@@ -82,15 +83,22 @@ class ValueFunc(Model):
     def fit(
         self, obs_B_Do: np.ndarray, t_B: np.ndarray, y_B: np.ndarray, rng: np.random.RandomState, hvp_frac: float | None = HVP_FRAC
     ) -> Fields:
-        """One natural-gradient step towards the targets y, after both normalisers have taken in the batch.
+        """`steps` natural-gradient steps towards the targets y, after both normalisers have taken in the batch.
 
-        rng draws the rows of the Hessian-vector products (hvp_frac None: all rows). Returns log fields vf_dl, vf_kl, vf_gnorm, vf_bt.
+        rng draws the rows of the Hessian-vector products (hvp_frac None: all rows). Returns log fields vf_dl, vf_kl, vf_gnorm, vf_bt of
+        the last step.
         As in 2016: the old prediction, to which the trust region refers, is computed under the *new* normalisers.
         """
         self.update_obsnorm(obs_B_Do)
-        y_B_1 = to_tensor(y_B, self.theta_P)[:, None]
+        y_B_1 = to_tensor(y_B, self.vnorm.mean_1_D)[:, None]
         self.vnorm.update(y_B_1)
         x_B_Di, target_B = self.inputs(obs_B_Do, t_B), self.vnorm.standardize(y_B_1)[:, 0]
+        for _ in range(self.steps):
+            fields = self.step(x_B_Di, target_B, rng, hvp_frac)
+        return fields
+
+    def step(self, x_B_Di: torch.Tensor, target_B: torch.Tensor, rng: np.random.RandomState, hvp_frac: float | None) -> Fields:
+        """One natural-gradient step on standardised inputs and targets; returns its log fields."""
         v_old_B, obj0, grad_P = self.objective_gradient(x_B_Di, target_B)
 
         def loss_and_kl(x_P):

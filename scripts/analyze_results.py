@@ -14,14 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.files.results import read_other_sets, read_results
-from policyopt.reporting import csv_tables, html, text
+from policyopt.reporting import cells, html, report
 from policyopt.reporting.analysis import analyze, campaign_runs, heading, how_played, repeat_commands, rows_of_campaign
 from policyopt.reporting.reference import read_reference, read_reference_tasks
 from policyopt.util import Parser, check_output, run_main, write_text
 
 
 def arguments(argv):
-    parser = Parser('analyze_results', __doc__, epilog=csv_tables.columns_help())
+    parser = Parser('analyze_results', __doc__, epilog=cells.columns_help())
     parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
     parser.add_argument(
         '--reference', metavar='F', help='CSV of published results, one row per run or per cell; tasks.csv beside it is read too'
@@ -41,7 +41,7 @@ def arguments(argv):
 def main(argv):
     args = arguments(argv)
     inputs = [args.results, args.reference, *args.between_set]
-    outputs = list(filter(None, [*(csv_tables.csv_paths(args.csv) if args.csv else ()), args.latex, args.markdown, args.html]))
+    outputs = list(filter(None, [*(cells.csv_paths(args.csv) if args.csv else ()), args.latex, args.markdown, args.html]))
     for i, path in enumerate(outputs):
         check_output(path, 'a table', inputs, others=outputs[:i])
     results = read_results(args.results)
@@ -57,15 +57,15 @@ def main(argv):
     )
     analysis.notes[:0] = how_played(results.attrs)
     commands = repeat_commands(analysis.cells, results.attrs)
-    print(text.text_table(analysis, args.verbosity))
+    print(report.text_table(analysis, args.verbosity))
     if args.verbosity and results.attrs.get('training_numerics'):
         print(f'trained with: {results.attrs["training_numerics"]} (equal seeds give equal bits on one kind of processor only)')
     written = []
     if args.csv:
-        written += csv_tables.write_csv(args.csv, analysis, commands)
+        written += cells.write_csv(args.csv, analysis, commands)
     for path, content in (
-        (args.latex, lambda: text.latex(analysis)),
-        (args.markdown, lambda: text.markdown(analysis, args.verbosity)),
+        (args.latex, lambda: report.latex(analysis)),
+        (args.markdown, lambda: report.markdown(analysis, args.verbosity)),
         (args.html, lambda: html.page_of(analysis, results.attrs, commands, [args.results, args.reference, ', '.join(args.between_set)])),
     ):
         if path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.reporting import curves, exporting
+from policyopt.reporting import curves, log_export
 from policyopt.util import Parser, UserError, check_output, check_writable_dir, run_main
 
 
@@ -44,11 +44,11 @@ def main(argv):
     if args.logs:
         check_writable_dir(args.logs, 'the folder of logs')
     paths = curves.log_paths(args.logfiles)
-    exporters: list[Any] = [exporting.CsvTable(args.csv, paths)] if args.csv else []
+    exporters: list[Any] = [log_export.CsvTable(args.csv, paths)] if args.csv else []
     if args.tensorboard:
-        exporters.append(exporting.TensorBoard(args.tensorboard, paths))
-    exporters += [exporting.BareLogs(args.logs, paths)] if args.logs else []
-    num = exporting.export(paths, exporters, args.interval if args.follow else None)
+        exporters.append(log_export.TensorBoard(args.tensorboard, paths))
+    exporters += [log_export.BareLogs(args.logs, paths)] if args.logs else []
+    num = log_export.export(paths, exporters, args.interval if args.follow else None)
     print(f'{num} rows of {len(paths)} logs: {", ".join(filter(None, (args.csv, args.tensorboard, args.logs)))}')
     if args.tensorboard:
         print(f'next: tensorboard --logdir {args.tensorboard}', file=sys.stderr)

@@ -105,8 +105,20 @@ def slurm(tmp_path_factory):
     if subprocess.run(['sinfo', '-h'], capture_output=True).returncode == 0:
         yield pipeline_tools.environment()
         return
-    folder, script = tmp_path_factory.mktemp('slurm'), str(REPO / 'tests' / 'local_slurm.sh')
-    started = subprocess.run([script, 'start', folder], capture_output=True, text=True)
+    yield from _started_slurm(tmp_path_factory.mktemp('slurm'))
+
+
+@pytest.fixture(scope='session')
+def small_slurm(tmp_path_factory):
+    """The environment of a Slurm of ours whose arrays have four tasks at most."""
+    if shutil.which('sbatch') is None:
+        pytest.skip('there is no Slurm here (Debian: apt install slurm-wlm munge)')
+    yield from _started_slurm(tmp_path_factory.mktemp('small_slurm'), MAX_ARRAY_SIZE='5')
+
+
+def _started_slurm(folder, **settings):
+    script = str(REPO / 'tests' / 'local_slurm.sh')
+    started = subprocess.run([script, 'start', folder], capture_output=True, text=True, env=os.environ | settings)
     if started.returncode != 0:
         pytest.skip(f'no Slurm could be started here: {started.stderr.strip().splitlines()[-1]}')
     yield pipeline_tools.environment(SLURM_CONF=f'{folder}/slurm.conf')

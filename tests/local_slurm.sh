@@ -2,6 +2,7 @@
 # A real Slurm of one node on the loopback interface, for the tests of `im_pipeline.py -e slurm`. Needs root and Debian's
 # packages slurm-wlm and munge.
 #     eval "$(tests/local_slurm.sh start FOLDER)"     keeps its state and its log files in FOLDER, prints the setting to evaluate
+#     MAX_ARRAY_SIZE=5 in the environment of start    one more than the highest index of an array (else 1001)
 #     tests/local_slurm.sh stop FOLDER                stops the daemons that start started, by their process ids
 set -euo pipefail
 
@@ -27,6 +28,7 @@ start() {
     if ! munge -n >/dev/null 2>&1; then su -s /bin/sh munge -c "$(command -v munged)" >&2; fi
     cat >"$folder/slurm.conf" <<CONF
 ClusterName=local
+MaxArraySize=${MAX_ARRAY_SIZE:-1001}
 SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root

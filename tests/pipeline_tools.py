@@ -167,8 +167,15 @@ def start_pids(folder):
 
 def lives(pid):
     """Whether a process runs (zombies do not)."""
-    try:
-        with open(f'/proc/{pid}/stat') as f:
-            return f.read().rpartition(')')[2].split()[0] not in 'ZX'
-    except FileNotFoundError:
-        return False
+    return _processes().get(pid, (0, 'Z'))[1][0] not in 'ZX'
+
+
+def children(pid):
+    """The processes whose parent is the given one."""
+    return [child for child, (parent, _) in _processes().items() if parent == pid]
+
+
+def _processes():
+    """{process id: (its parent, its state)} of this system, which need not have a /proc."""
+    listing = subprocess.run(['ps', '-A', '-o', 'pid=,ppid=,stat='], capture_output=True, text=True, check=True).stdout
+    return {int(pid): (int(parent), state) for pid, parent, state in map(str.split, listing.splitlines())}

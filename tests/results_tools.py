@@ -2,6 +2,7 @@
 
 import importlib.util
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,7 @@ def small_results(path, random=20.0, drop=(), nan_in=None, datasets=1, **attrs):
                     rows.append(result_row(mean + run + np.array([-2.0, 2.0]), alg, 'cartpole', size, run, run % datasets))
                     if (alg, size, run) == nan_in:
                         rows[-1].alg_traj_returns[1] = np.nan
+    Path(path).unlink(missing_ok=True)  # finished data is never replaced
     write_results(path, rows, [task_row(random=random)], ATTRS | attrs)
     return path
 

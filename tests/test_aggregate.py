@@ -12,14 +12,14 @@ from results_tools import run_here as run_here
 from scipy import stats
 
 from policyopt.files.results import read_results
-from policyopt.reporting.aggregate import Between, Pair, aggregate, bootstrap, margin_of, pooled_between, row_of
 from policyopt.reporting.analysis import analyze
-from policyopt.reporting.answer import reproduces, sections, verdict_of
-from policyopt.reporting.controls import SHIFT, shifted, swapped
-from policyopt.reporting.failures import one_set_p
 from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks
+from policyopt.reporting.report import text_table
 from policyopt.reporting.statistics import set_margin
-from policyopt.reporting.text import text_table
+from policyopt.reproduction.aggregate import Between, Pair, aggregate, bootstrap, margin_of, pooled_between, row_of
+from policyopt.reproduction.failures import one_set_p
+from policyopt.reproduction.negative_controls import SHIFT, shifted, swapped
+from policyopt.reproduction.report import reproduces, sections, verdict_of
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
 CLASSIC = REPO / 'results' / 'classic-2016-experts'

@@ -14,9 +14,10 @@ from results_tools import cell_rows, result_row, small_results, task_row, write_
 from results_tools import run_here as run_here
 from scipy import integrate, stats
 
-from policyopt.reporting import csv_tables
+from policyopt.reporting import cells as cell_tables
 from policyopt.reporting.analysis import analyze, campaign_runs, iqm_interval, repeat_commands
 from policyopt.reporting.reference import CellKey, Reference, read_reference, read_reference_tasks
+from policyopt.reporting.report import text_table
 from policyopt.reporting.statistics import (
     detectable_difference,
     holm,
@@ -27,7 +28,6 @@ from policyopt.reporting.statistics import (
     t_margin,
     welch,
 )
-from policyopt.reporting.text import text_table
 from policyopt.util import UserError
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
@@ -402,7 +402,7 @@ def test_csv_files_have_their_documented_columns_and_serve_as_references(tmp_pat
         runs = list(csv.DictReader(f))
     with open(tmp_path / 'r_cells.csv', newline='') as f:
         cells = list(csv.DictReader(f))
-    assert list(runs[0]) == list(csv_tables.RUN_COLUMNS) and list(cells[0]) == list(csv_tables.CELL_COLUMNS)
+    assert list(runs[0]) == list(cell_tables.RUN_COLUMNS) and list(cells[0]) == list(cell_tables.CELL_COLUMNS)
     assert len(runs) == 12 and [c['alg'] for c in cells] == ['expert', 'random', 'bclone', 'bclone', 'ga', 'ga']
     ga = cells[-1]
     assert (float(ga['return_mean']), float(ga['margin95'])) == (199, pytest.approx(t_margin(1, 3)))

@@ -263,7 +263,7 @@ WRONG_RUNS = {
     'demos for trpo': (lambda d: po.train('trpo', 'CartPole-v0', d, iterations=1), 'leave demos out'),
     'an array as demos': (lambda d: po.train('ga', 'CartPole-v0', np.zeros((3, 4)), iterations=1), 'demos is a ndarray'),
     'a missing file': (lambda d: po.train('ga', 'CartPole-v0', 'no.h5', iterations=1), 'no.h5: no such file'),
-    'an unknown algorithm': (lambda d: po.train('gail', 'CartPole-v0', d, iterations=1), "no algorithm 'gail'. Did you mean 'ga'"),
+    'an unknown algorithm': (lambda d: po.train('bclon', 'CartPole-v0', d, iterations=1), "no algorithm 'bclon'. Did you mean 'bclone'"),
     'an unknown option': (lambda d: small('ga', d, reward_rl=1), "no option 'reward_rl'. Did you mean 'reward_lr'"),
     'an option of commands': (lambda d: small('ga', d, max_iter=3), "does not take the option 'max_iter'; use iterations"),
     'options of the other': (lambda d: small('ga', d, options=po.RLOptions()), 'takes ImitationOptions'),
@@ -385,7 +385,8 @@ def test_a_run_of_an_algorithm_of_ones_own_is_read_back(tmp_path, run_script):
 def test_everything_public_is_shown_and_importing_it_is_light():
     code = 'import policyopt, sys; print(*dir(policyopt)); print("torch" in sys.modules)'
     names, heavy = subprocess.run([sys.executable, '-c', code], env=script_env(), capture_output=True, text=True).stdout.splitlines()
-    assert {'train', 'evaluate', 'load_policy', 'write_run', 'Demonstrations', 'UserError', 'RunFailed'} <= set(names.split())
+    assert names.split() == po.__all__
+    assert {'train', 'evaluate', 'load_policy', 'write_run', 'Demonstrations', 'UserError', 'RunFailed'} <= set(po.__all__)
     assert heavy == 'False' and all(getattr(po, name) is not None for name in po.__all__)
 
 
@@ -402,12 +403,13 @@ def test_options_are_frozen_keyword_only_and_say_what_is_wrong():
 def test_options_are_stored_in_the_order_of_the_command_lines():
     common = (
         'env_name max_traj_len policy_hidden_spec tiny_policy discount lam max_iter policy_max_kl policy_cg_damping vf_max_kl '
-        'vf_cg_damping sim_batch_size min_total_sa print_freq save_freq log seed device dtype resume verbose'
+        'vf_cg_damping sim_batch_size min_total_sa print_freq save_freq log seed device dtype resume verbose vf_steps '
+        'max_envs clip_actions'
     ).split()
     imitation = (
         'mode data limit_trajs data_subsamp_freq obsnorm_mode bclone_lr bclone_batch_size bclone_eval_ntrajs bclone_eval_freq '
         'bclone_train_frac no_vf policy_ent_reg reward_type reward_max_kl reward_lr reward_steps reward_ent_reg_weight '
-        'reward_include_time favor_zero_expert_reward plot_freq save_reward'
+        'reward_include_time favor_zero_expert_reward plot_freq save_reward reward_hidden_spec reward_grad_penalty policy_final_kl'
     ).split()
     assert list(json.loads(po.ImitationOptions().as_json())) == imitation + common
     assert list(json.loads(po.RLOptions().as_json())) == ['enable_obsnorm', 'use_tanh', 'vf_include_time', 'reward', *common]

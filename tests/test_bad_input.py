@@ -115,7 +115,7 @@ PLAYING = {
     'existing trajectories': (f'{PLAY} --count 2 --out trajs.h5', 'trajs.h5: exists already'),
     'trajectories below a regular file': (f'{PLAY} --count 2 --out trajs.h5/mine.h5', 'does not exist; create it first'),
     'an animation in no folder': (f'{PLAY} --gif no/where.gif', 'does not exist; create it first'),
-    'experts into a folder that is a file': ('gen_classic_policies.py trajs.h5', 'in the way'),
+    'experts into a folder that is a file': ('../tools/experts/gen_classic_policies.py trajs.h5', 'in the way'),
 }
 PIPELINE = {
     'a missing spec': ('im_pipeline.py nowhere.yaml 1_train', [], 'nowhere.yaml'),
@@ -167,7 +167,7 @@ def test_bad_input_is_one_sentence_and_changes_nothing(case, tmp_path):
     script, *args = line.split()
     command = [sys.executable, str(REPO / 'scripts' / script), *args]
     done = subprocess.run(command, cwd=tmp_path, env=script_env(PYTHONDONTWRITEBYTECODE='1'), capture_output=True, text=True, timeout=120)
-    prog = script.removesuffix('.py')
+    prog = os.path.basename(script).removesuffix('.py')
     assert done.returncode == 2, f'exit code {done.returncode}\n{done.stdout}\n{done.stderr}'
     assert re.fullmatch(rf'{prog}: error: [^\n]+\n', done.stderr), done.stderr
     assert expected in done.stderr, done.stderr

@@ -12,11 +12,18 @@ from pathlib import Path
 import pytest
 from pipeline_tools import IM_PIPELINE, REPO, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
 
-from policyopt.pipeline import clusters, executors
+from policyopt.pipeline import executors, schedulers
 from policyopt.pipeline.plan import How, make_plan
 from policyopt.pipeline.spec import load_spec
 from policyopt.util import UserError
 
+SGE = """  array:
+    submit: qsub -terse {script} | cut -d. -f1
+    query: qstat -j
+    cancel: qdel
+    directives: ['#$ -N {name}', '#$ -t 1-{num}', '#$ -tc {max_running}', '#$ -o {logs} -j y']
+    index: $SGE_TASK_ID
+"""
 SLURM = '  slurm: {partition: main, time: 0-00:10:00, mem: 100M, cpus: 2}\n'
 CPUS = min(2, os.cpu_count())
 
@@ -114,21 +121,22 @@ def test_the_range_of_2016_counts_all_runs(tmp_path):
     runs = spec.runs(0)
     Path(runs[5].out).parent.mkdir(parents=True)
     Path(runs[5].out).touch()
-    array = clusters.Pbs(How()).array(make_plan(spec, 0, How()))
+    (array,) = schedulers.Pbs(How()).arrays(make_plan(spec, 0, How()))
     assert array.run_ids == [runs[1].id, runs[4].id, runs[6].id] and '#PBS -t 1-3%2' in array.script
     with pytest.raises(UserError, match="'17-20' names no run; expected indices from 1 to 16"):
-        clusters.Pbs(How()).array(make_plan(load_spec(str(path), ['options.pbs.range=17-20']), 0, How()))
+        schedulers.Pbs(How()).arrays(make_plan(load_spec(str(path), ['options.pbs.range=17-20']), 0, How()))
 
 
 def test_a_borrowed_range_that_is_wider_than_the_runs_is_cut_with_a_note(tmp_path, capsys):
     path, _ = ready_spec(tmp_path)
     spec = load_spec(str(path), ['options.pbs.range="15-1000000000000"'])
-    assert clusters.Pbs(How()).array(make_plan(spec, 0, How())).run_ids == [r.id for r in spec.runs(0)[14:]]
+    assert schedulers.Pbs(How()).arrays(make_plan(spec, 0, How()))[0].run_ids == [r.id for r in spec.runs(0)[14:]]
     assert capsys.readouterr().err == "note: options.pbs.range: '15-1000000000000' is cut to the 16 runs there are\n"
 
 
 def test_all_executors_offer_the_same_and_touch_nothing_to_show_a_plan(tmp_path):
     path, folder = ready_spec(tmp_path)
+    add_options(path, SGE)
     how = How(dry_run=True)
     plan = make_plan(load_spec(str(path)), 0, how)
     interface = {'name', 'away', 'script', 'notes', 'execute'}
@@ -136,7 +144,7 @@ def test_all_executors_offer_the_same_and_touch_nothing_to_show_a_plan(tmp_path)
         one = executor(how)
         assert one.name == name and interface <= set(dir(one)) and interface <= set(dir(executors.Printing(one)))
         assert executors.Printing(one).script(plan) == one.script(plan)
-    assert executors.EXECUTORS['local'](how).script(plan).splitlines() == [r.command for r in plan.runs]
+    assert executors.EXECUTORS['local'](how).script(plan).splitlines() == [r.command for r in plan.todo]
     assert not folder.exists()
 
 
@@ -180,7 +188,7 @@ def test_every_index_of_a_pbs_array_does_its_own_run(tmp_path, pbs, dialect):
     assert all(p.read_text().splitlines()[1] == 'threads 3' for p in (folder / 'logs').glob('alg=*.txt'))
     # one run more: an array of one, which OpenPBS does not know; and submitting all of it again does nothing
     (folder / h5_files(folder)[0]).unlink()
-    im_pipeline(path, '1_train', '-e', 'pbs', '-y', '--wait', '--resume', '--only', 'num_trajs=1', env=pbs)
+    im_pipeline(path, '1_train', '-e', 'pbs', '-y', '--wait', '--only', 'num_trajs=1', env=pbs)
     assert (tmp_path / 'qsub.log').read_text().split() == [str(folder / 'cluster' / f'pbs_{k}.sh') for k in (1, 2)]
     subprocess.run(['qsub', str(folder / 'cluster' / 'pbs_1.sh')], env=pbs, check=True)
     assert sorted(starts(folder).values()) == [1] * 7 + [2]
@@ -190,7 +198,7 @@ def test_every_index_of_a_pbs_array_does_its_own_run(tmp_path, pbs, dialect):
 def test_runs_that_the_cluster_did_not_finish_are_reported(tmp_path, pbs):
     path, folder = ready_spec(tmp_path, fail_on='task=cartpole,num_trajs=1,run=0')
     _, err = im_pipeline(path, '1_train', '-e', 'pbs', '-y', '--wait', '--only', 'run=0', 'num_trajs=1', code=1, env=pbs)
-    assert 'job 12[].server is over, but 2 of its 4 runs are not done' in err and '--resume' in err
+    assert 'job 12[].server is over, but 2 of its 4 runs are not done' in err and 'then submit again' in err
     failed = [p for p in tmp_path.glob('qsub.log.*') if 'this run cannot work' in p.read_text()]
     assert len(failed) == 2
 
@@ -247,7 +255,7 @@ def test_a_cancelled_slurm_task_checkpoints_and_is_finished_by_the_next_submissi
     wait_until(lambda: not squeue(slurm, '-j', job), 40)
     assert h5_files(folder) == [] and len(list(folder.glob('*.part'))) == 2 and list((folder / 'locks').glob('*.lock')) == []
     write_program(tmp_path)
-    im_pipeline(path, '1_train', '-e', 'slurm', '-y', '--wait', '--resume', *only, env=slurm)
+    im_pipeline(path, '1_train', '-e', 'slurm', '-y', '--wait', *only, env=slurm)
     assert len(h5_files(folder)) == 2 and sorted(starts(folder).values()) == [2, 2]
 
 

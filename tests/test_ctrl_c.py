@@ -291,7 +291,7 @@ raise SystemExit(run_main('it', main, []))
 """
 MOMENTS = {  # when the signal comes
     'before its name is written': 'fsync, os.fsync = os.fsync, lambda fd: (stop(), fsync(fd))',
-    'before it is handed out': 'acquire, locks.acquire = locks.acquire, lambda path: (acquire(path), stop())[0]',
+    'before it is handed out': 'acquire, locks.acquire = locks.acquire, lambda *args: (acquire(*args), stop())[0]',
     'before it is given back': 'release, locks.Lock.release = locks.Lock.release, lambda lock: (stop(), release(lock))',
 }
 

@@ -252,7 +252,7 @@ def test_a_run_is_not_made_longer_because_its_rounds_would_move(folder):
     line = [*training_tools.RUNS['dagger'], '--data', 'cartpole.h5', '--log', 'longer.h5']
     assert training_tools.run_until(line, folder, 150, signal.SIGTERM) == 75
     err = training_tools.run(line, folder, '--max_iter', 2000, '--resume', rc=2).stderr
-    assert 'was started with --max_iter 1501, not 2000, which moves the rounds of --mode dagger' in err
+    assert 'was started with --max_iter 1501, not 2000, on which all iterations of --mode dagger depend' in err
     shutil.copy(folder / 'longer.h5.part', folder / 'moved.h5.part')
     shutil.copy(EXPERT, folder / 'moved_expert.h5')  # another place, but the same expert
     moved = [*line, '--log', 'moved.h5', '--resume', '--expert', 'moved_expert.h5/snapshots/last']
@@ -328,7 +328,7 @@ def test_what_a_function_must_not_say(case, folder):
 
 
 WRONG_CALLS = {
-    'no expert': ({'expert': None}, '--mode dagger asks an expert for labels; give --expert FILE'),
+    'no expert': ({'expert': None}, "'dagger' asks an expert for labels; give expert=FILE"),
     'a number': ({'expert': 3}, 'expert is a int; give a Policy'),
     'another task': ({'expert': pendulum_expert()}, 'the policy is for'),
     'another task by path': ({'expert': 'expert.h5'}, 'holds GaussianPolicy, but the task needs a GibbsPolicy'),
@@ -336,9 +336,9 @@ WRONG_CALLS = {
     'TRPO': ({'algorithm': 'trpo', 'expert': LAST}, "'trpo' asks nobody for labels"),
     'an option of dagger': (
         {'algorithm': 'bclone', 'expert': None, 'dagger_rounds': 3},
-        '--dagger_rounds 3: only --mode dagger has this option',
+        "dagger_rounds=3: only 'dagger' has this option",
     ),
-    'too many rounds': ({'dagger_rounds': 41}, '--max_iter 41 leaves some of 41 --dagger_rounds without a step'),
+    'too many rounds': ({'dagger_rounds': 41}, 'iterations=41 leaves some of 41 dagger_rounds= without a step'),
     'workers': ({'expert': lambda obs: obs, 'sim_batch_size': 2}, 'cannot ask a function'),
     'a word': ({'dagger_label': 'median'}, "dagger_label 'median': give 'mean' or 'sampled'"),
     'a chance': ({'dagger_beta': 1.5}, 'dagger_beta 1.5: give 0 to 1'),

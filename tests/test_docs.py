@@ -265,3 +265,14 @@ def test_pages_can_be_followed_one_after_the_other():
 
 def test_the_readme_is_short():
     assert len(DOCS[0].read_text(encoding='utf-8').splitlines()) <= 220
+
+
+def test_wrapped_environments_are_learned_on_as_the_page_says(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    run_document(REPO / 'docs' / 'wrappers.md', folder)
+    task = re.search(r'(?s)```yaml\n(.*?)```', (REPO / 'docs' / 'wrappers.md').read_text(encoding='utf-8')).group(1)
+    (folder / 'x.yaml').write_text(task + PIPELINE[PIPELINE.index('training:') :])
+    assert load_spec(str(folder / 'x.yaml')).task('robot').env == 'mytasks:Robot-v0'
+    first = [sys.executable, 'scripts/im_pipeline.py', 'x.yaml', '0']
+    done = subprocess.run(first, env=script_env(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -15,17 +15,17 @@ from test_plotting import lines_of
 from policyopt.files.snapshots import TrainingLog
 from policyopt.reporting import figures
 from policyopt.reporting.analysis import analyze
-from policyopt.reporting.documents import Blocks, curve_table, fill, run_table
-from policyopt.reporting.looks import beside as beside_other
-from policyopt.reporting.looks import looks, run_by_run
 from policyopt.reporting.reference import CellKey, Reference, read_tasks
 from policyopt.util import UserError
+from tools.results.documents import Blocks, curve_table, fill, run_table
+from tools.results.robustness_checks import beside as beside_other
+from tools.results.robustness_checks import looks, run_by_run
 
 KEY = CellKey('cartpole', 'ga', 4)
 
 
 def test_documents_say_what_the_shipped_files_give(run_here):
-    assert 'agree' in run_here('make_results.py', '--check').stdout
+    assert 'agree' in run_here('../tools/results/make_results.py', '--check').stdout
 
 
 def test_every_number_of_a_changed_document_is_noticed():

@@ -69,9 +69,10 @@ def test_names_begin_with_that_of_their_row(name, row):
     assert algorithms.find(name) == (algorithms.ALGORITHMS[row] if row else None)
 
 
-def test_of_two_rows_that_fit_the_longer_name_counts(monkeypatch):
-    monkeypatch.setitem(algorithms.ALGORITHMS, 'gas', algorithms.ALGORITHMS['bclone'])
-    assert algorithms.find('gasoline') is algorithms.ALGORITHMS['bclone'] and algorithms.find('gail') is algorithms.ALGORITHMS['ga']
+def test_an_algorithm_is_found_by_the_first_word_of_its_name():
+    rows = algorithms.ALGORITHMS
+    assert all(algorithms.find(name) is rows['ga'] for name in ('ga', 'ga_entreg-3', 'ga+0.1', 'ga2'))
+    assert algorithms.find('gail_wide') is rows['gail'] and algorithms.find('garden') is None and algorithms.find('') is None
 
 
 def test_every_row_can_be_built_and_looks_like_no_other():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from conftest import REPO, script_env
 
 from environments.rlgymenv import needs_mujoco, needs_seals
@@ -183,3 +184,61 @@ def test_a_wheel_inside_of_another_checkout_does_not_claim_its_commit(installed,
     code = 'from policyopt.util import git_hash; print(git_hash())'
     env = {**os.environ, 'PYTHONPATH': str(tmp_path)}
     assert run([sys.executable, '-c', code], cwd=tmp_path, env=env).stdout == 'unknown\n'
+
+
+# ---- what a release is made with
+
+
+def workflow(name):
+    """A workflow of GitHub, whose `on` YAML 1.1 takes for a boolean."""
+    return yaml.safe_load((REPO / '.github' / 'workflows' / f'{name}.yml').read_text())
+
+
+def steps(job):
+    return [step.get('uses') or step['run'] for step in job['steps']]
+
+
+def test_every_version_that_is_promised_is_tested_on_linux_and_one_on_macos():
+    jobs = workflow('ci')['jobs']
+    matrix = jobs['tests']['strategy']['matrix']
+    tested = {*matrix['python'], jobs['without-mujoco']['steps'][1]['with']['python-version']}
+    promised = re.findall(r'Python :: (3\.\d+)"', (REPO / 'pyproject.toml').read_text())
+    assert tested == set(promised) - {'3.10'}  # for which there are no locked versions
+    assert [one['os'] for one in matrix['include']] == ['macos-latest']
+    assert all(step['run'].split()[1] == '.ci/run' for step in jobs['tests']['steps'] if 'run' in step)
+
+
+def test_what_is_published_was_built_and_tried_from_the_tag_and_needs_no_secret():
+    publish = workflow('publish')
+    assert publish[True] == {'push': {'tags': ['v*']}} and 'secrets.' not in (REPO / '.github/workflows/publish.yml').read_text()
+    build, upload = publish['jobs']['build'], publish['jobs']['publish']
+    assert 'bash .ci/package "${GITHUB_REF_NAME#v}"' in steps(build) and 'bash .ci/package' in steps(workflow('ci')['jobs']['package'])
+    assert upload['needs'] == 'build' and upload['permissions'] == {'id-token': 'write'} and upload['environment'] == 'pypi'
+    assert steps(upload)[-1].startswith('pypa/gh-action-pypi-publish@')
+    subprocess.run(['bash', '-n', str(REPO / '.ci' / 'package')], check=True)
+
+
+def test_the_image_does_the_two_commands_of_the_readme():
+    lines = [line for line in (REPO / 'Dockerfile').read_text().splitlines() if line and not line.startswith('#')]
+    readme = (REPO / 'README.md').read_text()
+    assert 'COPY . /gail' in lines and lines[-1] == 'CMD ["bash", "scripts/run_all.sh"]' and 'bash scripts/run_all.sh\n' in readme
+    for name in re.findall(r'(?:-r |bash )(\S+)', '\n'.join(line for line in lines if line.startswith('RUN'))):
+        assert (REPO / name).is_file(), name
+
+
+@pytest.mark.slow
+def test_the_wheel_and_the_sdist_work_in_empty_environments(tmp_path):
+    """As CI does it; it needs a package index."""
+    tracked = subprocess.run(['git', 'ls-files', '-z'], cwd=REPO, capture_output=True, text=True).stdout.split('\0')
+    if not tracked[0]:
+        pytest.skip('this is no git checkout')
+    for name in filter(None, tracked):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(REPO / name, tmp_path / name)
+    env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')}
+    done = subprocess.run(['bash', tmp_path / '.ci' / 'package', '9.9.9'], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    if 'the tag says 9.9.9' not in done.stderr:
+        pytest.skip(f'no package could be built here: {done.stderr.strip().splitlines()[-1:]}')
+    done = subprocess.run(['bash', tmp_path / '.ci' / 'package'], env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count('works in an empty environment') == 2, done.stderr

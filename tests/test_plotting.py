@@ -82,7 +82,7 @@ def test_reproduction_shows_both_sides_and_shades_what_differs():
     ours = analyze(cell_rows([198, 199, 200, 199]), [task_row()], reference={CellKey('cartpole', 'ga', 4): far})
     ax = figures.results_figure(ours, 'reproduction').axes[0]
     handles, labels = ax.get_legend_handles_labels()
-    assert {'reference (open)', 'ours, GAIL (ga)', 'differs (5%, Holm)', 'expert'} <= set(labels)
+    assert {'reference (open)', 'ours, GAIL (2016)', 'differs (5%, Holm)', 'expert'} <= set(labels)
     means = [line.get_ydata()[0] for line in ax.get_lines() if line.get_marker() == figures.styles_of(['ga'])['ga']['marker']]
     assert means == pytest.approx([199, 20])
     with pytest.raises(UserError, match='needs --reference'):
@@ -193,7 +193,7 @@ def test_figure_has_a_subplot_per_field_and_a_line_per_log_or_group(tmp_path):
     axes = curves.curves_figure(logs, ['trueret', 'racc'])
     assert [a.get_title() for a in axes.axes] == ['trueret', 'racc'] and len(axes.axes[0].get_lines()) == 4
     grouped = curves.curves_figure(logs, ['trueret'], group=True, smooth=3).axes[0]
-    assert [line.get_label() for line in grouped.get_lines()] == ['GAIL (ga) (2 runs)', label_of('fem') + ' (2 runs)']
+    assert [line.get_label() for line in grouped.get_lines()] == ['GAIL (2016) (2 runs)', label_of('fem') + ' (2 runs)']
 
 
 def test_showlog_prints_last_rows_and_draws_running_campaigns(tmp_path, run_script):

@@ -181,11 +181,11 @@ def test_the_task_is_drawn(trained, run_script, tmp_path):
 
 def test_experts_are_named_without_the_package_and_made_again(run_script, tmp_path):
     """The command that made the shipped experts knows their tasks by their last word and goes on with the files that it finds."""
-    done = run_script('gen_seals_policies.py', 'experts', '--tasks', 'Nothing-v0', rc=2)
+    done = run_script('../tools/experts/gen_seals_policies.py', 'experts', '--tasks', 'Nothing-v0', rc=2)
     assert CARTPOLE in done.stderr
     (tmp_path / 'experts').mkdir()
     (tmp_path / 'experts' / 'CartPole-v0.h5').write_bytes((REPO / 'expert_policies' / 'seals' / 'CartPole-v0.h5').read_bytes())
-    done = run_script('gen_seals_policies.py', 'experts', '--tasks', 'CartPole-v0')
+    done = run_script('../tools/experts/gen_seals_policies.py', 'experts', '--tasks', 'CartPole-v0')
     assert 'experts/CartPole-v0.h5: is there already\n' in done.stdout and 'return: 500.0000 +/- 0.0000\n' in done.stdout
 
 

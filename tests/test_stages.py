@@ -17,6 +17,7 @@ from pipeline_tools import (
     IM_PIPELINE,
     REPO,
     SPEC,
+    children,
     environment,
     im_pipeline,
     lives,
@@ -380,22 +381,16 @@ def test_a_killed_evaluation_leaves_no_workers_and_goes_on(tiny):
         p.unlink()
     with started_pipeline(path, '2', '-j', 2) as pipeline:
         wait_until(lambda: (folder / 'evaluated').exists())
-        children = wait_until(lambda: worker_pids(pipeline.pid))
+        workers = wait_until(lambda: children(pipeline.pid))
         os.kill(pipeline.pid, signal.SIGKILL)
         pipeline.wait()
-    wait_until(lambda: not any(map(lives, children)))
+    wait_until(lambda: not any(map(lives, workers)))
     assert not (folder / 'results.h5').exists()
     path.write_text(path.read_text().replace('4000', '4'))
     for p in (folder.parent / 'trajs').glob('random_*'):
         p.unlink()
     im_pipeline(path, '2', '--resume')
     assert len(results.read_results(folder / 'results.h5').rows) == 4
-
-
-def worker_pids(parent):
-    """The processes whose parent is the given one."""
-    with open(f'/proc/{parent}/task/{parent}/children') as f:
-        return [int(pid) for pid in f.read().split()]
 
 
 def test_a_second_evaluation_at_the_same_time_is_refused(tiny):

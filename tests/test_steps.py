@@ -80,7 +80,7 @@ def slow_explained(q_N, v_N):
     return 1 - np.mean((q_N - v_N - np.mean(q_N - v_N)) ** 2) / (np.mean((q_N - np.mean(q_N)) ** 2) + 1e-8)
 
 
-def slow_policy_step(now, rng, trajs, r_N):
+def slow_policy_step(now, rng, trajs, r_N, max_kl=MAX_KL):
     """The first half of every iteration: advantages of r and the TRPO step on the copies; returns the log fields found on the way."""
     obs, a, adist = trajs.obs.stacked, trajs.a.stacked, trajs.adist.stacked
     time_N = np.concatenate([np.arange(n) for n in trajs.lengths])
@@ -90,7 +90,7 @@ def slow_policy_step(now, rng, trajs, r_N):
     v_N = tdv_N if now['vf'] is None else now['vf'].evaluate(obs, time_N)
     adv_N = slow_advantages(r_N, v_N, trajs.lengths)
     before_P = now['policy'].theta_P.clone()
-    fields = rl.trpo_step(now['policy'], obs, a, adist, adv_N, MAX_KL, DAMPING, rng)
+    fields = rl.trpo_step(now['policy'], obs, a, adist, adv_N, max_kl, DAMPING, rng)
     now['policy'].update_obsnorm(obs)
     return {n: value for n, value, _ in fields} | {
         'vf_r2': slow_explained(q_N, v_N),
@@ -101,19 +101,37 @@ def slow_policy_step(now, rng, trajs, r_N):
     }
 
 
-def slow_imitation_step(now, rng, trajs, expert, ent_reg, mode):
+def slow_value_fit(vf, obs, time_N, y_N, rng):
+    """As many fits of one step as `vf` takes at once, of which the first alone moves the normalisers."""
+    steps, vf.steps = vf.steps, 1
+    for k in range(steps):
+        fields = vf.fit(obs, time_N, y_N, rng)
+        if k == 0:
+            vf.update_obsnorm, vf.vnorm.update = (lambda *_: None), (lambda *_: None)
+    del vf.update_obsnorm, vf.vnorm.update
+    vf.steps = steps
+    return fields
+
+
+def slow_imitation_step(now, rng, trajs, expert, ent_reg, mode, max_kl=MAX_KL):
     """One iteration of adversarial imitation on the copies, as it was in 2016; returns its log fields but counters and timings."""
     obs, a, time_N = trajs.obs.stacked, trajs.a.stacked, np.concatenate([np.arange(n) for n in trajs.lengths])
     policy, vf, reward = now['policy'], now['vf'], now['reward']
-    r_unreg_N = reward.compute_reward(obs, a, time_N)
+    reward.rng = rng  # one stream of draws, as in a run
+    played = a if policy.bounds_2_Da is None else np.minimum(np.maximum(a, policy.bounds_2_Da[0].numpy()), policy.bounds_2_Da[1].numpy())
+    r_unreg_N = reward.compute_reward(obs, played, time_N)
     bonus_N = -ent_reg * slow_log_density(policy.action_space, trajs.adist.stacked, a)
-    fields = slow_policy_step(now, rng, trajs, r_unreg_N + bonus_N)
+    fields = slow_policy_step(now, rng, trajs, r_unreg_N + bonus_N, max_kl)
     drawn = rng.choice(len(expert[0]), size=len(obs))
-    reward_fields, r_new_N = reward.fit(obs, a, time_N, *(x[drawn] for x in expert))
+    if getattr(reward, 'grad_penalty', 0):  # draws from distinct rows, which are in their order
+        distinct, count = np.unique(drawn, return_counts=True)
+        reward_fields, r_new_N = reward.fit(obs, played, time_N, *(x[distinct] for x in expert), excount_Bex=count)
+    else:
+        reward_fields, r_new_N = reward.fit(obs, played, time_N, *(x[drawn] for x in expert))
     if isinstance(reward, TransitionClassifier):
-        score_N = reward.compute_scores(obs, a, time_N).numpy()
+        score_N = reward.compute_scores(obs, played, time_N).numpy()
         np.testing.assert_allclose(r_new_N, [math.log(1 + math.exp(s)) for s in score_N], rtol=1e-9)
-    vf_fields = [] if vf is None else vf.fit(obs, time_N, slow_returns(r_new_N, trajs.lengths), rng)
+    vf_fields = [] if vf is None else slow_value_fit(vf, obs, time_N, slow_returns(r_new_N, trajs.lengths), rng)
     return (
         fields
         | {n: value for n, value, _ in [*reward_fields, *vf_fields]}
@@ -163,17 +181,19 @@ def copies(opt, names):
 # ---- adversarial imitation
 
 
-def imitation(env, reward_type, ent_reg, with_vf, mode, include_time=False):
-    """An optimiser with small nets, and the expert pairs that it was given."""
+def imitation(env, reward_type, ent_reg, with_vf, mode, include_time=False, gail=False):
+    """An optimiser with small nets, and the expert pairs that it was given; gail: with every option that mode gail adds."""
     mdp, rng = MDP(env), np.random.RandomState(1)
     obs_dim, finite = mdp.obs_space.dim, isinstance(mdp.action_space, FiniteSpace)
     a = rng.randint(mdp.action_space.size, size=(NUM_EXPERT, 1)) if finite else rng.randn(NUM_EXPERT, mdp.action_space.dim)
     expert = 0.3 + 0.2 * rng.randn(NUM_EXPERT, obs_dim), a, rng.randint(40, size=NUM_EXPERT).astype(float)
-    policy = make_policy(mdp.obs_space, mdp.action_space, NET, mode != 'none', rng)
-    vf = ValueFunc(obs_dim, NET, TIME_SCALE, MAX_KL, DAMPING, rng, enable_obsnorm=mode != 'none') if with_vf else None
+    bounds_2_Da = np.array([mdp.info.a_low, mdp.info.a_high]) / 8 if gail and not finite else None
+    policy = make_policy(mdp.obs_space, mdp.action_space, NET, mode != 'none', rng, bounds_2_Da=bounds_2_Da)
+    vf_steps = 3 if gail else 1
+    vf = ValueFunc(obs_dim, NET, TIME_SCALE, MAX_KL, DAMPING, rng, enable_obsnorm=mode != 'none', steps=vf_steps) if with_vf else None
     spaces = mdp.obs_space, mdp.action_space
     if reward_type == 'nn':
-        reward = TransitionClassifier(*spaces, NET, False, include_time, TIME_SCALE, 0.05, 2, 0.001, rng)
+        reward = TransitionClassifier(*spaces, NET, False, include_time, TIME_SCALE, 0.05, 2, 0.001, rng, grad_penalty=0.5 * gail)
     else:
         reward = LinearReward(*spaces, reward_type, True, include_time, TIME_SCALE, *expert, rng)
     if mode == 'expertdata':
@@ -181,7 +201,8 @@ def imitation(env, reward_type, ent_reg, with_vf, mode, include_time=False):
         reward.update_inputnorm(*expert[:2])
         if vf is not None:
             vf.update_obsnorm(expert[0])
-    opt = ImitationOptimizer(mdp, policy, vf, reward, expert, CONFIG, GAMMA, LAM, MAX_KL, DAMPING, ent_reg, SEED, rng, mode)
+    falls = {'final_kl': MAX_KL / 5, 'max_iter': NUM_ITERATIONS} if gail else {}
+    opt = ImitationOptimizer(mdp, policy, vf, reward, expert, CONFIG, GAMMA, LAM, MAX_KL, DAMPING, ent_reg, SEED, rng, mode, **falls)
     return opt, expert
 
 
@@ -193,6 +214,8 @@ STEPS = {
     'continuous, bonus': ('Pendulum-v1', 'nn', 0.3, True, 'none'),
     'continuous, bonus, l2ball': ('Pendulum-v1', 'l2ball', 0.3, True, 'online'),
     'continuous, no bonus': ('Pendulum-v1', 'nn', 0.0, True, 'expertdata', True),
+    'finite, gail': ('CartPole-v0', 'nn', 0.0, True, 'expertdata', False, True),
+    'continuous, gail': ('Pendulum-v1', 'nn', 0.0, True, 'expertdata', False, True),
 }
 
 
@@ -206,7 +229,8 @@ def test_imitation_takes_the_steps_of_2016_in_their_order(case):
         now, rng = copies(opt, ('policy', 'vf', 'reward'))
         trajs = sample_batch(opt.policy.actor(), opt.mdp, CONFIG, (SEED, k))
         fields = opt.step()
-        expected = slow_imitation_step(now, rng, trajs, expert, ent_reg, mode)
+        max_kl = MAX_KL * (1 - 0.8 * k / (NUM_ITERATIONS - 1)) if 'gail' in case else MAX_KL
+        expected = slow_imitation_step(now, rng, trajs, expert, ent_reg, mode, max_kl)
         num_sa, num_trajs = num_sa + sum(trajs.lengths), num_trajs + len(trajs.lengths)
         total_time = check_fields(fields, expected | {'iter': k, 'nsa': num_sa, 'ntrajs': num_trajs}, total_time)
         check_models(opt, now)

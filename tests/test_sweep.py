@@ -9,7 +9,7 @@ from policyopt.files.results import cell_table
 from policyopt.files.runs import parts_of, settings_of
 from policyopt.pipeline import foreign
 from policyopt.pipeline.spec import load_spec, select_runs
-from policyopt.reporting import csv_tables, text
+from policyopt.reporting import cells, report
 from policyopt.reporting.analysis import analyze, campaign_runs
 from policyopt.util import RunFailed, UserError
 
@@ -121,10 +121,10 @@ def test_tables_have_the_settings_as_columns(tmp_path):
     assert head[:4] == ['task', 'algorithm', 'reward_lr', 'note'] and lines[1][:3] == ['cartpole', 'ga', '0.003']
     assert lines[2][:4] == ['cartpole', 'ga', '0.01', 'x']
     analysis = analyze(rows, [task_row()])
-    heads, table = text.table_of(analysis, 'cartpole', 0)
+    heads, table = report.table_of(analysis, 'cartpole', 0)
     assert heads[:4] == ['alg', 'reward_lr', 'note', 'trajs']
     assert [line[:3] for line in table] == [['bclone', '', ''], ['ga', '0.003', ''], ['ga', '0.01', 'x']]
-    csv_tables.write_run_csv(str(tmp_path / 'runs.csv'), analysis)
+    cells.write_run_csv(str(tmp_path / 'runs.csv'), analysis)
     first, *_, last = (tmp_path / 'runs.csv').read_text().splitlines()
     assert first.endswith(',reward_lr,note') and 'ga+reward_lr=0.01+note=x' in last and last.endswith(',0.01,x')
 

@@ -34,6 +34,7 @@ COLUMNS = {
     'bclone': [*CLONED, 'ttotal'],
     'dagger': [*CLONED, 'round', 'beta', 'nlabels', 'tsamp', 'ttotal'],
     'ga': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
+    'gail': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
     'l2ball': [*IMITATION, *VF_STEP, 'l2', *AVERAGES_AND_TIMES],
     'simplex': [*IMITATION, *VF_STEP, 'vmin', *AVERAGES_AND_TIMES],
     'airl': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
@@ -309,13 +310,13 @@ def test_experts_are_trained_where_they_are_missing_and_only_played_where_they_a
     experts.mkdir()
     options = '--max_iter 31 --min_total_sa 150 --sim_batch_size 1 --save_freq 10 --seed 3'
     code = (
-        'import sys; sys.path.insert(0, sys.argv[1]); import gen_classic_policies as g\n'
+        'import sys; sys.path.insert(0, sys.argv[1]); from tools.experts import gen_classic_policies as g\n'
         f"experts = dict.fromkeys(['CartPole-v0', 'CartPole-v1', 'Acrobot-v0'], '{options}')\n"
         "sys.exit(g.run_main('gen', lambda argv: g.train_experts('gen', '', experts, list(experts), argv), ['experts', *sys.argv[2:]]))"
     )
 
     def generate(*options, rc=0):
-        command = [sys.executable, '-c', code, str(REPO / 'scripts'), *options]
+        command = [sys.executable, '-c', code, str(REPO), *options]
         done = subprocess.run(command, cwd=folder, env=script_env(), capture_output=True, text=True)
         assert done.returncode == rc, done.stderr
         return done

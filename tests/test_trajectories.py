@@ -104,6 +104,7 @@ def test_a_senseless_frequency_is_refused(freq):
 @given(lengths=LENGTHS, finite=st.booleans(), seed=st.integers(0, 99))
 def test_what_is_saved_is_loaded(tmp_path, lengths, finite, seed):
     path = tmp_path / 'trajs.h5'
+    path.unlink(missing_ok=True)
     batch = batch_of(lengths, seed, finite=finite, a_dim=2)
     save_trajs(path, batch, {'env': 'CartPole-v0'})
     loaded = load_trajs(path)

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from conftest import REPO, script_env
-from pipeline_tools import lives, wait_until
+from pipeline_tools import children, lives, wait_until
 from training_tools import differences
 
 from policyopt.files.snapshots import read_log
@@ -62,7 +62,7 @@ gymnasium.register('Slow-v0', entry_point=lambda: Walk(0.001), max_episode_steps
 FAULTS = {
     'raise': 'failed in step() with ZeroDivisionError: the wheel came off',
     'nan': 'returned NaN or infinity as an observation at step',
-    'shape': 'the observation has shape (4,), but the space says (3,)',
+    'shape': 'an observation of shape (4,), but its observation_space has shape (3,)',
     'reward': 'returned NaN or infinity as a reward at step',
     'killed': 'died by signal SIGKILL',
     'exit': 'died with exit code 7',
@@ -195,12 +195,6 @@ def started(folder, *options):
     command = [*TRAINER, *map(str, options)]
     env = script_env(POLICYOPT_WORKER_TIMEOUT='2')
     return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def children(pid):
-    """The processes below a process: workers, and the helper of multiprocessing that clears up behind them."""
-    with open(f'/proc/{pid}/task/{pid}/children') as f:
-        return [int(child) for child in f.read().split()]
 
 
 def without_eta(err):

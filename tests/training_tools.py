@@ -36,6 +36,7 @@ RUNS = {
         '700',
     ],
     'ga': ['imitate_mj.py', '--mode', 'ga', *DATA, *SAMPLED],
+    'gail': ['imitate_mj.py', '--mode', 'gail', *DATA, *SAMPLED],
     'dagger': [
         'imitate_mj.py', '--mode', 'dagger', '--expert', f'{EXPERT}/snapshots/last', '--dagger_beta', '.5', '--dagger_label', 'sampled',
         '--dagger_rounds', '4', '--sim_batch_size', '1', *DATA, *COMMON, '--max_iter', '1501', '--bclone_eval_freq', '150',
@@ -118,7 +119,7 @@ def contents(path):
                     found[f'{node._v_pathname}@{key}'] = str(node._v_attrs[key])
             if isinstance(node, tables.Table):
                 found |= {f'{node._v_pathname}:{c}': node.col(c) for c in node.colnames if c not in TIMINGS}
-            elif isinstance(node, tables.Array):
+            elif isinstance(node, tables.Array) and node._v_name != 'total_time':
                 found[node._v_pathname] = node.read()
     args = json.loads(found.pop('/@args'))
     return found | {'args': str(sorted((k, v) for k, v in args.items() if k not in ('log', 'resume', 'print_freq')))}

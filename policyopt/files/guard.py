@@ -27,7 +27,7 @@ import numpy as np
 import tables
 from tables import atom, attributeset, hdf5extension  # pyright: ignore[reportAttributeAccessIssue] (a compiled module)
 
-from policyopt.util import UserError
+from policyopt.util import UserError, printable
 
 MAX_DEPTH = 64  # groups below each other; ours are ten
 MAX_RATIO = 1032  # deflate cannot pack more bytes into one
@@ -130,6 +130,9 @@ def _library() -> ctypes.CDLL:
         ('H5Dget_storage_size', size, [hid]),
         ('H5Pget_layout', ctypes.c_int, [hid]),
         ('H5Pget_external_count', ctypes.c_int, [hid]),
+        ('H5Pget_nfilters', ctypes.c_int, [hid]),
+        ('H5Pget_filter2', ctypes.c_int, [hid, ctypes.c_uint, *[ctypes.c_void_p] * 3, ctypes.c_size_t, text, ctypes.c_void_p]),
+        ('H5Zfilter_avail', ctypes.c_int, [ctypes.c_int]),
         ('H5Sget_simple_extent_npoints', ctypes.c_int64, [hid]),
         ('H5Tget_size', ctypes.c_size_t, [hid]),
         ('H5Gget_objinfo', ctypes.c_int, [hid, text, ctypes.c_int, ctypes.c_void_p]),
@@ -192,7 +195,13 @@ def _check_dataset(path: str, group_id: int, name: str, where: str, file_size: i
     try:
         plist = _lib.H5Dget_create_plist(dataset)
         layout, num_external = _lib.H5Pget_layout(plist), _lib.H5Pget_external_count(plist)
+        unknown = _unknown_filter(plist)
         _lib.H5Pclose(plist)
+        if unknown:
+            raise UserError(
+                f"{path}: the dataset '{where}' needs the filter {unknown}, which this HDF5 library does not have; "
+                f'expected gzip or none. Convert the file where it was made: h5repack -f GZIP=4 OLD.h5 NEW.h5'
+            )
         if layout == VIRTUAL or num_external > 0:
             raise UserError(f"{path}: the dataset '{where}' takes its numbers from another file; copy them into this one")
         space, kind = _lib.H5Dget_space(dataset), _lib.H5Dget_type(dataset)
@@ -206,6 +215,16 @@ def _check_dataset(path: str, group_id: int, name: str, where: str, file_size: i
     if declared > min(allowed, memory):
         held = f'the file stores {stored} for it' if declared > allowed else f'this computer has {memory}'
         raise UserError(f"{path}: the dataset '{where}' declares {declared} bytes, but {held}; it is damaged or made to fill the memory")
+
+
+def _unknown_filter(plist: int) -> str | None:
+    """The name and number of the first filter of a dataset that the HDF5 library cannot undo, or None."""
+    for i in range(_lib.H5Pget_nfilters(plist)):
+        name = ctypes.create_string_buffer(64)
+        number = _lib.H5Pget_filter2(plist, i, None, None, None, len(name), name, None)
+        if number >= 0 and _lib.H5Zfilter_avail(number) <= 0:
+            return f"'{printable(name.value.decode(errors='replace'))}' (number {number})"
+    return None
 
 
 def text_of(value: Any, what: str) -> str:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import faulthandler
+import fcntl
 import hashlib
 import json
 import os
@@ -31,12 +32,14 @@ import numpy as np
 import tables
 
 from policyopt.files.guard import check_contents, no_code, text_of
-from policyopt.util import UserError, replacing
+from policyopt.util import RunFailed, UserError, writing
 
 DIGEST = 'content_sha256'
 SEAL = b'\nSHA-256 of the bytes above: '
 SEAL_SIZE = len(SEAL) + 64 + 1
 BLOCK = 1 << 20
+LONGEST_ATTR = 60000  # bytes; HDF5 keeps attributes of less than 64 kB
+LONG_TEXTS = 'long_attributes'  # the group of datasets that hold the longer ones, as UTF-8
 ALTERED = 'its contents do not match the checksum stored in it; restore or recreate it'
 
 
@@ -83,11 +86,11 @@ def seal_holds(path: str) -> bool | None:
 
 
 @contextlib.contextmanager
-def write_h5(path: str) -> Iterator[Any]:
+def write_h5(path: str, replace: bool = False) -> Iterator[Any]:
     """Yield a new open HDF5 file that becomes `path`, with both checksums, when the block ends without an error.
 
     It is built in memory and written at once: on a full disk the HDF5 library can lose the error when it closes a file.
-    Raises OSError, with what to do, when the disk is full.
+    Raises OSError, with what to do, when the disk is full, and RunFailed when a file has appeared at `path` that is not to be replaced.
     """
     # the driver wants a name, but touches no file
     with tables.open_file(f'{path}.image', 'w', driver='H5FD_CORE', driver_core_backing_store=0) as h5:
@@ -95,9 +98,12 @@ def write_h5(path: str) -> Iterator[Any]:
         h5.root._v_attrs[DIGEST] = content_digest(h5)
         image = h5.get_file_image()
     try:
-        with replacing(path) as tmp, open(tmp, 'wb') as f:
+        with writing(path, replace) as tmp, open(tmp, 'wb') as f:
             f.write(image)
             f.write(seal(image))
+    except FileExistsError as e:
+        seen = 'exists by now, and finished data is never overwritten; it is kept, and what was made here is not'
+        raise RunFailed(f'{path}: {seen}. Choose another name, or move that file away') from e
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             what = f'{os.strerror(e.errno)} while writing; nothing was changed. Free some space and go on with --resume'
@@ -122,9 +128,13 @@ def open_h5(path: object, what: str) -> Iterator[Any]:
             if intact is None and not _survives(path):
                 raise ValueError('the HDF5 library crashes or hangs on it')
             h5 = None if intact is False else _open(path)
+        except UserError:
+            raise
         except Exception as e:  # without a seal, damage to the structure of the file ends in errors of any type
+            _check_free(path)
             raise UserError(f'{path}: not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}') from e
         if h5 is None:
+            _check_free(path)
             raise UserError(f'{path}: damaged: {ALTERED}')
         with h5:
             try:
@@ -132,6 +142,7 @@ def open_h5(path: object, what: str) -> Iterator[Any]:
             except UserError:
                 raise
             except Exception as e:  # as above
+                _check_free(path)
                 raise UserError(f'{path}: damaged: its structure cannot be read; restore or recreate {what}') from e
             if intact is None:
                 _verify(h5, path)
@@ -143,15 +154,35 @@ def open_h5(path: object, what: str) -> Iterator[Any]:
                 raise UserError(f'{path}: incomplete: {e.args[0] if e.args else e}; expected {what}') from e
 
 
+def _check_free(path: str) -> None:
+    """Raise UserError where a file cannot be read for another reason than damage: permission, or a program that has it open for writing."""
+    try:
+        with open(path, 'rb') as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)  # HDF5 programs that write hold the other kind
+    except BlockingIOError as e:
+        raise UserError(f'{path}: is in use: another program (a viewer?) has it open for writing; close it there and try again') from e
+    except PermissionError as e:
+        raise UserError(f'{path}: cannot be read ({e.strerror}); ask its owner, or copy it') from e
+    except OSError:
+        pass  # a file system without locks, which says nothing about the file
+
+
 def _open(path: str) -> tables.File:
     """tables.open_file for reading, which by itself leaves a file open when it fails at the attributes of the root."""
     open_before = set(tables.file._open_files.handlers)
     try:
         return tables.open_file(path, 'r')
-    except Exception:
+    except Exception as e:
         for handle in tables.file._open_files.get_handlers_by_name(path) - open_before:
             handle.close()
-        raise
+        if 'unable to lock file' not in str(e):
+            raise
+    _check_free(path)
+    # A file system without locks. Files of ours are never changed in place, so that reading needs none; from memory HDF5 asks for none.
+    with open(path, 'rb') as f:
+        image = f.read()
+    name = f'{path} (read without locks)'  # the driver takes no name of a file that exists
+    return tables.open_file(name, 'r', driver='H5FD_CORE', driver_core_image=image, driver_core_backing_store=0)
 
 
 def _survives(path: str, limit_s: int = 60) -> bool:
@@ -193,17 +224,33 @@ def numbers(h5: tables.File, name: str, what: str) -> Any:
 
 
 def set_attrs(node: Any, attrs: Mapping[str, Any]) -> None:
-    """Store a dict as attributes of an HDF5 node: strings as they are, everything else as JSON.
+    """Store a dict as attributes of an HDF5 group: strings as they are, everything else as JSON; long ones as datasets below it.
 
     What is no text in a string (a command line or a file name may hold any bytes) is escaped, as HDF5 stores UTF-8.
     """
     for key, value in attrs.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        node._v_attrs[key] = text.encode('utf-8', 'backslashreplace').decode()
+        text = (value if isinstance(value, str) else json.dumps(value)).encode('utf-8', 'backslashreplace')
+        if len(text) <= LONGEST_ATTR:
+            node._v_attrs[key] = text.decode()
+        else:
+            where = f'{node._v_pathname.rstrip("/")}/{LONG_TEXTS}'
+            node._v_file.create_carray(where, key, obj=np.frombuffer(text, np.uint8), filters=tables.Filters(1), createparents=True)
+
+
+def attr_names(node: Any) -> list[str]:
+    """The names of a group's attributes, the long ones included."""
+    return [*node._v_attrs._f_list('user'), *(sorted(node._v_children[LONG_TEXTS]._v_children) if LONG_TEXTS in node._v_children else ())]
 
 
 def attr_text(node: Any, key: str, default: str | None = None) -> Any:
-    """A string attribute as str, whether it was stored as text or as bytes (files of 2016), else `default`."""
-    if key not in node._v_attrs:
+    """A string attribute as str, whether it was stored as text, as bytes (files of 2016) or as a long text, else `default`."""
+    what = f"{node._v_file.filename}: the attribute '{key}' of {node._v_pathname}"
+    if key in node._v_attrs:
+        return text_of(node._v_attrs[key], what)
+    group = node._v_children[LONG_TEXTS] if LONG_TEXTS in node._v_children else None
+    if not isinstance(group, tables.Group) or key not in group._v_children:
         return default
-    return text_of(node._v_attrs[key], f"{node._v_file.filename}: the attribute '{key}' of {node._v_pathname}")
+    long = group._v_children[key]
+    if not isinstance(long, tables.Array) or long.dtype != np.uint8:
+        raise UserError(f'{what} is not a text; the file is damaged or not one of ours')
+    return text_of(long.read().tobytes(), what)

@@ -13,9 +13,11 @@ import numpy as np
 import tables
 
 from policyopt.files.guard import text_of
-from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.h5files import attr_names, attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.runs import settings_of
 from policyopt.util import UserError, format_table, printable
+
+LARGEST = 1e100  # a return; the squares of larger ones leave the finite numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +66,9 @@ class Results:
     attrs: dict[str, str]
 
 
-def write_results(path: str, rows: list[ResultRow], tasks: list[TaskRow], attrs: dict[str, Any]) -> None:
-    """Write a results file, whole or not at all."""
-    with write_h5(path) as h5:
+def write_results(path: str, rows: list[ResultRow], tasks: list[TaskRow], attrs: dict[str, Any], replace: bool = False) -> None:
+    """Write a results file, whole or not at all. Raises RunFailed where the file exists, unless it is to be replaced."""
+    with write_h5(path, replace) as h5:
         _write_table(h5, 'results', ResultRow, rows)
         _write_table(h5, 'tasks', TaskRow, tasks)
         set_attrs(h5.root, attrs)
@@ -75,11 +77,11 @@ def write_results(path: str, rows: list[ResultRow], tasks: list[TaskRow], attrs:
 def read_results(path: str) -> Results:
     """Read a results file of ours.
 
-    Raises UserError when it is missing, damaged, or lacks a table or a column.
+    Raises UserError when it is missing, damaged, lacks a table or a column, or holds returns of which no statistics can be computed.
     """
     with open_h5(path, 'a results file as 2_eval writes it') as h5:
         rows, task_rows = _read_table(h5, 'results', ResultRow, path), _read_table(h5, 'tasks', TaskRow, path)
-        attrs = {key: printable(attr_text(h5.root, key), keep='\n\t') for key in h5.root._v_attrs._f_list('user')}
+        attrs = {key: printable(attr_text(h5.root, key), keep='\n\t') for key in attr_names(h5.root)}
     return Results(rows, task_rows, attrs)
 
 
@@ -131,6 +133,14 @@ def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
         held = data.dtype[f.name].base if f.name in data.dtype.names else None
         if held is not None and held.kind not in ('S' if f.type is str else 'iu' if f.type is int else 'iuf'):
             raise UserError(f"{path}: the column '{f.name}' of /{name} holds {held}; the file is damaged or not one of ours")
+    for f in (f for f in fields if f.name.endswith('returns') and f.name in data.dtype.names):
+        returns = data[f.name]
+        beyond = returns[np.isfinite(returns) & (np.abs(returns) > LARGEST)]
+        if beyond.size:
+            what = f"the column '{f.name}' of /{name} holds {beyond.flat[0]:g}"
+            raise UserError(
+                f'{path}: {what}; expected numbers up to {LARGEST:g}, whose variances can be computed. Scale the rewards of the task'
+            )
     missing = [f.name for f in fields if f.name not in data.dtype.names and f.default is dataclasses.MISSING]
     if missing:
         raise UserError(f"{path}: the table '/{name}' has no column '{missing[0]}'; it has {', '.join(data.dtype.names)}")

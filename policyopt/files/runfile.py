@@ -45,8 +45,8 @@ class RunFile:
     @property
     def last_trueret(self) -> float:
         """Mean true return of the last batch of the training, NaN where its log has none."""
-        column = (self.log or {}).get('trueret', ())
-        return float(column[-1]) if len(column) else np.nan
+        column = (self.log or {}).get('trueret')
+        return np.nan if column is None or not len(column) else float(column[-1])
 
 
 def read_run(path: str) -> RunFile:
@@ -72,9 +72,9 @@ def _columns(h5: Any, path: str) -> dict[str, np.ndarray] | None:
         return None
     if not isinstance(h5.root.log, tables.Table):
         raise UserError(f'{path}: /log is no table; expected one row per iteration')
-    table = h5.root.log.read()
+    table, names = h5.root.log.read(), h5.root.log.colnames
     for name, kinds, expected in (('iter', 'iu', 'a whole number'), ('valacc', 'biuf', 'a number'), ('trueret', 'biuf', 'a number')):
-        held = table.dtype[name] if name in table.dtype.names else None
+        held = table.dtype[name] if name in names else None
         if held is None and name == 'iter':
             raise UserError(f"{path}: /log has no column 'iter'; expected the number of each iteration")
         if held is not None and held.kind not in kinds:
@@ -82,7 +82,7 @@ def _columns(h5: Any, path: str) -> dict[str, np.ndarray] | None:
             raise UserError(f"{path}: the column '{name}' of /log holds {shown}; expected {expected} in each row")
     if len(table) and table['iter'].min() < 0:
         raise UserError(f"{path}: the column 'iter' of /log holds {table['iter'].min()}; expected 0, 1, 2, …")
-    return {name: table[name] for name in ('iter', 'valacc', 'trueret') if name in table.dtype.names}
+    return {name: table[name] for name in ('iter', 'valacc', 'trueret') if name in names}
 
 
 def fault_of(path: str) -> str | None:

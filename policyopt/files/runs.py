@@ -71,6 +71,11 @@ def part_path(path: str) -> str:
     return f'{path}.part'
 
 
+def lock_path(path: str) -> str:
+    """Where the run whose log will be `path` holds its lock."""
+    return f'{path}.lock'
+
+
 def is_part(path: str) -> bool:
     """Whether a path is that of an unfinished log."""
     return path.endswith('.part')

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tables
 
-from policyopt.files.h5files import DIGEST, attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.h5files import DIGEST, attr_names, attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.runs import part_path
 from policyopt.util import UserError
 
@@ -129,6 +129,12 @@ def snapshot_names(path: str, needed: bool = True) -> list[str]:
         return snapshot_groups(h5, path, needed)
 
 
+def read_state(path: str) -> dict[str, np.ndarray]:
+    """{name: array} of the state that a run of ours can be continued from; empty where a file keeps none."""
+    with open_h5(path, 'a training log') as h5:
+        return _read_arrays(h5, '/checkpoint') if '/checkpoint' in h5 else {}
+
+
 def read_log(path: str) -> np.ndarray:
     """The table /log of a training log as a structured array."""
     with open_h5(path, 'a training log') as h5:
@@ -151,7 +157,7 @@ def is_training_log(path: str) -> bool:
 def read_root(path: str) -> dict[str, Any]:
     """The root attributes of a training log as a dict; args and versions are parsed."""
     with open_h5(path, 'a training log') as h5:
-        attrs: dict[str, Any] = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user')}
+        attrs: dict[str, Any] = {k: attr_text(h5.root, k) for k in attr_names(h5.root)}
         attrs['args'] = _args(h5, path)
         if 'versions' in attrs:
             attrs['versions'] = _table(attrs['versions'], path, 'versions')
@@ -159,8 +165,8 @@ def read_root(path: str) -> dict[str, Any]:
 
 
 def write_log(path: str, table: np.ndarray, attrs: Mapping[str, Any]) -> None:
-    """A training log without snapshots: the table /log, and root attributes as read_root gives them."""
-    with write_h5(path) as h5:
+    """A training log without snapshots: the table /log, and root attributes as read_root gives them; an older one is replaced."""
+    with write_h5(path, replace=True) as h5:
         h5.create_table('/', 'log', obj=table)
         set_attrs(h5.root, attrs)
 
@@ -169,7 +175,8 @@ class TrainingLog:
     """Rows and snapshots of one run, and their file.
 
     With path None nothing is written. Rows and snapshots are kept in memory; `save` writes everything to `<path>.part` at once
-    (with the state to continue from), `finish` writes `<path>` and removes the part file.
+    (with the state to continue from), `finish` writes `<path>` and removes the part file. A finished file that was restored is the
+    only one that `finish` replaces: by the same run with more iterations.
     """
 
     def __init__(self, path: str | None, attrs: Mapping[str, Any]):
@@ -178,6 +185,7 @@ class TrainingLog:
         self.columns: list[tuple[str, type]] | None = None
         self.rows: list[tuple] = []
         self.snapshots: dict[str, dict[str, np.ndarray]] = {}
+        self.extends = False  # whether the finished file is of this very run, with fewer iterations
 
     @property
     def part_path(self) -> str:
@@ -202,18 +210,25 @@ class TrainingLog:
     def save(self, state: Mapping[str, np.ndarray]) -> None:
         """Write the part file: log, snapshots and {name: array} of state under /checkpoint."""
         if self.path is not None:
-            self._write(self.part_path, state)
+            self._write(self.part_path, state, replace=True)
 
-    def finish(self, attrs: Mapping[str, Any]) -> None:
-        """Write the finished file and remove the part file."""
+    def mark_part(self, attrs: Mapping[str, Any]) -> None:
+        """Add attributes to the part file, which stays as it was saved otherwise."""
+        saved = TrainingLog(self.path, {})
+        state = saved.restore(self.part_path)
+        saved.attrs |= attrs
+        saved.save(state)
+
+    def finish(self, attrs: Mapping[str, Any], state: Mapping[str, np.ndarray] | None = None) -> None:
+        """Write the finished file, with the state to continue from, and remove the part file."""
         self.attrs |= attrs
         if self.path is not None:
-            self._write(self.path, {})
+            self._write(self.path, state or {}, replace=self.extends)
             if os.path.exists(self.part_path):
                 os.unlink(self.part_path)
 
-    def _write(self, path: str, state: Mapping[str, np.ndarray]) -> None:
-        with write_h5(path) as h5:
+    def _write(self, path: str, state: Mapping[str, np.ndarray], replace: bool) -> None:
+        with write_h5(path, replace) as h5:
             set_attrs(h5.root, self.attrs)
             if self.columns is not None:
                 h5.create_table('/', 'log', obj=self.table())
@@ -230,21 +245,21 @@ class TrainingLog:
         with open_h5(self.path, 'a training log') as h5:
             self._read(h5)
         self.snapshots = dict([max(self.snapshots.items())])
-        self._write(self.path, {})
+        self._write(self.path, {}, replace=True)
 
-    def restore(self) -> dict[str, np.ndarray]:
-        """Read the part file back into this log and return its state; the stored attributes replace this log's.
+    def restore(self, path: str) -> dict[str, np.ndarray]:
+        """Read the part file or the finished one back into this log and return its state; the stored attributes replace this log's.
 
         Raises UserError when it is damaged, not vouched for by a digest, or holds no state.
         """
-        with open_h5(self.part_path, 'the unfinished log of this run') as h5:
+        with open_h5(path, 'the log of a run') as h5:
             if '/checkpoint' not in h5 or DIGEST not in h5.root._v_attrs:
-                raise UserError(f'{self.part_path}: holds no state to continue from; delete it to start the run again')
+                raise UserError(f'{path}: holds no state to continue from; start the run again under another name, or delete this file')
             self._read(h5)
             return _read_arrays(h5, '/checkpoint')
 
     def _read(self, h5: Any) -> None:
-        self.attrs = {k: attr_text(h5.root, k) for k in h5.root._v_attrs._f_list('user') if k != DIGEST}
+        self.attrs = {k: attr_text(h5.root, k) for k in attr_names(h5.root) if k != DIGEST}
         if '/log' in h5:
             table = h5.root.log.read()
             self.columns = [(n, table.dtype[n].type) for n in table.dtype.names]

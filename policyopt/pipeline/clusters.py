@@ -1,47 +1,76 @@
-"""The executors of Slurm and PBS: write an array job beside the checkpoints, show it, ask, submit, wait.
+"""The executors of clusters: write job scripts beside the checkpoints, show them, ask, submit, wait.
 
-One array task does one run: it finds the run's id in the list beside the script by its index, and then behaves like
-`1_train --resume` for that run alone. So submitting everything a second time does no harm.
+Stage 1 is an array job: a task does the runs in one line of the list beside the script, as `1_train --resume` for these runs alone.
+Stages 0 and 2 are one job each. So submitting everything a second time does no harm.
 """
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from policyopt.pipeline import templates
-from policyopt.util import RunFailed, UserError, as_typed, continuing_command
+from policyopt.util import RunFailed, UserError, as_typed, continuing_command, printable
 
 if TYPE_CHECKING:
+    from policyopt.pipeline import batch
     from policyopt.pipeline.plan import How, Plan
     from policyopt.pipeline.spec import Run, Spec
 
-_WARNING_S = 120  # Slurm tells a task this long before its time limit, so that it can write a checkpoint
+WARNING_S = 120  # a task is told this long before its time limit, so that it can write a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
-class Array:
-    """A prepared submission: the script, the list of run ids (line I is array index I), and where both will stand."""
+class Request:
+    """What one job asks its cluster for; num_tasks 0: no array, at_once None: as many tasks as the cluster likes."""
 
+    spec: Spec
+    num_tasks: int
+    at_once: int | None
+    cores: int
+
+    @property
+    def logs(self) -> str:
+        """The folder of the tasks' outputs."""
+        return os.path.abspath(os.path.join(self.spec.checkpt_dir, 'logs'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Submission:
+    """A prepared job: its script, and of an array the list with the run ids of task I in line I; and where both will stand."""
+
+    request: Request
     script: str
-    list_path: str
     script_path: str
-    run_ids: list[str]
+    tasks: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def list_path(self) -> str:
+        """The list beside the script."""
+        return self.script_path.removesuffix('.sh') + '.runs'
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The runs of all tasks."""
+        return [run_id for task in self.tasks for run_id in task]
 
 
 class Cluster(abc.ABC):
     """What the executors of clusters have in common; a subclass says how its system writes and says things.
 
-    name: the word after -e. submit_words, query_words, cancel_words: the commands that submit a script, that know whether a job is
-    there, and that end it.
+    name: the word after -e, and the section of the options. submit_words, query_words, cancel_words: the commands that submit a
+    script, that know whether a job is there, and that end it. plain: what a path must match that stands in a directive.
     """
 
     name: str
@@ -49,184 +78,272 @@ class Cluster(abc.ABC):
     submit_words: tuple[str, ...]
     query_words: tuple[str, ...]
     cancel_words: tuple[str, ...]
+    plain = r'[\w./+=@,-]+'
+    index: str  # shell word for the index of an array task
+    gpu = ''  # a directive that asks for a GPU
 
     def __init__(self, how: How):
         self.how = how
 
-    def chosen(self, plan: Plan) -> tuple[list[Run], int | None]:
-        """(the runs to submit, at most how many at a time, or None to leave that to the cluster)."""
-        return list(plan.todo), self.how.jobs
+    # what a system says in its own way
 
     @abc.abstractmethod
-    def header(self, spec: Spec, num_runs: int, num_jobs: int | None, logs: str) -> tuple[list[str], str, str]:
-        """(lines of directives, shell word for the array index, shell word for the number of cores of a task)."""
+    def options(self, spec: Spec) -> batch.Batch:
+        """The section of the experiment's options."""
 
-    def array(self, plan: Plan) -> Array:
-        """The array job of what is to do; nothing is written."""
-        how, spec = self.how, plan.spec
-        runs, num_jobs = self.chosen(plan)
-        folder = os.path.join(spec.checkpt_dir, 'cluster')
-        number = 1 + max([int(m[1]) for n in _listdir(folder) if (m := re.fullmatch(r'\w+_(\d+)\.sh', n))], default=0)
-        base = os.path.abspath(os.path.join(folder, f'{self.name}_{number}'))
-        header, index, cores = self.header(spec, len(runs), num_jobs, os.path.abspath(os.path.join(spec.checkpt_dir, 'logs')))
-        task = [
-            *(sys.executable, os.path.join(templates.REPO, 'scripts', 'im_pipeline.py')),
-            *(os.path.abspath(os.path.join(spec.checkpt_dir, 'pipeline.yaml')), '1_train', '--task-list', base + '.runs'),
-            *(('--device', how.device) if how.device else ()),
+    @abc.abstractmethod
+    def cores(self, spec: Spec) -> int:
+        """The cores that a task asks for."""
+
+    @abc.abstractmethod
+    def header(self, request: Request) -> list[str]:
+        """The directives, a line each."""
+
+    def cores_word(self, cores: int) -> str:
+        """The shell word for the cores that a task has got."""
+        return str(cores)
+
+    def index_word(self, spec: Spec, num_tasks: int) -> str:
+        """The shell word for the index of a task of an array."""
+        return self.index
+
+    def chosen(self, plan: Plan) -> list[Run]:
+        """The runs to submit."""
+        return list(plan.todo)
+
+    def max_array(self, spec: Spec) -> int:
+        """The most tasks that one array can have."""
+        return self.options(spec).max_array or 10_000
+
+    def at_once(self, spec: Spec) -> int | None:
+        """How many tasks may run at a time, None to leave that to the cluster."""
+        return self.how.jobs or self.options(spec).max_running
+
+    def requeue_options(self, spec: Spec) -> str:
+        """What a task is told so that it comes back when its time limit has stopped it."""
+        return ''
+
+    def submit_command(self, job: Submission) -> list[str]:
+        """The words of the command that submits a job."""
+        return [*self.submit_words, job.script_path]
+
+    def query_command(self, job_id: str, spec: Spec) -> list[str]:
+        """The words of the command that says something of a job while it is there."""
+        return [*self.query_words, job_id]
+
+    def cancel_command(self, job_id: str, spec: Spec) -> str:
+        """The command that ends a job, to be typed."""
+        return shlex.join([*self.cancel_words, job_id])
+
+    def program(self, spec: Spec) -> str:
+        """The program that submits jobs."""
+        return self.submit_words[0]
+
+    # the scripts
+
+    def in_directive(self, path: str) -> str:
+        """A path as it stands in a directive; UserError for one that is neither plain nor can be quoted there."""
+        if not re.fullmatch(self.plain, path) or printable(path) != path:
+            seen = f'{path!r} has characters that cannot stand in a directive of -e {self.name}'
+            raise UserError(f'options.storagedir: the folder {seen}; choose another one')
+        return shlex.quote(path)
+
+    def arrays(self, plan: Plan) -> list[Submission]:
+        """The array jobs of what is to do, as few as their size allows; nothing is written."""
+        spec, each = plan.spec, self.options(plan.spec).runs_per_task
+        ids = [run.id for run in self.chosen(plan)]
+        tasks = [tuple(ids[i : i + each]) for i in range(0, len(ids), each)]
+        most = self.max_array(spec)
+        parts, at_once = [tasks[i : i + most] for i in range(0, len(tasks), most)], self.at_once(spec)
+        if at_once and at_once < len(parts):
+            seen = f'at most {at_once} tasks at a time with {len(tasks)} tasks, which need {len(parts)} arrays of {most}'
+            raise UserError(f'{spec.file}: options.{self.name}: {seen}; give at least {len(parts)}, or a larger runs_per_task')
+        return [self._array(spec, part, _share(at_once, len(parts), i), i) for i, part in enumerate(parts)]
+
+    def _array(self, spec: Spec, tasks: list[tuple[str, ...]], at_once: int | None, later: int) -> Submission:
+        base, threads, cores = self._base(spec, later), self.how.threads, self.cores(spec)
+        words = [os.path.abspath(os.path.join(spec.checkpt_dir, 'pipeline.yaml')), '1_train', '--task-list', base + '.runs']
+        words += ['--device', self.how.device] if self.how.device else []
+        tail = f'--task-index "{self.index_word(spec, len(tasks))}" --threads {threads or self.cores_word(cores)}'
+        if threads and len(tasks[0]) > 1:  # the runs of a task share its cores
+            tail += f' -j {max(1, cores // threads)}'
+        request = Request(spec, len(tasks), at_once, cores)
+        comment = f'{sum(map(len, tasks))} runs in {len(tasks)} tasks, listed beside this script'
+        return Submission(request, self._script(request, words, tail, comment), base + '.sh', tuple(tasks))
+
+    def stage(self, spec: Spec, stage: str) -> Submission:
+        """The one job of stage 0 or 2, with as many cores as --jobs says."""
+        request = Request(spec, 0, None, self.how.jobs or self.cores(spec))
+        words, tail = shlex.split(self.how.command(spec, stage))[1:], f'--resume -j {self.cores_word(request.cores)}'
+        tail += f' --threads {self.how.threads}' if self.how.threads else ''
+        return Submission(request, self._script(request, words, tail, f'stage {stage}'), self._base(spec) + '.sh')
+
+    def _script(self, request: Request, words: Sequence[str], tail: str, comment: str) -> str:
+        spec, pipeline = request.spec, [sys.executable, os.path.join(templates.REPO, 'scripts', 'im_pipeline.py')]
+        variables = [name for name in dict.fromkeys(re.findall(r'\$\{?(\w+)', spec.options.storagedir)) if name in os.environ]
+        lines = [
+            '#!/bin/bash',
+            *self.header(request),
+            f'# {comment}; submitting this again only does what is not done yet',
+            *(f'export {name}={shlex.quote(os.environ[name])}' for name in variables),
+            *([] if request.num_tasks else [f'export POLICYOPT_WORKERS={self.cores_word(request.cores)}']),
+            f'cd {shlex.quote(os.getcwd())} || exit 1',
+            f'exec {shlex.join([*pipeline, *words])} {tail} {self.requeue_options(spec)}'.rstrip(),
         ]
-        each = str(how.threads) if how.threads else f'"{cores}"'
-        script = '\n'.join(
-            [
-                '#!/bin/bash',
-                *header,
-                f'# {len(runs)} runs, listed in {base}.runs; submitting this again only does what is not done yet',
-                f'cd {shlex.quote(os.getcwd())} || exit 1',
-                f'exec {shlex.join(task)} --task-index "{index}" --threads {each}',
-                '',
-            ]
-        )
-        return Array(script, base + '.runs', base + '.sh', [r.id for r in runs])
+        return '\n'.join(lines) + '\n'
+
+    def _base(self, spec: Spec, later: int = 0) -> str:
+        """A name for the files of a new job, without its ending; `later` counts those that are about to be written before."""
+        folder = os.path.join(spec.checkpt_dir, 'cluster')
+        there = [int(m[1]) for n in _listdir(folder) if (m := re.fullmatch(r'\w+_(\d+)\..+', n))]
+        return os.path.abspath(os.path.join(folder, f'{self.name}_{1 + max(there, default=0) + later}'))
 
     def script(self, plan: Plan) -> str:
-        """The script of the array job."""
-        return self.array(plan).script
+        """The scripts of the array jobs."""
+        return '\n'.join(array.script for array in self.arrays(plan))
 
     def notes(self, plan: Plan) -> list[str]:
-        """Nothing that the script does not say itself."""
-        return []
+        """What the script does not say itself: that runs want a GPU which it does not ask for."""
+        wants = any((templates.option(run.command, '--device') or '').startswith('cuda') for run in plan.todo)
+        if not self.gpu or not wants or re.search('gpu|gres', repr(self.options(plan.spec)), re.IGNORECASE):
+            return []
+        return [f"warning: --device cuda, but the job asks for no GPU; add a directive such as '{self.gpu}' to options.{self.name}.extra"]
+
+    # what is done with them
 
     def execute(self, plan: Plan) -> str:
         """Submit what is to do, and with --wait stay until it is done."""
-        array = self.array(plan)
-        job_id = self.submit(array)
+        state = plan.states()
+        held = {run_id for run_id in state if state[run_id] == 'running'}
+        if held:
+            print(f'note: {len(held)} runs are being worked on and left out, first {min(held)}', file=sys.stderr)
+            plan = dataclasses.replace(plan, todo=tuple(r for r in plan.todo if r.id not in held))
+        if not plan.todo:
+            return self.how.command(plan.spec, '1_train --summary')
+        for note in self.notes(plan):
+            print(note if note.startswith('warning: ') else f'note: {note}', file=sys.stderr)
+        arrays = self.arrays(plan)
+        plan = plan.of({run_id for array in arrays for run_id in array.run_ids})
+        then = self.how.command(plan.spec, '1_train --summary') + '   (and 2_eval when the job is over)'
+        done = self._submit_and_wait(plan.spec, arrays, f'{len(plan.todo)} runs', [r.out for r in plan.todo])
+        return self.how.command(plan.spec, '2_eval') if done else then
+
+    def execute_stage(self, spec: Spec, stage: str, outputs: Sequence[str]) -> bool:
+        """Submit stage 0 or 2, which makes the files `outputs`; returns whether it was waited for."""
+        return self._submit_and_wait(spec, [self.stage(spec, stage)], f'stage {stage}', outputs)
+
+    def _submit_and_wait(self, spec: Spec, jobs: Sequence[Submission], what: str, outputs: Sequence[str]) -> bool:
+        """Submit jobs; returns whether they were waited for."""
+        job_ids = self.submit(spec, jobs, what)
         if not self.how.wait:
-            return self.how.command(plan.spec, '1_train --summary') + '   (and 2_eval when the job is over)'
+            return False
         try:
-            self.wait(plan.of(set(array.run_ids)), job_id)
+            self.wait(spec, job_ids, what, outputs)
         except KeyboardInterrupt as e:
-            state, cancel = self.how.command(plan.spec, '1_train --summary'), shlex.join([*self.cancel_words, job_id])
-            goes_on = f'job {job_id} goes on ({cancel} ends it); how far it is: {as_typed(state)}; when it is over'
+            state, cancel = self.how.command(spec, '1_train --summary'), ' && '.join(self.cancel_command(i, spec) for i in job_ids)
+            goes_on = f'job {" ".join(job_ids)} goes on ({cancel} ends it); how far it is: {as_typed(state)}; when it is over'
             raise KeyboardInterrupt(f'{goes_on}, continue with: {continuing_command()}') from e
-        return self.how.command(plan.spec, '2_eval')
+        return True
 
-    def submit(self, array: Array) -> str:
-        """Write the script and its list, show the script, ask unless --yes, submit; returns the cluster's job id."""
-        if shutil.which(self.submit_words[0]) is None:
-            here = f"no '{self.submit_words[0]}' on this machine"
+    def submit(self, spec: Spec, jobs: Sequence[Submission], what: str) -> list[str]:
+        """Write the scripts and their lists, show them, ask unless --yes, submit; returns the cluster's job ids."""
+        if shutil.which(self.program(spec)) is None:
+            here = f"no '{self.program(spec)}' on this machine"
             raise UserError(f'-e {self.name}: {here}; expected a login node of the cluster, or -e local')
-        os.makedirs(os.path.dirname(array.script_path), exist_ok=True)
-        for path, content in ((array.list_path, ''.join(i + '\n' for i in array.run_ids)), (array.script_path, array.script)):
-            with open(path, 'x', encoding='utf-8') as f:
-                f.write(content)
-        print(f'{array.script_path}:\n{array.script}', file=sys.stderr)
+        for folder in ('cluster', 'logs'):
+            os.makedirs(os.path.join(spec.checkpt_dir, folder), exist_ok=True)
+        for job in jobs:
+            listing = ''.join(' '.join(task) + '\n' for task in job.tasks)
+            for path, content in ([(job.list_path, listing)] if job.tasks else []) + [(job.script_path, job.script)]:
+                with open(path, 'x', encoding='utf-8') as f:
+                    f.write(content)
+        print(f'{jobs[0].script_path}:\n{jobs[0].script}', file=sys.stderr)
+        for job in jobs[1:]:
+            print(f'and {job.script_path}, the same for {len(job.run_ids)} further runs', file=sys.stderr)
         if not self.how.yes:
+            written = ', '.join(job.script_path for job in jobs)
             if not sys.stdin.isatty():
-                why = 'since nobody can be asked here; add -y, or submit it yourself'
-                raise UserError(f'{array.script_path}: written, not submitted, {why}')
-            print(f'submit {len(array.run_ids)} runs? [y/N] ', end='', file=sys.stderr, flush=True)
+                raise UserError(f'{written}: written, not submitted, since nobody can be asked here; add -y, or submit it yourself')
+            print(f'submit {what}? [y/N] ', end='', file=sys.stderr, flush=True)
             if sys.stdin.readline().strip().lower() not in ('y', 'yes'):
-                raise UserError(f'{array.script_path}: written, not submitted, as you wished')
-        words = [*self.submit_words, array.script_path]
-        result = subprocess.run(words, capture_output=True, text=True)
-        if result.returncode != 0:
-            raise RunFailed(f'{shlex.join(words)} failed with exit code {result.returncode}: {(result.stderr or result.stdout).strip()}')
-        job_id = result.stdout.strip().splitlines()[-1].partition(';')[0] if result.stdout.strip() else '?'
-        print(f'submitted job {job_id} with {len(array.run_ids)} runs; see --summary', file=sys.stderr)
-        return job_id
+                raise UserError(f'{written}: written, not submitted, as you wished')
+        job_ids = []
+        for job in jobs:
+            words = self.submit_command(job)
+            result = subprocess.run(words, capture_output=True, text=True)
+            if result.returncode != 0:
+                said = f'failed with exit code {result.returncode}: {(result.stderr or result.stdout).strip()}'
+                before = f'; job {" ".join(job_ids)} had been submitted before' if job_ids else ''
+                raise RunFailed(f'{shlex.join(words)} {said}{before}')
+            out = result.stdout.strip()
+            job_ids.append(out.splitlines()[-1].partition(';')[0] if out else '?')
+            of = f'{len(job.run_ids)} runs' if job.tasks else what
+            print(f'submitted job {job_ids[-1]} with {of}; see --summary', file=sys.stderr)
+        return job_ids
 
-    def wait(self, plan: Plan, job_id: str) -> None:
-        """Wait until the cluster no longer knows the job; RunFailed when runs of the plan are then still missing."""
-        told, pause, num = -1, 0.5, len(plan.runs)
+    def wait(self, spec: Spec, job_ids: Sequence[str], what: str, outputs: Sequence[str]) -> None:
+        """Wait until the cluster no longer knows the jobs; RunFailed when files that they should make are then still missing."""
+        told, pause, num, job_id = -1, 0.5, len(outputs), ' '.join(job_ids)
+        unit = 'runs' if what.endswith('runs') else 'files'
         while True:
-            listed = subprocess.run([*self.query_words, job_id], capture_output=True, text=True)
-            # a controller that does not answer is no proof that the job is gone
-            answered = listed.returncode == 0
-            gone = not listed.stdout.strip() if answered else bool(re.search('invalid|unknown|finished', listed.stderr, re.IGNORECASE))
-            state = plan.states()
-            done = sum(s == 'done' for s in state.values())
-            if done != told:
-                print(f'{done}/{num} runs done (job {job_id})', file=sys.stderr)
-                told = done
-            if gone or done == num:
+            gone = all(self.is_gone(one, spec) for one in job_ids)
+            missing = [path for path in outputs if not os.path.exists(path)]
+            if num - len(missing) != told:
+                told = num - len(missing)
+                print(f'{told}/{num} {unit} done (job {job_id})', file=sys.stderr)
+            if gone or not missing and unit == 'runs':
                 break
             time.sleep(pause)
             pause = min(1.3 * pause, 30)
-        if done < num:
-            open_ids = [i for i, s in state.items() if s != 'done']
+        if missing:
+            first = os.path.basename(missing[0]).removesuffix('.h5')
             raise RunFailed(
-                f'job {job_id} is over, but {len(open_ids)} of its {num} runs are not done, first {open_ids[0]}; '
-                f'see {plan.spec.checkpt_dir}/logs, then submit again with --resume'
+                f'job {job_id} is over, but {len(missing)} of its {num} {unit} are not done, first {first}; '
+                f'see {spec.checkpt_dir}/logs, then submit again'
             )
 
-
-class Slurm(Cluster):
-    """The executor that submits to Slurm, with the wishes of options.slurm."""
-
-    name, submit_words, query_words = 'slurm', ('sbatch', '--parsable'), ('squeue', '--noheader', '--jobs')
-    cancel_words = ('scancel',)
-
-    def header(self, spec: Spec, num_runs: int, num_jobs: int | None, logs: str) -> tuple[list[str], str, str]:
-        o = spec.options.slurm
-        wishes = {'partition': o.partition, 'time': o.time, 'mem': o.mem, 'account': o.account}
-        lines = [
-            f'#SBATCH --job-name={spec.run_name}',
-            f'#SBATCH --array=1-{num_runs}' + (f'%{num_jobs}' if num_jobs else ''),
-            f'#SBATCH --output={logs}/slurm_%A_%a.txt',
-            '#SBATCH --ntasks=1',
-            f'#SBATCH --cpus-per-task={o.cpus}',
-            *(f'#SBATCH --{key}={value}' for key, value in wishes.items() if value),
-            '#SBATCH --requeue',
-            '#SBATCH --open-mode=append',
-            f'#SBATCH --signal=B:USR1@{_WARNING_S}',
-        ]
-        return lines, '$SLURM_ARRAY_TASK_ID', f'${{SLURM_CPUS_PER_TASK:-{o.cpus}}}'
+    def is_gone(self, job_id: str, spec: Spec) -> bool:
+        """Whether the cluster no longer knows a job; one that does not answer is no proof of that."""
+        listed = subprocess.run(self.query_command(job_id, spec), capture_output=True, text=True)
+        if listed.returncode == 0:
+            return not listed.stdout.strip()
+        return is_unknown(listed.stderr)
 
 
-class Pbs(Cluster):
-    """The executor that submits to PBS, with the wishes of options.pbs, in the dialect of TORQUE or OpenPBS."""
-
-    name, submit_words, query_words, cancel_words = 'pbs', ('qsub',), ('qstat', '-t'), ('qdel',)
-
-    def chosen(self, plan: Plan) -> tuple[list[Run], int | None]:
-        """As above; of options.pbs.range, which counts all selected runs, only those that are to do."""
-        text = plan.spec.options.pbs.range
-        if not text:
-            return super().chosen(plan)
-        wanted = {plan.runs[i - 1].id for i in _indices(text, len(plan.runs))}
-        runs = [r for r in plan.todo if r.id in wanted]
-        if not runs:
-            raise UserError(f'{plan.spec.file}: options.pbs.range: {text!r} names only finished runs; expected some that are not')
-        limit = text.partition('%')[2]
-        return runs, self.how.jobs or (int(limit) if limit else None)
-
-    def header(self, spec: Spec, num_runs: int, num_jobs: int | None, logs: str) -> tuple[list[str], str, str]:
-        o = spec.options.pbs
-        limit = f'%{num_jobs}' if num_jobs else ''
-        lines = [f'#PBS -N {o.jobname or spec.run_name}', *([f'#PBS -q {o.queue}'] if o.queue else [])]
-        if o.dialect == 'torque':
-            lines += [f'#PBS -l nodes=1:ppn={o.ppn}', f'#PBS -t 1-{num_runs}{limit}']
-            index, cores = '$PBS_ARRAYID', 'PBS_NUM_PPN'
-        else:
-            lines += [f'#PBS -l select=1:ncpus={o.ppn}']
-            lines += [f'#PBS -J 1-{num_runs}{limit}'] if num_runs > 1 else []  # OpenPBS knows no array of one
-            index, cores = '${PBS_ARRAY_INDEX:-1}', 'NCPUS'
-        lines += ['#PBS -j oe', f'#PBS -o {logs}/', '#PBS -r y', '#PBS -V']
-        return lines, index, f'${{{cores}:-{o.ppn}}}'
+@contextlib.contextmanager
+def stopping_after(seconds: int | None) -> Iterator[None]:
+    """Send this process the warning of a time limit after so many seconds in the block; never for None."""
+    if seconds is None:
+        yield
+        return
+    old = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
 
 
-def _indices(text: str, total: int) -> list[int]:
-    """The indices of `3,7,20-30` that lie in 1 … total; a note says so where there are others, as in a range borrowed from elsewhere."""
-    found, cut = [], False
-    for part in text.partition('%')[0].split(','):
-        first, _, last = part.partition('-')
-        first, last = int(first), int(last or first)
-        found += range(max(first, 1), min(last, total) + 1)
-        cut |= first < 1 or last > total
-    if not found:
-        raise UserError(f'options.pbs.range: {text!r} names no run; expected indices from 1 to {total} (all runs)')
-    if cut:
-        print(f'note: options.pbs.range: {text!r} is cut to the {total} runs there are', file=sys.stderr)
-    return found
+def requeue(signum: int, command: str | None) -> None:
+    """Put the job that we are back into the queue, if it has such a command and was stopped by the warning of its time limit."""
+    if command is None or signum != signal.SIGUSR1:
+        return
+    print(f'requeue: {command}', file=sys.stderr, flush=True)
+    result = subprocess.run(shlex.split(command), capture_output=True, text=True)
+    if result.returncode != 0:
+        said = (result.stderr or result.stdout).strip()
+        raise RunFailed(f'{command} failed with exit code {result.returncode}: {said}; submit again to go on')
+
+
+def _share(at_once: int | None, num_arrays: int, i: int) -> int | None:
+    """The places of array i: arrays do not know of each other, so that they share out those of all."""
+    return None if at_once is None else (at_once + num_arrays - 1 - i) // num_arrays
+
+
+def is_unknown(said: str) -> bool:
+    """Whether a scheduler says that it does not know a job, or not any more."""
+    return bool(re.search('invalid|unknown|finished|not exist|not found', said, re.IGNORECASE))
 
 
 def _listdir(folder: str) -> list[str]:

@@ -88,7 +88,6 @@ def check_runs(spec: Spec, runs: Sequence[Run], seed: int) -> None:
         job = _job(spec, run, seed)
         if not job['policy']:
             mdp = mdps[run.task] = mdps.get(run.task) or MDP(job['env'])
-            mdp.horizon(job['max_traj_len'])
             policy_from_snapshot(read_snapshot(f'{run.out}/snapshots/{read_run(run.out).choose_snapshot(job["rule"])}'), mdp)
 
 
@@ -197,7 +196,8 @@ def _cache_dir(spec: Spec) -> str:
 
 
 def _task_row(spec: Spec, task: Task, sets: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]], seed: int) -> TaskRow:
-    return TaskRow(task.name, task.env, task.policy or '', *_all_episodes(task.name, sets), *experts.random_returns(spec, task, seed))
+    returns, lengths = _all_episodes(task.name, sets)
+    return TaskRow(task.name, task.env, task.policy or '', returns, lengths, *experts.random_returns(spec, task, seed))
 
 
 def _all_episodes(name: str, sets: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
@@ -247,7 +247,7 @@ def _store_row(job: dict[str, Any]) -> str:
         policy_path = f'{job["file"]}/snapshots/{snapshot}'
         trajs = evaluate_file(policy_path, job['num_trajs'], job['eval_seed'], job['deterministic'], job['env'], job['max_traj_len'])[2]
         seed = job['run_seed'] if run.seed is None else run.seed
-    with write_h5(job['cache']) as h5:
+    with write_h5(job['cache'], replace=True) as h5:
         h5.create_array('/', 'returns', trajs.returns)
         h5.create_array('/', 'lengths', trajs.lengths)
         set_attrs(h5.root, {'snapshot': snapshot, 'seed': seed, 'last_trueret': last_trueret, 'key': _key(job)})
@@ -266,7 +266,7 @@ def _play_foreign(job: dict[str, Any]) -> TrajBatch:
     mdp = MDP(job['env'])
     actor = foreign.ForeignActor(policy, mdp.info, source)
     key, one_process = (job['eval_seed'], 'evaluate'), 1  # a policy of another program need not survive being sent to others
-    return sample_trajectories(actor, mdp, job['num_trajs'], mdp.horizon(job['max_traj_len']), key, True, one_process)
+    return sample_trajectories(actor, mdp, job['num_trajs'], mdp.longest(job['max_traj_len']), key, True, one_process)
 
 
 def _measured(job: dict[str, Any]) -> str:

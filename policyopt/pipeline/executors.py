@@ -1,13 +1,16 @@
 """Who carries out a plan: a list on the screen, this computer, or a cluster. One class each, all with the interface of `Executor`."""
 
 import sys
+from collections.abc import Sequence
 from typing import Protocol
 
-from policyopt.pipeline.clusters import Pbs, Slurm
+from policyopt.pipeline.clusters import Cluster
 from policyopt.pipeline.launch import Local
 from policyopt.pipeline.plan import How, Plan
+from policyopt.pipeline.schedulers import ArrayJobs, Pbs, Slurm
+from policyopt.pipeline.spec import Spec
 
-EXECUTORS = {executor.name: executor for executor in (Local, Slurm, Pbs)}  # by the word after -e
+EXECUTORS = {executor.name: executor for executor in (Local, Slurm, Pbs, ArrayJobs)}  # by the word after -e
 
 
 class Executor(Protocol):
@@ -46,9 +49,21 @@ class Printing:
     def execute(self, plan: Plan) -> None:
         if plan.todo:
             for note in self.notes(plan):
-                print(f'note: {note}', file=sys.stderr)
+                print(note if note.startswith('warning: ') else f'note: {note}', file=sys.stderr)
             sys.stdout.write(self.script(plan))
             sys.stdout.flush()
+
+    def execute_stage(self, spec: Spec, stage: str, outputs: Sequence[str]) -> bool:
+        assert isinstance(self.executor, Cluster)
+        sys.stdout.write(self.executor.stage(spec, stage).script)
+        sys.stdout.flush()
+        return False
+
+
+def cluster_for(how: How) -> Cluster | Printing | None:
+    """The executor that carries out stages 0 and 2 elsewhere, if the options ask for one."""
+    executor = executor_for(how)
+    return executor if isinstance(executor, (Cluster, Printing)) and executor.away else None
 
 
 def executor_for(how: How) -> Executor:

@@ -14,7 +14,7 @@ import numpy as np
 from policyopt.files.h5files import attr_text, numbers, open_h5, set_attrs, write_h5
 from policyopt.files.results import mean_sd
 from policyopt.pipeline.spec import find_policy
-from policyopt.util import RunFailed, UserError, as_typed, derive_seed, provenance, superseding
+from policyopt.util import RunFailed, UserError, as_typed, derive_seed, provenance
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch
@@ -50,8 +50,7 @@ def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resum
         else:
             todo[name, dataset] = path
     mdps = {name: MDP(spec.task(name).env) for name in dict.fromkeys(name for name, _ in wanted)}
-    for name, mdp in mdps.items():
-        mdp.horizon(spec.task(name).max_traj_len)
+    for name in mdps:
         check_random(spec, spec.task(name))
     policies = {name: load_policy(expert_path(spec, spec.task(name)), mdps[name]) for name in dict.fromkeys(name for name, _ in todo)}
     return todo, mdps, policies
@@ -61,6 +60,9 @@ def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
     """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print what each earned."""
     todo, mdps, policies = plan
     for (name, dataset), path in todo.items():
+        if os.path.exists(path):  # another process has made it since the plan, and given the stage's lock back
+            check_trajs(spec, spec.task(name), path, set_seed(seed, name, dataset))
+            continue
         _sample_expert(spec, spec.task(name), policies[name], mdps[name], path, set_seed(seed, name, dataset))
     for name, mdp in mdps.items():
         random_returns(spec, spec.task(name), seed, mdp)
@@ -92,14 +94,12 @@ def _sample_expert(spec: Spec, task: Task, policy: Policy, mdp: MDP, path: str, 
     from policyopt.rl import mean_entropy
 
     t = spec.training
+    grows = os.path.exists(path) and check_trajs(spec, task, path, seed, longer=True) < t.full_dataset_num_trajs
     trajs = sample_episodes(policy, mdp, t.full_dataset_num_trajs, seed, t.deterministic_expert, task.max_traj_len)
     attrs = {'env_name': task.env, 'policy': task.policy, 'deterministic': t.deterministic_expert, 'seed': seed, 'task': task.name}
-    if os.path.exists(path):
+    if grows:
         _check_begins_with(trajs, path)
-        with superseding(path) as new:
-            save_trajs(new, trajs, attrs | provenance())
-    else:
-        save_trajs(path, trajs, attrs | provenance())
+    save_trajs(path, trajs, attrs | provenance(), replace=grows)
     print(
         f'{task.name}: expert return {mean_sd(trajs.returns, 2)}, mean reward {trajs.r.stacked.mean():.4f}, '
         f'length {mean_sd(trajs.lengths, 2)}, entropy {mean_entropy(policy, trajs.adist):.4f} ({len(trajs)} trajectories in {path})',

@@ -26,7 +26,7 @@ def stage_lock(spec: Spec, name: str, wait_s: float = 0.0) -> Iterator[None]:
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            lock = locks.acquire(os.path.join(spec.checkpt_dir, 'locks', name + '.lock'))
+            lock = locks.acquire_leased(os.path.join(spec.checkpt_dir, 'locks', name + '.lock'))
             break
         except locks.Held as held:
             if time.monotonic() >= deadline:

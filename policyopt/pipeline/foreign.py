@@ -122,7 +122,7 @@ def loader(dotted: str, where: str) -> Callable[[str], Any]:
 class ForeignActor:
     """A policy with `act(obs)` as an actor: one observation at a time, no noise of ours, no distributions (Pa = 0)."""
 
-    num_noise = 1
+    num_noise, bounds_2_Da = 1, None
 
     def __init__(self, policy: Any, info: EnvInfo, source: str):
         """info: the EnvInfo of the task; source: what messages call the policy."""

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from policyopt.files.runs import part_path
+from policyopt.files.runs import lock_path, part_path
 from policyopt.pipeline import forked, locks, templates
 from policyopt.pipeline.plan import Job
-from policyopt.util import STOP_SIGNALS, RunFailed, continuing_command, is_hdf5
+from policyopt.util import STOP_SIGNALS, RunFailed, continuing_command, is_hdf5, num_cores, threads_from_env
 
 if TYPE_CHECKING:
     from policyopt.pipeline.plan import How, Plan
@@ -84,11 +84,6 @@ def stoppable() -> Iterator[None]:
             raise Stopped(first[0], *e.args) from e
 
 
-def num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
 def thread_environment(threads: int | None = None) -> dict[str, str]:
     """The environment of a run: one BLAS and torch thread unless `threads` or the user's own environment says otherwise."""
     env = dict(os.environ)
@@ -102,9 +97,8 @@ def thread_environment(threads: int | None = None) -> dict[str, str]:
 
 def warn_about_cores(num_jobs: int, threads: int | None) -> None:
     """Say so when the runs together want more threads than there are cores."""
-    each = thread_environment(threads)['OMP_NUM_THREADS']
-    wanted = num_jobs * (int(each) if each.isdecimal() else 1)
-    if wanted > num_cores():
+    each = threads or threads_from_env() or 1
+    if num_jobs * each > num_cores():
         what = f'{num_jobs} jobs × {each} threads on {num_cores()} cores'
         print(f'warning: {what}: they will slow each other down; see -j and --threads', file=sys.stderr)
 
@@ -132,7 +126,7 @@ class Local:
         how, num = self.how, len(plan.todo)
         num_jobs = min(how.jobs or num_cores(), num)
         warn_about_cores(num_jobs, how.threads)
-        outcomes = run_local(plan.jobs, num_jobs, how.keep_going, how.threads, how.verbosity)
+        outcomes = run_local(plan.jobs, num_jobs, how.keep_going, how.threads, how.verbosity, how.wait)
         bad = [o for o in outcomes if o.state != 'ok']
         if bad:
             left = num - len(outcomes)
@@ -143,21 +137,33 @@ class Local:
 
 
 def run_local(
-    jobs: Sequence[Job], num_jobs: int = 1, keep_going: bool = False, threads: int | None = None, verbosity: int = 0
+    jobs: Sequence[Job], num_jobs: int = 1, keep_going: bool = False, threads: int | None = None, verbosity: int = 0, wait: bool = False
 ) -> list[Outcome]:
     """Run the jobs, `num_jobs` at a time; returns an Outcome for each one that was not already done.
 
     The first failure starts no further run and lets the running ones finish; with `keep_going` all are tried.
+    wait: stay until the runs that other hosts do are there too, and do those that a dead host leaves.
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 stop the runs (a second one kills them) and raise Stopped.
     """
     with _Signals() as signals, Progress(len(jobs), verbosity) as progress:
-        return _Launcher(jobs, num_jobs, keep_going, threads, signals, progress).loop()
+        return _Launcher(jobs, num_jobs, keep_going, threads, signals, progress, wait).loop()
 
 
 class _Launcher:
-    def __init__(self, jobs: Sequence[Job], num_jobs: int, keep_going: bool, threads: int | None, signals: _Signals, progress: Progress):
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        num_jobs: int,
+        keep_going: bool,
+        threads: int | None,
+        signals: _Signals,
+        progress: Progress,
+        wait: bool,
+    ):
         self.pending = collections.deque(jobs)
         self.elsewhere = []  # (job, Held) of runs that another pipeline is doing
+        self.watches: dict[str, locks.Watch] = {}  # of their locks, by job id
+        self.wait, self.renewed = wait, time.monotonic()
         self.running = {}  # Popen or ForkedRun -> (job, lock, start)
         self.outcomes = []
         self.num_jobs, self.keep_going, self.signals, self.progress = num_jobs, keep_going, signals, progress
@@ -168,6 +174,7 @@ class _Launcher:
         try:
             while self.pending or self.running or self.elsewhere:
                 busy = self.reap()
+                self.renew()
                 if self.signals.first is not None:
                     raise Stopped(self.signals.first)
                 if self.failed() and not self.keep_going:
@@ -192,14 +199,19 @@ class _Launcher:
             self.finish(job, 'ok', 'done by another pipeline')
             return True
         try:
-            lock = locks.acquire(job.lock)
+            lock = locks.acquire(job.lock, locks.LEASE_S if job.renews else 0.0, self.watches.get(job.id))
         except locks.Held as held:
             self.elsewhere.append((job, held))
+            self.watches.setdefault(job.id, locks.Watch(job.lock, also=lock_path(job.out)))
             return False
+        with contextlib.suppress(OSError):  # NFS looks for new files when their folder is opened
+            os.close(os.open(os.path.dirname(job.out) or '.', os.O_RDONLY))
         if job.done:  # another pipeline finished it before we had the lock
             lock.release()
             self.finish(job, 'ok', 'done by another pipeline')
             return True
+        if os.path.exists(part_path(job.out)):  # perhaps another pipeline has begun it since the plan
+            job = dataclasses.replace(job, command=templates.with_option(job.command, '--resume'))
         try:
             process = self.spawn(job, lock)
         except OSError as e:
@@ -217,6 +229,7 @@ class _Launcher:
 
         So a run that survives the sudden end of this process is found by the next one.
         """
+        os.makedirs(os.path.dirname(job.log) or '.', exist_ok=True)  # a user may have cleared it away since
         old = os.path.exists(job.log) and os.path.getsize(job.log) > 0
         with open(job.log, 'a', encoding='utf-8') as log:
             log.write(('\n' if old else '') + job.command + '\n')
@@ -256,6 +269,9 @@ class _Launcher:
             _kill_group(process, signal.SIGKILL)  # helpers that outlived their run
             state, detail = self.judge(job, process.returncode)
             lock.release()
+            if state == 'failed' and lock.taken_by() is not None:  # by a machine that saw us suspended: its run now
+                self.pending.append(job)
+                continue
             seconds = time.monotonic() - start
             self.finish(job, state, detail, seconds)
         return bool(ended)
@@ -279,21 +295,26 @@ class _Launcher:
         self.outcomes.append(Outcome(job, state, detail, seconds))
         self.progress.finished(job.id, state, detail, seconds, job.log)
 
+    def renew(self) -> None:
+        """Show those who watch our locks that we live; our trainer does so itself, once it has begun."""
+        if time.monotonic() - self.renewed > locks.LEASE_S / 6:
+            self.renewed = time.monotonic()
+            for _, lock, _ in self.running.values():
+                lock.renew()
+
     def wait_for_others(self) -> None:
-        """Look again after the runs that other pipelines hold: take over what was dropped, wait for this host, give up on others."""
+        """Look again after the runs that other pipelines hold: take over what was dropped, wait for this host, and if asked for others."""
         still = []
         for job, held in self.elsewhere:
             state, _ = locks.inspect(job.lock)
-            if job.done or state in ('free', 'stale'):
+            if job.done or state in ('free', 'stale') or (state == 'foreign' and self.watches[job.id].expired()):
                 self.pending.append(job)
+            elif state == 'foreign' and not self.wait:
+                self.finish(job, 'elsewhere', f'{held}; --wait stays until the lock is free or the run is there')
             else:
                 still.append((job, held))
-        self.elsewhere = [(job, held) for job, held in still if held.state == 'live']
-        for job, held in still:
-            if held.state == 'foreign':
-                self.finish(job, 'elsewhere', str(held))
-            else:
                 self.progress.waiting(job, held)
+        self.elsewhere = still
         if self.elsewhere and not self.pending:
             time.sleep(0.3)
 
@@ -405,7 +426,10 @@ def _clock(seconds: float) -> str:
 
 def last_lines(path: str, num: int = 10) -> str:
     """The last lines of a log, indented."""
-    with open(path, 'rb') as f:
-        f.seek(max(0, os.path.getsize(path) - 20000))
-        lines = f.read().decode('utf-8', 'replace').splitlines()
+    try:
+        with open(path, 'rb') as f:
+            f.seek(max(0, os.path.getsize(path) - 20000))
+            lines = f.read().decode('utf-8', 'replace').splitlines()
+    except OSError as e:
+        return f'  | (it cannot be read: {e.strerror})'
     return '\n'.join('  | ' + line for line in lines[-num:])

@@ -1,13 +1,17 @@
-"""Lock files that work on shared disks: one holder a name, and a dead holder on this host is recognised.
+"""Lock files that work on shared disks: one holder a name, a dead holder on this host is recognised, and no other one is guessed at.
 
-A lock is a file made with O_EXCL (atomic on local disks and on NFS) that says who holds it: host, process, when that process
-started, and the process group of the run that it started. It is stale when neither lives any more, when the host has been
-rebooted since, or when it belongs to an earlier start of the same (requeued) cluster job. What another host holds cannot be
-judged from here: that is explained to the user and never taken.
+A lock is a file, created with its contents at once (atomic on local disks and on NFS), that says who holds it: host, PID namespace,
+process, when that process started, and the process group of the run that it started. It is stale when neither lives any more, when
+the host has been rebooted since, or when it belongs to an earlier start of the same (requeued) cluster job. What cannot be seen from
+here (another host, another container, another user's process) is never taken for dead.
 
-The package `filelock` locks with flock: the system takes such a lock back as soon as the pipeline dies, also by kill -9, although
-the run that it started may go on, and then a second one would be started beside it. Nor does it say who holds a lock, and on network
-disks without a lock service other hosts do not see it.
+For those there is the lease. A training run renews its lock, which means that it touches the file every few seconds. Who finds the
+lock watches it: when nothing has changed for LEASE_S seconds of the watcher's own clock, the holder is dead or has been suspended.
+The watcher then takes the lock over, and a holder that comes back finds another name in it and stops before it writes.
+
+The package `filelock` has such a lease (`SoftFileLease`), but judges a holder by host name and process number alone, so that two
+containers with one host name break each other's locks; it knows no run that outlives its pipeline, and no requeued job. Its other
+locks are flock's: the system takes one back as soon as the pipeline dies, although the run that it started may go on.
 """
 
 from __future__ import annotations
@@ -15,21 +19,43 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import hashlib
 import json
+import math
 import os
 import platform
+import re
 import subprocess
+import sys
+import threading
 import time
 
-from policyopt.util import STOP_SIGNALS, delaying_signals, now, replacing
+from policyopt.util import (
+    FIRST_PID_NAMESPACE,
+    STOP_SIGNALS,
+    RunFailed,
+    delaying_signals,
+    now,
+    pid_namespace,
+    printable,
+    process_name,
+    writing,
+)
 
-# a holder writes its name right after it has made the file; only a crash in between leaves an empty lock
+LEASE_S = 120.0  # network disks show a change to other hosts after at most a minute
+# holders of earlier versions wrote their name after they had made the file; only a crash in between leaves an empty lock
 _EMPTY_IS_STALE_AFTER_S = 30
+_MAX_BYTES = 10000  # of a lock file
+_MAX_PID = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """Who holds a lock; `start` and `boot` tell a process from a later one with the same number; `child` is 0 or a process group."""
+    """Who holds a lock.
+
+    start, boot and namespace tell a process from another one with the same number, machine a reboot from another host of the same
+    name. child is 0 or a process group. lease: seconds without renewal after which the lock may be taken over, 0 for never.
+    """
 
     host: str
     pid: int
@@ -38,14 +64,17 @@ class Holder:
     since: str
     job: str = ''
     child: int = 0
+    namespace: str = ''
+    machine: str = ''
+    lease: float = 0.0
 
     def __str__(self) -> str:
         job = f' (cluster job {self.job})' if self.job else ''
-        return f'process {self.pid} on {self.host}{job}, since {self.since[:19].replace("T", " ")}'
+        return printable(f'process {self.pid} on {self.host}{job}, since {self.since[:19].replace("T", " ")}')
 
 
 class Held(Exception):
-    """The lock belongs to someone else; `state` is 'live' (on this host) or 'foreign' (on another one)."""
+    """The lock belongs to someone else; `state` is 'live' (seen to live) or 'foreign' (cannot be seen from here)."""
 
     def __init__(self, path: str, holder: Holder | None, state: str):
         super().__init__(path, holder, state)
@@ -53,8 +82,11 @@ class Held(Exception):
 
     def __str__(self) -> str:
         if self.state == 'live':
-            return f'is being worked on by {self.holder}'
-        return f'is held by {self.holder}; {platform.node()} cannot see whether that still lives: if it does not, remove {self.path}'
+            return f'is being worked on by {self.holder or "a process that has just begun"}'
+        who = self.holder or 'someone whose name in the lock cannot be read'
+        if self.holder and self.holder.lease:
+            return f'is held by {who}, and is free when that has not renewed it for {self.holder.lease:g} s'
+        return f'is held by {who}; {platform.node()} cannot see whether that still lives: if it does not, remove {self.path}'
 
 
 class Lock:
@@ -62,92 +94,217 @@ class Lock:
 
     def __init__(self, path: str, holder: Holder):
         self.path, self.holder = path, holder
+        self._released = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def record_child(self, pid: int) -> None:
         """Say which process group works under this lock, so that it outlives us in the eyes of others if we are killed."""
         holder = dataclasses.replace(self.holder, child=pid)
-        with replacing(self.path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
-            f.write(json.dumps(dataclasses.asdict(holder)))
+        os.makedirs(os.path.dirname(self.path) or '.', exist_ok=True)  # a user may have cleared it away since
+        _write(self.path, holder, replace=True)
         self.holder = holder
+
+    def renew(self) -> None:
+        """Show those who watch that we live; where the file has been removed, it is made again."""
+        with contextlib.suppress(OSError):
+            found = _read(self.path)
+            if found == self.holder:
+                os.utime(self.path)
+            elif found is None and not os.path.lexists(self.path):
+                _write(self.path, self.holder)
+
+    def keep_renewed(self) -> None:
+        """Renew the lock until it is given back, in a thread of its own."""
+        self._thread = threading.Thread(target=self._renew_often, daemon=True)
+        with delaying_signals(*STOP_SIGNALS):  # the thread takes none of them, and so the main thread's waiting ends at once
+            self._thread.start()
+
+    def _renew_often(self) -> None:
+        while not self._released.wait(self.holder.lease / 6):
+            self.renew()
+
+    def taken_by(self) -> Holder | None:
+        """Who has taken the lock over since, or None."""
+        found = _read(self.path)
+        return None if found == self.holder else found
+
+    def check(self) -> None:
+        """Raise RunFailed where another process has taken the lock over; call it before anything is written."""
+        other = self.taken_by()
+        if other is not None:
+            why = f'this process had not renewed its lock for {self.holder.lease:g} s (was it suspended?)'
+            raise RunFailed(f'{self.path}: was taken over by {other}, as {why}; this one stops and writes nothing more')
 
     def release(self) -> None:
         """Give the lock back, unless that has been done."""
-        if os.getpid() == self.holder.pid and _read(self.path) == self.holder:
-            os.unlink(self.path)
+        if os.getpid() == self.holder.pid:
+            self._released.set()
+            if self._thread is not None:
+                self._thread.join()
+            if _read(self.path) == self.holder:
+                os.unlink(self.path)
         atexit.unregister(self.release)
 
 
-def acquire(path: str) -> Lock:
-    """Take the lock at `path`, breaking a stale one; raises Held when someone else has it.
+class Watch:
+    """Tells when the lease of a lock has run out, by this process's own clock: no two clocks are compared.
+
+    also: a file that its holder renews as well, and that counts for it.
+    """
+
+    def __init__(self, path: str, also: str | None = None):
+        self.paths = [path, *([] if also is None else [also])]
+        self.seen: list[tuple[bytes, int] | None] | None = None
+        self.since = 0.0
+        self.expired()
+
+    def expired(self) -> bool:
+        """Whether nothing has changed for as long as the lease, between the looks so far."""
+        seen = [_look(p) for p in self.paths]
+        if seen != self.seen:
+            self.seen, self.since = seen, time.monotonic()
+        holder = None if seen[0] is None else _parse(seen[0][0])
+        return holder is not None and 0 < holder.lease <= time.monotonic() - self.since
+
+
+def acquire(path: str, lease: float = 0.0, watch: Watch | None = None) -> Lock:
+    """Take the lock at `path`, also a stale one, or one that `watch` has seen expire; raises Held when someone else has it.
 
     It is given back at the end of this process at the latest: a stop signal can come between taking it and the caller's `finally`.
+    lease: seconds; the caller promises to renew the lock.
     """
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    me = Holder(platform.node(), os.getpid(), process_start(os.getpid()), _boot_id(), now(), _cluster_job())
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    here = {'job': _cluster_job(), 'namespace': pid_namespace(), 'machine': _machine_id(), 'lease': lease}
+    me = Holder(platform.node(), os.getpid(), process_start(os.getpid()), _boot_id(), now(), **here)
     lock = Lock(path, me)
     while True:
         try:
             with delaying_signals(*STOP_SIGNALS):
-                _create(path, me)
+                _write(path, me)
                 atexit.register(lock.release)
             return lock
         except FileExistsError:
-            state, holder = inspect(path)
-            if state == 'stale':
-                _break(path)
+            seen = _look(path)
+            state, holder = _judge(seen)
+            if seen is not None and (state == 'stale' or (watch is not None and state == 'foreign' and watch.expired())):
+                if _take_over(path, seen, lock):
+                    return lock
             elif state != 'free':
                 raise Held(path, holder, state) from None
 
 
-def _create(path: str, me: Holder) -> None:
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+def acquire_leased(path: str) -> Lock:
+    """`acquire` and keep renewing; where the holder cannot be seen, watch for as long as its lease before giving up."""
+    watch, told = None, False
+    while True:
+        try:
+            lock = acquire(path, LEASE_S, watch)
+            lock.keep_renewed()
+            return lock
+        except Held as held:
+            if held.state != 'foreign' or held.holder is None or not held.holder.lease:
+                raise
+            if watch is None:
+                watch = Watch(path)
+                begin = watch.since
+            elif not watch.expired() and watch.since != begin:
+                raise Held(path, held.holder, 'live') from held  # it has been renewed
+            elif not told and time.monotonic() - begin > 2:
+                told = True
+                print(f'{path}: is held by {held.holder}; waiting {held.holder.lease:g} s to see whether that renews it', file=sys.stderr)
+            time.sleep(min(1.0, held.holder.lease / 10))
+
+
+def _write(path: str, holder: Holder, replace: bool = False) -> None:
     try:
-        with os.fdopen(fd, 'w', encoding='utf-8') as f:
-            f.write(json.dumps(dataclasses.asdict(me)))
-            f.flush()
-            os.fsync(f.fileno())
+        with writing(path, replace) as tmp, open(tmp, 'w', encoding='utf-8') as f:
+            f.write(json.dumps(dataclasses.asdict(holder)))
+    except FileExistsError:
+        raise
     except OSError as e:
-        os.unlink(path)
         raise OSError(e.errno, e.strerror, path) from e
 
 
+def _take_over(path: str, seen: tuple[bytes, int], lock: Lock) -> bool:
+    """Put our name into a dead holder's lock; of all who saw it dead, on any host, one does, and nobody removes a fresh one.
+
+    Whoever creates the claim, which is named after the dead holder's words, may replace them. A claim is a lock itself.
+    Returns whether the lock is ours; raises Held while another process is at it.
+    """
+    claim = acquire_leased(f'{path}.{hashlib.sha256(seen[0]).hexdigest()[:8]}')
+    try:
+        if _look(path) != seen:
+            return False
+        with delaying_signals(*STOP_SIGNALS):
+            _write(path, lock.holder, replace=True)
+            atexit.register(lock.release)
+        return True
+    finally:
+        claim.release()
+
+
 def inspect(path: str) -> tuple[str, Holder | None]:
-    """('free' | 'live' | 'stale' | 'foreign', Holder or None) of a lock, without touching it."""
-    holder = _read(path)
-    if holder is None:
-        try:
-            age = time.time() - os.stat(path).st_mtime
-        except FileNotFoundError:
-            return 'free', None
-        return ('stale' if age > _EMPTY_IS_STALE_AFTER_S else 'live'), Holder('this or another host', 0, '', '', 'a moment ago')
+    """('free' | 'live' | 'stale' | 'foreign', Holder or None) of a lock, without touching it; None for one that cannot be read."""
+    return _judge(_look(path))
+
+
+def _judge(seen: tuple[bytes, int] | None) -> tuple[str, Holder | None]:
+    if seen is None:
+        return 'free', None
+    content, mtime_ns = seen
+    holder = _parse(content)
+    if holder is None and not content:
+        return ('stale' if time.time() - mtime_ns / 1e9 > _EMPTY_IS_STALE_AFTER_S else 'live'), None
+    return ('foreign' if holder is None else _state(holder)), holder
+
+
+def _state(holder: Holder) -> str:
     if _is_earlier_start(holder):
-        return 'stale', holder
-    if holder.host != platform.node():
-        return 'foreign', holder
+        return 'stale'
+    if holder.host != platform.node() or holder.machine not in ('', _machine_id()):
+        return 'foreign'
+    if holder.namespace not in ('', pid_namespace()):
+        return 'foreign'
     if holder.boot != _boot_id():
-        return 'stale', holder
-    if process_start(holder.pid) == holder.start or (holder.child and group_lives(holder.child)):
-        return 'live', holder
-    return 'stale', holder
+        # rebooted since, unless it may be another machine: containers have equal host names and copied ids
+        rebooted = not holder.namespace or (holder.machine and holder.namespace == FIRST_PID_NAMESPACE)
+        return 'stale' if rebooted else 'foreign'
+    alive = _lives(holder.pid, holder.start)
+    if alive or (holder.child and group_lives(holder.child)):
+        return 'live'
+    return 'foreign' if alive is None else 'stale'
+
+
+def _look(path: str) -> tuple[bytes, int] | None:
+    """(bytes, time of the last change in ns) of a lock file, None where there is none; what cannot be read has odd contents."""
+    try:
+        # opening makes NFS ask the server; a pipe of that name must not hold us up
+        with open(path, 'rb', opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as f:
+            return f.read(_MAX_BYTES) or b'', os.fstat(f.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        return f'cannot be read: {e.strerror}'.encode(), 0
 
 
 def _read(path: str) -> Holder | None:
+    seen = _look(path)
+    return None if seen is None else _parse(seen[0])
+
+
+def _parse(content: bytes) -> Holder | None:
+    """The holder that a lock names, None where it is not the table that we write; keys of later versions are left out."""
     try:
-        with open(path, encoding='utf-8') as f:
-            return Holder(**json.load(f))
-    except (FileNotFoundError, ValueError, TypeError):
+        found = json.loads(content.decode('utf-8'))
+        known = {f.name: found[f.name] for f in dataclasses.fields(Holder) if f.name in found}
+        holder = Holder(**known)
+    except (ValueError, TypeError, RecursionError):
         return None
-
-
-def _break(path: str) -> None:
-    """Remove a stale lock; of several processes that saw it stale (all on this host), only one does, and none removes a fresh one."""
-    import fcntl
-
-    with open(os.path.join(os.path.dirname(path), '.breaking'), 'a') as f:
-        # released by the system when we die; where flock is missing this raises, and the stale lock is left to the user
-        fcntl.flock(f, fcntl.LOCK_EX)
-        if inspect(path)[0] == 'stale':
-            os.unlink(path)
+    texts = [holder.host, holder.boot, holder.since, holder.job, holder.namespace, holder.machine, holder.start or '']
+    numbers = [holder.pid, holder.child]
+    good = all(type(x) is str for x in texts) and all(type(x) is int and 0 <= x <= _MAX_PID for x in numbers)
+    good = good and holder.pid > 0 and type(holder.lease) in (int, float) and 0 <= holder.lease < math.inf
+    return holder if good else None
 
 
 def _cluster_job() -> str:
@@ -178,15 +335,24 @@ def _is_earlier_start(holder: Holder) -> bool:
     mine = _cluster_job()
     if not mine or '/' not in mine:
         return mine != '' and holder.job == mine and holder.host != platform.node()
-    (job, _, start), (my_job, _, my_start) = holder.job.partition('/'), mine.partition('/')
-    return job == my_job and int(start) < int(my_start)
+    theirs, ours = (re.fullmatch(r'(.+)/(\d{1,9})', text, re.ASCII) for text in (holder.job, mine))
+    return theirs is not None and ours is not None and theirs[1] == ours[1] and int(theirs[2]) < int(ours[2])
 
 
 def _boot_id() -> str:
+    return _first_line('/proc/sys/kernel/random/boot_id')
+
+
+def _machine_id() -> str:
+    """What stays equal when this machine is booted again, '' where it has no such thing."""
+    return _first_line('/etc/machine-id')
+
+
+def _first_line(path: str) -> str:
     try:
-        with open('/proc/sys/kernel/random/boot_id') as f:
-            return f.read().strip()
-    except FileNotFoundError:
+        with open(path, encoding='utf-8') as f:
+            return f.readline().strip()
+    except (OSError, ValueError):
         return ''
 
 
@@ -195,17 +361,39 @@ def _stat_fields(pid: int | str) -> list[str] | None:
     try:
         with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as f:
             return f.read().rpartition(')')[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
 
 
 def process_start(pid: int | str) -> str | None:
-    """When a process started, as text that differs from that of any other process with the same number; None when it is dead."""
-    if os.path.isdir('/proc/self'):
-        fields = _stat_fields(pid)
+    """When a process started, as text that differs from that of any other process with the same number; None when it is not seen."""
+    if os.path.lexists('/proc/self'):
+        fields = _stat_fields(pid) if _proc_is_ours() else None
         return None if fields is None or fields[0] in 'ZX' else fields[19]
     listing = subprocess.run(['ps', '-o', 'lstart=', '-p', str(pid)], capture_output=True, text=True)
     return listing.stdout.strip() or None
+
+
+def _lives(pid: int, start: str | None) -> bool | None:
+    """Whether a process of this PID namespace lives; None where the system hides it from us (as hidepid does other users')."""
+    seen = process_start(pid)
+    if seen is not None:
+        return start is None or seen == start
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return None
+    except ProcessLookupError:
+        return False
+    return not _proc_is_ours()  # else it has just ended
+
+
+def _proc_is_ours() -> bool:
+    """Whether /proc is there and counts processes as we do; in a container it can be that of the machine."""
+    try:
+        return os.readlink('/proc/self') == str(os.getpid())
+    except OSError:
+        return False
 
 
 def group_lives(group: int) -> bool:
@@ -216,17 +404,17 @@ def group_lives(group: int) -> bool:
         return False
     except PermissionError:
         return True
-    if not os.path.isdir('/proc/self'):
+    if not _proc_is_ours():
         return True
     members = (_stat_fields(pid) for pid in os.listdir('/proc') if pid.isdecimal())
     return any(f and f[2] == str(group) and f[0] not in 'ZX' for f in members)
 
 
 def remove_leftovers(folder: str) -> None:
-    """Remove the temporary files `NAME.<host>.<pid>.tmp` that dead processes of this host left in a folder."""
-    marker = f'.{platform.node()}.'
+    """Remove the temporary files `NAME.<process name>.tmp` that dead processes of this host and PID namespace left in a folder."""
+    here = re.escape(process_name().rpartition('.')[0])
     for name in os.listdir(folder):
-        pid = name[: -len('.tmp')].rpartition(marker)[2] if name.endswith('.tmp') and marker in name else ''
-        if pid.isdecimal() and process_start(int(pid)) is None:
+        pid = re.search(rf'\.{here}\.(\d{{1,9}})(\.\d+)?\.tmp$', name, re.ASCII)
+        if pid and _lives(int(pid[1]), None) is False:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, name))

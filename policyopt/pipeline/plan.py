@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 
-from policyopt.files.runs import part_path
+from policyopt.files.runs import lock_path, part_path
 from policyopt.pipeline import locks, templates
 from policyopt.pipeline.spec import Run, Spec, select_runs
 from policyopt.util import UserError, as_typed, format_table
@@ -38,18 +38,24 @@ class How:
     threads: int | None = None
     device: str | None = None
     verbosity: int = 0
-    task_list: str | None = None  # hidden: an array task of a cluster does the run in line `task_index` of this file
+    task_list: str | None = None  # an array task of a cluster does the runs in line `task_index` of this file
     task_index: int | None = None
+    stop_after: int | None = None  # seconds until this process stops itself, as at the warning of a time limit
+    requeue: str | None = None  # the command that starts this cluster job again, after such a warning
 
     def command(self, spec: Spec, stage: str) -> str:
         """The command that carries out a stage for the same runs."""
-        chosen = [word for flag, keys in (('--only', self.only), ('--exclude', self.exclude)) if keys for word in (flag, *keys)]
+        filters = {'--only': self.only, '--exclude': self.exclude} | ({'--rerun': self.rerun} if stage.startswith('2_eval') else {})
+        chosen = [word for flag, keys in filters.items() if keys for word in (flag, *keys)]
         return ' '.join([spec.command(stage), shlex.join(chosen)]).rstrip()
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A command, the file that it makes (`out`), and where its log and its lock go; `is_log`: that file must be a training log."""
+    """A command, the file that it makes (`out`), and where its log and its lock go; `is_log`: that file must be a training log.
+
+    renews: the command renews a lock of its own beside `out`, as our trainer does.
+    """
 
     id: str
     command: str
@@ -57,6 +63,7 @@ class Job:
     log: str
     lock: str
     is_log: bool = True
+    renews: bool = False
 
     @property
     def done(self) -> bool:
@@ -89,7 +96,7 @@ class Plan:
             j = job_of(self.spec, run)
             if j.done:
                 found[run.id] = 'done'
-            elif locks.inspect(j.lock)[0] in ('live', 'foreign'):
+            elif any(locks.inspect(path)[0] in ('live', 'foreign') for path in (j.lock, lock_path(j.out))):
                 found[run.id] = 'running'
             elif os.path.exists(part_path(j.out)) or os.path.exists(j.log):
                 found[run.id] = 'unfinished'
@@ -144,15 +151,18 @@ def make_plan(spec: Spec, seed: int, how: How) -> Plan:
     if how.device is not None and not re.fullmatch(r'cpu|cuda(:\d{1,3})?', how.device, re.ASCII):
         raise UserError(f'--device {how.device!r}: expected cpu, or cuda (cuda:1 for the second one) on a machine with a GPU')
     runs = tuple(_with_device(r, how.device) for r in select_runs(spec.runs(seed), how.only, how.exclude))
-    if how.dry_run and not how.resume:
-        return Plan(spec, seed, runs, runs)
-    return Plan(spec, seed, runs, tuple(_with_resume(r) for r in runs if not os.path.exists(r.out)))
+    if how.dry_run:  # a line that is printed may be carried out more than once, by a pod that starts again for example
+        todo = tuple(r for r in runs if not (how.resume and os.path.exists(r.out)))
+        return Plan(spec, seed, runs, tuple(map(_with_resume, todo)))
+    todo = (r for r in runs if not os.path.exists(r.out))
+    return Plan(spec, seed, runs, tuple(_with_resume(r) if os.path.exists(part_path(r.out)) else r for r in todo))
 
 
 def job_of(spec: Spec, run: Run) -> Job:
     """The launcher's view of a run."""
     log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
-    return Job(run.id, run.command, run.out, log, lock, is_log=spec.algorithm(run.alg).policy is None)
+    is_log = spec.algorithm(run.alg).policy is None
+    return Job(run.id, run.command, run.out, log, lock, is_log, renews=templates.is_trainer(run.command))
 
 
 def _with_device(run: Run, device: str | None) -> Run:
@@ -160,7 +170,5 @@ def _with_device(run: Run, device: str | None) -> Run:
 
 
 def _with_resume(run: Run) -> Run:
-    """A run whose checkpoint exists, with --resume added when it is our trainer's; any other program starts anew."""
-    if os.path.exists(part_path(run.out)):
-        return dataclasses.replace(run, command=templates.with_option(run.command, '--resume'))
-    return run
+    """A run that goes on where it stopped, if it is our trainer's; any other program starts anew."""
+    return dataclasses.replace(run, command=templates.with_option(run.command, '--resume'))

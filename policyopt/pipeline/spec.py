@@ -17,7 +17,7 @@ from typing import Any
 from policyopt import algorithms
 from policyopt.files.runs import KEYS, MAX_RUNS, done_file, id_of
 from policyopt.files.yamlfile import Section, Source, a_list, boolean, dump_yaml, one_of, override, parse_yaml, read_text, show, text, whole
-from policyopt.pipeline import sweep, templates
+from policyopt.pipeline import batch, sweep, templates
 from policyopt.util import MAX_TRAJS, UserError, closest, derive_seed, here_or_ours
 
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
@@ -63,28 +63,6 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True)
-class Slurm:
-    """What `-e slurm` asks for; None leaves it to the cluster."""
-
-    partition: str | None = None
-    time: str | None = None
-    mem: str | None = None
-    cpus: int = 1
-    account: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Pbs:
-    """What `-e pbs` asks for: the block of 2016, and the dialect of the array job."""
-
-    jobname: str | None = None
-    queue: str | None = None
-    ppn: int = 1
-    range: str | None = None
-    dialect: str = 'torque'
-
-
-@dataclasses.dataclass(frozen=True)
 class Options:
     """Where files go, how the results are measured, and the published results that belong to them."""
 
@@ -95,8 +73,9 @@ class Options:
     eval_deterministic: bool
     results_filename: str
     reference: str | None
-    pbs: Pbs
-    slurm: Slurm
+    pbs: batch.Pbs
+    slurm: batch.Slurm
+    array: batch.ArrayJobs | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +113,12 @@ class Spec:
     @property
     def traj_dir(self) -> str:
         """The folder of the expert trajectories."""
-        return os.path.join(os.path.expanduser(self.options.storagedir), self.options.traj_subdir)
+        return os.path.join(expand_folder(self.options.storagedir), self.options.traj_subdir)
 
     @property
     def checkpt_dir(self) -> str:
         """The folder of the runs, their logs and the results."""
-        return os.path.join(os.path.expanduser(self.options.storagedir), self.options.checkpt_subdir)
+        return os.path.join(expand_folder(self.options.storagedir), self.options.checkpt_subdir)
 
     @property
     def results_path(self) -> str:
@@ -214,6 +193,11 @@ class Spec:
         if task.max_traj_len is not None:
             command = templates.with_option(command, '--max_traj_len', task.max_traj_len)
         return Run(run_id, alg.name, task.name, num_trajs, run, dataset, seed, command, out)
+
+
+def expand_folder(path: str) -> str:
+    """A folder with ~ and environment variables replaced by their values."""
+    return os.path.expanduser(os.path.expandvars(path))
 
 
 def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
@@ -342,64 +326,39 @@ def _read_training(s: Section) -> Training:
 
 
 def _read_options(s: Section) -> Options:
-    source = s.source
     filename = s.get('results_filename', text, 'results.h5')
     if not re.fullmatch(r'[\w.+-]+\.h5', filename, re.ASCII):
         s.fail('results_filename', 'a plain file name that ends in .h5, such as results.h5')
-    pbs = Section(source, s.at('pbs'), s.get('pbs', _mapping, {}), [f.name for f in dataclasses.fields(Pbs)])
-    slurm = Section(source, s.at('slurm'), s.get('slurm', _mapping, {}), [f.name for f in dataclasses.fields(Slurm)])
     return Options(
-        storagedir=s.get('storagedir', text, example='a folder'),
+        storagedir=s.get('storagedir', _storage),
         traj_subdir=s.get('traj_subdir', text, 'trajs', example='a folder below storagedir'),
         checkpt_subdir=s.get('checkpt_subdir', text, 'checkpoints', example='a folder below storagedir'),
         eval_num_trajs=s.get('eval_num_trajs', whole, 50, high=MAX_TRAJS),
         eval_deterministic=s.get('eval_deterministic', boolean, True),
         results_filename=filename,
         reference=s.get('reference', _reference, None),
-        pbs=Pbs(
-            jobname=pbs.get('jobname', _file_word, None),
-            queue=pbs.get('queue', _cluster_word, None),
-            ppn=pbs.get('ppn', whole, 1),
-            range=pbs.get('range', _array_range, None),
-            dialect=pbs.get('dialect', one_of, 'torque', choices=('torque', 'openpbs')),
-        ),
-        slurm=Slurm(
-            partition=slurm.get('partition', _cluster_word, None),
-            time=slurm.get('time', _cluster_word, None),
-            mem=slurm.get('mem', _cluster_word, None),
-            cpus=slurm.get('cpus', whole, 1),
-            account=slurm.get('account', _cluster_word, None),
-        ),
+        pbs=batch.read_pbs(s),
+        slurm=batch.read_slurm(s),
+        array=batch.read_array(s),
     )
+
+
+def _storage(source: Source, path: str | None, value: Any) -> Any:
+    """The folder of an experiment, whose environment variables must be set."""
+    if path is None:
+        return 'a folder'
+    text(source, path, value, 'a folder')
+    for match in re.finditer(r'\$\{?(\w+)[^/]*', value):
+        # a $ can be a letter like others in the name of a folder, but then it is there
+        if not os.environ.get(match[1]) and not os.path.isdir(expand_folder(value[: match.end()])):
+            seen = f'{show(value)}, and the environment variable {match[1]} is not set here'
+            source.fail(path, seen, 'a folder', ' Set it, or write the folder out')
+    return value
 
 
 def _reference(source: Source, path: str | None, value: Any) -> Any:
     """A file name, or null, so that --set can take the comparison away."""
     return None if value is None else text(source, path, value, _A_REFERENCE)
-
-
-def _cluster_word(source: Source, path: str | None, value: Any) -> Any:
-    """A word for a line of a batch script: a name, a size, a time."""
-    expected = 'one word, such as main, 4G or 12:00:00'
-    if path is None:
-        return expected
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    text(source, path, value, expected)
-    if re.search(r'\s', str(value)):
-        source.fail(path, show(value), expected)
-    return value
-
-
-def _array_range(source: Source, path: str | None, value: Any) -> Any:
-    """Indices of runs, counted from 1, as in `1-100` or `3,7,20-30`."""
-    expected = 'indices of runs counted from 1, such as 1-100 or 3,7,20-30'
-    if path is None:
-        return expected
-    value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(value, str) or not re.fullmatch(r'\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*(%\d{1,18})?', value, re.ASCII):
-        source.fail(path, show(value), expected)
-    return value
 
 
 def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Run]:

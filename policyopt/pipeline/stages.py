@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import os
@@ -13,11 +14,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from policyopt.pipeline import folder, launch
-from policyopt.pipeline.executors import EXECUTORS, executor_for
+from policyopt.pipeline import clusters, folder, launch
+from policyopt.pipeline.executors import EXECUTORS, cluster_for, executor_for
 from policyopt.pipeline.plan import How, Plan, check_sampled, make_plan
 from policyopt.pipeline.spec import Run, Spec, load_spec, select_runs
-from policyopt.util import RunFailed, UserError, as_typed, closest, provenance, read_utf8, superseding
+from policyopt.util import RunFailed, UserError, as_typed, closest, provenance, read_utf8
 
 if TYPE_CHECKING:
     from policyopt.pipeline import evaluating
@@ -38,8 +39,11 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
     if how.estimate and (how.dry_run or names[stage] not in (['1_train'], list(STAGES))):
         seen = '--dry-run, which runs nothing' if how.dry_run else f"stage '{stage}'"
         raise UserError(f'--estimate with {seen}; expected 1_train or all, whose training it measures')
-    if EXECUTORS[how.executor].away and names[stage] != ['1_train'] and not (stage == 'all' and (how.wait or how.dry_run)):
-        raise UserError(f"-e {how.executor} with stage '{stage}': only 1_train runs on a cluster; for all, add --wait")
+    if EXECUTORS[how.executor].away:
+        if stage == 'all' and not (how.wait or how.dry_run):
+            why = 'a stage needs what the one before it makes'
+            raise UserError(f"-e {how.executor} with stage 'all': {why}; for all, add --wait, or submit one stage after the other")
+        how = dataclasses.replace(how, resume=True)  # what is submitted never repeats what is done
     if '2_eval' in names[stage]:
         _check_actions(spec)  # before anything is trained or written
     elif how.rerun:
@@ -50,11 +54,12 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         '2_eval': functools.partial(evaluate, trained=stage != 'all' or not how.dry_run),
     }
     try:
-        with launch.stoppable():
+        with launch.stoppable(), clusters.stopping_after(how.stop_after):
             for name in names[stage]:
                 following = functions[name](spec, how)
     except launch.Stopped as e:
         print(f'im_pipeline: {e}', file=sys.stderr)
+        clusters.requeue(e.signum, how.requeue)
         return 130 if e.interrupted else launch.STOPPED_AFTER_CHECKPOINT
     if following:
         print(f'next: {as_typed(following)}', file=sys.stderr)
@@ -100,15 +105,24 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
 
     Refuses to overwrite; resumed, it keeps whole files that belong to this experiment and makes the others.
     """
+    wanted = _all_sets(spec, _draft(spec, how).runs)
+    cluster = cluster_for(how)
+    outputs = [*(spec.traj_path(*one) for one in wanted), *(spec.random_path(name) for name in dict.fromkeys(task for task, _ in wanted))]
+    if cluster and how.dry_run:
+        cluster.execute_stage(spec, '0_sampletrajs', outputs)
+        return None
     from policyopt.pipeline import experts
 
-    to_sample = experts.check_all(spec, _all_sets(spec, _draft(spec, how).runs), folder.known_seed(spec), how.resume)
+    to_sample = experts.check_all(spec, wanted, folder.known_seed(spec), how.resume)
     if how.dry_run:
         for path in to_sample[0].values():
             print(f'0_sampletrajs would sample {path}', file=sys.stderr)
         return None
     seed = folder.base_seed(spec, store=True)
     folder.make_dir(spec.traj_dir)
+    if cluster and not all(map(os.path.exists, outputs)):
+        done = cluster.execute_stage(spec, '0_sampletrajs', outputs)
+        return how.command(spec, '1_train') + ('' if done else '   (when the job is over)')
     with folder.stage_lock(spec, '0_sampletrajs'):
         experts.sample_all(spec, to_sample, seed)
     return how.command(spec, '1_train --resume' if folder.held_runs(spec) else '1_train')
@@ -124,7 +138,8 @@ def train(spec: Spec, how: How) -> str | None:
     the bare command lines and nothing else on stdout.
     """
     if how.task_index is not None:
-        return _array_task(spec, how)
+        _array_task(spec, how)
+        return None
     executor = executor_for(how)
     if how.dry_run:
         return executor.execute(make_plan(spec, folder.base_seed(spec, store=False), how))
@@ -174,26 +189,26 @@ def _print_estimate(plan: Plan, how: How, optional: bool = False) -> None:
 
 
 def _array_task(spec: Spec, how: How) -> None:
-    """One task of a cluster's array: the run in line `task_index` of the list, continued if it was begun."""
+    """One task of a cluster's array: the runs in line `task_index` of the list, each continued if it was begun, whatever the others do."""
     assert how.task_index is not None
     try:
-        ids = read_utf8(how.task_list or '', 'ids of runs').split()
+        tasks = read_utf8(how.task_list or '', 'ids of runs').splitlines()
     except OSError as e:
         raise UserError(f'--task-list {how.task_list}: no list of runs ({e.strerror}); submit again with -e') from e
-    if not 1 <= how.task_index <= len(ids):
-        raise UserError(f'--task-index {how.task_index}: {how.task_list} lists {len(ids)} runs; expected 1 to {len(ids)}')
-    run_id = ids[how.task_index - 1]
+    if not 1 <= how.task_index <= len(tasks):
+        raise UserError(f'--task-index {how.task_index}: {how.task_list} lists {len(tasks)} tasks; expected 1 to {len(tasks)}')
+    ids = tasks[how.task_index - 1].split()
     seed = folder.known_seed(spec)
     if seed is None:
         raise UserError(f'{spec.checkpt_dir}/seed.txt: no such file; expected the base seed of these runs. Submit again with -e')
-    plan = make_plan(spec, seed, how).of({run_id})
-    if not plan.runs:
-        raise UserError(f'{how.task_list}: {spec.file} has no run {run_id}; submit again with -e')
-    if not plan.todo:
+    plan = make_plan(spec, seed, how).of(set(ids))
+    unknown = set(ids) - {r.id for r in plan.runs}
+    if unknown or not ids:
+        raise UserError(f'{how.task_list}: {spec.file} has no run {min(unknown, default="in that line")}; submit again with -e')
+    for run_id in sorted(set(ids) - {r.id for r in plan.todo}):
         print(f'{run_id} is done already', file=sys.stderr)
-        return None
-    launch.Local(how).execute(plan)
-    return None
+    if plan.todo:
+        launch.Local(dataclasses.replace(how, jobs=how.jobs or 1, keep_going=True)).execute(plan)
 
 
 # 2_eval -------------------------------------------------------------------------------------------------------------------------
@@ -230,6 +245,10 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
     from policyopt.files import results
     from policyopt.pipeline import evaluating
 
+    cluster = cluster_for(how)
+    if cluster and how.dry_run:
+        cluster.execute_stage(spec, '2_eval', [spec.results_path])
+        return None
     runs, path = list(_draft(spec, how).runs), spec.results_path
     if os.path.exists(path) and not how.resume:
         raise UserError(f'{path}: exists already, and results are never overwritten; move it away, or add to it with --resume')
@@ -254,15 +273,19 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
         assert state.stored is not None
         rows = state.stored.rows
         print(f'{path}: already evaluated', file=sys.stderr)
+    elif cluster:
+        done = cluster.execute_stage(spec, '2_eval', [path])
+        return f'analyze_results.py {path}' + ('' if done else '   (when the job is over)')
     else:
         with folder.stage_lock(spec, '2_eval'):
+            if os.path.exists(path) and not how.resume:
+                raise RunFailed(f'{path}: another process has just written it, and it is kept; add to it with --resume')
             state = _standing(spec, list(make_plan(spec, seed, how).runs), how)  # as another pipeline may have left it
             rows, task_rows = evaluating.evaluate_runs(spec, state.todo, seed, how, state.stored)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
             said |= {'drawn_seed': seed} if spec.training.seed is None else {}
             attrs = said | provenance() | evaluating.facts_of_rows(spec, seed, rows, state.stored)
-            with superseding(path) as new:
-                results.write_results(new, rows, task_rows, attrs)
+            results.write_results(path, rows, task_rows, attrs, replace=state.stored is not None)
             evaluating.forget_rows(spec)
     _name_stale(state)
     print(results.cell_table(rows))

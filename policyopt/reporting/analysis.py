@@ -21,9 +21,6 @@ from scipy import stats
 from policyopt.files.results import likeliest_actions
 from policyopt.files.runs import MAX_ID, MAX_RUNS, id_of, sweep
 from policyopt.files.yamlfile import parse_yaml
-from policyopt.reporting.aggregate import aggregate, pairs_of
-from policyopt.reporting.controls import controls
-from policyopt.reporting.failures import failures_of
 from policyopt.reporting.reference import Baseline, CellKey, Reference
 from policyopt.reporting.statistics import (
     LEVEL,
@@ -39,12 +36,15 @@ from policyopt.reporting.statistics import (
     t_margin,
     welch,
 )
+from policyopt.reproduction.aggregate import aggregate, pairs_of
+from policyopt.reproduction.failures import failures_of
+from policyopt.reproduction.negative_controls import controls
 from policyopt.util import UserError, as_typed, derive_seed
 
 if TYPE_CHECKING:
-    from policyopt.reporting.controls import Control
-    from policyopt.reporting.failures import Failures
     from policyopt.reporting.statistics import Sets
+    from policyopt.reproduction.failures import Failures
+    from policyopt.reproduction.negative_controls import Control
 
 NUM_BOOTSTRAP = 4000
 

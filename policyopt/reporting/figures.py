@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from policyopt.algorithms import ALGORITHMS, label_of
-from policyopt.reporting.failures import FAILED
+from policyopt.reproduction.failures import FAILED
 from policyopt.util import UserError, check_output, replacing
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def has_screen() -> bool:
     """Whether pyplot finds a window system to draw on."""
     from matplotlib import pyplot
 
-    return pyplot.get_backend().lower() not in ('agg', 'pdf', 'svg', 'ps', 'cairo', 'template')
+    backend = pyplot.get_backend().lower()
+    # what names a module or is called inline belongs to a notebook, whose environment a command may have inherited
+    return backend not in ('agg', 'pdf', 'svg', 'ps', 'cairo', 'template', 'inline') and not backend.startswith('module://')
 
 
 def show_windows(seconds: float | None = None) -> bool:

@@ -8,14 +8,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from policyopt.reporting import text
-from policyopt.reporting.answer import sections
+from policyopt.reporting import report
+from policyopt.reproduction.report import sections
 from policyopt.util import provenance
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis
-    from policyopt.reporting.answer import Section
     from policyopt.reporting.reference import CellKey
+    from policyopt.reproduction.report import Section
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -60,14 +60,14 @@ def html_report(
     """
     heading = _e(title).replace('/', '/<wbr>')  # so that a narrow page breaks a path where it has a slash
     parts = [f'<h1>{heading}</h1>', *(line for s in sections(analysis) for line in _section(s)), *(_figure(*p) for p in pictures)]
-    parts += ['<h2>Cells</h2>', _list(text.summary(analysis))]
+    parts += ['<h2>Cells</h2>', _list(report.summary(analysis))]
     for task in analysis.baselines:
-        parts.append(f'<h3>{_e(text.title_of(analysis, task))}</h3>')
-        parts += [f'<p class="sub">{_e(line)}</p>' for line in text.baseline_lines(analysis, task)]
-        parts.append(_table(*text.table_of(analysis, task, 1)))
-        parts.append(f'<details><summary>{_e(task)}: all columns</summary>{_table(*text.table_of(analysis, task, 2))}</details>')
-    parts += ['<h2>How to read it</h2>', *(f'<p>{_e(p)}</p>' for p in text.explanation(analysis))]
-    shown = [c for c in text.COLUMNS if analysis.comparisons or not c.of_ref]
+        parts.append(f'<h3>{_e(report.title_of(analysis, task))}</h3>')
+        parts += [f'<p class="sub">{_e(line)}</p>' for line in report.baseline_lines(analysis, task)]
+        parts.append(_table(*report.table_of(analysis, task, 1)))
+        parts.append(f'<details><summary>{_e(task)}: all columns</summary>{_table(*report.table_of(analysis, task, 2))}</details>')
+    parts += ['<h2>How to read it</h2>', *(f'<p>{_e(p)}</p>' for p in report.explanation(analysis))]
+    shown = [c for c in report.COLUMNS if analysis.comparisons or not c.of_ref]
     parts.append('<details><summary>What every column means</summary><table>')
     parts += [f'<tr><td class="l">{_e(c.head)}</td><td class="wrap">{_e(c.meaning)}</td></tr>' for c in shown]
     parts.append('</table></details>')
@@ -137,8 +137,8 @@ def _section(section: Section) -> Iterator[str]:
 
 
 def _table(heads: list[str], lines: list[list[str]]) -> str:
-    left = {i for i, h in enumerate(heads) if h in text.LEFT}
-    meaning = {c.head: c.meaning for c in text.COLUMNS}
+    left = {i for i, h in enumerate(heads) if h in report.LEFT}
+    meaning = {c.head: c.meaning for c in report.COLUMNS}
     out = [
         '<div class="scroll"><table><tr>',
         *(f'<th{_class(i in left)} title="{_e(meaning.get(h, "setting of the sweep"))}">{_e(h)}</th>' for i, h in enumerate(heads)),

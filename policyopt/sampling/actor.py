@@ -5,10 +5,12 @@ Letters: B rows, K alternatives, Do observation dim, Da action storage dim, Dn n
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from policyopt.arguments import as_array
 from policyopt.elementwise import tanh_
 from policyopt.util import UserError
 
@@ -27,10 +29,13 @@ def sample_categorical(p_B_K: np.ndarray, u_B: np.ndarray) -> np.ndarray:
 
 
 class AnyActor(Protocol):
-    """What a rollout asks of a policy; num_noise is the number of noise columns Dn."""
+    """What a rollout asks of a policy: the number of noise columns Dn, and what actions are clipped to when they are played."""
 
     @property
     def num_noise(self) -> int: ...
+
+    @property
+    def bounds_2_Da(self) -> np.ndarray | None: ...
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray: ...
 
@@ -48,9 +53,16 @@ class Actor:
     products of other shapes may round otherwise: so an action depends on its observation and noise alone.
     """
 
-    def __init__(self, layers: list, mean: np.ndarray | None, scale: np.ndarray | None, stdev: np.ndarray | None):
+    def __init__(
+        self,
+        layers: list,
+        mean: np.ndarray | None,
+        scale: np.ndarray | None,
+        stdev: np.ndarray | None,
+        bounds_2_Da: np.ndarray | None = None,
+    ):
         """layers: [((W, b) or None, activation name or None)]; mean, scale (1, Do) or None; stdev (Da,), None for finite actions."""
-        self.layers, self.mean, self.scale = layers, mean, scale
+        self.layers, self.mean, self.scale, self.bounds_2_Da = layers, mean, scale, bounds_2_Da
         self.stdev: Any = stdev
         self.finite = stdev is None
         self.num_noise = 1 if stdev is None else len(stdev)
@@ -65,11 +77,9 @@ class Actor:
         if buffers is None:
             buffers = self._buffers[num_blocks] = self._make_buffers(num_blocks, obs_B_Do.shape[1])
         h, h_by_block = buffers[0]
-        h[:num] = obs_B_Do
+        # in float64, before a net of float32 rounds it
+        h[:num] = obs_B_Do if self.mean is None else (obs_B_Do - self.mean) / self.scale
         h[num:] = 0
-        if self.mean is not None:
-            h -= self.mean
-            h /= self.scale
         for (affine, act), (out, out_by_block) in zip(self.layers, buffers[1:], strict=True):
             if affine is not None:
                 # block by block: BLAS takes another kernel, which rounds otherwise, for larger products
@@ -124,13 +134,13 @@ class FunctionActor:
     Finite actions are integers, as (B,) or (B, 1). Raises UserError when it returns anything but B actions of the task.
     """
 
-    num_noise = 0
+    num_noise, bounds_2_Da = 0, None
 
     def __init__(self, function: Callable[[np.ndarray], Any], info: EnvInfo):
         self.function, self.num_actions, self.a_dim = function, info.num_actions, info.a_dim
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
-        said, num, n = np.asarray(self.function(obs_B_Do.copy())), len(obs_B_Do), self.num_actions
+        said, num, n = as_array(self.function(obs_B_Do.copy()), 'what the expert returned'), len(obs_B_Do), self.num_actions
         a_B_Da = said.reshape(num, 1) if n and said.shape == (num,) else said
         kinds = 'iu' if n else 'iuf'
         if a_B_Da.shape != (num, 1 if n else self.a_dim) or a_B_Da.dtype.kind not in kinds or not np.isfinite(a_B_Da).all():
@@ -150,12 +160,97 @@ class FunctionActor:
         return out_B_Da.astype(np.int64) if self.num_actions else out_B_Da
 
 
+class PlayerActor:
+    """Whoever chooses actions, as an actor that plays one episode at a time: a model, a controller, a person.
+
+    Asked are, where they exist, `predict` (of Stable-Baselines3: with its state, episode_start and deterministic) or `act`, else the
+    object itself, with one observation (Do,); what does not take that, as a model of scikit-learn, with a batch (1, Do).
+    """
+
+    num_noise, bounds_2_Da = 0, None
+
+    def __init__(self, player: Any, info: EnvInfo, deterministic: bool):
+        """Raises UserError for what cannot be asked."""
+        methods = [getattr(player, name, None) for name in ('predict', 'act')] if not isinstance(player, type) else []
+        self.ask = next((f for f in [*methods, player] if callable(f)), None)
+        if self.ask is None or isinstance(player, type):
+            what = 'a class' if isinstance(player, type) else f'a {type(player).__name__}'
+            raise UserError(f'policy is {what}; give a Policy, an object with predict or act, or a function obs → action')
+        self.name = getattr(player, '__name__', type(player).__name__)
+        try:
+            self.takes = set(inspect.signature(self.ask).parameters)
+        except (TypeError, ValueError):  # what is not written in Python may have none
+            self.takes = set()
+        self.num_actions, self.a_dim, self.deterministic = info.num_actions, info.a_dim, deterministic
+        self.batched = self.state = None
+        self.begin_episode()
+
+    def begin_episode(self) -> None:
+        self.state, self.first = None, True
+
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        known = {'state': self.state, 'episode_start': np.array([self.first]), 'deterministic': self.deterministic}
+        known = {name: value for name, value in known.items() if name in self.takes}
+        said, failed = None, None
+        for batched in (False, True) if self.batched is None else (self.batched,):
+            try:
+                said = self._said((obs_B_Do if batched else obs_B_Do[0]).copy(), known)
+            except (IndexError, TypeError, ValueError, RuntimeError) as e:  # of a batch's function that got one observation
+                if self.batched is not None:
+                    raise
+                failed = failed or e
+                continue
+            a_1_Da = self._action(said)
+            if a_1_Da is not None:
+                self.batched, self.first = batched, False
+                return a_1_Da
+        if failed is not None and said is None:
+            raise failed
+        wanted = f'an integer from 0 to {self.num_actions - 1}' if self.num_actions else f'{self.a_dim} finite numbers'
+        raise UserError(f'{self.name} returned {shown(said)} for one observation; expected {wanted}')
+
+    def _said(self, obs: np.ndarray, known: dict[str, Any]) -> Any:
+        said = self.ask(obs, **known)  # pyright: ignore[reportOptionalCall]
+        if isinstance(said, tuple) and len(said) == 2 and 'state' in self.takes:
+            said, self.state = said
+        return said
+
+    def _action(self, said: Any) -> np.ndarray | None:
+        """The action as (1, Da), or None where it is none of this task."""
+        try:
+            a = as_array(said, 'the action')
+        except UserError:
+            return None
+        if a.dtype.kind not in 'biuf' or not np.isfinite(a).all():
+            return None
+        n, Da = self.num_actions, self.a_dim
+        if a.shape not in ((Da,), (1, Da), *(((),) if Da == 1 else ())):
+            return None
+        if n and (a != np.floor(a)).any() or n and not 0 <= a.min() <= a.max() < n:
+            return None
+        return a.reshape(1, Da).astype(np.float64)
+
+    def adist_of(self, out_B_Da: np.ndarray) -> np.ndarray:
+        return out_B_Da
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        return np.empty((num, 0))
+
+    def act(self, out_B_Da: np.ndarray, noise_B_0: Any = None) -> np.ndarray:
+        return out_B_Da.astype(np.int64) if self.num_actions else out_B_Da
+
+
+def shown(x: Any) -> str:
+    """A value in a few words."""
+    return f'{x.dtype} of shape {x.shape}' if isinstance(x, np.ndarray) and x.size > 8 else repr(x)[:80]
+
+
 class MixtureActor:
     """At every step the expert acts with probability β, else the learner (Ross et al. 2011, Algorithm 3.1); `adist` is the expert's."""
 
     def __init__(self, learner: Actor, expert: AnyActor, beta: float):
         self.learner, self.expert, self.beta = learner, expert, beta
-        self.num_noise = 1 + learner.num_noise + expert.num_noise
+        self.num_noise, self.bounds_2_Da = 1 + learner.num_noise + expert.num_noise, learner.bounds_2_Da
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
         """What the learner says, and beside it what the expert says."""
@@ -179,6 +274,8 @@ class RandomActor:
     Standard normal where a continuous action has no bounds. Its distributions have no parameters to record (Pa = 0).
     Original: not part of the code; found by what the paper's random returns are (Reacher −43, HalfCheetah −282).
     """
+
+    bounds_2_Da = None
 
     def __init__(self, info: EnvInfo, a_max: float | None = None):
         """info: the EnvInfo of a task. a_max: uniform in ±a_max instead."""

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from environments import rlgymenv
-from policyopt.util import RunFailed
+from policyopt.sampling.actor import PlayerActor
+from policyopt.util import RunFailed, UserError
 
 if TYPE_CHECKING:
     from environments.classic_vec import VecEnv
     from policyopt.sampling.actor import AnyActor
 
 NOISE_CHUNK = 256  # steps of action noise drawn ahead
+ENDLESS = 20000  # steps of an episode that nothing cuts, after which it counts as one that never ends
 
 
 class Quotas(Protocol):
@@ -37,7 +39,7 @@ class Quotas(Protocol):
     def min_total_sa(self) -> int: ...
 
     @property
-    def max_traj_len(self) -> int: ...
+    def max_traj_len(self) -> int | None: ...
 
 
 class Streams:
@@ -109,7 +111,8 @@ class Rollout:
         self.cfg, self.ledger, self.streams, self.deterministic = cfg, ledger, streams, deterministic
         self.num_slots = num_slots
         self.rngs: list[Any] = [None] * num_slots  # a generator in each slot that is in use
-        self.chunk = min(NOISE_CHUNK, cfg.max_traj_len)
+        self.limit = cfg.max_traj_len or ENDLESS
+        self.chunk = min(NOISE_CHUNK, self.limit)
         self.noise: Any = None if deterministic else np.empty((num_slots, self.chunk, actor.num_noise))
         self.ends = []  # (traj_E, the observation after its last action, whether that is a terminal state)
 
@@ -128,11 +131,16 @@ class Rollout:
         while len(slots_K):
             out_K = self.actor.outputs(obs_K_Do)
             a_K_Da = self.actor.act(out_K, None if self.deterministic else self.noise[slots_K, phase_K])
-            next_obs_K_Do, r_K, done_K = self.step(slots_K, a_K_Da, t_K)
+            played_K_Da = a_K_Da if self.actor.bounds_2_Da is None else a_K_Da.clip(*self.actor.bounds_2_Da)
+            next_obs_K_Do, r_K, done_K = self.step(slots_K, played_K_Da, t_K)
             rows.append((traj_K, t_K, obs_K_Do, out_K, a_K_Da, r_K))
             obs_K_Do, t_K = next_obs_K_Do, t_K + 1
             self.ledger.lengths_B[traj_K] = t_K
-            done_K = done_K | (t_K >= self.cfg.max_traj_len)
+            late_K = t_K >= self.limit
+            if self.cfg.max_traj_len is None and (late_K & ~done_K).any():
+                ended = f'and an episode has not ended in {ENDLESS} steps'
+                raise UserError(f"env '{self.env_name}' has no time limit of its own, {ended}; give --max_traj_len")
+            done_K = done_K | late_K
             if np.count_nonzero(done_K):
                 slots_K, t_K, traj_K, obs_K_Do = self.restart(slots_K, t_K, traj_K, obs_K_Do, done_K)
             phase_K = t_K % self.chunk
@@ -148,6 +156,8 @@ class Rollout:
         seeds_K = [int(rng.integers(2**31)) for rng in rngs]
         for slot, rng in zip(slots_K, rngs, strict=True):
             self.rngs[slot] = rng
+        if isinstance(self.actor, PlayerActor):
+            self.actor.begin_episode()
         return self.checked_obs(self.call(self.vec.reset, slots_K, seeds_K), len(slots_K))
 
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray, t_K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -181,7 +191,9 @@ class Rollout:
         self, slots_K: np.ndarray, t_K: np.ndarray, traj_K: np.ndarray, obs_K_Do: np.ndarray, done_K: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Give ended slots the next trajectories while more are needed; drop the others and trajectories beyond the prefix."""
-        cut_K = (t_K[done_K] >= self.cfg.max_traj_len) | self.vec.cut_short(slots_K[done_K])
+        cut_K = self.vec.cut_short(slots_K[done_K])
+        if self.cfg.max_traj_len is not None:
+            cut_K |= t_K[done_K] >= self.cfg.max_traj_len
         self.ends.append((traj_K[done_K], obs_K_Do[done_K], ~cut_K))
         keep = ~done_K & (traj_K < self.ledger.needed())
         new_traj = self.ledger.take(int(done_K.sum()))

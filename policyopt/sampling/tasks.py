@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,13 +18,14 @@ from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
 from policyopt.sampling.actor import RandomActor
 from policyopt.sampling.rollout import Ledger, Rollout, Streams, in_order
 from policyopt.sampling.workers import WorkerPool, default_workers
-from policyopt.util import MAX_WORKERS, UserError, printable
+from policyopt.util import MAX_WORKERS, RunFailed, UserError, printable
 
 if TYPE_CHECKING:
     from environments.classic_vec import VecEnv
     from policyopt.sampling.actor import AnyActor
 
 MAX_SLOTS = 256  # environments stepped at once, at most
+MAX_ACTIONS = 100_000  # different ones of a finite space that nothing but data describes
 
 
 def _base_name(env_name: str) -> str:
@@ -36,13 +37,15 @@ def _base_name(env_name: str) -> str:
 class SimConfig:
     """Quotas of a batch: at least min_num_trajs trajectories and at least min_total_sa pairs, each at most max_traj_len steps.
 
-    sim_batch_size: 1 is one process; None uses worker processes where that pays; another number that many workers.
+    max_traj_len None: episodes end by themselves. sim_batch_size: 1 is one process; None uses worker processes where that pays;
+    another number that many workers. max_envs: environments made at most; results do not depend on it.
     """
 
     min_num_trajs: int
     min_total_sa: int
-    max_traj_len: int
+    max_traj_len: int | None
     sim_batch_size: int | None = None
+    max_envs: int | None = None
 
     def __post_init__(self):
         for name in ('min_num_trajs', 'min_total_sa'):
@@ -52,7 +55,7 @@ class SimConfig:
             raise UserError('a batch needs min_num_trajs or min_total_sa of at least 1')
         if self.sim_batch_size is not None and not 1 <= self.sim_batch_size <= MAX_WORKERS:
             raise UserError(f'sim_batch_size is {self.sim_batch_size}; give 1 or more, up to {MAX_WORKERS}, or leave it out')
-        if self.max_traj_len < 1:
+        if self.max_traj_len is not None and self.max_traj_len < 1:
             raise UserError(f'max_traj_len is {self.max_traj_len}; give 1 or more')
 
 
@@ -68,6 +71,9 @@ class MDP:
             info = rlgymenv.env_info(task)
         except rlgymenv.BadEnvironment as e:
             raise UserError(str(e)) from e
+        self._describe(task, info)
+
+    def _describe(self, task: Any, info: rlgymenv.EnvInfo) -> None:
         self.task, self.info, self.env_name, self.env_id, self.time_limit = task, info, info.name, info.id, info.time_limit
         self.obs_space = ContinuousSpace(info.obs_dim)
         self.action_space = FiniteSpace(info.num_actions) if info.finite else ContinuousSpace(info.a_dim)
@@ -79,17 +85,28 @@ class MDP:
         if env_name and _base_name(env_name) != _base_name(self.env_name):
             print(f"warning: {path} comes from env '{printable(env_name)}' and is used for '{self.env_name}'", file=sys.stderr)
 
-    def horizon(self, max_traj_len: int | None = None) -> int:
-        """Steps after which an episode is cut: max_traj_len, or the environment's own limit.
+    def longest(self, max_traj_len: int | None = None) -> int | None:
+        """Steps after which an episode is cut: max_traj_len, or the environment's own limit; None where neither is known.
 
-        Raises UserError where neither exists, and for a max_traj_len below 1.
+        Raises UserError for a max_traj_len below 1.
         """
         if max_traj_len is not None and max_traj_len < 1:
             raise UserError(f'max_traj_len is {max_traj_len}; give 1 or more')
         limit = max_traj_len or self.time_limit
-        if not limit:
-            raise UserError(f"env '{self.env_name}' has no time limit of its own; give --max_traj_len")
-        return min(limit, self.time_limit or limit)
+        return min(limit, self.time_limit or limit) if limit else None
+
+    def horizon(self, max_traj_len: int | None = None, needed_by: str = '') -> int:
+        """As `longest`, for what cannot do without one; raises UserError where there is none."""
+        limit = self.longest(max_traj_len)
+        if limit is None:
+            needs = f', and {needed_by} needs one' if needed_by else ''
+            raise UserError(f"env '{self.env_name}' has no time limit of its own{needs}; give --max_traj_len")
+        return limit
+
+    def time_scale(self, max_traj_len: int | None = None) -> float:
+        """What the time is multiplied with where a net sees it: 1 / time limit, or 0 (the net does not see it) without a limit."""
+        limit = self.time_limit or self.longest(max_traj_len)
+        return 1.0 / limit if limit else 0.0
 
     def vec_env(self, num_slots: int) -> VecEnv:
         """At least num_slots environments that step together, kept between calls."""
@@ -124,6 +141,32 @@ class MDP:
         self._vec = self._pool = None
 
 
+class RecordedTask(MDP):
+    """The spaces of demonstrations without an environment: enough to clone them, and nothing to play in."""
+
+    def __init__(self, trajs: TrajBatch, num_actions: int | None = None):
+        """num_actions: of a finite action space; None: up to the largest action in the data."""
+        a_N_Da = trajs.a.stacked
+        finite = a_N_Da.dtype.kind in 'iu'
+        if num_actions is not None and not finite:
+            raise UserError(f'num_actions is {num_actions}, but the actions of the data are no integers; leave it out')
+        if finite and (a_N_Da.shape[1] != 1 or a_N_Da.min() < 0):
+            seen = f'integers of shape {a_N_Da.shape}, from {a_N_Da.min()}'
+            raise UserError(f'the actions of the data are {seen}; expected one integer from 0 a step, or decimal numbers')
+        size = int(num_actions or a_N_Da.max() + 1) if finite else 0
+        if finite and max(size, int(a_N_Da.max()) + 1) > MAX_ACTIONS:
+            raise UserError(f'the largest action of the data is {a_N_Da.max()}; expected fewer than {MAX_ACTIONS} different ones')
+        dims = trajs.obs.stacked.shape[1], finite, size, a_N_Da.shape[1]
+        self._describe(None, rlgymenv.EnvInfo('the data', 'the data', *dims, time_limit=None))
+        self.env_name: Any = None
+
+    def warn_of_another_task(self, path: str, env_name: str | None) -> None:
+        """Nothing to compare with."""
+
+    def vec_env(self, num_slots: int) -> VecEnv:
+        raise UserError('there is no environment to play in; give --env_name')
+
+
 def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, deterministic: bool = False) -> TrajBatch:
     """Sample the shortest prefix of numbered trajectories that fills both quotas of cfg.
 
@@ -132,15 +175,20 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
         key: (seed, stream name or iteration): names the randomness.
     Returns a TrajBatch. Raises RunFailed when the environment or a worker fails, or returns what it should not.
     """
-    mean_len = mdp.mean_len or cfg.max_traj_len
+    mean_len = mdp.mean_len or cfg.max_traj_len or 1000
     want = max(cfg.min_num_trajs, -(-cfg.min_total_sa // max(int(mean_len), 1)))
-    num_slots, num_workers = min(want, MAX_SLOTS if mdp.info.copies else 1), mdp.num_workers(cfg.sim_batch_size)
+    num_slots, num_workers = min(want, cfg.max_envs or MAX_SLOTS if mdp.info.copies else 1), mdp.num_workers(cfg.sim_batch_size)
+    num_workers = min(num_workers, cfg.max_envs or num_workers)
     if num_workers > 1:
         pool = mdp.worker_pool(num_workers, Ledger.capacity(cfg, MAX_SLOTS + num_workers))
         rows, ledger = pool.play(actor, cfg, key, num_slots, deterministic)
     else:
         ledger = Ledger(cfg, np.zeros(Ledger.capacity(cfg, num_slots), dtype=np.int64))
         vec = mdp.vec_env(num_slots)
+        try:
+            num_slots = vec.available(num_slots)
+        except rlgymenv.BadEnvironment as e:
+            raise RunFailed(str(e)) from e
         rows = Rollout(actor, vec, mdp.env_name, mdp.obs_space.dim, cfg, ledger, Streams(key), num_slots, deterministic).run()
     lengths_B = ledger.lengths_B[: ledger.needed()].copy()
     mdp.mean_len = lengths_B.mean()
@@ -151,13 +199,14 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
 
 
 def sample_trajectories(
-    actor: AnyActor, mdp: MDP, num_trajs: int, max_traj_len: int, key: tuple, deterministic: bool = False, sim_batch_size: int | None = None
-) -> TrajBatch:
-    """Exactly num_trajs trajectories, in the order in which they were started; sim_batch_size as in SimConfig."""
-    return sample_batch(actor, mdp, SimConfig(num_trajs, 0, max_traj_len, sim_batch_size), key, deterministic)
+    actor: AnyActor, mdp: MDP, num_trajs: int, max_traj_len: int | None, key: tuple, deterministic: bool = False,
+    sim_batch_size: int | None = None, max_envs: int | None = None,
+) -> TrajBatch:  # fmt: skip
+    """Exactly num_trajs trajectories, in the order in which they were started; the other arguments as in SimConfig."""
+    return sample_batch(actor, mdp, SimConfig(num_trajs, 0, max_traj_len, sim_batch_size, max_envs), key, deterministic)
 
 
 def sample_randomly(mdp: MDP, num_trajs: int, seed: int, max_traj_len: int | None = None, a_max: float | None = None) -> TrajBatch:
     """Exactly num_trajs episodes of the random policy (RandomActor), in the order in which they were started."""
     actor = RandomActor(mdp.info, a_max)
-    return sample_trajectories(actor, mdp, num_trajs, mdp.horizon(max_traj_len), (seed, 'evaluate'))
+    return sample_trajectories(actor, mdp, num_trajs, mdp.longest(max_traj_len), (seed, 'evaluate'))

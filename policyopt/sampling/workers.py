@@ -10,9 +10,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from multiprocessing import connection, util
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +22,19 @@ import numpy as np
 
 from environments import rlgymenv
 from policyopt.sampling.rollout import Ledger, Quotas, Rollout, Streams
-from policyopt.util import RunFailed, holding_signals, ignore_signals, number_from_env
+from policyopt.util import RunFailed, UserError, holding_signals, ignore_signals, num_cores, number_from_env
 
 if TYPE_CHECKING:
     from policyopt.sampling.actor import AnyActor
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # sent to the whole group or job; the parent decides
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere
+_NO_MAIN_GUARD = 76  # exit code of a worker that was about to start workers itself
 
 
 def default_workers() -> int:
     """POLICYOPT_WORKERS, else the cores this process may use."""
-    return int(number_from_env('POLICYOPT_WORKERS', len(os.sched_getaffinity(0))))
+    return int(number_from_env('POLICYOPT_WORKERS', num_cores()))
 
 
 def _end_with_parent() -> None:
@@ -72,10 +75,27 @@ def _serve(conn: Any, env_name: str, obs_dim: int, lengths: Any, counter: Any) -
             conn.send(answer)
 
 
+@contextlib.contextmanager
+def _importable_main() -> Iterator[None]:
+    """Keep workers from importing a main script that is no file, as under `python -`; they need nothing from it."""
+    main = sys.modules['__main__']
+    file = getattr(main, '__file__', None)
+    if file is None or main.__spec__ is not None or os.path.exists(file):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = file
+
+
 class WorkerPool:
     """num_workers processes that play env_name; `capacity` bounds the trajectories of a batch (Ledger.capacity)."""
 
     def __init__(self, env_name: str, obs_dim: int, num_workers: int, capacity: int):
+        if getattr(multiprocessing.current_process(), '_inheriting', False):
+            os._exit(_NO_MAIN_GUARD)  # this is a worker that imports the main script, and has come to its training
         context = multiprocessing.get_context('spawn')
         self.env_name, self.capacity = env_name, capacity
         self.lengths, self.counter = context.RawArray('q', capacity), context.Value('q', 0)
@@ -83,7 +103,7 @@ class WorkerPool:
         # Before multiprocessing's own clean-up at exit, which would wait forever for workers that ignore its SIGTERM;
         # unlike atexit's functions, this runs at the end of a forked process too.
         self._finalizer = util.Finalize(self, _end, (self.processes, self.conns), exitpriority=0)
-        with holding_signals(*STOP_SIGNALS):  # until the finalizer knows of all of them
+        with holding_signals(*STOP_SIGNALS), _importable_main():  # until the finalizer knows of all of them
             for _ in range(num_workers):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs, env_name, obs_dim, self.lengths, self.counter), daemon=True)
@@ -138,12 +158,17 @@ class WorkerPool:
             raise RuntimeError(f'rollout worker {i} crashed:\n{value}')
         return value
 
-    def _death(self, i: int) -> RunFailed:
-        """The RunFailed of a worker whose pipe is closed."""
+    def _death(self, i: int) -> Exception:
+        """The error of a worker whose pipe is closed."""
         self.processes[i].join(5)
-        code = self.processes[i].exitcode
-        how = f'by signal {signal.Signals(-code).name}' if code is not None and code < 0 else f'with exit code {code}'
-        return RunFailed(f"env '{self.env_name}': rollout worker {i} died {how}; is there enough memory? Go on with --resume")
+        code, worker = self.processes[i].exitcode, f"env '{self.env_name}': rollout worker {i}"
+        if code == _NO_MAIN_GUARD:
+            said = 'worker processes import the script that starts them, and this one starts workers again when it is imported'
+            return UserError(f"{said}; put what it does under `if __name__ == '__main__':`, or use sim_batch_size 1")
+        if code is not None and code < 0:
+            memory = '; is there enough memory? Go on with --resume' if code == -signal.SIGKILL else ''
+            return RunFailed(f'{worker} died by signal {signal.Signals(-code).name}{memory}')
+        return RunFailed(f'{worker} died with exit code {code}; an error of its own stands above')
 
     def close(self) -> None:
         """End all workers at once; a closed pool has none."""

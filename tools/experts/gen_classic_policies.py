@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the experts of the classic tasks with the options of 2016 and keep the log and the last snapshot of each.
 
-    python scripts/gen_classic_policies.py NEW_FOLDER
+    python tools/experts/gen_classic_policies.py NEW_FOLDER
 
 Writes CartPole-v0.h5, MountainCar-v0.h5 and Acrobot-v0.h5 into the folder and plays 200 stochastic episodes with each. Given
 again, the command goes on where it was interrupted; experts that are there already are only played. The defaults are the seeds of
@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from policyopt.pipeline.folder import check_place
 from policyopt.util import Parser, RunFailed, UserError, call, run_main
 
@@ -53,15 +53,15 @@ def train_experts(prog, doc, experts, default, argv):
             if args.seed not in (None, seed):
                 raise UserError(f'{log}: is there already, with seed {seed}, not {args.seed}; choose another folder')
     os.makedirs(args.folder, exist_ok=True)
-    here = Path(__file__).resolve().parent
+    scripts = Path(__file__).resolve().parents[2] / 'scripts'
     for task, log in files.items():
         if os.path.exists(log):
             print(f'{log}: is there already')
         else:
             options = experts[task].split() + ([] if args.seed is None else ['--seed', args.seed])  # the last --seed counts
-            run(task, here / 'run_rl_mj.py', '--env_name', task, *options, '--print_freq', 20, '--resume', '--log', log)
+            run(task, scripts / 'run_rl_mj.py', '--env_name', task, *options, '--print_freq', 20, '--resume', '--log', log)
             TrainingLog(log, {}).keep_last()
-        run(task, here / 'vis_mj.py', f'{log}/snapshots/last', '--env_name', task, '--eval_only', '--count', 200, '--seed', 0)
+        run(task, scripts / 'vis_mj.py', f'{log}/snapshots/last', '--env_name', task, '--eval_only', '--count', 200, '--seed', 0)
 
 
 def run(task, script, *options):

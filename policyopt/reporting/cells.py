@@ -16,9 +16,9 @@ from policyopt.reporting.statistics import POWER, sd
 from policyopt.util import write_text
 
 if TYPE_CHECKING:
-    from policyopt.reporting.aggregate import Aggregate
     from policyopt.reporting.analysis import Analysis, Cell
     from policyopt.reporting.reference import CellKey
+    from policyopt.reproduction.aggregate import Aggregate
 
 RUN_COLUMNS = {
     'task': 'name of the task',

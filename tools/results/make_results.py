@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Make every table, report, figure and number of results/ anew from the shipped results files; says each command that it runs.
 
-    python scripts/make_results.py             # tables, reports and figures, then the numbers in the documents
-    python scripts/make_results.py --numbers   # only the numbers in the documents
-    python scripts/make_results.py --check     # change nothing; exit code 1 when a document says other numbers than the files give
+    python tools/results/make_results.py             # tables, reports and figures, then the numbers in the documents
+    python tools/results/make_results.py --numbers   # only the numbers in the documents
+    python tools/results/make_results.py --check     # change nothing; exit code 1 when a document says other numbers than the files give
 
 A document holds the block FILE:KIND, for example classic/results:answer, between <!-- begin: FILE:KIND --> and <!-- end: FILE:KIND -->.
 """
@@ -14,11 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.reporting.documents import Blocks, fill
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from policyopt.util import Parser, RunFailed, run_main, write_text
+from tools.results.documents import Blocks, fill
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAPER = 'results/paper/results_per_run.csv'
 SETS = FIVE, TWENTY, LINEAR = [f'classic-2016-experts/{name}' for name in ('five_sets', 'bclone_twenty_sets', 'linear_sets')]
 # shipped file: (files with several expert sets, detail of its tables, whether it has a page, its figures)
@@ -72,7 +72,7 @@ def main(argv):
             if not args.check:
                 write_text(str(path), made)
     if args.check and stale:
-        raise RunFailed(f'{", ".join(stale)}: other numbers than the shipped files give; run scripts/make_results.py --numbers')
+        raise RunFailed(f'{", ".join(stale)}: other numbers than the shipped files give; run tools/results/make_results.py --numbers')
     print('the documents agree with the files' if args.check else f'changed: {", ".join(stale) or "no document"}')
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from policyopt.reporting.aggregate import CEILING, MARGIN, MARGIN_GA
-from policyopt.reporting.controls import SHIFT
-from policyopt.reporting.failures import FAILED
 from policyopt.reporting.statistics import LEVEL, POWER
+from policyopt.reproduction.aggregate import CEILING, MARGIN, MARGIN_GA
+from policyopt.reproduction.failures import FAILED
+from policyopt.reproduction.negative_controls import SHIFT
 
 if TYPE_CHECKING:
-    from policyopt.reporting.aggregate import Aggregate, Pair, Row
     from policyopt.reporting.analysis import Analysis
+    from policyopt.reproduction.aggregate import Aggregate, Pair, Row
 
 
 class Section(NamedTuple):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train experts of our own on the MuJoCo tasks of 2016 and keep the log and the last snapshot of each.
 
-    python scripts/gen_modern_policies.py NEW_FOLDER --tasks legacy/Reacher-v1
+    python tools/experts/gen_modern_policies.py NEW_FOLDER --tasks legacy/Reacher-v1
 
 Writes Reacher-v1.h5 and so on into the folder, then plays 200 stochastic episodes with each. Given again, the command goes on
 where it was interrupted; experts that are there already are only played. The options of Humanoid-v1 are a proposal that nobody has
@@ -12,10 +12,9 @@ and episodes differ (expert_policies/README.md).
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from gen_classic_policies import train_experts
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from policyopt.util import run_main
+from tools.experts.gen_classic_policies import train_experts
 
 OPTIONS = '--min_total_sa 50000 --sim_batch_size 1 --seed 0 --max_iter '
 EXPERTS = {

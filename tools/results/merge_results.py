@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Put the results of a campaign that was run in parts, on several machines or days, into one file.
 
-    python scripts/merge_results.py monday.h5 tuesday.h5 -o results.h5
+    python tools/results/merge_results.py monday.h5 tuesday.h5 -o results.h5
 
 The parts are files that 2_eval wrote with --only or --exclude, from one YAML file: equal tasks and training, every run in one part.
 """
@@ -10,10 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.files.merging import merge_results
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from policyopt.files.results import cell_table, read_results, write_results
 from policyopt.util import Parser, UserError, as_typed, check_output, provenance, run_main
+from tools.results.merging import merge_results
 
 
 def main(argv):

@@ -15,12 +15,12 @@ import numpy as np
 
 from policyopt.files.runs import settings_of
 from policyopt.reporting.analysis import Analysis, Cell, Comparison
-from policyopt.reporting.answer import UNIT, WORDS, p_value, sections
 from policyopt.reporting.statistics import LEVEL, POWER
+from policyopt.reproduction.report import UNIT, WORDS, p_value, sections
 from policyopt.util import format_table
 
 if TYPE_CHECKING:
-    from policyopt.reporting.answer import Section
+    from policyopt.reproduction.report import Section
 
 LEFT = ('alg', 'by', 'verdict', *WORDS)  # columns of words
 

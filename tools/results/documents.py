@@ -16,11 +16,11 @@ from policyopt.files.results import read_other_sets, read_results
 from policyopt.files.runs import name_of, parts_of, size_of
 from policyopt.files.snapshots import read_log, read_root
 from policyopt.reporting.analysis import analyze, campaign_runs, heading
-from policyopt.reporting.answer import sections, signed
-from policyopt.reporting.looks import beside, looks, run_by_run
 from policyopt.reporting.reference import read_reference, read_reference_tasks
-from policyopt.reporting.text import decimals_of, markdown_section, number, summary, trajectories
+from policyopt.reporting.report import decimals_of, markdown_section, number, summary, trajectories
+from policyopt.reproduction.report import sections, signed
 from policyopt.util import UserError
+from tools.results.robustness_checks import beside, looks, run_by_run
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis, Cell

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from policyopt.reporting.aggregate import row_of
 from policyopt.reporting.statistics import LEVEL, sets_of
+from policyopt.reproduction.aggregate import row_of
 from policyopt.util import derive_seed
 
 if TYPE_CHECKING:
-    from policyopt.reporting.aggregate import Aggregate, Between, Pair, Row
+    from policyopt.reproduction.aggregate import Aggregate, Between, Pair, Row
 
 SHIFT = 0.15
 NUM_CAMPAIGNS = 1000

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train experts of our own on the fixed-horizon tasks of seals and keep the log and the last snapshot of each.
 
-    python scripts/gen_seals_policies.py NEW_FOLDER --tasks CartPole-v0
+    python tools/experts/gen_seals_policies.py NEW_FOLDER --tasks CartPole-v0
 
 Writes CartPole-v0.h5 and so on into the folder, then plays 200 stochastic episodes with each. Given again, the command goes on
 where it was interrupted; experts that are there already are only played. CartPole's observations are not normalised: a cart that
@@ -13,10 +13,9 @@ of Walker2d-v1 and Ant-v1 are a proposal that nobody has followed to the end. Ne
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from gen_classic_policies import train_experts
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from policyopt.util import run_main
+from tools.experts.gen_classic_policies import train_experts
 
 CLASSIC = '--tiny_policy --sim_batch_size 1 --policy_cg_damping .01 --vf_cg_damping .01 --vf_include_time 0 --seed 0 '
 MUJOCO = '--min_total_sa 20000 --sim_batch_size 1 --max_iter 301 --seed 0 --lam .98'

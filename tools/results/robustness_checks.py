@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from policyopt.reporting.aggregate import pooled_between, row_of
-from policyopt.reporting.answer import interval, p_said, signed, verdict_of
-from policyopt.reporting.text import decimals_of, number, trajectories
+from policyopt.reporting.report import decimals_of, number, trajectories
+from policyopt.reproduction.aggregate import pooled_between, row_of
+from policyopt.reproduction.report import interval, p_said, signed, verdict_of
 from policyopt.util import UserError
 
 if TYPE_CHECKING:
-    from policyopt.reporting.aggregate import Pair, Row
     from policyopt.reporting.analysis import Analysis
     from policyopt.reporting.reference import CellKey
+    from policyopt.reproduction.aggregate import Pair, Row
 
 
 def looks(analysis: Analysis) -> list[str]:

@@ -17,7 +17,7 @@ from policyopt.reporting.statistics import NAN
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from policyopt.reporting.aggregate import Cells, Pair
+    from policyopt.reproduction.aggregate import Cells, Pair
 
 FAILED = 0.01
 MIN_SETS = 3  # fewer expert sets say nothing of how sets differ

@@ -1,0 +1,73 @@
+"""What an environment must be to be learned on: its spaces, and a `reset` that heeds its seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+SUPPORTED = 'supported are a 1-D Box observation and a Discrete action (from 0) or a 1-D float Box action'
+RECIPES = 'docs/wrappers.md has recipes'
+
+
+class BadEnvironment(ValueError):
+    """An environment cannot be used; the message is one full sentence for the user."""
+
+
+def reason_of(e: BaseException) -> str:
+    """An exception as one line: its kind and its text."""
+    text = ' '.join(str(e).split())
+    return f'{type(e).__name__}: {text}' if text else type(e).__name__
+
+
+# what the user's code may raise; SystemExit would end our command with an exit code of its own
+FAILURES = (Exception, SystemExit)
+
+
+def check_spaces(name: str, env: gymnasium.Env) -> tuple[int, int, int]:
+    """(obs_dim, num_actions, a_dim) of an environment, or BadEnvironment with what it has and what is supported."""
+    spaces = gymnasium.spaces
+    try:
+        obs, a = env.observation_space, env.action_space
+    except FAILURES as e:
+        raise BadEnvironment(f"env '{name}' does not say its spaces: {reason_of(e)}; {SUPPORTED}") from e
+    if not (isinstance(obs, spaces.Box) and len(obs.shape) == 1 and obs.shape[0] > 0 and obs.dtype.kind in 'fiu'):
+        raise BadEnvironment(f"env '{name}' has the observation space {describe(obs)}; {SUPPORTED}{_cure(obs)}")
+    if isinstance(a, spaces.Discrete) and a.start == 0:
+        return obs.shape[0], int(a.n), 1
+    if isinstance(a, spaces.Box) and len(a.shape) == 1 and a.shape[0] > 0 and a.dtype.kind == 'f':
+        return obs.shape[0], 0, a.shape[0]
+    cure = f'. Wrap it in gymnasium.wrappers.TransformAction: {RECIPES}'
+    raise BadEnvironment(f"env '{name}' has the action space {describe(a)}; {SUPPORTED}{cure}")
+
+
+def _cure(obs: Any) -> str:
+    """What makes a supported observation of a space, as a sentence; nothing where no wrapper does."""
+    if not isinstance(obs, gymnasium.Space) or not obs.is_np_flattenable:
+        return ''
+    image = isinstance(obs, gymnasium.spaces.Box) and len(obs.shape) > 1
+    also = ' (the nets have no convolutions, so compute features from large images first)' if image else ''
+    return f'. Wrap it in gymnasium.wrappers.FlattenObservation{also}: {RECIPES}'
+
+
+def describe(space: Any) -> str:
+    """A space in a few words (a Box's bounds can be pages long)."""
+    if isinstance(space, gymnasium.spaces.Box):
+        return f'Box of shape {space.shape}, {space.dtype}'
+    text = ' '.join(str(space).split())
+    return text if len(text) <= 120 else text[:117] + '...'
+
+
+def ignores_seed(env: Any) -> bool:
+    """Whether `reset(seed)` does not decide how an episode starts: equal seeds start otherwise, or every start has a seed of its own.
+
+    Resets the environment, which should not be played any more. False where a reset fails: that is said where it is played.
+    """
+    try:
+        first, again, other = (np.array(env.reset(seed=seed)[0], dtype=np.float64) for seed in (1, 1, 2))
+        used = getattr(env.unwrapped, '_np_random_seed', None)
+    except FAILURES:
+        return False
+    # Gymnasium keeps the seed that its own reset got: None if that was never called, -1 for a generator of the user's
+    return not np.array_equal(first, again, equal_nan=True) or (np.array_equal(first, other, equal_nan=True) and used not in (None, -1, 2))

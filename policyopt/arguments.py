@@ -1,0 +1,53 @@
+"""What callers from Python give, as what the program works with; or a UserError with its name, what it is and what is expected."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from typing import Any
+
+import numpy as np
+
+from policyopt.util import UserError
+
+
+def kind_of(x: Any) -> str:
+    """A value by its type, with its article."""
+    name = type(x).__name__
+    return f'{"an" if name[:1].lower() in "aeiou" else "a"} {name}'
+
+
+def as_path(x: Any, name: str = 'path') -> str:
+    """The path of a file as text."""
+    if not isinstance(x, str | os.PathLike) or not isinstance(os.fspath(x), str):
+        raise UserError(f'{name} is {kind_of(x)}; expected the path of a file, as text or pathlib.Path')
+    return str(os.fspath(x))
+
+
+def as_array(x: Any, name: str) -> np.ndarray:
+    """Anything array-like as an array: tensors without their gradients, and masked arrays only if nothing in them is masked."""
+    if callable(getattr(x, 'detach', None)):
+        x = x.detach().cpu()
+    elif isinstance(x, list | tuple) and any(callable(getattr(y, 'detach', None)) for y in x):
+        x = [as_array(y, name) for y in x]
+    if np.ma.is_masked(x):
+        raise UserError(f'{name} has masked values, which stand for no number; fill them or leave them out')
+    try:
+        return np.asarray(x)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as e:  # lists of different lengths, for example
+        raise UserError(f'{name} is no array: {" ".join(str(e).split())}') from e
+
+
+def as_integer(x: Any, name: str, low: int, high: int) -> int:
+    """A whole number, of numpy too, from low to high."""
+    if isinstance(x, bool) or not isinstance(x, numbers.Integral) or not low <= int(x) <= high:
+        raise UserError(f'{name} is {str(x)[:80]!r}; expected a whole number from {low} to {high}')
+    return int(x)
+
+
+def as_generator(rng: Any, name: str = 'rng') -> np.random.Generator:
+    """A numpy.random.Generator, from one, from a seed, or fresh from None."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as e:
+        raise UserError(f'{name} is {str(rng)[:80]!r}; expected a numpy.random.Generator, a seed from 0, or None') from e

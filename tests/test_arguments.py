@@ -1,0 +1,121 @@
+"""What Python callers give that is something else: a sentence, or the thing that was meant; never an exception of a library."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import policyopt as po
+
+spaces = gymnasium.spaces
+NET = '[{"type": "fc", "n": 4}, {"type": "nonlin", "func": "tanh"}]'
+OURS = po.ContinuousSpace(3), po.FiniteSpace(2)
+FEW = {'iterations': 12, 'seed': 0, 'bclone_batch_size': 5, 'progress': False}
+
+
+def make(obs_space=OURS[0], action_space=OURS[1], spec=NET, **more):
+    return po.make_policy(obs_space, action_space, spec, **more)
+
+
+def demos():
+    return po.Demonstrations.from_arrays([np.random.default_rng(0).normal(size=(30, 4))] * 2, [np.arange(30) % 2] * 2)
+
+
+def asked(expert):
+    return po.train('dagger', 'CartPole-v0', demos(), dagger_rounds=2, expert=expert, **FEW)
+
+
+def from_arrays(obs, actions):
+    return po.Demonstrations.from_arrays([obs], [actions])
+
+
+class NoSpec(gymnasium.Env):
+    observation_space, action_space = spaces.Box(-1, 1, (4,)), spaces.Discrete(2)
+
+    @property
+    def spec(self):
+        raise RuntimeError('no spec')
+
+
+class NoSpace(gymnasium.Env):
+    @property
+    def observation_space(self):
+        raise RuntimeError('no space')
+
+
+WRONG = {
+    'numbers as spaces': (lambda: make(3, 2), 'obs_space is 3; expected a ContinuousSpace or FiniteSpace'),
+    'a Dict': (lambda: make(spaces.Dict({})), r'obs_space is Dict\(\)'),
+    'an image': (lambda: make(spaces.Box(0, 1, (2, 2))), 'obs_space is Box'),
+    'finite observations': (lambda: make(spaces.Discrete(2)), 'obs_space is .*; expected a ContinuousSpace, or a Box'),
+    'actions from 1': (lambda: make(action_space=spaces.Discrete(2, start=1)), 'action_space is Discrete'),
+    'a number as rng': (lambda: make(rng=0), 'rng is an int; expected a numpy.random.RandomState'),
+    'a dtype for integers': (lambda: make(dtype='int64'), 'dtype is none of those'),
+    'a gpu': (lambda: make(device='gpu'), '^device=gpu: expected'),
+    'a number as a policy': (lambda: po.load_policy(3), 'policy_path is an int; expected the path'),
+    'nothing as a policy': (lambda: po.load_policy(None), 'policy_path is a NoneType'),
+    'bytes as a path': (lambda: po.load_policy(b'x.h5'), 'policy_path is a bytes'),
+    'a number as a reward': (lambda: po.load_reward(3, po.MDP('CartPole-v0')), 'path is an int'),
+    'a number as demonstrations': (lambda: po.Demonstrations.load(3), 'path is an int'),
+    'a number to save at': (lambda: demos().save(3), 'path is an int'),
+    'a masked observation': (lambda: make().act(np.ma.masked_array([1.0, 2, 3], [0, 1, 0])), 'has masked values'),
+    'a word as rng': (lambda: make().act(np.zeros(3), False, rng='a'), "rng is 'a'; expected a numpy.random.Generator, a seed"),
+    'a negative seed': (lambda: make().act(np.zeros(3), False, rng=-1), "rng is '-1'"),
+    'masked demonstrations': (lambda: from_arrays(np.ma.masked_array(np.zeros((3, 3)), True), [0, 1, 0]), r'obs\[0\] has masked'),
+    'masked actions': (lambda: from_arrays(np.zeros((3, 3)), np.ma.masked_array([0, 1, 0], True)), r'actions\[0\] has masked'),
+    'actions of 2^63': (lambda: from_arrays(np.zeros((1, 3)), np.array([2**63], np.uint64)), r'actions\[0\].*below 2\^63'),
+    'a callback': (lambda: po.train('bc', 'CartPole-v0', demos(), callback=3, **FEW), 'callback is an int; expected a function'),
+    'a list of algorithms': (lambda: po.train(['ga'], 'CartPole-v0', demos(), iterations=1), 'there is no algorithm'),
+    'a ragged expert': (lambda: asked(lambda obs: [[1], [1, 2]]), 'what the expert returned is no array'),
+    'a masked expert': (lambda: asked(lambda obs: np.ma.masked_array(np.zeros(len(obs), int), True)), 'has masked values'),
+    'an env whose spec raises': (lambda: po.MDP(NoSpec()), 'failed with RuntimeError: no spec'),
+    'a class whose spec raises': (lambda: po.MDP(NoSpec), 'failed with RuntimeError: no spec'),
+    'an env whose space raises': (lambda: po.MDP(NoSpace()), 'no space'),
+}
+LOGS = {
+    'a slash': ({'a/b': [1.0]}, {}, "column called 'a/b'; expected a text without '/'"),
+    'no name': ({'': [1.0]}, {}, "column called ''"),
+    'a number as a name': ({3: [1.0]}, {}, 'column called 3'),
+    'columns without end': ({f'c{i}': [1.0] for i in range(3000)}, {}, 'log has 3000 columns'),
+    'ragged': ({'a': [[1], [1, 2]]}, {}, r"log\['a'\] is no array"),
+    'masked': ({'a': np.ma.masked_array([1.0, 2.0], [0, 1])}, {}, r"log\['a'\] has masked values"),
+    'iterations beyond int32': ({'iter': [2**40]}, {}, r'below 2\^31'),
+    'a word as a seed': ({'a': [1.0]}, {'seed': 'x'}, "seed is 'x'; expected a whole number"),
+    'a seed below 0': ({'a': [1.0]}, {'seed': -1}, "seed is '-1'"),
+    'an env itself': ({'a': [1.0]}, {'env_name': gymnasium.make('CartPole-v1')}, "env_name is a TimeLimit; expected an environment's id"),
+    'a number as env': ({'a': [1.0]}, {'env_name': 3}, 'env_name is an int'),
+}
+
+
+@pytest.mark.parametrize('case', WRONG)
+def test_another_thing_is_refused_in_a_sentence(case):
+    call, sentence = WRONG[case]
+    with pytest.raises(po.UserError, match=sentence):
+        call()
+
+
+@pytest.mark.parametrize('case', LOGS)
+def test_a_run_that_cannot_be_written_is_refused_and_leaves_no_file(case, tmp_path):
+    log, more, sentence = LOGS[case]
+    with pytest.raises(po.UserError, match=sentence):
+        po.write_run(tmp_path / 'run.h5', make(), log, **more)
+    assert not list(tmp_path.iterdir())
+
+
+def test_gymnasiums_spaces_stand_for_ours():
+    policy = make(spaces.Box(-1, 1, (3,)), spaces.Discrete(2))
+    assert (policy.obs_space, policy.action_space) == OURS and type(policy.act(np.zeros(3))) is int
+    assert make(action_space=spaces.Box(-1, 1, (2,)), dtype='float32').act(np.zeros(3)).shape == (2,)
+
+
+def test_tensors_with_gradients_and_numbers_of_numpy_are_what_they_hold(tmp_path):
+    policy, obs = make(), torch.zeros(5, 3, requires_grad=True)
+    assert policy.act(obs).shape == (5,)
+    held = from_arrays(obs, torch.zeros(5, dtype=torch.int64))
+    assert held.a.stacked.dtype == np.int64 and not held.obs.stacked.any()
+    log = {'a': torch.ones(2, requires_grad=True), 'b': [torch.ones((), requires_grad=True)] * 2, 'steps': [2**40, 2**41]}
+    po.write_run(tmp_path / 'run.h5', policy, log, seed=np.int64(3))
+    from policyopt.files.snapshots import read_log, read_root
+
+    written = read_log(str(tmp_path / 'run.h5'))
+    assert [int(x) for x in written['steps']] == [2**40, 2**41] and read_root(str(tmp_path / 'run.h5'))['args']['seed'] == 3

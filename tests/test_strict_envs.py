@@ -1,0 +1,277 @@
+"""Environments that check what they are given, that break Gymnasium's API, or that no net takes as they are."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+import policyopt as po
+from environments import rlgymenv
+from environments.rlgymenv import BadEnvironment, env_info, make_env
+
+spaces = gymnasium.spaces
+SMALL = {'iterations': 2, 'seed': 0, 'min_total_sa': 60, 'progress': False}
+
+
+class Point(gymnasium.Env):
+    """A point on a line; `returned` and `on_reset` change what step and reset return."""
+
+    observation_space = spaces.Box(-10, 10, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.uniform(-1, 1)
+        return self.on_reset(np.array([self.x], np.float32))
+
+    def step(self, action):
+        self.check(action)
+        self.x += 0.1 * float(np.clip(action, -1, 1)[0])
+        return self.returned(np.array([self.x], np.float32), -abs(self.x))
+
+    def check(self, action):
+        pass
+
+    def on_reset(self, obs):
+        return obs, {}
+
+    def returned(self, obs, r):
+        return obs, r, False, False, {}
+
+
+class Asserting(Point):
+    def check(self, action):
+        assert self.action_space.contains(action), f'{action!r} invalid'
+
+
+class Wide(Asserting):
+    action_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+
+class Half(Asserting):
+    action_space = spaces.Box(-1, 1, (1,), np.float16)
+
+
+class Double(Asserting):
+    action_space = spaces.Box(-1, 1, (1,), np.float64)
+
+
+class Counted(Asserting):
+    action_space = spaces.Discrete(3)
+
+    def check(self, action):
+        assert self.action_space.contains(action) and type(action) is int
+
+    def step(self, action):
+        self.check(action)
+        return self.returned(np.array([self.x], np.float32), 0.0)
+
+
+def timed(env):
+    return gymnasium.wrappers.TimeLimit(env, 20)
+
+
+ENVS = {
+    'asserting': (lambda: timed(Asserting()), {'clip_actions': 1}),
+    'float16': (lambda: timed(Half()), {'clip_actions': 1}),
+    'float64': (lambda: timed(Double()), {'clip_actions': 1}),
+    'without bounds': (lambda: timed(Wide()), {}),
+    'clipped by a wrapper': (lambda: timed(gymnasium.wrappers.ClipAction(Asserting())), {}),
+    'rescaled': (
+        lambda: timed(gymnasium.wrappers.ClipAction(gymnasium.wrappers.RescaleAction(Asserting(), np.float32(-2), np.float32(2)))),
+        {},
+    ),
+    'plain': (lambda: timed(Point()), {}),
+    'finite': (lambda: timed(Counted()), {}),
+}
+
+
+@pytest.mark.parametrize('name', ENVS)
+def test_actions_arrive_in_the_type_of_the_action_space(name):
+    env, options = ENVS[name]
+    expert = po.train('trpo', env, **SMALL, **options)
+    demos = po.Demonstrations.record(expert.policy, env, 3)
+    assert len(po.train('ga', env, demos, **SMALL, **options).log) == 2
+    assert len(po.evaluate(expert.policy, env, 2).returns) == 2
+
+
+def test_tasks_that_we_have_as_numpy_get_float64_from_both():
+    pytest.importorskip('mujoco', reason='MuJoCo is not installed')
+    env = make_env('legacy/Reacher-v1')
+    assert env._a_dtype == np.float64 and make_env('Pendulum-v1')._a_dtype == np.float32
+
+
+def test_an_action_outside_the_box_that_is_refused_is_answered_with_the_option():
+    with pytest.raises(po.RunFailed, match=r'AssertionError.*the action \[.*\] is outside the action space: .*clip_actions.*1 clips it'):
+        po.train('trpo', ENVS['asserting'][0], **SMALL)
+
+
+def case(base=Point, **methods):
+    return type('Odd', (base,), {name: staticmethod(f) for name, f in methods.items()})
+
+
+ODD = {
+    'four values': (
+        case(returned=lambda o, r: (o, r, False, {})),
+        r'step\(\) returned 4 values; expected \(obs.*shimmy',
+    ),
+    'no tuple': (case(returned=lambda o, r: o), r'step\(\) returned one ndarray; expected \(observation'),
+    'array reward': (case(returned=lambda o, r: (o, np.array([r]), False, False, {})), r'step\(\) returned a reward of .* shape \(1,\)'),
+    'no reward': (case(returned=lambda o, r: (o, None, False, False, {})), r'a reward of type NoneType'),
+    'many ends': (case(returned=lambda o, r: (o, r, np.zeros(2), False, {})), r'terminated of type ndarray and shape \(2,\)'),
+    'scalar': (
+        case(returned=lambda o, r: (o[0], r, False, False, {})),
+        r'step\(\) returned an obs.* of shape \(\).*np.array\(\[x\]\)',
+    ),
+    'dict': (
+        case(returned=lambda o, r: ({'x': o}, r, False, False, {})),
+        r'step\(\) returned an obs.* of type dict; expected an array',
+    ),
+    'reset without info': (case(on_reset=lambda o: o), r'reset\(\) returned one ndarray; expected \(observation, info\)'),
+    'reset of a number': (case(on_reset=lambda o: (o[0], {})), r'reset\(\) returned an observation of shape \(\)'),
+    'reset with three': (case(on_reset=lambda o: (o, {}, 1)), r'reset\(\) returned 3 values'),
+    'reset without a seed': (
+        type('Old', (Point,), {'reset': lambda self: np.zeros(1)}),
+        r'with TypeError.*expected reset\(self, seed',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', ODD)
+@pytest.mark.parametrize('wrapped', [False, True], ids=['bare', 'time limit'])
+def test_what_breaks_the_api_is_named_with_the_part_that_does(name, wrapped):
+    cls, says = ODD[name]
+    if wrapped and name == 'four values':
+        says = r'failed in step\(\) with ValueError.*expected \(observation, reward, term.*shimmy'
+    elif wrapped and name in ('no tuple',):
+        says = r'failed in step\(\)'
+    with pytest.raises(po.RunFailed, match=says):
+        po.train('trpo', timed(cls()) if wrapped else cls, max_traj_len=20, **SMALL)
+
+
+FLAT = 'Wrap it in gymnasium.wrappers.FlattenObservation'
+OBS_SPACES = {
+    'dict': (spaces.Dict({'a': spaces.Box(-1, 1, (2,)), 'b': spaces.Discrete(3)}), FLAT),
+    'tuple': (spaces.Tuple([spaces.Discrete(2)]), FLAT),
+    'discrete': (spaces.Discrete(4), FLAT),
+    'bits': (spaces.MultiBinary(3), FLAT),
+    'numbers': (spaces.MultiDiscrete([2, 3]), FLAT),
+    'image': (spaces.Box(0, 255, (8, 8, 3), np.uint8), FLAT + r' \(the nets have no convolutions'),
+    'scalar': (spaces.Box(-1, 1, ()), FLAT),
+}
+
+
+@pytest.mark.parametrize('name', OBS_SPACES)
+def test_a_refused_observation_space_says_the_wrapper_that_makes_it_fit(name):
+    space, says = OBS_SPACES[name]
+
+    class Odd(Point):
+        observation_space = space
+
+    with pytest.raises(BadEnvironment, match=f'{says}.*docs/wrappers.md'):
+        env_info(Odd)
+    wrapped = env_info(lambda: gymnasium.wrappers.FlattenObservation(Odd()))
+    assert wrapped.obs_dim > 0
+
+
+@pytest.mark.parametrize(
+    'space', [spaces.MultiBinary(2), spaces.MultiDiscrete([2, 3]), spaces.Discrete(3, start=1), spaces.Box(-1, 1, (2, 2))]
+)
+def test_a_refused_action_space_says_the_wrapper_that_makes_it_fit(space):
+    class Odd(Point):
+        action_space = space
+
+    with pytest.raises(BadEnvironment, match='Wrap it in gymnasium.wrappers.TransformAction.*docs/wrappers.md'):
+        env_info(Odd)
+
+
+# ---- seeds, and environments of which only one can exist
+
+
+class Constant(Point):
+    """Every instance draws the same numbers, whatever the seed."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def reset(self, seed=None, options=None):
+        self.x = self.rng.uniform(-1, 1)
+        return np.array([self.x], np.float32), {}
+
+
+class Fresh(Constant):
+    def __init__(self):
+        self.rng = np.random.default_rng()
+
+
+class Fixed(Point):
+    def reset(self, seed=None, options=None):
+        return super().reset(seed=0)
+
+
+class Global(Point):
+    def reset(self, seed=None, options=None):
+        self.x = np.random.uniform(-1, 1)
+        return np.array([self.x], np.float32), {}
+
+
+class Own(Constant):
+    """Draws from a generator of its own, seeded as it should be."""
+
+    def reset(self, seed=None, options=None):
+        self.rng = np.random.default_rng(seed)
+        return super().reset()
+
+
+class Same(Point):
+    """Starts where it always starts, which is no fault."""
+
+    def reset(self, seed=None, options=None):
+        self.x = 0.0
+        return np.zeros(1, np.float32), {}
+
+
+@pytest.mark.parametrize('cls, warned', [(Constant, 1), (Fresh, 1), (Fixed, 1), (Global, 1), (Point, 0), (Own, 0), (Same, 0)])
+def test_one_warning_says_that_reset_ignores_its_seed(cls, warned, capsys):
+    rlgymenv._say_once.cache_clear()
+    for _ in range(2):
+        po.train('trpo', lambda: timed(cls()), **SMALL)
+    assert capsys.readouterr().err.count('reset() ignores its seed') == warned
+
+
+class Only(Point):
+    """A second one cannot be made while the first is there."""
+
+    alive = most = 0
+
+    def __init__(self):
+        if Only.alive:
+            raise OSError('port 5000 is in use')
+        Only.alive += 1
+
+    def close(self):
+        Only.alive -= 1
+
+
+class Counting(Point):
+    alive = most = 0
+
+    def __init__(self):
+        Counting.alive += 1
+        Counting.most = max(Counting.most, Counting.alive)
+
+    def close(self):
+        Counting.alive -= 1
+
+
+def test_an_environment_of_which_only_one_can_exist_plays_what_many_play(capsys):
+    expected = po.train('trpo', lambda: timed(Point()), **SMALL).policy.theta_P
+    run = po.train('trpo', lambda: timed(Only()), **SMALL)
+    said = capsys.readouterr().err
+    assert run.policy.theta_P.equal(expected) and 'port 5000 is in use; playing in 1 at a time (--max_envs 1' in said
+    assert po.train('trpo', lambda: timed(Only()), max_envs=1, **SMALL).policy.theta_P.equal(expected)
+    assert 'port' not in capsys.readouterr().err and Only.alive == 0
+    for most in (1, 2):
+        Counting.most = 0
+        assert po.train('trpo', lambda: timed(Counting()), max_envs=most, **SMALL).policy.theta_P.equal(expected)
+        assert Counting.most == most
+    assert len(po.evaluate(run.policy, lambda: timed(Only()), 3).returns) == 3

@@ -1,0 +1,1 @@
+"""The results pages of this repository: their tables, pictures and numbers, made from the shipped files."""
