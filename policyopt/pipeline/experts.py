@@ -60,10 +60,11 @@ def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
     """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print what each earned."""
     todo, mdps, policies = plan
     for (name, dataset), path in todo.items():
-        if os.path.exists(path):  # another process has made it since the plan, and given the stage's lock back
-            check_trajs(spec, spec.task(name), path, set_seed(seed, name, dataset))
-            continue
-        _sample_expert(spec, spec.task(name), policies[name], mdps[name], path, set_seed(seed, name, dataset))
+        task, its_seed = spec.task(name), set_seed(seed, name, dataset)
+        grows = os.path.exists(path)
+        if grows and check_trajs(spec, task, path, its_seed, longer=True) >= spec.training.full_dataset_num_trajs:
+            continue  # another process has made it since the plan, and given the stage's lock back
+        _sample_expert(spec, task, policies[name], mdps[name], path, its_seed, grows)
     for name, mdp in mdps.items():
         random_returns(spec, spec.task(name), seed, mdp)
 
@@ -88,13 +89,12 @@ def expert_path(spec: Spec, task: Task) -> str:
     return path
 
 
-def _sample_expert(spec: Spec, task: Task, policy: Policy, mdp: MDP, path: str, seed: int) -> None:
+def _sample_expert(spec: Spec, task: Task, policy: Policy, mdp: MDP, path: str, seed: int, grows: bool) -> None:
     from policyopt.evaluation import sample_episodes
     from policyopt.files.trajectories import save_trajs
     from policyopt.rl import mean_entropy
 
     t = spec.training
-    grows = os.path.exists(path) and check_trajs(spec, task, path, seed, longer=True) < t.full_dataset_num_trajs
     trajs = sample_episodes(policy, mdp, t.full_dataset_num_trajs, seed, t.deterministic_expert, task.max_traj_len)
     attrs = {'env_name': task.env, 'policy': task.policy, 'deterministic': t.deterministic_expert, 'seed': seed, 'task': task.name}
     if grows:
