@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +89,15 @@ def _columns(h5: Any, path: str) -> dict[str, np.ndarray] | None:
 
 def fault_of(path: str) -> str | None:
     """Why a file is no whole run that stage 2 could evaluate, None for one that is."""
+    try:
+        stat = os.stat(path)
+    except OSError as e:
+        return str(e)
+    return _fault_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=10000)
+def _fault_of(path: str, *_state: int) -> str | None:
     try:
         read_snapshot(f'{path}/snapshots/{read_run(path).snapshots[-1]}')
     except (UserError, OSError) as e:
