@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tables
 from pipeline_tools import im_pipeline
+from results_tools import run_here  # noqa: F401
 from test_stages import IDS, arrays, tiny, trained  # noqa: F401
 from test_stages import run_stage as in_this_process
 
@@ -227,3 +228,20 @@ def test_a_seed_of_thousands_of_digits_is_none(tiny):  # noqa: F811
         (folder / 'seed.txt').write_text(odd)
         with pytest.raises(UserError, match='seed.txt: .*; expected the base seed of this folder'):
             run_stage(path, '1', resume=True)
+
+
+def test_a_rule_that_no_log_will_fit_is_refused_before_training(tiny):  # noqa: F811
+    path, _ = tiny
+    with pytest.raises(UserError, match=r"eval=best_valacc: best_valacc with --mode ga, .* no column 'valacc'; expected eval: last"):
+        run_stage(path, '1', ['training.algorithms.ga.eval=best_valacc'], resume=True)
+
+
+def test_an_unfinished_run_is_named_where_it_stands(tiny, run_here):  # noqa: F811
+    _, folder = tiny
+    (folder / 'x.h5.part').write_bytes((folder / f'{IDS[2]}.h5').read_bytes())
+    err = run_here('vis_mj.py', folder / 'x.h5/snapshots/last', '--eval_only', '--count', 1, rc=2).stderr
+    assert (
+        f'{folder}/x.h5: no such file, since that run is not finished; play what it has so far with {folder}/x.h5.part/snapshots/last'
+        in err
+    )
+    run_here('vis_mj.py', folder / 'x.h5.part/snapshots/last', '--eval_only', '--count', 1)

@@ -205,6 +205,22 @@ def test_resume_refuses_other_commands_for_the_same_runs_but_takes_new_runs(tmp_
     assert len(h5_files(folder)) == 16 and set(starts(folder).values()) == {1}
 
 
+def test_a_command_may_change_for_the_runs_of_one_task_and_those_of_others_stay_what_they_are(tmp_path):
+    path, folder = ready_spec(tmp_path)
+    text = path.read_text()
+    im_pipeline(path, '1_train', '--only', 'task=cartpole')
+    path.write_text(text.replace('{out}', '{out} --new'))
+    _, err = im_pipeline(path, '1_train', '--resume', '--only', 'task=mountaincar')
+    assert '8 runs in' in err and 'other commands' in err and len(h5_files(folder)) == 16
+    for words in ([], ['--only', 'task=cartpole']):
+        _, err = im_pipeline(path, '1_train', '--resume', *words, code=2)
+        assert 'task=cartpole' in err and f"is now 'more words'; {folder}/pipeline.before-0001.yaml has the old one" in err
+    path.write_text(text)
+    im_pipeline(path, '1_train', '--resume', '--only', 'task=cartpole')
+    assert 'task=mountaincar' in im_pipeline(path, '1_train', '--resume', code=2)[1]
+    assert set(starts(folder).values()) == {1}
+
+
 def test_a_drawn_seed_is_kept_for_later(tmp_path):
     path, folder = ready_spec(tmp_path, cmd=f"'cp {signature(tmp_path)} {{out}} && echo {{seed}} >> {{out}}'")
     path.write_text(path.read_text().replace('  seed: 0\n', ''))

@@ -54,6 +54,9 @@ def split_policy_path(policy_path: str) -> tuple[str, str]:
     """('FILE.h5', 'snapshots/iter0000100') of a policy name: the longest prefix that is a file, then the object path."""
     file = policy_path
     while file and not os.path.isfile(file):
+        if os.path.isfile(part := part_path(file)):
+            inner = policy_path[len(file) :] or '/snapshots/last'
+            raise UserError(f'{file}: no such file, since that run is not finished; play what it has so far with {part}{inner}')
         file = os.path.dirname(file)
         if file in ('', '/'):
             raise UserError(f'{policy_path}: no such file; a policy is named FILE.h5/snapshots/iter0000100')

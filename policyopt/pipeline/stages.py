@@ -147,7 +147,7 @@ def train(spec: Spec, how: How) -> str | None:
     plan.check()
     _check_evaluation(spec, plan.runs)
     seed = folder.base_seed(spec, store=True)
-    folder.prepare(spec, seed, how.resume)
+    folder.prepare(spec, seed, how.resume, {r.id for r in plan.runs})
     plan = make_plan(spec, seed, how)
     if len(plan.todo) < len(plan.runs):
         print(f'{len(plan.runs) - len(plan.todo)} of {len(plan.runs)} runs are done', file=sys.stderr)
