@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from exploits import MERGE_BOMB, ODD_NAMES
 from pipeline_tools import im_pipeline, write_spec
 from results_tools import ATTRS, run_here, small_results  # noqa: F401
 
@@ -17,9 +18,6 @@ from policyopt.files.yamlfile import MAX_CHARS, parse_yaml
 from policyopt.pipeline.spec import load_spec
 from policyopt.util import UserError
 
-MERGE_BOMB = 'a: &a {x: 1}\n' + ''.join(
-    f'{new}: &{new} {{<<: [{", ".join(["*" + old] * 9)}]}}\n' for old, new in zip('abcdefgh', 'bcdefghi', strict=True)
-)
 ALIAS_BOMB = MERGE_BOMB.replace('{<<: ', '').replace(']}', ']')
 BAD_YAML = {
     'a merge-key bomb': (MERGE_BOMB, 'its aliases spelled out make it too long'),
@@ -103,17 +101,7 @@ def test_a_stream_without_end_is_no_experiment():
     assert err.startswith('im_pipeline: error: /dev/zero: ') and len(err) < 300
 
 
-EVIL = [
-    r'$\frac$',
-    'a|b <script>alert(1)</script>',
-    r'\input{x} \write18{rm} [5cm]',
-    '_hidden',
-    '`code` ![x](http://y) [x](javascript:z)',
-    'x' * 400,
-    r'\$ ^_^ ~ # % & { }',
-    '&lt;b&#62;',
-    '名前🙂',
-]
+EVIL = [*ODD_NAMES[:9], *ODD_NAMES[11:15]]
 
 
 @pytest.mark.filterwarnings('error::UserWarning')
@@ -155,7 +143,7 @@ def test_names_of_strangers_are_only_names_in_every_output(name, tmp_path, run_h
 
 
 @pytest.mark.filterwarnings('error::UserWarning', 'ignore::tables.NaturalNameWarning')
-@pytest.mark.parametrize('name', [*EVIL[:4], EVIL[-1]])
+@pytest.mark.parametrize('name', EVIL[:4])
 def test_names_of_columns_and_files_are_only_names_in_pictures(name, tmp_path, run_here):  # noqa: F811
     table = np.zeros(3, [('iter', 'i4'), (name.replace('/', '|'), 'f4')])
     path = tmp_path / f'{name.replace("/", "|")}.h5'
