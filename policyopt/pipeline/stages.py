@@ -255,7 +255,7 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
     state = _standing(spec, runs, how)
     missing = [r.out for r in state.todo if not os.path.exists(r.out)]
     if missing and trained:
-        listing = ''.join(f'\n  {path}' for path in missing)
+        listing = ''.join(f'\n  {path}' for path in [*missing[:20], *([f'and {len(missing) - 20} more'] if len(missing) > 20 else [])])
         raise UserError(
             f'{spec.checkpt_dir}: {len(missing)} of {len(runs)} runs are missing; expected all of them. '
             f'Train them with 1_train --resume, or leave them out with --only or --exclude:{listing}'
