@@ -93,15 +93,17 @@ class Demonstrations(TrajBatch):
         return cls._copy(found, found.env_name, path)
 
     @classmethod
-    def from_arrays(cls, obs: Sequence, actions: Sequence, rewards: Sequence | None = None,
-                    env_name: str | None = None) -> Demonstrations:  # fmt: skip
+    def from_arrays(cls, obs: Sequence, actions: Sequence, rewards: Sequence | None = None, env_name: str | None = None,
+                    terminated: Sequence | np.ndarray | None = None) -> Demonstrations:  # fmt: skip
         """Episodes from arrays, one of each kind per episode.
 
         Args:
-            obs: arrays (T, Do); the observation at t is the one that the action at t was chosen from.
+            obs: arrays (T, Do); the observation at t is the one that the action at t was chosen from. With `terminated` also
+                (T + 1, Do), the last one being what the last action led to.
             actions: arrays (T,) or (T, Da): integers for a finite action space, floats for a continuous one.
             rewards: arrays (T,) of true rewards, only reported, never learned from; None: zeros.
             env_name: the task that was recorded, if that should be stored; where it can be made here, the arrays must fit it.
+            terminated: of each episode, whether it ended in a terminal state and not by a time limit; only `airl` learns from it.
         Raises UserError for no episode, an empty one, shapes that disagree, NaN, things that are not numbers, and another task.
         """
         lists = {'obs': obs, 'actions': actions} | ({} if rewards is None else {'rewards': rewards})
@@ -113,6 +115,8 @@ class Demonstrations(TrajBatch):
         for name, episodes in lists.items():
             if len(episodes) != len(obs):
                 raise UserError(f'{name} holds {len(episodes)} episodes, but obs holds {len(obs)}')
+        ended = _ended(terminated, len(obs))
+        lists['obs'], last = _last_observations(obs, actions, ended)
         checked = [_episode(i, *arrays) for i, arrays in enumerate(zip(*lists.values(), strict=True))]
         for name, k in (('obs', 0), ('actions', 1)):
             sizes = [arrays[k].shape[1] for arrays in checked]
@@ -122,9 +126,25 @@ class Demonstrations(TrajBatch):
         obs_N_Do, a_N_Da, r_N = (np.concatenate(x) for x in zip(*checked, strict=True))
         demos = cls(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, [len(r) for _, _, r in checked])
         demos.env_name = env_name
+        if ended is not None:
+            demos.lastobs_B_Do = np.array([np.zeros(obs_N_Do.shape[1]) if x is None else x for x in last])
+            demos.terminal_B = ended
         if env_name is not None:
             importing.check_task(demos, env_name, 'arrays')
         return demos
+
+    @classmethod
+    def from_minari(cls, dataset: Any, download: bool = False) -> Demonstrations:
+        """The episodes of a Minari data set, given by its id or as it is. Raises UserError where it cannot be read."""
+        found = importing.read_minari(dataset, download)
+        return cls._copy(importing.batch_of(found.episodes, 'the Minari data set'), found.env_name)
+
+    def __repr__(self) -> str:
+        actions = self.a.stacked
+        kind = f'integers {actions.min()} to {actions.max()}' if actions.dtype.kind == 'i' else f'{actions.shape[1]} numbers'
+        mean, what = self.returns.mean(), f' of {self.env_name}' if self.env_name else ''
+        size = f'{len(self)} episodes{what}, {len(self.r.stacked)} pairs'
+        return f'<Demonstrations: {size}; observations {self.obs.stacked.shape[1]} numbers, actions {kind}; mean return {mean:.4g}>'
 
     @classmethod
     @_PythonNames()
@@ -148,6 +168,33 @@ class Demonstrations(TrajBatch):
         trajectories.save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
 
 
+def _ended(terminated: Any, num: int) -> np.ndarray | None:
+    """`terminated` as (B,) bool, or UserError."""
+    if terminated is None:
+        return None
+    ended = np.asarray(terminated)
+    if ended.shape != (num,) or ended.dtype.kind not in 'biuf' or not np.isin(ended, (0, 1)).all():
+        raise UserError(f'terminated is {ended.dtype} of shape {ended.shape}; give True or False for each of {num} episodes')
+    return ended.astype(bool)
+
+
+def _last_observations(obs: Sequence, actions: Sequence, ended: np.ndarray | None) -> tuple[list[Any], list[Any]]:
+    """(obs without what the last actions led to, that or None), for each episode; UserError where it is needed and not given."""
+    if ended is None:
+        return list(obs), []
+    shorter, last = [], []
+    for i, (x, a) in enumerate(zip(obs, actions, strict=True)):
+        x, num = as_array(x, f'obs[{i}]'), np.shape(a)[0] if np.ndim(a) else 0
+        longer = x.ndim == 2 and len(x) == num + 1
+        if not ended[i] and not longer:
+            raise UserError(f'obs[{i}] lacks the observation after the last action, and terminated[{i}] is False; give {num + 1} rows')
+        if longer and not np.isfinite(x[-1]).all():
+            raise UserError(f'obs[{i}] holds NaN or infinity in its last row; expected finite numbers')
+        shorter.append(x[:-1] if longer else x)
+        last.append(x[-1].astype(np.float64) if longer else None)
+    return shorter, last
+
+
 def _episode(i: int, obs: Any, actions: Any, rewards: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(obs_T_Do, a_T_Da, r_T) of episode i, or UserError."""
     obs_T_Do = trajectories.numbers(obs, f'obs[{i}]')
@@ -164,7 +211,7 @@ def _episode(i: int, obs: Any, actions: Any, rewards: Any = None) -> tuple[np.nd
         raise UserError(f'actions[{i}] has shape {a.shape}; expected (T,) or (T, Da)')
     for name, x in (('actions', a_T_Da), ('rewards', r_T)):
         if len(x) != T or (name == 'rewards' and x.ndim != 1):
-            hint = '; leave out the observation after the last action' if len(x) == T - 1 else ''
+            hint = '; is the last one what the last action led to? Then say terminated=[…]' if len(x) == T - 1 else ''
             raise UserError(f'{name}[{i}] has shape {x.shape}, but obs[{i}] has {T} steps{hint}')
     return obs_T_Do, a_T_Da, r_T
 
@@ -386,12 +433,14 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     """Iterate a training.Run to its end, or until the callback or Ctrl-C ends it: then as of the last iteration that was complete."""
     num, interrupted, policy = run.args.max_iter, False, run.opt.policy
     kept, ended = (0, policy.export()), None
-    with_policy = callback is not None and _takes_policy(callback)
+    with_policy, midway = callback is not None and _takes_policy(callback), False
     bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name or ""}', unit='it')
     try:
         while kept[0] < num and ended is None:
+            midway = True
             with _as_the_commands_compute():
                 row = {name: value for name, value, _ in run.iterate()}
+            midway = False
             kept = kept[0] + 1, policy.export()
             bar.set_postfix({k: f'{row[k]:.4g}' for k in BAR_FIELDS if row.get(k) is not None}, refresh=False)
             bar.update()
@@ -420,7 +469,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     options = run.args if run.max_iter_shapes else dataclasses.replace(run.args, max_iter=kept[0])
     if said := run.falls_behind():
         print(f'warning: {said}', file=sys.stderr)
-    state = {} if interrupted else run.state()  # an iteration that was cut off leaves models of two kinds
+    state = {} if midway else run.state()  # an iteration that was cut off leaves models of two kinds
     return TrainedRun(algorithm, policy, options, run.log, interrupted, state, ended)
 
 

@@ -144,6 +144,7 @@ def action_bounds(options: CommonOptions, mdp: MDP) -> np.ndarray | None:
 
 def check_data_fits(path: str, trajs: TrajBatch, mdp: MDP) -> None:
     """Raise UserError when expert data cannot come from the task; warn when it could, but says that it does not."""
+    trajs.take_whole_actions(mdp.info)
     if misfit := trajs.misfit(mdp.info):
         says = f" The file says env '{trajs.env_name}'." if trajs.env_name else ''
         raise UserError(f'{path}: {misfit}; use data of this env.{says}')

@@ -227,7 +227,7 @@ WRONG_ARRAYS = {
     'no episode': ({'obs': [], 'actions': []}, 'obs is empty'),
     'an empty episode': ({'obs': [np.zeros((0, 4))], 'actions': [[]]}, r'obs\[0\] has shape \(0, 4\)'),
     'one axis': ({'obs': [np.zeros(4)], 'actions': [[0] * 4]}, r'obs\[0\] has shape \(4,\); expected \(T, Do\)'),
-    'fewer actions': ({'obs': [np.zeros((5, 4))], 'actions': [[0] * 4]}, 'leave out the observation after the last action'),
+    'fewer actions': ({'obs': [np.zeros((5, 4))], 'actions': [[0] * 4]}, 'is the last one what the last action led to'),
     'fewer lists': (episodes() | {'actions': [[0]]}, 'actions holds 1 episodes, but obs holds 2'),
     'other dims': ({'obs': [np.zeros((5, 4)), np.zeros((5, 3))], 'actions': [[0] * 5] * 2}, r'obs\[1\] has 3 columns'),
     'NaN': (with_nan(), r'obs\[1\] holds NaN'),
@@ -404,12 +404,13 @@ def test_options_are_stored_in_the_order_of_the_command_lines():
     common = (
         'env_name max_traj_len policy_hidden_spec tiny_policy discount lam max_iter policy_max_kl policy_cg_damping vf_max_kl '
         'vf_cg_damping sim_batch_size min_total_sa print_freq save_freq log seed device dtype resume verbose vf_steps '
-        'max_envs clip_actions'
+        'bootstrap_time_limit stop_at_return eval_every max_envs clip_actions'
     ).split()
     imitation = (
         'mode data limit_trajs data_subsamp_freq obsnorm_mode bclone_lr bclone_batch_size bclone_eval_ntrajs bclone_eval_freq '
         'bclone_train_frac no_vf policy_ent_reg reward_type reward_max_kl reward_lr reward_steps reward_ent_reg_weight '
-        'reward_include_time favor_zero_expert_reward plot_freq save_reward reward_hidden_spec reward_grad_penalty policy_final_kl'
+        'reward_include_time favor_zero_expert_reward plot_freq save_reward reward_hidden_spec reward_grad_penalty init_policy '
+        'init_iterations policy_final_kl'
     ).split()
     assert list(json.loads(po.ImitationOptions().as_json())) == imitation + common
     assert list(json.loads(po.RLOptions().as_json())) == ['enable_obsnorm', 'use_tanh', 'vf_include_time', 'reward', *common]

@@ -98,7 +98,7 @@ TRAINING = {
     'a hidden spec that is not JSON': (f'{TRAIN} --policy_hidden_spec [{{fc:3}}]', 'hidden spec'),
     'an unknown device': (f'{TRAIN} --device gpu', '--device gpu'),
     'a device without numbers': (f'{RL} --device meta', "expected 'cpu', or 'cuda'"),
-    'a mode that does not exist': (f'{TRAIN} --mode gail', 'invalid choice'),
+    'a mode that does not exist': (f'{TRAIN} --mode gale', 'invalid choice'),
     'a missing option': ('imitate_mj.py --mode ga', 'required: --data'),
     'an existing output': (f'{TRAIN} --log done.h5', 'done.h5: exists already'),
     'an output folder that does not exist': (f'{TRAIN} --log no/where/out.h5', "the folder '"),

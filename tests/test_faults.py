@@ -107,7 +107,8 @@ def values(kind, path):
         return {'obs': trajs.obs.stacked, 'a': trajs.a.stacked, 'r': trajs.r.stacked, 'lengths': trajs.lengths}
     if kind == 'checkpoint':
         log = TrainingLog(path.removesuffix('.part'), {})
-        found = log.restore() | {'rows': np.array(log.rows, dtype=log.columns), 'attrs': np.array(json.dumps(log.attrs, sort_keys=True))}
+        state = log.restore(log.part_path)
+        found = state | {'rows': np.array(log.rows, dtype=log.columns), 'attrs': np.array(json.dumps(log.attrs, sort_keys=True))}
         return found | {f'{name}{k}': v for name, variables in log.snapshots.items() for k, v in variables.items()}
     if kind == 'results':
         read = results.read_results(path)

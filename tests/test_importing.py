@@ -185,17 +185,20 @@ def test_arrays_of_any_shape_and_type_are_taken_or_refused(arrays, tmp_path):
 
 def test_what_is_said_of_a_task_is_fit_for_a_terminal_and_a_shell(run_script, tmp_path):
     np.savez(tmp_path / 'in.npz', **npz_arrays('flat'))
-    done = run_script('import_trajs.py', 'in.npz', "it's.h5", '--env_name', 'x\x1b[2J\n')
+    unknown = ['--env_name', 'x\x1b[2J\n']
+    assert 'cannot be compared with its task' in run_script('import_trajs.py', 'in.npz', "it's.h5", *unknown, rc=2).stderr
+    assert not (tmp_path / "it's.h5").exists()
+    done = run_script('import_trajs.py', 'in.npz', "it's.h5", *unknown, '--force')
     assert '(env x\\x1b[2J\\n)\n' in done.stdout and done.stdout.count('\n') == 1
-    note, following = done.stderr.splitlines()
-    assert note.startswith('note: in.npz: not compared with a task, because ') and '\x1b' not in note
-    assert shlex.split(following.removeprefix('next: '))[3:9] == ['ga', '--env_name', 'x\\x1b[2J\\n', '--data', "it's.h5", '--max_iter']
+    note, *_, following = done.stderr.splitlines()
+    assert note.startswith('note: in.npz: not compared with a task, because ') and '\x1b' not in done.stderr
+    assert shlex.split(following.removeprefix('next: '))[3:9] == ['gail', '--env_name', 'x\\x1b[2J\\n', '--data', "it's.h5", '--max_iter']
 
 
 def test_a_name_that_is_no_utf8_is_stored_escaped(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_csvs(tmp_path / os.fsdecode(b'caf\xe9'), episodes())
-    import_trajs(os.fsdecode(b'caf\xe9'), 'out.h5', os.fsdecode(b'x\xff'))
+    import_trajs(os.fsdecode(b'caf\xe9'), 'out.h5', os.fsdecode(b'x\xff'), force=True)
     assert check('out.h5', episodes()).env_name == r'x\udcff'
 
 
@@ -216,7 +219,7 @@ def test_data_that_the_named_task_cannot_have_are_refused(case, tmp_path, monkey
     err = capsys.readouterr().err
     assert expected in err and err.startswith('import_trajs: error: in.npz: ') and err.count('\n') == 1
     assert not (tmp_path / 'out.h5').exists()
-    import_trajs('in.npz', 'out.h5', 'Elsewhere-v0')  # a task that is not on this computer
+    import_trajs('in.npz', 'out.h5', 'Elsewhere-v0', force=True)  # a task that is not on this computer
     assert 'note: in.npz: not compared with a task, because ' in capsys.readouterr().err
     assert load_trajs('out.h5').env_name == 'Elsewhere-v0'
 

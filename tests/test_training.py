@@ -198,7 +198,7 @@ def drop_the_checksum(path):
 
 FOREIGN = {
     'another option': (None, ('--reward_lr', '0.02'), r'was started with --reward_lr 0\.01, not 0\.02'),
-    'fewer iterations': (None, ('--max_iter', 30), 'was started with --max_iter 31, not 30; a run can be made longer, not shorter'),
+    'fewer iterations than it has done': (None, ('--max_iter', 1), 'iterations already, more than --max_iter 1'),
     'other data': (None, ('--data', 'others.h5'), 'was started with other expert data than others.h5'),
     'a changed value': (flip_a_weight, (), 'damaged'),
     'a changed value without checksum': (drop_the_checksum, (), 'holds no state to continue from'),

@@ -21,6 +21,7 @@ from tools.results.documents import Blocks, fill
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = 'results/paper/results_per_run.csv'
 SETS = FIVE, TWENTY, LINEAR = [f'classic-2016-experts/{name}' for name in ('five_sets', 'bclone_twenty_sets', 'linear_sets')]
+GAIL = [f'gail/{name}' for name in ('200k', 'small', '1m', 'paper')]
 # shipped file: (files with several expert sets, detail of its tables, whether it has a page, its figures)
 FILES = {
     'classic-2016-experts/results': (SETS, 2, True, ['figure1', 'forest', 'reproduction', 'profile']),
@@ -32,10 +33,11 @@ FILES = {
     **dict.fromkeys(('modern/bclone', 'modern/bclone_five_sets'), ([], 1, False, ['forest', 'reproduction'])),
     'modern/reacher_bclone': (['modern/reacher_bclone_five_sets'], 1, False, ['reproduction']),
     'benchmark/results': ([], 1, True, ['figure1']),
+    **dict.fromkeys(GAIL, ([], 1, False, [])),
 }
 TABLES = sorted({f'modern/{path.stem}' for path in (ROOT / 'results/modern').glob('*.h5')} - FILES.keys())  # without figures
 FILES |= dict.fromkeys(('seals/airl', *TABLES), ([], 1, False, []))
-OTHERS: dict = dict.fromkeys(n for n in FILES if n.endswith('_sampled') or n in ('quickstart/results', 'benchmark/results'))
+OTHERS: dict = dict.fromkeys(n for n in FILES if n.endswith('_sampled') or n in ('quickstart/results', 'benchmark/results', *GAIL))
 OTHERS['seals/airl'] = 'results/peers/imitation.csv'
 CURVES = {name: f'{name}/' for name in ('ga_curves', 'reacher_ga_curves')}  # pictures of results/modern: the logs that they show
 CURVES |= {f'reacher_ga_{n}_curves': f'reacher_ga_4_11_curves/*num_trajs={n},' for n in (4, 11)}

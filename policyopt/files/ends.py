@@ -1,0 +1,221 @@
+"""Where episodes end in recorded arrays: what flags, lengths, masks and next observations say, and the refusal where they disagree.
+
+An end e is a number of steps: the last step of the episode is number e − 1.
+Letters: R rows of a container, T steps of a row, Do observation dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from policyopt.util import UserError
+
+# what others call the arrays that say where episodes end, and what each says of a step
+TERMINAL = ('terminal', 'terminals', 'terminations', 'terminated')  # a terminal state follows
+TRUNCATED = ('timeouts', 'truncations', 'truncateds', 'truncated')  # a time limit or the recorder ended it
+DONE = ('dones', 'done')  # one or the other
+STARTS, ENDS, LENGTHS, MASKS = 'episode_starts', 'episode_ends', 'lengths', ('masks', 'mask')
+FLAGS = (*TERMINAL, *TRUNCATED, *DONE)
+EVERY = (*FLAGS, STARTS, ENDS, LENGTHS, *MASKS)
+
+
+@dataclass
+class Row:
+    """Steps one after the other: obs (T, Do), or (T + 1, Do) with what the last action led to; acts (T[, Da]).
+
+    said: {array: what it says of each step, or of the row}; `whole`: whether the row is one episode, perhaps filled up on the right.
+    """
+
+    where: str
+    obs: Any
+    acts: Any
+    rews: Any = None
+    next_obs: Any = None
+    said: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
+
+
+@dataclass
+class Episode:
+    """One episode; terminated: whether it ended in a terminal state (False: truncated; None: not said); last_obs_Do: what followed."""
+
+    where: str
+    obs: Any
+    acts: Any
+    rews: Any = None
+    terminated: bool | None = None
+    last_obs_Do: Any = None
+
+
+def flags_of(where: str, name: str, x: Any, num: int) -> np.ndarray:
+    """An array that says 0 or 1 of each of `num` steps, as bool (num,). Raises UserError for anything else."""
+    x = np.asarray(x)
+    if x.dtype.kind not in 'biuf':
+        raise UserError(f'{where}: {name} of type {x.dtype}; expected 0 or 1 for each step')
+    if x.size != num or x.shape[:1] != (num,):
+        raise UserError(f'{where}: {name} has shape {x.shape} for {num} actions; expected one for each')
+    x = x.reshape(num)
+    if not np.isin(x, (0, 1)).all():
+        raise UserError(f'{where}: {name} holds {x[~np.isin(x, (0, 1))][0]}; expected 0 or 1 for each step')
+    return x.astype(bool)
+
+
+def text_of(ends: np.ndarray) -> str:
+    """Ends in words: '3 episodes, 120 steps (30, 50, 40)'."""
+    lengths = np.diff(np.concatenate([[0], ends]))
+    some = ', '.join(map(str, lengths[:3].tolist())) + (', …' if len(lengths) > 3 else '')
+    return f'{len(lengths)} episode{"s" * (len(lengths) != 1)}, {int(lengths.sum())} steps ({some})'
+
+
+def contradiction(where: str, readings: Mapping[str, np.ndarray]) -> UserError:
+    """Two arrays that name different ends; --ends decides."""
+    said = '; '.join(f'{name} says {text_of(ends)}' for name, ends in readings.items())
+    return UserError(f'{where}: {said}. They contradict each other; say which is right: {" or ".join(f"--ends {n}" for n in readings)}')
+
+
+def is_padding(row: Row, start: int, num: int) -> bool:
+    """Whether the steps from `start` on are filled up: nothing but zeros or NaN, or one step again and again."""
+    arrays = [np.asarray(x)[start:num] for x in (row.obs, row.acts, row.rews) if x is not None]
+    if any(x.dtype.kind not in 'biuf' for x in arrays):
+        return False
+    empty = all(((x == 0) | np.isnan(x.astype(np.float64))).all() for x in arrays)
+    frozen = num - start > 1 and all((x == x[:1]).all() for x in arrays)
+    return bool(empty or frozen)
+
+
+def follows(next_T_Do: np.ndarray, obs_T_Do: np.ndarray) -> np.ndarray:
+    """(T − 1,) whether next_obs at t is the observation at t + 1, as far as the coarser of both types can say."""
+    kinds = [x.dtype for x in (next_T_Do, obs_T_Do) if x.dtype.kind == 'f']
+    eps = max((float(np.finfo(kind).eps) for kind in kinds), default=0.0)
+    if eps < 1e-10 and any(np.array_equal(x, x.astype(np.float32)) for x in (next_T_Do, obs_T_Do)):
+        eps = float(np.finfo(np.float32).eps)  # numbers of single precision that are stored in double
+    a, b = next_T_Do[:-1].astype(np.float64), obs_T_Do[1:].astype(np.float64)
+    scale_Do = np.abs(obs_T_Do).max(axis=0).astype(np.float64) if len(obs_T_Do) else 0.0
+    close: np.ndarray = np.abs(a - b) <= 4 * eps * np.maximum(np.abs(a), scale_Do)
+    return np.asarray(close.reshape(len(a), -1).all(axis=1))
+
+
+def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndarray:
+    """Every end in a row of `num` steps; steps behind the last one are padding. Raises UserError where nothing or both is said."""
+    where, last = row.where, np.array([num])
+    said = {name: x for name, x in row.said.items() if chosen is None or name == chosen}
+    readings: dict[str, np.ndarray] = {}
+    flags = {name: flags_of(where, name, x, num) for name, x in said.items() if name in FLAGS}
+    if flags:
+        flagged = np.flatnonzero(np.logical_or.reduce(list(flags.values()))) + 1
+        readings[' and '.join(flags)] = flagged
+    for name, x in said.items():
+        if name == LENGTHS:
+            readings[name] = _checked_lengths(where, np.atleast_1d(x), num, row.whole)
+        elif name == STARTS:
+            readings[name] = np.union1d(np.setdiff1d(np.flatnonzero(flags_of(where, name, x, num)), [0]), last)
+        elif name == ENDS and np.asarray(x).dtype.kind in 'iu' and np.asarray(x).shape != (num,):
+            readings[name] = _checked_lengths(where, np.diff(np.concatenate([[0], np.ravel(x)])), num, row.whole)
+        elif name == ENDS:
+            readings[name] = np.flatnonzero(flags_of(where, name, x, num)) + 1
+        elif name in MASKS:
+            readings[name] = _ends_of_mask(row, name, flags_of(where, name, x, num), num)
+    cut: dict[str, np.ndarray] = {}
+    for name, ends in readings.items():
+        full = name == LENGTHS or name == STARTS or name in MASKS or (name == ENDS and bool(len(ends)))
+        if row.whole and len(ends) and is_padding(row, ends[0], num) and ends[0] < num:
+            ends = ends[:1]  # flags may stay up to the end of the padding
+        elif not full or not row.whole and (not len(ends) or ends[-1] != num):
+            ends = np.union1d(ends, last)
+        cut[name] = ends
+    for name in list(cut):
+        if len(cut) > 1 and not len(readings[name]):
+            del cut[name]  # no flag is up, as in an array of time limits alone: it contradicts nothing
+    if len(cut) > 1:
+        (first, ends), *others = cut.items()
+        for name, other in others:
+            if not np.array_equal(ends, other):
+                raise contradiction(where, {first: ends, name: other})
+        return ends
+    ends = next(iter(cut.values()), None)
+    if row.next_obs is not None:
+        # flags without time limits may leave out the episodes that one ended
+        only_terminal = ends is None or bool(flags) and len(cut) == 1 and not any(name in TRUNCATED for name in flags)
+        jumps = np.flatnonzero(~follows(row.next_obs, np.asarray(row.obs)[:num])) + 1
+        inner = np.setdiff1d(jumps, [] if ends is None else ends)
+        most = len(inner) > max(1, num // 2)
+        if most and only_terminal and chosen is None:
+            raise UserError(
+                f'{where}: next_obs is not the next observation at {len(inner)} of {num} steps; was it normalised, or were the steps '
+                'shuffled? --ends ARRAY names the array that says where episodes end, and next_obs is left out then'
+            )
+        if most:
+            notes.append('next_obs does not continue the observations and is not used')
+            row.next_obs = None
+        elif only_terminal and chosen is None:
+            ends = np.union1d(last if ends is None else ends, inner)
+        elif len(inner):
+            notes.append(f'next_obs does not continue at {len(inner)} steps where {next(iter(cut))} says that the episode goes on')
+    if ends is None:
+        if not row.whole:
+            raise UserError(f"{where}: nothing says where an episode ends; expected an array 'terminal' or 'dones' beside obs and acts")
+        return last
+    return ends
+
+
+def _checked_lengths(where: str, lengths: np.ndarray, num: int, whole: bool) -> np.ndarray:
+    good = lengths.dtype.kind in 'iu' and len(lengths) and (lengths > 0).all()
+    if not good or (lengths.sum() > num if whole else lengths.sum() != num):
+        wanted = f'a whole number, 1 to {num}' if whole else f'whole numbers that add up to {num}'
+        raise UserError(f'{where}: lengths are {np.array2string(lengths, threshold=5)}; expected {wanted}')
+    return np.cumsum(lengths)
+
+
+def _ends_of_mask(row: Row, name: str, on_T: np.ndarray, num: int) -> np.ndarray:
+    """The end of a row whose mask is 1 on its steps, or 1 up to the step before its last, as 1 − done; the data say which."""
+    off = int(np.argmin(on_T)) if not on_T.all() else num
+    if not row.whole:
+        raise UserError(f"{row.where}: {name} can mean that an episode ends or that a step counts; give 'dones', or 'lengths', instead")
+    if off == num:
+        return np.array([num])
+    if is_padding(row, off, num) and not on_T[off:].any():
+        return np.array([off])
+    return np.array([off + 1])
+
+
+def episodes_of(row: Row, chosen: str | None, notes: list[str]) -> list[Episode]:
+    """The episodes of a row, with what their last actions led to where obs or next_obs holds it."""
+    num, extra = len(row.acts), len(row.obs) - len(row.acts)
+    if num == 0:
+        raise UserError(f'{row.where}: has no step; expected at least one')
+    ends = ends_of(row, num, chosen, notes)
+    if row.whole and len(ends) > 1:
+        stream = text_of(ends)
+        raise UserError(
+            f'{row.where}: holds {stream} one after the other, so its first axis may be the environment or the time; expected one episode '
+            'a row, filled up with zeros. Say which axis is the time: --time_axis 0 or --time_axis 1'
+        )
+    episodes = []
+    for i, (a, b) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
+        last = row.obs[b] if extra == 1 and b == num or extra == 1 and row.whole else None
+        if last is None and row.next_obs is not None:
+            last = row.next_obs[b - 1]
+        where = row.where if row.whole or len(ends) == 1 and row.where.rpartition(' ')[2].isdecimal() else f'{row.where}: episode {i}'
+        rews = None if row.rews is None else row.rews[a:b]
+        episodes.append(Episode(where, row.obs[a:b], row.acts[a:b], rews, _terminated(row, b, num), last))
+    return episodes
+
+
+def _terminated(row: Row, end: int, num: int) -> bool | None:
+    """Whether the episode that ends at `end` ended in a terminal state; None where nothing says so."""
+    up: dict[str, bool] = {}
+    for kind, names in (('terminal', TERMINAL), ('truncated', TRUNCATED), ('done', DONE)):
+        for name in names:
+            if name in row.said:
+                up[kind] = up.get(kind, False) or bool(flags_of(row.where, name, row.said[name], num)[end - 1])
+    if 'terminal' in up:
+        return up['terminal']
+    if up.get('truncated'):
+        return False
+    if 'done' in up:
+        return (True if 'truncated' in up else None) if up['done'] else False
+    return None

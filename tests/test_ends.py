@@ -1,0 +1,219 @@
+"""Where episodes end: recordings of every layout arrive as the episodes that they are, or are refused with both readings."""
+
+import numpy as np
+import pytest
+
+import policyopt as po
+from policyopt.files.importing import import_trajs
+from policyopt.files.trajectories import load_trajs
+from policyopt.util import UserError
+
+LENGTHS = np.array([30, 50, 40])
+
+
+def padded(**more):
+    """Three episodes in arrays (3, 50, …), filled up with zeros."""
+    rng, (num, T) = np.random.default_rng(0), (3, 50)
+    obs, acts, rews = np.zeros((num, T, 4)), np.zeros((num, T), int), np.zeros((num, T))
+    for i, n in enumerate(LENGTHS):
+        obs[i, :n], acts[i, :n], rews[i, :n] = rng.normal(size=(n, 4)), rng.integers(2, size=n), 1
+    return {'obs': obs, 'acts': acts, 'rews': rews} | more
+
+
+def flat(**more):
+    rng, num = np.random.default_rng(0), int(LENGTHS.sum())
+    return {'obs': rng.normal(size=(num, 4)), 'acts': rng.integers(2, size=num), 'rews': np.ones(num)} | more
+
+
+STEP = np.arange(50) == LENGTHS[:, None] - 1
+STAY = np.arange(50) >= LENGTHS[:, None] - 1
+VALID = np.arange(50) < LENGTHS[:, None]
+LAST = np.isin(np.arange(120), np.cumsum(LENGTHS) - 1)
+FIRST = np.isin(np.arange(120), np.cumsum(LENGTHS) - LENGTHS)
+SAME = {
+    'dones': padded(dones=STEP),
+    'dones that stay up': padded(dones=STAY),
+    'dones with an axis more': padded(dones=STEP[..., None].astype('f4')),
+    'terminals and no timeouts': padded(terminals=STEP, timeouts=0 * STEP),
+    'timeouts': padded(timeouts=STEP),
+    'truncated': padded(truncated=STEP.astype(float)),
+    'lengths': padded(lengths=LENGTHS),
+    'lengths and dones': padded(lengths=LENGTHS, dones=STEP),
+    'a mask of valid steps': padded(masks=VALID),
+    'a mask of 1 - done': padded(masks=1 - STAY),
+    'episode_ends of each step': padded(episode_ends=STEP),
+    'flat dones': flat(dones=LAST),
+    'flat lengths': flat(lengths=LENGTHS),
+    'flat starts': flat(episode_starts=FIRST),
+    'flat ends': flat(episode_ends=np.cumsum(LENGTHS)),
+    'flat flags of both kinds': flat(terminals=LAST & (np.arange(120) < 60), timeouts=LAST & (np.arange(120) > 60)),
+    'starts and dones': flat(episode_starts=FIRST, dones=LAST),
+}
+
+
+@pytest.mark.parametrize('case', SAME)
+def test_every_array_that_says_where_episodes_end_is_used(case, tmp_path):
+    np.savez(tmp_path / 'in.npz', **SAME[case])
+    trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'))
+    assert trajs.lengths.tolist() == LENGTHS.tolist() and trajs.returns.tolist() == LENGTHS.tolist()
+
+
+REFUSED = {
+    'lengths against dones': (padded(lengths=LENGTHS - 5, dones=STEP), 'contradict each other', '--ends lengths'),
+    'starts against dones': (flat(episode_starts=np.roll(FIRST, 3), dones=LAST), 'contradict each other', '--ends dones'),
+    'lengths that do not add up': (flat(lengths=LENGTHS - 1), 'add up to 120', 'in.npz'),
+    'words': (flat(dones=np.array(['no'] * 120)), 'expected 0 or 1 for each step', 'dones of type <U2'),
+    'numbers': (flat(dones=np.arange(120)), 'expected 0 or 1 for each step', 'dones holds 2'),
+    'a mask alone': (flat(masks=1 - LAST), 'can mean that an episode ends or that a step counts', "give 'dones'"),
+    'several episodes a row': (padded(obs=np.ones((3, 50, 4)) * np.arange(50)[:, None], dones=STEP), 'which axis is', '--time_axis'),
+    'nothing': (flat(), 'nothing says where an episode ends', 'terminal'),
+    'normalised next_obs': (flat(next_obs=np.random.default_rng(1).normal(size=(120, 4)), dones=LAST), 'was it normalised', '--ends'),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_what_contradicts_itself_is_refused_with_the_option_that_decides(case, tmp_path):
+    arrays, *expected = REFUSED[case]
+    np.savez(tmp_path / 'in.npz', **arrays)
+    with pytest.raises(UserError) as refused:
+        import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'))
+    assert all(text in str(refused.value) for text in expected) and not (tmp_path / 'out.h5').exists()
+
+
+def test_the_option_decides(tmp_path):
+    np.savez(tmp_path / 'in.npz', **padded(lengths=LENGTHS - 5, dones=STEP))
+    for name, lengths in (('lengths', LENGTHS - 5), ('dones', LENGTHS)):
+        trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / f'{name}.h5'), ends=name)
+        assert trajs.lengths.tolist() == lengths.tolist()
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+def test_buffers_of_several_environments_are_cut_along_the_time(axis, tmp_path):
+    """As Stable-Baselines3 keeps them, (time, environment, …), or the other way round."""
+    rng, dones = np.random.default_rng(0), np.zeros((60, 2), bool)
+    dones[[19, 59], 0] = dones[[9, 39], 1] = True
+    arrays = {'obs': rng.normal(size=(60, 2, 3)), 'acts': rng.integers(2, size=(60, 2)), 'rews': np.ones((60, 2)), 'dones': dones}
+    if axis == 1:
+        arrays = {name: np.swapaxes(x, 0, 1) for name, x in arrays.items()}
+    np.savez(tmp_path / 'in.npz', **arrays)
+    trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'), time_axis=axis)
+    assert trajs.lengths.tolist() == [20, 40, 10, 30, 20]
+    assert np.array_equal(trajs.obs[0], (arrays['obs'] if axis == 0 else np.swapaxes(arrays['obs'], 0, 1))[:20, 0])
+
+
+@pytest.mark.parametrize(('obs', 'after'), [('f4', 'f8'), ('f8', 'f4'), ('f2', 'f8'), ('f4', 'f4'), ('f8', 'f8')])
+def test_next_observations_of_another_type_follow_all_the_same(obs, after, tmp_path):
+    x = np.random.default_rng(0).normal(size=(101, 4)) * [1, 1e3, 1e-3, 1]
+    arrays = {'acts': np.zeros(100, int), 'rews': np.ones(100), 'dones': np.arange(100) == 99}
+    np.savez(tmp_path / 'in.npz', obs=x[:-1].astype(obs), next_obs=x[1:].astype(after), **arrays)
+    trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'))
+    assert trajs.lengths.tolist() == [100]
+
+
+def truncated_and_terminated():
+    x, y = np.random.default_rng(0).normal(size=(61, 4)), np.random.default_rng(1).normal(size=(41, 4))
+    return x, y, np.arange(100) == 99, np.arange(100) == 59
+
+
+def check_ends(path):
+    x, y, _, _ = truncated_and_terminated()
+    trajs = load_trajs(str(path))
+    assert trajs.lengths.tolist() == [60, 40] and trajs.terminal_B.tolist() == [False, True]
+    np.testing.assert_allclose(trajs.lastobs_B_Do, [x[-1], y[-1]])
+    np.testing.assert_allclose(trajs.obs.stacked, np.concatenate([x[:-1], y[:-1]]))
+
+
+def test_what_the_last_action_led_to_is_kept_from_flat_arrays(tmp_path):
+    x, y, terminals, timeouts = truncated_and_terminated()
+    obs, after = np.concatenate([x[:-1], y[:-1]]), np.concatenate([x[1:], y[1:]])
+    ends = {'terminals': terminals, 'timeouts': timeouts}
+    np.savez(tmp_path / 'in.npz', observations=obs, next_observations=after, actions=np.zeros(100, int), **ends)
+    import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'))
+    check_ends(tmp_path / 'out.h5')
+
+
+def test_what_the_last_action_led_to_is_kept_from_arrays_for_each_episode(tmp_path):
+    x, y, _, _ = truncated_and_terminated()
+    arrays = {'obs_0': x, 'acts_0': np.zeros(60, int), 'terminal_0': False, 'obs_1': y, 'acts_1': np.zeros(40, int), 'terminal_1': True}
+    np.savez(tmp_path / 'in.npz', **arrays)
+    import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'))
+    check_ends(tmp_path / 'out.h5')
+
+
+def test_what_the_last_action_led_to_is_kept_from_csv_files_whatever_the_order_of_their_columns(tmp_path):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    x, y, _, _ = truncated_and_terminated()
+    for i, (obs, order) in enumerate(((x, [3, 1, 0, 2]), (y, [0, 2, 1, 3]))):
+        names = [f'obs{k}' for k in order] + [f'next_obs{k}' for k in order[::-1]] + ['act', 'terminated', 'truncated']
+        lines = [','.join(names)]
+        for t in range(len(obs) - 1):
+            last = t == len(obs) - 2
+            ends = [int(last and i == 1), int(last and i == 0)]
+            lines.append(','.join(map(repr, [*obs[t, order].tolist(), *obs[t + 1, order[::-1]].tolist(), 0, *ends])))
+        (folder / f'{i}.csv').write_text('\n'.join(lines) + '\n')
+    import_trajs(str(folder), str(tmp_path / 'out.h5'))
+    check_ends(tmp_path / 'out.h5')
+
+
+CSVS = {
+    'a column twice': (['obs0,obs0,act\n1,2,0\n'], "the column 'obs0' stands twice"),
+    'other columns': (['obs0,obs1,act\n1,2,0\n', 'obs0,obs2,act\n1,2,0\n'], 'its columns differ from those of 0.csv: obs1, obs2'),
+    'a number as Python writes it': (['obs0,act\n1_000,0\n'], "'1_000' is not a number"),
+    'Arabic digits': (['obs0,act\n١٢,0\n'], 'is not a number'),
+}
+
+
+@pytest.mark.parametrize('case', CSVS)
+def test_csv_files_that_could_be_read_wrongly_are_refused(case, tmp_path):
+    texts, expected = CSVS[case]
+    (tmp_path / 'in').mkdir()
+    for i, text in enumerate(texts):
+        (tmp_path / 'in' / f'{i}.csv').write_text(text, encoding='utf-8')
+    with pytest.raises(UserError, match=expected):
+        import_trajs(str(tmp_path / 'in'), str(tmp_path / 'out.h5'))
+
+
+def test_ten_columns_are_in_the_order_of_their_numbers(tmp_path):
+    (tmp_path / 'in').mkdir()
+    (tmp_path / 'in' / 'a.csv').write_text(','.join([*(f'obs{k}' for k in sorted(map(str, range(12)))), 'act']) + '\n' +
+                                            ','.join([*sorted(map(str, range(12))), '0']) + '\n')  # fmt: skip
+    trajs, _ = import_trajs(str(tmp_path / 'in'), str(tmp_path / 'out.h5'))
+    assert trajs.obs.stacked.tolist() == [list(range(12))]
+
+
+def test_python_takes_the_last_observation_and_how_each_episode_ended(tmp_path):
+    x, y, _, _ = truncated_and_terminated()
+    acts = [np.zeros(60, int), np.zeros(40, int)]
+    po.Demonstrations.from_arrays([x, y], acts, terminated=[False, True]).save(tmp_path / 'out.h5')
+    check_ends(tmp_path / 'out.h5')
+    po.Demonstrations.from_arrays([x, y[:-1]], acts, terminated=[False, True])
+    for obs, terminated, expected in (
+        ([x[:-1], y], [False, True], r'obs\[0\] lacks the observation after the last action'),
+        ([x, y], None, 'say terminated='),
+        ([x, y], [True], 'give True or False for each of 2 episodes'),
+    ):
+        with pytest.raises(po.UserError, match=expected):
+            po.Demonstrations.from_arrays(obs, acts, terminated=terminated)
+
+
+def test_demonstrations_say_what_they_are():
+    x, _, _, _ = truncated_and_terminated()
+    text = repr(po.Demonstrations.from_arrays([x[:-1]], [np.arange(60) % 2], [np.ones(60)]))
+    assert text == '<Demonstrations: 1 episodes, 60 pairs; observations 4 numbers, actions integers 0 to 1; mean return 60>'
+
+
+def test_inspect_says_what_is_understood_and_writes_nothing(run_script, tmp_path):
+    np.savez(tmp_path / 'in.npz', **flat(dones=LAST, infos=np.zeros(3)))
+    said = run_script('import_trajs.py', 'in.npz', '--inspect').stdout.splitlines()
+    assert said[1:3] == ['used: obs, acts, rews, dones', 'not used: infos'] and 'episodes: 3 (3 of unknown end)' in said[3]
+    assert said[4].startswith('lengths: 30 to 50, median 40') and list(tmp_path.glob('*.h5')) == []
+
+
+def test_actions_of_a_finite_space_may_be_stored_as_decimal_numbers(run_script, tmp_path):
+    np.savez(tmp_path / 'in.npz', **flat(dones=LAST) | {'acts': np.arange(120) % 2 * 1.0})
+    run_script('import_trajs.py', 'in.npz', 'out.h5', '--env_name', 'CartPole-v1')
+    assert load_trajs(str(tmp_path / 'out.h5')).a.stacked.dtype == np.int64
+    run_script('import_trajs.py', 'in.npz', 'plain.h5')
+    options = ['--env_name', 'CartPole-v1', '--max_iter', '2', '--bclone_eval_freq', '1']
+    run_script('imitate_mj.py', '--mode', 'bclone', '--data', 'plain.h5', *options)
