@@ -390,6 +390,15 @@ def replacing(path: str) -> contextlib.AbstractContextManager[str]:
     return writing(path, replace=True)
 
 
+def read_utf8(path: str, what: str, most: int | None = None) -> str:
+    """The text of a file, at most its first `most` characters; UserError where it is not UTF-8."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            return f.read(most)
+    except UnicodeDecodeError as e:
+        raise UserError(f'{path}: byte {e.start} is not UTF-8 text; expected {what}') from e
+
+
 def write_text(path: str, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:

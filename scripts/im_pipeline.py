@@ -40,6 +40,7 @@ def main(argv):
     filters = {'nargs': '+', 'action': 'extend', 'default': [], 'metavar': 'KEY=VALUE'}
     p.add_argument('--only', **filters, help='only these runs: alg=ga task=hopper num_trajs=4 run=0 (* and ? in values), or whole run ids')
     p.add_argument('--exclude', **filters, help='all but these runs')
+    p.add_argument('--rerun', **filters, help='2_eval: evaluate these runs again, though the results have them; the others stay')
     p.add_argument('--set', **filters, help='replace keys of the YAML: training.runs=1 tasks.cartpole.data_subsamp_freq=5')
     p.add_argument('--estimate', action='store_true', help='say how long 1_train will take, measured; with all: before it trains')
     p.add_argument('--summary', action='store_true', help='show what is done, running, unfinished and missing')

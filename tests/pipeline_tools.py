@@ -41,7 +41,18 @@ options:
   eval_num_trajs: 3
 """
 
-SIGNATURE = b'\x89HDF\r\n\x1a\n'  # how an HDF5 file begins; stage 1 takes no other file for a run
+
+
+def _whole_run():
+    """The bytes of a run file of one empty snapshot, without a seal, so that more may be appended."""
+    with tables.open_file('run.h5', 'w', driver='H5FD_CORE', driver_core_backing_store=0) as h5:
+        h5.create_group('/', 'snapshots')
+        h5.create_group('/snapshots', 'iter0000000')
+        h5.root._v_attrs['args'] = '{}'
+        return h5.get_file_image()
+
+
+SIGNATURE = _whole_run()  # stage 1 takes no other file for a run
 # Writes {out}.part while it works, renames it when it is done, and notes each start in {out}.starts.
 PROGRAM = """
 import os, signal, sys, time

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pipeline_tools import IM_PIPELINE, REPO, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
+from pipeline_tools import IM_PIPELINE, REPO, SIGNATURE, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
 
 from policyopt.pipeline import executors, schedulers
 from policyopt.pipeline.plan import How, make_plan
@@ -120,7 +120,7 @@ def test_the_range_of_2016_counts_all_runs(tmp_path):
     spec = load_spec(str(path), ['options.pbs.range="2,5-7%2"'])
     runs = spec.runs(0)
     Path(runs[5].out).parent.mkdir(parents=True)
-    Path(runs[5].out).touch()
+    Path(runs[5].out).write_bytes(SIGNATURE)
     (array,) = schedulers.Pbs(How()).arrays(make_plan(spec, 0, How()))
     assert array.run_ids == [runs[1].id, runs[4].id, runs[6].id] and '#PBS -t 1-3%2' in array.script
     with pytest.raises(UserError, match="'17-20' names no run; expected indices from 1 to 16"):
@@ -153,7 +153,7 @@ def test_a_plan_names_what_is_to_do_and_a_part_of_it_only_its_own(tmp_path):
     spec = load_spec(str(path))
     first, second, *_ = ids = [r.id for r in spec.runs(0)]
     folder.mkdir()
-    (folder / f'{first}.h5').touch()
+    (folder / f'{first}.h5').write_bytes(SIGNATURE)
     plan = make_plan(spec, 0, How())
     assert [r.id for r in plan.runs] == ids and [r.id for r in plan.todo] == ids[1:]
     assert plan.of({first}).todo == () and [r.id for r in plan.of({first, second}).todo] == [second]

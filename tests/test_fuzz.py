@@ -7,6 +7,8 @@ FUZZ_SEED=7 pytest -m slow tests/test_fuzz.py    tries 2000 other cases
 """
 
 import contextlib
+import csv
+import dataclasses
 import importlib.util
 import os
 import re
@@ -18,20 +20,22 @@ import traceback
 
 import numpy as np
 import pytest
+import tables
 import yaml
 from conftest import REPO
-from exploits import demonstrations, policy
+from exploits import ODD_NAMES, ODD_YAML, demonstrations, policy, raw_attr
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from results_tools import small_results
+from results_tools import ATTRS, small_results
 from test_bad_input import SPEC, state
 
+from policyopt.files.results import read_results, write_results
 from policyopt.util import run_main
 
 LIMIT_S = 30
 SEED = int(os.environ.get('FUZZ_SEED', 0))
 PHASES = [Phase.explicit, Phase.generate]  # a case that fails is shown as it was found: to shrink it takes minutes
-CASES_IN_CI, CASES_SLOW = 20, 667  # of each of the three kinds
+CASES_IN_CI, CASES_SLOW = 20, 400  # of each of the five kinds
 
 ODD_TEXTS = [
     '', ' ', '0', '-1', '1', '2', '0.5', '-0.0', 'nan', 'inf', '-inf', '1e308', '1e-320', '1e400', 'true', 'null', 'x', '９',
@@ -41,6 +45,7 @@ ODD_TEXTS = [
     't.h5', 'p.h5', 'r.h5', 'folder', '/dev/null', '[{"type":"fc","n":1e3}]', '[{"type":"fc"}]', '[1]', '[{"type":"fc","n":10}]',
     'CartPole-v9',
     'nomodule:X-v0', ':', 'a:b:c', 'json:CartPole-v0',
+    *ODD_YAML, *ODD_NAMES[:5],
 ]  # fmt: skip
 ODD_VALUES = st.one_of(
     st.sampled_from(ODD_TEXTS), st.none(), st.booleans(), st.floats(), st.integers(-(10**30), 10**30), st.text(max_size=20),
@@ -59,7 +64,11 @@ def place(tmp_path_factory):
     (path / 'folder').mkdir()
     np.savez(path / 'i.npz', obs_0=np.ones((5, 4)), acts_0=np.arange(5) % 2, rews_0=np.ones(5))
     (path / 'spec.yaml').write_text(SPEC_VARIED.replace('POLICY', 'p.h5/snapshots/last'))
-    for script in {script for script, *_ in LINES} | {script for _, script, _ in READERS}:
+    run_folder = path / 'store' / 'checkpoints'
+    run_folder.mkdir(parents=True)
+    demonstrations(run_folder / 'trajs_cartpole.h5')
+    (path / 'runs.yaml').write_text(RUNS)
+    for script in {script for script, *_ in LINES} | {script for _, script, _ in READERS} | {script for script, _ in NAMED}:
         main_of(script)  # so that no case pays for the imports
     import policyopt.evaluation
     import policyopt.training  # noqa: F401
@@ -118,7 +127,8 @@ def judge(place, script, args):
     after = state(place)
     if code:
         errors = [line for line in err.splitlines() if line.startswith(f'{script}: error: ')]
-        assert len(errors) == 1 and err.splitlines()[-1] == errors[0], shown
+        said = [line for line in err.splitlines() if not line.startswith('  ')]  # without a list of ours
+        assert len(errors) == 1 and said[-1] == errors[0], shown
         assert after == before, shown
     for path in sorted(set(after) - set(before), reverse=True):  # what a command that worked has written
         shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
@@ -166,7 +176,9 @@ def broken_yaml(place, changes, cut, stage):
 yaml_cases = given(
     changes=st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from(['replace', 'replace', 'drop', 'odd key']), ODD_VALUES), max_size=3),
     cut=st.tuples(
-        st.integers(0, 2000), st.sampled_from([0, 0, 0, 1, 5, 100]), st.sampled_from([b'', b'', b'\xff', b'\0', b'\t', b': &a *a {['])
+        st.integers(0, 2000),
+        st.sampled_from([0, 0, 0, 1, 5, 100]),
+        st.sampled_from([b'', b'', b'\xff', b'\0', b'\t', b': &a *a {[', b' !!bool ', b' &a [*a] ']),
     ),
     stage=st.sampled_from(['0', '1', '2', 'all', '1_train']),
 )
@@ -240,7 +252,94 @@ def broken_bytes(place, reader, spots, cut):
         broken.unlink(missing_ok=True)
 
 
-KINDS = {'yaml': (yaml_cases, broken_yaml), 'options': (option_cases, odd_option), 'bytes': (byte_cases, broken_bytes)}
+NAMED = [
+    ('analyze_results', ['named.h5', '--markdown', 'o.md', '--latex', 'o.tex', '--csv', 'o.csv']),
+    ('analyze_results', ['named.h5', '--html', 'o.html', '--reference', 'named.csv']),
+    ('plot_results', ['named.h5', '-o', 'o.svg']),
+    ('plot_results', ['named.h5', '-o', 'o.png', '--kind', 'reproduction', '--reference', 'named.csv']),
+]
+names = st.one_of(st.sampled_from(ODD_NAMES), st.text(max_size=12))
+name_cases = given(command=st.sampled_from(NAMED), task=names, alg=names, run_name=names, spec=st.sampled_from([ATTRS['spec'], *ODD_YAML]))
+
+
+def odd_names(place, command, task, alg, run_name, spec):
+    """Results whose task and algorithm have odd names, with an odd YAML text, beside a reference that has the same names."""
+    given = read_results(str(place / 'sealed_r.h5'))
+    rows = [dataclasses.replace(r, task=task, alg=alg + r.alg) for r in given.rows]
+    named, reference = place / 'named.h5', place / 'named.csv'
+    attrs = given.attrs | {'run_name': run_name, 'spec': spec if len(spec) < 60000 else spec[:60000]}
+    try:
+        write_results(str(named), rows, [dataclasses.replace(t, task=task, env=task) for t in given.tasks], attrs)
+        with open(reference, 'w', newline='', encoding='utf-8', errors='replace') as f:
+            columns = ['task', 'alg', 'num_trajs', 'run', 'return_mean']
+            csv.writer(f).writerows([columns, *([task, alg + a, n, r, 9 + r] for a in ('ga', 'bclone') for n in (1, 4) for r in range(3))])
+        judge(place, *command)
+    finally:
+        named.unlink(missing_ok=True)
+        reference.unlink(missing_ok=True)
+
+
+RUNS = """
+tasks: [{name: cartpole, env: CartPole-v0, cuts_off_on_success: false, data_subsamp_freq: 1}]
+training:
+  full_dataset_num_trajs: 3
+  dataset_num_trajs: [1]
+  runs: 1
+  seed: 0
+  algorithms: [{name: mine, eval: last, cmd: 'true {out}'}]
+options: {storagedir: store, traj_subdir: checkpoints}
+"""
+columns = st.one_of(
+    st.lists(st.floats(width=32), min_size=3, max_size=3), st.lists(st.integers(-5, 2**40), min_size=3, max_size=3),
+    st.sampled_from([[b'a', b'b', b'c'], [[1.0, 2.0]] * 3, [True] * 3, [1 + 2j] * 3, [2**63] * 3, []]),
+)  # fmt: skip
+run_cases = given(
+    rule=st.sampled_from(['last', 'best_valacc']),
+    log=st.none() | st.dictionaries(st.sampled_from(['iter', 'iter', 'valacc', 'trueret', 'x']), columns, max_size=4),
+    attrs=st.dictionaries(
+        st.sampled_from(['seed', 'start_time', 'end_time', 'git_hash', 'args', 'machine']),
+        st.sampled_from([b'seven', b'7', b'', b'2026-01-01T00:00:00+00:00', b'2026-01-02T00:00:00+00:00', b'\xff', 7, -1, 2**63, [1, 2]]),
+        max_size=3,
+    ),
+    snapshot=st.sampled_from(['iter0000100', 'iter0000100', 'iter0000002', 'final', 'iter7', None]),
+    early=st.booleans(),
+)
+
+
+def odd_run(place, rule, log, attrs, snapshot, early):
+    """A run file of another program: whatever its log, its attributes and the names of its snapshots are."""
+    out = place / 'store' / 'checkpoints' / 'alg=mine,task=cartpole,num_trajs=1,run=0.h5'
+    try:
+        policy(out)
+        with tables.open_file(str(out), 'a') as h5:
+            h5.remove_node('/log')
+            if log:
+                size = min(len(x) for x in log.values())
+                arrays = {n: np.array(x[:size]) for n, x in log.items()}
+                table = np.empty(size, [(n, x.dtype, x.shape[1:]) for n, x in arrays.items()])
+                for n, x in arrays.items():
+                    table[n] = x
+                h5.create_table('/', 'log', obj=table)
+            for key, value in attrs.items():
+                raw_attr(h5.root, key, np.bytes_(value) if isinstance(value, bytes) else value)
+            if snapshot is None:
+                h5.remove_node('/snapshots', recursive=True)
+            elif snapshot != 'iter0000100':
+                h5.root.snapshots.iter0000100._f_rename(snapshot)
+        judge(place, 'im_pipeline', ['runs.yaml', '2', '-n', '--set', f'training.algorithms.mine.eval={rule}'])
+        if early:
+            judge(place, 'im_pipeline', ['runs.yaml', '1', '--summary', '--set', f'training.algorithms.mine.eval={rule}'])
+    finally:
+        out.unlink(missing_ok=True)
+
+
+KINDS = {
+    'yaml': (yaml_cases, broken_yaml),
+    'options': (option_cases, odd_option),
+    'bytes': (byte_cases, broken_bytes),
+    'names': (name_cases, odd_names),
+    'runs': (run_cases, odd_run),
+}
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -112,7 +112,7 @@ def test_keep_going_tries_all_and_resume_repeats_the_failed_ones(tmp_path):
         ('no_such_program', 'failed with exit code 127'),
         ('kill -9 $$', 'was killed by SIGKILL'),
         ('touch "$1"; exit 3', 'failed with exit code 3'),
-        ('echo hi > "$1"', 'what it wrote is no run (not an HDF5 file)'),
+        ('echo hi > "$1"', 'what it wrote is no run ('),
     ],
 )
 def test_every_way_to_fail_is_told_and_leaves_no_finished_file(tmp_path, script, message):
@@ -126,7 +126,7 @@ def test_a_command_may_use_the_shell(tmp_path):
     steps = f'cp {signature(tmp_path)} {{out}}.tmp && printenv X >> {{out}}.tmp && mv {{out}}.tmp {{out}}'
     path, folder = ready_spec(tmp_path, cmd=f"'X={{task}}; export X && {steps}'")
     im_pipeline(path, '1_train', '--only', 'alg=ga', 'run=0')
-    assert [p.read_bytes()[8:] for p in sorted(folder.glob('*.h5'))] == [b'cartpole\n'] * 2 + [b'mountaincar\n'] * 2
+    assert [p.read_bytes()[len(SIGNATURE) :] for p in sorted(folder.glob('*.h5'))] == [b'cartpole\n'] * 2 + [b'mountaincar\n'] * 2
 
 
 def test_threads_are_one_unless_told_otherwise(tmp_path):
@@ -185,8 +185,8 @@ def test_our_trainer_is_continued_from_its_checkpoint(tmp_path):
     out, _ = im_pipeline(path, '1_train', '--resume', '-n', '--only', 'alg=ga', 'task=cartpole', 'num_trajs=1')
     assert [line.endswith(' --resume') for line in out.splitlines()] == [True, True]
     im_pipeline(path, '1_train', '--resume', '--device', 'cuda')
-    assert (folder / f'{begun}.h5').read_bytes().split()[4:] == [b'--device', b'cuda', b'--resume']
-    assert (folder / 'alg=ga,task=cartpole,num_trajs=1,run=1.h5').read_bytes().split()[4:] == [b'--device', b'cuda']
+    assert (folder / f'{begun}.h5').read_bytes().removeprefix(SIGNATURE).split()[2:] == [b'--device', b'cuda', b'--resume']
+    assert (folder / 'alg=ga,task=cartpole,num_trajs=1,run=1.h5').read_bytes().removeprefix(SIGNATURE).split()[2:] == [b'--device', b'cuda']
 
 
 def test_resume_refuses_other_commands_for_the_same_runs_but_takes_new_runs(tmp_path):
@@ -205,6 +205,22 @@ def test_resume_refuses_other_commands_for_the_same_runs_but_takes_new_runs(tmp_
     assert len(h5_files(folder)) == 16 and set(starts(folder).values()) == {1}
 
 
+def test_a_command_may_change_for_the_runs_of_one_task_and_those_of_others_stay_what_they_are(tmp_path):
+    path, folder = ready_spec(tmp_path)
+    text = path.read_text()
+    im_pipeline(path, '1_train', '--only', 'task=cartpole')
+    path.write_text(text.replace('{out}', '{out} --new'))
+    _, err = im_pipeline(path, '1_train', '--resume', '--only', 'task=mountaincar')
+    assert '8 runs in' in err and 'other commands' in err and len(h5_files(folder)) == 16
+    for words in ([], ['--only', 'task=cartpole']):
+        _, err = im_pipeline(path, '1_train', '--resume', *words, code=2)
+        assert 'task=cartpole' in err and f"is now 'more words'; {folder}/pipeline.before-0001.yaml has the old one" in err
+    path.write_text(text)
+    im_pipeline(path, '1_train', '--resume', '--only', 'task=cartpole')
+    assert 'task=mountaincar' in im_pipeline(path, '1_train', '--resume', code=2)[1]
+    assert set(starts(folder).values()) == {1}
+
+
 def test_a_drawn_seed_is_kept_for_later(tmp_path):
     path, folder = ready_spec(tmp_path, cmd=f"'cp {signature(tmp_path)} {{out}} && echo {{seed}} >> {{out}}'")
     path.write_text(path.read_text().replace('  seed: 0\n', ''))
@@ -214,7 +230,8 @@ def test_a_drawn_seed_is_kept_for_later(tmp_path):
     _, err = im_pipeline(path, '1_train', '--resume')
     assert 'drew' not in err and int((folder / 'seed.txt').read_text()) == seed
     out, _ = im_pipeline(path, '1_train', '-n')
-    assert sorted(int(line.split()[5]) for line in out.splitlines()) == sorted(int(p.read_bytes()[8:]) for p in folder.glob('*.h5'))
+    stored = sorted(int(p.read_bytes()[len(SIGNATURE) :]) for p in folder.glob('*.h5'))
+    assert sorted(int(line.split()[5]) for line in out.splitlines()) == stored
 
 
 def test_an_unwritable_place_is_named(tmp_path):

@@ -1,18 +1,23 @@
 """What strangers write, YAML above all: it is refused in one sentence and in no time, and runs, expands or hides nothing."""
 
+import csv
+import dataclasses
+import html
+import re
 import time
 
+import numpy as np
 import pytest
+from exploits import MERGE_BOMB, ODD_NAMES
 from pipeline_tools import im_pipeline, write_spec
 from results_tools import ATTRS, run_here, small_results  # noqa: F401
 
+from policyopt.files.results import read_results, write_results
+from policyopt.files.snapshots import write_log
 from policyopt.files.yamlfile import MAX_CHARS, parse_yaml
 from policyopt.pipeline.spec import load_spec
 from policyopt.util import UserError
 
-MERGE_BOMB = 'a: &a {x: 1}\n' + ''.join(
-    f'{new}: &{new} {{<<: [{", ".join(["*" + old] * 9)}]}}\n' for old, new in zip('abcdefgh', 'bcdefghi', strict=True)
-)
 ALIAS_BOMB = MERGE_BOMB.replace('{<<: ', '').replace(']}', ']')
 BAD_YAML = {
     'a merge-key bomb': (MERGE_BOMB, 'its aliases spelled out make it too long'),
@@ -94,3 +99,54 @@ def test_the_yaml_in_a_results_file_is_a_strangers_too(spec, code, expected, tmp
 def test_a_stream_without_end_is_no_experiment():
     _, err = im_pipeline('/dev/zero', '1', code=2)
     assert err.startswith('im_pipeline: error: /dev/zero: ') and len(err) < 300
+
+
+EVIL = [*ODD_NAMES[:9], *ODD_NAMES[11:15]]
+
+
+@pytest.mark.filterwarnings('error::UserWarning')
+@pytest.mark.parametrize('name', EVIL)
+def test_names_of_strangers_are_only_names_in_every_output(name, tmp_path, run_here):  # noqa: F811
+    results = read_results(small_results(tmp_path / 'a.h5'))
+    rows = [dataclasses.replace(r, task=name, alg=name + r.alg) for r in results.rows]
+    tasks = [dataclasses.replace(t, task=name, env=name) for t in results.tasks]
+    write_results(str(tmp_path / 'r.h5'), rows, tasks, results.attrs | {'run_name': name, 'comment': '[' * 20000})
+    columns = ['task', 'alg', 'num_trajs', 'run', 'return_mean']
+    theirs = [[name, f'{name}{alg}', n, run, 100 + run] for alg in ('ga', 'bclone') for n in (1, 4) for run in range(3)]
+    with open(tmp_path / 'ref.csv', 'w', newline='') as f:
+        csv.writer(f).writerows([columns, *theirs])
+    run_here(
+        'analyze_results.py',
+        'r.h5',
+        '--reference',
+        'ref.csv',
+        '--markdown',
+        'r.md',
+        '--latex',
+        'r.tex',
+        '--html',
+        'r.html',
+        '--csv',
+        'r.csv',
+    )
+    for kind in ('figure1', 'reproduction', 'raw'):
+        for suffix in ('png', 'svg'):
+            run_here('plot_results.py', 'r.h5', '--reference', 'ref.csv', '--kind', kind, '-o', f'{kind}.{suffix}')
+    page, table, tex = ((tmp_path / f'r.{end}').read_text() for end in ('html', 'md', 'tex'))
+    assert '<script' not in page.lower() and '<script' not in table and html.escape(name) in page
+    assert not re.search(r'\\(input|write|frac)', tex)
+    cells = [line for line in table.splitlines() if line.startswith('|')]
+    assert {len(re.findall(r'(?<!\\)\|', line)) for line in cells[-5:]} == {len(re.findall(r'(?<!\\)\|', cells[-1]))}
+    assert not re.search(r'(?<!\\)`', table) and '](' not in table
+    with open(tmp_path / 'r.csv', newline='') as f:
+        assert {row['task'] for row in csv.DictReader(f)} == {name}
+
+
+@pytest.mark.filterwarnings('error::UserWarning', 'ignore::tables.NaturalNameWarning')
+@pytest.mark.parametrize('name', EVIL[:4])
+def test_names_of_columns_and_files_are_only_names_in_pictures(name, tmp_path, run_here):  # noqa: F811
+    table = np.zeros(3, [('iter', 'i4'), (name.replace('/', '|'), 'f4')])
+    path = tmp_path / f'{name.replace("/", "|")}.h5'
+    write_log(str(path), table, {'args': '{}'})
+    run_here('showlog.py', path, '--fields', name.replace('/', '|'), '--plotfile', 'out.png')
+    assert (tmp_path / 'out.png').exists()

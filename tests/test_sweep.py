@@ -18,7 +18,7 @@ VARY = 'training.algorithms.ga.vary={reward_lr: [.003, 1e20], reward_steps: [1, 
 
 
 def spec_of(folder, *overrides, cmd=TRAINER):
-    return load_spec(str(write_spec(folder, cmd=cmd)), overrides)
+    return load_spec(str(write_spec(folder, cmd=cmd)), ['training.algorithms.bclone.eval=last', *overrides])
 
 
 def test_a_sweep_is_an_algorithm_for_each_combination(tmp_path):
@@ -77,7 +77,7 @@ def test_mistakes_are_one_sentence(case, tmp_path):
 
 def test_where_a_value_is_wrong_is_said(tmp_path):
     path = write_spec(tmp_path, cmd=TRAINER)
-    path.write_text(path.read_text().replace('- name: ga', '- name: ga\n    vary: {no_vf: [0, 2]}'))
+    path.write_text(path.read_text().replace('- name: ga', '- name: ga\n    vary: {no_vf: [0, 2]}').replace('mode ga', 'mode bclone', 1))
     with pytest.raises(UserError) as e:
         load_spec(str(path))
     assert str(e.value) == f"{path}: training.algorithms[1].vary.no_vf[1]: --no_vf '2'; expected 0 or 1"

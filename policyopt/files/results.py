@@ -25,6 +25,7 @@ class ResultRow:
     """One run: `snapshot` is the judged one, `dataset` the index of its expert set, ex_* that set's episodes, alg_* the policy's.
 
     last_trueret: mean true return of the last batch that it learned from, with sampled actions; NaN where it plays none, as cloning.
+    run_sha256, evaluated: the bytes of its file, and how it was judged; empty in older files. They tell when a row is out of date.
     """
 
     alg: str
@@ -39,6 +40,8 @@ class ResultRow:
     alg_traj_returns: np.ndarray
     alg_traj_lengths: np.ndarray
     last_trueret: float = math.nan
+    run_sha256: str = ''
+    evaluated: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +66,9 @@ class Results:
     attrs: dict[str, str]
 
 
-def write_results(path: str, rows: list[ResultRow], tasks: list[TaskRow], attrs: dict[str, Any]) -> None:
-    """Write a results file, whole or not at all. Raises RunFailed where the file exists."""
-    with write_h5(path) as h5:
+def write_results(path: str, rows: list[ResultRow], tasks: list[TaskRow], attrs: dict[str, Any], replace: bool = False) -> None:
+    """Write a results file, whole or not at all. Raises RunFailed where the file exists, unless it is to be replaced."""
+    with write_h5(path, replace) as h5:
         _write_table(h5, 'results', ResultRow, rows)
         _write_table(h5, 'tasks', TaskRow, tasks)
         set_attrs(h5.root, attrs)

@@ -76,6 +76,11 @@ def lock_path(path: str) -> str:
     return f'{path}.lock'
 
 
+def incomplete_path(path: str) -> str:
+    """Where an output that a program left unfinished at `path` is moved, out of the way of its next attempt."""
+    return f'{path}.incomplete'
+
+
 def is_part(path: str) -> bool:
     """Whether a path is that of an unfinished log."""
     return path.endswith('.part')

@@ -54,6 +54,9 @@ def split_policy_path(policy_path: str) -> tuple[str, str]:
     """('FILE.h5', 'snapshots/iter0000100') of a policy name: the longest prefix that is a file, then the object path."""
     file = policy_path
     while file and not os.path.isfile(file):
+        if os.path.isfile(part := part_path(file)):
+            inner = policy_path[len(file) :] or '/snapshots/last'
+            raise UserError(f'{file}: no such file, since that run is not finished; play what it has so far with {part}{inner}')
         file = os.path.dirname(file)
         if file in ('', '/'):
             raise UserError(f'{policy_path}: no such file; a policy is named FILE.h5/snapshots/iter0000100')
@@ -68,7 +71,8 @@ def last_of(path: str) -> str:
     return f'{path}/snapshots/last' if os.path.isfile(path) else path
 
 
-def _snapshot_groups(h5: Any, path: str, needed: bool = True) -> list[str]:
+def snapshot_groups(h5: Any, path: str, needed: bool = True) -> list[str]:
+    """Sorted names of the snapshots in an open file; UserError where there is none, unless none is needed."""
     there = '/snapshots' in h5 and isinstance(h5.root.snapshots, tables.Group)
     if needed and not there:
         raise UserError(f'{path}: holds no snapshots; expected a training log')
@@ -86,7 +90,7 @@ def read_snapshot(policy_path: str | os.PathLike) -> Snapshot:
     file, inner = split_policy_path(str(policy_path))
     with open_h5(file, 'a training log with snapshots') as h5:
         args = _args(h5, file)
-        names = _snapshot_groups(h5, file)
+        names = snapshot_groups(h5, file)
         if inner == 'snapshots/last':
             inner = f'snapshots/{names[-1]}'
         if f'/{inner}' not in h5 or not isinstance(h5.get_node(f'/{inner}'), tables.Group):
@@ -125,7 +129,7 @@ def _table(text: str, path: str, name: str) -> dict[str, Any]:
 def snapshot_names(path: str, needed: bool = True) -> list[str]:
     """Sorted names ['iter0000000', …] of the snapshots in a log; UserError where there is none, unless none is needed."""
     with open_h5(path, 'a training log') as h5:
-        return _snapshot_groups(h5, path, needed)
+        return snapshot_groups(h5, path, needed)
 
 
 def read_state(path: str) -> dict[str, np.ndarray]:

@@ -211,17 +211,18 @@ def numbers(x: Any, what: str) -> np.ndarray:
     return x.astype(np.float64)
 
 
-def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any]) -> None:
+def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any], replace: bool = False) -> None:
     """Write expert trajectories: gzip datasets obs_B_T_Do, a_B_T_Da, r_B_T (right-padded with 0) and len_B (int32).
 
-    Where they are known also lastobs_B_Do and terminal_B (uint8), which the original did not keep. Raises RunFailed where the file exists.
+    Where they are known also lastobs_B_Do and terminal_B (uint8), which the original did not keep. Raises RunFailed where the file exists,
+    unless it is to be replaced.
     """
     filters = tables.Filters(complevel=4, complib='zlib', fletcher32=True)
     arrays = {'obs_B_T_Do': trajs.obs.padded(), 'a_B_T_Da': trajs.a.padded(0), 'r_B_T': trajs.r.padded()}
     arrays['len_B'] = trajs.lengths.astype(np.int32)
     if trajs.lastobs_B_Do is not None and trajs.terminal_B is not None:
         arrays |= {'lastobs_B_Do': trajs.lastobs_B_Do, 'terminal_B': trajs.terminal_B.astype(np.uint8)}
-    with write_h5(path) as h5:
+    with write_h5(path, replace) as h5:
         for name, array in arrays.items():
             h5.create_carray('/', name, obj=array, filters=filters)
         set_attrs(h5.root, attrs)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from policyopt.util import UserError, closest, printable
+from policyopt.util import UserError, closest, printable, read_utf8
 
 REQUIRED = object()
 MOST = 10**9  # the largest count that is believed
@@ -109,8 +109,7 @@ def dump_yaml(value: Any, source: str) -> str:
 def read_text(path: str) -> str:
     """The text of a YAML file, or UserError when it is missing, a folder, or not UTF-8."""
     try:
-        with open(path, encoding='utf-8') as f:
-            return f.read(MAX_CHARS + 1)  # parse_yaml refuses more
+        return read_utf8(path, 'a pipeline YAML', MAX_CHARS + 1)  # parse_yaml refuses more
     except FileNotFoundError as e:
         folder = os.path.dirname(path)
         names = sorted(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else []
@@ -121,8 +120,6 @@ def read_text(path: str) -> str:
         raise UserError(f'{path}: is a folder; expected a pipeline YAML') from e
     except PermissionError as e:
         raise UserError(f'{path}: cannot be read (no permission); expected a pipeline YAML') from e
-    except UnicodeDecodeError as e:
-        raise UserError(f'{path}: byte {e.start} is not UTF-8 text; expected a pipeline YAML') from e
 
 
 class Source:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from policyopt.files.runs import is_part, is_run, name_of
+from policyopt.files.yamlfile import read_text
 from policyopt.pipeline import locks
 from policyopt.pipeline import spec as specs
-from policyopt.util import RunFailed, UserError, draw_seed, git_hash, replacing
+from policyopt.util import RunFailed, UserError, draw_seed, git_hash, read_utf8, replacing
 
 if TYPE_CHECKING:
     from policyopt.pipeline.spec import Spec
@@ -79,11 +82,10 @@ def _seed_path(spec: Spec) -> str:
 
 def _stored_seed(path: str) -> int | None:
     try:
-        with open(path, encoding='utf-8') as f:
-            content = f.read().strip()
+        content = read_utf8(path, 'the base seed of this folder, a whole number', 100).strip()
     except FileNotFoundError:
         return None
-    if not content.isdecimal():
+    if not re.fullmatch('[0-9]{1,19}', content):
         raise UserError(f'{path}: {content[:40]!r}; expected the base seed of this folder, a whole number')
     return int(content)
 
@@ -118,8 +120,10 @@ def held_runs(spec: Spec) -> list[str]:
     return sorted(n for n in os.listdir(spec.checkpt_dir) if is_run(n))
 
 
-def prepare(spec: Spec, seed: int, resume: bool) -> None:
+def prepare(spec: Spec, seed: int, resume: bool, chosen: Collection[str]) -> None:
     """Get the folder ready for stage 1: refuse one that holds runs unless resumed, and store the experiment beside the runs.
+
+    chosen: ids of the runs that are to be made now.
 
     Original: "don't remove this functionality! It's too easy to override your old data files"; there is no way to overwrite.
     """
@@ -133,38 +137,70 @@ def prepare(spec: Spec, seed: int, resume: bool) -> None:
                 f'{folder}: already holds {done} finished and {len(held) - done} unfinished runs; expected an empty folder. '
                 'Add --resume (it skips the finished runs and goes on with the others), or choose another options.storagedir'
             )
-        copy = os.path.join(folder, 'pipeline.yaml')
-        if held and os.path.exists(copy):
-            _check_same_experiment(spec, specs.load_spec(copy), seed, held)
+        others = _check_same_experiment(spec, seed, held, chosen) if held else []
         locks.remove_leftovers(folder)
-        _store(copy, spec.text)
+        if others:
+            print(f'{len(others)} runs in {folder} were made by other commands than {spec.file} has now; they stay', file=sys.stderr)
+            _keep_copy(folder, others)
+        _store(os.path.join(folder, 'pipeline.yaml'), spec.text)
         _note_commit(os.path.join(folder, 'git_hash.txt'))
 
 
-def _check_same_experiment(spec: Spec, old: Spec, seed: int, held: list[str]) -> None:
-    """Refuse to add to runs that were made by other commands; new tasks, sizes, runs and algorithms are welcome."""
+def _check_same_experiment(spec: Spec, seed: int, held: list[str], chosen: Collection[str]) -> list[str]:
+    """Refuse to add to runs that were made by other commands; new tasks, sizes, runs and algorithms are welcome.
+
+    Returns the runs with other commands that are not `chosen` now: they stay as they are.
+    """
     # the folder may have been moved: compare the commands as if both stood in the same place
     places = {key: getattr(spec.options, key) for key in ('storagedir', 'traj_subdir', 'checkpt_subdir')}
-    old = dataclasses.replace(old, options=dataclasses.replace(old.options, **places))
-    before = {r.id: r.command for r in old.runs(seed)}
-    have = {name_of(n) for n in held}
+    have, others = {name_of(n) for n in held}, []
+    before = {}
+    for path, ids in _copies(spec.checkpt_dir):
+        old = specs.load_spec(path)
+        old = dataclasses.replace(old, options=dataclasses.replace(old.options, **places))
+        before |= {r.id: (r.command, path) for r in old.runs(seed) if ids is None or r.id in ids}
     for run in spec.runs(seed):
-        old_words, words = before.get(run.id, run.command).split(), run.command.split()
+        command, path = before.get(run.id, (run.command, ''))
+        old_words, words = command.split(), run.command.split()
         if run.id in have and old_words != words:
+            if run.id not in chosen:
+                others.append(run.id)
+                continue
             was, now = next((pair for pair in zip(old_words, words, strict=False) if pair[0] != pair[1]), ('fewer words', 'more words'))
             raise UserError(
                 f"{spec.file}: the command of {run.id} has changed since this folder was begun (first difference: '{was}' is now '{now}'; "
-                f'{spec.checkpt_dir}/pipeline.yaml has the old one); expected the same, since one folder holds one experiment. '
+                f'{path} has the old one); expected the same, since one folder holds one experiment. '
                 'Undo the change, or choose another options.storagedir'
             )
+    return others
+
+
+def _copies(folder: str) -> list[tuple[str, list[str] | None]]:
+    """[(path, ids of the runs that it is about)] of the experiments that were stored in a folder: None for the last one, which comes first.
+
+    An older one is kept where runs were made by its commands, which have changed for other runs since.
+    """
+    found: list[tuple[str, list[str] | None]] = [(path, None) for path in [os.path.join(folder, 'pipeline.yaml')] if os.path.exists(path)]
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'pipeline.before-*.runs'))):
+        found.append((f'{path.removesuffix(".runs")}.yaml', read_utf8(path, 'ids of runs').split()))
+    return found
+
+
+def _keep_copy(folder: str, ids: list[str]) -> None:
+    """Keep the stored experiment as that of these runs, unless an older one is theirs already."""
+    copies = _copies(folder)
+    ids = [i for i in ids if not any(theirs and i in theirs for _, theirs in copies)]
+    if ids:
+        name = os.path.join(folder, f'pipeline.before-{len(copies):04d}')
+        _store(f'{name}.yaml', read_text(os.path.join(folder, 'pipeline.yaml')))
+        _store(f'{name}.runs', '\n'.join(ids) + '\n')  # last, because it makes the copy count
 
 
 def _store(path: str, content: str) -> None:
     """Write a small text file, whole or not at all, unless it already says just that."""
     if os.path.exists(path):
-        with open(path, encoding='utf-8') as f:
-            if f.read() == content:
-                return
+        if read_utf8(path, 'what this folder remembers of its experiment; move it away') == content:
+            return
     try:
         with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
             f.write(content)
@@ -176,8 +212,7 @@ def _note_commit(path: str) -> None:
     """git_hash.txt: the commit of the first start, and one more line whenever a later start has another."""
     lines = []
     if os.path.exists(path):
-        with open(path, encoding='utf-8') as f:
-            lines = f.read().split()
+        lines = read_utf8(path, 'commits of the code').split()
     commit = git_hash()
     if commit not in lines[-1:]:
         _store(path, '\n'.join([*lines, commit]) + '\n')

@@ -1,33 +1,119 @@
 """Policies of other programs in stage 2: `policy: package.module:load` of an algorithm is called with a run's file, whatever is in it.
 
-What it returns has `act(obs)`: an action for one observation, both as the environment has them.
+What it returns has `act(obs)`: an action for one observation, both as the environment has them. Such code is imported and called in a
+process of its own only (`apart`), because it may exit there, and be it with code 0 on import.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
+from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.util import RunFailed, UserError
+from policyopt.util import STOP_SIGNALS, RunFailed, UserError, holding_signals, ignore_signals
 
 if TYPE_CHECKING:
     from environments.rlgymenv import EnvInfo
 
 
+def apart(what: str, function: Callable, *args: Any) -> Any:
+    """What function(*args) returns, computed in a process of its own; it must be a function of a module, and all values plain.
+
+    Raises UserError and RunFailed as it does, and RunFailed named `what` for every other end: sys.exit, os._exit, a signal.
+    """
+    context = multiprocessing.get_context('spawn')
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, what, function, args))
+    try:
+        with holding_signals(*STOP_SIGNALS):
+            process.start()
+        theirs.close()
+        while not ours.poll(0.2) and process.is_alive():
+            pass  # what it has started itself may keep the pipe open
+        kind, value = ours.recv() if ours.poll() else (RunFailed, f'{what}: {_how_it_ended(process)}')
+    except (EOFError, OSError) as e:
+        process.join(5)
+        raise RunFailed(f'{what}: {_how_it_ended(process)}') from e
+    finally:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+        ours.close()
+    if kind is not None:
+        raise kind(value)
+    return value
+
+
+def _how_it_ended(process: Any) -> str:
+    code = process.exitcode
+    if code is not None and code < 0:
+        return f'was killed by {signal.Signals(-code).name}; is there enough memory?'
+    return f'ended its process with exit code {code} in the middle; expected it to return'
+
+
+def _answer(conn: Any, what: str, function: Callable, args: tuple) -> None:
+    """The other process: send (None, what the function returns), or (a class of exceptions, its text)."""
+    ignore_signals(*STOP_SIGNALS)  # the pipeline decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        answer = None, function(*args)
+    except (UserError, RunFailed) as e:
+        answer = type(e), str(e)
+    except BaseException as e:  # an exit or a Ctrl-C of a stranger's is a failure like any other
+        answer = RunFailed, f'{what}: failed with {said(e)}'
+    conn.send(answer)
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os._exit(0)  # no threads to wait for, no functions at exit
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def said(e: BaseException) -> str:
+    """An exception of a stranger's in one line."""
+    try:
+        text = ' '.join(str(e).split())
+    except BaseException:
+        text = ''
+    return type(e).__name__ + (f': {text}' if text else '')
+
+
+def check_loaders(loaders: Iterable[tuple[str, str]]) -> None:
+    """Raise UserError or RunFailed unless these functions, (dotted name, place in the YAML file), can be imported."""
+    for dotted, where in loaders:
+        apart(f"{where}: '{dotted}'", _check_loader, dotted, where)
+
+
+def _check_loader(dotted: str, where: str) -> None:
+    loader(dotted, where)
+
+
 def loader(dotted: str, where: str) -> Callable[[str], Any]:
-    """The function `package.module:load`, sought in the working folder too; `where` names its place in the YAML file."""
+    """The function `package.module:load`, sought in the working folder too; `where` names its place in the YAML file.
+
+    To be called in a process of its own.
+    """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a script's own folder stands there instead; last, so that it shadows nothing
     module, _, name = dotted.partition(':')
     try:
         function = getattr(importlib.import_module(module), name, None)
-    except Exception as e:  # anything can go wrong in a module of the user's
-        raise UserError(f"{where}: '{dotted}' cannot be imported: {type(e).__name__}: {' '.join(str(e).split())}") from e
+    except BaseException as e:  # anything can go wrong in a module of the user's
+        raise UserError(f"{where}: '{dotted}' cannot be imported: {said(e)}") from e
     if not callable(function):
         raise UserError(f"{where}: '{dotted}': the module '{module}' has no function '{name}'; expected one that loads a policy")
     return function
@@ -51,8 +137,8 @@ class ForeignActor:
     def _action(self, obs_Do: np.ndarray) -> np.ndarray:
         try:
             action = np.asarray(self.policy.act(obs_Do.copy()))
-        except Exception as e:
-            raise RunFailed(f'{self.source}: act() failed with {type(e).__name__}: {" ".join(str(e).split())}') from e
+        except BaseException as e:
+            raise RunFailed(f'{self.source}: act() failed with {said(e)}') from e
         info = self.info
         if info.finite:
             if action.size != 1 or action.dtype.kind not in 'biu' or not 0 <= action.item() < info.num_actions:

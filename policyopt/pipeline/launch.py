@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from policyopt.files.runs import lock_path, part_path
+from policyopt.files.runs import incomplete_path, lock_path, part_path
 from policyopt.pipeline import forked, locks, templates
 from policyopt.pipeline.plan import Job
 from policyopt.util import STOP_SIGNALS, RunFailed, continuing_command, is_hdf5, num_cores, threads_from_env
@@ -198,6 +198,7 @@ class _Launcher:
         if job.done:
             self.finish(job, 'ok', 'done by another pipeline')
             return True
+        cut_short = locks.inspect(job.lock)[0] == 'stale'
         try:
             lock = locks.acquire(job.lock, locks.LEASE_S if job.renews else 0.0, self.watches.get(job.id))
         except locks.Held as held:
@@ -206,10 +207,12 @@ class _Launcher:
             return False
         with contextlib.suppress(OSError):  # NFS looks for new files when their folder is opened
             os.close(os.open(os.path.dirname(job.out) or '.', os.O_RDONLY))
-        if job.done:  # another pipeline finished it before we had the lock
+        if job.complete and (job.is_log or job.renews or not cut_short):  # another pipeline finished it before we had the lock
             lock.release()
             self.finish(job, 'ok', 'done by another pipeline')
             return True
+        if os.path.exists(job.out):  # what a program that writes in place has left
+            os.replace(job.out, incomplete_path(job.out))
         if os.path.exists(part_path(job.out)):  # perhaps another pipeline has begun it since the plan
             job = dataclasses.replace(job, command=templates.with_option(job.command, '--resume'))
         try:
@@ -277,19 +280,22 @@ class _Launcher:
         return bool(ended)
 
     def judge(self, job: Job, code: int) -> tuple[str, str]:
-        if code == 0 and not job.done:
+        ended = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'failed with exit code {code}'
+        there, aside = os.path.exists(job.out), incomplete_path(job.out)
+        if code == 0 and not there:
             return 'failed', f'exited with code 0 but did not write {job.out}'
-        if code == 0 and job.is_log and not is_hdf5(job.out):
-            os.replace(job.out, part_path(job.out))
-            return 'failed', f'exited with code 0, but what it wrote is no run (not an HDF5 file); it is now {part_path(job.out)}'
-        if code == 0:
+        fault = job.fault if there and job.is_log and not job.renews else None
+        if code == 0 and job.renews and not is_hdf5(job.out):
+            fault = 'not an HDF5 file'
+        if code == 0 and fault is None:
             return 'ok', ''
-        if job.done and not templates.is_trainer(job.command):
-            # a program that writes its output in place and then fails: its exit code says that the file is not finished
-            os.replace(job.out, part_path(job.out))
-        if code == STOPPED_AFTER_CHECKPOINT:
-            return 'stopped', 'was stopped after a checkpoint'
-        return 'failed', f'was killed by {signal.Signals(-code).name}' if code < 0 else f'failed with exit code {code}'
+        if there and fault is None and job.is_log and not job.renews:
+            return 'ok', f'{ended}, but its whole run had been written'
+        if there and not (job.renews and fault is None):  # of a file of unknown form, the exit code says that it is not finished
+            os.replace(job.out, aside)
+        if code == 0:
+            return 'failed', f'exited with code 0, but what it wrote is no run ({fault}); it is now {aside}'
+        return ('stopped', 'was stopped after a checkpoint') if code == STOPPED_AFTER_CHECKPOINT else ('failed', ended)
 
     def finish(self, job: Job, state: str, detail: str, seconds: float | None = None) -> None:
         self.outcomes.append(Outcome(job, state, detail, seconds))

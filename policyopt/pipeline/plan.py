@@ -31,6 +31,7 @@ class How:
     estimate: bool = False  # say how long training will take: instead of it, or in a run of all stages before it
     only: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    rerun: Sequence[str] = ()  # runs to evaluate again
     executor: str = 'local'
     yes: bool = False
     wait: bool = False
@@ -44,7 +45,8 @@ class How:
 
     def command(self, spec: Spec, stage: str) -> str:
         """The command that carries out a stage for the same runs."""
-        chosen = [word for flag, keys in (('--only', self.only), ('--exclude', self.exclude)) if keys for word in (flag, *keys)]
+        filters = {'--only': self.only, '--exclude': self.exclude} | ({'--rerun': self.rerun} if stage.startswith('2_eval') else {})
+        chosen = [word for flag, keys in filters.items() if keys for word in (flag, *keys)]
         return ' '.join([spec.command(stage), shlex.join(chosen)]).rstrip()
 
 
@@ -52,7 +54,7 @@ class How:
 class Job:
     """A command, the file that it makes (`out`), and where its log and its lock go; `is_log`: that file must be a training log.
 
-    renews: the command renews a lock of its own beside `out`, as our trainer does.
+    renews: the command is our trainer's, which renews a lock of its own beside `out`.
     """
 
     id: str
@@ -64,9 +66,21 @@ class Job:
     renews: bool = False
 
     @property
+    def complete(self) -> bool:
+        """Whether the whole output is there. Our trainer writes it at once; that of another program is looked at where we know its form."""
+        return os.path.exists(self.out) and (self.renews or not self.is_log or self.fault is None)
+
+    @property
+    def fault(self) -> str | None:
+        """Why what is there is no run that stage 2 could evaluate; None for one that is."""
+        from policyopt.files.runfile import fault_of
+
+        return fault_of(self.out)
+
+    @property
     def done(self) -> bool:
-        """Whether the output exists: nothing else decides."""
-        return os.path.exists(self.out)
+        """Whether the output is complete; one of unknown form is not while its program works, or if that was cut short."""
+        return self.complete and (self.renews or self.is_log or locks.inspect(self.lock)[0] == 'free')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +164,14 @@ def make_plan(spec: Spec, seed: int, how: How) -> Plan:
         raise UserError(f'--device {how.device!r}: expected cpu, or cuda (cuda:1 for the second one) on a machine with a GPU')
     runs = tuple(_with_device(r, how.device) for r in select_runs(spec.runs(seed), how.only, how.exclude))
     if how.dry_run:  # a line that is printed may be carried out more than once, by a pod that starts again for example
-        todo = tuple(r for r in runs if not (how.resume and os.path.exists(r.out)))
+        todo = tuple(r for r in runs if not (how.resume and _is_done(spec, r)))
         return Plan(spec, seed, runs, tuple(map(_with_resume, todo)))
-    todo = (r for r in runs if not os.path.exists(r.out))
+    todo = (r for r in runs if not _is_done(spec, r))
     return Plan(spec, seed, runs, tuple(_with_resume(r) if os.path.exists(part_path(r.out)) else r for r in todo))
+
+
+def _is_done(spec: Spec, run: Run) -> bool:
+    return os.path.exists(run.out) and job_of(spec, run).done
 
 
 def job_of(spec: Spec, run: Run) -> Job:

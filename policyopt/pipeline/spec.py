@@ -293,6 +293,11 @@ def _read_algorithm(s: Section) -> list[Algorithm]:
         known = f'a name that begins with {", ".join(first)} or {last}'
         hint = ' Or say which snapshot stage 2 shall judge: add `eval: last` or `eval: best_valacc` to this algorithm'
         s.source.fail(s.at('name'), f'the evaluation does not know {show(name)}', known, hint)
+    modes = {m for _, variant in found for m in templates.trainer_modes(variant)} if rule == 'best_valacc' and policy is None else ()
+    for mode in modes:
+        if algorithms.MODES[mode].adversarial:
+            seen = f"best_valacc with --mode {mode}, whose log has no column 'valacc'"
+            s.source.fail(s.at('eval'), seen, 'eval: last', ' Add it to this algorithm')
     return [Algorithm(variant, cmd, rule, policy, s.path) for variant, cmd in found]
 
 
@@ -333,7 +338,7 @@ def _read_options(s: Section) -> Options:
         storagedir=s.get('storagedir', _storage),
         traj_subdir=s.get('traj_subdir', text, 'trajs', example='a folder below storagedir'),
         checkpt_subdir=s.get('checkpt_subdir', text, 'checkpoints', example='a folder below storagedir'),
-        eval_num_trajs=s.get('eval_num_trajs', whole, high=MAX_TRAJS),
+        eval_num_trajs=s.get('eval_num_trajs', whole, 50, high=MAX_TRAJS),
         eval_deterministic=s.get('eval_deterministic', boolean, True),
         results_filename=filename,
         reference=s.get('reference', _reference, None),

@@ -4,17 +4,24 @@
 `How`. Each makes its plan, checks it before anything is written, carries it out, and returns the command that comes next, or None.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import functools
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from policyopt.pipeline import clusters, folder, launch
 from policyopt.pipeline.executors import EXECUTORS, cluster_for, executor_for
 from policyopt.pipeline.plan import How, Plan, check_sampled, make_plan
-from policyopt.pipeline.spec import Spec, load_spec
-from policyopt.util import RunFailed, UserError, as_typed, closest, provenance
+from policyopt.pipeline.spec import Run, Spec, load_spec, select_runs
+from policyopt.util import RunFailed, UserError, as_typed, closest, provenance, read_utf8
+
+if TYPE_CHECKING:
+    from policyopt.pipeline import evaluating
 
 STAGES = ('0_sampletrajs', '1_train', '2_eval')
 
@@ -39,7 +46,13 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         how = dataclasses.replace(how, resume=True)  # what is submitted never repeats what is done
     if '2_eval' in names[stage]:
         _check_actions(spec)  # before anything is trained or written
-    functions = {'0_sampletrajs': sample_trajs, '1_train': show_estimate if how.estimate and stage != 'all' else train, '2_eval': evaluate}
+    elif how.rerun:
+        raise UserError(f"--rerun with stage '{stage}': it is about the evaluation; expected 2_eval or all")
+    functions = {
+        '0_sampletrajs': sample_trajs,
+        '1_train': show_estimate if how.estimate and stage != 'all' else train,
+        '2_eval': functools.partial(evaluate, trained=stage != 'all' or not how.dry_run),
+    }
     try:
         with launch.stoppable(), clusters.stopping_after(how.stop_after):
             for name in names[stage]:
@@ -56,16 +69,23 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
 def show_summary(spec: Spec, how: How) -> int:
     """Print what is there and what is not; touches nothing, and may be asked while others work."""
     plan = make_plan(spec, folder.base_seed(spec, store=False, quiet=True), how)
-    trajs = {spec.traj_path(r.task, r.dataset) for r in plan.runs}
+    trajs = [spec.traj_path(*key) for key in _all_sets(spec, plan.runs)]
     sampled = sum(map(os.path.exists, trajs))
     print(f'{spec.run_name}: {sampled} of {len(trajs)} trajectory files in {spec.traj_dir}')
     print(plan.summary())
-    print(f'results: {spec.results_path if os.path.exists(spec.results_path) else "not evaluated yet"}')
+    evaluated = os.path.exists(spec.results_path)
+    state = _standing(spec, list(plan.runs), how) if evaluated else None
+    num = len(plan.runs) - len(state.todo) if state else 0
+    print(f'results: {f"{num} of {len(plan.runs)} runs in {spec.results_path}" if evaluated else "not evaluated yet"}')
+    if state:
+        _name_stale(state)
     done = all(s == 'done' for s in plan.states().values())
-    if done and os.path.exists(spec.results_path):
+    if done and state and not state.todo:
         following = f'analyze_results.py {spec.results_path}'
+    elif done:
+        following = how.command(spec, '2_eval --resume' if evaluated else '2_eval')
     else:
-        following = how.command(spec, '2_eval' if done else '1_train --resume' if sampled == len(trajs) else '0_sampletrajs --resume')
+        following = how.command(spec, '1_train --resume' if sampled == len(trajs) else '0_sampletrajs --resume')
     print(f'next: {as_typed(following)}', file=sys.stderr)
     return 0
 
@@ -85,19 +105,19 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
 
     Refuses to overwrite; resumed, it keeps whole files that belong to this experiment and makes the others.
     """
-    wanted = list(dict.fromkeys((r.task, r.dataset) for r in _draft(spec, how).runs))
+    wanted = _all_sets(spec, _draft(spec, how).runs)
     cluster = cluster_for(how)
     outputs = [*(spec.traj_path(*one) for one in wanted), *(spec.random_path(name) for name in dict.fromkeys(task for task, _ in wanted))]
     if cluster and how.dry_run:
         cluster.execute_stage(spec, '0_sampletrajs', outputs)
         return None
-    if how.dry_run:
-        for task, dataset in wanted:
-            print(f'0_sampletrajs would sample {spec.traj_path(task, dataset)}', file=sys.stderr)
-        return None
     from policyopt.pipeline import experts
 
     to_sample = experts.check_all(spec, wanted, folder.known_seed(spec), how.resume)
+    if how.dry_run:
+        for path in to_sample[0].values():
+            print(f'0_sampletrajs would sample {path}', file=sys.stderr)
+        return None
     seed = folder.base_seed(spec, store=True)
     folder.make_dir(spec.traj_dir)
     if cluster and not all(map(os.path.exists, outputs)):
@@ -123,9 +143,11 @@ def train(spec: Spec, how: How) -> str | None:
     executor = executor_for(how)
     if how.dry_run:
         return executor.execute(make_plan(spec, folder.base_seed(spec, store=False), how))
-    _draft(spec, how).check()
+    plan = _draft(spec, how)
+    plan.check()
+    _check_evaluation(spec, plan.runs)
     seed = folder.base_seed(spec, store=True)
-    folder.prepare(spec, seed, how.resume)
+    folder.prepare(spec, seed, how.resume, {r.id for r in plan.runs})
     plan = make_plan(spec, seed, how)
     if len(plan.todo) < len(plan.runs):
         print(f'{len(plan.runs) - len(plan.todo)} of {len(plan.runs)} runs are done', file=sys.stderr)
@@ -170,11 +192,9 @@ def _array_task(spec: Spec, how: How) -> None:
     """One task of a cluster's array: the runs in line `task_index` of the list, each continued if it was begun, whatever the others do."""
     assert how.task_index is not None
     try:
-        with open(how.task_list or '', encoding='utf-8') as f:
-            tasks = f.read().splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        why = e.strerror if isinstance(e, OSError) else 'not UTF-8 text'
-        raise UserError(f'--task-list {how.task_list}: no list of runs ({why}); submit again with -e') from e
+        tasks = read_utf8(how.task_list or '', 'ids of runs').splitlines()
+    except OSError as e:
+        raise UserError(f'--task-list {how.task_list}: no list of runs ({e.strerror}); submit again with -e') from e
     if not 1 <= how.task_index <= len(tasks):
         raise UserError(f'--task-index {how.task_index}: {how.task_list} lists {len(tasks)} tasks; expected 1 to {len(tasks)}')
     ids = tasks[how.task_index - 1].split()
@@ -205,56 +225,86 @@ def _check_actions(spec: Spec) -> None:
         raise UserError(f'{spec.results_path}: {seen}; give another options.results_filename, or move it away')
 
 
-def evaluate(spec: Spec, how: How) -> str | None:
+def _check_evaluation(spec: Spec, runs: Sequence[Run]) -> None:
+    """Raise UserError for what stage 2 would refuse, as far as it can be known before these runs are trained."""
+    from policyopt.pipeline import evaluating, experts
+
+    check_sampled(spec, _all_sets(spec, runs))
+    for name in dict.fromkeys(r.task for r in runs):
+        experts.check_random(spec, spec.task(name))
+    evaluating.check_policies(spec, runs)
+
+
+def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
     """Stage 2: every learned policy plays eval_num_trajs episodes with its most likely actions (sampled ones if asked), on the true reward.
 
-    Every run must be there. Refuses an existing results file; resumed, it keeps a complete one, and rows evaluated before.
+    Every run must be there, unless a dry run of all stages is not to expect so (not `trained`). Refuses an existing results file;
+    resumed, it adds the runs that are missing in it and keeps the others, and rows evaluated before. What has changed since is named,
+    and evaluated again only where `--rerun` says so.
     """
-    runs = _draft(spec, how).runs
+    from policyopt.files import results
+    from policyopt.pipeline import evaluating
+
     cluster = cluster_for(how)
     if cluster and how.dry_run:
         cluster.execute_stage(spec, '2_eval', [spec.results_path])
         return None
-    if how.dry_run:
-        print(f'2_eval would evaluate {len(runs)} runs into {spec.results_path}', file=sys.stderr)
-        return None
-    missing = [r.out for r in runs if not os.path.exists(r.out)]
-    if missing:
-        listing = ''.join(f'\n  {path}' for path in missing)
+    runs, path = list(_draft(spec, how).runs), spec.results_path
+    if os.path.exists(path) and not how.resume:
+        raise UserError(f'{path}: exists already, and results are never overwritten; move it away, or add to it with --resume')
+    state = _standing(spec, runs, how)
+    missing = [r.out for r in state.todo if not os.path.exists(r.out)]
+    if missing and trained:
+        listing = ''.join(f'\n  {path}' for path in [*missing[:20], *([f'and {len(missing) - 20} more'] if len(missing) > 20 else [])])
         raise UserError(
             f'{spec.checkpt_dir}: {len(missing)} of {len(runs)} runs are missing; expected all of them. '
             f'Train them with 1_train --resume, or leave them out with --only or --exclude:{listing}'
         )
-    if not os.path.exists(spec.results_path):
-        check_sampled(spec, itertools.product(dict.fromkeys(r.task for r in runs), range(spec.training.datasets)))
+    if state.todo and trained:
+        check_sampled(spec, _all_sets(spec, state.todo))
+    if how.dry_run:
+        if trained:
+            evaluating.check_runs(spec, state.todo, folder.known_seed(spec) or 0)
+        print(f'2_eval would evaluate {len(state.todo)} of {len(runs)} runs into {path}', file=sys.stderr)
+        _name_stale(state)
+        return None
     seed = folder.base_seed(spec, store=True)
-    runs = make_plan(spec, seed, how).runs
-    from policyopt.files import results
-    from policyopt.pipeline import evaluating
-
-    if os.path.exists(spec.results_path):
-        if not how.resume:
-            way = 'move it away, or keep it with --resume'
-            raise UserError(f'{spec.results_path}: exists already, and results are never overwritten; {way}')
-        rows = results.read_results(spec.results_path).rows
-        stored, wanted = ({(r.alg, r.task, r.num_trajs, r.run) for r in some} for some in (rows, runs))
-        if stored != wanted:
-            seen = f'holds {len(stored)} runs that are not the {len(wanted)} of {spec.file}'
-            raise UserError(f'{spec.results_path}: {seen}; move it away to evaluate again')
-        print(f'{spec.results_path}: already evaluated', file=sys.stderr)
+    if not state.todo:
+        assert state.stored is not None
+        rows = state.stored.rows
+        print(f'{path}: already evaluated', file=sys.stderr)
     elif cluster:
-        done = cluster.execute_stage(spec, '2_eval', [spec.results_path])
-        return f'analyze_results.py {spec.results_path}' + ('' if done else '   (when the job is over)')
+        done = cluster.execute_stage(spec, '2_eval', [path])
+        return f'analyze_results.py {path}' + ('' if done else '   (when the job is over)')
     else:
         with folder.stage_lock(spec, '2_eval'):
-            if os.path.exists(spec.results_path):
-                raise RunFailed(f'{spec.results_path}: another process has just written it, and it is kept; see it with --resume')
-            rows, task_rows = evaluating.evaluate_runs(spec, runs, seed, how)
+            if os.path.exists(path) and not how.resume:
+                raise RunFailed(f'{path}: another process has just written it, and it is kept; add to it with --resume')
+            state = _standing(spec, list(make_plan(spec, seed, how).runs), how)  # as another pipeline may have left it
+            rows, task_rows = evaluating.evaluate_runs(spec, state.todo, seed, how, state.stored)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
             said |= {'drawn_seed': seed} if spec.training.seed is None else {}
-            attrs = said | provenance() | evaluating.training_facts(spec, runs)
-            results.write_results(spec.results_path, rows, task_rows, attrs)
+            attrs = said | provenance() | evaluating.facts_of_rows(spec, seed, rows, state.stored)
+            results.write_results(path, rows, task_rows, attrs, replace=state.stored is not None)
             evaluating.forget_rows(spec)
+    _name_stale(state)
     print(results.cell_table(rows))
-    print(f'results: {spec.results_path}')
-    return f'analyze_results.py {spec.results_path}'
+    print(f'results: {path}')
+    return f'analyze_results.py {path}'
+
+
+def _standing(spec: Spec, runs: list[Run], how: How) -> evaluating.Standing:
+    from policyopt.pipeline import evaluating
+
+    again = {r.id for r in select_runs(runs, how.rerun)} if how.rerun else set()
+    return evaluating.standing(spec, runs, folder.known_seed(spec) or 0, again)
+
+
+def _name_stale(state: evaluating.Standing) -> None:
+    for name, change in state.stale.items():
+        print(f'stale: {name}: {change}; evaluate it again with 2_eval --resume --rerun {name}', file=sys.stderr)
+
+
+def _all_sets(spec: Spec, runs: Iterable[Run]) -> list[tuple[str, int]]:
+    """[(task, expert set)] of the tasks of these runs: those that an evaluation needs, whichever sets the runs learned from."""
+    return list(itertools.product(dict.fromkeys(r.task for r in runs), range(spec.training.datasets)))

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from policyopt import algorithms
 from policyopt.options import ImitationOptions, check_together, checked, kind_of
 from policyopt.util import REPO, UserError, closest
 
@@ -161,6 +162,12 @@ def our_trainer_calls(template: str) -> list[list[str]]:
             redirection = tokens[i + 1 + len(words) :][:1] in (['>'], ['>&'], ['>>'])
             calls.append(words[:-1] if redirection and words and words[-1].isdecimal() else words)  # the 2 of 2>&1
     return calls
+
+
+def trainer_modes(template: str) -> list[str]:
+    """The modes in which a template calls the trainer of this checkout, as far as they are known before the fields are filled in."""
+    modes = (option(shlex.join(words), '--mode') for words in our_trainer_calls(template))
+    return [mode for mode in modes if mode in algorithms.MODES]
 
 
 def trainer_option(name: str) -> dataclasses.Field:

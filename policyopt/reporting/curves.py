@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from policyopt.algorithms import label_of
 from policyopt.files.runs import current_path, is_part, name_of, parts_of, size_of
 from policyopt.files.snapshots import is_training_log, number_fields, read_log
-from policyopt.reporting.figures import figure, outside_legend, styles_of, subtitle
+from policyopt.reporting.figures import any_letters, figure, outside_legend, picture_text, styles_of, subtitle
 from policyopt.util import UserError, closest, format_table, printable
 
 if TYPE_CHECKING:
@@ -201,6 +201,7 @@ def band(logs: Sequence[Log], field: str, window: int = 1) -> tuple[np.ndarray, 
     return iter_T, np.nanmean(x_R_T, axis=0), np.nanmin(x_R_T, axis=0), np.nanmax(x_R_T, axis=0)
 
 
+@any_letters()
 def curves_figure(logs: Sequence[Log], fields: Sequence[str], group: bool = False, smooth: int = 1, on_screen: bool = False) -> Figure:
     """One subplot per field: all logs over each other, or a mean line with a band from the lowest to the highest run per group."""
     cols = min(len(fields), 3)
@@ -223,10 +224,16 @@ def curves_figure(logs: Sequence[Log], fields: Sequence[str], group: bool = Fals
                 ax.fill_between(iter_T, lo_T, hi_T, color=look['color'], alpha=0.15, linewidth=0)
             dot = look['marker'] if len(iter_T) == 1 else None
             ax.plot(
-                iter_T, mean_T, color=look['color'], linestyle=look['linestyle'] if group else '-', marker=dot, linewidth=1.4, label=text
+                iter_T,
+                mean_T,
+                color=look['color'],
+                linestyle=look['linestyle'] if group else '-',
+                marker=dot,
+                linewidth=1.4,
+                label=picture_text(text, 150),
             )
-        ax.set_title(field)
-        ax.set_ylabel(MEANING.get(field, field))
+        ax.set_title(picture_text(field))
+        ax.set_ylabel(picture_text(MEANING.get(field, field)))
         ax.set_xlabel('iteration')
         ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     remarks = ['line: mean over runs; band: lowest to highest run'] if group else []

@@ -6,12 +6,14 @@ algorithm also has its own marker and line style.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import math
 import os
 import textwrap
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -65,6 +67,15 @@ def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return out
 
 
+@contextlib.contextmanager
+def any_letters() -> Iterator[None]:
+    """Let matplotlib draw letters that its font lacks as boxes, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph .* missing from', UserWarning)
+        yield
+
+
+@any_letters()
 def results_figure(analysis: Analysis, kind: str) -> Figure:
     """The figure of that kind, one of KINDS.
 
@@ -92,6 +103,12 @@ def figure(width: float, height: float, rows: int, cols: int, on_screen: bool = 
             fig = Figure(figsize=(width, height), layout='constrained')
             FigureCanvasAgg(fig)
         return fig, fig.subplots(rows, cols, squeeze=False)
+
+
+def picture_text(name: str, most: int = 40) -> str:
+    """A name as matplotlib draws it: no formula between dollars, nothing that hides it from a legend, at most so many characters."""
+    name = name if len(name) <= most else name[: most - 1] + '…'
+    return ('\u200a' if name.startswith('_') else '') + name.replace('$', r'\$')
 
 
 def has_screen() -> bool:
@@ -141,7 +158,7 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
                 ax.fill_between(x, lo, hi, color=style[alg]['color'], alpha=0.15, linewidth=0)
             else:
                 ax.vlines(x, lo, hi, color=style[alg]['color'], linewidth=1.2)
-            ax.plot(x, mean, label=label_of(alg), markersize=5.5, linewidth=1.8, **style[alg])
+            ax.plot(x, mean, label=picture_text(label_of(alg)), markersize=5.5, linewidth=1.8, **style[alg])
             theirs = [(at, analysis.reference[c.key].mean) for at, c in zip(x, cells, strict=True) if c.key in analysis.reference]
             if theirs:
                 at, ref = np.array(theirs).T
@@ -152,7 +169,7 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
             ax.axhline(random, color=_GREY, linewidth=1.2, linestyle=':', zorder=1.5, label='random policy')
         if any(k in analysis.reference for k in analysis.cells):
             ax.plot([], [], color=_GREY, label='reference (thin)', **_THIN)
-        ax.set_title(task)
+        ax.set_title(picture_text(task))
         ax.set_xticks(sizes)
         pad = 0.07 * (max(sizes) - min(sizes)) or 0.5
         ax.set_xlim(min(sizes) - pad, max(sizes) + pad)
@@ -168,8 +185,8 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
 
 def _titled(analysis: Analysis, text: str) -> str:
     """The heading of the results, folded to the width of a small picture, above what a picture shows."""
-    parts = analysis.title.replace('; reference:', '\nreference:').splitlines()
-    return '\n'.join([*(line for part in parts for line in textwrap.wrap(part, 80, break_long_words=False)), text])
+    parts = picture_text(analysis.title, 400).replace('; reference:', '\nreference:').splitlines()
+    return '\n'.join([*(line for part in parts for line in textwrap.wrap(part, 80, break_on_hyphens=False)), text])
 
 
 def _shift(sizes: list[int]) -> float:
@@ -214,7 +231,7 @@ def _reproduction(analysis: Analysis) -> Figure:
         ax.set_xticks(list(x.values()), [str(k.num_trajs) for k in x])
         for alg in algs:
             ax.annotate(
-                alg,
+                picture_text(alg),
                 (np.mean([x[k] for k in mine if k.alg == alg]), 0),
                 (0, -18),
                 xycoords=('data', 'axes fraction'),
@@ -228,7 +245,7 @@ def _reproduction(analysis: Analysis) -> Figure:
         ax.set_xlim(-0.8, max(x.values()) + 0.8)
         _honest_limits(ax, analysis, mine)
         ax.grid(axis='x', visible=False)
-        ax.set_title(task)
+        ax.set_title(picture_text(task))
         ax.set_ylabel('mean return')
     axes.flat[-1].set_xlabel('expert trajectories, by algorithm', labelpad=16)
     known = any(math.isfinite(c.half_95) for c in analysis.comparisons.values())
@@ -262,7 +279,7 @@ def _cell(ax: Any, x: float, cell: Cell, comp: Comparison, style: dict[str, Any]
             )
             if failed.sum() > 1:
                 ax.annotate(str(failed.sum()), (at, runs[failed].max()), (0, 4), textcoords='offset points', ha='center', fontsize=8)
-    ax.plot(x - 0.17, cell.mean, marker, color=colour, markersize=6, label=f'ours, {label_of(cell.key.alg)}')
+    ax.plot(x - 0.17, cell.mean, marker, color=colour, markersize=6, label=picture_text(f'ours, {label_of(cell.key.alg)}'))
     ax.plot(x + 0.17, comp.ref.mean, marker, color=_GREY, markerfacecolor='white', markersize=6, label='reference (open)')
 
 
@@ -298,7 +315,7 @@ def _forest(analysis: Analysis) -> Figure:
         face = colour if row.sets == 'measured' else 'white'
         ax.plot(row.diff, y, 'D' if total else 'o', color=colour, markerfacecolor=face, markersize=7 if total else 5, zorder=3)
     ax.axvline(0, color=_GREY, linewidth=1.2, zorder=1)
-    ax.set_yticks(range(len(rows)), [name for _, name in rows])
+    ax.set_yticks(range(len(rows)), [picture_text(name) for _, name in rows])
     for label, (row, _) in zip(ax.get_yticklabels(), rows, strict=True):
         label.set_fontweight('normal' if row.task else 'bold')
     reach = max([0.2, *(abs(x) for r, _ in rows for x in (*r.interval(0.95), r.diff) if math.isfinite(x))])
@@ -331,7 +348,7 @@ def _profile(analysis: Analysis) -> Figure:
             if pairs:
                 shares = [np.mean(x[:, None] >= tau, axis=0) for x in runs]
                 ax.plot(tau, np.mean(shares, axis=0), **({'color': _GREY} if len(look) > 1 else {'color': style[row.alg]['color']}) | look)
-        ax.set_title(label_of(row.alg))
+        ax.set_title(picture_text(label_of(row.alg)))
         ax.set_xlabel('score τ')
         ax.set_ylabel('share of runs ≥ τ')
         ax.set_ylim(-0.03, 1.03)
@@ -358,6 +375,7 @@ def picture_path(path: str | None, default: str, inputs: Iterable[str | None] = 
     return path
 
 
+@any_letters()
 def save_figure(fig: Figure, path: str) -> None:
     """Write the figure whole or not at all; its kind is the suffix. PDF and SVG carry no date, so the same data give the same file."""
     suffix = os.path.splitext(path)[1].lower().lstrip('.')
@@ -366,6 +384,7 @@ def save_figure(fig: Figure, path: str) -> None:
         fig.savefig(tmp, format=suffix, dpi=150, metadata={'pdf': {'CreationDate': None}, 'svg': {'Date': None}}.get(suffix))
 
 
+@any_letters()
 def png_bytes(fig: Figure) -> bytes:
     """The figure as PNG, for a page that carries its pictures."""
     out = io.BytesIO()

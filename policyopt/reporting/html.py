@@ -158,14 +158,14 @@ def _table(heads: list[str], lines: list[list[str]]) -> str:
 
 def _class(left: bool, verdict: str = '') -> str:
     names = [n for n in ('l' if left else '', verdict.split()[0].rstrip('*') if verdict else '') if n]
-    return f' class="{" ".join(names)}"' if names else ''
+    return f' class="{_e(" ".join(names))}"' if names else ''
 
 
 def _value(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in '{[':
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return _e(value)
     if isinstance(value, dict):
         return '<br>'.join(f'{_e(k)}: {_e(v)}' for k, v in value.items())

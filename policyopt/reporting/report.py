@@ -302,16 +302,30 @@ def _wrapped(sentences: Iterable[str]) -> list[str]:
     return out
 
 
+def markdown_text(text: str) -> str:
+    """A text with names of strangers for Markdown: no HTML, no links, no code, and it stays in its cell of a table."""
+    text = re.sub(r'[|`]|\\(?=[!-/:-@\[-`{-~])|(?<=\])(?=\()', r'\\\g<0>', text)
+    return re.sub(r'&(?=#|\w+;)', '&amp;', re.sub(r'<(?=[a-zA-Z/!?])', '&lt;', text))
+
+
+def latex_text(text: str) -> str:
+    """A text with names of strangers for LaTeX: no command, and no argument of one before it."""
+    special = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '[': '{[}', ']': '{]}'}
+    return ''.join(special.get(c, f'\\{c}' if c in '#$%&_{}' else c) for c in text)
+
+
 def _markdown_table(heads: list[str], lines: list[list[str]]) -> list[str]:
     left = {i for i, h in enumerate(heads) if h in LEFT}
     rule = '|' + '|'.join('---' if i in left else '---:' for i in range(len(heads))) + '|'
-    return ['| ' + ' | '.join(heads) + ' |', rule, *('| ' + ' | '.join(line) + ' |' for line in lines), '']
+    head, *rows = ('| ' + ' | '.join(map(markdown_text, line)) + ' |' for line in [heads, *lines])
+    return [head, rule, *rows, '']
 
 
 def markdown_section(section: Section, heading: str = '###') -> list[str]:
     """One section of the answer in Markdown, as a list of lines."""
-    out = [f'{heading} {section.title}', '', *(x for s in section.sentences for x in (s, ''))]
-    return out + (_markdown_table(section.heads, section.lines) if section.lines else []) + [x for n in section.notes for x in (n, '')]
+    out = [f'{heading} {section.title}', '', *(x for s in section.sentences for x in (markdown_text(s), ''))]
+    table = _markdown_table(section.heads, section.lines) if section.lines else []
+    return out + table + [x for n in section.notes for x in (markdown_text(n), '')]
 
 
 def markdown(analysis: Analysis, level: int) -> str:
@@ -319,27 +333,24 @@ def markdown(analysis: Analysis, level: int) -> str:
     out = [line for section in sections(analysis, level) for line in markdown_section(section)]
     for task in analysis.baselines:
         out += [
-            f'### {title_of(analysis, task)}',
+            f'### {markdown_text(title_of(analysis, task))}',
             '',
-            *(f'{line}  ' for line in baseline_lines(analysis, task)),
+            *(f'{markdown_text(line)}  ' for line in baseline_lines(analysis, task)),
             '',
             *_markdown_table(*table_of(analysis, task, level)),
         ]
-    return '\n'.join([*out, *(f'* {s}' for s in summary(analysis) + explanation(analysis)), ''])
+    return '\n'.join([*out, *(f'* {markdown_text(s)}' for s in summary(analysis) + explanation(analysis)), ''])
 
 
 def latex(analysis: Analysis) -> str:
     """A booktabs table: a line per task and dataset size, a column per algorithm, mean ± standard deviation over episodes."""
-
-    def escape(s):
-        return re.sub(r'([#$%&_{}])', r'\\\1', s)
 
     algs = list(dict.fromkeys(k.alg for k in analysis.cells))
     out = [
         r'% needs \usepackage{booktabs}',
         r'\begin{tabular}{lr' + 'c' * len(algs) + '}',
         r'\toprule',
-        ' & '.join(['Task', 'Trajectories', *map(escape, algs)]) + r' \\',
+        ' & '.join(['Task', 'Trajectories', *map(latex_text, algs)]) + r' \\',
     ]
     for task in analysis.baselines:
         d, sizes = decimals_of(analysis, task), sorted({k.num_trajs for k in analysis.cells if k.task == task})
@@ -351,6 +362,6 @@ def latex(analysis: Analysis) -> str:
                 cell, comp = analysis.cells.get(key), analysis.comparisons.get(key)
                 mark = r'^{\ast}' if comp and comp.verdict == 'differs' else ''
                 entries.append(f'${number(cell.mean, d)} \\pm {number(np.nan_to_num(cell.sd_episodes), d)}{mark}$' if cell else '--')
-            out.append(' & '.join([escape(task) if i == 0 else '', str(size), *entries]) + r' \\')
+            out.append(' & '.join([latex_text(task) if i == 0 else '', str(size), *entries]) + r' \\')
     mark = [r'% * differs from the reference at 5%, Holm-corrected'] if analysis.comparisons else []
     return '\n'.join([*out, r'\bottomrule', r'\end{tabular}', r'% mean over runs, standard deviation over episodes', *mark, ''])
