@@ -81,7 +81,10 @@ def test_a_run_with_closed_streams_is_the_same_run(closed, place):
 def hang_up(place, *words):
     """Start words on a terminal of their own, close that after a row, and return the process when it has ended."""
     terminal, theirs = pty.openpty()
-    code = 'import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])'
+    code = (
+        'import fcntl, os, signal, sys, termios; signal.signal(signal.SIGHUP, signal.SIG_DFL); '  # the tests may run under nohup
+        'os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])'
+    )
     streams = {'stdin': theirs, 'stdout': theirs, 'stderr': theirs}
     process = subprocess.Popen([sys.executable, '-c', code, *words], **streams, cwd=place, env=script_env())
     os.close(theirs)
