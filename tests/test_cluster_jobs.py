@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pipeline_tools import REPO, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
+from pipeline_tools import REPO, SIGNATURE, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
 from test_clusters import SGE, add_options, h5_files, pbs, squeue  # noqa: F401 (pbs is a fixture)
 
 from policyopt.pipeline.plan import How, make_plan
@@ -259,7 +259,7 @@ def test_a_run_that_is_being_worked_on_is_not_submitted(tmp_path, pbs):  # noqa:
     ('content', 'index', 'said'),
     [
         (None, 1, 'no list of runs (No such file or directory); submit again with -e'),
-        (b'\xff\xfe', 1, 'no list of runs (not UTF-8 text)'),
+        (b'\xff\xfe', 1, 'byte 0 is not UTF-8 text; expected ids of runs'),
         (b'one\n', 2, 'lists 1 tasks; expected 1 to 1'),
         (b'alg=ga,task=mars,num_trajs=1,run=0\n', 1, 'has no run alg=ga,task=mars,num_trajs=1,run=0'),
         (b'\n', 1, 'has no run in that line'),
@@ -368,7 +368,7 @@ def test_slurm_takes_odd_folders_and_directives_of_the_users_own(tmp_path, slurm
     name = 'two words, it\'s "a" #1'
     path, _ = ready_spec(tmp_path, cmd=f'cp {tmp_path}/{{task}} {{out}}')
     folder = move_store(path, tmp_path / name / 'store')
-    (tmp_path / 'cartpole').write_bytes(b'\x89HDF\r\n\x1a\n')
+    (tmp_path / 'cartpole').write_bytes(SIGNATURE)
     add_options(path, '  slurm: {partition: main, extra: ["--comment=\\"x y\\"", "--begin=now+1hour"]}\n')
     _, err = im_pipeline(path, '1_train', '-e', 'slurm', '-y', '--only', 'alg=ga', 'task=cartpole', env=slurm)
     job = re.search(r'submitted job (\d+)', err)[1]
