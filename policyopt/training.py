@@ -41,19 +41,9 @@ from policyopt.pipeline import locks
 from policyopt.policies import make_policy
 from policyopt.protocols import Expert, uses_transitions
 from policyopt.sampling.tasks import MDP, sample_trajectories
+from policyopt.shipped import as_typed
 from policyopt.torchutil import numerics, setup_torch
-from policyopt.util import (
-    MAX_ITER,
-    STOP_SIGNALS,
-    RunFailed,
-    UserError,
-    as_typed,
-    check_output,
-    continuing_command,
-    draw_seed,
-    now,
-    provenance,
-)
+from policyopt.util import MAX_ITER, STOP_SIGNALS, RunFailed, UserError, check_output, continuing_command, draw_seed, now, provenance
 
 if TYPE_CHECKING:
     from policyopt.files.trajectories import TrajBatch

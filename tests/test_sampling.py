@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import REPO
 
-from environments.rlgymenv import make_env
+from policyopt.environments.rlgymenv import make_env
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.nn import SIMPLE_ARCHITECTURE

@@ -17,14 +17,15 @@ import tables
 
 from policyopt.arguments import as_array
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
-from policyopt.util import UserError, as_typed, check_shapes
+from policyopt.shipped import as_typed
+from policyopt.util import UserError, check_shapes
 
 if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import ArrayLike
 
-    from environments.rlgymenv import EnvInfo
+    from policyopt.environments.rlgymenv import EnvInfo
 
 
 @dataclass(frozen=True)
