@@ -13,11 +13,11 @@ import numpy as np
 from policyopt.arguments import as_path
 from policyopt.environments.rlgymenv import BadEnvironment, make_env
 from policyopt.files.snapshots import last_of, read_snapshot
-from policyopt.files.trajectories import TrajBatch
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actor import PlayerActor
 from policyopt.sampling.rollout import Streams
 from policyopt.sampling.tasks import MDP, sample_trajectories
+from policyopt.trajectories import TrajBatch
 from policyopt.util import MAX_TRAJS, RunFailed, UserError, check_output, printable, replacing
 
 if TYPE_CHECKING:

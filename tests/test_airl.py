@@ -17,11 +17,11 @@ import policyopt as po
 from policyopt.airl import AIRLReward
 from policyopt.build import load_reward
 from policyopt.files.snapshots import read_log
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch, load_trajs, save_trajs
-from policyopt.protocols import Transitions
+from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.rewards import ClassifierRows
 from policyopt.sampling.actor import RandomActor
 from policyopt.sampling.tasks import MDP, SimConfig, sample_batch
+from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch, Transitions
 from policyopt.util import UserError
 
 sys.path.insert(0, str(REPO / 'benchmarks'))

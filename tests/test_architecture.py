@@ -13,10 +13,11 @@ LAYERS = [
     ['policyopt.shipped'],
     ['policyopt.util', 'policyopt.arguments', 'policyopt.elementwise', 'policyopt.eta', 'policyopt.algorithms', 'policyopt.protocols'],
     ['policyopt.torchutil', 'policyopt.options'],
+    ['policyopt.trajectories'],
     ['policyopt.pipeline.locks'],  # a single run holds one for its log
     ['policyopt.files.guard', 'policyopt.files.runs'],
     ['policyopt.files.h5files'],
-    ['policyopt.files.trajectories', 'policyopt.files.snapshots', 'policyopt.files.results'],
+    ['policyopt.files.trajectory_file', 'policyopt.files.snapshots', 'policyopt.files.results'],
     ['policyopt.files'],
     ['policyopt.sampling.actor', 'policyopt.sampling.rollout'],
     ['policyopt.sampling.workers'],
@@ -160,6 +161,12 @@ def test_package_is_imported_only_in_its_room(package, room):
 
 
 LIGHT = ['', '.algorithms', '.options', '.pipeline.spec', '.pipeline.plan', '.pipeline.executors', '.pipeline.stages']
+
+
+def test_importing_a_policy_does_not_import_pytables():
+    code = "import policyopt.policies, policyopt.rewards, policyopt.sampling.tasks, sys; print('tables' in sys.modules)"
+    done = subprocess.run([sys.executable, '-c', code], cwd=REPO, env=script_env(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, 'False\n'), done.stderr
 
 
 @pytest.mark.parametrize('module', LIGHT)

@@ -446,7 +446,7 @@ def test_imitating_an_ant_stays_finite_and_says_which_features_are_dead(ant, run
     """Two iterations: sampled ants touch what the expert never touched, so the nets see inputs up to 1e6."""
     import tables
 
-    from policyopt.files.trajectories import save_trajs
+    from policyopt.files.trajectory_file import save_trajs
 
     save_trajs(str(tmp_path / 'trajs.h5'), ant[1], {'env_name': 'legacy/Ant-v1'})
     done = run_script(

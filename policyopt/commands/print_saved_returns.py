@@ -4,7 +4,7 @@ Example:
     python scripts/print_saved_returns.py trajs/trajs_cartpole.h5 trajs/trajs_mountaincar.h5 --each
 """
 
-from policyopt.files.trajectories import load_trajs
+from policyopt.files.trajectory_file import load_trajs
 from policyopt.util import Parser
 
 

@@ -34,7 +34,7 @@ def main(argv):
         raise UserError(f'--seed {args.seed}: give 0 to {2**32 - 1}')
     check_output(args.out, 'the trajectories')
     from policyopt.evaluation import record_person, scores
-    from policyopt.files.trajectories import save_trajs
+    from policyopt.files.trajectory_file import save_trajs
 
     trajs = record_person(args.env_name, args.count, args.seed, args.noop, args.fps, args.max_traj_len)
     save_trajs(args.out, trajs, provenance() | {'env_name': args.env_name, 'seed': args.seed})

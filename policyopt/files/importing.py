@@ -18,7 +18,8 @@ import numpy as np
 
 from policyopt.files import ends
 from policyopt.files.ends import Episode
-from policyopt.files.trajectories import TrajBatch, check_int64, foreign_kind, save_trajs
+from policyopt.files.trajectory_file import check_int64, foreign_kind, save_trajs
+from policyopt.trajectories import TrajBatch
 from policyopt.util import UserError, printable, provenance
 
 NAMES = {  # what others call these arrays
