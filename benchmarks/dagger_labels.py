@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from policyopt.command_line import Parser, run_main
+from policyopt.files.atomic import write_text
 from policyopt.shipped import shipped
-from policyopt.util import Parser, run_main, write_text
 
 KEPT = {'cartpole': (20, 10, 1), 'mountaincar': (20, 5, 1)}  # every how manieth pair
 ALGORITHMS = ('bclone', 'bclone_last', 'dagger', 'dagger_full')

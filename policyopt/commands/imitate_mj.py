@@ -13,7 +13,7 @@ The run is run.h5.part until it is complete; --resume continues it. All options 
 import sys
 
 from policyopt import options
-from policyopt.util import run_main
+from policyopt.command_line import run_main
 
 
 def main(argv):

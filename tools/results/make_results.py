@@ -15,7 +15,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from policyopt.util import Parser, RunFailed, run_main, write_text
+from policyopt.command_line import Parser, run_main
+from policyopt.errors import RunFailed
+from policyopt.files.atomic import write_text
 from tools.results.documents import Blocks, fill
 
 ROOT = Path(__file__).resolve().parents[2]

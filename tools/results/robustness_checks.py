@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from policyopt.errors import UserError
 from policyopt.reporting.report import decimals_of, number, trajectories
 from policyopt.reproduction.aggregate import pooled_between, row_of
 from policyopt.reproduction.report import interval, p_said, signed, verdict_of
-from policyopt.util import UserError
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis
