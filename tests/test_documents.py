@@ -159,12 +159,13 @@ def beside(ours, theirs, **kwargs):
 
 
 def test_a_forest_has_a_row_per_algorithm_with_the_interval_that_decides():
-    analysis = beside([180, 185, 190, 187], [170, 175, 180, 172], title='mine; reference: paper.csv')
+    analysis = beside([180, 185, 190, 187], [170, 175, 180, 172], title='mine; reference: results/paper/results_per_run.csv')
     fig = figures.results_figure(analysis, 'forest')
     row, ax = analysis.aggregate.algs[0], fig.axes[0]
     drawn = [tuple(line.get_xdata()) for line in ax.get_lines()]
     assert row.interval(0.95) in drawn and row.interval(0.9) in drawn
-    assert [t.get_text() for t in ax.get_yticklabels()] == ['ga'] and 'paper.csv' in fig.get_suptitle()
+    assert [t.get_text() for t in ax.get_yticklabels()] == ['GAIL (2016)'] and fig.get_suptitle() == ''
+    assert any(t.get_text().startswith('+') and '[' in t.get_text() for t in ax.texts)  # its numbers
     assert {line.get_markerfacecolor() for line in ax.get_lines() if line.get_marker() == 'D'} == {'white'}  # one set: not measured
     band = next(p for p in ax.patches)
     assert (band.get_x(), band.get_width()) == (-0.05, 0.1)
@@ -201,4 +202,4 @@ def test_figure_1_has_the_reference_as_a_thin_line_and_profiles_show_both_sides(
     profile = lines_of(figures.results_figure(analysis, 'profile').axes[0])
     tau = profile['ours'].get_xdata()
     half = np.argmin(np.abs(tau - (157 - 20) / 180))
-    assert (profile['ours'].get_ydata()[half], profile['reference'].get_ydata()[half]) == (0.5, 0)
+    assert (profile['ours'].get_ydata()[half], profile['published'].get_ydata()[half]) == (0.5, 0)
