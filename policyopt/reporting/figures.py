@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 MIN_RUNS = 4  # a t interval over fewer runs is wider than any axis
 _BAND = f'band: its 95% interval within the lowest and the highest run (fewer than {MIN_RUNS} runs: from the lowest to the highest)'
 KINDS = {  # the captions: what a picture shows, and how to read it
-    'figure1': f'score (0 random policy, 1 expert) against the number of expert trajectories; line: mean over runs; {_BAND}; thin: published',
+    'figure1': 'score (0 random policy, 1 expert) against the number of expert trajectories; line: mean over runs; '
+    f'{_BAND}; thin: published',
     'raw': f'return against the number of expert trajectories; line: mean over runs; {_BAND}; thin: published',
     'forest': 'our score minus the published one, per algorithm and task; thick: 90% interval, thin: 95%; shaded: the margin; '
     'open marker: without the variance between expert sets',
-    'reproduction': 'return of every cell, ours (filled) next to the published (open); small dots: runs; cross: failed run; bar: 95% interval '
-    "that judges, paler at Holm's first step",
+    'reproduction': 'return of every cell, ours (filled) next to the published (open); small dots: runs; cross: failed run; '
+    "bar: 95% interval that judges, paler at Holm's first step",
     'profile': 'share of runs that reach a score (0 random policy, 1 expert), ours and the published',
 }
 OF_REFERENCE = ('forest', 'reproduction', 'profile')
