@@ -263,8 +263,8 @@ def curves_figure(
                 linewidth=1.4,
                 label=picture_text(label_of(label.removeprefix(shared)) if group else label, 150),
             )
-        for label, members in lines.items() if levels else ():
-            for name, level in levels(members[0]).items():
+        for label, members in lines.items():
+            for name, level in (levels(members[0]) if levels else {}).items():
                 ax.axhline(level, color=style[label]['color'], linewidth=1, linestyle=':')
                 ax.plot([], [], color='#6e7781', linewidth=1, linestyle=':', label=name)
         ax.set_title(picture_text(title))
