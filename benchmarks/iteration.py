@@ -27,19 +27,21 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
-from policyopt.util import git_hash, limit_threads, machine, versions  # noqa: E402
+from policyopt.cores import limit_threads  # noqa: E402
+from policyopt.provenance import git_hash, machine, versions  # noqa: E402
 
 limit_threads()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from derivatives import jobs  # noqa: E402
 
-from policyopt import algorithms, imitation, options, rewards, rl, training  # noqa: E402
+from policyopt import algorithms, imitation, rewards, rl, training  # noqa: E402
 from policyopt.evaluation import evaluate_file  # noqa: E402
-from policyopt.files.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
 from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE  # noqa: E402
+from policyopt.options import ImitationOptions  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
 from policyopt.torchutil import mm, numerics, setup_torch  # noqa: E402
+from policyopt.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
 # task: (env, the file of its expert, every N-th pair of the demonstrations)
@@ -119,7 +121,7 @@ def make_optimizer(alg, task, dtype):
         chosen['reward_type'] = row.reward_type
     if row.mode == 'ga':
         chosen |= {'min_total_sa': 5000, 'favor_zero_expert_reward': int(env in ('MountainCar-v0', 'Acrobot-v0'))}
-    args = training.with_reward_sign(training.prepare(options.ImitationOptions(**chosen)), trajs, mdp)
+    args = training.with_reward_sign(training.prepare(ImitationOptions(**chosen)), trajs, mdp)
     return training.imitation_learner(args, mdp, training.expert_pairs(args, trajs, mdp, expert_file))
 
 

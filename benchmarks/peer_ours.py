@@ -12,8 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt import options, training
+from policyopt.command_line import run_main
+from policyopt.files.atomic import write_text
 from policyopt.sampling.tasks import MDP, sample_trajectories
-from policyopt.util import Parser, run_main, write_text
 
 
 class Curve:
@@ -56,9 +57,7 @@ def main(argv):
         return fields
 
     training.Run.iterate = iterate_and_play
-    p = Parser('peer_ours', __doc__)
-    options.add_to(p, options.ImitationOptions)
-    failed = training.train_imitation(options.parsed(p, options.ImitationOptions, job['options']))
+    failed = training.train_imitation(options.parsed('imitate_mj', __doc__, options.ImitationOptions, job['options']))
     write_text(job['out'], json.dumps({'cpu_seconds': curve.seconds(), 'steps': curve.steps, 'points': curve.points}))
     return failed
 
