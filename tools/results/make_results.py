@@ -21,7 +21,7 @@ from policyopt.errors import RunFailed
 from policyopt.files.atomic import write_text
 from tools.results.claims import WHOLE
 from tools.results.documents import Blocks, fill
-from tools.results.pictures import draw_curves
+from tools.results.pictures import draw_curves, draw_efficiency
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = 'results/paper/results_per_run.csv'
@@ -91,6 +91,9 @@ def main(argv):
     for picture, folders in CURVES.items() if draws else ():
         print(f'draws results/{picture}.png from the logs in {", ".join(folders)}', flush=True)
         draw_curves([f'results/{folder}' for folder in folders], PAPER, f'results/{picture}.png')
+    if draws:
+        print('draws results/sample_efficiency.png from results/peers/halfcheetah.csv', flush=True)
+        draw_efficiency('results/peers/halfcheetah.csv', 'results/sample_efficiency.png')
     blocks, stale = Blocks('results', FILES, PAPER, OTHERS, WHOLE), []
     for path in [Path('README.md'), *sorted(Path('results').glob('*.md'))]:
         if (text := path.read_text(encoding='utf-8')) != (made := fill(text, blocks.make, path)):
