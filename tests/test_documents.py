@@ -15,12 +15,12 @@ from results_tools import cell_rows, task_row
 from results_tools import run_here as run_here
 from test_plotting import lines_of
 
+from policyopt.errors import UserError
 from policyopt.files.snapshots import TrainingLog
 from policyopt.reporting import figures
 from policyopt.reporting.analysis import analyze
 from policyopt.reporting.reference import CellKey, Reference
 from policyopt.reproduction.aggregate import Row
-from policyopt.util import UserError
 from tools.results.documents import Blocks, agreement_table, comparison_table, curve_table, fill, run_table
 from tools.results.robustness_checks import beside as beside_other
 from tools.results.robustness_checks import checks, run_by_run

@@ -17,10 +17,11 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from policyopt.algorithms import label_of
+from policyopt.command_line import format_table
+from policyopt.errors import UserError, closest, printable
 from policyopt.files.runs import current_path, is_part, name_of, parts_of, size_of
 from policyopt.files.snapshots import is_training_log, number_fields, read_log
 from policyopt.reporting.figures import STYLE, WIDE, any_letters, figure, outside_legend, picture_text, styles_of
-from policyopt.util import UserError, closest, format_table, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

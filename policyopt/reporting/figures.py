@@ -22,8 +22,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from policyopt.algorithms import ALGORITHMS, label_of
+from policyopt.errors import UserError
+from policyopt.files.atomic import check_output, replacing
 from policyopt.reproduction.failures import FAILED
-from policyopt.util import UserError, check_output, replacing
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis, Cell, Comparison

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyopt.errors import UserError
 from policyopt.files.results import read_other_sets, read_results
 from policyopt.files.runs import name_of, parts_of, size_of
 from policyopt.files.snapshots import read_log, read_root
@@ -19,7 +20,6 @@ from policyopt.reporting.analysis import analyze, campaign_runs, heading
 from policyopt.reporting.reference import read_reference, read_reference_tasks
 from policyopt.reporting.report import decimals_of, number, trajectories
 from policyopt.reproduction.failures import FAILED
-from policyopt.util import UserError
 from tools.results.robustness_checks import beside, checks, run_by_run
 from tools.results.words import difference, minus, name_of_algorithm, signed, table, verdict
 

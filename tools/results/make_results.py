@@ -16,7 +16,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from policyopt.util import Parser, RunFailed, run_main, write_text
+from policyopt.command_line import Parser, run_main
+from policyopt.errors import RunFailed
+from policyopt.files.atomic import write_text
 from tools.results.claims import WHOLE
 from tools.results.documents import Blocks, fill
 from tools.results.pictures import draw_curves, draw_gail

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from policyopt.errors import UserError
 from policyopt.reporting.report import trajectories
 from policyopt.reproduction.aggregate import pooled_between, row_of
-from policyopt.util import UserError
 from tools.results.words import interval, name_of_algorithm, signed
 
 if TYPE_CHECKING:
