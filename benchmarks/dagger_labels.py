@@ -21,12 +21,12 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.command_line import Parser, run_main
 from policyopt.files.atomic import write_text
 from policyopt.reporting.figures import STYLE, WIDE, figure, outside_legend, styles_of
 
+REPO = Path(__file__).resolve().parent.parent
 KEPT = {'cartpole': (20, 10, 1), 'mountaincar': (20, 5, 1)}  # every N-th pair
 ALGORITHMS = ('bclone', 'bclone_last', 'dagger', 'dagger_full')
 STEPS, ROUNDS, EPISODES, REACHED = 5500, 10, 50, 0.95
