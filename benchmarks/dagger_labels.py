@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.command_line import Parser, run_main
 from policyopt.files.atomic import write_text
 from policyopt.reporting.figures import STYLE, WIDE, figure, outside_legend, styles_of
+from policyopt.shipped import shipped
 
-REPO = Path(__file__).resolve().parent.parent
 KEPT = {'cartpole': (20, 10, 1), 'mountaincar': (20, 5, 1)}  # every N-th pair
 ALGORITHMS = ('bclone', 'bclone_last', 'dagger', 'dagger_full')
 STEPS, ROUNDS, EPISODES, REACHED = 5500, 10, 50, 0.95
@@ -40,7 +40,7 @@ def sizes(every):
 
 def baselines():
     """{task: row of results/classic/tasks.csv}: env, expert, returns over 500 episodes."""
-    with open(REPO / 'results/classic/tasks.csv', encoding='utf-8') as f:
+    with open(shipped('results/classic/tasks.csv'), encoding='utf-8') as f:
         return {row['task']: row for row in csv.DictReader(f)}
 
 
@@ -106,7 +106,7 @@ def measure(args, rows, save):
     there = {tuple(row[k] for k in COLUMNS[:5]) for row in rows}
     for seed, task, (algorithm, run) in itertools.product(range(args.seeds), args.tasks, RUNS.items()):
         base = baselines()[task]
-        expert = po.load_policy(str(REPO / base['policy']))
+        expert = po.load_policy(shipped(base['policy']))
         mean, random = (float(base[k]) for k in ('expert_return_mean', 'random_return_mean'))
         for every in KEPT[task]:
             if every not in args.every or (algorithm == 'dagger_full' and every != 20):
