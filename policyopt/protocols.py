@@ -113,6 +113,11 @@ def uses_transitions(reward: Any) -> bool:
     return getattr(reward, 'uses_transitions', False)
 
 
+def further_fields(reward: Any) -> Fields:
+    """Return the columns that a reward logs after all others, by a method of this name; none where it has no such method."""
+    return reward.further_fields() if hasattr(reward, 'further_fields') else []
+
+
 class Optimizer(Protocol):
     """What `training.Run` iterates, logs, saves and continues.
 
