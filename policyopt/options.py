@@ -26,7 +26,7 @@ CLONING, DAGGER, GAIL, AIRL, CLASSIFIER = (
     ('mode', ('dagger',)),
     *(('reward_type', kinds) for kinds in (('nn',), ('airl',), ('nn', 'airl'))),
 )
-LINEAR, REWARD_SHIFTS = ('reward_type', ('l2ball', 'simplex')), ('running', 'batch', 'none')
+LINEAR = 'reward_type', ('l2ball', 'simplex')
 ADVERSARIAL = ('mode', tuple(algorithms.adversarial_modes()))
 Range = tuple[float, float, str]  # smallest and largest value, and both in words
 RELU_32 = '[{"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}, {"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}]'
@@ -188,7 +188,7 @@ class _OfImitation:
     )
     reward_shift: str = option(
         'running', 'l2ball, simplex: the bound that gives rewards their sign is that of all rewards so far, of the batch, or there is none',
-        choices=[*REWARD_SHIFTS], only=LINEAR,
+        choices=['running', 'batch', 'none'], only=LINEAR,
     )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ import torch
 from policyopt.files.trajectories import FiniteSpace
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
 from policyopt.optim import Adam
-from policyopt.options import REWARD_SHIFTS
 from policyopt.torchutil import to_tensor
 from policyopt.util import UserError
 
@@ -280,8 +279,8 @@ class LinearReward:
     ):
         if mode not in ('l2ball', 'simplex'):
             raise UserError(f"reward mode '{mode}': expected l2ball or simplex")
-        if shift not in REWARD_SHIFTS:
-            raise UserError(f"reward shift '{shift}': expected {', '.join(REWARD_SHIFTS)}")
+        if shift not in ('running', 'batch', 'none'):
+            raise UserError(f"reward shift '{shift}': expected running, batch or none")
         self.obs_space, self.action_space, self.mode = obs_space, action_space, mode
         self.finite = isinstance(action_space, FiniteSpace)
         self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
