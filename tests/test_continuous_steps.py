@@ -12,10 +12,10 @@ import pytest
 import torch
 from test_steps import GAMMA, LAM, TIMINGS, slow_advantages, slow_entropy, slow_explained, slow_log_density, slow_returns
 
-from policyopt.files.trajectories import ContinuousSpace, TrajBatch
 from policyopt.imitation import ImitationOptimizer
 from policyopt.policies import make_policy
 from policyopt.rewards import LinearReward, TransitionClassifier
+from policyopt.trajectories import ContinuousSpace, TrajBatch
 from policyopt.valuefuncs import ValueFunc
 
 OBS, ACTIONS = ContinuousSpace(3), ContinuousSpace(2)

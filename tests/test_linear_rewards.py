@@ -9,8 +9,8 @@ from training_tools import folder as folder
 
 import policyopt as po
 from policyopt.files.snapshots import TrainingLog, read_log, read_root
-from policyopt.files.trajectories import ContinuousSpace
 from policyopt.rewards import LinearReward
+from policyopt.trajectories import ContinuousSpace
 
 
 def rows(seed, scale):
