@@ -30,6 +30,7 @@ CLONING, DAGGER, GAIL, AIRL, CLASSIFIER = (
     ('mode', ('dagger',)),
     *(('reward_type', kinds) for kinds in (('nn',), ('airl',), ('nn', 'airl'))),
 )
+LINEAR = 'reward_type', ('l2ball', 'simplex')
 ADVERSARIAL = ('mode', tuple(algorithms.adversarial_modes()))
 Range = tuple[float, float, str]  # smallest and largest value, and both in words
 RELU_32 = '[{"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}, {"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}]'
@@ -189,6 +190,10 @@ class _OfImitation:
     policy_final_kl: float | None = option(
         None, 'policy_max_kl falls to this by the last iteration (default: it stays)', ABOVE_0, only=ADVERSARIAL, gail=0.004
     )
+    reward_shift: str = option(
+        'running', 'l2ball, simplex: the bound that gives rewards their sign is that of all rewards so far, of the batch, or there is none',
+        choices=['running', 'batch', 'none'], only=LINEAR,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ FILES |= {
     'modern/reacher_bclone': ['modern/reacher_bclone_five_sets'],
 }
 # shipped file: what was published of it, where that is not the paper's
-OTHERS: dict = {n: None for n in FILES if n.endswith('_sampled') or n.startswith(('quickstart/', 'benchmark/', 'gail/'))}
+OTHERS: dict = {n: None for n in FILES if n.endswith('_sampled') or n.startswith(('quickstart/', 'benchmark/', 'gail/', 'linear_rewards/'))}
 OTHERS['seals/airl'] = 'results/peers/imitation.csv'
 # picture: (shipped file, kind)
 FIGURES = {
@@ -51,6 +51,7 @@ CURVES = {
     'mujoco_gail_curves': ['modern/ga_curves'],
     'reacher_curves': ['modern/reacher_ga_curves', 'modern/reacher_ga_4_11_curves'],
     'linear_rewards_curves': ['modern/fem_simplex_curves'],
+    'reward_shift_curves': ['linear_rewards/curves'],
 }
 
 
