@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,12 +45,19 @@ class RunFailed(Exception):
     """The input was fine, but a run did not finish (exit code 1)."""
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help texts of at most 100 columns."""
+
+    def __init__(self, prog: str, **words: Any):
+        words['width'] = words.get('width') or min(100, shutil.get_terminal_size().columns - 2)
+        super().__init__(prog, **words)
+
+
 class Parser(argparse.ArgumentParser):
     """The parser of a command: `doc` is its help as it stands, options are not abbreviated, a bad one is a UserError."""
 
-    def __init__(self, prog: str, doc: str | None, epilog: str | None = None):
-        formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog, description=doc, epilog=epilog, formatter_class=formatter, allow_abbrev=False)
+    def __init__(self, prog: str, doc: str | None, epilog: str | None = None, usage: str | None = None, add_help: bool = True):
+        super().__init__(prog, usage, doc, epilog, formatter_class=_HelpFormatter, allow_abbrev=False, add_help=add_help)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f'{message}; --help lists all options')

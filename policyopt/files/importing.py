@@ -306,7 +306,7 @@ def _npz_array(path: str, npz: Any, key: str) -> np.ndarray:
 def _npz_source(path: str, npz: Any, chosen: str | None, time_axis: int | None) -> Source:
     files, notes = list(npz.files), []
     if chosen is not None and chosen not in files:
-        raise UserError(f"{path}: --ends {chosen}: no array of that name; it has {', '.join(files)}")
+        raise UserError(f'{path}: --ends {chosen}: no array of that name; it has {", ".join(files)}')
     used: list[str] = []
 
     def find(name: str, suffix: str = '', needed: bool = False) -> Any:
@@ -434,7 +434,7 @@ def read_csvs(folder: str, chosen: str | None = None) -> Source:
         row, used, unused = _read_csv(path)
         if first is not None and used != first[0]:
             odd = sorted(set(used) ^ set(first[0])) or used
-            raise UserError(f"{path}: its columns differ from those of {names[0]}: {', '.join(odd)}; expected the same in every file")
+            raise UserError(f'{path}: its columns differ from those of {names[0]}: {", ".join(odd)}; expected the same in every file')
         first = first or (used, unused)
         episodes += ends.episodes_of(row, chosen, notes)
     assert first is not None

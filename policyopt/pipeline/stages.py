@@ -288,7 +288,8 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
             results.write_results(path, rows, task_rows, attrs, replace=state.stored is not None)
             evaluating.forget_rows(spec)
     _name_stale(state)
-    print(results.cell_table(rows))
+    if not how.no_table:
+        print(results.cell_table(rows))
     print(f'results: {path}')
     return f'analyze_results.py {path}'
 

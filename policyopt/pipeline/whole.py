@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from policyopt.pipeline.spec import Spec
 
 _ENDING = """
-results  {name}.h5
-tables   {name}.md, {name}.csv (per run), {name}_cells.csv (per cell)
 report   {name}.html
 figures  {name}_figure1.png{reproduction}
+tables   {name}.md, .csv (per run), _cells.csv (per cell)
+results  {name}.h5
 runs     {folder}/*.h5
 logs     {folder}/logs/"""
 
@@ -71,17 +71,16 @@ def run_all(argv: list[str]) -> int:
     results, reference = name + extension, ['--reference', spec.reference_path] if spec.reference_path else []
     tables = [word for kind, end in (('csv', '.csv'), ('markdown', '.md'), ('html', '.html')) for word in (f'--{kind}', name + end)]
     code = (
-        run_script('im_pipeline.py', spec.file, 'all', '--resume', '--estimate', *argv[1:])
+        run_script('im_pipeline.py', spec.file, 'all', '--resume', '--estimate', '--no-table', *argv[1:])
         or run_script('analyze_results.py', results, *reference, *tables)
         or run_script('plot_results.py', results)
         or (run_script('plot_results.py', results, '--kind', 'reproduction', *reference) if reference else 0)
     )
     if code:
         return code
-    name = os.path.abspath(name)
     print(_ENDING.format(name=name, folder=os.path.dirname(name), reproduction=f', {name}_reproduction.png' if reference else ''))
     if os.path.realpath(sys.prefix) == os.path.realpath(os.path.join(REPO, '.venv')):
-        print(f'To use the commands in scripts/ by hand: . {REPO}/.venv/bin/activate')
+        print(f'To use the commands in scripts/ by hand: . {os.path.relpath(REPO)}/.venv/bin/activate')
     return 0
 
 
