@@ -67,10 +67,9 @@ def test_one_command_does_it_all_and_again_without_training(folder):
     assert re.match(r'(?s)cartpole: expert .*\n4 of 4 runs to do: about \d+ seconds with 2 at a time \(.*\)\nresults: .*\n$', stages)
     assert re.search(r'(?m)^  ga +2 +2 .* (consistent|differs)', table) and '1 cell beside the reference' in table
     ending = first.stdout.split('\n\n')[-1]
-    named = re.findall(r'(?<= )store/checkpoints/results[\w.]+', ending) + [
-        f'store/checkpoints/results{end}' for end in ('.csv', '_cells.csv')
-    ]
-    assert sorted(named) == [f'store/checkpoints/{name}' for name in OUTPUTS] and ', .csv (per run), _cells.csv ' in ending
+    named = re.findall(r'(?<= store/checkpoints/)results[\w.]+', ending)
+    assert sorted([*named, *(f'results{end}.csv' for end in ('', '_aggregate', '_cells'))]) == OUTPUTS
+    assert ', .csv (per run), _cells.csv ' in ending
     assert first.stdout.count('bclone') == 2, 'the table stands there once'
     page = (checkpoints / 'results.html').read_text()
     assert page.count('src="data:image/png;base64,') == 3 and not re.search(r'(src|href)="(?!data:)', page)
