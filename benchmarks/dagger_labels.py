@@ -15,14 +15,14 @@ has are not trained again.
 import csv
 import functools
 import itertools
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import REPO, Parser, run_main, write_text
+from policyopt.shipped import shipped
+from policyopt.util import Parser, run_main, write_text
 
 KEPT = {'cartpole': (20, 10, 1), 'mountaincar': (20, 5, 1)}  # every how manieth pair
 ALGORITHMS = ('bclone', 'bclone_last', 'dagger', 'dagger_full')
@@ -37,7 +37,7 @@ def sizes(every):
 
 def baselines():
     """{task: row of results/classic/tasks.csv}: env, expert, returns over 500 episodes."""
-    with open(os.path.join(REPO, 'results/classic/tasks.csv'), encoding='utf-8') as f:
+    with open(shipped('results/classic/tasks.csv'), encoding='utf-8') as f:
         return {row['task']: row for row in csv.DictReader(f)}
 
 
@@ -103,7 +103,7 @@ def measure(args, rows, save):
     there = {tuple(row[k] for k in COLUMNS[:5]) for row in rows}
     for seed, task, (algorithm, run) in itertools.product(range(args.seeds), args.tasks, RUNS.items()):
         base = baselines()[task]
-        expert = po.load_policy(os.path.join(REPO, base['policy']))
+        expert = po.load_policy(shipped(base['policy']))
         mean, random = (float(base[k]) for k in ('expert_return_mean', 'random_return_mean'))
         for every in KEPT[task]:
             if every not in args.every or (algorithm == 'dagger_full' and every != 20):

@@ -78,7 +78,7 @@ def episode_seeds(seed, num):
 def record(args):
     """(our file of demonstrations, the same for the package, the expert's net for it)."""
     from policyopt.evaluation import open_policy
-    from policyopt.files.trajectories import load_trajs
+    from policyopt.files.trajectory_file import load_trajs
 
     trajs, npz, net = (args.folder / name for name in ('trajs.h5', 'trajs.npz', 'expert.npz'))
     if not trajs.exists():

@@ -24,7 +24,7 @@ from policyopt.util import git_hash, limit_threads, versions  # noqa: E402
 limit_threads()
 import numpy as np  # noqa: E402
 
-from environments import rlgymenv  # noqa: E402
+from policyopt.environments import rlgymenv  # noqa: E402
 from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
 from policyopt.sampling.tasks import MDP, SimConfig, sample_batch  # noqa: E402

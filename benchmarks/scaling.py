@@ -24,11 +24,11 @@ import torch  # noqa: E402
 
 from policyopt import imitation, rewards  # noqa: E402
 from policyopt.evaluation import load_policy  # noqa: E402
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch  # noqa: E402
 from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.policies import GibbsPolicy  # noqa: E402
 from policyopt.sampling import tasks  # noqa: E402
 from policyopt.sampling.tasks import MDP, SimConfig, sample_batch  # noqa: E402
+from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
 BATCHES, WIDTHS, SLOTS = (1250, 2500, 5000, 10000, 20000, 40000), (25, 50, 100, 200, 400), (1, 4, 16, 64, 256)

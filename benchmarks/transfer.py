@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from airl_recovery import GAMMA, MOVES, A, S, next_states, recover, soft_policy, visits
 
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.rewards import TransitionClassifier
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 
 NEXT = next_states()
 REVERSED = NEXT[:, [MOVES.index((-dy, -dx)) for dy, dx in MOVES]]

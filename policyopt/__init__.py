@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.dagger import DaggerOptimizer
     from policyopt.evaluation import load_policy
     from policyopt.files.snapshots import TrainingLog, read_snapshot
-    from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory, load_trajs, save_trajs
+    from policyopt.files.trajectory_file import load_trajs, save_trajs
     from policyopt.imitation import ImitationOptimizer
     from policyopt.nn import FeedforwardNet, Standardizer
     from policyopt.options import ImitationOptions, RLOptions
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.rewards import LinearReward, TransitionClassifier
     from policyopt.rl import SamplingPolicyOptimizer
     from policyopt.sampling.tasks import MDP, SimConfig, sample_trajectories
+    from policyopt.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory
     from policyopt.util import RunFailed, UserError
     from policyopt.valuefuncs import ConstantValueFunc, LinearValueFunc, ValueFunc
 
@@ -50,7 +51,8 @@ _HOME = {
     'nn': ['Standardizer', 'FeedforwardNet'],
     'files.snapshots': ['TrainingLog', 'read_snapshot'],
     'sampling.tasks': ['MDP', 'SimConfig', 'sample_trajectories'],
-    'files.trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch', 'load_trajs', 'save_trajs'],
+    'trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch'],
+    'files.trajectory_file': ['load_trajs', 'save_trajs'],
     'util': ['RunFailed', 'UserError'],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -38,6 +38,16 @@ def as_array(x: Any, name: str) -> np.ndarray:
         raise UserError(f'{name} is no array: {" ".join(str(e).split())}') from e
 
 
+def as_numbers(x: Any, name: str) -> np.ndarray:
+    """Anything array-like as a float64 array; raises UserError, which calls it `name`, unless it holds finite numbers."""
+    x = as_array(x, name)
+    if x.dtype.kind not in 'biuf':
+        raise UserError(f'{name} is of type {x.dtype}; expected numbers')
+    if not np.isfinite(x).all():
+        raise UserError(f'{name} holds NaN or infinity; expected finite numbers')
+    return x.astype(np.float64)
+
+
 def as_integer(x: Any, name: str, low: int, high: int) -> int:
     """A whole number, of numpy too, from low to high."""
     if isinstance(x, bool) or not isinstance(x, numbers.Integral) or not low <= int(x) <= high:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from policyopt.files.trajectories import FiniteSpace
 from policyopt.optim import Adam
+from policyopt.trajectories import FiniteSpace
 from policyopt.util import UserError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policyopt import algorithms
-from policyopt.util import MAX_ITER, MAX_WORKERS, UserError, closest
+from policyopt.util import MAX_ITER, MAX_WORKERS, Parser, UserError, closest
 
 LARGEST = 1.7976931348623157e308  # of float64
 MOST = 10**9
@@ -291,7 +291,7 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
     return type(options)(**(said | dict(changes)))  # what was not given follows a new mode
 
 
-def add_to(parser: Any, cls: type[CommonOptions]) -> None:
+def add_to(parser: Parser, cls: type[CommonOptions]) -> None:
     """Give an argparse parser every option of a class, in the groups of --help."""
     fields, has_modes = {field.name: field for field in dataclasses.fields(cls)}, cls is ImitationOptions
     for title, modes, listed in GROUPS:
@@ -326,8 +326,11 @@ def _add_option(group: Any, field: dataclasses.Field, cls: type[CommonOptions]) 
     group.add_argument(f'--{field.name}', *about['flags'], **words)
 
 
-def parsed(parser: Any, cls: type[Options], argv: list[str]) -> Options:
-    """The options of a command line. Raises UserError, which names the flag."""
+def parsed(prog: str, doc: str | None, cls: type[Options], argv: list[str]) -> Options:
+    """The options of a command line, of a command with the help text `doc`. Raises UserError, which names the flag."""
+    needed = '--mode MODE --data TRAJS.h5 [--env_name ENV]' if cls is ImitationOptions else '--env_name ENV'
+    parser = Parser(prog, doc, usage=f'{prog} {needed} [options]', add_help=False)
+    add_to(parser, cls)
     values = vars(parser.parse_args(argv))
     try:
         return cls(**values)

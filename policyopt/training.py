@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from policyopt import algorithms, rl
+from policyopt import algorithms, rl, trajectories
 from policyopt.build import (
     action_bounds,
     check_data_fits,
@@ -31,36 +31,27 @@ from policyopt.build import (
 )
 from policyopt.eta import Eta
 from policyopt.evaluation import load_policy
-from policyopt.files import trajectories
 from policyopt.files.runs import lock_path, part_path
 from policyopt.files.snapshots import TrainingLog, last_of, read_root, read_snapshot, read_state
+from policyopt.files.trajectory_file import load_trajs
 from policyopt.imitation import ImitationOptimizer
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.options import ImitationOptions, check_together, default_of
 from policyopt.pipeline import locks
 from policyopt.policies import make_policy
-from policyopt.protocols import Expert, uses_transitions
+from policyopt.protocols import uses_transitions
 from policyopt.sampling.tasks import MDP, sample_trajectories
+from policyopt.shipped import as_typed
 from policyopt.torchutil import numerics, setup_torch
-from policyopt.util import (
-    MAX_ITER,
-    STOP_SIGNALS,
-    RunFailed,
-    UserError,
-    as_typed,
-    check_output,
-    continuing_command,
-    draw_seed,
-    now,
-    provenance,
-)
+from policyopt.trajectories import Expert
+from policyopt.util import MAX_ITER, STOP_SIGNALS, RunFailed, UserError, check_output, continuing_command, draw_seed, now, provenance
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import TrajBatch
     from policyopt.options import CommonOptions, Options, RLOptions
     from policyopt.policies import Policy
     from policyopt.protocols import Fields, Optimizer
     from policyopt.sampling.actor import AnyActor
+    from policyopt.trajectories import TrajBatch
 
 EVAL_EPISODES = 10  # of each evaluation that --eval_every asks for
 STOP_WINDOW = 10  # iterations whose mean return --stop_at_return looks at
@@ -79,7 +70,7 @@ def train_imitation(options: ImitationOptions) -> int:
     assert data is not None  # required on the command line
     if options.env_name is None and options.mode != 'bclone':
         raise UserError(f'--mode {options.mode} plays in an environment; give --env_name (bclone does without one)')
-    trajs = trajectories.load_trajs(data, options.limit_trajs)
+    trajs = load_trajs(data, options.limit_trajs)
     mdp = task_of(options.env_name, options, trajs)
     if options.env_name is None:
         print('No --env_name: nothing is played. Judge by valloss, the loss on pairs that are held out.')

@@ -25,16 +25,14 @@ from multiprocessing import resource_tracker
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
+from policyopt.shipped import IN_CHECKOUT, PACKAGE, as_typed
+
 MAX_ITER = 1000000  # iterations of a training that is not told how many
 MAX_TRAJS = 1_000_000  # trajectories of one file, or of one evaluation
 FIRST_PID_NAMESPACE = 'pid:[4026531836]'  # that of a Linux machine itself, a constant of the kernel
 _NO_HARD_LINKS = errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK  # what a file system without them answers
 MAX_WORKERS = 256  # processes that play one batch, at most
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # that the pipeline passes on to its runs
-PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the folder that holds policyopt and environments
-_IN_WHEEL = os.path.join(PACKAGES, 'policyopt', 'checkout')
-# the folder of scripts, pipelines and expert policies: the checkout, or what a wheel holds of it
-REPO = _IN_WHEEL if os.path.isdir(_IN_WHEEL) else PACKAGES
 
 
 class UserError(Exception):
@@ -224,7 +222,7 @@ def continuing_command() -> str:
     """The command line of this process with --resume, to be typed again after an interruption."""
     script, *options = sys.argv
     options += [] if '--resume' in options else ['--resume']
-    if REPO != PACKAGES and os.path.realpath(script).startswith(os.path.realpath(REPO) + os.sep):
+    if not IN_CHECKOUT and os.path.realpath(script).startswith(os.path.realpath(PACKAGE) + os.sep):
         return as_typed(shlex.join([os.path.basename(script), *options]))  # where a wheel is, nobody types a path
     return shlex.join(['python', script, *options])
 
@@ -308,17 +306,6 @@ def format_table(lines: list[list[str]], left: Sequence[int] = (0, 1), indent: s
         return '  '.join(word.ljust(w) if i in left else word.rjust(w) for i, (word, w) in enumerate(zip(line, widths, strict=True)))
 
     return '\n'.join((indent + one(line)).rstrip() for line in lines)
-
-
-def here_or_ours(path: str) -> str:
-    """`path` itself, or where it leads to nothing, the file of that name in our own checkout (or wheel) if there is one."""
-    ours = os.path.join(REPO, path)
-    return ours if not os.path.exists(path) and os.path.exists(ours) else path
-
-
-def as_typed(command: str) -> str:
-    """A command of ours as the user types it: `python scripts/im_pipeline.py …`, or from a wheel `gail-pipeline im_pipeline …`."""
-    return f'python scripts/{command}' if REPO == PACKAGES else f'gail-pipeline {command.replace(".py", "", 1)}'
 
 
 def parse_time(text: str) -> datetime.datetime | None:

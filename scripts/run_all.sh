@@ -31,7 +31,7 @@ if [ ! -e "$pipeline" ]; then
     echo "run_all: paths are below $ROOT" >&2
 fi
 
-needs=$("$PY" -m policyopt.pipeline.whole --needs "$pipeline" "$@")
+needs=$("$PY" -m policyopt.commands.run_all --needs "$pipeline" "$@")
 for extra in $needs; do
     case $extra in
     # shellcheck disable=SC2086
@@ -39,4 +39,4 @@ for extra in $needs; do
     seals) use_python requirements-seals.lock seals ;;
     esac
 done
-exec "$PY" -m policyopt.pipeline.whole "$pipeline" "$@"
+exec "$PY" -m policyopt.commands.run_all "$pipeline" "$@"

@@ -17,7 +17,8 @@ from pipeline_tools import IM_PIPELINE, environment, im_pipeline, lives, wait_un
 from training_tools import TINY_NET, differences, run
 
 from policyopt.files.snapshots import read_log
-from policyopt.files.trajectories import TrajBatch, save_trajs
+from policyopt.files.trajectory_file import save_trajs
+from policyopt.trajectories import TrajBatch
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='looks at processes as Linux shows them')
 

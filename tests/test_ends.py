@@ -5,7 +5,7 @@ import pytest
 
 import policyopt as po
 from policyopt.files.importing import import_trajs
-from policyopt.files.trajectories import load_trajs
+from policyopt.files.trajectory_file import load_trajs
 from policyopt.util import UserError
 
 LENGTHS = np.array([30, 50, 40])

@@ -19,7 +19,8 @@ from training_tools import RUNS, TINY_NET, differences
 
 from policyopt.files import h5files, results
 from policyopt.files.snapshots import TrainingLog, read_log, read_snapshot, snapshot_names
-from policyopt.files.trajectories import TrajBatch, load_trajs, save_trajs
+from policyopt.files.trajectory_file import load_trajs, save_trajs
+from policyopt.trajectories import TrajBatch
 from policyopt.util import UserError
 
 GA = [sys.executable, '-u', str(REPO / 'scripts' / RUNS['ga'][0]), '--mode', 'ga', '--data', 'trajs.h5', '--data_subsamp_freq', '2']

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policyopt.files.importing import import_trajs, save_minari
-from policyopt.files.trajectories import load_trajs
+from policyopt.files.trajectory_file import load_trajs
 from policyopt.util import UserError, run_main
 
 LENGTHS = [3, 5, 2]

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyopt import nn
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.nn import BLOCK_ROWS, FeedforwardNet, Standardizer, net_shapes, parse_spec
 from policyopt.policies import GaussianPolicy, GibbsPolicy
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.util import UserError
 from policyopt.valuefuncs import ValueFunc
 

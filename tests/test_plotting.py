@@ -13,10 +13,11 @@ from results_tools import run_here as run_here
 
 from policyopt.algorithms import ALGORITHMS, label_of
 from policyopt.files.snapshots import TrainingLog
-from policyopt.files.trajectories import TrajBatch, save_trajs
+from policyopt.files.trajectory_file import save_trajs
 from policyopt.reporting import curves, figures
 from policyopt.reporting.analysis import analyze
 from policyopt.reporting.reference import CellKey, Reference, read_reference
+from policyopt.trajectories import TrajBatch
 from policyopt.util import UserError
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'

@@ -6,7 +6,8 @@ import tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policyopt.files.trajectories import RaggedArray, TrajBatch, load_trajs, save_trajs, subsample
+from policyopt.files.trajectory_file import load_trajs, save_trajs
+from policyopt.trajectories import RaggedArray, TrajBatch, subsample
 from policyopt.util import UserError
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=7)

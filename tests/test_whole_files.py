@@ -17,9 +17,10 @@ from pipeline_tools import im_pipeline, write_spec
 from results_tools import run_here, small_results  # noqa: F401 (a fixture)
 from training_tools import TINY_NET, command
 
-from policyopt import util
-from policyopt.files import h5files, results, trajectories
+from policyopt import trajectories, util
+from policyopt.files import h5files, results
 from policyopt.files.snapshots import TrainingLog, read_log, read_root, write_log
+from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.pipeline import experts
 from policyopt.pipeline.spec import load_spec
 from policyopt.util import RunFailed, UserError
@@ -66,7 +67,7 @@ def test_finished_data_that_appears_meanwhile_is_kept(kind, tmp_path):
     log = TrainingLog(path, {'args': '{}'})
     log.append([('iter', 0, int)])
     write = {
-        'trajectories': lambda: trajectories.save_trajs(path, trajs, {}),
+        'trajectories': lambda: save_trajs(path, trajs, {}),
         'results': lambda: results.write_results(path, [], [], {}),
         'run': lambda: log.finish({}),
     }[kind]
@@ -214,7 +215,7 @@ def test_a_file_with_a_filter_that_is_not_here_needs_the_filter(tmp_path):
         data = data[: at - 8] + data[at - 8 : at].replace(b'\x33\x01', b'\x00\x7d') + b'lzf\0\0\0' + data[at + 6 :]
     (tmp_path / 't.h5').write_bytes(data)
     with pytest.raises(UserError, match=r"'/a_B_T_Da' needs the filter 'lzf' \(number 32000\), .* h5repack") as e:
-        trajectories.load_trajs(str(tmp_path / 't.h5'))
+        load_trajs(str(tmp_path / 't.h5'))
     assert 'damaged' not in str(e.value)
 
 

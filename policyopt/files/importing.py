@@ -18,7 +18,8 @@ import numpy as np
 
 from policyopt.files import ends
 from policyopt.files.ends import Episode
-from policyopt.files.trajectories import TrajBatch, check_int64, foreign_kind, save_trajs
+from policyopt.files.trajectory_file import check_int64, foreign_kind, save_trajs
+from policyopt.trajectories import TrajBatch
 from policyopt.util import UserError, printable, provenance
 
 NAMES = {  # what others call these arrays
@@ -118,7 +119,7 @@ def check_task(trajs: TrajBatch, env_name: str, what: str, force: bool = True) -
     To know, the task is made, and the module of package.module:EnvId imported. Where it cannot be made here, that is an error too,
     or with `force` a note. Actions 0.0 and 1.0 of a finite space become the integers that they are.
     """
-    from environments.rlgymenv import BadEnvironment, env_info
+    from policyopt.environments.rlgymenv import BadEnvironment, env_info
 
     try:
         info = env_info(env_name)
@@ -241,7 +242,7 @@ def save_minari(trajs: TrajBatch, dataset_id: str, env_id: str) -> Any:
         dataset_id: a name such as cartpole/expert-v0, which must be new.
         env_id: the environment that they come from, as here: a Gymnasium id, a 2016 name, or package.module:EnvId.
     """
-    from environments.rlgymenv import spec_and_spaces
+    from policyopt.environments.rlgymenv import spec_and_spaces
 
     minari = _minari()
     from minari.data_collector import EpisodeBuffer  # pyright: ignore[reportMissingImports] (as above)

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from policyopt.pipeline import templates
-from policyopt.util import RunFailed, UserError, as_typed, continuing_command, printable
+from policyopt.shipped import as_typed, shipped
+from policyopt.util import RunFailed, UserError, continuing_command, printable
 
 if TYPE_CHECKING:
     from policyopt.pipeline import batch
@@ -179,7 +180,7 @@ class Cluster(abc.ABC):
         return Submission(request, self._script(request, words, tail, f'stage {stage}'), self._base(spec) + '.sh')
 
     def _script(self, request: Request, words: Sequence[str], tail: str, comment: str) -> str:
-        spec, pipeline = request.spec, [sys.executable, os.path.join(templates.REPO, 'scripts', 'im_pipeline.py')]
+        spec, pipeline = request.spec, [sys.executable, shipped('scripts/im_pipeline.py')]
         variables = [name for name in dict.fromkeys(re.findall(r'\$\{?(\w+)', spec.options.storagedir)) if name in os.environ]
         lines = [
             '#!/bin/bash',

@@ -25,9 +25,9 @@ from policyopt.pipeline import experts, foreign, launch
 from policyopt.util import STOP_SIGNALS, RunFailed, UserError, derive_seed, holding_signals, ignore_signals, parse_time
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import TrajBatch
     from policyopt.pipeline.plan import How
     from policyopt.pipeline.spec import Run, Spec, Task
+    from policyopt.trajectories import TrajBatch
 
 
 @dataclasses.dataclass(frozen=True)

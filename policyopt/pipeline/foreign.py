@@ -22,7 +22,7 @@ import numpy as np
 from policyopt.util import STOP_SIGNALS, RunFailed, UserError, holding_signals, ignore_signals
 
 if TYPE_CHECKING:
-    from environments.rlgymenv import EnvInfo
+    from policyopt.environments.rlgymenv import EnvInfo
 
 
 def apart(what: str, function: Callable, *args: Any) -> Any:

@@ -15,7 +15,8 @@ from collections.abc import Collection, Iterable, Sequence
 from policyopt.files.runs import lock_path, part_path
 from policyopt.pipeline import locks, templates
 from policyopt.pipeline.spec import Run, Spec, select_runs
-from policyopt.util import UserError, as_typed, format_table
+from policyopt.shipped import as_typed
+from policyopt.util import UserError, format_table
 
 STATES = ('done', 'running', 'unfinished', 'missing')
 

@@ -18,7 +18,8 @@ from policyopt.pipeline import clusters, folder, launch
 from policyopt.pipeline.executors import EXECUTORS, cluster_for, executor_for
 from policyopt.pipeline.plan import How, Plan, check_sampled, make_plan
 from policyopt.pipeline.spec import Run, Spec, load_spec, select_runs
-from policyopt.util import RunFailed, UserError, as_typed, closest, provenance, read_utf8
+from policyopt.shipped import as_typed
+from policyopt.util import RunFailed, UserError, closest, provenance, read_utf8
 
 if TYPE_CHECKING:
     from policyopt.pipeline import evaluating

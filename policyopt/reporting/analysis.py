@@ -39,7 +39,8 @@ from policyopt.reporting.statistics import (
 from policyopt.reproduction.aggregate import aggregate, pairs_of
 from policyopt.reproduction.failures import failures_of
 from policyopt.reproduction.negative_controls import controls
-from policyopt.util import UserError, as_typed, derive_seed
+from policyopt.shipped import as_typed
+from policyopt.util import UserError, derive_seed
 
 if TYPE_CHECKING:
     from policyopt.reporting.statistics import Sets

@@ -17,7 +17,7 @@ from policyopt.util import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from environments.rlgymenv import EnvInfo
+    from policyopt.environments.rlgymenv import EnvInfo
 
 ACTOR_ROWS = 16  # an actor works in blocks of this many rows, so that a row's result does not depend on its neighbours
 

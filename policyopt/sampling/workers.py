@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from environments import rlgymenv
+from policyopt.environments import rlgymenv
 from policyopt.sampling.rollout import Ledger, Quotas, Rollout, Streams
 from policyopt.util import RunFailed, UserError, holding_signals, ignore_signals, num_cores, number_from_env
 

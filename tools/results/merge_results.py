@@ -12,7 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from policyopt.files.results import cell_table, read_results, write_results
-from policyopt.util import Parser, UserError, as_typed, check_output, provenance, run_main
+from policyopt.shipped import as_typed
+from policyopt.util import Parser, UserError, check_output, provenance, run_main
 from tools.results.merging import merge_results
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import runpy
 import sys
 from typing import TYPE_CHECKING
 
-from policyopt.util import REPO, UserError, run_main
+from policyopt.commands import run
+from policyopt.shipped import shipped
+from policyopt.util import UserError, run_main
 
 if TYPE_CHECKING:
     from policyopt.pipeline.spec import Spec
@@ -24,17 +25,6 @@ tables   {name}.md, .csv (per run), _cells.csv (per cell)
 results  {name}.h5
 runs     {folder}/*.h5
 logs     {folder}/logs/"""
-
-
-def run_script(script: str, *argv: str) -> int:
-    """Run one of our scripts in this process, as its own command line would; returns its exit code."""
-    path = os.path.join(REPO, 'scripts', script)
-    sys.argv, sys.path[0] = [path, *argv], os.path.dirname(path)
-    try:
-        runpy.run_path(path, run_name='__main__')
-    except SystemExit as e:
-        return e.code if isinstance(e.code, int) else int(bool(e.code))
-    return 0
 
 
 def experiment(argv: list[str]) -> tuple[Spec, str | None]:
@@ -63,24 +53,24 @@ def experiment(argv: list[str]) -> tuple[Spec, str | None]:
 def run_all(argv: list[str]) -> int:
     """Do `SPEC.yaml [options of im_pipeline.py …]`; returns an exit code. What is finished is not done again."""
     if {'-h', '--help'} & set(argv):
-        return run_script('im_pipeline.py', '--help')
+        return run('im_pipeline', ['--help'])
     spec, asked = experiment(argv)
     if asked:
-        return run_script('im_pipeline.py', spec.file, asked, '--resume', *argv[1:])
+        return run('im_pipeline', [spec.file, asked, '--resume', *argv[1:]])
     name, extension = os.path.splitext(spec.results_path)
     results, reference = name + extension, ['--reference', spec.reference_path] if spec.reference_path else []
     tables = [word for kind, end in (('csv', '.csv'), ('markdown', '.md'), ('html', '.html')) for word in (f'--{kind}', name + end)]
     code = (
-        run_script('im_pipeline.py', spec.file, 'all', '--resume', '--estimate', '--no-table', *argv[1:])
-        or run_script('analyze_results.py', results, *reference, *tables)
-        or run_script('plot_results.py', results)
-        or (run_script('plot_results.py', results, '--kind', 'reproduction', *reference) if reference else 0)
+        run('im_pipeline', [spec.file, 'all', '--resume', '--estimate', '--no-table', *argv[1:]])
+        or run('analyze_results', [results, *reference, *tables])
+        or run('plot_results', [results])
+        or (run('plot_results', [results, '--kind', 'reproduction', *reference]) if reference else 0)
     )
     if code:
         return code
     print(_ENDING.format(name=name, folder=os.path.dirname(name), reproduction=f', {name}_reproduction.png' if reference else ''))
-    if os.path.realpath(sys.prefix) == os.path.realpath(os.path.join(REPO, '.venv')):
-        print(f'To use the commands in scripts/ by hand: . {os.path.relpath(REPO)}/.venv/bin/activate')
+    if os.path.realpath(sys.prefix) == os.path.realpath(shipped('.venv')):
+        print(f'To use the commands in scripts/ by hand: . {os.path.relpath(shipped(".venv"))}/bin/activate')
     return 0
 
 
@@ -88,7 +78,7 @@ def _main(argv: list[str]) -> int | None:
     """--needs: print the extras, of mujoco and seals, whose tasks the command that follows will play; else run the experiment."""
     if argv[0] != '--needs':
         return run_all(argv)
-    from environments.rlgymenv import needs_mujoco, needs_seals
+    from policyopt.environments.rlgymenv import needs_mujoco, needs_seals
 
     spec, asked = experiment(argv[1:])
     names = [] if asked == 'all' else [task.env for task in spec.tasks]
