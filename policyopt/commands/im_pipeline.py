@@ -30,9 +30,7 @@ def main(argv):
     p = Parser('im_pipeline', __doc__)
     p.add_argument('spec', metavar='SPEC.yaml', help='the experiment, for example pipelines/classic.yaml')
     p.add_argument('stage', metavar='STAGE', help='0_sampletrajs, 1_train, 2_eval, 0, 1, 2 or all')
-    p.add_argument(
-        '-n', '--dry-run', action='store_true', help='run nothing, show what would be done; 1_train: bare commands to a pipe'
-    )
+    p.add_argument('-n', '--dry-run', action='store_true', help='run nothing, show what would be done; 1_train: bare commands to a pipe')
     p.add_argument('-j', '--jobs', type=positive, metavar='N', help='runs at a time (default: all cores; 1: one after the other)')
     p.add_argument('-k', '--keep-going', action='store_true', help='try all runs; else a failure starts no new ones (running ones finish)')
     p.add_argument('--resume', action='store_true', help='skip what is done, continue what was begun')
