@@ -22,7 +22,8 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
-from policyopt.util import git_hash, limit_threads, machine, versions  # noqa: E402
+from policyopt.cores import limit_threads  # noqa: E402
+from policyopt.provenance import git_hash, machine, versions  # noqa: E402
 
 limit_threads()
 import numpy as np  # noqa: E402

@@ -16,13 +16,13 @@ from policyopt import algorithms
 from policyopt.arguments import as_path
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.dagger import DaggerOptimizer, Rounds
+from policyopt.errors import UserError
 from policyopt.files.snapshots import last_of, read_snapshot
 from policyopt.imitation import ImitationOptimizer
 from policyopt.options import ImitationOptions, names
 from policyopt.sampling.actor import FunctionActor
 from policyopt.sampling.tasks import MDP, RecordedTask, SimConfig
 from policyopt.trajectories import Expert
-from policyopt.util import UserError
 from policyopt.valuefuncs import ValueFunc
 
 if TYPE_CHECKING:

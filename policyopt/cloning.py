@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from policyopt.errors import UserError
 from policyopt.optim import Adam
 from policyopt.trajectories import FiniteSpace
-from policyopt.util import UserError
 
 if TYPE_CHECKING:
     import numpy as np

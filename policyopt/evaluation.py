@@ -12,13 +12,15 @@ import numpy as np
 
 from policyopt.arguments import as_path
 from policyopt.environments.rlgymenv import BadEnvironment, make_env
+from policyopt.errors import RunFailed, UserError, printable
+from policyopt.files.atomic import check_output, replacing
 from policyopt.files.snapshots import last_of, read_snapshot
+from policyopt.options import MAX_TRAJS
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actor import PlayerActor
 from policyopt.sampling.rollout import Streams
 from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.trajectories import TrajBatch
-from policyopt.util import MAX_TRAJS, RunFailed, UserError, check_output, printable, replacing
 
 if TYPE_CHECKING:
     from policyopt.protocols import Reward

@@ -13,12 +13,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from policyopt import algorithms
-from policyopt.util import MAX_ITER, MAX_WORKERS, Parser, UserError, closest
+from policyopt.command_line import Parser
+from policyopt.cores import MAX_WORKERS
+from policyopt.errors import UserError, closest
 
 LARGEST = 1.7976931348623157e308  # of float64
 MOST = 10**9
 AT_LEAST_1, FRACTION = (1, MOST, f'1 or more, up to {MOST}'), (0, 1, '0 to 1')
 ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'a number above 0'), (0, LARGEST, '0 or more')
+MAX_ITER = 1000000  # iterations of a training that is not told how many
+MAX_TRAJS = 1_000_000  # trajectories of one file, or of one evaluation
 WORKERS = (1, MAX_WORKERS, f'1 to {MAX_WORKERS}')
 SEEDS = (0, 2**32 - 1, '0 to 4294967295')
 CLONING, DAGGER, GAIL, AIRL, CLASSIFIER = (

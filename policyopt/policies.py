@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from policyopt.arguments import as_generator, as_numbers, kind_of
+from policyopt.errors import UserError
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actor import Actor
 from policyopt.torchutil import DTYPES, as_device, to_tensor
 from policyopt.trajectories import ContinuousSpace, FiniteSpace
-from policyopt.util import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from policyopt.errors import UserError
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
 from policyopt.optim import Adam
 from policyopt.torchutil import to_tensor
 from policyopt.trajectories import FiniteSpace
-from policyopt.util import UserError
 
 if TYPE_CHECKING:
     from policyopt.trajectories import Expert

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from policyopt import optim
+from policyopt.errors import RunFailed
 from policyopt.sampling.tasks import sample_batch
 from policyopt.torchutil import to_tensor
 from policyopt.trajectories import RaggedArray
-from policyopt.util import RunFailed
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.resources
 import os
+import shlex
+import sys
 
 PACKAGE = str(importlib.resources.files('policyopt'))  # the folder that holds this file
 _DATA = os.path.join(PACKAGE, 'data')
@@ -31,3 +33,12 @@ def here_or_shipped(path: str) -> str:
 def as_typed(command: str) -> str:
     """Return a command of ours as the user types it: `python scripts/im_pipeline.py …`, or from a wheel `gail-pipeline im_pipeline …`."""
     return f'python scripts/{command}' if IN_CHECKOUT else f'gail-pipeline {command.replace(".py", "", 1)}'
+
+
+def continuing_command() -> str:
+    """The command line of this process with --resume, to be typed again after an interruption."""
+    script, *options = sys.argv
+    options += [] if '--resume' in options else ['--resume']
+    if not IN_CHECKOUT and os.path.realpath(script).startswith(os.path.realpath(PACKAGE) + os.sep):
+        return as_typed(shlex.join([os.path.basename(script), *options]))  # where a wheel is, nobody types a path
+    return shlex.join(['python', script, *options])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from policyopt.util import UserError, check_shapes
+from policyopt.arguments import check_shapes
+from policyopt.errors import UserError
 
 if TYPE_CHECKING:
     from typing import Self

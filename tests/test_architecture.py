@@ -11,9 +11,12 @@ from conftest import REPO, script_env
 LAYERS = [
     ['policyopt.environments'],
     ['policyopt.shipped'],
-    ['policyopt.util', 'policyopt.arguments', 'policyopt.elementwise', 'policyopt.eta', 'policyopt.algorithms', 'policyopt.protocols'],
+    ['policyopt.errors', 'policyopt.algorithms', 'policyopt.elementwise'],
+    ['policyopt.signals', 'policyopt.cores', 'policyopt.provenance', 'policyopt.arguments', 'policyopt.progress'],
+    ['policyopt.files.atomic', 'policyopt.command_line'],
     ['policyopt.torchutil', 'policyopt.options'],
     ['policyopt.trajectories'],
+    ['policyopt.protocols'],
     ['policyopt.pipeline.locks'],  # a single run holds one for its log
     ['policyopt.files.guard', 'policyopt.files.runs'],
     ['policyopt.files.h5files'],

@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from results_tools import ATTRS, small_results
 from test_bad_input import SPEC, state
 
+from policyopt.command_line import run_main
 from policyopt.files.results import read_results, write_results
-from policyopt.util import run_main
 
 LIMIT_S = 30
 SEED = int(os.environ.get('FUZZ_SEED', 0))

@@ -190,7 +190,7 @@ def test_a_wheel_inside_of_another_checkout_does_not_claim_its_commit(installed,
     git = ['git', '-C', tmp_path, '-c', 'user.name=x', '-c', 'user.email=x@example.org']
     run(['git', 'init', '-q', tmp_path])
     run([*git, 'commit', '-q', '--allow-empty', '-m', 'someone else'])
-    code = 'from policyopt.util import git_hash; print(git_hash())'
+    code = 'from policyopt.provenance import git_hash; print(git_hash())'
     env = {**os.environ, 'PYTHONPATH': str(tmp_path)}
     assert run([sys.executable, '-c', code], cwd=tmp_path, env=env).stdout == 'unknown\n'
 

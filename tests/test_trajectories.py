@@ -6,9 +6,9 @@ import tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from policyopt.errors import UserError
 from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.trajectories import RaggedArray, TrajBatch, subsample
-from policyopt.util import UserError
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=7)
 

@@ -9,8 +9,9 @@ import pkgutil
 import sys
 from typing import Any, NoReturn
 
+from policyopt.command_line import format_table, run_main
+from policyopt.errors import UserError, closest
 from policyopt.shipped import shipped
-from policyopt.util import UserError, closest, format_table, run_main
 
 _HELP = """usage: gail-pipeline COMMAND …
 

@@ -8,7 +8,8 @@ Reading never disturbs a training: it replaces its file whole at every save. A f
 import os
 import sys
 
-from policyopt.util import Parser, UserError, printable
+from policyopt.command_line import Parser
+from policyopt.errors import UserError, printable
 
 
 def main(argv):

@@ -4,8 +4,9 @@ Example:
     python scripts/media/env_info.py CartPole-v0 Acrobot-v0 mypackage.envs:Robot-v0
 """
 
+from policyopt.command_line import Parser
 from policyopt.environments import rlgymenv
-from policyopt.util import Parser, UserError
+from policyopt.errors import UserError
 
 
 def main(argv):

@@ -14,8 +14,10 @@ are skipped.
 import sys
 from typing import Any
 
+from policyopt.command_line import Parser
+from policyopt.errors import UserError
+from policyopt.files.atomic import check_output, check_writable_dir
 from policyopt.reporting import curves, log_export
-from policyopt.util import Parser, UserError, check_output, check_writable_dir
 
 
 def main(argv):

@@ -13,10 +13,10 @@ have it; those of other programs stay as they are. `python` at the head of a tem
 import argparse
 import sys
 
+from policyopt.command_line import Parser, run_main
 from policyopt.pipeline.executors import EXECUTORS
 from policyopt.pipeline.plan import How
 from policyopt.pipeline.stages import run_stage
-from policyopt.util import Parser, run_main
 
 
 def positive(text):

@@ -15,7 +15,7 @@ options of 2016. All options of 2016 are kept with their defaults.
 import sys
 
 from policyopt import options
-from policyopt.util import run_main
+from policyopt.command_line import run_main
 
 
 def main(argv):

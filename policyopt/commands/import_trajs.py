@@ -14,9 +14,11 @@ Rewards may be missing. Files with Python objects (pickles) are refused: reading
 import shlex
 import sys
 
+from policyopt.command_line import Parser
+from policyopt.errors import UserError, printable
+from policyopt.files.atomic import check_output
 from policyopt.files.importing import batch_of, described, import_trajs, read_source
 from policyopt.shipped import as_typed
-from policyopt.util import Parser, UserError, check_output, printable
 
 
 def main(argv):

@@ -4,8 +4,8 @@ Example:
     python scripts/print_saved_returns.py trajs/trajs_cartpole.h5 trajs/trajs_mountaincar.h5 --each
 """
 
+from policyopt.command_line import Parser
 from policyopt.files.trajectory_file import load_trajs
-from policyopt.util import Parser
 
 
 def main(argv):

@@ -9,7 +9,10 @@ Example:
 
 import sys
 
-from policyopt.util import MAX_TRAJS, Parser, UserError, draw_seed
+from policyopt.command_line import Parser
+from policyopt.errors import UserError
+from policyopt.options import MAX_TRAJS
+from policyopt.provenance import draw_seed
 
 
 def main(argv):

@@ -10,8 +10,11 @@ the recording: complete episodes are kept, one that was not played to its end is
 import shlex
 import sys
 
+from policyopt.command_line import Parser
+from policyopt.errors import UserError
+from policyopt.files.atomic import check_output
+from policyopt.provenance import draw_seed, provenance
 from policyopt.shipped import as_typed
-from policyopt.util import Parser, UserError, check_output, draw_seed, provenance
 
 
 def main(argv):

@@ -11,9 +11,10 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from policyopt.command_line import run_main
 from policyopt.commands import run
+from policyopt.errors import UserError
 from policyopt.shipped import shipped
-from policyopt.util import UserError, run_main
 
 if TYPE_CHECKING:
     from policyopt.pipeline.spec import Spec

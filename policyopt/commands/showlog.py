@@ -12,9 +12,10 @@ dataset size where these differ): a line for the mean, a band from the lowest to
 import sys
 import time
 
+from policyopt.command_line import Parser
+from policyopt.errors import UserError, printable
 from policyopt.reporting import curves
 from policyopt.reporting.figures import has_screen, picture_path, save_figure, show_windows
-from policyopt.util import Parser, UserError, printable
 
 
 def main(argv):

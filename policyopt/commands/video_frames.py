@@ -8,7 +8,9 @@ The folder must be empty or new. A GIF is made at once by scripts/vis_mj.py --gi
 
 import os
 
-from policyopt.util import Parser, UserError, check_writable_dir
+from policyopt.command_line import Parser
+from policyopt.errors import UserError
+from policyopt.files.atomic import check_writable_dir
 
 
 def main(argv):

@@ -11,7 +11,10 @@ Without --eval_only, --out, --reward or --gif it opens a window; where there is 
 import os
 import sys
 
-from policyopt.util import Parser, UserError, check_output, draw_seed, provenance
+from policyopt.command_line import Parser
+from policyopt.errors import UserError
+from policyopt.files.atomic import check_output
+from policyopt.provenance import draw_seed, provenance
 
 
 def main(argv):

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.errors import UserError, printable
 from policyopt.files import ends
 from policyopt.files.ends import Episode
 from policyopt.files.trajectory_file import check_int64, foreign_kind, save_trajs
+from policyopt.provenance import provenance
 from policyopt.trajectories import TrajBatch
-from policyopt.util import UserError, printable, provenance
 
 NAMES = {  # what others call these arrays
     'obs': ('obs', 'observations', 'states'),

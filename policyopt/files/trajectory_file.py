@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import tables
 
+from policyopt.arguments import check_shapes
+from policyopt.errors import UserError
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.shipped import as_typed
 from policyopt.trajectories import TrajBatch
-from policyopt.util import UserError, check_shapes
 
 
 def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any], replace: bool = False) -> None:

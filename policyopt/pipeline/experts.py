@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from policyopt.errors import RunFailed, UserError
 from policyopt.files.h5files import attr_text, numbers, open_h5, set_attrs, write_h5
 from policyopt.files.results import mean_sd
 from policyopt.pipeline.spec import find_policy
+from policyopt.provenance import derive_seed, provenance
 from policyopt.shipped import as_typed
-from policyopt.util import RunFailed, UserError, derive_seed, provenance
 
 if TYPE_CHECKING:
     from policyopt.pipeline.spec import Spec, Task

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.util import STOP_SIGNALS, RunFailed, UserError, holding_signals, ignore_signals
+from policyopt.errors import RunFailed, UserError
+from policyopt.signals import STOP_SIGNALS, holding_signals, ignore_signals
 
 if TYPE_CHECKING:
     from policyopt.environments.rlgymenv import EnvInfo

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from policyopt import options
+from policyopt.command_line import run_main
 from policyopt.pipeline import templates
 from policyopt.shipped import PACKAGE
-from policyopt.util import STOP_SIGNALS, run_main
+from policyopt.signals import NEVER_BEGUN, STOP_SIGNALS
 
 BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
 
@@ -107,7 +108,7 @@ def _run(words: list[str], log_fd: int, env: dict[str, str], gate: tuple[int, in
     os.write(ready[1], b'.')
     os.close(ready[1])
     if not os.read(gate[0], 1):
-        sys.exit(143)
+        sys.exit(NEVER_BEGUN)
     os.environ.clear()
     os.environ.update(env)
     import numpy as np

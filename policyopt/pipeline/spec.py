@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from policyopt import algorithms
+from policyopt.errors import UserError, closest
 from policyopt.files.runs import KEYS, MAX_RUNS, done_file, id_of
 from policyopt.files.yamlfile import Section, Source, a_list, boolean, dump_yaml, one_of, override, parse_yaml, read_text, show, text, whole
+from policyopt.options import MAX_TRAJS
 from policyopt.pipeline import batch, sweep, templates
+from policyopt.provenance import derive_seed
 from policyopt.shipped import here_or_shipped, shipped
-from policyopt.util import MAX_TRAJS, UserError, closest, derive_seed
 
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from policyopt import algorithms
+from policyopt.errors import UserError, closest
 from policyopt.options import ImitationOptions, check_together, checked, kind_of
 from policyopt.shipped import here_or_shipped, shipped
-from policyopt.util import UserError, closest
 
 FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task', 'policy')
 _TRAINER = 'imitate_mj.py'

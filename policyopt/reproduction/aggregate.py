@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from policyopt.provenance import derive_seed
 from policyopt.reporting.reference import CellKey
 from policyopt.reporting.statistics import LEVEL, NAN, detectable_difference, prob_improvement, sets_of
-from policyopt.util import derive_seed
 
 if TYPE_CHECKING:
     from policyopt.reporting.reference import Baseline, Reference

@@ -12,7 +12,7 @@ import numpy as np
 
 from policyopt.arguments import as_array
 from policyopt.elementwise import tanh_
-from policyopt.util import UserError
+from policyopt.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

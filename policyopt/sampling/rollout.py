@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from policyopt.environments import rlgymenv
+from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.actor import PlayerActor
-from policyopt.util import RunFailed, UserError
 
 if TYPE_CHECKING:
     from policyopt.environments.classic_vec import VecEnv

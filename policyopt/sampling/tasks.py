@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyopt.cores import MAX_WORKERS
 from policyopt.environments import rlgymenv
+from policyopt.errors import RunFailed, UserError, printable
 from policyopt.sampling.actor import RandomActor
 from policyopt.sampling.rollout import Ledger, Rollout, Streams, in_order
 from policyopt.sampling.workers import WorkerPool, default_workers
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
-from policyopt.util import MAX_WORKERS, RunFailed, UserError, printable
 
 if TYPE_CHECKING:
     from policyopt.environments.classic_vec import VecEnv
