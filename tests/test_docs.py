@@ -416,5 +416,10 @@ def test_pages_can_be_followed_one_after_the_other():
     assert len(seen) > 8
 
 
+def test_the_folders_of_the_layout_are_there():
+    (layout,) = blocks(REPO / 'CONTRIBUTING.md', 'text')
+    assert all((REPO / line.split()[0]).exists() for line in layout.text.splitlines())
+
+
 def test_the_readme_is_short():
     assert len(DOCS[0].read_text(encoding='utf-8').splitlines()) <= 120
