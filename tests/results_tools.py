@@ -73,7 +73,7 @@ def run_here(tmp_path, monkeypatch, capsys):
 
     def run(script, *args, rc=0):
         name = Path(script).stem
-        module = importlib.import_module(f'policyopt.commands.{name}')
+        module = importlib.import_module(f'tools.results.{name}' if 'tools' in Path(script).parts else f'policyopt.commands.{name}')
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv('COLUMNS', '200')
         capsys.readouterr()
