@@ -30,6 +30,7 @@ CLONING, DAGGER, GAIL, AIRL, CLASSIFIER = (
     ('mode', ('dagger',)),
     *(('reward_type', kinds) for kinds in (('nn',), ('airl',), ('nn', 'airl'))),
 )
+LINEAR = 'reward_type', ('l2ball', 'simplex')
 ADVERSARIAL = ('mode', tuple(algorithms.adversarial_modes()))
 Range = tuple[float, float, str]  # smallest and largest value, and both in words
 # The groups of --help: title, the modes that use them (nothing: all), options.
@@ -44,7 +45,7 @@ GROUPS = (
     (
         'reward function',
         'ga, gail',
-        'reward_type favor_zero_expert_reward reward_lr reward_steps reward_hidden_spec reward_grad_penalty '
+        'reward_type favor_zero_expert_reward reward_shift reward_lr reward_steps reward_hidden_spec reward_grad_penalty '
         'reward_ent_reg_weight reward_include_time save_reward',
     ),
     ('AIRL, --reward_type airl', 'ga, gail', 'airl_state_only airl_absorbing'),
@@ -212,6 +213,10 @@ class _OfImitation:
     policy_final_kl: float | None = option(
         None, 'policy_max_kl falls to this by the last iteration; not given: it stays', ABOVE_0, only=ADVERSARIAL, gail=0.004
     )
+    reward_shift: str = option(
+        'running', 'l2ball, simplex: the bound that gives rewards their sign is that of all rewards so far, of the batch, or there is none',
+        choices=['running', 'batch', 'none'], only=LINEAR,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from training_tools import CLONING, EXPERT, RUNS, command, differences, needs_av
 from training_tools import folder as folder
 
 from policyopt import elementwise, evaluation
-from policyopt.files.snapshots import read_log, read_root, read_snapshot, snapshot_names
+from policyopt.files.training_log import read_log, read_root, read_snapshot, snapshot_names
 from policyopt.files.trajectory_file import load_trajs
 from policyopt.pipeline import estimate
 from policyopt.training import Eta
@@ -35,8 +35,8 @@ COLUMNS = {
     'dagger': [*CLONED, 'round', 'beta', 'nlabels', 'tsamp', 'ttotal'],
     'ga': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
     'gail': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
-    'l2ball': [*IMITATION, *VF_STEP, 'l2', *AVERAGES_AND_TIMES],
-    'simplex': [*IMITATION, *VF_STEP, 'vmin', *AVERAGES_AND_TIMES],
+    'l2ball': [*IMITATION, *VF_STEP, 'l2', *AVERAGES_AND_TIMES, 'reward_bound'],
+    'simplex': [*IMITATION, *VF_STEP, 'vmin', *AVERAGES_AND_TIMES, 'reward_bound'],
     'airl': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
     'rl': ['iter', 'ret', 'avglen', 'nsa', 'ent', 'vf_r2', 'tdvf_r2', *POLICY_STEP, *VF_STEP, 'tsamp', 'tadv', 'tstep', 'ttotal'],
 }

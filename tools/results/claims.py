@@ -13,6 +13,7 @@ import numpy as np
 from policyopt.reporting.reference import CellKey, read_reference, read_reference_tasks
 from policyopt.reporting.report import decimals_of, number, trajectories
 from tools.results.benchmark_tables import label_table, transfer_table
+from tools.results.reward_shift import shift_table
 from tools.results.robustness_checks import beside, checks, run_by_run
 from tools.results.words import difference, table, verdict
 
@@ -207,4 +208,5 @@ WHOLE = {
     'preregistration': registration_table,
     'labels': label_table,
     'transfer': transfer_table,
+    'reward-shift': shift_table,
 }
