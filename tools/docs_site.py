@@ -2,9 +2,9 @@
 
 import posixpath
 import re
-import tomllib
 from pathlib import Path
 
+import tomllib
 from mkdocs.structure.files import File  # pyright: ignore[reportMissingImports] (only the extra docs has it)
 
 ROOT = Path(__file__).resolve().parent.parent
