@@ -4,7 +4,8 @@ import posixpath
 import re
 from pathlib import Path
 
-from mkdocs.structure.files import File
+import tomllib
+from mkdocs.structure.files import File  # pyright: ignore[reportMissingImports] (only the extra docs has it)
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r'(\]\()(?!https?:|#)([^)#\s]+)([^)]*\))')
@@ -52,5 +53,4 @@ def _is_page(path):
 
 def _repository():
     """The address of the repository, which stands in pyproject.toml alone."""
-    text = (ROOT / 'pyproject.toml').read_text(encoding='utf-8')
-    return re.search(r'(?m)^Repository = "(.*)"', text)[1]
+    return tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))['project']['urls']['Repository']
