@@ -16,7 +16,7 @@ from results_tools import run_here as run_here
 from test_plotting import lines_of
 
 from policyopt.errors import UserError
-from policyopt.files.snapshots import TrainingLog
+from policyopt.files.training_log import TrainingLog
 from policyopt.reporting import figures
 from policyopt.reporting.analysis import analyze
 from policyopt.reporting.reference import CellKey, Reference
@@ -87,13 +87,13 @@ def test_agreement_counts_failed_runs_and_says_three_words():
     [
         (0.01, 0.01, 'measured', 'same within 0.10'),
         (0.05, 0.01, 'measured', 'same within 0.10'),  # the 95% interval leaves out zero too
-        (0.30, 0.05, 'measured', 'above the paper'),
-        (-0.30, 0.05, 'measured', 'below the paper'),
+        (0.30, 0.05, 'measured', 'better'),
+        (-0.30, 0.05, 'measured', 'worse'),
         (0.09, 0.05, 'measured', 'no worse by 0.10'),
         (-0.09, 0.05, 'measured', 'too few data'),
         (0.01, 0.01, 'runs', 'too few data'),
         (-0.30, 0.05, 'runs', 'too few data'),
-        (-0.30, 0.05, 'tasks', 'below the paper'),
+        (-0.30, 0.05, 'tasks', 'worse'),
         (0.01, math.nan, 'cells', 'too few data'),
     ],
 )

@@ -8,7 +8,7 @@ from training_tools import differences, run, run_until
 from training_tools import folder as folder
 
 import policyopt as po
-from policyopt.files.snapshots import TrainingLog, read_log, read_root
+from policyopt.files.training_log import TrainingLog, read_log, read_root
 from policyopt.rewards import LinearReward
 from policyopt.trajectories import ContinuousSpace
 

@@ -21,7 +21,7 @@ from policyopt.errors import RunFailed
 from policyopt.files.atomic import write_text
 from tools.results.claims import WHOLE
 from tools.results.documents import Blocks, fill
-from tools.results.pictures import draw_curves
+from tools.results.pictures import draw_curves, draw_gail
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = 'results/paper/results_per_run.csv'
@@ -45,6 +45,7 @@ FIGURES = {
     'classic_profile': ('classic-2016-experts/results', 'profile'),
     'our_experts_figure1': ('benchmark/results', 'figure1'),
 }
+GAIL = ['results/gail/paper.h5', 'results/gail/ant.h5']  # what gail_figure1 shows, as far as it is there
 # picture: folders of training logs
 CURVES = {
     'mujoco_gail_curves': ['modern/ga_curves'],
@@ -92,6 +93,8 @@ def main(argv):
     for picture, folders in CURVES.items() if draws else ():
         print(f'draws results/{picture}.png from the logs in {", ".join(folders)}', flush=True)
         draw_curves([f'results/{folder}' for folder in folders], PAPER, f'results/{picture}.png')
+    if draws:
+        draw_gail(GAIL, PAPER, 'results/gail_figure1.png')
     blocks, stale = Blocks('results', FILES, PAPER, OTHERS, WHOLE), []
     for path in [Path('README.md'), *sorted(Path('results').glob('*.md'))]:
         if (text := path.read_text(encoding='utf-8')) != (made := fill(text, blocks.make, path)):

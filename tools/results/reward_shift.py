@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policyopt.files.runs import name_of, parts_of
-from policyopt.files.snapshots import read_log
+from policyopt.files.names import name_of, parts_of
+from policyopt.files.training_log import read_log
 from policyopt.reporting.reference import CellKey
 from tools.results.words import name_of_algorithm, signed, table
 
