@@ -104,7 +104,7 @@ def record(args):
 def train_ours(args, name, seed, trajs):
     """What one of our runs came to: returns, CPU seconds, environment steps."""
     from policyopt.evaluation import open_policy, sample_episodes
-    from policyopt.pipeline.evaluating import choose_snapshot
+    from policyopt.pipeline.evaluate_stage import choose_snapshot
 
     log, steps = args.folder / f'ours_{name}_{seed}.h5', args.dagger_steps if name == 'dagger' else args.steps
     values = {'expert': args.expert, 'batch': args.batch, 'iterations': steps // args.batch, 'rounds': args.dagger_rounds}

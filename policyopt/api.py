@@ -33,13 +33,13 @@ from policyopt.arguments import as_array, as_integer, as_numbers, as_path, kind_
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importing
-from policyopt.files.snapshots import TrainingLog
+from policyopt.files.training_log import TrainingLog
 from policyopt.files.trajectory_file import check_int64, load_trajs, save_trajs
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
 from policyopt.policies import Policy
 from policyopt.provenance import now, provenance
-from policyopt.sampling.actor import FunctionActor
-from policyopt.sampling.tasks import MDP
+from policyopt.sampling.actors import FunctionActor
+from policyopt.sampling.mdp import MDP
 from policyopt.trajectories import TrajBatch
 
 if TYPE_CHECKING:

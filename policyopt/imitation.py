@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt import rl
-from policyopt.protocols import uses_transitions
-from policyopt.sampling.tasks import sample_batch
+from policyopt.interfaces import uses_transitions
+from policyopt.sampling.mdp import sample_batch
 from policyopt.torchutil import to_tensor
 from policyopt.trajectories import Expert, Transitions
 
 if TYPE_CHECKING:
+    from policyopt.interfaces import Fields, Reward
     from policyopt.policies import Policy
-    from policyopt.protocols import Fields, Reward
-    from policyopt.sampling.tasks import MDP, SimConfig
+    from policyopt.sampling.mdp import MDP, SimConfig
     from policyopt.trajectories import TrajBatch
     from policyopt.valuefuncs import ValueFunc
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class ImitationOptimizer:
     """Generative adversarial imitation with TRPO (Ho & Ermon 2016, Algorithm 1), for any reward function of rewards.py.
 
-    expert: (obs_N_Do, a_N_Da, time_N), see protocols.Expert. As in 2016 the policy's normaliser moves *after* its step, the
+    expert: (obs_N_Do, a_N_Da, time_N), see trajectories.Expert. As in 2016 the policy's normaliser moves *after* its step, the
     classifier's *before* its Adam steps; entropy bonuses enter advantages, iret and avgr, not the value targets.
     """
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from policyopt.trajectories import Expert
 
 if TYPE_CHECKING:
+    from policyopt.interfaces import Fields
     from policyopt.options import ImitationOptions
-    from policyopt.protocols import Fields
-    from policyopt.sampling.tasks import MDP
+    from policyopt.sampling.mdp import MDP
     from policyopt.trajectories import ContinuousSpace, Space
 
 

@@ -11,7 +11,7 @@ from results_tools import cell_rows, small_results, task_row
 from results_tools import run_here as run_here
 from scipy import stats
 
-from policyopt.files.results import read_results
+from policyopt.files.results_file import read_results
 from policyopt.reporting.analysis import analyze
 from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks
 from policyopt.reporting.report import text_table

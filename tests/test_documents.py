@@ -16,7 +16,7 @@ from results_tools import run_here as run_here
 from test_plotting import lines_of
 
 from policyopt.errors import UserError
-from policyopt.files.snapshots import TrainingLog
+from policyopt.files.training_log import TrainingLog
 from policyopt.reporting import figures
 from policyopt.reporting.analysis import analyze
 from policyopt.reporting.reference import CellKey, Reference

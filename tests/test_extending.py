@@ -11,7 +11,7 @@ from conftest import REPO, script_env
 from training_tools import RUNS, differences, run, run_until
 
 from policyopt import algorithms
-from policyopt.files.snapshots import read_log, snapshot_names
+from policyopt.files.training_log import read_log, snapshot_names
 from policyopt.files.trajectory_file import save_trajs
 from policyopt.trajectories import TrajBatch
 

@@ -13,7 +13,7 @@ from results_tools import run_here as run_here
 
 from policyopt.algorithms import ALGORITHMS, label_of
 from policyopt.errors import UserError
-from policyopt.files.snapshots import TrainingLog
+from policyopt.files.training_log import TrainingLog
 from policyopt.files.trajectory_file import save_trajs
 from policyopt.reporting import curves, figures
 from policyopt.reporting.analysis import analyze

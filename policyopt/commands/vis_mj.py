@@ -37,9 +37,9 @@ def main(argv):
             raise UserError(f'--{name} {value}: give {low} or more')
     if args.out and os.path.isfile(args.out):
         raise UserError(f'{args.out}: exists already, and finished data is never overwritten; choose another --out')
-    from policyopt.files import snapshots
+    from policyopt.files import training_log
 
-    inputs = [snapshots.split_policy_path(args.policy)[0], *filter(None, [args.reward])]
+    inputs = [training_log.split_policy_path(args.policy)[0], *filter(None, [args.reward])]
     for path, what, others in ((args.out, 'the trajectories', []), (args.gif, 'the animation', filter(None, [args.out]))):
         if path is not None:
             check_output(path, what, inputs, others)

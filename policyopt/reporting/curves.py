@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from policyopt.algorithms import label_of
 from policyopt.command_line import format_table
 from policyopt.errors import UserError, closest, printable
-from policyopt.files.runs import current_path, is_part, name_of, parts_of, size_of
-from policyopt.files.snapshots import is_training_log, number_fields, read_log
+from policyopt.files.names import current_path, is_part, name_of, parts_of, size_of
+from policyopt.files.training_log import is_training_log, number_fields, read_log
 from policyopt.reporting.figures import STYLE, WIDE, any_letters, figure, outside_legend, picture_text, styles_of
 
 if TYPE_CHECKING:

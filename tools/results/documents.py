@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt.errors import UserError
-from policyopt.files.results import read_other_sets, read_results
-from policyopt.files.runs import name_of, parts_of, size_of
-from policyopt.files.snapshots import read_log, read_root
+from policyopt.files.names import name_of, parts_of, size_of
+from policyopt.files.results_file import read_other_sets, read_results
+from policyopt.files.training_log import read_log, read_root
 from policyopt.reporting.analysis import analyze, campaign_runs, heading
 from policyopt.reporting.reference import read_reference, read_reference_tasks
 from policyopt.reporting.report import decimals_of, number, trajectories

@@ -17,11 +17,11 @@ import numpy as np
 import tables
 
 from policyopt.errors import UserError
-from policyopt.files.h5files import DIGEST, attr_names, attr_text, open_h5, set_attrs, write_h5
-from policyopt.files.runs import part_path
+from policyopt.files.hdf5 import DIGEST, attr_names, attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.names import part_path
 
 if TYPE_CHECKING:
-    from policyopt.protocols import Fields
+    from policyopt.interfaces import Fields
 
 
 def legacy_hash(num_variables: int) -> str:
