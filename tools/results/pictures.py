@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import matplotlib
 
-from policyopt.files.results import read_results
+from policyopt.files.results_file import read_results
 from policyopt.reporting import curves
 from policyopt.reporting.analysis import analyze
 from policyopt.reporting.figures import STYLE, WIDE, figure, outside_legend, save_figure, share_y, styles_of
