@@ -1,12 +1,14 @@
-"""Pictures that no command of the product draws: learning curves with the level of the paper, and `gail` next to the paper's GAIL."""
+"""Pictures that no command of the product draws: learning curves with the paper's level, and `gail` next to other trainers."""
 
 from __future__ import annotations
 
+import csv
 import glob
 import os
 from collections.abc import Sequence
 
 import matplotlib
+import numpy as np
 
 from policyopt.files.results_file import read_results
 from policyopt.reporting import curves
@@ -62,4 +64,40 @@ def draw_gail(files: Sequence[str], reference: str, path: str) -> None:
         ax.set_xlabel('trajectories')
     axes[0, 0].set_ylabel('score')
     outside_legend(fig, axes, 4)
+    save_figure(fig, path)
+
+
+def draw_efficiency(points: str, path: str) -> None:
+    """Draw returns against environment steps and against CPU seconds from a CSV file of peers.py: means, and the range of the runs."""
+    with open(points, newline='', encoding='utf-8') as f:
+        rows = list(csv.DictReader(f))
+    ours = styles_of(['gail', 'ga', 'bclone', 'dagger'])
+    drawn = {
+        ('ours', 'gail'): ('GAIL', ours['gail']),
+        ('peer', 'gail'): ('GAIL of imitation 1.0.1', {'color': '#000000', 'linestyle': '--', 'marker': 'd'}),
+        ('ours', 'ga'): ('GAIL (2016)', ours['ga']),
+        ('ours', 'bc'): ('behavioural cloning', ours['bclone']),
+        ('ours', 'dagger'): ('DAgger', ours['dagger']),
+    }
+    fig, axes = figure(10, 4.2, 1, 2)
+    panels = ('steps', 1000, 'thousand environment steps'), ('cpu_seconds', 1, 'CPU seconds')
+    for ax, (column, unit, words) in zip(axes[0], panels, strict=True):
+        for key, (label, style) in drawn.items():
+            runs: dict[str, list] = {}
+            for r in rows:
+                if (r['side'], r['algorithm']) == key:
+                    runs.setdefault(r['seed'], []).append((float(r[column]) / unit, float(r['return_mean'])))
+            if not runs:
+                continue
+            # of cloning and DAgger only the final policy counts
+            kept = slice(-1) if label.startswith('GAIL') else slice(-1, None)
+            x_S_T, y_S_T = np.moveaxis(np.array([run[kept] for run in runs.values()]), 2, 0)
+            x_T = x_S_T.mean(axis=0)
+            ax.plot(x_T, y_S_T.mean(axis=0), label=label, markersize=5 if len(x_T) > 1 else 9, **style)
+            ax.fill_between(x_T, y_S_T.min(axis=0), y_S_T.max(axis=0), color=style['color'], alpha=0.15, linewidth=0)
+        level = next(float(r['return_mean']) for r in rows if r['side'] == 'expert')
+        ax.axhline(level, color='#6e7781', linestyle=':', label='expert')
+        ax.set(xlabel=words, ylabel='return', xlim=(0, None))
+    fig.suptitle('seals/HalfCheetah-v1, 10 demonstrations', fontsize=12)
+    outside_legend(fig, axes, 3)
     save_figure(fig, path)
