@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt import options, training
 from policyopt.command_line import run_main
 from policyopt.files.atomic import write_text
-from policyopt.sampling.tasks import MDP, sample_trajectories
+from policyopt.sampling.mdp import MDP, sample_trajectories
 
 
 class Curve:

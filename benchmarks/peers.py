@@ -111,7 +111,7 @@ def record(args):
 def train_ours(args, name, seed, trajs):
     """What one of our runs came to: returns, CPU seconds, environment steps, and the points on the way."""
     from policyopt.evaluation import open_policy, sample_episodes
-    from policyopt.pipeline.evaluating import choose_snapshot
+    from policyopt.pipeline.evaluate_stage import choose_snapshot
 
     log, job, out = (args.folder / f'{kind}_{name}_{seed}{end}' for kind, end in (('ours', '.h5'), ('job_ours', '.json'), ('ours', '.out')))
     values = {'expert': args.expert, 'batch': args.batch, 'iterations': args.steps // args.batch, 'rounds': args.dagger_rounds}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policyopt.command_line import run_main
-from policyopt.files.results import ResultRow, TaskRow, write_results
+from policyopt.files.results_file import ResultRow, TaskRow, write_results
 
 
 def result_row(y_E, alg='ga', task='cartpole', num_trajs=4, run=0, dataset=0, expert=200.0):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import REPO, script_env
 
-from policyopt.files.snapshots import read_snapshot
+from policyopt.files.training_log import read_snapshot
 
 EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5' / 'snapshots' / 'last'
 # Plays the part of the Python that has the package: called with peer_imitation.py and a job, it plays the demonstrations again and

@@ -10,7 +10,7 @@ Cells are matched with the reference by task name, algorithm name and dataset si
 
 from policyopt.command_line import Parser
 from policyopt.files.atomic import check_output, write_text
-from policyopt.files.results import read_other_sets, read_results
+from policyopt.files.results_file import read_other_sets, read_results
 from policyopt.reporting import cells, html, report
 from policyopt.reporting.analysis import analyze, campaign_runs, heading, how_played, repeat_commands, rows_of_campaign
 from policyopt.reporting.reference import read_reference, read_reference_tasks

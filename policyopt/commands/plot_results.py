@@ -16,7 +16,7 @@ The bands of figure1 and raw are the 95% interval of the mean over runs; of fewe
 import os
 
 from policyopt.command_line import Parser
-from policyopt.files.results import read_other_sets, read_results
+from policyopt.files.results_file import read_other_sets, read_results
 from policyopt.reporting.analysis import analyze, heading
 from policyopt.reporting.figures import KINDS, picture_path, results_figure, save_figure
 from policyopt.reporting.reference import read_reference, read_reference_tasks, read_tasks

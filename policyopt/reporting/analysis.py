@@ -19,8 +19,8 @@ import numpy as np
 from scipy import stats
 
 from policyopt.errors import UserError
-from policyopt.files.results import likeliest_actions
-from policyopt.files.runs import MAX_ID, MAX_RUNS, id_of, sweep
+from policyopt.files.names import MAX_ID, MAX_RUNS, id_of, sweep
+from policyopt.files.results_file import likeliest_actions
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.provenance import derive_seed
 from policyopt.reporting.reference import Baseline, CellKey, Reference

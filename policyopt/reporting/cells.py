@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt.files.atomic import write_text
-from policyopt.files.runs import settings_of
+from policyopt.files.names import settings_of
 from policyopt.reporting.statistics import POWER, sd
 
 if TYPE_CHECKING:

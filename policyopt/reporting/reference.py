@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from policyopt.errors import UserError, closest
-from policyopt.files.runs import cell_id, id_of
+from policyopt.files.names import cell_id, id_of
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
 
 

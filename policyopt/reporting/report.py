@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from policyopt.command_line import format_table
-from policyopt.files.runs import settings_of
+from policyopt.files.names import settings_of
 from policyopt.reporting.analysis import Analysis, Cell, Comparison
 from policyopt.reporting.statistics import LEVEL, POWER
 from policyopt.reproduction.report import UNIT, WORDS, p_value, sections

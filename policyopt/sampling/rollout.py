@@ -19,11 +19,11 @@ import numpy as np
 
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
-from policyopt.sampling.actor import PlayerActor
+from policyopt.sampling.actors import PlayerActor
 
 if TYPE_CHECKING:
     from policyopt.environments.classic_vec import VecEnv
-    from policyopt.sampling.actor import AnyActor
+    from policyopt.sampling.actors import AnyActor
 
 NOISE_CHUNK = 256  # steps of action noise drawn ahead
 ENDLESS = 20000  # steps of an episode that nothing cuts, after which it counts as one that never ends

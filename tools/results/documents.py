@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt.errors import UserError
-from policyopt.files.results import read_other_sets, read_results
-from policyopt.files.runs import name_of, parts_of, size_of
-from policyopt.files.snapshots import read_log, read_root
+from policyopt.files.names import name_of, parts_of, size_of
+from policyopt.files.results_file import read_other_sets, read_results
+from policyopt.files.training_log import read_log, read_root
 from policyopt.reporting.analysis import analyze, campaign_runs, heading
 from policyopt.reporting.reference import read_reference, read_reference_tasks
 from policyopt.reporting.report import decimals_of, number, trajectories
@@ -216,9 +216,9 @@ def baseline_table(rows: Iterable[Mapping[str, str]], reference: Mapping[str, Ba
     for r in rows:
         ref = reference.get(r['task'])
         theirs = [f'{digits(ref.expert_mean)} ({ref.expert_episodes})', digits(ref.random_mean)] if ref else ['–', '–']
-        ours = f'{digits(r["expert_return_mean"])} ± {digits(r["expert_return_std"])} ({r["expert_episodes"]})'
+        ours = f'{digits(r["expert_return_mean"])} (sd {digits(r["expert_return_std"])}, {r["expert_episodes"]})'
         lines.append([r['task'], *theirs, ours, digits(r['random_return_mean'])])
-    heads = ['task', "paper's expert (episodes)", "paper's random policy", 'same expert here ± sd (episodes)', 'random policy here']
+    heads = ['task', "paper's expert (episodes)", "paper's random policy", 'same expert here (sd, episodes)', 'random policy here']
     return table(heads, lines)
 
 
