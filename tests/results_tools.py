@@ -1,5 +1,6 @@
 """What the tests of tables and pictures share: results made of numbers, with the real row types, and commands run without a new process."""
 
+import functools
 import importlib.util
 import types
 from pathlib import Path
@@ -9,7 +10,12 @@ import pytest
 from conftest import REPO
 
 from policyopt.files.results import ResultRow, TaskRow, write_results
+from policyopt.reporting.analysis import analyze as analyze_cells
+from policyopt.reproduction.aggregate import CEILING, MARGINS
+from policyopt.reproduction.study import Study
 from policyopt.util import run_main
+
+analyze = functools.partial(analyze_cells, margins=MARGINS, ceiling=CEILING, kind=Study)
 
 
 def result_row(y_E, alg='ga', task='cartpole', num_trajs=4, run=0, dataset=0, expert=200.0):

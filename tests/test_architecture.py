@@ -30,7 +30,8 @@ LAYERS = [
     ['policyopt.imitation', 'policyopt.dagger'],
     ['policyopt.build', 'policyopt.training', 'policyopt.evaluation'],
     ['policyopt.api'],
-    ['policyopt.reporting', 'policyopt.reproduction'],
+    ['policyopt.reporting'],
+    ['policyopt.reproduction'],  # one study's statistics, which users' reports do not need
     ['policyopt.pipeline.templates', 'policyopt.pipeline.forked'],
     ['policyopt.pipeline.sweep', 'policyopt.pipeline.foreign', 'policyopt.pipeline.batch'],
     ['policyopt.pipeline.spec'],

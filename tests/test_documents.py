@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import scipy.stats
 from conftest import REPO
-from results_tools import cell_rows, task_row
+from results_tools import analyze, cell_rows, task_row
 from results_tools import run_here as run_here
 from test_plotting import lines_of
 
 from policyopt.files.snapshots import TrainingLog
 from policyopt.reporting import figures
-from policyopt.reporting.analysis import analyze
 from policyopt.reporting.reference import CellKey, Reference, read_tasks
 from policyopt.util import UserError
 from tools.results.documents import Blocks, curve_table, fill, run_table

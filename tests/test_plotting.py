@@ -8,14 +8,13 @@ import pytest
 from conftest import REPO
 from hypothesis import given
 from hypothesis import strategies as st
-from results_tools import cell_rows, small_results, task_row
+from results_tools import analyze, cell_rows, small_results, task_row
 from results_tools import run_here as run_here
 
 from policyopt.algorithms import ALGORITHMS, label_of
 from policyopt.files.snapshots import TrainingLog
 from policyopt.files.trajectories import TrajBatch, save_trajs
 from policyopt.reporting import curves, figures
-from policyopt.reporting.analysis import analyze
 from policyopt.reporting.reference import CellKey, Reference, read_reference
 from policyopt.util import UserError
 

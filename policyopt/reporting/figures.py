@@ -22,7 +22,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from policyopt.algorithms import ALGORITHMS, label_of
-from policyopt.reproduction.failures import FAILED
+from policyopt.reporting.reference import FAILED
 from policyopt.util import UserError, check_output, replacing
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def any_letters() -> Iterator[None]:
 
 
 @any_letters()
-def results_figure(analysis: Analysis, kind: str) -> Figure:
-    """The figure of that kind, one of KINDS.
+def results_figure(analysis: Any, kind: str) -> Figure:
+    """The figure of that kind, one of KINDS; forest and profile are those of a study.
 
     Raises UserError when figure1 lacks random-policy returns, or a kind of OF_REFERENCE a reference.
     """
@@ -258,7 +258,7 @@ def _reproduction(analysis: Analysis) -> Figure:
 def _cell(ax: Any, x: float, cell: Cell, comp: Comparison, style: dict[str, Any], scale: Baseline) -> None:
     """One cell of the reproduction figure: our runs, mean and judging interval to the left, the reference's to the right."""
     colour, marker = style['color'], style['marker']
-    if comp.verdict == 'differs':
+    if comp.differs:
         ax.axvspan(x - 0.45, x + 0.45, color='#F0E442', alpha=0.45, linewidth=0, label='differs (5%, Holm)')
     for half, alpha in ((comp.half_holm, 0.13), (comp.half_95, 0.28)):
         if math.isfinite(half):
@@ -296,7 +296,7 @@ def _honest_limits(ax: Any, analysis: Analysis, keys: list[CellKey]) -> None:
     ax.set_ylim(y.min() - lack / 2 - pad, y.max() + lack / 2 + pad)
 
 
-def _forest(analysis: Analysis) -> Figure:
+def _forest(analysis: Any) -> Figure:
     """A row per algorithm and one for each of its tasks: interval of 90% thick, of 95% thin, the margin shaded."""
     a = analysis.aggregate
     rows = []
@@ -330,7 +330,7 @@ def _forest(analysis: Analysis) -> Figure:
     return fig
 
 
-def _profile(analysis: Analysis) -> Figure:
+def _profile(analysis: Any) -> Figure:
     """Share of runs with at least that score, per algorithm, ours solid and the reference dashed (Agarwal et al. 2021, fig. 4)."""
     a = analysis.aggregate
     cols = min(len(a.algs), 2)

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.files.results import read_other_sets, read_results
 from policyopt.files.runs import name_of, parts_of, size_of
 from policyopt.files.snapshots import read_log, read_root
-from policyopt.reporting.analysis import analyze, campaign_runs, heading
-from policyopt.reporting.reference import read_reference, read_reference_tasks
-from policyopt.reporting.report import decimals_of, markdown_section, number, summary, trajectories
-from policyopt.reproduction.report import sections, signed
+from policyopt.reporting.reference import read_reference_tasks
+from policyopt.reporting.tables import decimals_of, markdown_section, number, signed, summary, trajectories
+from policyopt.reproduction.report import sections
+from policyopt.reproduction.study import read_study
 from policyopt.util import UserError
 from tools.results.robustness_checks import beside, looks, run_by_run
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis, Cell
     from policyopt.reporting.reference import Baseline
+    from policyopt.reproduction.study import Study
 
 _BLOCK = re.compile(r'(<!-- begin: (?P<name>[^ ]+) -->\n).*?(<!-- end: (?P=name) -->)', re.S)
 
@@ -55,10 +55,10 @@ def table(heads: list[str], lines: list[list], words: int = 1) -> str:
     return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in [heads, rule, *lines])
 
 
-def section_block(analysis: Analysis, title: str, part: str = '') -> str:
+def section_block(analysis: Study, title: str, part: str = '') -> str:
     """One section of the answer, by its title, without its heading; of it only the sentences ('said') or the table ('table') if asked."""
     section = next(s for s in sections(analysis) if s.title == title)
-    empty = {'said': {'heads': [], 'lines': [], 'notes': []}, 'table': {'sentences': [], 'notes': []}}.get(part, {})
+    empty = {'said': {'table': None, 'notes': []}, 'table': {'sentences': [], 'notes': []}}.get(part, {})
     return '\n'.join(markdown_section(section._replace(**empty))[2:])
 
 
@@ -169,7 +169,7 @@ def baseline_table(rows: Iterable[Mapping[str, str]], reference: Mapping[str, Ba
     return table(heads, lines)
 
 
-def largest_differences(analysis: Analysis, num: int = 6) -> str:
+def largest_differences(analysis: Study, num: int = 6) -> str:
     """The cells that differ most from the reference in units of (expert − random), with both p values."""
     lines = []
     for p in sorted(analysis.aggregate.pairs, key=lambda p: -abs(p.diff))[:num]:
@@ -181,7 +181,7 @@ def largest_differences(analysis: Analysis, num: int = 6) -> str:
     return table(heads, lines, words=2)
 
 
-def task_differences(analysis: Analysis) -> str:
+def task_differences(analysis: Study) -> str:
     """Mean normalised difference of every task, and from how many trajectories up."""
     pairs, sizes = analysis.aggregate.pairs, sorted({p.key.num_trajs for p in analysis.aggregate.pairs})
     lines = []
@@ -199,7 +199,6 @@ TITLES = {
     'power': 'What single cells could show',
     'failures': 'Failed runs',
     'per-task': 'Per task',
-    'iqm': 'Interquartile means',
     'controls': 'Negative controls',
 }
 TABLES = {
@@ -230,21 +229,11 @@ class Blocks:
         self.root, self.between, self.reference, self.others = root, between, reference, others or {}
         self._known = {}
 
-    def analysis(self, name: str) -> Analysis:
+    def analysis(self, name: str) -> Study:
         """The analysis of one results file, made once."""
         if name not in self._known:
             path, reference = f'{self.root}/{name}.h5', self.others.get(name, self.reference)
-            results = read_results(path)
-            others = [f'{self.root}/{b}.h5' for b in self.between[name]]
-            self._known[name] = analyze(
-                results.rows,
-                results.tasks,
-                reference=read_reference(reference) if reference else None,
-                ref_baselines=read_reference_tasks(reference) if reference else None,
-                between=read_other_sets(others, path, results),
-                expected=campaign_runs(results.attrs.get('spec', '')),
-                title=heading(results, reference),
-            )
+            self._known[name] = read_study(path, reference, [f'{self.root}/{b}.h5' for b in self.between[name]])
         return self._known[name]
 
     def make(self, name: str) -> str:

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from policyopt.reporting.report import decimals_of, number, trajectories
+from policyopt.reporting.tables import decimals_of, number, signed, trajectories
 from policyopt.reproduction.aggregate import pooled_between, row_of
-from policyopt.reproduction.report import interval, p_said, signed, verdict_of
+from policyopt.reproduction.report import interval, p_said
 from policyopt.util import UserError
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis
     from policyopt.reporting.reference import CellKey
     from policyopt.reproduction.aggregate import Pair, Row
+    from policyopt.reproduction.study import Study
 
 
-def looks(analysis: Analysis) -> list[str]:
+def looks(analysis: Study) -> list[str]:
     """Sentences on all cells: what is left without the first set and without the cell furthest off, and where the reference ranks."""
     if analysis.aggregate is None:
         raise UserError('second looks need a reference, and this file has none')
@@ -53,7 +54,7 @@ def _row(pairs: Sequence[Pair]) -> Row:
 
 
 def _said(row: Row) -> str:
-    return f'{signed(row.diff)}, 95% interval {interval(*row.interval(0.95))}, {verdict_of(row)}'
+    return f'{signed(row.diff)}, 95% interval {interval(*row.interval(0.95))}, {row.verdict}'
 
 
 def _ranks(pairs: Sequence[Pair]) -> list[str]:
