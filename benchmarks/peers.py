@@ -5,7 +5,7 @@
 
 Makes an environment for the package (a folder to throw away), records --trajs episodes of the expert, and trains every algorithm with every
 seed on both sides, one run at a time. The package gets its tuned options (peer_imitation.py), ours those of ALGORITHMS. All policies
-then play the same --episodes episodes, deterministically. Prints a Markdown table: mean return ± standard deviation over seeds, and
+then play the same --episodes episodes, deterministically. Prints a Markdown table: mean return and standard deviation (sd) over seeds, and
 CPU seconds of a training run, start of the program included. Finished runs are kept in --folder: the command goes on where it was.
 """
 
@@ -132,9 +132,9 @@ def train_peer(args, name, seed, python, npz, net):
 
 
 def cell(found):
-    """'mean ± sd' of the runs' mean returns, and their mean CPU seconds."""
+    """'mean (sd …)' of the runs' mean returns, and their mean CPU seconds."""
     means = [np.mean(x['returns']) for x in found]
-    spread = f' ± {np.std(means, ddof=1):.1f}' if len(means) > 1 else ''
+    spread = f' (sd {np.std(means, ddof=1):.1f})' if len(means) > 1 else ''
     return f'{np.mean(means):.1f}{spread} | {np.mean([x["cpu_seconds"] for x in found]):.0f}'
 
 

@@ -48,7 +48,7 @@ def test_a_table_of_episodes_tells_falls_from_bad_policies():
     )
     lines = run_table(analyze([row], [task_row()], reference={}), episodes=True).splitlines()
     assert lines[0].startswith('| task | algorithm | trajectories | ours | median | end early (expert) |')
-    assert lines[2] == '| cartpole | `ga` | 4 | 155.0 ± 90.0 | 200.0 | 25% (0%) | – | 200.0 |'
+    assert lines[2] == '| cartpole | `ga` | 4 | 155.0 (sd 90.0) | 200.0 | 25% (0%) | – | 200.0 |'
 
 
 def test_a_table_of_runs_has_every_run_the_best_first():

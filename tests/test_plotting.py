@@ -259,7 +259,7 @@ def test_saved_returns_are_printed(tmp_path, run_script, run_here):
     trajs = TrajBatch(np.zeros((5, 2)), np.zeros((5, 0)), np.zeros((5, 1), int), np.array([1.0, 1, 1, 2, 3]), np.array([3, 2]))
     save_trajs(str(tmp_path / 't.h5'), trajs, {'env': 'CartPole-v0'})
     out = run_script('print_saved_returns.py', 't.h5', '--each').stdout
-    assert re.search(r'2 trajectories\n +returns  4 ± 1 .*lowest 3, highest 5\)\n +lengths  2\.5 ± 0\.5', out)
+    assert re.search(r'2 trajectories\n +returns  4 \(sd 1, lowest 3, highest 5\)\n +lengths  2\.5 \(sd 0\.5,', out)
     assert out.splitlines()[-1].split() == ['1', 'return', '5', 'length', '2']
     for bad in ('no.h5', 'cut.h5'):
         (tmp_path / 'cut.h5').write_bytes((tmp_path / 't.h5').read_bytes()[:1000])

@@ -127,8 +127,8 @@ def answer_section(study: Study, level: int = 2) -> Section:
     rows = [*a.algs, *([a.whole] if len(a.algs) > 1 else [])]
     marks = {_MARKS[r.sets] for r in rows}
     notes = [
-        'difference: ours − reference, mean over cells, as a share of (expert − random), with 90% intervals. They hold the variance between '
-        'runs and, unless marked, between expert sets (variance components, partially pooled over tasks).'
+        'difference: ours − reference, mean over cells, as a share of (expert − random), with 90% intervals. They hold the variance '
+        'between runs and, unless marked, between expert sets (variance components, partially pooled over tasks).'
     ]
     if '†' in marks:
         notes.append(

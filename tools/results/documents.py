@@ -106,7 +106,7 @@ def run_table(analysis: Analysis, episodes: bool = False) -> str:
     lines = []
     for key, c in analysis.cells.items():
         d, b, ref = decimals_of(analysis, key.task), analysis.baselines[key.task], analysis.reference.get(key)
-        spread = f' ± {number(c.sd_episodes, d)}' if episodes else ''
+        spread = f' (sd {number(c.sd_episodes, d)})' if episodes else ''
         shown = minus(number(c.mean, d) + spread), *(_episodes(c, d) if episodes else [_runs(c.y_N, d)])
         runs = _runs(ref.y_M, d) if ref and ref.y_M is not None else '–'
         lines.append([key.task, f'`{key.alg}`', key.num_trajs, *shown, runs, minus(number(b.expert_mean, d))])
@@ -157,15 +157,15 @@ def baseline_table(rows: Iterable[Mapping[str, str]], reference: Mapping[str, Ba
         ref = reference.get(r['task'])
         lines.append([
             r['task'],
-            minus(f'{digits(r["expert_return_mean"])} ± {digits(r["expert_return_std"])}'),
+            minus(f'{digits(r["expert_return_mean"])} (sd {digits(r["expert_return_std"])})'),
             minus(f'{digits(r["expert_return_median"])}'),
             r['expert_episodes'],
-            minus(f'{digits(ref.expert_mean)} ± {digits(ref.expert_sd)} ({ref.expert_episodes})') if ref else '–',
-            minus(f'{digits(r["random_return_mean"])} ± {digits(r["random_return_std"])}'),
+            minus(f'{digits(ref.expert_mean)} (sd {digits(ref.expert_sd)}, {ref.expert_episodes})') if ref else '–',
+            minus(f'{digits(r["random_return_mean"])} (sd {digits(r["random_return_std"])})'),
             r['random_episodes'],
-            minus(f'{digits(ref.random_mean)} ± {digits(ref.random_sd)}') if ref else '–',
+            minus(f'{digits(ref.random_mean)} (sd {digits(ref.random_sd)})') if ref else '–',
         ])  # fmt: skip
-    heads = ['task', 'expert here', 'median', 'episodes', "reference's expert (episodes)", 'random here', 'episodes', "reference's random"]
+    heads = ['task', 'expert here', 'median', 'episodes', "reference's expert (sd, episodes)", 'random here', 'episodes', "reference's random"]
     return table(heads, lines)
 
 
