@@ -491,9 +491,9 @@ def test_the_yaml_in_the_results_names_files_with_several_sets(tmp_path, run_her
     assert named.splitlines()[0] == 'Variance between expert sets: from three.h5'
     assert named == run_here('analyze_results.py', 'one.h5', '--reference', PAPER, '--between-set', 'three.h5').stdout
     assert read_analysis('one.h5', str(PAPER), between=[]).of_sets().startswith('Variance between expert sets: none used.')
-    results_of('no.h5, three.h5')
+    results_of('"no\\e.h5", three.h5')
     out = run_here('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
-    assert 'options.between_sets names no.h5, which is not here' in out and 'from three.h5' in out
+    assert r'options.between_sets names no\x1b.h5: no such file' in out and 'from three.h5' in out
     results_of('{}')
     assert 'none used' in run_here('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
 

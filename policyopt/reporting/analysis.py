@@ -38,7 +38,7 @@ from policyopt.reporting.statistics import (
     verdict_of,
     welch,
 )
-from policyopt.util import UserError, as_typed, derive_seed, here_or_ours
+from policyopt.util import UserError, as_typed, derive_seed, here_or_ours, printable
 
 MARGINS = {'': 0.10}  # by the beginning of an algorithm's name, in units of (expert − random)
 
@@ -170,7 +170,7 @@ class Analysis:
         if not comps:
             return ''
         own = max(np.unique(c.set_N).size for c in self.cells.values())
-        files = [f'these results ({own} sets)'] * (own > 1) + [os.path.basename(f) for f in self.between]
+        files = [f'these results ({own} sets)'] * (own > 1) + [printable(os.path.basename(f)) for f in self.between]
         unknown = sum(c.judged_by in ('welch', 'permutation', 'none') for c in comps)
         if not files:
             return 'Variance between expert sets: none used. Name results with several sets: --between-set F'
@@ -444,7 +444,7 @@ def read_analysis(
         **options,
     )
     if absent:
-        analysis.notes.insert(0, f'options.between_sets names {some_of(absent)}, which {"is" if len(absent) == 1 else "are"} not here')
+        analysis.notes.insert(0, f'options.between_sets names {printable(some_of(absent))}: no such file')
     if not likeliest_actions(attrs):
         analysis.notes.insert(0, 'Played with sampled actions (eval_deterministic: false); the paper judges the most likely ones.')
     return analysis
