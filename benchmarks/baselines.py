@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import Parser, UserError, run_main, write_text
+from policyopt.command_line import Parser, run_main
+from policyopt.errors import UserError
+from policyopt.files.atomic import write_text
 
 COLUMNS = ('task', 'env', 'policy', 'seed', 'expert_episodes', 'expert_return_mean', 'expert_return_std', 'expert_return_median',
            'expert_length_mean', 'random_episodes', 'random_return_mean', 'random_return_std')  # fmt: skip

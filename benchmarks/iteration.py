@@ -22,20 +22,28 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
-from policyopt.util import git_hash, limit_threads, machine, versions  # noqa: E402
+from policyopt.cores import limit_threads  # noqa: E402
+from policyopt.provenance import git_hash, machine, versions  # noqa: E402
 
 limit_threads()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from derivatives import jobs  # noqa: E402
 
-from policyopt import algorithms, build, cloning, imitation, rewards, training  # noqa: E402
+from policyopt import (  # noqa: E402
+    algorithms,
+    build,
+    cloning,
+    imitation,
+    rewards,
+    trajectories,
+)
 from policyopt.evaluation import evaluate_file  # noqa: E402
-from policyopt.files import trajectories  # noqa: E402
-from policyopt.files.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
 from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE  # noqa: E402
+from policyopt.options import ImitationOptions, parsed  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
 from policyopt.torchutil import mm, numerics, setup_torch  # noqa: E402
+from policyopt.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
 TASKS = {'cartpole': ('CartPole-v0', 10, 0), 'mountaincar': ('MountainCar-v0', 5, 1), 'acrobot': ('Acrobot-v0', 5, 1)}
@@ -67,17 +75,8 @@ def median_ms(f, repeats):
 
 def options(mode, env, freeze):
     """The classic pipeline's options as the training code takes them."""
-    sys.path.insert(0, str(REPO / 'scripts'))
-    import imitate_mj
-
     flags = f'--mode {mode} --data - --env_name {env} --min_total_sa 5000 --sim_batch_size 1 --seed 0'.split()
-    captured = {}
-    training_call, training.train_imitation = training.train_imitation, lambda args: captured.update(args=args)
-    try:
-        imitate_mj.main(flags + freeze)
-    finally:
-        training.train_imitation = training_call
-    return captured['args']
+    return parsed('iteration', __doc__, ImitationOptions, flags + freeze)
 
 
 class FixedShapeOptimizer(imitation.ImitationOptimizer):

@@ -21,7 +21,9 @@ import numpy as np
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 from policyopt import algorithms  # noqa: E402
-from policyopt.util import Parser, RunFailed, UserError, run_main, write_text  # noqa: E402
+from policyopt.command_line import Parser, run_main  # noqa: E402
+from policyopt.errors import RunFailed, UserError  # noqa: E402
+from policyopt.files.atomic import write_text  # noqa: E402
 
 # The newest versions that this release of the package works with, and torch as in our lock file.
 PEER = ['imitation==1.0.1', 'setuptools<81', 'numpy<2', 'pyarrow<18', 'datasets<4', 'mujoco==3.2.7', 'imageio', 'torch==2.13.0']
@@ -78,7 +80,7 @@ def episode_seeds(seed, num):
 def record(args):
     """(our file of demonstrations, the same for the package, the expert's net for it)."""
     from policyopt.evaluation import open_policy
-    from policyopt.files.trajectories import load_trajs
+    from policyopt.files.trajectory_file import load_trajs
 
     trajs, npz, net = (args.folder / name for name in ('trajs.h5', 'trajs.npz', 'expert.npz'))
     if not trajs.exists():

@@ -21,7 +21,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from environments.classic_vec import VecEnv
+from policyopt.environments.classic_vec import VecEnv
 
 State = tuple[np.ndarray, np.ndarray, np.ndarray]  # (qpos_K_Q, qvel_K_V, X_K_X)
 

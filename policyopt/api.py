@@ -29,16 +29,18 @@ from threadpoolctl import ThreadpoolController
 
 from policyopt import algorithms, build, training
 from policyopt import options as settings
-from policyopt.arguments import as_array, as_integer, as_path, kind_of
+from policyopt.arguments import as_array, as_integer, as_numbers, as_path, kind_of
+from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
-from policyopt.files import importing, trajectories
+from policyopt.files import importing
 from policyopt.files.snapshots import TrainingLog
-from policyopt.files.trajectories import TrajBatch
+from policyopt.files.trajectory_file import check_int64, load_trajs, save_trajs
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
 from policyopt.policies import Policy
+from policyopt.provenance import now, provenance
 from policyopt.sampling.actor import FunctionActor
 from policyopt.sampling.tasks import MDP
-from policyopt.util import RunFailed, UserError, closest, now, provenance
+from policyopt.trajectories import TrajBatch
 
 if TYPE_CHECKING:
     from typing import Self
@@ -89,7 +91,7 @@ class Demonstrations(TrajBatch):
     def load(cls, path: str | os.PathLike) -> Demonstrations:
         """The trajectories of a file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B). Raises UserError for anything else, in one sentence."""
         path = as_path(path)
-        found = trajectories.load_trajs(path)
+        found = load_trajs(path)
         return cls._copy(found, found.env_name, path)
 
     @classmethod
@@ -165,7 +167,7 @@ class Demonstrations(TrajBatch):
         """Write a trajectory file, whole or not at all. Raises UserError where the file exists, or cannot be written."""
         path = as_path(path)
         training.check_log(path, name='path')
-        trajectories.save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
+        save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
 
 
 def _ended(terminated: Any, num: int) -> np.ndarray | None:
@@ -197,16 +199,16 @@ def _last_observations(obs: Sequence, actions: Sequence, ended: np.ndarray | Non
 
 def _episode(i: int, obs: Any, actions: Any, rewards: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(obs_T_Do, a_T_Da, r_T) of episode i, or UserError."""
-    obs_T_Do = trajectories.numbers(obs, f'obs[{i}]')
+    obs_T_Do = as_numbers(obs, f'obs[{i}]')
     if obs_T_Do.ndim != 2 or 0 in obs_T_Do.shape:
         raise UserError(f'obs[{i}] has shape {obs_T_Do.shape}; expected (T, Do), with at least one step')
     T = len(obs_T_Do)
-    a = trajectories.numbers(actions, f'actions[{i}]')
+    a = as_numbers(actions, f'actions[{i}]')
     raw = as_array(actions, f'actions[{i}]')
-    trajectories.check_int64(f'actions[{i}]', raw)
+    check_int64(f'actions[{i}]', raw)
     a_T_Da = raw.astype(np.int64) if raw.dtype.kind in 'biu' else a
     a_T_Da = a_T_Da[:, None] if a.ndim == 1 else a_T_Da
-    r_T = np.zeros(T) if rewards is None else trajectories.numbers(rewards, f'rewards[{i}]')
+    r_T = np.zeros(T) if rewards is None else as_numbers(rewards, f'rewards[{i}]')
     if a_T_Da.ndim != 2 or a_T_Da.shape[1] == 0:
         raise UserError(f'actions[{i}] has shape {a.shape}; expected (T,) or (T, Da)')
     for name, x in (('actions', a_T_Da), ('rewards', r_T)):

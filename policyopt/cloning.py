@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from policyopt.files.trajectories import FiniteSpace
+from policyopt.errors import UserError
 from policyopt.optim import Adam
-from policyopt.util import UserError
+from policyopt.trajectories import FiniteSpace
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,10 +19,10 @@ from policyopt.sampling.tasks import sample_trajectories
 
 if TYPE_CHECKING:
     from policyopt.cloning import BehavioralCloningOptimizer
-    from policyopt.files.trajectories import TrajBatch
-    from policyopt.protocols import Expert, Fields
+    from policyopt.protocols import Fields
     from policyopt.sampling.actor import AnyActor
     from policyopt.sampling.tasks import MDP
+    from policyopt.trajectories import Expert, TrajBatch
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt import rl
-from policyopt.protocols import Expert, Transitions, uses_transitions
+from policyopt.protocols import uses_transitions
 from policyopt.sampling.tasks import sample_batch
 from policyopt.torchutil import to_tensor
+from policyopt.trajectories import Expert, Transitions
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import TrajBatch
     from policyopt.policies import Policy
     from policyopt.protocols import Fields, Reward
     from policyopt.sampling.tasks import MDP, SimConfig
+    from policyopt.trajectories import TrajBatch
     from policyopt.valuefuncs import ValueFunc
 
 

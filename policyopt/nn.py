@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from policyopt.errors import UserError
 from policyopt.standardizer import Standardizer as Standardizer  # known by this module's name too
 from policyopt.torchutil import mm, row_dots, tanh_
-from policyopt.util import UserError
 
 OfRows = Callable[[torch.Tensor, slice], torch.Tensor]  # of a block of rows and where these stand among all
 

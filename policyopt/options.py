@@ -13,12 +13,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from policyopt import algorithms
-from policyopt.util import MAX_ITER, MAX_WORKERS, UserError, closest
+from policyopt.command_line import Parser
+from policyopt.cores import MAX_WORKERS
+from policyopt.errors import UserError, closest
 
 LARGEST = 1.7976931348623157e308  # of float64
 MOST = 10**9
 AT_LEAST_1, FRACTION = (1, MOST, f'1 or more, up to {MOST}'), (0, 1, '0 to 1')
 ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'a number above 0'), (0, LARGEST, '0 or more')
+MAX_ITER = 1000000  # iterations of a training that is not told how many
+MAX_TRAJS = 1_000_000  # trajectories of one file, or of one evaluation
 WORKERS = (1, MAX_WORKERS, f'1 to {MAX_WORKERS}')
 SEEDS = (0, 2**32 - 1, '0 to 4294967295')
 CLONING, DAGGER, GAIL, AIRL, CLASSIFIER = (
@@ -268,7 +272,7 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
     return type(options)(**(said | dict(changes)))  # what was not given follows a new mode
 
 
-def add_to(parser: Any, cls: type[CommonOptions]) -> None:
+def add_to(parser: Parser, cls: type[CommonOptions]) -> None:
     """Give an argparse parser every option of a class."""
     for field in dataclasses.fields(cls):
         about, kind = field.metadata, kind_of(field)
@@ -285,8 +289,10 @@ def add_to(parser: Any, cls: type[CommonOptions]) -> None:
         parser.add_argument(f'--{field.name}', *about['flags'], **words)
 
 
-def parsed(parser: Any, cls: type[Options], argv: list[str]) -> Options:
-    """The options of a command line. Raises UserError, which names the flag."""
+def parsed(prog: str, doc: str | None, cls: type[Options], argv: list[str]) -> Options:
+    """The options of a command line, of a command with the help text `doc`. Raises UserError, which names the flag."""
+    parser = Parser(prog, doc)
+    add_to(parser, cls)
     values = vars(parser.parse_args(argv))
     try:
         return cls(**values)

@@ -6,37 +6,14 @@ Letters: B policy rows, Bex expert rows, Do, Da observation and action dims.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from policyopt.trajectories import Expert
+
 Fields = list[tuple[str, Any, type]]  # columns of the log: (name, value or None, int or float), the same at every iteration
-
-
-class Expert(NamedTuple):
-    """Expert pairs, and for a reward that uses transitions what follows them.
-
-    ended: (steps from terminal states to the horizon, all steps to the horizon) of its trajectories.
-    """
-
-    obs_N_Do: np.ndarray
-    a_N_Da: np.ndarray
-    time_N: np.ndarray
-    nextobs_N_Do: np.ndarray | None = None
-    terminal_N: np.ndarray | None = None
-    ended: tuple[float, float] = (0.0, 0.0)
-
-
-class Transitions(NamedTuple):
-    """What a reward with `uses_transitions` sees beside pairs, a row for each."""
-
-    nextobs_B_Do: np.ndarray
-    terminal_B: np.ndarray  # bool: whether the next observation is that of a terminal state, which a time limit is not
-    logp_B: np.ndarray  # log π(a|s) under the policy that played the batch, for expert pairs too
-
-    def rows(self, which: Any) -> Transitions:
-        """Some of the rows."""
-        return Transitions(*(x[which] for x in self))
 
 
 class Reward(Protocol):

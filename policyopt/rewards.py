@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from policyopt.files.trajectories import FiniteSpace
+from policyopt.errors import UserError
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
 from policyopt.optim import Adam
 from policyopt.torchutil import to_tensor
-from policyopt.util import UserError
+from policyopt.trajectories import FiniteSpace
 
 if TYPE_CHECKING:
-    from policyopt.protocols import Expert
+    from policyopt.trajectories import Expert
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import ContinuousSpace, Space
     from policyopt.options import ImitationOptions
     from policyopt.protocols import Fields
     from policyopt.sampling.tasks import MDP
+    from policyopt.trajectories import ContinuousSpace, Space
 
 
 def taken(out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.Tensor:

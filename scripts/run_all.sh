@@ -28,7 +28,7 @@ use_python requirements.lock $RUNTIME
 # a file of your own keeps its outputs in your folder, ours theirs in the checkout
 if [ ! -e "$pipeline" ]; then cd "$ROOT"; fi
 
-needs=$("$PY" -m policyopt.pipeline.whole --needs "$pipeline" "$@")
+needs=$("$PY" -m policyopt.commands.run_all --needs "$pipeline" "$@")
 for extra in $needs; do
     case $extra in
     # shellcheck disable=SC2086
@@ -36,4 +36,4 @@ for extra in $needs; do
     seals) use_python requirements-seals.lock seals ;;
     esac
 done
-exec "$PY" -m policyopt.pipeline.whole "$pipeline" "$@"
+exec "$PY" -m policyopt.commands.run_all "$pipeline" "$@"

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPO
 
+from policyopt.command_line import run_main
 from policyopt.files.results import ResultRow, TaskRow, write_results
 from policyopt.reporting.analysis import analyze as analyze_cells
 from policyopt.reproduction.aggregate import CEILING, MARGINS
 from policyopt.reproduction.study import Study
-from policyopt.util import run_main
 
 analyze = functools.partial(analyze_cells, margins=MARGINS, ceiling=CEILING, kind=Study)
 
@@ -79,15 +78,13 @@ def run_here(tmp_path, monkeypatch, capsys):
     """As run_script, but within this process, because starting scipy and matplotlib anew takes longer than most commands."""
 
     def run(script, *args, rc=0):
-        path = REPO / 'scripts' / script
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        name = Path(script).stem
+        module = importlib.import_module(f'tools.results.{name}' if 'tools' in Path(script).parts else f'policyopt.commands.{name}')
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv('COLUMNS', '200')
         capsys.readouterr()
         try:
-            code = run_main(path.stem, module.main, [str(a) for a in args])
+            code = run_main(name, module.main, [str(a) for a in args])
         except SystemExit as e:  # argparse
             code = e.code or 0
         out, err = capsys.readouterr()

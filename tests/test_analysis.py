@@ -17,6 +17,7 @@ from results_tools import ATTRS, cell_rows, result_row, small_results, task_row,
 from results_tools import run_here as run_here
 from scipy import integrate, stats
 
+from policyopt.errors import UserError
 from policyopt.files.results import write_results
 from policyopt.reporting import tables
 from policyopt.reporting.analysis import analyze, campaign_runs, margin_of, read_analysis, repeat_commands
@@ -33,7 +34,6 @@ from policyopt.reporting.statistics import (
     welch,
 )
 from policyopt.reproduction.report import AGGREGATE_COLUMNS
-from policyopt.util import UserError
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
 KEY = CellKey('cartpole', 'ga', 4)

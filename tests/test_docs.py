@@ -6,8 +6,8 @@ talks to a cluster or to GNU parallel, or measures (--estimate), and everything 
 """
 
 import dataclasses
+import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -17,7 +17,7 @@ import pytest
 from conftest import REPO, script_env
 
 import policyopt
-from policyopt.pipeline import cli
+from policyopt import commands as cli
 from policyopt.pipeline.spec import load_spec
 from policyopt.torchutil import numerics
 
@@ -25,10 +25,10 @@ DOCS = [REPO / 'README.md', REPO / 'CONTRIBUTING.md', *sorted((REPO / 'docs').gl
 PIPELINE = re.search(r'(?s)```yaml\n(.*?)```', DOCS[0].read_text(encoding='utf-8')).group(1)
 # what makes a command small; argparse lets the last of two equal options count
 SMALL = {
-    'imitate_mj.py': '--max_iter 2 --min_total_sa 200',
-    'run_rl_mj.py': '--max_iter 2 --min_total_sa 200 --sim_batch_size 1',
-    'vis_mj.py': '--count 2',
-    'showlog.py': '--noplot',
+    'imitate_mj': '--max_iter 2 --min_total_sa 200',
+    'run_rl_mj': '--max_iter 2 --min_total_sa 200 --sim_batch_size 1',
+    'vis_mj': '--count 2',
+    'showlog': '--noplot',
 }
 OTHER_PROGRAMS = {'git', 'cd', '.', 'pip', 'pre-commit', 'parallel', 'head', 'export', 'ffmpeg', '.ci/run', 'tensorboard'}
 ROBOT = """
@@ -94,23 +94,22 @@ def single_commands(line):
 
 
 def script_of(words):
-    """(script below scripts/, its arguments) of a command that runs one of ours, else None."""
+    """(name, arguments) of a command of ours, else None."""
     if words[0] == 'gail-pipeline' and len(words) > 1 and words[1] not in ('all', 'quickstart'):
         name = {short: name for name, short in cli.SHORT.items()}.get(words[1], words[1])
-        return str(cli.scripts()[name]), words[2:]
+        return name, words[2:]
     if words[0] == 'gail-pipeline':
-        return 'im_pipeline.py', (['pipelines/quickstart.yaml'] if 'quickstart' in words[1:2] else []) + words[2:] + ['all']
+        return 'im_pipeline', (['pipelines/quickstart.yaml'] if 'quickstart' in words[1:2] else []) + words[2:] + ['all']
     if words[0] == 'python' and words[1].startswith('scripts/'):
-        return words[1].removeprefix('scripts/'), words[2:]
+        return Path(words[1]).stem, words[2:]
     return None
 
 
 def parse(script, args, monkeypatch, capsys):
     """Let the script's own parser read the arguments: `--help` after them exits before anything is done. Returns the help."""
     with monkeypatch.context() as m, pytest.raises(SystemExit) as done:
-        m.setattr(sys, 'argv', [script, *args, '--help'])
-        m.setattr(sys, 'path', [str((REPO / 'scripts' / script).parent), *sys.path])
-        runpy.run_path(str(REPO / 'scripts' / script), run_name='__main__')
+        m.setattr(sys, 'argv', [])
+        cli.run(script, [*args, '--help'])
     out, err = capsys.readouterr()
     assert done.value.code == 0, f'{script} {shlex.join(args)}: {err}'
     return out
@@ -124,7 +123,7 @@ def test_every_command_is_taken_by_its_own_parser(path, monkeypatch, capsys):
             ours = script_of(words)
             if ours:
                 script, args = ours
-                assert (REPO / 'scripts' / script).is_file(), place
+                assert os.path.isfile(cli.script_of(script)), place
                 known = set(re.findall(r'(?<![\w-])--?\w[\w-]*', parse(script, args, monkeypatch, capsys)))
                 flags = {re.split('=', word)[0] for word in args if re.match('--?[a-z]', word)}
                 assert flags <= known, f'{place}: {flags - known} unknown'
@@ -169,7 +168,7 @@ def folder(tmp_path, monkeypatch):
         text = text.replace(old, new)
     (tmp_path / 'pipelines' / 'classic.yaml').write_text(text)
     (tmp_path / 'bin').mkdir()
-    for name, start in {'python': '', 'gail-pipeline': '-c "from policyopt.pipeline.cli import console; console()"'}.items():
+    for name, start in {'python': '', 'gail-pipeline': '-c "from policyopt.commands import console; console()"'}.items():
         (tmp_path / 'bin' / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {start} "$@"\n')
         (tmp_path / 'bin' / name).chmod(0o755)
     (tmp_path / 'myproject').mkdir()
@@ -249,7 +248,7 @@ def test_a_reward_is_taken_out_as_the_page_says(folder):
 
 def test_every_script_stands_in_the_list_of_commands():
     listed = (REPO / 'docs' / 'commands.md').read_text(encoding='utf-8')
-    missing = [str(script) for script in cli.scripts().values() if f'| `{script}' not in listed]
+    missing = [name for name in cli.names() if not re.search(rf'\\| `(media/)?{name}\\.py', listed)]
     assert not missing, f'docs/commands.md says nothing of {missing}'
 
 

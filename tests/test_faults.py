@@ -17,10 +17,11 @@ import tables
 from conftest import REPO, script_env
 from training_tools import RUNS, TINY_NET, differences
 
+from policyopt.errors import UserError
 from policyopt.files import h5files, results
 from policyopt.files.snapshots import TrainingLog, read_log, read_snapshot, snapshot_names
-from policyopt.files.trajectories import TrajBatch, load_trajs, save_trajs
-from policyopt.util import UserError
+from policyopt.files.trajectory_file import load_trajs, save_trajs
+from policyopt.trajectories import TrajBatch
 
 GA = [sys.executable, '-u', str(REPO / 'scripts' / RUNS['ga'][0]), '--mode', 'ga', '--data', 'trajs.h5', '--data_subsamp_freq', '2']
 GA += ['--env_name', 'CartPole-v0', '--policy_hidden_spec', TINY_NET, '--seed', '3', '--min_total_sa', '150', '--sim_batch_size', '1']

@@ -9,10 +9,10 @@ import pytest
 from pipeline_tools import SIGNATURE, im_pipeline, ready_spec, write_spec
 from test_stages import TINY
 
+from policyopt.errors import RunFailed, UserError
 from policyopt.files.results import read_results
 from policyopt.pipeline import foreign, stages
 from policyopt.pipeline.spec import load_spec
-from policyopt.util import RunFailed, UserError
 
 GOOD = 'class P:\n    def act(self, obs):\n        BODY\n        return 0\ndef load(path):\n    return P()\n'
 IMPORT, LOAD, ACT = '{}\n' + GOOD, GOOD.replace('return P()', '{}'), GOOD.replace('BODY', '{}')

@@ -15,7 +15,7 @@ from training_tools import run, run_until
 
 import policyopt as po
 from policyopt.files.snapshots import read_root, read_snapshot
-from policyopt.files.trajectories import load_trajs
+from policyopt.files.trajectory_file import load_trajs
 from policyopt.nn import ACTIVATIONS
 from policyopt.options import ImitationOptions, changed
 from policyopt.rewards import ClassifierRows, TransitionClassifier

@@ -10,9 +10,9 @@ import torch
 from golden_tools import action_space, check_beyond_rounding, check_vars, close, files, perturb, read, set_vars
 
 from policyopt import optim, policies, rl, valuefuncs
-from policyopt.files.trajectories import ContinuousSpace, RaggedArray
 from policyopt.nn import Standardizer
 from policyopt.sampling import actor
+from policyopt.trajectories import ContinuousSpace, RaggedArray
 
 # a, b: advantages, distributions, standardiser
 

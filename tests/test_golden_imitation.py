@@ -19,9 +19,10 @@ from golden_tools import (
     set_vars,
 )  # fmt: skip
 
-from policyopt import cloning, imitation, optim, policies, rewards, valuefuncs
-from policyopt.files import snapshots, trajectories
-from policyopt.files.trajectories import ContinuousSpace, TrajBatch
+from policyopt import cloning, imitation, optim, policies, rewards, trajectories, valuefuncs
+from policyopt.files import snapshots
+from policyopt.files.trajectory_file import load_trajs
+from policyopt.trajectories import ContinuousSpace, TrajBatch
 
 # e, f: reward functions
 
@@ -116,7 +117,7 @@ def test_cloning_adam_steps(path):
 @files('h_load_dataset*.npz')
 def test_expert_subsampling(path, tmp_path):
     d, meta = read(path)
-    trajs = trajectories.load_trajs(path.with_name(path.name.replace('h_load_dataset', 'h_dataset_in')).with_suffix('.h5'))
+    trajs = load_trajs(path.with_name(path.name.replace('h_load_dataset', 'h_dataset_in')).with_suffix('.h5'))
     for case, options in meta.items():
         limit = options['limit_trajs']
         kept = TrajBatch.from_trajs([trajs[i] for i in range(min(limit or len(trajs), len(trajs)))])

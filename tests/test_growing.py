@@ -11,8 +11,8 @@ from results_tools import run_here  # noqa: F401
 from test_stages import IDS, arrays, tiny, trained  # noqa: F401
 from test_stages import run_stage as in_this_process
 
+from policyopt.errors import UserError
 from policyopt.files import results
-from policyopt.util import UserError
 
 
 def run_stage(path, stage, overrides=(), **options):

@@ -10,11 +10,11 @@ import torch
 
 from policyopt import optim, policies, rl
 from policyopt.cloning import BehavioralCloningOptimizer
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
+from policyopt.errors import RunFailed, UserError
 from policyopt.nn import ACTIVATIONS, FeedforwardNet, Standardizer, net_shapes
 from policyopt.policies import make_policy
 from policyopt.rewards import LinearReward, TransitionClassifier, taken
-from policyopt.util import RunFailed, UserError
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, ValueFunc
 
 NET = [{'type': 'fc', 'n': 6}, {'type': 'nonlin', 'func': 'tanh'}]

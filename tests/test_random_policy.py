@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from environments.rlgymenv import env_info
+from policyopt.environments.rlgymenv import env_info
 from policyopt.sampling.actor import RandomActor
 from policyopt.sampling.tasks import MDP, sample_randomly
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from conftest import REPO
 
-from environments.rlgymenv import make_env
+from policyopt.environments.rlgymenv import make_env
+from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import load_policy, sample_episodes
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.nn import SIMPLE_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.sampling import rollout, tasks
 from policyopt.sampling.actor import ACTOR_ROWS
 from policyopt.sampling.tasks import MDP, SimConfig, sample_batch, sample_trajectories
-from policyopt.util import RunFailed, UserError
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 
 CLASSIC = ['CartPole-v0', 'MountainCar-v0', 'Acrobot-v0']
 TANH = [{'type': 'fc', 'n': 16}, {'type': 'nonlin', 'func': 'tanh'}]

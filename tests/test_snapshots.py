@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tables
 
+from policyopt.errors import UserError
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import snapshots
 from policyopt.files.snapshots import TrainingLog, content_hash, legacy_hash, read_log, read_root, read_snapshot, snapshot_names
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.policies import make_policy, policy_from_snapshot
 from policyopt.sampling.tasks import MDP
-from policyopt.util import UserError
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 
 SPEC = json.dumps([{'type': 'fc', 'n': 5}, {'type': 'nonlin', 'func': 'tanh'}])
 ARGS = {'env_name': 'CartPole-v0', 'policy_hidden_spec': SPEC, 'obsnorm_mode': 'expertdata'}

@@ -9,10 +9,11 @@ import sys
 import pytest
 from pipeline_tools import REPO, SPEC, environment, im_pipeline, write_spec
 
+from policyopt.errors import UserError
 from policyopt.files import runs
 from policyopt.pipeline import templates
 from policyopt.pipeline.spec import load_spec, select_runs
-from policyopt.util import UserError, derive_seed
+from policyopt.provenance import derive_seed
 
 
 def spec_of(folder, text=SPEC, cmd="'true {out}'", overrides=()):

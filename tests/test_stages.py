@@ -26,14 +26,15 @@ from pipeline_tools import (
     write_spec,
 )
 
+from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import evaluate_file
 from policyopt.files import results
 from policyopt.files.h5files import set_attrs, write_h5
 from policyopt.files.snapshots import read_log, read_root
 from policyopt.pipeline import evaluating, stages
 from policyopt.pipeline.spec import load_spec
+from policyopt.provenance import derive_seed
 from policyopt.reporting.analysis import heading
-from policyopt.util import RunFailed, UserError, derive_seed
 
 TINY = """
 run_name: tiny

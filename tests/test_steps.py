@@ -17,11 +17,12 @@ from training_tools import DATA, RUNS, SAMPLED, run_until
 
 from policyopt import rl
 from policyopt.files.snapshots import read_log
-from policyopt.files.trajectories import FiniteSpace, TrajBatch, load_trajs, save_trajs, subsample
+from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.imitation import ImitationOptimizer
 from policyopt.policies import make_policy
 from policyopt.rewards import LinearReward, TransitionClassifier
 from policyopt.sampling.tasks import MDP, SimConfig, sample_batch
+from policyopt.trajectories import FiniteSpace, TrajBatch, subsample
 from policyopt.valuefuncs import ValueFunc
 
 NET = [{'type': 'fc', 'n': 8}, {'type': 'nonlin', 'func': 'tanh'}]

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import policyopt as po
-from environments import rlgymenv
-from environments.rlgymenv import BadEnvironment, env_info, make_env
+from policyopt.environments import rlgymenv
+from policyopt.environments.rlgymenv import BadEnvironment, env_info, make_env
 
 spaces = gymnasium.spaces
 SMALL = {'iterations': 2, 'seed': 0, 'min_total_sa': 60, 'progress': False}

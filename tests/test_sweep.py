@@ -5,12 +5,12 @@ import pytest
 from pipeline_tools import SPEC, write_spec
 from results_tools import result_row, task_row
 
+from policyopt.errors import RunFailed, UserError
 from policyopt.files.runs import parts_of, settings_of
 from policyopt.pipeline import foreign
 from policyopt.pipeline.spec import load_spec, select_runs
 from policyopt.reporting import tables
 from policyopt.reporting.analysis import analyze, campaign_runs
-from policyopt.util import RunFailed, UserError
 
 TRAINER = 'python scripts/imitate_mj.py --mode ga --reward_lr 1 --env {env} --data {dataset} --log {out} | tee log.txt'
 VARY = 'training.algorithms.ga.vary={reward_lr: [.003, 1e20], reward_steps: [1, 4]}'

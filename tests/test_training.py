@@ -21,7 +21,7 @@ from training_tools import folder as folder
 
 from policyopt import elementwise, evaluation
 from policyopt.files.snapshots import read_log, read_root, read_snapshot, snapshot_names
-from policyopt.files.trajectories import load_trajs
+from policyopt.files.trajectory_file import load_trajs
 from policyopt.pipeline import estimate
 from policyopt.training import Eta
 

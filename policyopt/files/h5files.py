@@ -31,8 +31,9 @@ from typing import Any
 import numpy as np
 import tables
 
+from policyopt.errors import RunFailed, UserError
+from policyopt.files.atomic import writing
 from policyopt.files.guard import check_contents, no_code, text_of
-from policyopt.util import RunFailed, UserError, writing
 
 DIGEST = 'content_sha256'
 SEAL = b'\nSHA-256 of the bytes above: '

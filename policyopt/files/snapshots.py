@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tables
 
+from policyopt.errors import UserError
 from policyopt.files.h5files import DIGEST, attr_names, attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.runs import part_path
-from policyopt.util import UserError
 
 if TYPE_CHECKING:
     from policyopt.protocols import Fields

@@ -23,10 +23,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from policyopt import algorithms
+from policyopt.cores import num_cores
+from policyopt.errors import RunFailed, UserError
 from policyopt.files.runs import part_path
+from policyopt.options import MAX_ITER
 from policyopt.pipeline import launch, templates
 from policyopt.pipeline.plan import job_of, make_plan
-from policyopt.util import MAX_ITER, RunFailed, UserError
+from policyopt.progress import last_lines
+from policyopt.signals import Stopped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +50,7 @@ def estimate(plan: Plan, how: How) -> str:
     and unfinished runs are read.
 
     Raises:
-        MeasuredRunFailed: a measured command failed; launch.Stopped: by a signal; UserError, RunFailed or OSError: it
+        MeasuredRunFailed: a measured command failed; Stopped: by a signal; UserError, RunFailed or OSError: it
             cannot be measured, for example because a checkpoint is damaged or the disk is full.
     """
     runs, pending = plan.runs, plan.todo
@@ -56,7 +60,7 @@ def estimate(plan: Plan, how: How) -> str:
     known = [r for r in pending if templates.is_trainer(r.command) and templates.is_literal(r.command)]
     if not known:
         return f'{todo}; how long that takes is not known: only plain commands of imitate_mj.py can be measured'
-    num_jobs = min(how.jobs or launch.num_cores(), len(pending))
+    num_jobs = min(how.jobs or num_cores(), len(pending))
     kinds = {}
     for run in known:
         kinds.setdefault((run.alg, run.task), []).append(run)
@@ -117,12 +121,12 @@ def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[t
         jobs = [job_of(elsewhere, _shortened(runs[r.id])) for r in measured]
         try:
             outcomes = launch.run_local(jobs, num_jobs, threads=how.threads, verbosity=-2)
-        except launch.Stopped as e:
-            raise launch.Stopped(e.signum, 'the estimate leaves nothing behind') from e
+        except Stopped as e:
+            raise Stopped(e.signum, 'the estimate leaves nothing behind') from e
         ended = {o.job.id: o for o in outcomes}
         for outcome in [ended[j.id] for j in jobs if j.id in ended]:
             if outcome.state != 'ok':
-                said = launch.last_lines(outcome.job.log, 1).removeprefix('  | ')
+                said = last_lines(outcome.job.log, 1).removeprefix('  | ')
                 raise MeasuredRunFailed(f'{outcome.job.id} {outcome.detail} when its first iterations were measured: {said}')
         costs = {}
         for run, job in zip(measured, jobs, strict=True):

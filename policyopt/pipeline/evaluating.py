@@ -17,17 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyopt.cores import num_cores
+from policyopt.errors import RunFailed, UserError
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.results import ResultRow, Results, TaskRow, read_results
 from policyopt.files.runfile import read_run
 from policyopt.files.runs import id_of
 from policyopt.pipeline import experts, foreign, launch
-from policyopt.util import STOP_SIGNALS, RunFailed, UserError, derive_seed, holding_signals, ignore_signals, parse_time
+from policyopt.progress import Progress
+from policyopt.provenance import derive_seed, parse_time
+from policyopt.signals import STOP_SIGNALS, holding_signals, ignore_signals
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import TrajBatch
     from policyopt.pipeline.plan import How
     from policyopt.pipeline.spec import Run, Spec, Task
+    from policyopt.trajectories import TrajBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,8 +311,8 @@ def _read_row(job: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _play_all(jobs: list[dict[str, Any]], how: How) -> None:
-    num_jobs = min(how.jobs or launch.num_cores(), len(jobs))
-    with launch.Progress(len(jobs), how.verbosity) as progress:
+    num_jobs = min(how.jobs or num_cores(), len(jobs))
+    with Progress(len(jobs), how.verbosity) as progress:
         if num_jobs <= 1:
             for job in jobs:
                 progress.finished(_evaluate(job))

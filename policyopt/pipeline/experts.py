@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from policyopt.errors import RunFailed, UserError
 from policyopt.files.h5files import attr_text, numbers, open_h5, set_attrs, write_h5
 from policyopt.files.results import mean_sd
 from policyopt.pipeline.spec import find_policy
-from policyopt.util import RunFailed, UserError, as_typed, derive_seed, provenance
+from policyopt.provenance import derive_seed, provenance
+from policyopt.shipped import as_typed
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import TrajBatch
     from policyopt.pipeline.spec import Spec, Task
     from policyopt.policies import Policy
     from policyopt.sampling.tasks import MDP
+    from policyopt.trajectories import TrajBatch
 
 ExpertPlan = tuple[dict[tuple[str, int], str], 'dict[str, MDP]', 'dict[str, Policy]']  # what check_all returns
 _WHAT = 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)'
@@ -91,7 +93,7 @@ def expert_path(spec: Spec, task: Task) -> str:
 
 def _sample_expert(spec: Spec, task: Task, policy: Policy, mdp: MDP, path: str, seed: int, grows: bool) -> None:
     from policyopt.evaluation import sample_episodes
-    from policyopt.files.trajectories import save_trajs
+    from policyopt.files.trajectory_file import save_trajs
     from policyopt.rl import mean_entropy
 
     t = spec.training
@@ -109,7 +111,7 @@ def _sample_expert(spec: Spec, task: Task, policy: Policy, mdp: MDP, path: str, 
 
 def _check_begins_with(trajs: TrajBatch, path: str) -> None:
     """Raise RunFailed unless the first of these trajectories are those of a file, to the bit."""
-    from policyopt.files.trajectories import load_trajs
+    from policyopt.files.trajectory_file import load_trajs
 
     old = load_trajs(path)
     num = int(old.lengths.sum())

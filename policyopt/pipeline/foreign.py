@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.util import STOP_SIGNALS, RunFailed, UserError, holding_signals, ignore_signals
+from policyopt.errors import RunFailed, UserError
+from policyopt.signals import STOP_SIGNALS, holding_signals, ignore_signals
 
 if TYPE_CHECKING:
-    from environments.rlgymenv import EnvInfo
+    from policyopt.environments.rlgymenv import EnvInfo
 
 
 def apart(what: str, function: Callable, *args: Any) -> Any:

@@ -12,10 +12,12 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 
+from policyopt.command_line import format_table
+from policyopt.errors import UserError
 from policyopt.files.runs import lock_path, part_path
 from policyopt.pipeline import locks, templates
 from policyopt.pipeline.spec import Run, Spec, select_runs
-from policyopt.util import UserError, as_typed, format_table
+from policyopt.shipped import as_typed
 
 STATES = ('done', 'running', 'unfinished', 'missing')
 

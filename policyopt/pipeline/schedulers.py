@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from policyopt.errors import UserError
 from policyopt.pipeline import templates
 from policyopt.pipeline.clusters import WARNING_S, Cluster, Request, Submission, is_unknown
-from policyopt.util import UserError
 
 if TYPE_CHECKING:
     from policyopt.pipeline import batch

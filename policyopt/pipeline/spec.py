@@ -15,10 +15,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from policyopt import algorithms
+from policyopt.errors import UserError, closest
 from policyopt.files.runs import KEYS, MAX_RUNS, done_file, id_of
 from policyopt.files.yamlfile import Section, Source, a_list, boolean, dump_yaml, one_of, override, parse_yaml, read_text, show, text, whole
+from policyopt.options import MAX_TRAJS
 from policyopt.pipeline import batch, sweep, templates
-from policyopt.util import MAX_TRAJS, UserError, closest, derive_seed, here_or_ours
+from policyopt.provenance import derive_seed
+from policyopt.shipped import here_or_shipped, shipped
 
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
 
@@ -135,7 +138,7 @@ class Spec:
         name = self.options.reference
         if name is None:
             return None
-        path = here_or_ours(name)
+        path = here_or_shipped(name)
         if os.path.isfile(path):
             return path
         raise UserError(
@@ -206,7 +209,7 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
 
     Raises UserError: "pipelines/classic.yaml: tasks[1].evn: unknown key 'evn'; expected one of name, env, policy, …. Did you mean 'env'?"
     """
-    yaml_text = read_text(here_or_ours(path))
+    yaml_text = read_text(here_or_shipped(path))
     raw = parse_yaml(yaml_text, path)
     if raw is None:
         raise UserError(f'{path}: is empty; expected a pipeline YAML with the keys tasks, training, options')
@@ -422,7 +425,7 @@ def _filter(runs: Sequence[Run], words: Sequence[str], flag: str) -> tuple[dict[
 
 def find_policy(policy: str) -> str | None:
     """A policy `FILE.h5/snapshots/…` as it can be read from here: as given, or below our own checkout; None when FILE is at neither."""
-    for candidate in (policy, os.path.join(templates.REPO, policy)):
+    for candidate in (policy, shipped(policy)):
         prefix = candidate
         while prefix and prefix != os.path.dirname(prefix):
             if os.path.isfile(prefix):

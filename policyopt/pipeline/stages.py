@@ -14,11 +14,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from policyopt.errors import RunFailed, UserError, closest
+from policyopt.files.atomic import read_utf8
 from policyopt.pipeline import clusters, folder, launch
 from policyopt.pipeline.executors import EXECUTORS, cluster_for, executor_for
 from policyopt.pipeline.plan import How, Plan, check_sampled, make_plan
 from policyopt.pipeline.spec import Run, Spec, load_spec, select_runs
-from policyopt.util import RunFailed, UserError, as_typed, closest, provenance, read_utf8
+from policyopt.provenance import provenance
+from policyopt.shipped import as_typed
+from policyopt.signals import INTERRUPTED, STOPPED, Stopped, stoppable, stopping_after
 
 if TYPE_CHECKING:
     from policyopt.pipeline import evaluating
@@ -54,13 +58,13 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         '2_eval': functools.partial(evaluate, trained=stage != 'all' or not how.dry_run),
     }
     try:
-        with launch.stoppable(), clusters.stopping_after(how.stop_after):
+        with stoppable(), stopping_after(how.stop_after):
             for name in names[stage]:
                 following = functions[name](spec, how)
-    except launch.Stopped as e:
+    except Stopped as e:
         print(f'im_pipeline: {e}', file=sys.stderr)
         clusters.requeue(e.signum, how.requeue)
-        return 130 if e.interrupted else launch.STOPPED_AFTER_CHECKPOINT
+        return INTERRUPTED if e.interrupted else STOPPED
     if following:
         print(f'next: {as_typed(following)}', file=sys.stderr)
     return 0
@@ -176,7 +180,7 @@ def _print_estimate(plan: Plan, how: How, optional: bool = False) -> None:
 
     try:
         sentence = estimate(plan, how)
-    except launch.Stopped:
+    except Stopped:
         raise
     except (RunFailed, UserError, OSError) as e:
         if not optional:

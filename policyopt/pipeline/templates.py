@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from policyopt import algorithms
+from policyopt.errors import UserError, closest
 from policyopt.options import ImitationOptions, check_together, checked, kind_of
-from policyopt.util import REPO, UserError, closest
+from policyopt.shipped import here_or_shipped, shipped
 
 FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task', 'policy')
 _TRAINER = 'imitate_mj.py'
@@ -104,8 +105,8 @@ def resolve_program(command: str) -> str:
         return command
     rest = command[match.end(1) :]
     script = match[2]
-    if script and not os.path.exists(script) and os.path.exists(os.path.join(REPO, script)):
-        rest = shlex.quote(os.path.join(REPO, script)) + rest[len(script) :]
+    if script and here_or_shipped(script) != script:
+        rest = shlex.quote(shipped(script)) + rest[len(script) :]
     return f'{command[: match.start(1) - len("python")]}{shlex.quote(sys.executable)} {rest}'
 
 
@@ -126,7 +127,7 @@ def is_trainer(command: str) -> bool:
 
 def is_our_trainer(script: str) -> bool:
     """Whether a path is the trainer of this very checkout."""
-    return os.path.realpath(script) == os.path.realpath(os.path.join(REPO, 'scripts', _TRAINER))
+    return os.path.realpath(script) == os.path.realpath(shipped(f'scripts/{_TRAINER}'))
 
 
 def check_trainer_options(template: str) -> None:
@@ -157,7 +158,7 @@ def our_trainer_calls(template: str) -> list[list[str]]:
     """What follows the trainer of this checkout, each time that the template calls it."""
     tokens, calls = _shell_tokens(template), []
     for i, token in enumerate(tokens):
-        if os.path.basename(token) == _TRAINER and is_our_trainer(token if os.path.exists(token) else os.path.join(REPO, token)):
+        if os.path.basename(token) == _TRAINER and is_our_trainer(here_or_shipped(token)):
             words = list(itertools.takewhile(lambda t: not _is_operator(t), tokens[i + 1 :]))
             redirection = tokens[i + 1 + len(words) :][:1] in (['>'], ['>&'], ['>>'])
             calls.append(words[:-1] if redirection and words and words[-1].isdecimal() else words)  # the 2 of 2>&1

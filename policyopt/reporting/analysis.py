@@ -18,9 +18,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from scipy import stats
 
+from policyopt.errors import UserError, printable
 from policyopt.files.results import likeliest_actions, read_other_sets, read_results
 from policyopt.files.runs import MAX_ID, MAX_RUNS, id_of, sweep
 from policyopt.files.yamlfile import parse_yaml
+from policyopt.provenance import derive_seed
 from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks, read_tasks
 from policyopt.reporting.statistics import (
     LEVEL,
@@ -38,7 +40,7 @@ from policyopt.reporting.statistics import (
     verdict_of,
     welch,
 )
-from policyopt.util import UserError, as_typed, derive_seed, here_or_ours, printable
+from policyopt.shipped import as_typed, here_or_shipped
 
 MARGINS = {'': 0.10}  # by the beginning of an algorithm's name, in units of (expert − random)
 
@@ -429,7 +431,7 @@ def read_analysis(
     attrs = results.attrs
     if run_name not in (None, attrs.get('run_name')):
         raise UserError(f"--run-name {run_name}: the results are those of '{attrs.get('run_name')}'; name that one, or give another file")
-    named = [here_or_ours(f) for f in between_sets(attrs.get('spec', ''))] if between is None else between
+    named = [here_or_shipped(f) for f in between_sets(attrs.get('spec', ''))] if between is None else between
     absent = [f for f in named if between is None and not os.path.isfile(f)]
     scales = read_tasks(scale) if scale else read_reference_tasks(reference) if reference else None
     analysis = analyze(

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from policyopt.errors import UserError, closest
 from policyopt.files.runs import cell_id, id_of
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
-from policyopt.util import UserError, closest
 
 FAILED = 0.01  # a run that gets at most this far from the random policy's return towards the expert's has learned nothing
 

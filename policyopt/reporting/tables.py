@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from policyopt.command_line import format_table
+from policyopt.files.atomic import write_text
 from policyopt.files.runs import settings_of
 from policyopt.reporting.analysis import Analysis, Cell, Comparison, PlusMinus, repeat_commands, some_of
 from policyopt.reporting.reference import Baseline, CellKey
 from policyopt.reporting.statistics import LEVEL, NAN, POWER, sd
-from policyopt.util import format_table, write_text
 
 WIDTH, HEIGHT = 100, 25  # of the output of a command that is asked for no details
 CSV_ONLY = 3

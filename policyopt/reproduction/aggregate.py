@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from policyopt.provenance import derive_seed
 from policyopt.reporting.analysis import margin_of
 from policyopt.reporting.reference import FAILED, CellKey, Reference
 from policyopt.reporting.statistics import LEVEL, NAN, prob_improvement, sets_of, verdict_of
-from policyopt.util import derive_seed
 
 if TYPE_CHECKING:
     from policyopt.reporting.reference import Baseline
@@ -207,8 +207,8 @@ class Row:
         """In words, by `verdict_of`: never more than the variance in it allows."""
         if self.num_ceiling == self.num_cells and 2 * CEILING <= self.margin:
             return verdict_of(0.0, 0.0, self.margin, False, 0.0)  # no difference above 2·CEILING can be
-        low, high = self.interval(0.9) if self.sets == 'measured' else (NAN, NAN)
-        return verdict_of(low, high, self.margin, self.sets in ('measured', 'tasks') and self.p < LEVEL, self.diff)
+        (low, high), (lo95, hi95) = (self.interval(0.9) if self.sets == 'measured' else (NAN, NAN)), self.interval(0.95)
+        return verdict_of(low, high, self.margin, self.sets in ('measured', 'tasks') and (lo95 > 0 or hi95 < 0), self.diff)
 
 
 def row_of(

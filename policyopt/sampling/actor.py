@@ -12,12 +12,12 @@ import numpy as np
 
 from policyopt.arguments import as_array
 from policyopt.elementwise import tanh_
-from policyopt.util import UserError
+from policyopt.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from environments.rlgymenv import EnvInfo
+    from policyopt.environments.rlgymenv import EnvInfo
 
 ACTOR_ROWS = 16  # an actor works in blocks of this many rows, so that a row's result does not depend on its neighbours
 

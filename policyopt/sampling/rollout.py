@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from environments import rlgymenv
+from policyopt.environments import rlgymenv
+from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.actor import PlayerActor
-from policyopt.util import RunFailed, UserError
 
 if TYPE_CHECKING:
-    from environments.classic_vec import VecEnv
+    from policyopt.environments.classic_vec import VecEnv
     from policyopt.sampling.actor import AnyActor
 
 NOISE_CHUNK = 256  # steps of action noise drawn ahead

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from environments import rlgymenv
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
+from policyopt.cores import MAX_WORKERS
+from policyopt.environments import rlgymenv
+from policyopt.errors import RunFailed, UserError, printable
 from policyopt.sampling.actor import RandomActor
 from policyopt.sampling.rollout import Ledger, Rollout, Streams, in_order
 from policyopt.sampling.workers import WorkerPool, default_workers
-from policyopt.util import MAX_WORKERS, RunFailed, UserError, printable
+from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
 
 if TYPE_CHECKING:
-    from environments.classic_vec import VecEnv
+    from policyopt.environments.classic_vec import VecEnv
     from policyopt.sampling.actor import AnyActor
 
 MAX_SLOTS = 256  # environments stepped at once, at most

@@ -15,8 +15,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from policyopt.command_line import Parser, run_main
+from policyopt.errors import RunFailed, UserError
 from policyopt.pipeline.folder import check_place
-from policyopt.util import Parser, RunFailed, UserError, call, run_main
+from policyopt.signals import call
 
 OPTIONS = (
     '--tiny_policy --min_total_sa 5000 --sim_batch_size 1 --max_iter 101 '

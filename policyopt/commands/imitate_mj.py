@@ -1,0 +1,27 @@
+"""Train one imitation run: behavioural cloning (--mode bclone), DAgger (--mode dagger) or adversarial imitation with TRPO (--mode ga).
+
+Example, GAIL on four expert trajectories of CartPole:
+    python scripts/imitate_mj.py --mode ga --data trajs_cartpole.h5 --limit_trajs 4 --data_subsamp_freq 10 \
+        --env_name CartPole-v0 --min_total_sa 5000 --sim_batch_size 1 --max_iter 301 --seed 0 --log run.h5
+DAgger from the first of them, with the expert at hand (docs/algorithms.md):
+    python scripts/imitate_mj.py --mode dagger --expert expert_policies/classic/CartPole-v0.h5/snapshots/last \
+        --data trajs_cartpole.h5 --limit_trajs 1 --env_name CartPole-v0 --max_iter 1001 --bclone_eval_freq 100 --log dagger.h5
+
+The run is run.h5.part until it is complete; --resume continues it. All options of 2016 are kept with their defaults.
+"""
+
+import sys
+
+from policyopt import options
+from policyopt.command_line import run_main
+
+
+def main(argv):
+    chosen = options.parsed('imitate_mj', __doc__, options.ImitationOptions, argv)
+    from policyopt.training import train_imitation
+
+    return train_imitation(chosen)
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('imitate_mj', main))
