@@ -17,6 +17,7 @@ from policyopt.files.snapshots import TrainingLog
 from policyopt.files.trajectory_file import save_trajs
 from policyopt.reporting import curves, figures
 from policyopt.reporting.reference import CellKey, Reference, read_reference
+from policyopt.reproduction.figures import KINDS
 from policyopt.trajectories import TrajBatch
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
@@ -99,8 +100,8 @@ def test_reproduction_shows_both_sides_and_shades_what_differs():
 
 def test_one_run_and_one_size_are_drawn_too():
     analysis = analyze(cell_rows([100]), [task_row()], reference={CellKey('cartpole', 'ga', 4): Reference(90.0, math.nan, 1)})
-    for kind in figures.KINDS:
-        assert figures.png_bytes(figures.results_figure(analysis, kind)).startswith(PNG)
+    for kind in KINDS:
+        assert figures.png_bytes(figures.results_figure(analysis, kind, KINDS)).startswith(PNG)
 
 
 @given(st.lists(st.sampled_from(['ga', 'bclone', 'fem', 'simplex', 'x', 'y', 'z', 'w', 'v', 'u']), unique=True, min_size=1))

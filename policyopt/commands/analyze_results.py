@@ -84,12 +84,19 @@ def main(argv):
     for path, content in (
         (args.latex, lambda: tables.latex_report(study)),
         (args.markdown, lambda: tables.markdown_report(study, detail, sections(study))),
-        (args.html, lambda: html.html_report(study, sections(study), html.pictures_of(study), {k: v for k, v in sources.items() if v})),
+        (args.html, lambda: html.html_report(study, sections(study), pictures(study), {k: v for k, v in sources.items() if v})),
     ):
         if path:
             write_text(path, content())
             written.append(path)
     print(tables.text_report(study, level, sections(study, level), last_lines(args, level, study, written)))
+
+
+def pictures(study):
+    """The pictures of the HTML page."""
+    from policyopt.reproduction.figures import KINDS  # here, because matplotlib takes longer than a printed table
+
+    return html.pictures_of(study, KINDS)
 
 
 def last_lines(args, level, study, written):

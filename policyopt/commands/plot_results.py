@@ -16,7 +16,8 @@ The bands of figure1 and raw are the 95% interval of the mean over runs; of fewe
 import os
 
 from policyopt.command_line import Parser
-from policyopt.reporting.figures import KINDS, picture_path, results_figure, save_figure
+from policyopt.reporting.figures import picture_path, results_figure, save_figure
+from policyopt.reproduction.figures import KINDS
 from policyopt.reproduction.study import read_study
 
 
@@ -33,5 +34,5 @@ def main(argv):
     inputs = [args.results, args.reference, args.scale, *(args.between_set or [])]
     path = picture_path(args.output, f'{os.path.splitext(args.results)[0]}_{args.kind}.png', inputs)
     analysis = read_study(args.results, args.reference, args.between_set, args.scale)
-    save_figure(results_figure(analysis, args.kind), path)
-    print(f'{args.kind}: {KINDS[args.kind]}\nwrote {path}')
+    save_figure(results_figure(analysis, args.kind, KINDS), path)
+    print(f'{args.kind}: {KINDS[args.kind].caption}\nwrote {path}')

@@ -81,17 +81,15 @@ def html_report(
     )
 
 
-def pictures_of(analysis: Any) -> Iterator[tuple[str, bytes]]:
-    """(caption, PNG bytes) of every picture that the data allow, those that answer first."""
-    from policyopt.reporting import figures  # here, because matplotlib doubles the time that a printed table takes
+def pictures_of(analysis: Analysis, kinds: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """(caption, PNG bytes) of every kind of picture that the data allow, those that answer first."""
+    from policyopt.reporting.figures import png_bytes, results_figure  # here, because matplotlib takes longer than a printed table
 
-    scores = not analysis.without_scores()
-    # score and raw returns show the same: the score where there is one
-    possible = {'figure1': scores, 'raw': not scores, 'reproduction': analysis.comparisons}
-    for kind in sorted(figures.KINDS, key=lambda kind: kind not in ('forest', 'figure1')):
-        if possible.get(kind, analysis.aggregate):
-            caption = figures.KINDS[kind]
-            yield caption[0].upper() + caption[1:], figures.png_bytes(figures.results_figure(analysis, kind))
+    for kind in sorted(kinds, key=lambda kind: kind not in ('forest', 'figure1')):
+        twice = kind == 'raw' and not analysis.without_scores()  # it shows the same as figure1
+        if not twice and not kinds[kind].reason(analysis):
+            caption = kinds[kind].caption
+            yield caption[0].upper() + caption[1:], png_bytes(results_figure(analysis, kind, kinds))
 
 
 def _e(x: Any) -> str:
