@@ -27,7 +27,7 @@ COLUMNS = ('task', 'env', 'policy', 'seed', 'expert_episodes', 'expert_return_me
 def measured(task, env, policy_path, count, random_count, seed):
     """One row of the CSV."""
     from policyopt.evaluation import evaluate_file
-    from policyopt.sampling.tasks import sample_randomly
+    from policyopt.sampling.mdp import sample_randomly
 
     _, mdp, expert = evaluate_file(policy_path, count, seed, env_name=env)
     random = sample_randomly(mdp, random_count, seed)

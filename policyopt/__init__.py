@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.dagger import DaggerOptimizer
     from policyopt.errors import RunFailed, UserError
     from policyopt.evaluation import load_policy
-    from policyopt.files.snapshots import TrainingLog, read_snapshot
+    from policyopt.files.training_log import TrainingLog, read_snapshot
     from policyopt.files.trajectory_file import load_trajs, save_trajs
     from policyopt.imitation import ImitationOptimizer
     from policyopt.nn import FeedforwardNet, Standardizer
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.policies import GaussianPolicy, GibbsPolicy, Policy, make_policy
     from policyopt.rewards import LinearReward, TransitionClassifier
     from policyopt.rl import SamplingPolicyOptimizer
-    from policyopt.sampling.tasks import MDP, SimConfig, sample_trajectories
+    from policyopt.sampling.mdp import MDP, SimConfig, sample_trajectories
     from policyopt.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory
     from policyopt.valuefuncs import ConstantValueFunc, LinearValueFunc, ValueFunc
 
@@ -49,8 +49,8 @@ _HOME = {
     'rewards': ['TransitionClassifier', 'LinearReward'],
     'imitation': ['ImitationOptimizer'],
     'nn': ['Standardizer', 'FeedforwardNet'],
-    'files.snapshots': ['TrainingLog', 'read_snapshot'],
-    'sampling.tasks': ['MDP', 'SimConfig', 'sample_trajectories'],
+    'files.training_log': ['TrainingLog', 'read_snapshot'],
+    'sampling.mdp': ['MDP', 'SimConfig', 'sample_trajectories'],
     'trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch'],
     'files.trajectory_file': ['load_trajs', 'save_trajs'],
     'errors': ['RunFailed', 'UserError'],

@@ -18,9 +18,9 @@ from policyopt.torchutil import to_tensor
 from policyopt.trajectories import FiniteSpace, Transitions
 
 if TYPE_CHECKING:
+    from policyopt.interfaces import Fields
     from policyopt.options import ImitationOptions
-    from policyopt.protocols import Fields
-    from policyopt.sampling.tasks import MDP
+    from policyopt.sampling.mdp import MDP
     from policyopt.trajectories import ContinuousSpace, Expert, Space
 
 
@@ -73,7 +73,7 @@ class AIRLReward(ClassifierReward):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = 'cpu',
     ):
-        """horizon: steps of an episode that does not end; None: nothing follows a terminal state. ended: see protocols.Expert."""
+        """horizon: steps of an episode that does not end; None: nothing follows a terminal state. ended: see trajectories.Expert."""
         self.horizon = horizon
         self.finite = isinstance(action_space, FiniteSpace)
         self.gamma, self.include_time, self.time_scale = discount, include_time, time_scale

@@ -18,8 +18,8 @@ from policyopt.trajectories import FiniteSpace
 if TYPE_CHECKING:
     import numpy as np
 
+    from policyopt.interfaces import Fields
     from policyopt.policies import Policy
-    from policyopt.protocols import Fields
 
 
 class BehavioralCloningOptimizer:

@@ -14,16 +14,16 @@ from policyopt.arguments import as_path
 from policyopt.environments.rlgymenv import BadEnvironment, make_env
 from policyopt.errors import RunFailed, UserError, printable
 from policyopt.files.atomic import check_output, replacing
-from policyopt.files.snapshots import last_of, read_snapshot
+from policyopt.files.training_log import last_of, read_snapshot
 from policyopt.options import MAX_TRAJS
 from policyopt.policies import Policy, policy_from_snapshot
-from policyopt.sampling.actor import PlayerActor
+from policyopt.sampling.actors import PlayerActor
+from policyopt.sampling.mdp import MDP, sample_trajectories
 from policyopt.sampling.rollout import Streams
-from policyopt.sampling.tasks import MDP, sample_trajectories
 from policyopt.trajectories import TrajBatch
 
 if TYPE_CHECKING:
-    from policyopt.protocols import Reward
+    from policyopt.interfaces import Reward
 
 
 def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Policy:

@@ -16,16 +16,16 @@ import torch
 from policyopt.arguments import as_generator, as_numbers, kind_of
 from policyopt.errors import UserError
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, numpy_layers, parse_spec
-from policyopt.sampling.actor import Actor
+from policyopt.sampling.actors import Actor
 from policyopt.torchutil import DTYPES, as_device, to_tensor
 from policyopt.trajectories import ContinuousSpace, FiniteSpace
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from policyopt.files.snapshots import Snapshot
+    from policyopt.files.training_log import Snapshot
     from policyopt.nn import OfRows
-    from policyopt.sampling.tasks import MDP
+    from policyopt.sampling.mdp import MDP
     from policyopt.trajectories import Space
 
 

@@ -14,15 +14,15 @@ import torch
 
 from policyopt import optim
 from policyopt.errors import RunFailed
-from policyopt.sampling.tasks import sample_batch
+from policyopt.sampling.mdp import sample_batch
 from policyopt.torchutil import to_tensor
 from policyopt.trajectories import RaggedArray
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc
 
 if TYPE_CHECKING:
+    from policyopt.interfaces import Fields, Reward
     from policyopt.policies import Policy
-    from policyopt.protocols import Fields, Reward
-    from policyopt.sampling.tasks import MDP, SimConfig
+    from policyopt.sampling.mdp import MDP, SimConfig
     from policyopt.trajectories import TrajBatch
     from policyopt.valuefuncs import ValueFunc
 

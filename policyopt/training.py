@@ -29,28 +29,28 @@ from policyopt.build import (
 from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import load_policy
 from policyopt.files.atomic import check_output
-from policyopt.files.runs import lock_path, part_path
-from policyopt.files.snapshots import TrainingLog, last_of, read_root, read_snapshot, read_state
+from policyopt.files.names import lock_path, part_path
+from policyopt.files.training_log import TrainingLog, last_of, read_root, read_snapshot, read_state
 from policyopt.files.trajectory_file import load_trajs
 from policyopt.imitation import ImitationOptimizer
+from policyopt.interfaces import uses_transitions
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.options import MAX_ITER, ImitationOptions, check_together, default_of
 from policyopt.pipeline import locks
 from policyopt.policies import make_policy
 from policyopt.progress import Eta
-from policyopt.protocols import uses_transitions
 from policyopt.provenance import draw_seed, now, provenance
-from policyopt.sampling.tasks import MDP, sample_trajectories
+from policyopt.sampling.mdp import MDP, sample_trajectories
 from policyopt.shipped import as_typed, continuing_command
 from policyopt.signals import INTERRUPTED, STOPPED, StopSignals
 from policyopt.torchutil import numerics, setup_torch
 from policyopt.trajectories import Expert
 
 if TYPE_CHECKING:
+    from policyopt.interfaces import Fields, Optimizer
     from policyopt.options import CommonOptions, Options, RLOptions
     from policyopt.policies import Policy
-    from policyopt.protocols import Fields, Optimizer
-    from policyopt.sampling.actor import AnyActor
+    from policyopt.sampling.actors import AnyActor
     from policyopt.trajectories import TrajBatch
 
 EVAL_EPISODES = 10  # of each evaluation that --eval_every asks for

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from policyopt.command_line import run_main
-from policyopt.files.results import ResultRow, TaskRow, write_results
+from policyopt.files.results_file import ResultRow, TaskRow, write_results
 from policyopt.reporting.analysis import analyze as analyze_cells
 from policyopt.reproduction.aggregate import CEILING, MARGINS
 from policyopt.reproduction.study import Study

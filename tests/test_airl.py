@@ -17,11 +17,11 @@ import policyopt as po
 from policyopt.airl import AIRLReward
 from policyopt.build import load_reward
 from policyopt.errors import UserError
-from policyopt.files.snapshots import read_log
+from policyopt.files.training_log import read_log
 from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.rewards import ClassifierRows
-from policyopt.sampling.actor import RandomActor
-from policyopt.sampling.tasks import MDP, SimConfig, sample_batch
+from policyopt.sampling.actors import RandomActor
+from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch, Transitions
 
 sys.path.insert(0, str(REPO / 'benchmarks'))

@@ -18,7 +18,7 @@ from results_tools import run_here as run_here
 from scipy import integrate, stats
 
 from policyopt.errors import UserError
-from policyopt.files.results import write_results
+from policyopt.files.results_file import write_results
 from policyopt.reporting import tables
 from policyopt.reporting.analysis import analyze, campaign_runs, margin_of, read_analysis, repeat_commands
 from policyopt.reporting.reference import CellKey, Reference, read_reference, read_reference_tasks
@@ -406,11 +406,11 @@ def test_csv_files_have_their_documented_columns_and_serve_as_references(tmp_pat
     small_results(tmp_path / 'results.h5', datasets=3)
     run_here('analyze_results.py', 'results.h5', '--csv', 'r.csv', '--reference', PAPER)
     found = {name: columns_of(tmp_path / f'r{name}.csv') for name in ('', '_cells', '_aggregate')}
-    told = (REPO / 'docs' / 'formats.md').read_text().partition('## The CSV tables')[2]
+    told = (REPO / 'docs' / 'pipelines.md').read_text().partition('## The CSV tables')[2]
     for name, columns in {'': tables.RUN_COLUMNS, '_cells': tables.CELL_COLUMNS, '_aggregate': AGGREGATE_COLUMNS}.items():
         assert found[name][0] == [c.csv_name for c in columns if c.csv_name]
         undocumented = [c.csv_name for c in columns if c.csv_name and f'| `{c.csv_name}` | {c.meaning} |' not in told]
-        assert not undocumented, f'docs/formats.md, The CSV tables: {undocumented}'
+        assert not undocumented, f'docs/pipelines.md, The CSV tables: {undocumented}'
     runs, cells = found[''][1], found['_cells'][1]
     assert len(runs) == 12 and [c['alg'] for c in cells] == ['expert', 'random', 'bclone', 'bclone', 'ga', 'ga']
     ga = cells[-1]

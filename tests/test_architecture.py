@@ -16,13 +16,13 @@ LAYERS = [
     ['policyopt.files.atomic', 'policyopt.command_line'],
     ['policyopt.torchutil', 'policyopt.options'],
     ['policyopt.trajectories'],
-    ['policyopt.protocols'],
+    ['policyopt.interfaces'],
     ['policyopt.pipeline.locks'],  # a single run holds one for its log
-    ['policyopt.files.guard', 'policyopt.files.runs'],
-    ['policyopt.files.h5files'],
-    ['policyopt.files.trajectory_file', 'policyopt.files.snapshots', 'policyopt.files.results'],
+    ['policyopt.files.guard', 'policyopt.files.names'],
+    ['policyopt.files.hdf5'],
+    ['policyopt.files.trajectory_file', 'policyopt.files.training_log', 'policyopt.files.results_file'],
     ['policyopt.files'],
-    ['policyopt.sampling.actor', 'policyopt.sampling.rollout'],
+    ['policyopt.sampling.actors', 'policyopt.sampling.rollout'],
     ['policyopt.sampling.workers'],
     ['policyopt.sampling'],
     ['policyopt.standardizer'],
@@ -37,13 +37,13 @@ LAYERS = [
     ['policyopt.api'],
     ['policyopt.reporting'],
     ['policyopt.reproduction'],  # one study's statistics, which users' reports do not need
-    ['policyopt.pipeline.templates', 'policyopt.pipeline.forked'],
-    ['policyopt.pipeline.sweep', 'policyopt.pipeline.foreign', 'policyopt.pipeline.batch'],
+    ['policyopt.pipeline.command', 'policyopt.pipeline.forked'],
+    ['policyopt.pipeline.sweep', 'policyopt.pipeline.external_policies', 'policyopt.pipeline.cluster_options'],
     ['policyopt.pipeline.spec'],
-    ['policyopt.pipeline.experts', 'policyopt.pipeline.folder'],
+    ['policyopt.pipeline.sample_stage', 'policyopt.pipeline.experiment_dir'],
     ['policyopt.pipeline.plan'],
     ['policyopt.pipeline.launch', 'policyopt.pipeline.clusters', 'policyopt.pipeline.schedulers'],
-    ['policyopt.pipeline.executors', 'policyopt.pipeline.estimate', 'policyopt.pipeline.evaluating'],
+    ['policyopt.pipeline.executors', 'policyopt.pipeline.estimate', 'policyopt.pipeline.evaluate_stage'],
     ['policyopt.pipeline'],
     ['policyopt.commands', 'policyopt.__main__'],
     ['scripts'],
@@ -168,7 +168,7 @@ LIGHT = ['', '.algorithms', '.options', '.pipeline.spec', '.pipeline.plan', '.pi
 
 
 def test_importing_a_policy_does_not_import_pytables():
-    code = "import policyopt.policies, policyopt.rewards, policyopt.sampling.tasks, sys; print('tables' in sys.modules)"
+    code = "import policyopt.policies, policyopt.rewards, policyopt.sampling.mdp, sys; print('tables' in sys.modules)"
     done = subprocess.run([sys.executable, '-c', code], cwd=REPO, env=script_env(), capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, 'False\n'), done.stderr
 

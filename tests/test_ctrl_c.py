@@ -16,7 +16,7 @@ from conftest import REPO, script_env
 from pipeline_tools import IM_PIPELINE, environment, im_pipeline, lives, wait_until
 from training_tools import TINY_NET, differences, run
 
-from policyopt.files.snapshots import read_log
+from policyopt.files.training_log import read_log
 from policyopt.files.trajectory_file import save_trajs
 from policyopt.trajectories import TrajBatch
 
@@ -273,7 +273,7 @@ def test_other_exceptions_in_destructors_are_shown_as_ever(tmp_path):
 AT_A_LOCK = """
 import os, signal, types
 from policyopt.command_line import run_main
-from policyopt.pipeline import folder, locks
+from policyopt.pipeline import experiment_dir, locks
 from policyopt.signals import stoppable
 
 sent = []
@@ -286,7 +286,7 @@ def stop():
 MOMENT
 
 def main(argv):
-    with stoppable(), folder.stage_lock(types.SimpleNamespace(checkpt_dir='checkpoints'), 'stage'):
+    with stoppable(), experiment_dir.stage_lock(types.SimpleNamespace(checkpt_dir='checkpoints'), 'stage'):
         print('held', os.listdir('checkpoints/locks'))
 
 raise SystemExit(run_main('it', main, []))

@@ -29,7 +29,7 @@ from results_tools import ATTRS, small_results
 from test_bad_input import SPEC, state
 
 from policyopt.command_line import run_main
-from policyopt.files.results import read_results, write_results
+from policyopt.files.results_file import read_results, write_results
 
 LIMIT_S = 30
 SEED = int(os.environ.get('FUZZ_SEED', 0))

@@ -14,7 +14,7 @@ from results_tools import small_results
 
 from policyopt.cores import cpu_quota, num_cores, threads_from_env
 from policyopt.errors import UserError
-from policyopt.files.snapshots import read_log
+from policyopt.files.training_log import read_log
 
 # Loaded by every Python below: takes away what macOS does not have. (`ps`, which stands in for /proc, still works here.)
 LIKE_MACOS = """

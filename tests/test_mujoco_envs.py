@@ -415,7 +415,7 @@ def test_experts_of_2016_earn_their_returns(legacy_dir, task, policy, num, mean,
 @pytest.fixture(scope='module')
 def ant():
     """(mdp, trajectories of an ant that does nothing): most of its contact forces are zero throughout."""
-    from policyopt.sampling.tasks import MDP, sample_randomly
+    from policyopt.sampling.mdp import MDP, sample_randomly
 
     mdp = MDP('legacy/Ant-v1')
     yield mdp, sample_randomly(mdp, 2, seed=0, max_traj_len=100, a_max=0.0)

@@ -13,7 +13,7 @@ from results_tools import run_here as run_here
 
 from policyopt.algorithms import ALGORITHMS, label_of
 from policyopt.errors import UserError
-from policyopt.files.snapshots import TrainingLog
+from policyopt.files.training_log import TrainingLog
 from policyopt.files.trajectory_file import save_trajs
 from policyopt.reporting import curves, figures
 from policyopt.reporting.reference import CellKey, Reference, read_reference
@@ -248,6 +248,16 @@ def test_cloning_logs_show_their_own_fields(tmp_path, run_here):
     done = run_here('showlog.py', 'b.h5', '--plotfile', 'b.svg')
     assert done.stdout.splitlines()[0].split() == ['log', 'iter', 'bcloss', 'valloss']
     assert 'no numbers in trueret, avglen: skipped' in done.stderr
+
+
+@pytest.mark.parametrize(('valacc', 'said'), [(-2.0, 'validation log-likelihood'), (-0.5, '−squared error of validation actions')])
+def test_valacc_is_called_what_it_is(valacc, said, tmp_path, run_here):
+    log = TrainingLog(str(tmp_path / 'c.h5'), {'args': '{}'})
+    log.append([('iter', 0, int), ('valloss', 2.0, float), ('valacc', valacc, float)])
+    log.finish({})
+    done = run_here('showlog.py', 'c.h5', '--fields', 'valacc', '--plotfile', 'c.svg')
+    assert f'valacc: {said}' in done.stderr
+    assert curves.meaning_of(curves.read_logs([str(tmp_path / 'c.h5')]), 'valacc') == said
 
 
 def test_legacy_expert_logs_are_drawn(legacy_dir, tmp_path, run_here):

@@ -203,7 +203,7 @@ SHORT = {'--max_iter 10001 --bclone_eval_freq 500': '--max_iter 21 --bclone_eval
     'name', ['benchmark_seals_cartpole', pytest.param('benchmark_seals', marks=[pytest.mark.slow, pytest.mark.mujoco])]
 )
 def test_a_benchmark_runs_from_its_experts_to_its_results(name, run_script, tmp_path):
-    from policyopt.files.results import read_results
+    from policyopt.files.results_file import read_results
 
     text = (REPO / 'pipelines' / f'{name}.yaml').read_text()
     for long, short in SHORT.items():

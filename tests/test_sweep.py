@@ -6,8 +6,8 @@ from pipeline_tools import SPEC, write_spec
 from results_tools import result_row, task_row
 
 from policyopt.errors import RunFailed, UserError
-from policyopt.files.runs import parts_of, settings_of
-from policyopt.pipeline import foreign
+from policyopt.files.names import parts_of, settings_of
+from policyopt.pipeline import external_policies
 from policyopt.pipeline.spec import load_spec, select_runs
 from policyopt.reporting import tables
 from policyopt.reporting.analysis import analyze, campaign_runs
@@ -160,7 +160,7 @@ class Info:
     ],
 )
 def test_the_action_of_a_policy_of_another_program_is_checked(answer, info, expected):
-    actor = foreign.ForeignActor(Says(answer), info, 'mine:load of x')
+    actor = external_policies.ForeignActor(Says(answer), info, 'mine:load of x')
     if isinstance(expected, str):
         with pytest.raises(RunFailed, match=f'mine:load of x: act\\(\\) .*{expected}'):
             actor.outputs(np.zeros((2, 3)))
@@ -179,9 +179,9 @@ def test_a_policy_that_cannot_be_loaded_is_refused_before_anything_plays(tmp_pat
         ('my_policies:other', "has no function 'other'"),
     ):
         with pytest.raises(UserError, match=f'x.yaml: place: .*{expected}'):
-            foreign.loader(dotted, 'x.yaml: place')
+            external_policies.loader(dotted, 'x.yaml: place')
     with pytest.raises(UserError, match='is of type dict; expected an object with act'):
-        foreign.ForeignActor({}, Info(2), 'x')
+        external_policies.ForeignActor({}, Info(2), 'x')
 
 
 def test_a_policy_of_another_program_needs_no_rule(tmp_path):

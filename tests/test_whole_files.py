@@ -19,11 +19,11 @@ from training_tools import TINY_NET, command
 
 from policyopt import provenance
 from policyopt.errors import RunFailed, UserError
-from policyopt.files import h5files, results
+from policyopt.files import hdf5, results_file
 from policyopt.files.atomic import write_text, writing
-from policyopt.files.snapshots import TrainingLog, read_log, read_root, write_log
+from policyopt.files.training_log import TrainingLog, read_log, read_root, write_log
 from policyopt.files.trajectory_file import load_trajs, save_trajs
-from policyopt.pipeline import experts
+from policyopt.pipeline import sample_stage
 from policyopt.pipeline.spec import load_spec
 from policyopt.trajectories import TrajBatch
 
@@ -70,7 +70,7 @@ def test_finished_data_that_appears_meanwhile_is_kept(kind, tmp_path):
     log.append([('iter', 0, int)])
     write = {
         'trajectories': lambda: save_trajs(path, trajs, {}),
-        'results': lambda: results.write_results(path, [], [], {}),
+        'results': lambda: results_file.write_results(path, [], [], {}),
         'run': lambda: log.finish({}),
     }[kind]
     (tmp_path / 'a.h5').write_text('theirs')
@@ -82,10 +82,10 @@ def test_finished_data_that_appears_meanwhile_is_kept(kind, tmp_path):
 def test_trajectories_that_another_stage_0_has_made_since_are_kept(tmp_path):
     path = write_spec(tmp_path)
     spec, wanted = load_spec(str(path)), [('cartpole', 0)]
-    plan = experts.check_all(spec, wanted, 0, resume=False)
+    plan = sample_stage.check_all(spec, wanted, 0, resume=False)
     im_pipeline(path, '0', '-q')
     before = {p.name: p.read_bytes() for p in (tmp_path / 'store' / 'trajs').iterdir()}
-    experts.sample_all(spec, plan, 0)
+    sample_stage.sample_all(spec, plan, 0)
     assert {p.name: p.read_bytes() for p in (tmp_path / 'store' / 'trajs').iterdir()} == before
 
 
@@ -132,11 +132,13 @@ def test_a_link_to_nothing_is_no_place_for_an_output(tmp_path, run_here):  # noq
 
 
 def test_texts_of_more_than_64_kb_are_kept_beside_the_attributes(tmp_path):
-    long, limit = 'ä' * 50000, 'x' * h5files.LONGEST_ATTR
+    long, limit = 'ä' * 50000, 'x' * hdf5.LONGEST_ATTR
     small_results(tmp_path / 'small.h5')
-    small = results.read_results(str(tmp_path / 'small.h5'))
-    results.write_results(str(tmp_path / 'r.h5'), small.rows, small.tasks, {'spec': long, 'run_name': limit, 'training_host': 'a'})
-    assert results.read_results(str(tmp_path / 'r.h5')).attrs.items() >= {'spec': long, 'run_name': limit, 'training_host': 'a'}.items()
+    small = results_file.read_results(str(tmp_path / 'small.h5'))
+    results_file.write_results(str(tmp_path / 'r.h5'), small.rows, small.tasks, {'spec': long, 'run_name': limit, 'training_host': 'a'})
+    assert (
+        results_file.read_results(str(tmp_path / 'r.h5')).attrs.items() >= {'spec': long, 'run_name': limit, 'training_host': 'a'}.items()
+    )
     table = np.zeros(1, dtype=[('iter', int)])
     write_log(str(tmp_path / 'l.h5'), table, {'args': json.dumps({'policy_hidden_spec': long}), 'command': 'short'})
     root = read_root(str(tmp_path / 'l.h5'))
@@ -223,7 +225,7 @@ def test_a_file_with_a_filter_that_is_not_here_needs_the_filter(tmp_path):
 
 @pytest.mark.skipif(os.getuid() != 0, reason='becomes another user')
 def test_a_file_that_may_not_be_read_is_not_called_damaged():
-    code = 'import os, sys, tempfile; from policyopt.files.h5files import open_h5\n'
+    code = 'import os, sys, tempfile; from policyopt.files.hdf5 import open_h5\n'
     code += 'fd, path = tempfile.mkstemp(dir="/tmp"); os.setuid(65534)\n'
     code += 'try:\n    with open_h5(path, "x"): pass\nexcept Exception as e: print(e)\n'
     done = subprocess.run([sys.executable, '-c', code], env=script_env(), capture_output=True, text=True)

@@ -15,10 +15,10 @@ from pipeline_tools import children, lives, wait_until
 from training_tools import differences
 
 from policyopt.errors import RunFailed
-from policyopt.files.snapshots import read_log
+from policyopt.files.training_log import read_log
 from policyopt.policies import make_policy
 from policyopt.sampling import workers
-from policyopt.sampling.tasks import MDP, SimConfig, sample_batch
+from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
 
 TANH = [{'type': 'fc', 'n': 16}, {'type': 'nonlin', 'func': 'tanh'}]
 

@@ -4,8 +4,8 @@
     python scripts/analyze_results.py results.h5 --reference results/paper/results_per_run.csv -v 2
     python scripts/analyze_results.py results.h5 --reference F.csv --html report.html
 
-Cells are matched with the reference by task, algorithm and dataset size. The page docs/formats.md
-describes the columns of --csv.
+Cells are matched with the reference by task, algorithm and dataset size. The page
+docs/pipelines.md describes the columns of --csv.
 """
 
 from policyopt.command_line import Parser

@@ -17,8 +17,8 @@ def main(argv):
     p.add_argument('logs', nargs='+', metavar='LOG', help='training logs, or folders of them')
     p.add_argument('-v', '--verbose', action='store_true', help='show tracebacks of errors')
     args = p.parse_args(argv)
-    from policyopt.files.runs import is_log
-    from policyopt.files.snapshots import read_log, read_root, snapshot_names
+    from policyopt.files.names import is_log
+    from policyopt.files.training_log import read_log, read_root, snapshot_names
 
     paths, bad = [], []
     for log in args.logs:

@@ -27,7 +27,7 @@ def main(argv):
     for flag, most in (('num_trajs', MAX_TRAJS), ('max_traj_len', 10**9)):
         if (value := getattr(args, flag)) is not None and not 1 <= value <= most:
             raise UserError(f'--{flag} is {value}; give 1 or more, up to {most}')
-    from policyopt.sampling.tasks import MDP, sample_randomly
+    from policyopt.sampling.mdp import MDP, sample_randomly
 
     mdps = [MDP(name) for name in args.env]
     for mdp in mdps:

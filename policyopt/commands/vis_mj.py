@@ -24,7 +24,7 @@ def main(argv):
     p.add_argument('--count', type=int, default=50, help='episodes to play or to save')
     p.add_argument('--out', help='save the episodes as a trajectory file')
     p.add_argument('--gif', help='save an animation of --frames pictures')
-    p.add_argument('--frames', type=int, default=200)
+    p.add_argument('--frames', type=int, default=200, help='pictures of an animation, steps of a window (default: %(default)s)')
     p.add_argument('--reward', metavar='RUN.h5', help='print its learned reward along the first episode (see imitate_mj.py --save_reward)')
     p.add_argument('--deterministic', action='store_true', help='most likely actions instead of sampled ones')
     p.add_argument('--max_traj_len', type=int)
@@ -37,9 +37,9 @@ def main(argv):
             raise UserError(f'--{name} {value}: give {low} or more')
     if args.out and os.path.isfile(args.out):
         raise UserError(f'{args.out}: exists already, and finished data is never overwritten; choose another --out')
-    from policyopt.files import snapshots
+    from policyopt.files import training_log
 
-    inputs = [snapshots.split_policy_path(args.policy)[0], *filter(None, [args.reward])]
+    inputs = [training_log.split_policy_path(args.policy)[0], *filter(None, [args.reward])]
     for path, what, others in ((args.out, 'the trajectories', []), (args.gif, 'the animation', filter(None, [args.out]))):
         if path is not None:
             check_output(path, what, inputs, others)
@@ -70,7 +70,7 @@ def show(args):
     gif = args.gif or (None if any(map(os.environ.get, ('DISPLAY', 'WAYLAND_DISPLAY'))) or sys.platform == 'darwin' else 'play.gif')
     played = evaluation.open_policy(args.policy, args.env_name)
     for shown in evaluation.animate(*played, gif, args.frames, args.seed, args.deterministic, args.max_traj_len):
-        cut = '' if shown.over else f' so far (cut by --frames {args.frames})'
-        print(f'return: {shown.ret:.4f} in {shown.length} steps{cut}')
+        unfinished = '' if shown.over else f' so far (stopped at --frames {args.frames})'
+        print(f'return: {shown.ret:.4f} in {shown.length} steps{unfinished}')
     if gif:
-        print(f'animation: {gif}')
+        print(f'animation: {gif} ({args.frames} pictures, as --frames says)')

@@ -16,7 +16,7 @@ import tables
 
 from policyopt.arguments import check_shapes
 from policyopt.errors import UserError
-from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
 from policyopt.shipped import as_typed
 from policyopt.trajectories import TrajBatch
 

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from policyopt.errors import RunFailed, UserError, printable
-from policyopt.pipeline import templates
+from policyopt.pipeline.command import option
 from policyopt.shipped import as_typed, continuing_command, shipped
 
 if TYPE_CHECKING:
-    from policyopt.pipeline import batch
+    from policyopt.pipeline import cluster_options
     from policyopt.pipeline.plan import How, Plan
     from policyopt.pipeline.spec import Run, Spec
 
@@ -88,7 +88,7 @@ class Cluster(abc.ABC):
     # what a system says in its own way
 
     @abc.abstractmethod
-    def options(self, spec: Spec) -> batch.Batch:
+    def options(self, spec: Spec) -> cluster_options.Batch:
         """The section of the experiment's options."""
 
     @abc.abstractmethod
@@ -204,7 +204,7 @@ class Cluster(abc.ABC):
 
     def notes(self, plan: Plan) -> list[str]:
         """What the script does not say itself: that runs want a GPU which it does not ask for."""
-        wants = any((templates.option(run.command, '--device') or '').startswith('cuda') for run in plan.todo)
+        wants = any((option(run.command, '--device') or '').startswith('cuda') for run in plan.todo)
         if not self.gpu or not wants or re.search('gpu|gres', repr(self.options(plan.spec)), re.IGNORECASE):
             return []
         return [f"warning: --device cuda, but the job asks for no GPU; add a directive such as '{self.gpu}' to options.{self.name}.extra"]

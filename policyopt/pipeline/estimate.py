@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING
 from policyopt import algorithms
 from policyopt.cores import num_cores
 from policyopt.errors import RunFailed, UserError
-from policyopt.files.runs import part_path
+from policyopt.files.names import part_path
 from policyopt.options import MAX_ITER
-from policyopt.pipeline import launch, templates
+from policyopt.pipeline import launch
+from policyopt.pipeline.command import is_literal, is_trainer, option
 from policyopt.pipeline.plan import job_of, make_plan
 from policyopt.progress import last_lines
 from policyopt.signals import Stopped
@@ -57,7 +58,7 @@ def estimate(plan: Plan, how: How) -> str:
     if not pending:
         return f'{len(runs)} of {len(runs)} runs are done: nothing to do'
     todo = f'{len(pending)} of {len(runs)} runs to do'
-    known = [r for r in pending if templates.is_trainer(r.command) and templates.is_literal(r.command)]
+    known = [r for r in pending if is_trainer(r.command) and is_literal(r.command)]
     if not known:
         return f'{todo}; how long that takes is not known: only plain commands of imitate_mj.py can be measured'
     num_jobs = min(how.jobs or num_cores(), len(pending))
@@ -82,7 +83,7 @@ def estimate(plan: Plan, how: How) -> str:
 
 def max_iter(run: Run) -> int:
     """The number of iterations that a trainer's command asks for."""
-    value = templates.option(run.command, '--max_iter')
+    value = option(run.command, '--max_iter')
     try:
         return MAX_ITER if value is None else int(value)
     except ValueError as e:
@@ -94,7 +95,7 @@ def _iterations_done(run: Run) -> int:
     part = part_path(run.out)
     if not os.path.exists(part):
         return 0
-    from policyopt.files.snapshots import read_log
+    from policyopt.files.training_log import read_log
 
     try:
         return len(read_log(part))
@@ -138,8 +139,8 @@ def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[t
 
 def _shortened(run: Run) -> Run:
     """A run with its first few iterations only; of an option that stands twice, argparse takes the last."""
-    rounds = templates.option(run.command, '--dagger_rounds') or ''  # each needs a step
-    num = max(algorithms.probe_iterations(templates.option(run.command, '--mode')), 1 + int(rounds) if rounds.isdecimal() else 0)
+    rounds = option(run.command, '--dagger_rounds') or ''  # each needs a step
+    num = max(algorithms.probe_iterations(option(run.command, '--mode')), 1 + int(rounds) if rounds.isdecimal() else 0)
     num = min(max_iter(run), num)
     return dataclasses.replace(run, command=f'{run.command} --max_iter {num}')
 
@@ -149,7 +150,7 @@ def _ttotal(job: Job) -> np.ndarray:
 
     Without the play of DAgger's rounds: they are as many in a short run as in a long one, so they count as start-up.
     """
-    from policyopt.files.snapshots import read_log
+    from policyopt.files.training_log import read_log
 
     log = read_log(job.out)
     if not len(log) or 'ttotal' not in (log.dtype.names or ()):

@@ -17,7 +17,7 @@ from typing import TextIO
 
 from policyopt import options
 from policyopt.command_line import run_main
-from policyopt.pipeline import templates
+from policyopt.pipeline.command import is_our_trainer, plain_words
 from policyopt.shipped import PACKAGE
 from policyopt.signals import NEVER_BEGUN, STOP_SIGNALS
 
@@ -40,8 +40,8 @@ def script_and_options(command: str, env: Mapping[str, str]) -> list[str] | None
     """
     if sys.platform != 'linux' or any(e.get(name) != '1' for name in BLAS_THREAD_VARIABLES for e in (env, os.environ)):
         return None
-    program, *words = templates.plain_words(command) or ['']
-    if program != sys.executable or not words or not templates.is_our_trainer(words[0]):
+    program, *words = plain_words(command) or ['']
+    if program != sys.executable or not words or not is_our_trainer(words[0]):
         return None
     return words
 

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from policyopt.cores import num_cores, threads_from_env
 from policyopt.errors import RunFailed
 from policyopt.files.atomic import is_hdf5
-from policyopt.files.runs import incomplete_path, lock_path, part_path
-from policyopt.pipeline import forked, locks, templates
+from policyopt.files.names import incomplete_path, lock_path, part_path
+from policyopt.pipeline import forked, locks
+from policyopt.pipeline.command import is_simple, with_option
 from policyopt.pipeline.plan import Job
 from policyopt.progress import Progress
 from policyopt.signals import NEVER_BEGUN, STOPPED, CountedSignals, Stopped
@@ -175,7 +176,7 @@ class _Launcher:
         if os.path.exists(job.out):  # what a program that writes in place has left
             os.replace(job.out, incomplete_path(job.out))
         if os.path.exists(part_path(job.out)):  # perhaps another pipeline has begun it since the plan
-            job = dataclasses.replace(job, command=templates.with_option(job.command, '--resume'))
+            job = dataclasses.replace(job, command=with_option(job.command, '--resume'))
         try:
             process = self.spawn(job, lock)
         except OSError as e:
@@ -215,7 +216,7 @@ class _Launcher:
 
     def shell(self, command: str, log: TextIO) -> Process:
         """A shell that waits for a line on its stdin and then is the command."""
-        line = f'exec {command}' if templates.is_simple(command) else command
+        line = f'exec {command}' if is_simple(command) else command
         return subprocess.Popen(
             ['/bin/sh', '-c', f'read -r go || exit {NEVER_BEGUN}; exec </dev/null; {line}'],
             stdin=subprocess.PIPE,

@@ -19,8 +19,8 @@ import numpy as np
 from scipy import stats
 
 from policyopt.errors import UserError, printable
-from policyopt.files.results import likeliest_actions, read_other_sets, read_results
-from policyopt.files.runs import MAX_ID, MAX_RUNS, id_of, sweep
+from policyopt.files.names import MAX_ID, MAX_RUNS, id_of, sweep
+from policyopt.files.results_file import likeliest_actions, read_other_sets, read_results
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.provenance import derive_seed
 from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks, read_tasks

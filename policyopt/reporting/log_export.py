@@ -13,8 +13,8 @@ import numpy as np
 
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_output, write_text
-from policyopt.files.runs import KEYS, current_path, is_part, name_of, parts_of
-from policyopt.files.snapshots import number_fields, read_log, read_root, write_log
+from policyopt.files.names import KEYS, current_path, is_part, name_of, parts_of
+from policyopt.files.training_log import number_fields, read_log, read_root, write_log
 from policyopt.provenance import parse_time
 
 

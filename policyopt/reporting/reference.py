@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from policyopt.errors import UserError, closest
-from policyopt.files.runs import cell_id, id_of
+from policyopt.files.names import cell_id, id_of
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
 
 FAILED = 0.01  # a run that gets at most this far from the random policy's return towards the expert's has learned nothing

@@ -22,7 +22,7 @@ import numpy as np
 
 from policyopt.command_line import format_table
 from policyopt.files.atomic import write_text
-from policyopt.files.runs import settings_of
+from policyopt.files.names import settings_of
 from policyopt.reporting.analysis import Analysis, Cell, Comparison, PlusMinus, repeat_commands, some_of
 from policyopt.reporting.reference import Baseline, CellKey
 from policyopt.reporting.statistics import LEVEL, NAN, POWER, sd

@@ -27,7 +27,7 @@ from policyopt.sampling.rollout import Ledger, Quotas, Rollout, Streams
 from policyopt.signals import holding_signals, ignore_signals
 
 if TYPE_CHECKING:
-    from policyopt.sampling.actor import AnyActor
+    from policyopt.sampling.actors import AnyActor
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # sent to the whole group or job; the parent decides
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere

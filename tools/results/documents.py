@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt.errors import UserError
-from policyopt.files.results import read_results
-from policyopt.files.runs import name_of, parts_of, size_of
-from policyopt.files.snapshots import read_log, read_root
+from policyopt.files.names import name_of, parts_of, size_of
+from policyopt.files.results_file import read_results
+from policyopt.files.training_log import read_log, read_root
 from policyopt.reporting.reference import read_reference_tasks
 from policyopt.reporting.tables import decimals_of, number, signed, trajectories
 from policyopt.reproduction.study import read_study

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from policyopt.command_line import Parser, run_main
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_output
-from policyopt.files.results import cell_table, read_results, write_results
+from policyopt.files.results_file import cell_table, read_results, write_results
 from policyopt.provenance import provenance
 from policyopt.shipped import as_typed
 from tools.results.merging import merge_results

@@ -49,4 +49,4 @@ def difference(row: Row, level: float = 0.9) -> str:
 
 def verdict(row: Row) -> str:
     """What a difference to the paper shows, in three words."""
-    return {'better': 'above the paper', 'worse': 'below the paper'}.get(row.verdict, row.verdict)
+    return row.verdict

@@ -15,8 +15,8 @@ import tables
 from policyopt.command_line import format_table
 from policyopt.errors import UserError, printable
 from policyopt.files.guard import text_of
-from policyopt.files.h5files import attr_names, attr_text, open_h5, set_attrs, write_h5
-from policyopt.files.runs import settings_of
+from policyopt.files.hdf5 import attr_names, attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.names import settings_of
 
 LARGEST = 1e100  # a return; the squares of larger ones leave the finite numbers
 

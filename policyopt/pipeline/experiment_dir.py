@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from policyopt.errors import RunFailed, UserError
 from policyopt.files.atomic import read_utf8, replacing
-from policyopt.files.runs import is_part, is_run, name_of
+from policyopt.files.names import is_part, is_run, name_of
 from policyopt.files.yamlfile import read_text
 from policyopt.pipeline import locks
 from policyopt.pipeline import spec as specs

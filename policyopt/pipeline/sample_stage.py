@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policyopt.errors import RunFailed, UserError
-from policyopt.files.h5files import attr_text, numbers, open_h5, set_attrs, write_h5
-from policyopt.files.results import mean_sd
+from policyopt.files.hdf5 import attr_text, numbers, open_h5, set_attrs, write_h5
+from policyopt.files.results_file import mean_sd
 from policyopt.pipeline.spec import find_policy
 from policyopt.provenance import derive_seed, provenance
 from policyopt.shipped import as_typed
@@ -21,7 +21,7 @@ from policyopt.shipped import as_typed
 if TYPE_CHECKING:
     from policyopt.pipeline.spec import Spec, Task
     from policyopt.policies import Policy
-    from policyopt.sampling.tasks import MDP
+    from policyopt.sampling.mdp import MDP
     from policyopt.trajectories import TrajBatch
 
 ExpertPlan = tuple[dict[tuple[str, int], str], 'dict[str, MDP]', 'dict[str, Policy]']  # what check_all returns
@@ -34,7 +34,7 @@ def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resum
     seed None: not drawn yet. Returns what sample_all takes: ({(task, set): file to make}, {task: MDP}, {task: policy}).
     """
     from policyopt.evaluation import load_policy
-    from policyopt.sampling.tasks import MDP
+    from policyopt.sampling.mdp import MDP
 
     todo = {}
     for name, dataset in wanted:
@@ -178,7 +178,7 @@ def random_returns(spec: Spec, task: Task, seed: int, mdp: MDP | None = None) ->
     path = spec.random_path(task.name)
     if (stored := check_random(spec, task)) is not None:
         return stored
-    from policyopt.sampling.tasks import MDP, sample_randomly
+    from policyopt.sampling.mdp import MDP, sample_randomly
 
     mdp = mdp or MDP(task.env)
     random_seed = derive_seed(seed, 'random', task.name)

@@ -19,11 +19,11 @@ import numpy as np
 
 from policyopt.cores import num_cores
 from policyopt.errors import RunFailed, UserError
-from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
-from policyopt.files.results import ResultRow, Results, TaskRow, read_results
+from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.names import id_of
+from policyopt.files.results_file import ResultRow, Results, TaskRow, read_results
 from policyopt.files.runfile import read_run
-from policyopt.files.runs import id_of
-from policyopt.pipeline import experts, foreign, launch
+from policyopt.pipeline import external_policies, launch, sample_stage
 from policyopt.progress import Progress
 from policyopt.provenance import derive_seed, parse_time
 from policyopt.signals import STOP_SIGNALS, holding_signals, ignore_signals
@@ -82,9 +82,9 @@ def _changed(job: dict[str, Any], row: ResultRow) -> str:
 
 def check_runs(spec: Spec, runs: Sequence[Run], seed: int) -> None:
     """Raise UserError unless the files of these runs hold what their evaluation will need, before any of them plays."""
-    from policyopt.files.snapshots import read_snapshot
+    from policyopt.files.training_log import read_snapshot
     from policyopt.policies import policy_from_snapshot
-    from policyopt.sampling.tasks import MDP
+    from policyopt.sampling.mdp import MDP
 
     check_policies(spec, runs)
     mdps = {}
@@ -98,7 +98,7 @@ def check_runs(spec: Spec, runs: Sequence[Run], seed: int) -> None:
 def check_policies(spec: Spec, runs: Sequence[Run]) -> None:
     """Raise UserError or RunFailed unless the functions that load the policies of other programs can be imported."""
     algs = [spec.algorithm(name) for name in dict.fromkeys(r.alg for r in runs)]
-    foreign.check_loaders({a.policy: f'{spec.file}: {a.place}.policy' for a in algs if a.policy}.items())
+    external_policies.check_loaders({a.policy: f'{spec.file}: {a.place}.policy' for a in algs if a.policy}.items())
 
 
 def evaluate_runs(spec: Spec, runs: Sequence[Run], seed: int, how: How, stored: Results | None) -> tuple[list[ResultRow], list[TaskRow]]:
@@ -135,7 +135,7 @@ def evaluate_runs(spec: Spec, runs: Sequence[Run], seed: int, how: How, stored: 
 
 def _expert_sets(spec: Spec, names: Iterable[str]) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
     """{(task, set): (returns, lengths) of its episodes}."""
-    return {key: experts.expert_returns(spec, spec.traj_path(*key)) for key in itertools.product(names, range(spec.training.datasets))}
+    return {key: sample_stage.expert_returns(spec, spec.traj_path(*key)) for key in itertools.product(names, range(spec.training.datasets))}
 
 
 def _in_order(spec: Spec, seed: int, rows: dict[str, ResultRow], tasks: dict[str, TaskRow]) -> tuple[list[ResultRow], list[TaskRow]]:
@@ -201,7 +201,7 @@ def _cache_dir(spec: Spec) -> str:
 
 def _task_row(spec: Spec, task: Task, sets: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]], seed: int) -> TaskRow:
     returns, lengths = _all_episodes(task.name, sets)
-    return TaskRow(task.name, task.env, task.policy or '', returns, lengths, *experts.random_returns(spec, task, seed))
+    return TaskRow(task.name, task.env, task.policy or '', returns, lengths, *sample_stage.random_returns(spec, task, seed))
 
 
 def _all_episodes(name: str, sets: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
@@ -236,7 +236,7 @@ def choose_snapshot(path: str, rule: str) -> str:
 def _evaluate(job: dict[str, Any]) -> str:
     """Play one run's policy and store its row; code of strangers plays in a process of its own."""
     if job['policy']:
-        return foreign.apart(f'{job["policy"]} of {job["file"]}', _store_row, job)
+        return external_policies.apart(f'{job["policy"]} of {job["file"]}', _store_row, job)
     return _store_row(job)
 
 
@@ -260,15 +260,15 @@ def _store_row(job: dict[str, Any]) -> str:
 
 def _play_foreign(job: dict[str, Any]) -> TrajBatch:
     """The episodes of a policy that the user's own function loads."""
-    from policyopt.sampling.tasks import MDP, sample_trajectories
+    from policyopt.sampling.mdp import MDP, sample_trajectories
 
-    load, source = foreign.loader(job['policy'], job['place']), f'{job["policy"]} of {job["file"]}'
+    load, source = external_policies.loader(job['policy'], job['place']), f'{job["policy"]} of {job["file"]}'
     try:
         policy = load(job['file'])
     except BaseException as e:
-        raise RunFailed(f'{source}: failed with {foreign.said(e)}') from e
+        raise RunFailed(f'{source}: failed with {external_policies.said(e)}') from e
     mdp = MDP(job['env'])
-    actor = foreign.ForeignActor(policy, mdp.info, source)
+    actor = external_policies.ForeignActor(policy, mdp.info, source)
     key, one_process = (job['eval_seed'], 'evaluate'), 1  # a policy of another program need not survive being sent to others
     return sample_trajectories(actor, mdp, job['num_trajs'], mdp.longest(job['max_traj_len']), key, True, one_process)
 

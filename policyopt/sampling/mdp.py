@@ -16,14 +16,14 @@ import numpy as np
 from policyopt.cores import MAX_WORKERS
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError, printable
-from policyopt.sampling.actor import RandomActor
+from policyopt.sampling.actors import RandomActor
 from policyopt.sampling.rollout import Ledger, Rollout, Streams, in_order
 from policyopt.sampling.workers import WorkerPool, default_workers
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
 
 if TYPE_CHECKING:
     from policyopt.environments.classic_vec import VecEnv
-    from policyopt.sampling.actor import AnyActor
+    from policyopt.sampling.actors import AnyActor
 
 MAX_SLOTS = 256  # environments stepped at once, at most
 MAX_ACTIONS = 100_000  # different ones of a finite space that nothing but data describes
