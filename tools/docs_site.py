@@ -3,6 +3,7 @@
 import posixpath
 import re
 from pathlib import Path
+from typing import Any
 
 import tomllib
 from mkdocs.structure.files import File  # pyright: ignore[reportMissingImports] (only the extra docs has it)
