@@ -30,20 +30,14 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from derivatives import jobs  # noqa: E402
 
-from policyopt import (  # noqa: E402
-    algorithms,
-    build,
-    cloning,
-    imitation,
-    rewards,
-    trajectories,
-)
+from policyopt import algorithms, cloning, imitation, rewards, training, trajectories  # noqa: E402
 from policyopt.evaluation import evaluate_file  # noqa: E402
-from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE  # noqa: E402
+from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE, NetConfig  # noqa: E402
 from policyopt.options import ImitationOptions, parsed  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
+from policyopt.rl import TRPOConfig  # noqa: E402
 from policyopt.torchutil import mm, numerics, setup_torch  # noqa: E402
-from policyopt.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
+from policyopt.trajectories import ContinuousSpace, Expert, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
 TASKS = {'cartpole': ('CartPole-v0', 10, 0), 'mountaincar': ('MountainCar-v0', 5, 1), 'acrobot': ('Acrobot-v0', 5, 1)}
@@ -90,31 +84,36 @@ class FixedShapeOptimizer(imitation.ImitationOptimizer):
 def make_optimizer(alg, task, dtype):
     device, torch_dtype = setup_torch('cpu', dtype)
     rng = np.random.RandomState(0)
-    nets = {'rng': rng, 'dtype': torch_dtype, 'device': device}
+    nets = NetConfig(rng, torch_dtype, device)
     if task in SHAPES:
         obs_dim, a_dim = SHAPES[task]
         obs_space, a_space, lengths = ContinuousSpace(obs_dim), ContinuousSpace(a_dim), [1000] * 50
         obs, a, r = rng.randn(50000, obs_dim), rng.randn(50000, a_dim), rng.randn(50000)
-        policy = make_policy(obs_space, a_space, SIMPLE_ARCHITECTURE, True, **nets)
+        policy = make_policy(obs_space, a_space, SIMPLE_ARCHITECTURE, rng=rng, dtype=torch_dtype, device=device)
         policy.update_obsnorm(obs)
-        vf = ValueFunc(obs_dim, SIMPLE_ARCHITECTURE, 1e-3, **nets)
-        expert = obs[:200], a[:200], np.arange(200.0)
+        vf = ValueFunc(obs_dim, SIMPLE_ARCHITECTURE, 1e-3, nets=nets)
+        expert = Expert(obs[:200], a[:200], np.arange(200.0))
         if alg == 'ga':
-            reward = rewards.TransitionClassifier(obs_space, a_space, SIMPLE_ARCHITECTURE, 0, 0, 1e-3, **nets)
+            reward = rewards.TransitionClassifier(
+                obs_space, a_space, rewards.ClassifierConfig(hidden_spec=SIMPLE_ARCHITECTURE, time_scale=1e-3), nets
+            )
         else:
-            reward = rewards.LinearReward(obs_space, a_space, REWARDS[alg], 0, 0, 1e-3, *expert, rng)
-        opt = FixedShapeOptimizer(None, policy, vf, reward, expert, None, 0.995, 0.97, 0.01, 0.1, 0.0, 0, rng)
+            reward = rewards.LinearReward(
+                obs_space, a_space, mode=REWARDS[alg], favor_zero_expert_reward=0, include_time=0, time_scale=1e-3, expert=expert, rng=rng
+            )
+        trpo = TRPOConfig(discount=0.995, lam=0.97, max_kl=0.01, damping=0.1)
+        opt = FixedShapeOptimizer(None, policy, vf, reward, expert, sim_cfg=None, trpo=trpo, policy_ent_reg=0.0, seed=0, rng=rng)
         opt.fixed = obs, a, r, lengths
         return opt
     env, freq, favor_zero = TASKS[task]
     _, mdp, trajs = evaluate_file(str(REPO / f'expert_policies/classic/{env}.h5/snapshots/last'), 4, seed=0)
-    expert = trajectories.subsample(trajs, freq)[:3]
-    policy = make_policy(mdp.obs_space, mdp.action_space, SIMPLE_ARCHITECTURE, True, **nets)
+    expert = Expert(*trajectories.subsample(trajs, freq)[:3])
+    policy = make_policy(mdp.obs_space, mdp.action_space, SIMPLE_ARCHITECTURE, rng=rng, dtype=torch_dtype, device=device)
     policy.update_obsnorm(expert[0])
     if alg == 'bclone':
         return cloning.BehavioralCloningOptimizer(policy, expert[0], expert[1], rng, eval_freq=100)
     flags = ['--reward_type', REWARDS[alg], '--favor_zero_expert_reward', str(favor_zero), '--policy_hidden_spec', SIMPLE_ARCHITECTURE]
-    return build.imitation_optimizer(options('ga', env, flags), mdp, policy, expert, nets)
+    return training.imitation_optimizer(options('ga', env, flags), mdp, policy, expert, nets)
 
 
 def derivatives_ms(opt):

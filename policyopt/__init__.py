@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.airl import AIRLReward
     from policyopt.api import Demonstrations, Evaluation, TrainedRun, evaluate, train, write_run
-    from policyopt.build import load_reward
     from policyopt.cloning import BehavioralCloningOptimizer
     from policyopt.dagger import DaggerOptimizer
     from policyopt.errors import RunFailed, UserError
-    from policyopt.evaluation import load_policy
+    from policyopt.evaluation import load_policy, load_reward
     from policyopt.files.training_log import TrainingLog, read_snapshot
     from policyopt.files.trajectory_file import load_trajs, save_trajs
     from policyopt.imitation import ImitationOptimizer
@@ -41,8 +40,7 @@ _HOME = {
     'policies': ['GibbsPolicy', 'GaussianPolicy', 'Policy', 'make_policy'],
     'valuefuncs': ['ValueFunc', 'LinearValueFunc', 'ConstantValueFunc'],
     'rl': ['SamplingPolicyOptimizer'],
-    'evaluation': ['load_policy'],
-    'build': ['load_reward'],
+    'evaluation': ['load_policy', 'load_reward'],
     'airl': ['AIRLReward'],
     'cloning': ['BehavioralCloningOptimizer'],
     'dagger': ['DaggerOptimizer'],
