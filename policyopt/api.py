@@ -273,8 +273,8 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     """Train a policy; the same seed and options give the log and the policy of the command, bit for bit.
 
     Args:
-        algorithm: 'bclone', 'dagger', 'ga' (GAIL), 'fem', 'simplex' or 'airl', as imitate_mj.py; 'trpo' on the true reward, as
-            run_rl_mj.py.
+        algorithm: 'bclone', 'dagger', 'gail', 'ga' (GAIL of 2016), 'fem', 'simplex' or 'airl', as imitate_mj.py; 'trpo' on the true
+            reward, as run_rl_mj.py.
         env: the id of an environment, a function (or class) that returns a new gymnasium.Env, or one such environment, which then
             plays one episode after the other and is left open. None for 'bclone': nothing is played, the spaces are those of the
             demonstrations (num_actions= says more), and what is judged by is `run.log['valloss']`.
@@ -480,10 +480,15 @@ def evaluate(policy: Any, env: Any, episodes: int = 50, *, seed: int = 0, determ
              sim_batch_size: int = 1) -> Evaluation:  # fmt: skip
     """Play a policy, by default its most likely actions: (returns (B,), lengths (B,)) of exactly `episodes` episodes.
 
-    policy: a Policy; a model with `predict`, as Stable-Baselines3 has it; an object with `act`; or any function obs → action, which
-    gets one observation (Do,) and returns an integer or (Da,) numbers. Of a Policy this is a pure function of its arguments.
-    env as in `train`; deterministic=False draws the actions, as training and vis_mj.py do, while
-    stage 2 takes the most likely ones; max_traj_len (steps) cuts episodes; sim_batch_size above 1 plays in that many processes.
+    Args:
+        policy: a Policy; a model with `predict`, as Stable-Baselines3 has it; an object with `act`; or a function that gets one
+            observation (Do,) and returns an integer or (Da,) numbers.
+        env: as in `train`.
+        episodes: how many are played.
+        seed: of a Policy, the result is a pure function of the arguments.
+        deterministic: most likely actions, as stage 2 takes them; False draws them, as training and vis_mj.py do.
+        max_traj_len: steps of an episode at most.
+        sim_batch_size: above 1, as many processes play.
     Raises UserError where the policy does not fit the env; RunFailed when the env fails.
     """
     trajs, _ = _play(

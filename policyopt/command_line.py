@@ -8,22 +8,30 @@ import io
 import itertools
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from policyopt.cores import limit_threads, threads_from_env
 from policyopt.errors import RunFailed, UserError, printable
 from policyopt.signals import BAD_INPUT, FAILED, INTERRUPTED, interrupt_again
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help texts of at most 100 columns."""
+
+    def __init__(self, prog: str, **words: Any):
+        words['width'] = words.get('width') or min(100, shutil.get_terminal_size().columns - 2)
+        super().__init__(prog, **words)
+
+
 class Parser(argparse.ArgumentParser):
     """The parser of a command: `doc` is its help as it stands, options are not abbreviated, a bad one is a UserError."""
 
-    def __init__(self, prog: str, doc: str | None, epilog: str | None = None):
-        formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog, description=doc, epilog=epilog, formatter_class=formatter, allow_abbrev=False)
+    def __init__(self, prog: str, doc: str | None, epilog: str | None = None, usage: str | None = None, add_help: bool = True):
+        super().__init__(prog, usage, doc, epilog, formatter_class=_HelpFormatter, allow_abbrev=False, add_help=add_help)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f'{message}; --help lists all options')

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt import rl
-from policyopt.interfaces import uses_transitions
+from policyopt.interfaces import further_fields, uses_transitions
 from policyopt.sampling.mdp import sample_batch
 from policyopt.torchutil import to_tensor
 from policyopt.trajectories import Expert, Transitions
@@ -78,7 +78,7 @@ class ImitationOptimizer:
         self.total_time = float(state['total_time'])
 
     def step(self) -> Fields:
-        """One iteration; returns its log fields [(name, value, type)] in the order of 2016."""
+        """One iteration; returns its log fields [(name, value, type)] in the order of 2016, and then those that are new."""
         t0 = time.perf_counter()
         trpo = self.trpo
         trajs = self.sample()
@@ -151,6 +151,7 @@ class ImitationOptimizer:
             ('tadv', t2 - t1, float),
             ('tstep', t3 - t2, float),
             ('ttotal', self.total_time, float),
+            *further_fields(self.reward),
         ]
         self.iteration += 1
         return fields

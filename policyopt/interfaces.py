@@ -21,6 +21,7 @@ class Reward(Protocol):
     """A reward function that is learned from expert pairs, for `imitation.ImitationOptimizer`; named in a row of algorithms.py.
 
     uses_transitions: whether compute_reward takes `transitions`, and fit `transitions` and `extransitions` (Transitions) as well.
+    A reward may have a method further_fields() too, see the function of that name.
     """
 
     uses_transitions: ClassVar[bool] = False
@@ -89,6 +90,11 @@ class Reward(Protocol):
 def uses_transitions(reward: Any) -> bool:
     """Whether a reward function, or its class, sees transitions; one that does not say so sees pairs."""
     return getattr(reward, 'uses_transitions', False)
+
+
+def further_fields(reward: Any) -> Fields:
+    """Return the columns that a reward logs after those of 2016, by a method of this name; none where it has no such method."""
+    return reward.further_fields() if hasattr(reward, 'further_fields') else []
 
 
 class Optimizer(Protocol):

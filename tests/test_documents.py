@@ -22,6 +22,7 @@ from policyopt.reporting.analysis import analyze
 from policyopt.reporting.reference import CellKey, Reference
 from policyopt.reproduction.aggregate import Row
 from tools.results.documents import Blocks, agreement_table, comparison_table, curve_table, fill, run_table
+from tools.results.reward_shift import decision
 from tools.results.robustness_checks import beside as beside_other
 from tools.results.robustness_checks import checks, run_by_run
 from tools.results.words import verdict
@@ -86,13 +87,13 @@ def test_agreement_counts_failed_runs_and_says_three_words():
     [
         (0.01, 0.01, 'measured', 'same within 0.10'),
         (0.05, 0.01, 'measured', 'same within 0.10'),  # the 95% interval leaves out zero too
-        (0.30, 0.05, 'measured', 'above the paper'),
-        (-0.30, 0.05, 'measured', 'below the paper'),
+        (0.30, 0.05, 'measured', 'better'),
+        (-0.30, 0.05, 'measured', 'worse'),
         (0.09, 0.05, 'measured', 'no worse by 0.10'),
         (-0.09, 0.05, 'measured', 'too few data'),
         (0.01, 0.01, 'runs', 'too few data'),
         (-0.30, 0.05, 'runs', 'too few data'),
-        (-0.30, 0.05, 'tasks', 'below the paper'),
+        (-0.30, 0.05, 'tasks', 'worse'),
         (0.01, math.nan, 'cells', 'too few data'),
     ],
 )
@@ -254,3 +255,14 @@ def test_figure_1_has_the_reference_as_a_thin_line_and_profiles_show_both_sides(
     tau = profile['ours'].get_xdata()
     half = np.argmin(np.abs(tau - (157 - 20) / 180))
     assert (profile['ours'].get_ydata()[half], profile['published'].get_ydata()[half]) == (0.5, 0)
+
+
+def test_the_shift_of_the_reward_is_judged_as_stated_before_its_runs():
+    def judged(other, running):
+        return decision(np.array(other), np.array(running), 1000.0)
+
+    assert judged([-100.0, -200.0], [-300.0, -250.0]) == 'yes'
+    assert judged([-240.0, -240.0], [-250.0, -250.0]) == 'too few data', 'less than 0.05 of the scale'
+    assert judged([400.0, -260.0], [-300.0, -250.0]) == 'too few data', 'one run below one with the running bound'
+    assert judged([-300.0, -400.0], [-300.0, -250.0]) == 'no'
+    assert judged([900.0], [-300.0]) == 'not tested'

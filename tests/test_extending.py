@@ -15,7 +15,7 @@ from policyopt.files.training_log import read_log, snapshot_names
 from policyopt.files.trajectory_file import save_trajs
 from policyopt.trajectories import TrajBatch
 
-EXAMPLE = re.search(r'```python\n(.*?)```', (REPO / 'docs' / 'extending.md').read_text(encoding='utf-8'), re.S)[1]
+EXAMPLE = re.search(r'```python\n(# my_reward.py.*?)```', (REPO / 'docs' / 'extending.md').read_text(encoding='utf-8'), re.S)[1]
 # the trainer as it is, in a process that has read the module of docs/extending.md
 TRAIN = f"""
 import my_reward, runpy, sys

@@ -140,7 +140,7 @@ def test_an_installed_wheel_does_a_whole_experiment_beside_a_users_own_environme
     folder = tmp_path / 'runs' / 'quickstart' / 'checkpoints'
     assert sorted(p.name for p in tmp_path.iterdir()) == ['environments', 'runs'] and len(list(folder.glob('alg=*.h5'))) == 2
     assert all((folder / f'results{end}').exists() for end in ('.h5', '.csv', '.md', '.html', '_figure1.png'))
-    assert f'report   {folder}/results.html\n' in done.stdout and 'next: gail-pipeline analyze_results ' in done.stderr
+    assert 'report   runs/quickstart/checkpoints/results.html\n' in done.stdout and 'next: gail-pipeline analyze_results ' in done.stderr
     log = next((folder / 'logs').glob('alg=gail,*')).read_text().replace(sys.executable, 'python')  # .venv may lie in the checkout
     assert str(installed / 'policyopt' / 'commands' / 'imitate_mj.py') in log and str(REPO) not in log
     assert f'gail-pipeline showlog {folder.relative_to(tmp_path)}/alg=gail' in log

@@ -250,6 +250,16 @@ def test_cloning_logs_show_their_own_fields(tmp_path, run_here):
     assert 'no numbers in trueret, avglen: skipped' in done.stderr
 
 
+@pytest.mark.parametrize(('valacc', 'said'), [(-2.0, 'validation log-likelihood'), (-0.5, '−squared error of validation actions')])
+def test_valacc_is_called_what_it_is(valacc, said, tmp_path, run_here):
+    log = TrainingLog(str(tmp_path / 'c.h5'), {'args': '{}'})
+    log.append([('iter', 0, int), ('valloss', 2.0, float), ('valacc', valacc, float)])
+    log.finish({})
+    done = run_here('showlog.py', 'c.h5', '--fields', 'valacc', '--plotfile', 'c.svg')
+    assert f'valacc: {said}' in done.stderr
+    assert curves.meaning_of(curves.read_logs([str(tmp_path / 'c.h5')]), 'valacc') == said
+
+
 def test_legacy_expert_logs_are_drawn(legacy_dir, tmp_path, run_here):
     run_here('showlog.py', *sorted(legacy_dir.rglob('*.h5')), '--plotfile', 'l.png', '--range_end', '40')
     assert (tmp_path / 'l.png').read_bytes().startswith(PNG)

@@ -237,6 +237,14 @@ MISTAKES = {
         ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --airl_state_only 1 --log {out}'),
         r'--airl_state_only 1: only --reward_type airl has this option',
     ),
+    'a bound of a reward that has none': (
+        ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --reward_type nn --reward_shift batch --log {out}'),
+        r'--reward_shift batch: only --reward_type l2ball or simplex has this option',
+    ),
+    'an unknown bound': (
+        ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --reward_type l2ball --reward_shift btach --log {out}'),
+        r"--reward_shift 'btach'; expected 'running' or 'batch' or 'none'",
+    ),
     'two descriptions of nets': (
         ("cmd: 'true {out}'", 'cmd: "python scripts/imitate_mj.py --mode ga --tiny_policy --policy_hidden_spec x --log {out}"'),
         'both choose the nets; expected one of the two left out',

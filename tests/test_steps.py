@@ -146,6 +146,7 @@ def slow_imitation_step(now, rng, trajs, expert, ent_reg, mode, max_kl=MAX_KL):
             'avgunregr': np.mean(r_unreg_N),
             'avgpreg': np.mean(bonus_N),
         }
+        | ({'reward_bound': reward.reward_bound} if isinstance(reward, LinearReward) else {})
     )
 
 

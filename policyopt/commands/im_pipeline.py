@@ -30,7 +30,7 @@ def main(argv):
     p = Parser('im_pipeline', __doc__)
     p.add_argument('spec', metavar='SPEC.yaml', help='the experiment, for example pipelines/classic.yaml')
     p.add_argument('stage', metavar='STAGE', help='0_sampletrajs, 1_train, 2_eval, 0, 1, 2 or all')
-    p.add_argument('-n', '--dry-run', action='store_true', help='print the bare command lines of 1_train, run nothing')
+    p.add_argument('-n', '--dry-run', action='store_true', help='run nothing, show what would be done; 1_train: bare commands to a pipe')
     p.add_argument('-j', '--jobs', type=positive, metavar='N', help='runs at a time (default: all cores; 1: one after the other)')
     p.add_argument('-k', '--keep-going', action='store_true', help='try all runs; else a failure starts no new ones (running ones finish)')
     p.add_argument('--resume', action='store_true', help='skip what is done, continue what was begun')
@@ -44,6 +44,7 @@ def main(argv):
     p.add_argument('-e', '--executor', choices=[*EXECUTORS], default='local', help='where the stages run')
     p.add_argument('-y', '--yes', action='store_true', help='submit to the cluster without asking')
     p.add_argument('--wait', action='store_true', help='1_train: wait for the cluster, or for the runs that other machines do')
+    p.add_argument('--no-table', action='store_true', help=argparse.SUPPRESS)  # run_all prints a wider one
     p.add_argument('--threads', type=positive, metavar='N', help='threads and sampling processes of each run (default: 1)')
     p.add_argument('--seed', type=int, metavar='N', help='as --set training.seed=N (equal bits on one kind of processor only)')
     p.add_argument('--device', help='cpu or cuda, passed on to imitate_mj.py')

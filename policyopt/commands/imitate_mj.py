@@ -1,13 +1,15 @@
-"""Train one imitation run: behavioural cloning (--mode bclone), DAgger (--mode dagger) or adversarial imitation with TRPO (--mode ga).
+r"""Train one imitation run: behavioural cloning, DAgger, or adversarial imitation with TRPO.
 
-Example, GAIL on four expert trajectories of CartPole:
-    python scripts/imitate_mj.py --mode ga --data trajs_cartpole.h5 --limit_trajs 4 --data_subsamp_freq 10 \
-        --env_name CartPole-v0 --min_total_sa 5000 --sim_batch_size 1 --max_iter 301 --seed 0 --log run.h5
-DAgger from the first of them, with the expert at hand (docs/algorithms.md):
-    python scripts/imitate_mj.py --mode dagger --expert expert_policies/classic/CartPole-v0.h5/snapshots/last \
-        --data trajs_cartpole.h5 --limit_trajs 1 --env_name CartPole-v0 --max_iter 1001 --bclone_eval_freq 100 --log dagger.h5
+GAIL on four expert trajectories of CartPole:
+    python scripts/imitate_mj.py --mode gail --data trajs_cartpole.h5 --limit_trajs 4 \
+        --data_subsamp_freq 10 --env_name CartPole-v0 --max_iter 25 --seed 0 --log run.h5
+DAgger from the first of them, with an expert that labels (docs/algorithms.md):
+    python scripts/imitate_mj.py --mode dagger --data trajs_cartpole.h5 --limit_trajs 1 \
+        --expert expert_policies/classic/CartPole-v0.h5/snapshots/last --env_name CartPole-v0 \
+        --max_iter 1001 --bclone_eval_freq 100 --log dagger.h5
 
-The run is run.h5.part until it is complete; --resume continues it. All options of 2016 are kept with their defaults.
+The run is run.h5.part until it is complete; --resume continues it. --mode ga is GAIL with the
+options of 2016. All options of 2016 are kept with their defaults.
 """
 
 import sys

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from policyopt.pipeline.spec import Spec
 
 _ENDING = """
-results  {name}.h5
-tables   {name}.md, {name}.csv (per run), {name}_cells.csv (per cell)
 report   {name}.html
 figures  {name}_figure1.png{reproduction}
+tables   {name}.md, .csv (per run), _cells.csv (per cell)
+results  {name}.h5
 runs     {folder}/*.h5
 logs     {folder}/logs/"""
 
@@ -62,17 +62,16 @@ def run_all(argv: list[str]) -> int:
     results, reference = name + extension, ['--reference', spec.reference_path] if spec.reference_path else []
     tables = [word for kind, end in (('csv', '.csv'), ('markdown', '.md'), ('html', '.html')) for word in (f'--{kind}', name + end)]
     code = (
-        run('im_pipeline', [spec.file, 'all', '--resume', '--estimate', *argv[1:]])
+        run('im_pipeline', [spec.file, 'all', '--resume', '--estimate', '--no-table', *argv[1:]])
         or run('analyze_results', [results, *reference, *tables])
         or run('plot_results', [results])
         or (run('plot_results', [results, '--kind', 'reproduction', *reference]) if reference else 0)
     )
     if code:
         return code
-    name = os.path.abspath(name)
     print(_ENDING.format(name=name, folder=os.path.dirname(name), reproduction=f', {name}_reproduction.png' if reference else ''))
     if os.path.realpath(sys.prefix) == os.path.realpath(shipped('.venv')):
-        print(f'To use the commands in scripts/ by hand: . {shipped(".venv")}/bin/activate')
+        print(f'To use the commands in scripts/ by hand: . {os.path.relpath(shipped(".venv"))}/bin/activate')
     return 0
 
 

@@ -56,6 +56,8 @@ def show(logs, args, screen):
     if args.group:
         curves.groups_of(logs)
     fields, words = curves.known_fields(logs, args.fields)
+    if 'valacc' in fields:
+        words.append(f'valacc: {curves.meaning_of(logs, "valacc")}')
     print(printable(curves.last_rows(logs, fields), keep='\n'), flush=True)
     for word in words:
         print(f'showlog: {printable(word)}', file=sys.stderr)

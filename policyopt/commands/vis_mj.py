@@ -24,7 +24,7 @@ def main(argv):
     p.add_argument('--count', type=int, default=50, help='episodes to play or to save')
     p.add_argument('--out', help='save the episodes as a trajectory file')
     p.add_argument('--gif', help='save an animation of --frames pictures')
-    p.add_argument('--frames', type=int, default=200)
+    p.add_argument('--frames', type=int, default=200, help='pictures of an animation, steps of a window (default: %(default)s)')
     p.add_argument('--reward', metavar='RUN.h5', help='print its learned reward along the first episode (see imitate_mj.py --save_reward)')
     p.add_argument('--deterministic', action='store_true', help='most likely actions instead of sampled ones')
     p.add_argument('--max_traj_len', type=int)
@@ -72,7 +72,7 @@ def show(args):
     gif = args.gif or (None if any(map(os.environ.get, ('DISPLAY', 'WAYLAND_DISPLAY'))) or sys.platform == 'darwin' else 'play.gif')
     played = evaluation.open_policy(args.policy, args.env_name)
     for shown in evaluation.animate(*played, gif, args.frames, args.seed, deterministic=args.deterministic, max_traj_len=args.max_traj_len):
-        cut = '' if shown.over else f' so far (cut by --frames {args.frames})'
-        print(f'return: {shown.ret:.4f} in {shown.length} steps{cut}')
+        unfinished = '' if shown.over else f' so far (stopped at --frames {args.frames})'
+        print(f'return: {shown.ret:.4f} in {shown.length} steps{unfinished}')
     if gif:
-        print(f'animation: {gif}')
+        print(f'animation: {gif} ({args.frames} pictures, as --frames says)')

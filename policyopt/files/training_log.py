@@ -189,19 +189,29 @@ class TrainingLog:
         self.rows: list[tuple] = []
         self.snapshots: dict[str, dict[str, np.ndarray]] = {}
         self.extends = False  # whether the finished file is of this very run, with fewer iterations
+        self.restored = False  # whether no row has been added since `restore`
 
     @property
     def part_path(self) -> str:
         return part_path(self.path)
 
     def append(self, fields: Fields) -> None:
-        """Add the row of one iteration: [(name, value, int|float)]; None is stored as NaN."""
+        """Add the row of one iteration: [(name, value, int|float)]; None is stored as NaN.
+
+        A log restored from before there was a column gets it as its last one, NaN in the rows that it has.
+        """
         columns = [(name, np.int32 if kind is int else np.float32) for name, _, kind in fields]
         if self.columns is None:
             self.columns = columns
-        elif columns != self.columns:
+        added = [c for c in columns if c not in self.columns]
+        if added and self.restored and all(kind is np.float32 for _, kind in added):
+            self.columns = self.columns + added
+            self.rows = [(*row, *[np.nan] * len(added)) for row in self.rows]
+        self.restored = False
+        if dict(columns) != dict(self.columns):
             raise ValueError(f'log columns changed from {self.columns} to {columns}')
-        self.rows.append(tuple(np.nan if value is None else value for _, value, _ in fields))
+        values = {name: np.nan if value is None else value for name, value, _ in fields}
+        self.rows.append(tuple(values[name] for name, _ in self.columns))
 
     def table(self) -> np.ndarray:
         """The rows so far as a structured array."""
@@ -259,6 +269,7 @@ class TrainingLog:
             if '/checkpoint' not in h5 or DIGEST not in h5.root._v_attrs:
                 raise UserError(f'{path}: holds no state to continue from; start the run again under another name, or delete this file')
             self._read(h5)
+            self.restored = True
             return _read_arrays(h5, '/checkpoint')
 
     def _read(self, h5: Any) -> None:

@@ -38,6 +38,7 @@ class How:
     executor: str = 'local'
     yes: bool = False
     wait: bool = False
+    no_table: bool = False  # stage 2 prints no table of its results
     threads: int | None = None
     device: str | None = None
     verbosity: int = 0

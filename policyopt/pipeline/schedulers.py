@@ -149,7 +149,7 @@ class ArrayJobs(Cluster):
     def options(self, spec: Spec) -> cluster_options.ArrayJobs:
         if spec.options.array is None:
             keys = 'submit, query, cancel, directives and index'
-            raise UserError(f'{spec.file}: options.array: is missing; expected {keys} of the cluster, as docs/cluster.md shows them')
+            raise UserError(f'{spec.file}: options.array: is missing; expected {keys} of the cluster, as docs/clusters.md shows them')
         return spec.options.array
 
     def cores(self, spec: Spec) -> int:

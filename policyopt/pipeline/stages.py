@@ -292,7 +292,8 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
             results_file.write_results(path, rows, task_rows, attrs, replace=state.stored is not None)
             evaluate_stage.forget_rows(spec)
     _name_stale(state)
-    print(results_file.cell_table(rows))
+    if not how.no_table:
+        print(results_file.cell_table(rows))
     print(f'results: {path}')
     return f'analyze_results.py {path}'
 

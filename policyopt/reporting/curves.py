@@ -44,7 +44,6 @@ MEANING = {
     'racc': 'discriminator accuracy',
     'bcloss': 'cloning loss',
     'valloss': 'validation loss',
-    'valacc': 'validation accuracy',
     'ttotal': 'wall time [s]',
     'tsamp': 'sampling time [s]',
     'tstep': 'step time [s]',
@@ -52,6 +51,16 @@ MEANING = {
     'nsa': 'state-action pairs',
     'ret': 'true return',
 }
+
+
+VALACC = {'finite': 'validation log-likelihood', 'continuous': '−squared error of validation actions'}  # by actions of the task
+
+
+def meaning_of(logs: Sequence[Log], field: str) -> str:
+    """What a field holds, in words."""
+    if field != 'valacc':
+        return MEANING.get(field, field)
+    return ' or '.join(dict.fromkeys(VALACC[log.actions] for log in logs if log.column('valacc') is not None))
 
 
 class Log:
@@ -68,6 +77,12 @@ class Log:
         name = name_of(path)
         self.name = name + ('' if self.done else ' (running)')
         self.parts = parts_of(name)
+
+    @property
+    def actions(self) -> str:
+        """The kind of actions that a policy was cloned for: `valacc` is −valloss where they are finite."""
+        valacc, valloss = self.column('valacc'), self.column('valloss')
+        return 'finite' if valacc and valloss and np.array_equal(valacc[1], -valloss[1]) else 'continuous'
 
     def column(self, field: str) -> tuple[np.ndarray, np.ndarray] | None:
         """(iter_T, x_T) of a field without its NaN rows (cloning logs most rows so); None where the log lacks it or has NaN only."""
@@ -272,7 +287,7 @@ def curves_figure(
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4 if cols > 3 else 5, integer=True))
         ax.set_xlabel('iteration')
         if ax in axes[:, 0] or len(fields) > 1:
-            ax.set_ylabel(picture_text(MEANING.get(field, field)))
+            ax.set_ylabel(picture_text(meaning_of(logs, field)))
     if len(names) <= MAX_LEGEND:
         outside_legend(fig, axes, 4 if group else min(cols, 2))
     return fig

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from policyopt.errors import UserError
 from policyopt.reporting.reference import CellKey, read_reference, read_reference_tasks
 from policyopt.reporting.report import decimals_of, number, trajectories
-from tools.results.benchmark_tables import label_table, transfer_table
+from tools.results.benchmark_tables import efficiency_table, label_table, transfer_table
+from tools.results.reward_shift import shift_table
 from tools.results.robustness_checks import beside, checks, run_by_run
 from tools.results.words import difference, table, verdict
 
@@ -120,8 +122,10 @@ def agreement_overview(blocks: Blocks) -> str:
 def registered(blocks: Blocks) -> list[dict[str, str]]:
     """The rows of preregistration.csv, with `started`: when the first run of the files of a row began; empty where none is known."""
     with open(f'{blocks.root}/{PREREGISTRATION}', newline='', encoding='utf-8') as f:
-        rows = list(csv.DictReader(f))
+        rows = list(csv.DictReader(f, strict=True))
     for row in rows:
+        if None in row or None in row.values():
+            raise UserError(f'{blocks.root}/{PREREGISTRATION}: {row["what"]}: its line has not one value a column; quote commas')
         row['started'] = min((blocks.start_of(name) for name in row['files'].split()), default='')[:19]
     return rows
 
@@ -198,7 +202,27 @@ def prediction_table(blocks: Blocks) -> str:
     return table(['experiment', 'task', 'trajectories', 'predicted score', 'score', 'commit'], lines, words=2)
 
 
+def causes_table(blocks: Blocks) -> str:
+    """A line per setting of gail/causes.csv: the predicted mean return, and what was found in gail/causes.h5."""
+    with open(f'{blocks.root}/gail/causes.csv', newline='', encoding='utf-8') as f:
+        rows = list(csv.DictReader(f))
+    a = blocks.analysis('gail/causes') if 'gail/causes' in blocks.between else None
+    cells = {} if a is None else {k.alg: c for k, c in a.cells.items()}
+    lines = []
+    for r in rows:
+        expected = f'{r["from"]} to {r["to"]}' if r['from'] else f'below {r["to"]}'
+        found = ['not run', '', '', '']
+        if a is not None and (c := cells.get(r['algorithm'])) is not None:
+            scores_N = next(iter(a.baselines.values())).score(c.y_N)
+            told = 'lower' if r['from'] and c.mean < float(r['from']) else 'higher' if c.mean > float(r['to']) else 'as predicted'
+            found = [f'{number(c.mean, 0)} ({", ".join(number(y, 0) for y in sorted(c.y_N))})', score(scores_N.mean()), expected, told]
+        lines.append([r['changed'], *found])
+    return table(['changed', 'mean return (runs)', 'score', 'predicted', 'outcome'], lines)
+
+
 WHOLE = {
+    'gail-causes': causes_table,
+    'sample-efficiency': efficiency_table,
     'gail-mujoco': functools.partial(gail_table, files=('gail/paper', 'gail/ant')),
     'gail-classic': functools.partial(gail_table, files=('gail/classic',)),
     'gail-predictions': prediction_table,
@@ -207,4 +231,5 @@ WHOLE = {
     'preregistration': registration_table,
     'labels': label_table,
     'transfer': transfer_table,
+    'reward-shift': shift_table,
 }

@@ -216,9 +216,9 @@ def baseline_table(rows: Iterable[Mapping[str, str]], reference: Mapping[str, Ba
     for r in rows:
         ref = reference.get(r['task'])
         theirs = [f'{digits(ref.expert_mean)} ({ref.expert_episodes})', digits(ref.random_mean)] if ref else ['–', '–']
-        ours = f'{digits(r["expert_return_mean"])} ± {digits(r["expert_return_std"])} ({r["expert_episodes"]})'
+        ours = f'{digits(r["expert_return_mean"])} (sd {digits(r["expert_return_std"])}, {r["expert_episodes"]})'
         lines.append([r['task'], *theirs, ours, digits(r['random_return_mean'])])
-    heads = ['task', "paper's expert (episodes)", "paper's random policy", 'same expert here ± sd (episodes)', 'random policy here']
+    heads = ['task', "paper's expert (episodes)", "paper's random policy", 'same expert here (sd, episodes)', 'random policy here']
     return table(heads, lines)
 
 

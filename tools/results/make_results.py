@@ -21,7 +21,7 @@ from policyopt.errors import RunFailed
 from policyopt.files.atomic import write_text
 from tools.results.claims import WHOLE
 from tools.results.documents import Blocks, fill
-from tools.results.pictures import draw_curves
+from tools.results.pictures import draw_curves, draw_efficiency, draw_gail
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = 'results/paper/results_per_run.csv'
@@ -34,7 +34,7 @@ FILES |= {
     'modern/reacher_bclone': ['modern/reacher_bclone_five_sets'],
 }
 # shipped file: what was published of it, where that is not the paper's
-OTHERS: dict = {n: None for n in FILES if n.endswith('_sampled') or n.startswith(('quickstart/', 'benchmark/', 'gail/'))}
+OTHERS: dict = {n: None for n in FILES if n.endswith('_sampled') or n.startswith(('quickstart/', 'benchmark/', 'gail/', 'linear_rewards/'))}
 OTHERS['seals/airl'] = 'results/peers/imitation.csv'
 # picture: (shipped file, kind)
 FIGURES = {
@@ -45,11 +45,13 @@ FIGURES = {
     'classic_profile': ('classic-2016-experts/results', 'profile'),
     'our_experts_figure1': ('benchmark/results', 'figure1'),
 }
+GAIL = ['results/gail/paper.h5', 'results/gail/ant.h5']  # what gail_figure1 shows, as far as it is there
 # picture: folders of training logs
 CURVES = {
     'mujoco_gail_curves': ['modern/ga_curves'],
     'reacher_curves': ['modern/reacher_ga_curves', 'modern/reacher_ga_4_11_curves'],
     'linear_rewards_curves': ['modern/fem_simplex_curves'],
+    'reward_shift_curves': ['linear_rewards/curves'],
 }
 
 
@@ -91,6 +93,10 @@ def main(argv):
     for picture, folders in CURVES.items() if draws else ():
         print(f'draws results/{picture}.png from the logs in {", ".join(folders)}', flush=True)
         draw_curves([f'results/{folder}' for folder in folders], PAPER, f'results/{picture}.png')
+    if draws:
+        draw_gail(GAIL, PAPER, 'results/gail_figure1.png')
+        print('draws results/sample_efficiency.png from results/peers/halfcheetah.csv', flush=True)
+        draw_efficiency('results/peers/halfcheetah.csv', 'results/sample_efficiency.png')
     blocks, stale = Blocks('results', FILES, PAPER, OTHERS, WHOLE), []
     for path in [Path('README.md'), *sorted(Path('results').glob('*.md'))]:
         if (text := path.read_text(encoding='utf-8')) != (made := fill(text, blocks.make, path)):

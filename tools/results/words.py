@@ -57,12 +57,12 @@ def difference(row: Row, level: float = 0.9) -> str:
 def verdict(row: Row) -> str:
     """What a difference to the paper shows, in three words.
 
-    same within m: the 90% interval lies within ± margin. above/below the paper: the 95% interval leaves out zero. no worse by m: the 90%
+    same within m: the 90% interval lies within ± margin. better, worse: the 95% interval leaves out zero. no worse by m: the 90%
     interval lies above −m. Otherwise, and where the variance between expert sets was not measured: too few data.
     """
     (lo, hi), (lo95, hi95), m = row.interval(0.9), row.interval(0.95), row.margin
     if row.num_ceiling == row.num_cells or (row.sets == 'measured' and -m < lo and hi < m):
         return f'same within {m:.2f}'
     if row.sets in ('measured', 'tasks') and (lo95 > 0 or hi95 < 0):
-        return f'{"above" if lo95 > 0 else "below"} the paper'
+        return 'better' if lo95 > 0 else 'worse'
     return f'no worse by {m:.2f}' if row.sets == 'measured' and lo > -m else 'too few data'
