@@ -27,7 +27,7 @@ import torch
 import tqdm
 from threadpoolctl import ThreadpoolController
 
-from policyopt import algorithms, build, training
+from policyopt import algorithms, training
 from policyopt import options as settings
 from policyopt.arguments import as_array, as_integer, as_numbers, as_path, kind_of
 from policyopt.errors import RunFailed, UserError, closest
@@ -153,7 +153,7 @@ class Demonstrations(TrajBatch):
     def record(cls, policy: Any, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
                max_traj_len: int | None = None) -> Demonstrations:  # fmt: skip
         """Episodes of a policy, or of whoever else plays, as in `evaluate`; actions are sampled unless deterministic. Raises as it."""
-        trajs, env_name = _play(policy, env, episodes, seed, deterministic, max_traj_len)
+        trajs, env_name = _play(policy, env, episodes=episodes, seed=seed, deterministic=deterministic, max_traj_len=max_traj_len)
         return cls._copy(trajs, env_name)
 
     @classmethod
@@ -304,7 +304,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     trajs, source = None, None
     if isinstance(chosen, ImitationOptions):
         trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
-    mdp = build.task_of(env, chosen, trajs) if isinstance(chosen, ImitationOptions) and trajs is not None else MDP(env)
+    mdp = training.task_of(env, chosen, trajs) if isinstance(chosen, ImitationOptions) and trajs is not None else MDP(env)
     known |= {'env_name': mdp.env_name, 'seed': seed, 'sim_batch_size': chosen.sim_batch_size or 1}
     try:
         if isinstance(chosen, ImitationOptions) and trajs is not None:
@@ -472,7 +472,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     if said := run.falls_behind():
         print(f'warning: {said}', file=sys.stderr)
     state = {} if midway else run.state()  # an iteration that was cut off leaves models of two kinds
-    return TrainedRun(algorithm, policy, options, run.log, interrupted, state, ended)
+    return TrainedRun(algorithm, policy, options=options, training_log=run.log, interrupted=interrupted, state=state, ended=ended)
 
 
 @_PythonNames()
@@ -491,7 +491,9 @@ def evaluate(policy: Any, env: Any, episodes: int = 50, *, seed: int = 0, determ
         sim_batch_size: above 1, as many processes play.
     Raises UserError where the policy does not fit the env; RunFailed when the env fails.
     """
-    trajs, _ = _play(policy, env, episodes, seed, deterministic, max_traj_len, sim_batch_size)
+    trajs, _ = _play(
+        policy, env, episodes=episodes, seed=seed, deterministic=deterministic, max_traj_len=max_traj_len, sim_batch_size=sim_batch_size
+    )
     return Evaluation(trajs.returns, trajs.lengths)
 
 
@@ -513,7 +515,9 @@ def _play(
         elif workers > 1:
             raise UserError(f'sim_batch_size {workers}: worker processes play a Policy only; give 1')
         with _as_the_commands_compute():
-            return sample_episodes(policy, mdp, episodes, seed, bool(deterministic), max_traj_len, workers), mdp.env_name
+            return sample_episodes(
+                policy, mdp, episodes, seed, deterministic=bool(deterministic), max_traj_len=max_traj_len, sim_batch_size=workers
+            ), mdp.env_name
     finally:
         mdp.close()
 
