@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from environments.rlgymenv import BadEnvironment, make_env
+from environments.rlgymenv import BadEnvironment, exits_raise, make_env
 from policyopt.arguments import as_path
 from policyopt.files.snapshots import last_of, read_snapshot
 from policyopt.files.trajectories import TrajBatch
@@ -154,23 +155,22 @@ def frames(
         raise UserError(f'{e}; an animation needs the render_mode rgb_array') from e
     actor, streams, longest, left = policy.actor(), Streams((seed, 'evaluate')), mdp.longest(max_traj_len), num_frames
     try:
-        for i in itertools.count():
-            rng, shown = streams.of(i), Shown()
-            obs = env.reset(int(rng.integers(2**31)))
-            while not shown.over:
-                picture = env.render()
-                a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
-                obs, r, done = env.step(policy.clipped(a_1_Da)[0])
-                shown.ret, shown.length = shown.ret + r, shown.length + 1
-                shown.over = done or shown.length == longest
-                yield picture, shown
-                left -= 1
-                if left == 0:
-                    return
+        with exits_raise(), contextlib.closing(env):
+            for i in itertools.count():
+                rng, shown = streams.of(i), Shown()
+                obs = env.reset(int(rng.integers(2**31)))
+                while not shown.over:
+                    picture = env.render()
+                    a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
+                    obs, r, done = env.step(policy.clipped(a_1_Da)[0])
+                    shown.ret, shown.length = shown.ret + r, shown.length + 1
+                    shown.over = done or shown.length == longest
+                    yield picture, shown
+                    left -= 1
+                    if left == 0:
+                        return
     except BadEnvironment as e:
         raise RunFailed(str(e)) from e
-    finally:
-        env.close()
 
 
 def animate(
