@@ -29,7 +29,7 @@ def reason_of(e: BaseException) -> str:
 FAILURES = (Exception, SystemExit)
 
 
-class exits_raise:  # noqa: N801 (a context manager; as a generator it would cost more than many a step)
+class exits_raise:
     """Let os._exit raise SystemExit where the block calls it, so that the user's code cannot end our process without a word.
 
     It does what it always does in other threads and in forks, which may need it.
