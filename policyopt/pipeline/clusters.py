@@ -254,7 +254,8 @@ class Cluster(abc.ABC):
             os.makedirs(os.path.join(spec.checkpt_dir, folder), exist_ok=True)
         for job in jobs:
             listing = ''.join(' '.join(task) + '\n' for task in job.tasks)
-            for path, content in ([(job.list_path, listing)] if job.tasks else []) + [(job.script_path, job.script)]:
+            beside = [(job.list_path, listing), (submitted_spec(job.list_path), spec.text)] if job.tasks else []
+            for path, content in [*beside, (job.script_path, job.script)]:
                 with open(path, 'x', encoding='utf-8') as f:
                     f.write(content)
         print(f'{jobs[0].script_path}:\n{jobs[0].script}', file=sys.stderr)
@@ -308,6 +309,11 @@ class Cluster(abc.ABC):
         if listed.returncode == 0:
             return not listed.stdout.strip()
         return is_unknown(listed.stderr)
+
+
+def submitted_spec(list_path: str) -> str:
+    """The experiment as it was when the runs of a list were submitted, which it may not be any more when they begin."""
+    return list_path.removesuffix('.runs') + '.yaml'
 
 
 @contextlib.contextmanager
