@@ -226,7 +226,7 @@ class Cluster(abc.ABC):
         plan = plan.of({run_id for array in arrays for run_id in array.run_ids})
         then = self.how.command(plan.spec, '1_train --summary') + '   (and 2_eval when the job is over)'
         done = self._submit_and_wait(plan.spec, arrays, f'{len(plan.todo)} runs', [r.out for r in plan.todo])
-        return self.how.command(plan.spec, '2_eval') if done else then
+        return self.how.evaluation(plan.spec) if done else then
 
     def execute_stage(self, spec: Spec, stage: str, outputs: Sequence[str]) -> bool:
         """Submit stage 0 or 2, which makes the files `outputs`; returns whether it was waited for."""
