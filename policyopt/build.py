@@ -21,7 +21,7 @@ from policyopt.imitation import ImitationOptimizer
 from policyopt.options import ImitationOptions, names
 from policyopt.protocols import Expert
 from policyopt.sampling.actor import FunctionActor
-from policyopt.sampling.tasks import MDP, RecordedTask, SimConfig
+from policyopt.sampling.tasks import MDP, RecordedTask, SimConfig, check_mdp
 from policyopt.util import UserError
 from policyopt.valuefuncs import ValueFunc
 
@@ -92,6 +92,7 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
     mdp: the task that it is to judge; it must have the observation and action dims of the one that it was learned on. Its
     `learned_reward` gives rewards, which do not change any more. Raises UserError where there is none, or where it does not fit.
     """
+    check_mdp(mdp)
     snapshot = read_snapshot(last_of(as_path(path)))
     known = {k: v for k, v in snapshot.args.items() if k in names(ImitationOptions)}
     where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"

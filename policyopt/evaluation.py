@@ -18,7 +18,7 @@ from policyopt.files.trajectories import TrajBatch
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actor import PlayerActor
 from policyopt.sampling.rollout import Streams
-from policyopt.sampling.tasks import MDP, sample_trajectories
+from policyopt.sampling.tasks import MDP, check_mdp, sample_trajectories
 from policyopt.util import MAX_TRAJS, RunFailed, UserError, check_output, printable, replacing
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Polic
     Raises UserError for a file that is missing, damaged or of another kind, and for a policy that does not fit the task.
     """
     policy_path = as_path(policy_path, 'policy_path')
+    check_mdp(mdp)
     snapshot = read_snapshot(last_of(policy_path))
     policy = policy_from_snapshot(snapshot, mdp)
     if mdp is not None:

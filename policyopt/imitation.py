@@ -62,6 +62,7 @@ class ImitationOptimizer:
         self.gamma, self.lam, self.max_kl, self.damping, self.policy_ent_reg = discount, lam, max_kl, damping, policy_ent_reg
         self.obsnorm_mode, self.seed, self.rng = obsnorm_mode, seed, rng
         self.kl_slope = 0.0 if final_kl is None else (final_kl - max_kl) / max(max_iter - 1, 1)
+        self.least_kl = min(max_kl, max_kl if final_kl is None else final_kl) / 2  # rounding can end a wide range at or below 0
         self.iteration = self.num_sa = self.num_trajs = 0
         self.total_time = 0.0
 
@@ -108,7 +109,7 @@ class ImitationOptimizer:
 
         # policy, then its normaliser
         theta0_P = self.policy.theta_P.clone()
-        max_kl = self.max_kl + self.kl_slope * self.iteration
+        max_kl = max(self.max_kl + self.kl_slope * self.iteration, self.least_kl)
         if self.iteration < self.held:
             step_fields = rl.NO_STEP
         else:

@@ -57,7 +57,8 @@ def _policy():
 def _good_calls():
     """{name: (function, its arguments)}; called in the folder of the good files."""
     train = {'algorithm': 'bclone', 'env': 'CartPole-v0', 'demos': 't.h5', 'iterations': 1, 'seed': 0, 'progress': False, 'callback': None,
-             'init': None, 'options': None, 'bclone_batch_size': 5, 'limit_trajs': 1, 'policy_hidden_spec': None, 'max_traj_len': 20}  # fmt: skip
+             'init': None, 'options': None, 'bclone_batch_size': 5, 'limit_trajs': 1, 'policy_hidden_spec': None,
+             'max_traj_len': 20}  # fmt: skip
     dagger = train | {'algorithm': 'dagger', 'expert': 'p.h5', 'iterations': 3, 'dagger_rounds': 1}
     ga = train | {'algorithm': 'ga', 'min_total_sa': 50, 'reward_lr': 0.01, 'policy_max_kl': 0.01, 'discount': 0.99, 'sim_batch_size': 1}
     del ga['bclone_batch_size']
@@ -81,7 +82,8 @@ def _good_calls():
 
 
 CALLS = [
-    'train bclone', 'train dagger', 'train ga', 'train trpo', 'evaluate', 'record', 'from_arrays', 'from_arrays again', 'load', 'load_policy',
+    'train bclone', 'train dagger', 'train ga', 'train trpo', 'evaluate', 'record', 'from_arrays', 'from_arrays again', 'load',
+    'load_policy',
     'load_trajs', 'make_policy', 'write_run', 'save', 'MDP',
 ]  # fmt: skip
 call_cases = given(call=st.sampled_from(CALLS), changes=st.lists(st.tuples(st.integers(0, 12), odd_arguments), min_size=1, max_size=2))
@@ -124,7 +126,8 @@ COMMANDS = [
     ('im_pipeline', ['runs.yaml', '1', '--summary']), ('im_pipeline', ['runs.yaml', '1', '--resume', '-n']),
     ('im_pipeline', ['runs.yaml', '2', '-n']), ('im_pipeline', ['runs.yaml', '2', '--resume', '-n']),
     ('im_pipeline', ['runs.yaml', '1', '--task-list', f'{FOLDER}/list.runs', '--task-index', '1', '-q']),
-    ('check_progress', [FOLDER]), ('analyze_results', [f'{FOLDER}/results.h5']), ('vis_mj', [f'{FOLDER}/{RUN}.h5/snapshots/last', '--eval_only']),
+    ('check_progress', [FOLDER]), ('analyze_results', [f'{FOLDER}/results.h5']), ('vis_mj', [f'{FOLDER}/{RUN}.h5/snapshots/last',
+    '--eval_only']),
 ]  # fmt: skip
 folder_cases = given(files=st.dictionaries(places, texts, min_size=1, max_size=3), command=st.sampled_from(COMMANDS))
 
@@ -150,14 +153,17 @@ def odd_folder(place, files, command):
 
 odd_arrays = st.sampled_from(
     [
-        np.ones((5, 4)), np.arange(5) % 2, np.ones(5), np.ones((2, 5, 4)), np.zeros((2, 5)), np.ones((5, 4), np.float16), np.ones(5, np.longdouble),
+        np.ones((5, 4)), np.arange(5) % 2, np.ones(5), np.ones((2, 5, 4)), np.zeros((2, 5)), np.ones((5, 4), np.float16),
+        np.ones(5, np.longdouble),
         np.array(['a'] * 5), np.array([b'x'] * 5), np.zeros(5, 'V3'), np.zeros(5, [('a', 'f4')]), np.ones(5, bool), np.ones(5, complex),
         np.full(5, 2**63, np.uint64), np.full((5, 4), np.nan), np.full((5, 4), 1e308), np.array([]), np.array(3), np.zeros((0, 4)),
-        np.zeros(5, 'M8[s]'), np.ones((5, 4), '>f8'), np.ones((5, 1)), np.ones((5, 2000)), -np.ones(5, int), np.full(5, np.longdouble('1e4000')),
+        np.zeros(5, 'M8[s]'), np.ones((5, 4), '>f8'), np.ones((5, 1)), np.ones((5, 2000)), -np.ones(5, int), np.full(5,
+        np.longdouble('1e4000')),
     ]
 )  # fmt: skip
 npz_names = st.sampled_from(
-    ['obs', 'acts', 'rews', 'rewards', 'actions', 'observations', 'dones', 'terminals', 'timeouts', 'next_obs', 'episode_starts', 'episode_returns',
+    ['obs', 'acts', 'rews', 'rewards', 'actions', 'observations', 'dones', 'terminals', 'timeouts', 'next_obs', 'episode_starts',
+    'episode_returns',
      'obs_0', 'acts_0', 'rews_0', 'obs_1', 'acts_1', 'infos', '', 'a/b', 'indices']
 )  # fmt: skip
 words = st.one_of(
@@ -167,7 +173,8 @@ words = st.one_of(
     st.text(max_size=4),
 )
 headers = st.lists(
-    st.sampled_from(['obs_0', 'obs_1', 'obs_2', 'obs_3', 'action', 'act_0', 'reward', 'episode', 'done', 'terminated', 't', '', 'obs_0', 'x']),
+    st.sampled_from(['obs_0', 'obs_1', 'obs_2', 'obs_3', 'action', 'act_0', 'reward', 'episode', 'done', 'terminated', 't', '',
+    'obs_0', 'x']),
     min_size=1, max_size=7,
 )  # fmt: skip
 import_cases = given(
@@ -194,7 +201,8 @@ def odd_import(place, arrays, table, options):
 # Scripts for schedulers
 
 script_texts = st.one_of(
-    st.sampled_from([*ODD_NAMES, 'a\n>owned', '$(>owned)', '`>owned`', ';>owned', '"\n>owned\n"', "'\n>owned\n'", '#%j', '-x', '1a', 'a b', '\\']),
+    st.sampled_from([*ODD_NAMES, 'a\n>owned', '$(>owned)', '`>owned`', ';>owned', '"\n>owned\n"', "'\n>owned\n'", '#%j', '-x',
+    '1a', 'a b', '\\']),
     st.text(max_size=8),
 )  # fmt: skip
 script_cases = given(
@@ -242,7 +250,8 @@ NUMBERS = [
     ('imitate_mj', ['--mode', 'bclone', '--bclone_lr', 'M', *TRAIN]), ('imitate_mj', ['--mode', 'ga', '--reward_lr', 'M', *TRAIN]),
     ('imitate_mj', ['--mode', 'ga', '--reward_type', 'l2', *TRAIN]), ('imitate_mj', ['--mode', 'gail', '--policy_max_kl', 'M', *TRAIN]),
     ('imitate_mj', ['--mode', 'ga', '--policy_ent_reg', 'M', '--dtype', 'float32', *TRAIN]), ('print_saved_returns', ['huge.h5']),
-    ('analyze_results', ['huge_r.h5', '--html', 'o.html', '--csv', 'o.csv', '--latex', 'o.tex']), ('plot_results', ['huge_r.h5', '-o', 'o.svg']),
+    ('analyze_results', ['huge_r.h5', '--html', 'o.html', '--csv', 'o.csv', '--latex', 'o.tex']), ('plot_results', ['huge_r.h5',
+    '-o', 'o.svg']),
     ('plot_results', ['huge_r.h5', '-o', 'o.png', '--kind', 'raw']),
 ]  # fmt: skip
 number_cases = given(command=st.sampled_from(NUMBERS), values=st.lists(magnitudes, min_size=4, max_size=4), negative=st.booleans())

@@ -84,6 +84,9 @@ def judge(place, script, args, main=None):
     assert code in (0, 1, 2), shown
     assert 'Traceback' not in err and 'Warning' not in err, shown
     assert not re.search('[\x00-\x08\x0b-\x1f\x7f\u202e]', out + err), shown
+    for path in place.glob('*.h5.part'):  # of a run that ended after its first save, which is kept
+        assert code == 1, shown
+        path.unlink()
     after = state(place)
     if code:
         errors = [line for line in err.splitlines() if line.startswith(f'{script}: error: ')]

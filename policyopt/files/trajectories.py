@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tables
 
-from policyopt.arguments import as_array
+from policyopt.arguments import as_array, as_path, kind_of
 from policyopt.files.h5files import attr_text, open_h5, set_attrs, write_h5
 from policyopt.util import UserError, as_typed, check_shapes
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from environments.rlgymenv import EnvInfo
+
+MAX_RETURN = 1e100  # in size: squares of a sum of such numbers are floats too
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ContinuousSpace:
 Space = FiniteSpace | ContinuousSpace
 
 
-@dataclass
+@dataclass(repr=False)
 class Trajectory:
     """One episode; the observation at t is the one that the action at t was chosen from, the last one is not stored."""
 
@@ -63,6 +65,9 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.r_T)
+
+    def __repr__(self) -> str:
+        return f'<Trajectory: {len(self)} steps, return {self.r_T.sum():.4g}>'
 
 
 class RaggedArray:
@@ -145,8 +150,19 @@ class TrajBatch:
     def __iter__(self) -> Iterator[Trajectory]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, i: int) -> Trajectory:
+    def __getitem__(self, i: Any) -> Any:
+        """Trajectory i, or of a slice a batch of those trajectories."""
+        if isinstance(i, slice):
+            return self._only(np.arange(len(self))[i])
         return Trajectory(self.obs[i], self.obsfeat[i], self.adist[i], self.a[i], self.r[i])
+
+    def _only(self, chosen: np.ndarray) -> Self:
+        rows = np.concatenate([np.arange(self.obs.ends[i] - self.lengths[i], self.obs.ends[i]) for i in chosen] or [np.zeros(0, np.int64)])
+        some = type(self)(*(x.stacked[rows] for x in (self.obs, self.adist, self.a, self.r)), self.lengths[chosen], self.time.stacked[rows])
+        some.env_name = self.env_name
+        if self.lastobs_B_Do is not None and self.terminal_B is not None:
+            some.lastobs_B_Do, some.terminal_B = self.lastobs_B_Do[chosen], self.terminal_B[chosen]
+        return some
 
     def first(self, num: int) -> TrajBatch:
         """The first `num` trajectories."""
@@ -234,6 +250,15 @@ def check_int64(what: str, x: np.ndarray) -> None:
         raise UserError(f'{what}: {x.max()} is among them; expected integers below 2^63')
 
 
+def check_returns(trajs: TrajBatch, what: str) -> None:
+    """Raise UserError where rewards add up to numbers of which no mean and no deviation can be taken."""
+    with np.errstate(over='ignore'):
+        returns_B = np.abs(trajs.returns)
+    if not (returns_B <= MAX_RETURN).all():
+        i = int(np.argmax(~(returns_B <= MAX_RETURN)))
+        raise UserError(f'{what}: the return of trajectory {i} is {returns_B[i]:.3g} in size; expected at most {MAX_RETURN:g}')
+
+
 def foreign_kind(source: str) -> str | None:
     """'folder', 'npz' or 'minari' (an id such as cartpole/expert-v0) of demonstrations that scripts/import_trajs.py converts; else None."""
     if os.path.isdir(source):
@@ -250,6 +275,9 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
     Raises UserError, naming the file: missing datasets, other things than numbers, shapes that disagree, lengths outside 1..T,
     NaN or infinite values, no trajectory, or fewer than `limit_trajs`.
     """
+    path = as_path(path)
+    if limit_trajs is not None and not isinstance(limit_trajs, int | np.integer):
+        raise UserError(f'limit_trajs is {kind_of(limit_trajs)}; expected a whole number')
     if foreign_kind(path):
         way = as_typed(f'import_trajs.py {shlex.quote(str(path))} trajs.h5')
         raise UserError(f'{path}: not a trajectory file (.h5); demonstrations of another kind are converted with: {way}')
@@ -290,9 +318,12 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
             raise UserError(f'{path}: {name} holds NaN or infinity in trajectory {traj}; trajectories must be finite numbers')
     trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, len_B)
     trajs.env_name = env_name
+    check_returns(trajs, f'{path}: r_B_T')
     if ends:
         if not np.isfinite(ends[0]).all():
             raise UserError(f'{path}: lastobs_B_Do holds NaN or infinity; trajectories must be finite numbers')
+        if not np.isin(ends[1], (0, 1)).all():
+            raise UserError(f'{path}: terminal_B holds other things than 0 and 1; expected whether each trajectory ended in a terminal state')
         trajs.lastobs_B_Do, trajs.terminal_B = ends[0].astype(np.float64), ends[1] != 0
     return trajs
 

@@ -190,7 +190,10 @@ class Cluster(abc.ABC):
             f'cd {shlex.quote(os.getcwd())} || exit 1',
             f'exec {shlex.join([*pipeline, *words])} {tail} {self.requeue_options(spec)}'.rstrip(),
         ]
-        return '\n'.join(lines) + '\n'
+        script = '\n'.join(lines) + '\n'
+        if printable(script, keep='\n') != script:
+            raise UserError(f'{spec.file}: a name in its job script has control characters or marks of direction; choose another one')
+        return script
 
     def _base(self, spec: Spec, later: int = 0) -> str:
         """A name for the files of a new job, without its ending; `later` counts those that are about to be written before."""

@@ -122,7 +122,9 @@ class Local:
         paths = dict.fromkeys(plan.spec.traj_path(run.task, run.dataset) for run in plan.todo)
         missing = [path for path in paths if not os.path.exists(path)]
         if missing and not notes:
-            notes = [f'these commands need {len(missing)} trajectory files that are not there, first {missing[0]}; 0_sampletrajs makes them']
+            notes = [
+                f'these commands need {len(missing)} trajectory files that are not there, first {missing[0]}; 0_sampletrajs makes them'
+            ]
         return notes + ([f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else [])
 
     def execute(self, plan: Plan) -> str:
