@@ -323,7 +323,7 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
         if not np.isfinite(ends[0]).all():
             raise UserError(f'{path}: lastobs_B_Do holds NaN or infinity; trajectories must be finite numbers')
         if not np.isin(ends[1], (0, 1)).all():
-            raise UserError(f'{path}: terminal_B holds other things than 0 and 1; expected whether each trajectory ended in a terminal state')
+            raise UserError(f'{path}: terminal_B holds other things than 0 and 1; expected 1 where a trajectory ended in a terminal state')
         trajs.lastobs_B_Do, trajs.terminal_B = ends[0].astype(np.float64), ends[1] != 0
     return trajs
 
