@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from results_tools import result_row, task_row
 
 import policyopt as po
-from policyopt.files.results import write_results
+from policyopt.files.results_file import write_results
 
 
 class Raises:

@@ -1,7 +1,7 @@
 """What the fuzz tests share: odd values, and a command or a call in a fork, whose answer is judged."""
 
 import contextlib
-import importlib.util
+import importlib
 import os
 import re
 import shutil
@@ -10,12 +10,11 @@ import sys
 import time
 import traceback
 
-from conftest import REPO
 from exploits import ODD_NAMES, ODD_YAML
 from hypothesis import strategies as st
 from test_bad_input import state
 
-from policyopt.util import run_main
+from policyopt.command_line import run_main
 
 LIMIT_S = 30
 
@@ -37,10 +36,7 @@ ODD_VALUES = st.one_of(
 
 def main_of(script):
     if script not in _MAINS:
-        spec = importlib.util.spec_from_file_location(script, REPO / 'scripts' / f'{script}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        _MAINS[script] = module.main
+        _MAINS[script] = importlib.import_module(f'policyopt.commands.{script}').main
     return _MAINS[script]
 
 

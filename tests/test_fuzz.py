@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from results_tools import ATTRS, small_results
 from test_bad_input import SPEC
 
-from policyopt.files.results import read_results, write_results
+from policyopt.files.results_file import read_results, write_results
 
 SEED = int(os.environ.get('FUZZ_SEED', 0))
 PHASES = [Phase.explicit, Phase.generate]  # a case that fails is shown as it was found: to shrink it takes minutes

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from policyopt.command_line import run_main
+from policyopt.errors import UserError
 from policyopt.files.importing import import_trajs, save_minari
-from policyopt.files.trajectories import load_trajs
-from policyopt.util import UserError, run_main
+from policyopt.files.trajectory_file import load_trajs
 
 LENGTHS = [3, 5, 2]
 

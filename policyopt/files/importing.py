@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.errors import UserError, printable
 from policyopt.files import ends
 from policyopt.files.ends import Episode
-from policyopt.files.trajectories import TrajBatch, check_int64, foreign_kind, save_trajs
-from policyopt.util import UserError, printable, provenance
+from policyopt.files.trajectory_file import check_int64, foreign_kind, save_trajs
+from policyopt.provenance import provenance
+from policyopt.trajectories import TrajBatch
 
 NAMES = {  # what others call these arrays
     'obs': ('obs', 'observations', 'states'),
@@ -118,7 +120,7 @@ def check_task(trajs: TrajBatch, env_name: str, what: str, force: bool = True) -
     To know, the task is made, and the module of package.module:EnvId imported. Where it cannot be made here, that is an error too,
     or with `force` a note. Actions 0.0 and 1.0 of a finite space become the integers that they are.
     """
-    from environments.rlgymenv import BadEnvironment, env_info
+    from policyopt.environments.rlgymenv import BadEnvironment, env_info
 
     try:
         info = env_info(env_name)
@@ -241,7 +243,7 @@ def save_minari(trajs: TrajBatch, dataset_id: str, env_id: str) -> Any:
         dataset_id: a name such as cartpole/expert-v0, which must be new.
         env_id: the environment that they come from, as here: a Gymnasium id, a 2016 name, or package.module:EnvId.
     """
-    from environments.rlgymenv import spec_and_spaces
+    from policyopt.environments.rlgymenv import spec_and_spaces
 
     minari = _minari()
     from minari.data_collector import EpisodeBuffer  # pyright: ignore[reportMissingImports] (as above)
@@ -306,7 +308,7 @@ def _npz_array(path: str, npz: Any, key: str) -> np.ndarray:
 def _npz_source(path: str, npz: Any, chosen: str | None, time_axis: int | None) -> Source:
     files, notes = list(npz.files), []
     if chosen is not None and chosen not in files:
-        raise UserError(f"{path}: --ends {chosen}: no array of that name; it has {', '.join(files)}")
+        raise UserError(f'{path}: --ends {chosen}: no array of that name; it has {", ".join(files)}')
     used: list[str] = []
 
     def find(name: str, suffix: str = '', needed: bool = False) -> Any:
@@ -434,7 +436,7 @@ def read_csvs(folder: str, chosen: str | None = None) -> Source:
         row, used, unused = _read_csv(path)
         if first is not None and used != first[0]:
             odd = sorted(set(used) ^ set(first[0])) or used
-            raise UserError(f"{path}: its columns differ from those of {names[0]}: {', '.join(odd)}; expected the same in every file")
+            raise UserError(f'{path}: its columns differ from those of {names[0]}: {", ".join(odd)}; expected the same in every file')
         first = first or (used, unused)
         episodes += ends.episodes_of(row, chosen, notes)
     assert first is not None
