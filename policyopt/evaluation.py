@@ -122,8 +122,8 @@ def evaluate_file(
 def scores(trajs: TrajBatch) -> str:
     """Lines with what episodes earned and how long they were; the median too, since a few falls pull a mean far down."""
     return (
-        f'return: {trajs.returns.mean():.4f} +/- {trajs.returns.std():.4f}\n'
-        f'length: {trajs.lengths.mean():.2f} +/- {trajs.lengths.std():.2f}\nmedian return: {np.median(trajs.returns):.4f}'
+        f'return: {trajs.returns.mean():.4f} (sd {trajs.returns.std():.4f})\n'
+        f'length: {trajs.lengths.mean():.2f} (sd {trajs.lengths.std():.2f})\nmedian return: {np.median(trajs.returns):.4f}'
     )
 
 
@@ -133,7 +133,7 @@ def beside_true_reward(trajs: TrajBatch, reward: Reward) -> str:
     learned = trajs.r.like(reward.learned_reward(trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked, terminal_N))
     lines = [f'{"step":>6} {"reward":>12} {"learned":>12}']
     lines += [f'{t:>6} {r:>12.5g} {x:>12.5g}' for t, (r, x) in enumerate(zip(trajs.r[0], learned[0], strict=True))]
-    return '\n'.join([*lines, f'learned return: {learned.sums().mean():.4f} +/- {learned.sums().std():.4f}'])
+    return '\n'.join([*lines, f'learned return: {learned.sums().mean():.4f} (sd {learned.sums().std():.4f})'])
 
 
 @dataclasses.dataclass

@@ -5,6 +5,7 @@ Letters: B trajectories (or rows, where there is no time axis), T time, N stacke
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
     from policyopt.valuefuncs import ValueFunc
 
 
+FEW_ROWS = 8  # up to so many, Python adds up floats faster than numpy adds up columns; the sums are the same to the bit
+
+
 def discount(r_B_T: np.ndarray, gamma: float) -> np.ndarray:
     """Discounted sums along axis 1: out[b,t] = Σ_k γᵏ r[b,t+k]; further axes are carried along."""
+    if r_B_T.ndim == 2 and len(r_B_T) <= FEW_ROWS:
+        sums = ([*itertools.accumulate(row[::-1].tolist(), lambda later, r: r + gamma * later)][::-1] for row in r_B_T)
+        return np.array([*sums], dtype=np.float64).reshape(r_B_T.shape)
     # one vectorised step per time; importing scipy.signal for its filter would cost every run most of a second
     out_T_B = np.ascontiguousarray(np.swapaxes(r_B_T, 0, 1), dtype=np.float64).copy()
     for t in range(len(out_T_B) - 2, -1, -1):

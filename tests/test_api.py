@@ -101,7 +101,7 @@ def test_the_commands_read_what_is_saved_and_nothing_is_overwritten(ga, tmp_path
     assert 'trueret' in run_script('showlog.py', path, '--noplot').stdout
     played = run_script('vis_mj.py', f'{path}/snapshots/last', '--eval_only', '--count', '4', '--seed', '5', '--deterministic').stdout
     returns, lengths = po.evaluate(ga.policy, 'CartPole-v0', 4, seed=5)
-    assert f'return: {returns.mean():.4f} +/- {returns.std():.4f}' in played and f'length: {lengths.mean():.2f}' in played
+    assert f'return: {returns.mean():.4f} (sd {returns.std():.4f})' in played and f'length: {lengths.mean():.2f}' in played
     assert torch.equal(po.load_policy(path).theta_P, ga.policy.theta_P)
     before = path.read_bytes()
     with pytest.raises(po.UserError, match='exists already'):

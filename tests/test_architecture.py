@@ -35,7 +35,8 @@ LAYERS = [
     ['policyopt.imitation', 'policyopt.dagger'],
     ['policyopt.build', 'policyopt.training', 'policyopt.evaluation'],
     ['policyopt.api'],
-    ['policyopt.reporting', 'policyopt.reproduction'],
+    ['policyopt.reporting'],
+    ['policyopt.reproduction'],  # one study's statistics, which users' reports do not need
     ['policyopt.pipeline.command', 'policyopt.pipeline.forked'],
     ['policyopt.pipeline.sweep', 'policyopt.pipeline.external_policies', 'policyopt.pipeline.cluster_options'],
     ['policyopt.pipeline.spec'],

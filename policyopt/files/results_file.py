@@ -161,7 +161,7 @@ def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
 
 
 def cell_table(rows: list[ResultRow]) -> str:
-    """The mean return ± its standard deviation over runs, one line per task and algorithm, one column per dataset size.
+    """The mean return and its standard deviation (sd) over runs, one line per task and algorithm, one column per dataset size.
 
     The settings of a sweep have columns of their own.
     """
@@ -182,7 +182,7 @@ def cell_table(rows: list[ResultRow]) -> str:
 
 
 def mean_sd(values: Sequence[float] | np.ndarray, decimals: int = 1) -> str:
-    """Mean ± standard deviation (with n − 1) for reading; the mean alone of a single value, a dash for none."""
+    """Mean and standard deviation (sd, with n − 1) for reading; the mean alone of a single value, a dash for none."""
     if not len(values):
         return '-'
-    return f'{np.mean(values):.{decimals}f}' + (f' ± {np.std(values, ddof=1):.{decimals}f}' if len(values) > 1 else '')
+    return f'{np.mean(values):.{decimals}f}' + (f' (sd {np.std(values, ddof=1):.{decimals}f})' if len(values) > 1 else '')

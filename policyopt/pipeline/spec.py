@@ -77,6 +77,7 @@ class Options:
     eval_deterministic: bool
     results_filename: str
     reference: str | None
+    between_sets: tuple[str, ...]
     pbs: cluster_options.Pbs
     slurm: cluster_options.Slurm
     array: cluster_options.ArrayJobs | None
@@ -346,6 +347,7 @@ def _read_options(s: Section) -> Options:
         eval_deterministic=s.get('eval_deterministic', boolean, True),
         results_filename=filename,
         reference=s.get('reference', _reference, None),
+        between_sets=tuple(_read_between_sets(s)),
         pbs=cluster_options.read_pbs(s),
         slurm=cluster_options.read_slurm(s),
         array=cluster_options.read_array(s),
@@ -368,6 +370,14 @@ def _storage(source: Source, path: str | None, value: Any) -> Any:
 def _reference(source: Source, path: str | None, value: Any) -> Any:
     """A file name, or null, so that --set can take the comparison away."""
     return None if value is None else text(source, path, value, _A_REFERENCE)
+
+
+def _read_between_sets(s: Section) -> list[str]:
+    """Results files with several expert sets, which tell the variance between sets."""
+    found = s.get('between_sets', a_list, None) or []
+    for i, name in enumerate(found):
+        text(s.source, f'{s.at("between_sets")}[{i}]', name, 'a results file such as runs/five_sets/checkpoints/results.h5')
+    return found
 
 
 def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence[str] = (), flag: str = '--only') -> list[Run]:

@@ -21,6 +21,8 @@ from policyopt.files.names import cell_id, id_of
 from policyopt.files.results_file import LARGEST
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
 
+FAILED = 0.01  # a run that gets at most this far from the random policy's return towards the expert's has learned nothing
+
 
 class CellKey(NamedTuple):
     """What the runs of one cell share."""
@@ -49,6 +51,11 @@ class Reference:
     @property
     def margin(self) -> float:
         return t_margin(self.sd, self.m)
+
+    @property
+    def runs(self) -> np.ndarray:
+        """The runs; where they were not published, one standard deviation to both sides of their mean."""
+        return self.y_M if self.y_M is not None else self.mean + np.nan_to_num(self.sd) * np.array([-1.0, 1.0])
 
     def in_returns(self, expert_mean: float) -> Reference:
         """This cell as returns, where an expert earns expert_mean."""

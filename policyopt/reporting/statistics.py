@@ -1,4 +1,4 @@
-"""The tests that a cell of ours is put to: Welch, permutation, Holm, power, one expert set.
+"""The tests of a cell against its reference: Welch, permutation, Holm, power, one expert set; and the verdict in words.
 
 The unit of observation is the *run*, because episodes of one policy say nothing about the next training; and runs that learned
 from one expert set share that set's luck.
@@ -103,6 +103,24 @@ def detectable_difference(se: float, df: float, level: float = LEVEL, power: flo
             return NAN
     root: Any = optimize.brentq(excess, 0, hi)
     return float(se * root)
+
+
+def margin_text(margin: float) -> str:
+    """A margin for reading: two decimals unless it has more."""
+    return f'{margin:.2f}' if round(margin, 2) == margin else f'{margin:g}'
+
+
+def verdict_of(low: float, high: float, margin: float, differs: bool, diff: float) -> str:
+    """What a 90% interval of ours − reference says beside a margin, in words; NaN ends, of an unknown interval, decide nothing.
+
+    Within ±margin (two one-sided tests at 5%): same within m. Else, where a test has found a difference: better or worse. Else with its
+    lower end above −margin: no worse by m. Else too few data.
+    """
+    if -margin < low and high < margin:
+        return f'same within {margin_text(margin)}'
+    if differs:
+        return 'better' if diff > 0 else 'worse'
+    return f'no worse by {margin_text(margin)}' if low > -margin else 'too few data'
 
 
 @dataclasses.dataclass

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.dagger_labels import ALGORITHMS, KEPT, needed
-from policyopt.reporting.report import number
+from policyopt.reporting.tables import number
 from tools.results.words import table
 
 if TYPE_CHECKING:
