@@ -34,7 +34,7 @@ from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importing
 from policyopt.files.training_log import TrainingLog
-from policyopt.files.trajectory_file import check_int64, load_trajs, save_trajs
+from policyopt.files.trajectory_file import check_int64, check_returns, load_trajs, save_trajs
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
 from policyopt.policies import Policy
 from policyopt.provenance import now, provenance
@@ -131,6 +131,7 @@ class Demonstrations(TrajBatch):
         if ended is not None:
             demos.lastobs_B_Do = np.array([np.zeros(obs_N_Do.shape[1]) if x is None else x for x in last])
             demos.terminal_B = ended
+        check_returns(demos, 'rewards')
         if env_name is not None:
             importing.check_task(demos, env_name, 'arrays')
         return demos
@@ -296,6 +297,8 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     """
     if callback is not None and not callable(callback):
         raise UserError(f'callback is {kind_of(callback)}; expected a function of the iteration and its row of the log')
+    if callback is not None and _takes(callback, 0, {}) is False and not _takes(callback, 0, {}, None):
+        raise UserError(f'callback takes {inspect.signature(callback)}; expected a function of the iteration and its row of the log')
     algorithm = KNOWN_AS.get(str(algorithm).lower(), algorithm)
     chosen = _options(algorithm, options, changes)
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
@@ -352,7 +355,10 @@ def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str
             raise UserError(f"train() does not take the option '{name}'{f'; use {instead}' if instead else ''}")
     spec = changes.get('policy_hidden_spec')
     if spec is not None and not isinstance(spec, str):
-        changes = {**changes, 'policy_hidden_spec': json.dumps(spec)}
+        try:
+            changes = {**changes, 'policy_hidden_spec': json.dumps(spec)}
+        except (TypeError, ValueError) as e:
+            raise UserError(f'policy_hidden_spec is {kind_of(spec)}; expected a list of layers, or the JSON text of one') from e
     mine = dict.fromkeys(('log', 'seed', 'max_iter'), None) | {'resume': False, 'verbose': False}
     return settings.changed(options or cls(), {**changes, **mine, **(meant or {})})
 
@@ -422,11 +428,13 @@ def _as_the_commands_compute() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _takes_policy(callback: Callable) -> bool:
-    """Whether a callback takes iteration, row and policy, and not only the first two."""
+def _takes(function: Callable, *arguments: Any) -> bool | None:
+    """Whether a function can be called so; None where it does not say what it takes."""
     try:
-        inspect.signature(callback).bind(0, {}, None)
-    except (TypeError, ValueError):
+        inspect.signature(function).bind(*arguments)
+    except ValueError:
+        return None
+    except TypeError:
         return False
     return True
 
@@ -435,7 +443,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     """Iterate a training.Run to its end, or until the callback or Ctrl-C ends it: then as of the last iteration that was complete."""
     num, interrupted, policy = run.args.max_iter, False, run.opt.policy
     kept, ended = (0, policy.export()), None
-    with_policy, midway = callback is not None and _takes_policy(callback), False
+    with_policy, midway = callback is not None and bool(_takes(callback, 0, {}, None)), False
     bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name or ""}', unit='it')
     try:
         while kept[0] < num and ended is None:
