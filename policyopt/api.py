@@ -31,7 +31,7 @@ from policyopt import algorithms, build, training
 from policyopt import options as settings
 from policyopt.arguments import as_array, as_integer, as_path, kind_of
 from policyopt.evaluation import load_policy, sample_episodes
-from policyopt.files import importing, trajectories
+from policyopt.files import importers, trajectories
 from policyopt.files.snapshots import TrainingLog
 from policyopt.files.trajectories import TrajBatch
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
@@ -130,14 +130,14 @@ class Demonstrations(TrajBatch):
             demos.lastobs_B_Do = np.array([np.zeros(obs_N_Do.shape[1]) if x is None else x for x in last])
             demos.terminal_B = ended
         if env_name is not None:
-            importing.check_task(demos, env_name, 'arrays')
+            importers.check_task(demos, env_name, 'arrays')
         return demos
 
     @classmethod
     def from_minari(cls, dataset: Any, download: bool = False) -> Demonstrations:
         """The episodes of a Minari data set, given by its id or as it is. Raises UserError where it cannot be read."""
-        found = importing.read_minari(dataset, download)
-        return cls._copy(importing.batch_of(found.episodes, 'the Minari data set'), found.env_name)
+        found = importers.read_minari(dataset, importers.ReadOptions(download=download))
+        return cls._copy(importers.batch_of(found.episodes, 'the Minari data set'), found.env_name)
 
     def __repr__(self) -> str:
         actions = self.a.stacked

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.files.importing import batch_of, described, import_trajs, read_source
+from policyopt.files.importers import ReadOptions, batch_of, described, import_trajs, read_source
 from policyopt.util import Parser, UserError, as_typed, check_output, printable, run_main
 
 
@@ -33,14 +33,15 @@ def main(argv):
     p.add_argument('--download', action='store_true', help='fetch a Minari data set that is not on this computer')
     p.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = p.parse_args(argv)
+    choices = {'download': args.download, 'ends': args.ends, 'time_axis': args.time_axis}
     if args.inspect:
-        found = read_source(args.source, args.download, args.ends, args.time_axis)
+        found = read_source(args.source, ReadOptions(**choices))
         print(described(found, batch_of(found.episodes, args.source)))
         return 0
     if args.out is None:
         raise UserError('OUT.h5 is missing: the trajectory file to write; or say --inspect')
     check_output(args.out, 'the trajectories')
-    trajs, env_name = import_trajs(args.source, args.out, args.env_name, args.download, args.force, args.ends, args.time_axis)
+    trajs, env_name = import_trajs(args.source, args.out, args.env_name, force=args.force, **choices)
     size = f'{len(trajs)} trajectories, {len(trajs.r.stacked)} pairs'
     env = printable(env_name or '')
     print(f'{args.out}: {size}, average return {trajs.returns.mean():.2f}' + (f' (env {env})' if env else ''))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import policyopt as po
-from policyopt.files.importing import import_trajs
+from policyopt.files.importers import import_trajs
 from policyopt.files.trajectories import load_trajs
 from policyopt.util import UserError
 
@@ -67,6 +67,9 @@ REFUSED = {
     'a mask alone': (flat(masks=1 - LAST), 'can mean that an episode ends or that a step counts', "give 'dones'"),
     'several episodes a row': (padded(obs=np.ones((3, 50, 4)) * np.arange(50)[:, None], dones=STEP), 'which axis is', '--time_axis'),
     'nothing': (flat(), 'nothing says where an episode ends', 'terminal'),
+    'spare observations': ({'obs_0': np.ones((10, 4)), 'acts_0': np.ones(5)}, 'shape (10, 4) for 5 actions', 'as many, or one more'),
+    'spare rewards': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'rews_0': np.ones(9)}, 'rewards of shape (9,)', 'expected 5'),
+    'other next_obs': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'next_obs_0': np.ones((5, 3))}, 'next_obs of shape', '(5, 4)'),
     'normalised next_obs': (flat(next_obs=np.random.default_rng(1).normal(size=(120, 4)), dones=LAST), 'was it normalised', '--ends'),
 }
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policyopt.files.importing import import_trajs, save_minari
+from policyopt.files.importers import import_trajs, save_minari
 from policyopt.files.trajectories import load_trajs
 from policyopt.util import UserError, run_main
 

@@ -41,14 +41,24 @@ class Row:
 
 @dataclass
 class Episode:
-    """One episode; terminated: whether it ended in a terminal state (False: truncated; None: not said); last_obs_Do: what followed."""
+    """One episode: obs (T, Do), or (T + 1, Do) with what the last action led to; acts (T[, Da]); rews (T,).
+
+    terminated: whether it ended in a terminal state; False: it was truncated; None: nothing says so.
+    """
 
     where: str
     obs: Any
     acts: Any
     rews: Any = None
     terminated: bool | None = None
-    last_obs_Do: Any = None
+
+
+def numeric(where: str, name: str, x: Any) -> np.ndarray:
+    """An array of numbers, or UserError."""
+    x = np.asarray(x)
+    if x.dtype.kind not in 'biuf':
+        raise UserError(f'{where}: {name} of type {x.dtype}; expected numbers')
+    return x
 
 
 def flags_of(where: str, name: str, x: Any, num: int) -> np.ndarray:
@@ -184,24 +194,35 @@ def _ends_of_mask(row: Row, name: str, on_T: np.ndarray, num: int) -> np.ndarray
 
 def episodes_of(row: Row, chosen: str | None, notes: list[str]) -> list[Episode]:
     """The episodes of a row, with what their last actions led to where obs or next_obs holds it."""
-    num, extra = len(row.acts), len(row.obs) - len(row.acts)
+    where, num = row.where, len(row.acts)
+    obs = numeric(where, 'observations', row.obs)
     if num == 0:
-        raise UserError(f'{row.where}: has no step; expected at least one')
+        raise UserError(f'{where}: has no step; expected at least one')
+    if obs.ndim == 0 or len(obs) - num not in (0, 1):
+        seen = f'observations of shape {obs.shape} for {num} actions'
+        raise UserError(f'{where}: {seen}; expected as many, or one more, and at least one action')
+    for name, x in (('rewards', row.rews), ('next_obs', row.next_obs)):
+        wanted = num if name == 'rewards' else (num, *obs.shape[1:])
+        if x is not None and (numeric(where, name, x).shape[:1] != (num,) or name == 'next_obs' and np.shape(x) != wanted):
+            raise UserError(f'{where}: {name} of shape {np.shape(x)} for {num} actions; expected {wanted}')
     ends = ends_of(row, num, chosen, notes)
     if row.whole and len(ends) > 1:
         stream = text_of(ends)
         raise UserError(
-            f'{row.where}: holds {stream} one after the other, so its first axis may be the environment or the time; expected one episode '
+            f'{where}: holds {stream} one after the other, so its first axis may be the environment or the time; expected one episode '
             'a row, filled up with zeros. Say which axis is the time: --time_axis 0 or --time_axis 1'
         )
     episodes = []
     for i, (a, b) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
-        last = row.obs[b] if extra == 1 and b == num or extra == 1 and row.whole else None
-        if last is None and row.next_obs is not None:
-            last = row.next_obs[b - 1]
-        where = row.where if row.whole or len(ends) == 1 and row.where.rpartition(' ')[2].isdecimal() else f'{row.where}: episode {i}'
+        own = obs[a:b]
+        if len(obs) > num and (b == num or row.whole):
+            own = obs[a : b + 1]
+        elif row.next_obs is not None:
+            own = np.concatenate([own, row.next_obs[b - 1 : b]])
+        alone = row.whole or len(ends) == 1 and where.rpartition(' ')[2].isdecimal()
         rews = None if row.rews is None else row.rews[a:b]
-        episodes.append(Episode(where, row.obs[a:b], row.acts[a:b], rews, _terminated(row, b, num), last))
+        name = where if alone else f'{where}: episode {i}'
+        episodes.append(Episode(name, own, row.acts[a:b], rews, _terminated(row, b, num)))
     return episodes
 
 

@@ -1,0 +1,64 @@
+"""Demonstrations from elsewhere become trajectory files. One module for each family of formats; `READERS` says which reads what.
+
+Each reader yields a Source: episodes of arrays, with what the last action led to where it is known. Where episodes end is decided in
+policyopt.files.ends alone. Nothing here is ever unpickled, since unpickling a file runs what its author wished.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from policyopt.files.importers.csv_folder import read_csvs
+from policyopt.files.importers.minari import read_minari, save_minari
+from policyopt.files.importers.npz import read_npz
+from policyopt.files.importers.source import ReadOptions, Source, batch_of, check_task, described
+from policyopt.files.trajectories import TrajBatch, foreign_kind, save_trajs
+from policyopt.util import UserError, provenance
+
+__all__ = [
+    'READERS', 'ReadOptions', 'Source', 'batch_of', 'check_task', 'described', 'import_trajs', 'read_minari', 'read_source', 'save_minari',
+]  # fmt: skip
+
+READERS: dict[str, Callable[[str, ReadOptions], Source]] = {'folder': read_csvs, 'npz': read_npz, 'minari': read_minari}
+
+
+def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  # noqa: B008 (it is frozen)
+    """What a Minari data set, an .npz file or a folder of CSV files holds. Raises UserError for anything else."""
+    kind = foreign_kind(source)
+    if kind in READERS:
+        return READERS[kind](source, options)
+    seen = 'is a trajectory file already, which --data takes as it is' if str(source).endswith('.h5') else 'nothing that can be read'
+    raise UserError(f'{source}: {seen}; expected a folder of CSV files, an .npz file, or a Minari id such as cartpole/expert-v0')
+
+
+def import_trajs(
+    source: str,
+    out: str,
+    env_name: str | None = None,
+    *,
+    download: bool = False,
+    force: bool = False,
+    ends: str | None = None,
+    time_axis: int | None = None,
+    obs_keys: tuple[str, ...] | None = None,
+) -> tuple[TrajBatch, str | None]:
+    """Convert demonstrations from elsewhere into the trajectory file `out`; returns (TrajBatch, the task that they name or None).
+
+    Args:
+        source: the id of a Minari data set, an .npz file, or a folder with one CSV file per episode.
+        env_name: the task that the data belong to, instead of the one that the source names; the data must fit it, see `check_task`.
+        force: store a task that cannot be made here without comparing the data with it.
+        download, ends, time_axis, obs_keys: see ReadOptions.
+    """
+    if os.path.lexists(out):
+        raise UserError(f'{out}: exists already, and finished data is never overwritten; choose another name')
+    found = read_source(source, ReadOptions(download, ends, time_axis, obs_keys))
+    trajs = batch_of(found.episodes, source)
+    if env_name:
+        check_task(trajs, env_name, source, force)
+    env_name = env_name or found.env_name
+    print(described(found, trajs), file=sys.stderr)
+    save_trajs(out, trajs, provenance() | {'source': source} | ({'env_name': env_name} if env_name else {}))
+    return trajs, env_name

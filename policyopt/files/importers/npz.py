@@ -1,0 +1,39 @@
+"""Files of numpy.savez. Arrays of Python objects in them are pickles, and are refused: reading one runs what its author wished."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from policyopt.files.importers.arrays import Arrays, read_arrays
+from policyopt.files.importers.source import ReadOptions, Source
+from policyopt.util import UserError
+
+_NO_NPZ = 'not a readable .npz file (damaged, or of another kind); numpy.savez makes one'
+
+
+def read_npz(path: str, options: ReadOptions) -> Source:
+    """The episodes of an .npz file, in any layout of `read_arrays`."""
+    try:
+        npz = np.load(path, allow_pickle=False)
+    except FileNotFoundError as e:
+        raise UserError(f'{path}: no such file; expected an .npz file with obs and acts') from e
+    except Exception as e:  # on damaged bytes zipfile and numpy raise errors of any type
+        raise UserError(f'{path}: {_NO_NPZ}') from e
+    if not isinstance(npz, np.lib.npyio.NpzFile):
+        raise UserError(f'{path}: {_NO_NPZ}')
+    with npz:
+        return read_arrays(Arrays(path, list(npz.files), lambda key: _array(path, npz, key), options), '.npz')
+
+
+def _array(path: str, npz: Any, key: str) -> np.ndarray:
+    try:
+        return npz[key]
+    except ValueError as e:
+        seen = 'holds Python objects, which could run code when they are read' if 'allow_pickle' in str(e) else f'cannot be read ({e})'
+        raise UserError(
+            f'{path}: {key} {seen}; expected arrays of numbers (obs_0, acts_0, obs_1, … for episodes of different lengths)'
+        ) from e
+    except Exception as e:  # as above
+        raise UserError(f'{path}: {key} cannot be read; {_NO_NPZ}') from e
