@@ -28,12 +28,14 @@ def main(argv):
     p.add_argument('--inspect', action='store_true', help='say what is understood and write nothing')
     p.add_argument('--ends', metavar='ARRAY', help='the array that says where episodes end, where several contradict each other')
     p.add_argument('--time_axis', type=int, choices=[0, 1], help='which axis is time, of arrays with one for environments')
+    p.add_argument('--obs_keys', metavar='A,B,…', help='the parts of an observation that are put side by side, where it has several')
     p.add_argument('--force', action='store_true', help='store --env_name though the task cannot be made here')
     p.add_argument('--env_name', '--env', help='the task that the data belong to (default: what the source says)')
     p.add_argument('--download', action='store_true', help='fetch a Minari data set that is not on this computer')
     p.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = p.parse_args(argv)
-    choices = {'download': args.download, 'ends': args.ends, 'time_axis': args.time_axis}
+    obs_keys = None if args.obs_keys is None else tuple(args.obs_keys.split(','))
+    choices = {'download': args.download, 'ends': args.ends, 'time_axis': args.time_axis, 'obs_keys': obs_keys}
     if args.inspect:
         found = read_source(args.source, ReadOptions(**choices))
         print(described(found, batch_of(found.episodes, args.source)))

@@ -146,7 +146,7 @@ BAD = {
     'a word in a csv': ('in', bad_csv('obs0,act\n1,0\n1,left\n'), "line 3: 'left' is not a number"),
     'a short line': ('in', bad_csv('obs0,act\n1,0\n1\n'), 'line 3 has 1 fields, the first line 2'),
     'a csv with no step': ('in', bad_csv('obs0,act\n'), 'has no line below its first'),
-    'a trajectory file': ('in.h5', lambda f: None, 'is a trajectory file already'),
+    'no HDF5 file': ('in.h5', lambda f: None, 'no such file'),
     'a picture': ('in.png', lambda f: None, 'expected a folder of CSV files, an .npz file, or a Minari id'),
 }
 

@@ -7,30 +7,58 @@ policyopt.files.ends alone. Nothing here is ever unpickled, since unpickling a f
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
+from typing import Any
 
+from policyopt.files.h5files import is_hdf5, open_h5
 from policyopt.files.importers.csv_folder import read_csvs
+from policyopt.files.importers.d4rl import read_d4rl
 from policyopt.files.importers.minari import read_minari, save_minari
 from policyopt.files.importers.npz import read_npz
+from policyopt.files.importers.robomimic import read_robomimic
 from policyopt.files.importers.source import ReadOptions, Source, batch_of, check_task, described
-from policyopt.files.trajectories import TrajBatch, foreign_kind, save_trajs
-from policyopt.util import UserError, provenance
+from policyopt.files.trajectories import TrajBatch, foreign_kind, layout_of_h5, save_trajs
+from policyopt.util import UserError, as_typed, provenance
 
 __all__ = [
     'READERS', 'ReadOptions', 'Source', 'batch_of', 'check_task', 'described', 'import_trajs', 'read_minari', 'read_source', 'save_minari',
 ]  # fmt: skip
 
 READERS: dict[str, Callable[[str, ReadOptions], Source]] = {'folder': read_csvs, 'npz': read_npz, 'minari': read_minari}
+HDF5_READERS: dict[str, Callable[[str, Any, ReadOptions], Source]] = {'d4rl': read_d4rl, 'robomimic': read_robomimic}
+NOT_DEMONSTRATIONS = {
+    'trajectories': 'is a trajectory file already, which --data takes as it is; {show} shows what it holds',
+    'run': 'is the file of a training run, not demonstrations; its policy records some: {record}',
+    'results': 'holds the results of an experiment, not demonstrations',
+    'minari': 'is a part of a Minari data set; give its id, such as cartpole/expert-v0, and the folder of all data sets as '
+    'MINARI_DATASETS_PATH in the environment',
+    'other': 'is an HDF5 file with {holds}; expected observations and actions at its root (D4RL), or data/demo_0, … (robomimic)',
+}
 
 
 def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  # noqa: B008 (it is frozen)
-    """What a Minari data set, an .npz file or a folder of CSV files holds. Raises UserError for anything else."""
+    """What demonstrations of a known format hold. Raises UserError for anything else, which says what it is."""
     kind = foreign_kind(source)
     if kind in READERS:
         return READERS[kind](source, options)
-    seen = 'is a trajectory file already, which --data takes as it is' if str(source).endswith('.h5') else 'nothing that can be read'
-    raise UserError(f'{source}: {seen}; expected a folder of CSV files, an .npz file, or a Minari id such as cartpole/expert-v0')
+    if is_hdf5(source):
+        return _read_hdf5(source, options)
+    raise UserError(
+        f'{source}: nothing that can be read; expected a folder of CSV files, an .npz file, or a Minari id such as cartpole/expert-v0'
+    )
+
+
+def _read_hdf5(path: str, options: ReadOptions) -> Source:
+    with open_h5(path, 'an HDF5 file with demonstrations') as h5:
+        layout = layout_of_h5(h5)
+        if layout in HDF5_READERS:
+            return HDF5_READERS[layout](path, h5, options)
+        quoted, names = shlex.quote(path), ', '.join(sorted(h5.root._v_children)) or 'nothing in it'
+        show = as_typed(f'print_saved_returns.py {quoted}')
+        record = as_typed(f'vis_mj.py {quoted}/snapshots/last --count 10 --out trajs.h5')
+        raise UserError(f'{path}: {NOT_DEMONSTRATIONS[layout].format(show=show, record=record, holds=names)}')
 
 
 def import_trajs(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import os
 import re
-from typing import Any
 
 import numpy as np
 
 from policyopt.files import ends
-from policyopt.files.importers.source import ReadOptions, Source
+from policyopt.files.importers.source import ReadOptions, Source, in_order, refuse_options
 from policyopt.util import UserError
 
 
@@ -20,8 +19,9 @@ def read_csvs(folder: str, options: ReadOptions) -> Source:
     The first line names the columns: obs…, act…, rew, next_obs…, and terminated, truncated and the like, in any order; obs and act are
     taken in the order of their names and numbers (obs2 before obs10), which must be the same in all files.
     """
+    refuse_options(folder, options, 'time_axis', 'obs_keys')
     names = [n for n in os.listdir(folder) if n.lower().endswith('.csv') and os.path.isfile(os.path.join(folder, n))]
-    names.sort(key=_in_order)
+    names.sort(key=in_order)
     if not names:
         raise UserError(f'{folder}: a folder without .csv files; expected one for each episode')
     episodes, notes, first = [], [], None
@@ -37,11 +37,6 @@ def read_csvs(folder: str, options: ReadOptions) -> Source:
     return Source('a CSV file for each episode', episodes, *first, notes)
 
 
-def _in_order(name: str) -> list[Any]:
-    """A key that sorts by name and number: obs2 before obs10."""
-    return [int(part) if part.isdecimal() and part.isascii() else part for part in re.split(r'([0-9]+)', name)]
-
-
 def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
     """(row, columns used, columns not used) of one file."""
     try:
@@ -50,7 +45,7 @@ def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
     except (UnicodeDecodeError, csv.Error) as e:
         raise UserError(f'{path}: not a CSV file of UTF-8 text ({e})') from e
     header = [name.strip().lower() for name in header]
-    kinds = {kind: sorted((n for n in header if n.startswith(kind)), key=_in_order) for kind in ('obs', 'act', 'rew', 'next_obs')}
+    kinds = {kind: sorted((n for n in header if n.startswith(kind)), key=in_order) for kind in ('obs', 'act', 'rew', 'next_obs')}
     flags = [name for name in ends.FLAGS if name in header]
     if not kinds['obs'] or not kinds['act'] or len(kinds['rew']) > 1:
         raise UserError(f"{path}: its columns are '{','.join(header)[:80]}'; expected obs0, obs1, …, act0, … and at most one reward")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.files.ends import Episode
-from policyopt.files.importers.source import ReadOptions, Source, check_task
+from policyopt.files.importers.source import ReadOptions, Source, check_task, refuse_options
 from policyopt.files.trajectories import TrajBatch
 from policyopt.util import UserError
 
@@ -23,6 +23,7 @@ def _minari() -> Any:
 
 def read_minari(dataset_id: Any, options: ReadOptions) -> Source:
     """The episodes of a Minari data set, by its id or as it is, with the observation after the last action and how each ended."""
+    refuse_options(dataset_id, options, 'ends', 'time_axis')
     minari = _minari()
     try:
         dataset = minari.load_dataset(dataset_id, download=options.download) if isinstance(dataset_id, str) else dataset_id

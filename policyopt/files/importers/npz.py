@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.files.importers.arrays import Arrays, read_arrays
-from policyopt.files.importers.source import ReadOptions, Source
+from policyopt.files.importers.source import ReadOptions, Source, refuse_options
 from policyopt.util import UserError
 
 _NO_NPZ = 'not a readable .npz file (damaged, or of another kind); numpy.savez makes one'
@@ -15,6 +15,7 @@ _NO_NPZ = 'not a readable .npz file (damaged, or of another kind); numpy.savez m
 
 def read_npz(path: str, options: ReadOptions) -> Source:
     """The episodes of an .npz file, in any layout of `read_arrays`."""
+    refuse_options(path, options, 'obs_keys')
     try:
         npz = np.load(path, allow_pickle=False)
     except FileNotFoundError as e:

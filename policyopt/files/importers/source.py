@@ -5,7 +5,9 @@ Letters: B trajectories, T steps of one of them, N rows of all, Do observation d
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +50,46 @@ class Source:
     unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     env_name: str | None = None
+
+
+def refuse_options(where: str, options: ReadOptions, *names: str) -> None:
+    """Raise UserError where one of these options was given, which a format has no use for."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UserError(f'{where}: --{name} does not apply to this format; leave it out')
+
+
+def in_order(name: str) -> list[Any]:
+    """A key that sorts by name and number: obs2 before obs10."""
+    return [int(part) if part.isdecimal() and part.isascii() else part for part in re.split(r'([0-9]+)', name)]
+
+
+def chosen_parts(where: str, shapes: Mapping[str, tuple[int, ...]], options: ReadOptions) -> list[str]:
+    """The names of the parts of an observation that --obs_keys names, or of the only one. shapes: of one step of each part."""
+    shapes = {name: tuple(map(int, shape)) for name, shape in shapes.items()}
+    flat = [name for name, shape in shapes.items() if len(shape) <= 1]
+    if options.obs_keys is None and len(shapes) == len(flat) == 1:
+        return flat
+    has = ', '.join(f'{name} {shape}' for name, shape in shapes.items())
+    for name in options.obs_keys or ():
+        if name not in shapes:
+            raise UserError(f"{where}: --obs_keys: observations have no part '{name}'; they have {has}")
+        if name not in flat:
+            raise UserError(f"{where}: --obs_keys: the part '{name}' has shape {shapes[name]} at each step; expected a vector. All: {has}")
+    if options.obs_keys is None:
+        way = f'Name those to put side by side, in this order: --obs_keys {",".join(flat)}' if flat else 'None of them is a vector'
+        raise UserError(f'{where}: observations have the parts {has}. {way}')
+    return list(options.obs_keys)
+
+
+def joined(where: str, parts: Sequence[Any]) -> np.ndarray:
+    """Parts (T, …) of an observation side by side, (T, Do)."""
+    arrays = [numeric(where, 'observations', x) for x in parts]
+    columns = [x[:, None] if x.ndim == 1 else x for x in arrays]
+    if any(x.ndim != 2 or len(x) != len(columns[0]) for x in columns):
+        shapes = ', '.join(str(x.shape) for x in arrays)
+        raise UserError(f'{where}: parts of the observations have the shapes {shapes}; expected as many steps, and vectors')
+    return np.concatenate(columns, axis=1)
 
 
 def described(found: Source, trajs: TrajBatch) -> str:

@@ -1,0 +1,229 @@
+"""Demonstrations in the formats that people have, written by the real library where it is installed, and in the documented layout."""
+
+import json
+
+import numpy as np
+import pytest
+import tables
+
+from policyopt.files.importers import ReadOptions, import_trajs, read_source
+from policyopt.files.trajectories import TrajBatch, load_trajs, save_trajs
+from policyopt.util import UserError
+
+LENGTHS = [30, 50, 40]
+ENDED = ['terminated', 'truncated', 'terminated']
+
+
+def episodes(obs_dim=4):
+    """[(obs with one row more than actions, actions, rewards)] in float32."""
+    rng = np.random.default_rng(0)
+    return [(rng.normal(size=(n + 1, obs_dim)).astype('f4'), rng.normal(size=(n, 2)).astype('f4'), rng.random(n)) for n in LENGTHS]
+
+
+def flat():
+    """The episodes one step after the other, as arrays of D4RL."""
+    eps, last = episodes(), np.cumsum(LENGTHS) - 1
+    terminals, timeouts = np.zeros(sum(LENGTHS), bool), np.zeros(sum(LENGTHS), bool)
+    terminals[last[[0, 2]]] = timeouts[last[1]] = True
+    return {
+        'observations': np.concatenate([obs[:-1] for obs, _, _ in eps]), 'actions': np.concatenate([a for _, a, _ in eps]),
+        'next_observations': np.concatenate([obs[1:] for obs, _, _ in eps]), 'rewards': np.concatenate([r for _, _, r in eps]),
+        'terminals': terminals, 'timeouts': timeouts,
+    }  # fmt: skip
+
+
+def check(trajs, ends=True):
+    """The trajectories are the episodes, with how each ended and what its last action led to where `ends` says so."""
+    assert trajs.lengths.tolist() == LENGTHS
+    for traj, (obs, acts, rews) in zip(trajs, episodes(), strict=True):
+        np.testing.assert_array_equal(traj.obs_T_Do, obs[:-1])
+        np.testing.assert_array_equal(traj.a_T_Da, acts)
+        np.testing.assert_allclose(traj.r_T, rews)
+    if not ends:
+        assert trajs.lastobs_B_Do is None
+        return
+    assert trajs.terminal_B.tolist() == [how == 'terminated' for how in ENDED]
+    np.testing.assert_array_equal(trajs.lastobs_B_Do, [obs[-1] for obs, _, _ in episodes()])
+
+
+def taken(source, tmp_path, **options):
+    """What import_trajs writes for a source, read again."""
+    import_trajs(str(source), str(tmp_path / 'out.h5'), **options)
+    return load_trajs(str(tmp_path / 'out.h5'))
+
+
+def said(source, run_script, *options):
+    """{first word: rest} of the lines of --inspect, and how many notes there are."""
+    lines = run_script('import_trajs.py', source, '--inspect', *options).stdout.splitlines()
+    return dict(line.split(': ', 1) for line in lines)
+
+
+# ---- HDF5
+
+
+@pytest.fixture(params=['tables', 'h5py'])
+def write_h5(request):
+    """write(path, {name: array or text}, {group: {attribute: text}}) with PyTables, and with h5py as D4RL and robomimic do."""
+    if request.param == 'h5py':
+        h5py = pytest.importorskip('h5py', reason='h5py is not installed')
+
+    def with_h5py(path, arrays, attrs):
+        with h5py.File(path, 'w') as f:
+            for name, x in arrays.items():
+                packed = {'compression': 'gzip'} if np.ndim(x) > 1 else {}
+                f.create_dataset(name, data=x, **packed)
+            for group, values in attrs.items():
+                f[group].attrs.update(values)
+
+    def with_tables(path, arrays, attrs):
+        with tables.open_file(path, 'w') as f:
+            for name, x in arrays.items():
+                parent, _, leaf = f'/{name}'.rpartition('/')
+                x = np.asarray(x.encode() if isinstance(x, str) else x)
+                create = f.create_carray if x.ndim > 1 else f.create_array
+                create(parent or '/', leaf, obj=x, createparents=True)
+            for group, values in attrs.items():
+                for key, value in values.items():
+                    f.get_node(f'/{group}')._v_attrs[key] = value
+
+    def write(path, arrays, attrs=None):
+        (with_h5py if request.param == 'h5py' else with_tables)(str(path), arrays, attrs or {})
+
+    return write
+
+
+def test_a_file_of_d4rl(write_h5, run_script, tmp_path):
+    more = {'infos/qpos': np.ones((120, 3)), 'metadata/algorithm': 'SAC', 'metadata/policy/nonlinearity': 'relu'}
+    write_h5(tmp_path / 'hopper.hdf5', flat() | more)
+    check(taken(tmp_path / 'hopper.hdf5', tmp_path))
+    report = said('hopper.hdf5', run_script)
+    assert report['format'] == 'HDF5 as of D4RL, one step after the other' and report['not used'] == 'infos/…, metadata/…'
+    assert report['used'] == 'observations, actions, rewards, next_observations, terminals, timeouts'
+    assert report['episodes'] == '3 (2 terminated, 1 truncated); after their last actions: kept'
+
+
+def test_a_file_of_d4rl_without_next_observations(write_h5, tmp_path):
+    arrays = flat()
+    del arrays['next_observations']
+    write_h5(tmp_path / 'hopper.hdf5', arrays)
+    check(taken(tmp_path / 'hopper.hdf5', tmp_path), ends=False)
+    assert read_source(str(tmp_path / 'hopper.hdf5')).notes == []
+    del arrays['timeouts']
+    write_h5(tmp_path / 'old.hdf5', arrays)
+    found = read_source(str(tmp_path / 'old.hdf5'))
+    assert [len(e.acts) for e in found.episodes] == [30, 90] and 'without timeouts' in found.notes[0]
+
+
+def robomimic(raised=False):
+    """Arrays of demonstrations whose numbers are not in the order of their names."""
+    arrays = {'mask/train': np.array([b'demo_2', b'demo_10'])}
+    for i, (obs, acts, rews) in zip((2, 10, 11), episodes(), strict=True):
+        own = {'actions': acts, 'rewards': rews, 'dones': (np.arange(len(acts)) == len(acts) - 1).astype(int) * raised}
+        own |= {'obs/object': obs[:-1, :3], 'obs/gripper': obs[:-1, 3], 'obs/image': np.zeros((len(acts), 4, 4, 3), 'u1')}
+        own |= {'next_obs/object': obs[1:, :3], 'next_obs/gripper': obs[1:, 3], 'states': np.zeros((len(acts), 7))}
+        arrays |= {f'data/demo_{i}/{name}': x for name, x in own.items()}
+    attrs = {'data': {'env_args': json.dumps({'env_name': 'Lift', 'type': 1, 'env_kwargs': {}}, indent=4)}}
+    return arrays, attrs
+
+
+@pytest.mark.parametrize('raised', [False, True])
+def test_a_file_of_robomimic(raised, write_h5, run_script, tmp_path):
+    write_h5(tmp_path / 'low_dim.hdf5', *robomimic(raised))
+    trajs = taken(tmp_path / 'low_dim.hdf5', tmp_path, obs_keys=('object', 'gripper'))
+    if raised:  # by the end of the recording, or by success: nobody says which
+        check(trajs, ends=False)
+    else:
+        assert trajs.terminal_B.tolist() == [False] * 3
+        trajs.terminal_B[[0, 2]] = True
+        check(trajs)
+    report = said('low_dim.hdf5', run_script, '--obs_keys', 'gripper,object')
+    assert report['format'].startswith('HDF5 as of robomimic') and report['not used'] == 'states, obs/image, mask'
+    assert report['used'] == 'obs/gripper, obs/object, actions, rewards, dones, next_obs/gripper, next_obs/object'
+    assert report['note'] == "recorded in the environment 'Lift' of robomimic"
+
+
+def test_the_parts_of_observations_are_named_with_their_shapes(write_h5, run_script, tmp_path):
+    write_h5(tmp_path / 'low_dim.hdf5', *robomimic())
+    refused = run_script('import_trajs.py', 'low_dim.hdf5', 'out.h5', rc=2).stderr
+    assert 'gripper (), image (4, 4, 3), object (3,). Name those' in refused and '--obs_keys gripper,object\n' in refused
+    for keys, expected in (('objects', "have no part 'objects'; they have gripper ()"), ('image', 'has shape (4, 4, 3) at each step')):
+        assert expected in run_script('import_trajs.py', 'low_dim.hdf5', 'out.h5', '--obs_keys', keys, rc=2).stderr
+    arrays = {name: x for name, x in robomimic()[0].items() if 'obs' not in name}
+    write_h5(tmp_path / 'raw.hdf5', arrays)
+    assert 'dataset_states_to_obs' in run_script('import_trajs.py', 'raw.hdf5', 'out.h5', rc=2).stderr
+    assert not (tmp_path / 'out.h5').exists()
+
+
+def ours(path):
+    save_trajs(str(path), TrajBatch(np.ones((5, 2)), np.zeros((5, 0)), np.ones((5, 1)), np.ones(5), [2, 3]), {})
+
+
+def of_2016(path):
+    with tables.open_file(str(path), 'w') as f:
+        for name, shape in (('obs_B_T_Do', (2, 3, 2)), ('a_B_T_Da', (2, 3, 1)), ('r_B_T', (2, 3)), ('obsfeat_B_T_Df', (2, 3, 2))):
+            f.create_array('/', name, np.ones(shape))
+        f.create_array('/', 'len_B', np.array([2, 3]))
+
+
+def run_of(path):
+    with tables.open_file(str(path), 'w') as f:
+        f.create_group('/', 'snapshots')
+        f.create_array('/', 'log', np.ones(3))
+
+
+def one_array(path, name, **more):
+    with tables.open_file(str(path), 'w') as f:
+        f.create_array('/', name, np.ones(3), createparents=True, **more)
+
+
+HDF5_KINDS = {
+    'our trajectory file': (ours, 'is a trajectory file already, which --data takes as it is; python scripts/print_saved_returns.py in.h5'),
+    'one of 2016': (of_2016, 'is a trajectory file already, which --data takes as it is'),
+    'a run': (run_of, 'is the file of a training run, not demonstrations; its policy records some: python scripts/vis_mj.py in.h5/snap'),
+    'results': (lambda path: one_array(path, 'results'), 'holds the results of an experiment, not demonstrations'),
+    'a part of Minari': (lambda path: one_array(path, 'episode_0'), 'is a part of a Minari data set; give its id'),
+    'anything else': (lambda path: one_array(path, 'weights'), 'is an HDF5 file with weights; expected observations and actions'),
+    'no demonstration': (lambda path: tables.open_file(str(path), 'w').create_group('/', 'data')._v_file.close(), 'holds no demonstration'),
+    'half a file': (lambda path: (ours(path), path.write_bytes(path.read_bytes()[:999])), 'not a readable HDF5 file'),
+}
+
+
+@pytest.mark.parametrize('kind', HDF5_KINDS)
+def test_hdf5_files_that_are_no_demonstrations_say_what_they_are(kind, run_script, tmp_path):
+    write, expected = HDF5_KINDS[kind]
+    write(tmp_path / 'in.h5')
+    refused = run_script('import_trajs.py', 'in.h5', 'out.h5', rc=2).stderr
+    assert expected in refused and refused.count('\n') == 1 and not (tmp_path / 'out.h5').exists()
+
+
+def test_data_that_are_no_trajectory_file_name_the_command_that_converts_them(write_h5, tmp_path):
+    write_h5(tmp_path / 'hopper.hdf5', flat())
+    with pytest.raises(UserError, match=r'as of d4rl, are converted with: python scripts/import_trajs.py \S*hopper.hdf5 trajs.h5'):
+        load_trajs(str(tmp_path / 'hopper.hdf5'))
+
+
+def test_a_file_that_claims_more_than_it_stores_is_refused(tmp_path):
+    with tables.open_file(str(tmp_path / 'in.h5'), 'w') as f:
+        for name, shape in (('observations', (10**9, 4)), ('actions', (10**9,))):
+            f.create_carray('/', name, tables.Float64Atom(), shape, filters=tables.Filters(1))
+    with pytest.raises(UserError, match=r'declares \d+ bytes, but the file stores 0 for it'):
+        read_source(str(tmp_path / 'in.h5'))
+
+
+@pytest.mark.parametrize('link', [tables.File.create_soft_link, tables.File.create_external_link])
+def test_links_are_refused(link, tmp_path):
+    with tables.open_file(str(tmp_path / 'in.h5'), 'w') as f:
+        link(f, '/', 'observations', '/etc' if link is tables.File.create_soft_link else 'other.h5:/x')
+        f.create_array('/', 'actions', np.ones(3))
+    with pytest.raises(UserError, match="'/observations' is a link"):
+        read_source(str(tmp_path / 'in.h5'))
+
+
+NO_USE = {'obs_keys': ('obs',), 'ends': 'dones', 'time_axis': 0}
+
+
+@pytest.mark.parametrize(('name', 'option'), [('d4rl', 'obs_keys'), ('robomimic', 'ends'), ('robomimic', 'time_axis')])
+def test_options_that_a_format_has_no_use_for_are_refused(name, option, write_h5, tmp_path):
+    write_h5(tmp_path / 'in.hdf5', *((flat(),) if name == 'd4rl' else robomimic()))
+    with pytest.raises(UserError, match=f'--{option} does not apply to this format'):
+        read_source(str(tmp_path / 'in.hdf5'), ReadOptions(**{option: NO_USE[option]}))
