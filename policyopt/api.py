@@ -55,7 +55,7 @@ BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown
 
 MAX_COLUMNS = 1000  # of a log
 # of the commands' options: what the arguments of `train` are called
-ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env'}
+ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env', 'obs_keys': 'obs_keys', 'download': 'download'}
 
 
 class _PythonNames(contextlib.ContextDecorator):
@@ -134,9 +134,15 @@ class Demonstrations(TrajBatch):
         return demos
 
     @classmethod
-    def from_minari(cls, dataset: Any, download: bool = False) -> Demonstrations:
-        """The episodes of a Minari data set, given by its id or as it is. Raises UserError where it cannot be read."""
-        found = importers.read_minari(dataset, importers.ReadOptions(download=download))
+    @_PythonNames()
+    def from_minari(cls, dataset: Any, download: bool = False, obs_keys: str | Sequence[str] | None = None) -> Demonstrations:
+        """The episodes of a Minari data set, given by its id or as it is. Raises UserError where it cannot be read.
+
+        obs_keys: the parts of observations that are dictionaries or tuples, in the order in which they are put side by side.
+        """
+        keys = obs_keys.split(',') if isinstance(obs_keys, str) else obs_keys
+        options = importers.ReadOptions(download=download, obs_keys=None if keys is None else tuple(keys))
+        found = importers.read_minari(dataset, options)
         return cls._copy(importers.batch_of(found.episodes, 'the Minari data set'), found.env_name)
 
     def __repr__(self) -> str:

@@ -1,6 +1,9 @@
 """Demonstrations in the formats that people have, written by the real library where it is installed, and in the documented layout."""
 
+import io
 import json
+import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import tables
 
 from policyopt.files.importers import ReadOptions, import_trajs, read_source
 from policyopt.files.trajectories import TrajBatch, load_trajs, save_trajs
-from policyopt.util import UserError
+from policyopt.util import UserError, run_main
 
 LENGTHS = [30, 50, 40]
 ENDED = ['terminated', 'truncated', 'terminated']
@@ -146,7 +149,7 @@ def test_the_parts_of_observations_are_named_with_their_shapes(write_h5, run_scr
     write_h5(tmp_path / 'low_dim.hdf5', *robomimic())
     refused = run_script('import_trajs.py', 'low_dim.hdf5', 'out.h5', rc=2).stderr
     assert 'gripper (), image (4, 4, 3), object (3,). Name those' in refused and '--obs_keys gripper,object\n' in refused
-    for keys, expected in (('objects', "have no part 'objects'; they have gripper ()"), ('image', 'has shape (4, 4, 3) at each step')):
+    for keys, expected in (('objects', "names 'objects', but the observations have gr"), ('image', 'is of shape (4, 4, 3) at each')):
         assert expected in run_script('import_trajs.py', 'low_dim.hdf5', 'out.h5', '--obs_keys', keys, rc=2).stderr
     arrays = {name: x for name, x in robomimic()[0].items() if 'obs' not in name}
     write_h5(tmp_path / 'raw.hdf5', arrays)
@@ -272,7 +275,7 @@ def test_episodes_as_python_objects_are_refused_with_the_lines_that_convert_them
     refused = run_script('import_trajs.py', 'in.npz', 'out.h5', rc=2).stderr
     assert 'obs holds Python objects, which could run code' in refused and 'If you trust who made the file, convert it:' in refused
     monkeypatch.chdir(tmp_path)
-    exec('\n'.join(line[2:] for line in refused.splitlines() if line.startswith('  ')), {})
+    run_lines_of('in.npz')
     check(taken('converted.npz', tmp_path), ends=False)
 
 
@@ -384,3 +387,172 @@ def test_buffers_that_stable_baselines3_has_filled(tmp_path):
     found = read_source(str(tmp_path / 'rollout.npz'))
     assert len(found.episodes) == buffer.episode_starts[1:].sum() + 2
     np.testing.assert_array_equal(np.concatenate([e.obs for e in found.episodes]), buffer.observations)
+
+
+# ---- folders of imitation
+
+
+def imitation(path, terminal=(True, True, True), limits=(None, None, None), **columns):
+    """A folder as imitation.data.serialize.save writes it, with pyarrow alone; `limits` are TimeLimit.truncated of the last infos."""
+    pa = pytest.importorskip('pyarrow', reason="pyarrow is not installed (pip install -e '.[hf]')")
+    infos = [['{}'] * (n - 1) + ['{}' if limit is None else json.dumps({'TimeLimit.truncated': limit, 'x': {'py/type': 'os.system'}})]
+             for n, limit in zip(LENGTHS, limits, strict=True)]  # fmt: skip
+    obs, acts, rews = ([x.tolist() for x in kind] for kind in zip(*episodes(), strict=True))
+    table = pa.table({'obs': obs, 'acts': acts, 'infos': infos, 'terminal': list(terminal), 'rews': rews} | columns)
+    path.mkdir()
+    names = ['data-00000-of-00002.arrow', 'data-00001-of-00002.arrow']
+    for name, part in zip(names, (table.slice(0, 2), table.slice(2)), strict=True):
+        with pa.OSFile(str(path / name), 'wb') as f, pa.ipc.new_stream(f, table.schema) as writer:
+            writer.write_table(part)
+    (path / 'state.json').write_text(json.dumps({'_data_files': [{'filename': name} for name in names]}))
+    return path
+
+
+def test_a_folder_of_imitation(run_script, tmp_path):
+    imitation(tmp_path / 'told', limits=(False, True, False))
+    check(taken(tmp_path / 'told', tmp_path))
+    report = said('told', run_script)
+    assert report['used'] == 'obs, acts, rews, terminal, TimeLimit.truncated of infos'
+    assert report['not used'] == 'infos (texts of jsonpickle, never unpickled)'
+    (tmp_path / 'out.h5').unlink()
+    check(taken(imitation(tmp_path / 'flagged', terminal=(True, False, True)), tmp_path))
+    assert said('flagged', run_script)['used'] == 'obs, acts, rews, terminal'
+
+
+BAD_FOLDERS = {
+    'another file': (lambda p: p.joinpath('state.json').write_text('{"_data_files": [{"filename": "../x.arrow"}]}'), 'of its own folder'),
+    'no list of files': (lambda p: p.joinpath('state.json').write_text('[]'), 'names no _data_files'),
+    'half a file': (lambda p: next(p.glob('*.arrow')).write_bytes(next(p.glob('*.arrow')).read_bytes()[:900]), 'not a readable Arrow'),
+    'a file less': (lambda p: (p / 'data-00001-of-00002.arrow').unlink(), 'but state.json names it'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_FOLDERS)
+def test_damaged_folders_of_imitation_are_refused(case, run_script, tmp_path):
+    spoil, expected = BAD_FOLDERS[case]
+    spoil(imitation(tmp_path / 'in'))
+    refused = run_script('import_trajs.py', 'in', 'out.h5', rc=2).stderr
+    assert expected in refused and refused.count('\n') == 1
+
+
+BAD_COLUMNS = {
+    'ragged': ({'obs': [[[1.0, 2.0], [1.0]]] * 3}, 'obs holds vectors of different lengths'),
+    'no value': ({'acts': [[1.0, None]] * 3}, 'acts holds entries without a value'),
+    'no list': ({'acts': [None, [1.0], [1.0]]}, 'acts is missing'),
+    'words': ({'acts': [['left'] * n for n in LENGTHS]}, 'actions of type object; expected numbers'),
+    'no flag': ({'terminal': [None, True, True]}, 'terminal is None; expected true or false'),
+    'NaN': ({'rews': [[float('nan')] * n for n in LENGTHS]}, 'NaN or infinity among the rewards'),
+    'too few': ({'acts': [[1.0]] * 3}, '31 observations for 1 actions'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_COLUMNS)
+def test_columns_of_imitation_that_are_no_episodes_are_refused(case, tmp_path):
+    columns, expected = BAD_COLUMNS[case]
+    with pytest.raises(UserError, match=expected):
+        import_trajs(str(imitation(tmp_path / 'in', **columns)), str(tmp_path / 'out.h5'))
+
+
+def test_what_imitation_has_saved(tmp_path):
+    pytest.importorskip('imitation', reason='imitation is not installed')
+    from imitation.data import serialize, types
+
+    trajs = [
+        types.TrajectoryWithRew(obs, acts, np.array([{}] * (len(acts) - 1) + [{'TimeLimit.truncated': how == 'truncated'}]), True, rews)
+        for (obs, acts, rews), how in zip(episodes(), ENDED, strict=True)
+    ]
+    serialize.save(tmp_path / 'in', trajs)
+    check(taken(tmp_path / 'in', tmp_path))
+    datasets = pytest.importorskip('datasets')
+    datasets.DatasetDict({'train': datasets.load_from_disk(str(tmp_path / 'in'))}).save_to_disk(str(tmp_path / 'parts'))
+    with pytest.raises(UserError, match='a data set of several parts. Give one of its folders: .*train'):
+        read_source(str(tmp_path / 'parts'))
+
+
+def test_without_pyarrow_its_extra_is_named(run_script, tmp_path):
+    (tmp_path / 'in').mkdir()
+    (tmp_path / 'in' / 'state.json').write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    (tmp_path / 'pyarrow.py').write_text('raise ImportError("not here")')
+    refused = run_script('import_trajs.py', 'in', 'out.h5', env={'PYTHONPATH': str(tmp_path)}, rc=2).stderr
+    assert "need the package pyarrow (not here); install it: pip install -e '.[hf]'" in refused and refused.count('\n') == 1
+
+
+# ---- what is not read
+
+
+def as_zip(*names):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, 'w') as f:
+        for name in names:
+            f.writestr(name, b'')
+    return file.getvalue()
+
+
+UNREAD = {
+    'demos.pkl': (pickle.dumps([1]), 'is a pickle, which could run code'),
+    'demos.bin': (pickle.dumps({'x': 1}, protocol=2), 'is a pickle, which could run code'),
+    'buffer.pkl': (b'\x80\x05\x95\x00 stable_baselines3.common.buffers', 'is a replay buffer of Stable-Baselines3, pickled'),
+    'episode.parquet': (b'PAR1', 'is a Parquet file'),
+    'lerobot/data/chunk-000/file.parquet': (b'PAR1', 'is a Parquet file'),
+    'rlds.tfrecord-00000-of-00001': (b'', 'is a data set of TensorFlow (RLDS, TFRecord files)'),
+    'rlds/1.0.0/x-train.tfrecord-00000-of-00001': (b'', 'is a data set of TensorFlow (RLDS, TFRecord files)'),
+    'demos.json': (b'[]', 'is a JSON file'),
+    'obs.npy': (b'\x93NUMPY', 'is a single array'),
+    'ppo.zip': (as_zip('data', 'policy.pth'), 'is a model that Stable-Baselines3 has saved, not demonstrations'),
+    'net.pt': (as_zip('archive/data.pkl'), 'is a file of torch.save, which could run code'),
+    'all.zip': (as_zip('a.npz'), 'is an archive. Unpack it'),
+    'half.zip': (as_zip('a.npz')[:20], 'is an archive. Unpack it'),
+    'all.tar.gz': (b'\x1f\x8b', 'is an archive. Unpack it'),
+    'play.mp4': (b'\0\0\0\x18ftypmp42', 'is a video or a picture, which holds no actions'),
+    'demos.mat': (b'MATLAB 5.0 MAT-file', 'is a MATLAB file'),
+    'demos.csv': (b'obs0,act\n', 'is a single CSV file. Put one for each episode into a folder'),
+    'data-00000.arrow': (b'ARROW1', 'is a part of a data set. Give the folder'),
+    'replay.zarr/.zgroup': (b'{}', 'is a Zarr store'),
+    'expert-v0/data/main_data.hdf5': (b'', 'is a Minari data set. Give its id'),
+    'notes.xyz': (b'hello', 'is of no known format; expected an .npz file, HDF5 of D4RL or robomimic'),
+}
+
+
+@pytest.mark.parametrize('name', UNREAD)
+def test_what_is_not_read_says_what_it_is(name, tmp_path, monkeypatch, capsys):
+    content, expected = UNREAD[name]
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    source = name.split('/')[0]
+    assert run_main('import_trajs', lambda argv: import_trajs(*argv), [source, 'out.h5']) == 2
+    refused = capsys.readouterr().err
+    assert refused.startswith(f'import_trajs: error: {source}: {expected}') and not (tmp_path / 'out.h5').exists()
+    assert all(line.startswith('  ') for line in refused.splitlines()[1:])
+
+
+@pytest.mark.parametrize('module', [json, pickle])
+def test_the_lines_that_convert_a_list_of_episodes_do(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = [{'observations': o[:-1].tolist(), 'actions': a.tolist(), 'rewards': r.tolist()} for o, a, r in episodes()]
+    name = f'demos.{module.__name__}'
+    (tmp_path / name).write_bytes(json.dumps(found).encode() if module is json else pickle.dumps(found))
+    run_lines_of(name)
+    check(taken('converted.npz', tmp_path), ends=False)
+
+
+def test_the_lines_that_convert_a_replay_buffer_do(tmp_path, monkeypatch):
+    sb3 = pytest.importorskip('stable_baselines3', reason='Stable-Baselines3 is not installed')
+    monkeypatch.chdir(tmp_path)
+    model = sb3.DQN('MlpPolicy', 'CartPole-v1', buffer_size=100, learning_starts=1000, seed=0)
+    model.learn(150)
+    model.save_replay_buffer('buffer.pkl')
+    run_lines_of('buffer.pkl')
+    found = read_source('converted.npz')
+    kept = np.roll(model.replay_buffer.observations, -model.replay_buffer.pos, axis=0)
+    np.testing.assert_array_equal(np.concatenate([e.obs[:-1] for e in found.episodes]), kept[:, 0])
+    model.save('model.zip')
+    with pytest.raises(UserError, match='a model that Stable-Baselines3 has saved'):
+        read_source('model.zip')
+
+
+def run_lines_of(source):
+    """Run the lines of Python in the message that refuses a file."""
+    with pytest.raises(UserError) as refused:
+        read_source(source)
+    exec('\n'.join(line[2:] for line in str(refused.value).splitlines()[1:]), {})

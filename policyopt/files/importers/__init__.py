@@ -15,10 +15,12 @@ from typing import Any
 from policyopt.files.h5files import is_hdf5, open_h5
 from policyopt.files.importers.csv_folder import read_csvs
 from policyopt.files.importers.d4rl import read_d4rl
+from policyopt.files.importers.imitation_folder import read_imitation
 from policyopt.files.importers.minari import read_minari, save_minari
 from policyopt.files.importers.npz import read_npz
 from policyopt.files.importers.robomimic import read_robomimic
 from policyopt.files.importers.source import ReadOptions, Source, batch_of, check_task, described
+from policyopt.files.importers.unread import refuse_unread
 from policyopt.files.trajectories import TrajBatch, foreign_kind, layout_of_h5, save_trajs
 from policyopt.util import UserError, as_typed, provenance
 
@@ -26,8 +28,11 @@ __all__ = [
     'READERS', 'ReadOptions', 'Source', 'batch_of', 'check_task', 'described', 'import_trajs', 'read_minari', 'read_source', 'save_minari',
 ]  # fmt: skip
 
-READERS: dict[str, Callable[[str, ReadOptions], Source]] = {'folder': read_csvs, 'npz': read_npz, 'minari': read_minari}
+READERS: dict[str, Callable[[str, ReadOptions], Source]] = {
+    'minari': read_minari, 'npz': read_npz, 'csv': read_csvs, 'imitation': read_imitation,
+}  # fmt: skip
 HDF5_READERS: dict[str, Callable[[str, Any, ReadOptions], Source]] = {'d4rl': read_d4rl, 'robomimic': read_robomimic}
+EXPECTED = 'an .npz file, HDF5 of D4RL or robomimic, a folder of CSV files or of imitation, or a Minari id such as cartpole/expert-v0'
 NOT_DEMONSTRATIONS = {
     'trajectories': 'is a trajectory file already, which --data takes as it is; {show} shows what it holds',
     'run': 'is the file of a training run, not demonstrations; its policy records some: {record}',
@@ -41,13 +46,19 @@ NOT_DEMONSTRATIONS = {
 def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  # noqa: B008 (it is frozen)
     """What demonstrations of a known format hold. Raises UserError for anything else, which says what it is."""
     kind = foreign_kind(source)
+    if kind == 'folder' and os.path.isfile(os.path.join(source, 'state.json')):
+        kind = 'imitation'
+    elif kind == 'folder' and any(name.lower().endswith('.csv') for name in os.listdir(source)):
+        kind = 'csv'
+    elif kind in (None, 'folder'):
+        refuse_unread(source)
+        kind = 'csv' if kind == 'folder' else None
     if kind in READERS:
         return READERS[kind](source, options)
     if is_hdf5(source):
         return _read_hdf5(source, options)
-    raise UserError(
-        f'{source}: nothing that can be read; expected a folder of CSV files, an .npz file, or a Minari id such as cartpole/expert-v0'
-    )
+    seen = 'is of no known format' if os.path.exists(source) else 'no such file or folder'
+    raise UserError(f'{source}: {seen}; expected {EXPECTED}')
 
 
 def _read_hdf5(path: str, options: ReadOptions) -> Source:

@@ -117,7 +117,8 @@ def _shared(arrays: Arrays) -> tuple[str, list[ends.Row]]:
             time_axis = _time_axis(arrays, obs, next_obs)
         if time_axis == 0 and 'pos' in arrays.names:
             size, kept = len(obs), _steps_of_buffer(arrays, len(obs))
-            obs, acts, rews, next_obs = (None if x is None else x[kept] for x in (obs, acts, rews, next_obs))
+            obs, acts = obs[kept], acts[kept]
+            rews, next_obs = (None if x is None else x[kept] for x in (rews, next_obs))
             said = {name: x[kept] if x.shape[:1] == (size,) else x for name, x in said.items()}
         return _rows_of(path, obs, acts, rews, next_obs, said, time_axis)
     if time_axis is not None:
@@ -137,7 +138,7 @@ def _unflattened(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _time_axis(arrays: Arrays, obs: np.ndarray, next_obs: np.ndarray | None) -> int | None:
     """0 in arrays (time, environment, …), as the buffers of Stable-Baselines3 are; None where a row is an episode."""
-    if ROLLOUT <= set(arrays.names):
+    if ROLLOUT <= set(arrays.names) or {'pos', 'full'} <= set(arrays.names):
         return 0
     if next_obs is not None and all(x.dtype.kind in 'biuf' for x in (obs, next_obs)):
         rows, columns = (
