@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import zipfile
 
@@ -556,3 +557,81 @@ def run_lines_of(source):
     with pytest.raises(UserError) as refused:
         read_source(source)
     exec('\n'.join(line[2:] for line in str(refused.value).splitlines()[1:]), {})
+
+
+# ---- what is said of any format
+
+
+def csvs(path):
+    path.mkdir()
+    for i, (obs, acts, rews) in enumerate(episodes()):
+        names = [*(f'obs{k}' for k in range(4)), 'act0', 'act1', 'rew', 'x', *(f'next_obs{k}' for k in range(4)), 'terminated', 'truncated']
+        end = np.zeros((len(acts), 2))
+        end[-1, int(ENDED[i] == 'truncated')] = 1
+        table = np.concatenate([obs[:-1], acts, rews[:, None], rews[:, None], obs[1:], end], axis=1)
+        np.savetxt(path / f'{i}.csv', table, delimiter=',', header=','.join(names), comments='', fmt='%.17g')
+
+
+STAND_IN = """
+import types
+import numpy as np
+import test_formats
+
+def load_dataset(name, download):
+    episodes = []
+    for i, (obs, acts, rews) in enumerate(test_formats.episodes()):
+        end = np.arange(len(acts)) == len(acts) - 1
+        ends = {'terminations': end * (i != 1), 'truncations': end * (i == 1)}
+        episodes.append(types.SimpleNamespace(id=i, observations=obs, actions=acts, rewards=rews, **ends))
+    return types.SimpleNamespace(env_spec=None, iterate_episodes=lambda: episodes)
+"""
+
+
+def of_minari(folder, monkeypatch):
+    """A module minari that holds the episodes, so that the package need not be installed."""
+    (folder / 'minari.py').write_text(STAND_IN)
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(folder), os.path.dirname(__file__)]))
+
+
+def write_tables(path, arrays):
+    with tables.open_file(str(path), 'w') as f:
+        for name, x in arrays.items():
+            parent, _, leaf = f'/{name}'.rpartition('/')
+            f.create_array(parent or '/', leaf, obj=x, createparents=True)
+
+
+def numbered():
+    return {f'{name}_{i}': x for i, e in enumerate(episodes()) for name, x in zip(('obs', 'acts', 'rews'), e, strict=True)} | {
+        f'terminal_{i}': how == 'terminated' for i, how in enumerate(ENDED)
+    }
+
+
+FORMATS = {  # [how it is written, the source, the ends are known]
+    'npz, flat': (lambda p, _: np.savez(p / 'in.npz', **flat()), 'in.npz', True),
+    'npz, numbered': (lambda p, _: np.savez(p / 'in.npz', **numbered()), 'in.npz', True),
+    'd4rl': (lambda p, _: write_tables(p / 'in.hdf5', flat()), 'in.hdf5', True),
+    'robomimic': (lambda p, _: write_tables(p / 'in.hdf5', robomimic()[0]), 'in.hdf5', False),
+    'csv': (lambda p, _: csvs(p / 'in'), 'in', True),
+    'imitation': (lambda p, _: imitation(p / 'in', terminal=(True, False, True)), 'in', True),
+    'minari': (of_minari, 'mine/demos-v0', True),
+}
+
+
+@pytest.mark.parametrize('name', FORMATS)
+def test_every_format_is_reported_alike(name, run_script, tmp_path, monkeypatch):
+    write, source, known = FORMATS[name]
+    write(tmp_path, monkeypatch)
+    keys = ('--obs_keys', 'object,gripper') if name == 'robomimic' else ()
+    report = said(source, run_script, *keys)
+    for word in ('format', 'used', 'not used'):
+        assert report.pop(word)
+    assert report.pop('episodes') == f'3 ({"2 terminated, 1 truncated" if known else "3 truncated"}); after their last actions: kept'
+    returns = [r.sum() for _, _, r in episodes()]
+    spread = f'{min(returns):.6g} to {max(returns):.6g}, median {np.median(returns):.6g}'
+    assert report.pop('lengths') == f'30 to 50, median 40; returns: {spread}'
+    obs, acts = (np.concatenate(x) for x in ([o[:-1] for o, _, _ in episodes()], [a for _, a, _ in episodes()]))
+    each = ', '.join(f'{x.min():.4g} to {x.max():.4g}' for x in obs.T)
+    assert report.pop('observations') == f'4 numbers, {obs.min():.4g} to {obs.max():.4g} (each: {each})'
+    assert report.pop('actions') == f'2 numbers, {acts.min():.4g} to {acts.max():.4g}' and not report.keys() - {'note'}
+    written = run_script('import_trajs.py', source, 'out.h5', *keys)
+    assert set(written.stderr.splitlines()) >= set(run_script('import_trajs.py', source, '--inspect', *keys).stdout.splitlines())

@@ -100,10 +100,19 @@ def described(found: Source, trajs: TrajBatch) -> str:
     def spread(x: np.ndarray) -> str:
         return f'{x.min():.6g} to {x.max():.6g}, median {np.median(x):.6g}'
 
+    def span(x: np.ndarray) -> str:
+        return f'{x.min():.4g} to {x.max():.4g}'
+
     ended = [e.terminated for e in found.episodes]
     kinds = [f'{ended.count(value)} {name}' for value, name in ((True, 'terminated'), (False, 'truncated'), (None, 'of unknown end'))]
     obs_N_Do, a_N_Da = trajs.obs.stacked, trajs.a.stacked
-    action = f'integers {a_N_Da.min()} to {a_N_Da.max()}' if a_N_Da.dtype.kind == 'i' else f'{a_N_Da.shape[1]} numbers'
+    num_obs, num_a = obs_N_Do.shape[1], a_N_Da.shape[1]
+    each = f' (each: {", ".join(map(span, obs_N_Do.T))})' if 1 < num_obs <= 8 else ''
+    if a_N_Da.dtype.kind == 'i':
+        action = f'integers {a_N_Da.min()} to {a_N_Da.max()}'
+    else:
+        whole = ', all whole' if num_a == 1 and (a_N_Da == np.rint(a_N_Da)).all() else ''
+        action = f'{num_a} numbers, {span(a_N_Da)}{whole}'
     kept = 'kept' if trajs.lastobs_B_Do is not None else 'not known'
     lines = [
         f'format: {found.format}',
@@ -111,7 +120,8 @@ def described(found: Source, trajs: TrajBatch) -> str:
         f'not used: {", ".join(found.unused) or "nothing"}',
         f'episodes: {len(trajs)} ({", ".join(kind for kind in kinds if not kind.startswith("0 "))}); after their last actions: {kept}',
         f'lengths: {spread(trajs.lengths)}; returns: {spread(trajs.returns)}',
-        f'observations: {obs_N_Do.shape[1]} numbers, {obs_N_Do.min():.6g} to {obs_N_Do.max():.6g}; actions: {action}',
+        f'observations: {num_obs} numbers, {span(obs_N_Do)}{each}',
+        f'actions: {action}',
     ]
     return '\n'.join(map(printable, [*lines, *(f'note: {note}' for note in dict.fromkeys(found.notes))]))
 
