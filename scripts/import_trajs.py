@@ -26,7 +26,7 @@ def main(argv):
     p.add_argument('source', metavar='SOURCE', help='a Minari id, an .npz file, or a folder of CSV files')
     p.add_argument('out', metavar='OUT.h5', nargs='?', help='the trajectory file to write')
     p.add_argument('--inspect', action='store_true', help='say what is understood and write nothing')
-    p.add_argument('--ends', metavar='ARRAY', help='the array that says where episodes end, where several contradict each other')
+    p.add_argument('--ends', metavar='A,B,…', help='the arrays that say where episodes end, where several contradict each other')
     p.add_argument('--time_axis', type=int, choices=[0, 1], help='which axis is time, of arrays with one for environments')
     p.add_argument('--obs_keys', metavar='A,B,…', help='the parts of an observation that are put side by side, where it has several')
     p.add_argument('--force', action='store_true', help='store --env_name though the task cannot be made here')

@@ -6,7 +6,7 @@ Letters: R rows of a container, T steps of a row, Do observation dim.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +87,16 @@ def text_of(ends: np.ndarray) -> str:
 def contradiction(where: str, readings: Mapping[str, np.ndarray]) -> UserError:
     """Two arrays that name different ends; --ends decides."""
     said = '; '.join(f'{name} says {text_of(ends)}' for name, ends in readings.items())
-    return UserError(f'{where}: {said}. They contradict each other; say which is right: {" or ".join(f"--ends {n}" for n in readings)}')
+    ways = ' or '.join(f'--ends {name.replace(" and ", ",")}' for name in readings)
+    return UserError(f'{where}: {said}. They contradict each other; say which is right: {ways}')
+
+
+def check_chosen(where: str, chosen: str | None, names: Iterable[str]) -> None:
+    """Raise UserError unless each array that --ends names is there and says where episodes end."""
+    there = [name for name in EVERY if name in names]
+    for name in [] if chosen is None else chosen.split(','):
+        if name not in there:
+            raise UserError(f"{where}: --ends: no array '{name}' that says where episodes end; there is {', '.join(there) or 'none'}")
 
 
 def is_padding(row: Row, start: int, num: int) -> bool:
@@ -121,16 +130,17 @@ def follows(next_T_Do: np.ndarray, obs_T_Do: np.ndarray) -> np.ndarray:
     eps = max((float(np.finfo(kind).eps) for kind in kinds), default=0.0)
     if eps < 1e-10 and any(np.array_equal(x, x.astype(np.float32)) for x in (next_T_Do, obs_T_Do)):
         eps = float(np.finfo(np.float32).eps)  # numbers of single precision that are stored in double
-    a, b = next_T_Do[:-1].astype(np.float64), obs_T_Do[1:].astype(np.float64)
-    scale_Do = np.abs(obs_T_Do).max(axis=0).astype(np.float64) if len(obs_T_Do) else 0.0
-    close: np.ndarray = np.abs(a - b) <= 4 * eps * np.maximum(np.abs(a), scale_Do)
-    return np.asarray(close.reshape(len(a), -1).all(axis=1))
+    with np.errstate(invalid='ignore', over='ignore'):  # NaN and infinity follow nothing, and are refused later by their step
+        a, b = next_T_Do[:-1].astype(np.float64), obs_T_Do[1:].astype(np.float64)
+        scale_Do = np.abs(obs_T_Do).max(axis=0).astype(np.float64) if len(obs_T_Do) else 0.0
+        close: np.ndarray = np.abs(a - b) <= 4 * eps * np.maximum(np.abs(a), scale_Do)
+    return np.asarray(close.all(axis=tuple(range(1, close.ndim))))
 
 
 def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndarray:
     """Every end in a row of `num` steps; steps behind the last one are padding. Raises UserError where nothing or both is said."""
     where, last = row.where, np.array([num])
-    said = {name: x for name, x in row.said.items() if chosen is None or name == chosen}
+    said = {name: x for name, x in row.said.items() if chosen is None or name in chosen.split(',')}
     readings: dict[str, np.ndarray] = {}
     flags = {name: flags_of(where, name, x, num) for name, x in said.items() if name in FLAGS}
     if flags:

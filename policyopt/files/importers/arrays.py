@@ -48,8 +48,8 @@ class Arrays:
 
     def said(self, suffix: str = '') -> dict[str, np.ndarray]:
         """Every array that says where episodes end, or the one that the user chose."""
-        chosen = self.options.ends
-        there = [name for name in ends.EVERY if name + suffix in self.names and chosen in (None, name + suffix)]
+        chosen = ends.EVERY if self.options.ends is None else self.options.ends.split(',')
+        there = [name for name in ends.EVERY if name + suffix in self.names and name in chosen]
         self.used.extend(name + suffix for name in there)
         return {name: self.load(name + suffix) for name in there}
 
@@ -64,8 +64,7 @@ def read_arrays(arrays: Arrays, file: str) -> Source:
     * obs (N + B, Do), acts, rews, and `indices` where episodes 1, 2, … begin: the older trajectories of imitation
     """
     path, chosen = arrays.path, arrays.options.ends
-    if chosen is not None and chosen not in arrays.names:
-        raise UserError(f'{path}: --ends {chosen}: no array of that name; it has {", ".join(arrays.names)}')
+    ends.check_chosen(path, chosen, {re.sub(r'_\d+$', '', name) for name in arrays.names})
     numbered = sorted({int(m[1]) for key in arrays.names for name in NAMES['obs'] if (m := re.fullmatch(rf'{name}_(\d+)', key))})
     notes: list[str] = []
     if numbered:
@@ -85,7 +84,7 @@ def _numbered(arrays: Arrays, i: int) -> ends.Row:
     obs, acts = arrays.get('obs', at), arrays.get('acts', at)
     if 0 in (obs.ndim, acts.ndim):
         raise UserError(f'{where}: obs has shape {obs.shape}, acts {acts.shape}; expected a row for each step')
-    said = {name: _at_last_step(x, len(acts)) for name, x in arrays.said(at).items()}
+    said = {name: x if name in ends.LENGTHS else _at_last_step(x, len(acts)) for name, x in arrays.said(at).items()}
     return ends.Row(where, obs, acts, arrays.find('rews', at), arrays.find('next_obs', at), said, whole=True)
 
 

@@ -32,6 +32,7 @@ def read_csvs(folder: str, options: ReadOptions) -> Source:
             odd = sorted(set(used) ^ set(first[0])) or used
             raise UserError(f'{path}: its columns differ from those of {names[0]}: {", ".join(odd)}; expected the same in every file')
         first = first or (used, unused)
+        ends.check_chosen(path, options.ends, row.said)
         episodes += ends.episodes_of(row, options.ends, notes)
     assert first is not None
     return Source('a CSV file for each episode', episodes, *first, notes)

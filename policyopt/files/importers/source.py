@@ -29,9 +29,9 @@ NAMES = {  # what others call these arrays
 class ReadOptions:
     """What a user decides where a source can be read in several ways.
 
-    download: fetch a Minari data set that is not on this computer. ends: the one array that says where episodes end, where several
-    contradict each other. time_axis: 0 or 1, of arrays (., ., …) whose rows hold several episodes. obs_keys: the parts of an
-    observation of several parts, in the order in which they are put side by side.
+    download: fetch a Minari data set that is not on this computer. ends: the array that says where episodes end, where several
+    contradict each other, or some ("terminals,timeouts"). time_axis: 0 or 1, of arrays (., ., …) whose rows hold several episodes.
+    obs_keys: the parts of an observation of several parts, in the order in which they are put side by side.
     """
 
     download: bool = False
