@@ -20,8 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.airl import AIRLReward
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
-from policyopt.protocols import Transitions
+from policyopt.trajectories import ContinuousSpace, FiniteSpace, Transitions
 
 SIDE, GAMMA = 4, 0.9
 MOVES = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]

@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import Parser, UserError, run_main, write_text
+from policyopt.command_line import Parser, run_main
+from policyopt.errors import UserError
+from policyopt.files.atomic import write_text
 
 COLUMNS = ('task', 'env', 'policy', 'seed', 'expert_episodes', 'expert_return_mean', 'expert_return_std', 'expert_return_median',
            'expert_length_mean', 'random_episodes', 'random_return_mean', 'random_return_std')  # fmt: skip
@@ -25,7 +27,7 @@ COLUMNS = ('task', 'env', 'policy', 'seed', 'expert_episodes', 'expert_return_me
 def measured(task, env, policy_path, count, random_count, seed):
     """One row of the CSV."""
     from policyopt.evaluation import evaluate_file
-    from policyopt.sampling.tasks import sample_randomly
+    from policyopt.sampling.mdp import sample_randomly
 
     _, mdp, expert = evaluate_file(policy_path, count, seed, env_name=env)
     random = sample_randomly(mdp, random_count, seed)

@@ -21,7 +21,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 from policyopt.pipeline.spec import load_spec  # noqa: E402
-from policyopt.util import git_hash, versions  # noqa: E402
+from policyopt.provenance import git_hash, versions  # noqa: E402
 
 
 def pipeline(spec, stage, storage, *options):

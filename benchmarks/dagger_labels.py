@@ -15,16 +15,19 @@ has are not trained again.
 import csv
 import functools
 import itertools
-import os
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import REPO, Parser, run_main, write_text
+from policyopt.command_line import Parser, run_main
+from policyopt.files.atomic import write_text
+from policyopt.reporting.figures import STYLE, WIDE, figure, outside_legend, styles_of
+from policyopt.shipped import shipped
 
-KEPT = {'cartpole': (20, 10, 1), 'mountaincar': (20, 5, 1)}  # every how manieth pair
+KEPT = {'cartpole': (20, 10, 1), 'mountaincar': (20, 5, 1)}  # every N-th pair
 ALGORITHMS = ('bclone', 'bclone_last', 'dagger', 'dagger_full')
 STEPS, ROUNDS, EPISODES, REACHED = 5500, 10, 50, 0.95
 COLUMNS = ('task', 'algorithm', 'every', 'trajectories', 'seed', 'labels', 'return', 'score')
@@ -37,7 +40,7 @@ def sizes(every):
 
 def baselines():
     """{task: row of results/classic/tasks.csv}: env, expert, returns over 500 episodes."""
-    with open(os.path.join(REPO, 'results/classic/tasks.csv'), encoding='utf-8') as f:
+    with open(shipped('results/classic/tasks.csv'), encoding='utf-8') as f:
         return {row['task']: row for row in csv.DictReader(f)}
 
 
@@ -103,7 +106,7 @@ def measure(args, rows, save):
     there = {tuple(row[k] for k in COLUMNS[:5]) for row in rows}
     for seed, task, (algorithm, run) in itertools.product(range(args.seeds), args.tasks, RUNS.items()):
         base = baselines()[task]
-        expert = po.load_policy(os.path.join(REPO, base['policy']))
+        expert = po.load_policy(shipped(base['policy']))
         mean, random = (float(base[k]) for k in ('expert_return_mean', 'random_return_mean'))
         for every in KEPT[task]:
             if every not in args.every or (algorithm == 'dagger_full' and every != 20):
@@ -117,16 +120,6 @@ def measure(args, rows, save):
                     rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))
                     print(*values, flush=True)
                 save(rows)
-
-
-def curve(rows, task, algorithm, every):
-    """(labels, median, lower and upper quartile of the score) of each number of trajectories; labels are medians too."""
-    mine = [r for r in rows if (r['task'], r['algorithm'], r['every']) == (task, algorithm, str(every))]
-    points = []
-    for num in sorted({int(r['trajectories']) for r in mine}):
-        labels, scores = np.array([(float(r['labels']), float(r['score'])) for r in mine if int(r['trajectories']) == num]).T
-        points.append((np.median(labels), *np.quantile(scores, (0.5, 0.25, 0.75))))
-    return np.array(points).T
 
 
 def needed(rows, task, algorithm, every, stays=True):
@@ -159,26 +152,36 @@ def _word(labels):
     return f'{labels:.0f}' if np.isfinite(labels) else '–'
 
 
+@matplotlib.rc_context(STYLE)
 def draw(rows, tasks, path):
-    from policyopt.reporting.figures import figure, styles_of
-
-    style = styles_of(['bclone', 'dagger', 'dagger_full'])
-    fig, axes = figure(4.2 * len(tasks) + 0.6, 4, 1, len(tasks))
+    """A panel per task: bars of the median labels `needed`, by how many pairs are kept; a dot per seed, a cross where some need more."""
+    base = styles_of(['bclone', 'dagger'])
+    looks = {  # the second of each pair is paler
+        'bclone': ('cloning, best weights', base['bclone']['color'], 0.9),
+        'bclone_last': ('cloning, last weights', base['bclone']['color'], 0.4),
+        'dagger': ('DAgger', base['dagger']['color'], 0.9),
+        'dagger_full': ('DAgger, fitted anew', base['dagger']['color'], 0.4),
+    }
+    fig, axes = figure(WIDE, 3.8, 1, len(tasks))
     for ax, task in zip(axes[0], tasks, strict=True):
-        for algorithm, (every, line) in itertools.product(style, zip(KEPT[task], ('-', '--', ':'), strict=True)):
-            if not needed(rows, task, algorithm, every):
+        by = {(a, e): np.array(needed(rows, task, a, e)) for a, e in itertools.product(ALGORITHMS, KEPT[task])}
+        top = 1.12 * max(x[np.isfinite(x)].max(initial=0) for x in by.values())
+        for (i, algorithm), (j, every) in itertools.product(enumerate(ALGORITHMS), enumerate(KEPT[task])):
+            found, (name, colour, alpha) = by[algorithm, every], looks[algorithm]
+            if not found.size:
                 continue
-            labels, median, low, high = curve(rows, task, algorithm, every)
-            look = style[algorithm] | {'linestyle': line}
-            if line == '-':
-                ax.fill_between(labels, low, high, color=look['color'], alpha=0.15, linewidth=0)
-            kept = 'each pair' if every == 1 else f'every {every}th pair'
-            ax.plot(labels, median, label=f'{algorithm}, {kept}', markersize=4.5, linewidth=1.6, **look)
-        for height, dashes in ((1, '--'), (REACHED, ':')):
-            ax.axhline(height, color='#666666', linewidth=0.9, linestyle=dashes, zorder=1.5)
-        ax.set(xscale='log', xlabel='expert labels', title=task, ylim=(-0.1, 1.08))
-        ax.legend(loc='upper center', bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False, fontsize=7.5)
-    axes[0][0].set_ylabel('scaled return (random 0, expert 1)')
+            x, done = j + 0.2 * (i - 1.5), found[np.isfinite(found)]
+            ax.bar(x, np.median(found) if np.isfinite(np.median(found)) else 0, 0.18, color=colour, alpha=alpha, label=name)
+            ax.plot(np.full(done.size, x), done, '.', color='black', markersize=4, alpha=0.6)
+            if lost := found.size - done.size:
+                ax.plot(x, top, 'x', color='#B00020', markersize=6, clip_on=False)
+                ax.annotate(str(lost), (x, top), (0, 4), textcoords='offset points', ha='center', fontsize=10, annotation_clip=False)
+        ax.set_xticks(range(len(KEPT[task])), ['each pair' if e == 1 else f'every {e}th' for e in KEPT[task]])
+        ax.set_title(task, pad=18)
+        ax.set_ylim(0, top)
+        ax.grid(axis='x', visible=False)
+    axes[0][0].set_ylabel('expert labels needed')
+    outside_legend(fig, axes, 4)
     fig.savefig(path, dpi=150)
 
 
@@ -188,7 +191,7 @@ def main(argv):
     parser.add_argument('--seeds', type=int, default=5)
     parser.add_argument('--tasks', nargs='+', choices=list(KEPT), default=list(KEPT))
     kept = sorted(set(itertools.chain(*KEPT.values())))
-    parser.add_argument('--every', nargs='+', type=int, choices=kept, default=kept, help='train only where every so manieth pair is kept')
+    parser.add_argument('--every', nargs='+', type=int, choices=kept, default=kept, help='train only where every N-th pair is kept')
     args = parser.parse_args(argv)
     table = Path(args.folder) / 'labels.csv'
     rows = list(csv.DictReader(table.open(encoding='utf-8'))) if table.exists() else []

@@ -49,7 +49,7 @@ def jobs(opt, trajs, rng):
     num, rows = len(obs), rng.choice(len(obs), size=len(obs) // 10)
     x, x_vf = policy.normalized_obs(obs), vf.inputs(obs, t)
     x_d = reward._inputs(reward._norm_inputs(obs, None), t)
-    num_expert = min(num, len(opt.exobs_N_Do))  # stand-ins: which rows they are does not matter here
+    num_expert = min(num, len(opt.expert.obs_N_Do))  # stand-ins: which rows they are does not matter here
     x_d, index = torch.cat([x_d, x_d[:num_expert]]), torch.cat([a, a[:num_expert]])
     labels = torch.cat([torch.zeros(num, dtype=x.dtype), torch.ones(num_expert, dtype=x.dtype)])
     weight = torch.where(labels > 0, 1 / num_expert, 1 / num).to(x.dtype)

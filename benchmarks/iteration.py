@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
-"""Time one training iteration, split into its parts, and state it in units of one matrix product measured in the same run.
+"""Measure where the CPU seconds of an adversarial run go: sampling, policy, value and classifier steps, gradient penalty.
 
-    python benchmarks/iteration.py                           # ga on cartpole, float64
+    python benchmarks/iteration.py                                     # gail and ga on seals/HalfCheetah-v1, float64
+    python benchmarks/iteration.py --task cartpole --dtype float64 float32
     python benchmarks/iteration.py --all --json iteration.json
 
-Times are CPU seconds of this process on one thread, medians over iterations. One product is 5000×100×100 in blocks of 512 rows.
-`mujoco-shaped` and `humanoid-shaped` are synthetic batches of 50 000 rows with 17 and 6, or 376 and 17 observation and action dims:
-nothing is sampled there. `by hand` and `autograd` are the gradients and curvature products of that iteration alone, computed by the
-product's own code and by plain autograd (derivatives.py; ga on classic tasks). `peak` is the most memory that this process has held so
-far, in MB. The expert data
-comes from expert_policies/classic, four trajectories a task, subsampled as in pipelines/classic.yaml.
+The split is in CPU seconds per 100 000 environment steps, of this process on one thread: means over --iterations, after two that are not
+counted. `other` is rewards, advantages and log fields. `ms` is the median of an iteration, and `products` that in units of one matrix
+product (5000×100×100 in blocks of 512 rows) timed in turn with the iterations, which compares machines and busy hours. `by hand` and
+`autograd` are the milliseconds of the iteration's gradients and curvature products alone, by our own code and by plain autograd
+(derivatives.py; ga on classic tasks). `peak` is the most memory that this process has held so far, in MB.
+
+Every algorithm has the options of its mode: 2000 pairs an iteration for gail; 5000 for the others. The expert data are four trajectories of
+the shipped experts, every N-th pair on the classic tasks. `mujoco-shaped` and `humanoid-shaped` are synthetic batches of 50 000 rows
+with 17 and 6, or 376 and 17 observation and action dims: nothing is sampled there.
 """
 
 import argparse
+import collections
 import json
 import resource
 import statistics
@@ -22,25 +27,34 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
-from policyopt.util import git_hash, limit_threads, machine, versions  # noqa: E402
+from policyopt.cores import limit_threads  # noqa: E402
+from policyopt.provenance import git_hash, machine, versions  # noqa: E402
 
 limit_threads()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from derivatives import jobs  # noqa: E402
 
-from policyopt import algorithms, build, cloning, imitation, rewards, training  # noqa: E402
+from policyopt import algorithms, imitation, rewards, rl, training  # noqa: E402
 from policyopt.evaluation import evaluate_file  # noqa: E402
-from policyopt.files import trajectories  # noqa: E402
-from policyopt.files.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
 from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE  # noqa: E402
+from policyopt.options import ImitationOptions  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
 from policyopt.torchutil import mm, numerics, setup_torch  # noqa: E402
+from policyopt.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
-TASKS = {'cartpole': ('CartPole-v0', 10, 0), 'mountaincar': ('MountainCar-v0', 5, 1), 'acrobot': ('Acrobot-v0', 5, 1)}
+# task: (env, the file of its expert, every N-th pair of the demonstrations)
+TASKS = {
+    'cartpole': ('CartPole-v0', 'classic/CartPole-v0', 10),
+    'mountaincar': ('MountainCar-v0', 'classic/MountainCar-v0', 5),
+    'acrobot': ('Acrobot-v0', 'classic/Acrobot-v0', 5),
+    'halfcheetah': ('HalfCheetah-v1', 'modern/HalfCheetah-v1', 1),
+    'seals-halfcheetah': ('seals:seals/HalfCheetah-v1', 'seals/HalfCheetah-v1', 1),
+}
 SHAPES = {'mujoco-shaped': (17, 6), 'humanoid-shaped': (376, 17)}
-REWARDS = {name: row.reward_type for name, row in algorithms.ALGORITHMS.items() if row.reward_type}
+PARTS = 'sampling', 'policy', 'value', 'classifier', 'penalty', 'other'
+STEPS = 100_000  # environment steps that the split refers to
 
 
 def one_product(dtype):
@@ -65,21 +79,6 @@ def median_ms(f, repeats):
     return statistics.median(cpu_ms(f) for _ in range(repeats))
 
 
-def options(mode, env, freeze):
-    """The classic pipeline's options as the training code takes them."""
-    sys.path.insert(0, str(REPO / 'scripts'))
-    import imitate_mj
-
-    flags = f'--mode {mode} --data - --env_name {env} --min_total_sa 5000 --sim_batch_size 1 --seed 0'.split()
-    captured = {}
-    training_call, training.train_imitation = training.train_imitation, lambda args: captured.update(args=args)
-    try:
-        imitate_mj.main(flags + freeze)
-    finally:
-        training.train_imitation = training_call
-    return captured['args']
-
-
 class FixedShapeOptimizer(imitation.ImitationOptimizer):
     """The product's step on one batch of observations and actions, with the present policy's distributions."""
 
@@ -88,34 +87,66 @@ class FixedShapeOptimizer(imitation.ImitationOptimizer):
         return TrajBatch(obs, self.policy.actor().adist(obs), a, r, lengths)
 
 
-def make_optimizer(alg, task, dtype):
+def fixed_shape_optimizer(reward_type, task, dtype):
+    """The optimiser of `ga` and its kind on a synthetic batch."""
     device, torch_dtype = setup_torch('cpu', dtype)
     rng = np.random.RandomState(0)
     nets = {'rng': rng, 'dtype': torch_dtype, 'device': device}
+    obs_dim, a_dim = SHAPES[task]
+    obs_space, a_space, lengths = ContinuousSpace(obs_dim), ContinuousSpace(a_dim), [1000] * 50
+    obs, a, r = rng.randn(50000, obs_dim), rng.randn(50000, a_dim), rng.randn(50000)
+    policy = make_policy(obs_space, a_space, SIMPLE_ARCHITECTURE, True, **nets)
+    policy.update_obsnorm(obs)
+    vf = ValueFunc(obs_dim, SIMPLE_ARCHITECTURE, 1e-3, **nets)
+    expert = obs[:200], a[:200], np.arange(200.0)
+    if reward_type == 'nn':
+        reward = rewards.TransitionClassifier(obs_space, a_space, SIMPLE_ARCHITECTURE, 0, 0, 1e-3, **nets)
+    else:
+        reward = rewards.LinearReward(obs_space, a_space, reward_type, 0, 0, 1e-3, *expert, rng)
+    opt = FixedShapeOptimizer(None, policy, vf, reward, expert, None, 0.995, 0.97, 0.01, 0.1, 0.0, 0, rng)
+    opt.fixed = obs, a, r, lengths
+    return opt
+
+
+def make_optimizer(alg, task, dtype):
+    """The optimiser of an algorithm at the start of a run with the default options of its mode."""
+    row = algorithms.ALGORITHMS[alg]
     if task in SHAPES:
-        obs_dim, a_dim = SHAPES[task]
-        obs_space, a_space, lengths = ContinuousSpace(obs_dim), ContinuousSpace(a_dim), [1000] * 50
-        obs, a, r = rng.randn(50000, obs_dim), rng.randn(50000, a_dim), rng.randn(50000)
-        policy = make_policy(obs_space, a_space, SIMPLE_ARCHITECTURE, True, **nets)
-        policy.update_obsnorm(obs)
-        vf = ValueFunc(obs_dim, SIMPLE_ARCHITECTURE, 1e-3, **nets)
-        expert = obs[:200], a[:200], np.arange(200.0)
-        if alg == 'ga':
-            reward = rewards.TransitionClassifier(obs_space, a_space, SIMPLE_ARCHITECTURE, 0, 0, 1e-3, **nets)
-        else:
-            reward = rewards.LinearReward(obs_space, a_space, REWARDS[alg], 0, 0, 1e-3, *expert, rng)
-        opt = FixedShapeOptimizer(None, policy, vf, reward, expert, None, 0.995, 0.97, 0.01, 0.1, 0.0, 0, rng)
-        opt.fixed = obs, a, r, lengths
-        return opt
-    env, freq, favor_zero = TASKS[task]
-    _, mdp, trajs = evaluate_file(str(REPO / f'expert_policies/classic/{env}.h5/snapshots/last'), 4, seed=0)
-    expert = trajectories.subsample(trajs, freq)[:3]
-    policy = make_policy(mdp.obs_space, mdp.action_space, SIMPLE_ARCHITECTURE, True, **nets)
-    policy.update_obsnorm(expert[0])
-    if alg == 'bclone':
-        return cloning.BehavioralCloningOptimizer(policy, expert[0], expert[1], rng, eval_freq=100)
-    flags = ['--reward_type', REWARDS[alg], '--favor_zero_expert_reward', str(favor_zero), '--policy_hidden_spec', SIMPLE_ARCHITECTURE]
-    return build.imitation_optimizer(options('ga', env, flags), mdp, policy, expert, nets)
+        return fixed_shape_optimizer(row.reward_type, task, dtype)
+    env, expert_file, freq = TASKS[task]
+    _, mdp, trajs = evaluate_file(str(REPO / f'expert_policies/{expert_file}.h5/snapshots/last'), 4, seed=0, env_name=env)
+    chosen = {'env_name': env, 'mode': row.mode, 'data_subsamp_freq': freq, 'dtype': dtype}
+    chosen |= {'max_iter': 1000, 'seed': 0, 'sim_batch_size': 1}
+    if row.reward_type is not None:
+        chosen['reward_type'] = row.reward_type
+    if row.mode == 'ga':
+        chosen |= {'min_total_sa': 5000, 'favor_zero_expert_reward': int(env in ('MountainCar-v0', 'Acrobot-v0'))}
+    args = training.with_reward_sign(training.prepare(ImitationOptions(**chosen)), trajs, mdp)
+    return training.imitation_learner(args, mdp, training.expert_pairs(args, trajs, mdp, expert_file))
+
+
+def timed(seconds, part, function):
+    """The function, which adds the CPU seconds of its calls to those of a part."""
+
+    def call(*args, **kwargs):
+        start = time.process_time()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            seconds[part] += time.process_time() - start
+
+    return call
+
+
+def split(opt):
+    """{part: CPU seconds so far} of an optimiser whose steps are timed from now on; a penalty counts as `classifier` too."""
+    seconds = collections.defaultdict(float)
+    opt.sample = timed(seconds, 'sampling', opt.sample)
+    opt.reward.fit = timed(seconds, 'classifier', opt.reward.fit)
+    opt.vf.fit = timed(seconds, 'value', opt.vf.fit)
+    if hasattr(opt.reward, 'penalty_gradient'):
+        opt.reward.penalty_gradient = timed(seconds, 'penalty', opt.reward.penalty_gradient)
+    return seconds
 
 
 def derivatives_ms(opt):
@@ -130,58 +161,59 @@ def derivatives_ms(opt):
 
 
 def measure(alg, task, dtype, iterations):
-    """A row of the table; wall-clock splits from the log, CPU time around each step."""
+    """A row of the table."""
     opt = make_optimizer(alg, task, dtype)
     torch.set_grad_enabled(False)
-    cpu, splits, units, fields = [], [], [], {}
-    once = one_product(opt.policy.theta_P.dtype)
-    for i in range(iterations):
-        cpu.append(cpu_ms(lambda: fields.update({name: value for name, value, _ in opt.step()})))
-        splits.append([1e3 * fields.get(k, 0.0) for k in ('tsamp', 'tadv', 'tstep')])
-        if alg != 'bclone' or i % 20 == 0:
-            units.append(cpu_ms(once))  # in turn with the iterations, so that both see the same slow moments
-    skip = iterations // 4  # buffers are allocated and the first policies are short-lived
-    tsamp, tadv, tstep = (statistics.median(s) for s in zip(*splits[skip:], strict=True))
-    unit = statistics.median(units[len(units) // 4 :])
-    total = statistics.median(cpu[skip:])
-    by_hand, by_autograd = derivatives_ms(opt) if alg == 'ga' and task in TASKS else (float('nan'),) * 2
-    return {
-        'alg': alg, 'task': task, 'dtype': dtype, 'iterations': iterations, 'cpu_ms': total, 'tsamp_ms': tsamp, 'tadv_ms': tadv,
-        'tstep_ms': tstep, 'product_ms': unit, 'products': total / unit, 'by_hand_ms': by_hand, 'autograd_ms': by_autograd,
-        'peak_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }  # fmt: skip
+    once, adversarial = one_product(opt.policy.theta_P.dtype), algorithms.MODES[algorithms.ALGORITHMS[alg].mode].adversarial
+    for _ in range(2):  # buffers are allocated
+        opt.step()
+    cpu, units, row, steps_before = [], [], {}, getattr(opt, 'num_sa', 0)
+    trpo_step, seconds = rl.trpo_step, split(opt) if adversarial else {}
+    rl.trpo_step = timed(seconds, 'policy', trpo_step)
+    try:
+        for i in range(iterations):
+            cpu.append(cpu_ms(opt.step))
+            if adversarial or i % 20 == 0:
+                units.append(cpu_ms(once))  # in turn with the iterations, so that both see the same slow moments
+    finally:
+        rl.trpo_step = trpo_step
+    if adversarial:
+        seconds['classifier'] -= seconds['penalty']
+        seconds['other'] = sum(cpu) / 1e3 - sum(seconds.values())
+        row = {part: seconds[part] * STEPS / (opt.num_sa - steps_before) for part in PARTS}
+        row['total'] = sum(row.values())
+    row |= {'alg': alg, 'task': task, 'dtype': dtype, 'iterations': iterations, 'ms': statistics.median(cpu)}
+    row['products'] = row['ms'] / statistics.median(units)
+    if alg == 'ga' and task in ('cartpole', 'mountaincar', 'acrobot'):
+        row['by hand'], row['autograd'] = derivatives_ms(opt)
+    return row | {'peak': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def main():
+    adversarial = [name for name, row in algorithms.ALGORITHMS.items() if row.reward_type]
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--alg', nargs='+', default=['ga'], choices=[*REWARDS, 'bclone'])
-    p.add_argument('--task', nargs='+', default=['cartpole'], choices=[*TASKS, *SHAPES])
+    p.add_argument('--alg', nargs='+', default=['gail', 'ga'], choices=[*adversarial, 'bclone'])
+    p.add_argument('--task', nargs='+', default=['seals-halfcheetah'], choices=[*TASKS, *SHAPES])
     p.add_argument('--dtype', nargs='+', default=['float64'], choices=['float64', 'float32'])
-    p.add_argument('--iterations', type=int, default=60)
+    p.add_argument('--iterations', type=int, default=20)
     p.add_argument('--all', action='store_true', help='every algorithm, task and precision')
     p.add_argument('--json', metavar='FILE')
     args = p.parse_args()
     if args.all:
-        args.alg, args.task, args.dtype = [*REWARDS, 'bclone'], [*TASKS, 'mujoco-shaped'], ['float64', 'float32']
-    print(f'{machine()}; {numerics()}')
-    print(
-        f'{"alg":8} {"task":14} {"dtype":8} {"CPU ms":>8} {"tsamp":>7} {"tadv":>7} {"tstep":>7} {"product":>8} {"products":>9} '
-        f'{"by hand":>8} {"autograd":>9} {"peak":>6}'
-    )
+        args.alg, args.task, args.dtype = [*adversarial, 'bclone'], [*TASKS, 'mujoco-shaped'], ['float64', 'float32']
+    columns = 'total', *PARTS, 'ms', 'products', 'by hand', 'autograd', 'peak'
+    print(f'{machine()}; {numerics()}\nCPU seconds per {STEPS} environment steps, then milliseconds of an iteration')
+    print(' '.join([f'{"alg":8} {"task":17} {"dtype":8}', *(f'{name:>{max(8, len(name))}}' for name in columns)]))
     rows = []
     for task in args.task:
         for alg in args.alg:
             for dtype in args.dtype:
-                if task in SHAPES and alg == 'bclone':
-                    continue  # cloning does not depend on the batch
-                iterations = 1001 if alg == 'bclone' else 8 if task in SHAPES else args.iterations
-                r = measure(alg, task, dtype, iterations)
-                rows.append(r)
-                print(
-                    f'{alg:8} {task:14} {dtype:8} {r["cpu_ms"]:8.2f} {r["tsamp_ms"]:7.1f} {r["tadv_ms"]:7.1f} {r["tstep_ms"]:7.1f} '
-                    f'{r["product_ms"]:8.2f} {r["products"]:9.1f} {r["by_hand_ms"]:8.1f} {r["autograd_ms"]:9.1f} '
-                    f'{r["peak_mb"]:6.0f}', flush=True,
-                )  # fmt: skip
+                if task in SHAPES and alg in ('bclone', 'gail', 'airl'):
+                    continue  # cloning does not depend on the batch, the others are not built there
+                rows.append(measure(alg, task, dtype, 50 * args.iterations if alg == 'bclone' else args.iterations))
+                cells = (f'{rows[-1][name]:.2f}' if name in rows[-1] else '' for name in columns)
+                print(' '.join([f'{alg:8} {task:17} {dtype:8}', *(f'{c:>{max(8, len(n))}}' for n, c in zip(columns, cells, strict=True))]),
+                      flush=True)  # fmt: skip
     if args.json:
         facts = {'git_hash': git_hash(), 'versions': versions(), 'machine': machine(), 'numerics': numerics()}
         Path(args.json).write_text(json.dumps(facts | {'rows': rows}, indent=1))

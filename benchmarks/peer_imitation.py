@@ -95,13 +95,13 @@ def cloner(options, venv, demos, rng, log):
     return trainer, {k: chosen['train_kwargs'].get(k) for k in ('n_epochs', 'n_batches')}
 
 
-def train_bc(job, options, venv, demos, rng, log):
+def train_bc(job, options, venv, demos, rng, log, play):
     trainer, how = cloner(options, venv, demos, rng, log)
     trainer.train(**how if any(how.values()) else {'n_batches': 50_000}, progress_bar=False)
     return trainer.policy, 0
 
 
-def train_dagger(job, options, venv, demos, rng, log):
+def train_dagger(job, options, venv, demos, rng, log, play):
     trainer, how = cloner(options, venv, None, rng, log)
     chosen = options.get('dagger', {})
     runner = dagger.SimpleDAggerTrainer(
@@ -114,7 +114,7 @@ def train_dagger(job, options, venv, demos, rng, log):
     return trainer.policy, sum(len(traj) for traj in runner._all_demos)
 
 
-def train_adversarial(job, options, venv, demos, rng, log):
+def train_adversarial(job, options, venv, demos, rng, log, play):
     trainer_cls, net_cls = {
         'gail': (gail.GAIL, reward_nets.BasicRewardNet),
         'airl': (airl.AIRL, reward_nets.BasicShapedRewardNet),
@@ -134,7 +134,7 @@ def train_adversarial(job, options, venv, demos, rng, log):
     chosen |= options.get('algorithm_kwargs', {})
     chosen['demo_batch_size'] = min(chosen['demo_batch_size'], sum(map(len, demos)))
     trainer = trainer_cls(venv=venv, demonstrations=demos, gen_algo=learner, reward_net=net, custom_logger=log, **chosen)
-    trainer.train(job['steps'])
+    trainer.train(job['steps'], callback=lambda _: play(trainer.policy, learner.num_timesteps))
     return trainer.policy, learner.num_timesteps
 
 
@@ -150,19 +150,38 @@ def returns_of(policy, env_id, seeds):
     return returns
 
 
+class Curve:
+    """Points of a learning curve: plays the first episodes after every so many environment steps, and knows the CPU seconds that cost."""
+
+    def __init__(self, job, replaying):
+        self.job, self.uncounted, self.points = job, replaying, []
+
+    def seconds(self):
+        """CPU seconds of the training so far, start of the program included."""
+        return time.process_time() - self.uncounted
+
+    def play(self, policy, steps):
+        before = self.points[-1]['steps'] if self.points else 0
+        if steps // self.job['every'] > before // self.job['every']:
+            started, seconds = time.process_time(), self.seconds()
+            returns = returns_of(policy, self.job['env'], self.job['eval_seeds'][: self.job['curve_episodes']])
+            self.points.append({'steps': steps, 'cpu_seconds': seconds, 'returns': returns})
+            self.uncounted += time.process_time() - started
+
+
 def main(path):
     job = types.MappingProxyType(json.loads(pathlib.Path(path).read_text()))
     torch.set_num_threads(1)
     torch.manual_seed(job['seed'])
     rng, started = np.random.default_rng(job['seed']), time.process_time()
     demos, difference = replayed(job['env'], np.load(job['demonstrations']))
-    replaying = time.process_time() - started
+    curve = Curve(job, time.process_time() - started)
     options = shipped_options(job['algorithm'], job['env'])
     venv = util.make_vec_env(job['env'], rng=rng, n_envs=NUM_ENVS)
     train = {'bc': train_bc, 'dagger': train_dagger}.get(job['algorithm'], train_adversarial)
-    policy, steps = train(job, options, venv, demos, rng, logger.configure(job['scratch'], format_strs=[]))
-    seconds = time.process_time() - replaying
-    found = {'returns': returns_of(policy, job['env'], job['eval_seeds']), 'cpu_seconds': seconds, 'steps': steps}
+    policy, steps = train(job, options, venv, demos, rng, logger.configure(job['scratch'], format_strs=[]), curve.play)
+    found = {'cpu_seconds': curve.seconds(), 'steps': steps, 'points': curve.points}
+    found['returns'] = returns_of(policy, job['env'], job['eval_seeds'])
     pathlib.Path(job['out']).write_text(json.dumps(found | {'tuned': bool(options), 'difference': difference}))
 
 

@@ -6,7 +6,10 @@
 Makes an environment for the package (a folder to throw away), records --trajs episodes of the expert, and trains every algorithm with every
 seed on both sides, one run at a time. The package gets its tuned options (peer_imitation.py), ours those of ALGORITHMS. All policies
 then play the same --episodes episodes, deterministically. Prints a Markdown table: mean return ± standard deviation over seeds, and
-CPU seconds of a training run, start of the program included. Finished runs are kept in --folder: the command goes on where it was.
+CPU seconds of a training run, start of the program included. Running it again resumes with the first run that --folder lacks.
+
+After every --every environment steps GAIL, AIRL and our DAgger play the first --curve_episodes of those episodes, whose CPU
+time does not count. --csv FILE writes these points and those of the final policies, a row each.
 """
 
 import json
@@ -21,18 +24,24 @@ import numpy as np
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 from policyopt import algorithms  # noqa: E402
-from policyopt.util import Parser, RunFailed, UserError, run_main, write_text  # noqa: E402
+from policyopt.command_line import Parser, run_main  # noqa: E402
+from policyopt.errors import RunFailed, UserError  # noqa: E402
+from policyopt.files.atomic import write_text  # noqa: E402
+from policyopt.options import ImitationOptions  # noqa: E402
 
 # The newest versions that this release of the package works with, and torch as in our lock file.
 PEER = ['imitation==1.0.1', 'setuptools<81', 'numpy<2', 'pyarrow<18', 'datasets<4', 'mujoco==3.2.7', 'imageio', 'torch==2.13.0']
 # name: (the title of a row, our options, which snapshot plays); an algorithm whose mode or reward this tree does not know is skipped.
-# {iterations} × {batch} environment steps; DAgger's are --dagger_steps in {rounds} rounds.
+# {iterations} × {batch} environment steps; DAgger's are {rounds} episodes, the package's --dagger_steps. GAIL has the batch of its mode.
 ALGORITHMS = {
     'bc': ('BC', '--mode bclone --max_iter 10001 --bclone_eval_freq 500', 'best_valacc'),
     'dagger': ('DAgger', '--mode dagger --expert {expert} --dagger_rounds {rounds} --max_iter 10001 --bclone_eval_freq 500', 'last'),
-    'gail': ('GAIL', '--mode ga --reward_type nn --min_total_sa {batch} --max_iter {iterations}', 'last'),
+    'gail': ('GAIL', '--mode gail --max_iter {gail_iterations}', 'last'),
+    'ga': ('GAIL (2016)', '--mode ga --reward_type nn --min_total_sa {batch} --max_iter {iterations}', 'last'),
     'airl': ('AIRL', '--mode ga --reward_type airl --min_total_sa {batch} --max_iter {iterations}', 'last'),
 }
+
+OURS_ALONE = ('ga',)  # the package has one GAIL, which stands beside `gail`
 
 
 def known(name):
@@ -76,9 +85,9 @@ def episode_seeds(seed, num):
 
 
 def record(args):
-    """(our file of demonstrations, the same for the package, the expert's net for it)."""
+    """(our file of demonstrations, the same for the package, the expert's net for it, the demonstrations)."""
     from policyopt.evaluation import open_policy
-    from policyopt.files.trajectories import load_trajs
+    from policyopt.files.trajectory_file import load_trajs
 
     trajs, npz, net = (args.folder / name for name in ('trajs.h5', 'trajs.npz', 'expert.npz'))
     if not trajs.exists():
@@ -96,26 +105,28 @@ def record(args):
     arrays = {'num_layers': len(affine)} | {f'W{i}': W for i, (W, _) in enumerate(affine)} | {f'b{i}': b for i, (_, b) in enumerate(affine)}
     arrays |= {k: v for k, v in (('mean', actor.mean), ('scale', actor.scale), ('stdev', actor.stdev)) if v is not None}
     np.savez(net, **arrays)
-    return trajs, npz, net
+    return trajs, npz, net, demos
 
 
 def train_ours(args, name, seed, trajs):
-    """What one of our runs came to: returns, CPU seconds, environment steps."""
+    """What one of our runs came to: returns, CPU seconds, environment steps, and the points on the way."""
     from policyopt.evaluation import open_policy, sample_episodes
-    from policyopt.pipeline.evaluating import choose_snapshot
+    from policyopt.pipeline.evaluate_stage import choose_snapshot
 
-    log, steps = args.folder / f'ours_{name}_{seed}.h5', args.dagger_steps if name == 'dagger' else args.steps
-    values = {'expert': args.expert, 'batch': args.batch, 'iterations': steps // args.batch, 'rounds': args.dagger_rounds}
+    log, job, out = (args.folder / f'{kind}_{name}_{seed}{end}' for kind, end in (('ours', '.h5'), ('job_ours', '.json'), ('ours', '.out')))
+    values = {'expert': args.expert, 'batch': args.batch, 'iterations': args.steps // args.batch, 'rounds': args.dagger_rounds}
+    values['gail_iterations'] = args.steps // ImitationOptions(mode='gail').min_total_sa
     words = [word.format(**values) for word in ALGORITHMS[name][1].split()] + args.ours.get(name, '').split()
     common = ['--env_name', args.env, '--data', trajs, '--sim_batch_size', 1, '--seed', seed, '--log', log]
     for rest in (log, log.with_name(log.name + '.part')):
         rest.unlink(missing_ok=True)
-    seconds = run([sys.executable, REPO / 'scripts' / 'imitate_mj.py', *common, *words])
+    told = {'options': [str(word) for word in common] + words, 'eval_seed': args.seed, 'out': str(out)}
+    write_text(str(job), json.dumps(told | {'every': args.every, 'curve_episodes': args.curve_episodes}))
+    run([sys.executable, REPO / 'benchmarks' / 'peer_ours.py', job])
     snapshot = f'{log}/snapshots/{choose_snapshot(str(log), ALGORITHMS[name][2])}'
     # in this process: the time of workers would be taken for that of a later run
     played = sample_episodes(*open_policy(snapshot, args.env), args.episodes, args.seed, deterministic=True, sim_batch_size=1)
-    steps = 0 if name == 'bc' else steps if name == 'dagger' else values['iterations'] * args.batch
-    return {'returns': played.returns.tolist(), 'cpu_seconds': seconds, 'steps': steps}
+    return json.loads(out.read_text()) | {'returns': played.returns.tolist()}
 
 
 def train_peer(args, name, seed, python, npz, net):
@@ -123,6 +134,7 @@ def train_peer(args, name, seed, python, npz, net):
     job, out = args.folder / f'job_{name}_{seed}.json', args.folder / f'peer_{name}_{seed}.out'
     told = {'algorithm': name, 'env': args.env.rpartition(':')[2], 'seed': seed, 'demonstrations': str(npz), 'expert': str(net)}
     told |= {'steps': args.dagger_steps if name == 'dagger' else args.steps, 'eval_seeds': episode_seeds(args.seed, args.episodes)}
+    told |= {'every': args.every, 'curve_episodes': args.curve_episodes}
     write_text(str(job), json.dumps(told | {'scratch': str(args.folder / f'scratch_{name}_{seed}'), 'out': str(out)}))
     run([python, REPO / 'benchmarks' / 'peer_imitation.py', job])
     found = json.loads(out.read_text())
@@ -132,10 +144,22 @@ def train_peer(args, name, seed, python, npz, net):
 
 
 def cell(found):
-    """'mean ± sd' of the runs' mean returns, and their mean CPU seconds."""
+    """'mean ± sd' of the runs' mean returns, and their mean CPU seconds; empty without runs."""
+    if not found:
+        return ' | '
     means = [np.mean(x['returns']) for x in found]
     spread = f' ± {np.std(means, ddof=1):.1f}' if len(means) > 1 else ''
     return f'{np.mean(means):.1f}{spread} | {np.mean([x["cpu_seconds"] for x in found]):.0f}'
+
+
+def write_points(path, demos, runs):
+    """A CSV file of every point: the demonstrations, then of each run {(side, name, seed): found} those on the way and the final one."""
+    rows = [('expert', '', '', 0, '', demos)]
+    for key, found in runs.items():
+        final = {k: found[k] for k in ('steps', 'cpu_seconds', 'returns')}
+        rows += [(*key, x['steps'], f'{x["cpu_seconds"]:.2f}', x['returns']) for x in [*found['points'], final]]
+    lines = [f'{",".join(map(str, row))},{len(returns)},{np.mean(returns):.2f},{np.std(returns):.2f}' for *row, returns in rows]
+    write_text(path, '\n'.join(['side,algorithm,seed,steps,cpu_seconds,episodes,return_mean,return_sd', *lines]) + '\n')
 
 
 def main(argv):
@@ -147,11 +171,14 @@ def main(argv):
     p.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     p.add_argument('--trajs', type=int, default=10, help='demonstrations (10)')
     p.add_argument('--steps', type=int, default=1_000_000, help='environment steps of GAIL and AIRL (1000000)')
-    p.add_argument('--batch', type=int, default=20_000, help='of them in one of our iterations (20000)')
-    p.add_argument('--dagger_steps', type=int, default=60_000, help='environment steps of DAgger (60000)')
-    p.add_argument('--dagger_rounds', type=int, default=12, help='rounds of ours (12)')
+    p.add_argument('--batch', type=int, default=20_000, help='of them in an iteration of our ga and airl (20000)')
+    p.add_argument('--dagger_steps', type=int, default=60_000, help="environment steps of the package's DAgger (60000)")
+    p.add_argument('--dagger_rounds', type=int, default=12, help='rounds of ours, an episode each (12)')
     p.add_argument('--episodes', type=int, default=50, help='that every policy plays (50)')
     p.add_argument('--seed', type=int, default=12345, help='of these episodes')
+    p.add_argument('--every', type=int, default=20_000, help='environment steps between two points of a learning curve (20000)')
+    p.add_argument('--curve_episodes', type=int, default=10, help='episodes of such a point (10)')
+    p.add_argument('--csv', metavar='FILE', help='write every point to this file')
     p.add_argument('--ours', nargs='+', default=[], metavar='NAME="OPTIONS"', help='more options for ours, e.g. gail="--reward_lr .003"')
     p.add_argument('--peer_python', help='a Python that has the package already')
     p.add_argument('--verbose', action='store_true')
@@ -161,23 +188,26 @@ def main(argv):
     names = [name for name in args.algorithms if known(name)]
     for name in set(args.algorithms) - set(names):
         print(f'{ALGORITHMS[name][0]}: skipped, this tree has no {ALGORITHMS[name][1]}', file=sys.stderr)
-    python, (trajs, npz, net) = peer_python(args), record(args)
-    pairs = np.load(npz)['lengths'].sum()
-    print(f'{args.env}: {args.trajs} demonstrations ({pairs} pairs), {len(args.seeds)} seeds, {args.episodes} deterministic episodes\n')
+    python, (trajs, npz, net, demos) = peer_python(args), record(args)
+    print(f'{args.env}: {args.trajs} demonstrations ({demos.lengths.sum()} pairs), {len(args.seeds)} seeds, '
+          f'{args.episodes} deterministic episodes\n')  # fmt: skip
     print('| algorithm | environment steps | ours | CPU s | imitation 1.0.1 | CPU s |\n|---|---:|---:|---:|---:|---:|')
+    runs = {}
     for name in names:
         found = {'ours': [], 'peer': []}
         for seed in args.seeds:
-            for side in found:
+            for side in ['ours'] if name in OURS_ALONE else found:
                 kept = args.folder / f'{side}_{name}_{seed}.json'
                 if not kept.exists():
                     got = train_ours(args, name, seed, trajs) if side == 'ours' else train_peer(args, name, seed, python, npz, net)
                     write_text(str(kept), json.dumps(got))
-                found[side].append(json.loads(kept.read_text()))
-                said = found[side][-1]
+                runs[side, name, seed] = said = json.loads(kept.read_text())
+                found[side].append(said)
                 print(f'{name} {side} seed {seed}: {np.mean(said["returns"]):.1f}, {said["cpu_seconds"]:.0f} s', file=sys.stderr)
-        steps = ' / '.join(dict.fromkeys(str(found[side][0]['steps']) for side in found))
+        steps = ' / '.join(dict.fromkeys(str(some[0]['steps']) for some in found.values() if some))
         print(f'| {ALGORITHMS[name][0]} | {steps} | {cell(found["ours"])} | {cell(found["peer"])} |', flush=True)
+    if args.csv:
+        write_points(args.csv, demos.returns, runs)
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 from policyopt.elementwise import WITHOUT_AVX512  # noqa: E402
-from policyopt.files.results import read_results  # noqa: E402
+from policyopt.files.results_file import read_results  # noqa: E402
 
 
 def main():

@@ -1,11 +1,12 @@
 """The aggregate of the classic table once more, with pandas and statsmodels, sharing no code with what it checks.
 
     pip install pandas statsmodels        # into an environment of its own; nothing else here needs them
-    python benchmarks/recompute_aggregate.py
+    python tools/results/make_results.py --numbers --tables tables
+    python benchmarks/recompute_aggregate.py tables
 
-Reads results/classic-2016-experts/{results,five_sets,bclone_twenty_sets,linear_sets}.csv and the paper's CSV files, prints both versions
-of every number of the whole table and of the files with most sets, and exits with 1 when two differ by more than 1e-9 (absolute; the CSV
-files keep ten digits).
+Reads the tables of results, five_sets, bclone_twenty_sets and linear_sets of results/classic-2016-experts and the paper's CSV files, prints
+both versions of every number of the whole table and of the files with most sets, and exits with 1 when two differ by more than 1e-9
+(absolute; the CSV files keep ten digits).
 """
 
 import sys
@@ -19,7 +20,6 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.weightstats import _tconfint_generic, _zstat_generic2
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / 'results' / 'classic-2016-experts'
 CELL = ['task', 'alg', 'num_trajs']
 CEILING, PRIOR_DF = 0.02, 4
 
@@ -116,13 +116,16 @@ def compare(ours, paper, sets, printed):
     return worst
 
 
-def main():
+def main(tables):
+    def table(name):
+        return Path(tables) / f'classic-2016-experts_{name}.csv'
+
     scale = pd.read_csv(ROOT / 'results/paper/tasks.csv')
-    ours, five, twenty, linear = (scores(FOLDER / f'{n}.csv', scale) for n in ('results', 'five_sets', 'bclone_twenty_sets', 'linear_sets'))
+    ours, five, twenty, linear = (scores(table(n), scale) for n in ('results', 'five_sets', 'bclone_twenty_sets', 'linear_sets'))
     paper = scores(ROOT / 'results/paper/results_per_run.csv', scale)
     most = between(pd.concat([five[five.alg != 'bclone'], twenty, linear]))  # of each algorithm the file with most sets
     worst = max(
-        compare(runs, paper, sets, pd.read_csv(FOLDER / f'{name}_aggregate.csv'))
+        compare(runs, paper, sets, pd.read_csv(table(f'{name}_aggregate')))
         for name, runs, sets in (('results', ours, most), ('bclone_twenty_sets', twenty, most), ('linear_sets', linear, most))
     )
     print(f'largest difference: {worst:.1e}')
@@ -130,4 +133,4 @@ def main():
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

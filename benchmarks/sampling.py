@@ -19,15 +19,16 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
-from policyopt.util import git_hash, limit_threads, versions  # noqa: E402
+from policyopt.cores import limit_threads  # noqa: E402
+from policyopt.provenance import git_hash, versions  # noqa: E402
 
 limit_threads()
 import numpy as np  # noqa: E402
 
-from environments import rlgymenv  # noqa: E402
+from policyopt.environments import rlgymenv  # noqa: E402
 from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
-from policyopt.sampling.tasks import MDP, SimConfig, sample_batch  # noqa: E402
+from policyopt.sampling.mdp import MDP, SimConfig, sample_batch  # noqa: E402
 
 
 def one_at_a_time(actor, mdp, cfg):

@@ -16,7 +16,8 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
-from policyopt.util import git_hash, limit_threads, versions  # noqa: E402
+from policyopt.cores import limit_threads  # noqa: E402
+from policyopt.provenance import git_hash, versions  # noqa: E402
 
 limit_threads()
 import numpy as np  # noqa: E402
@@ -24,11 +25,10 @@ import torch  # noqa: E402
 
 from policyopt import imitation, rewards  # noqa: E402
 from policyopt.evaluation import load_policy  # noqa: E402
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch  # noqa: E402
 from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.policies import GibbsPolicy  # noqa: E402
-from policyopt.sampling import tasks  # noqa: E402
-from policyopt.sampling.tasks import MDP, SimConfig, sample_batch  # noqa: E402
+from policyopt.sampling.mdp import MDP, SimConfig, sample_batch  # noqa: E402
+from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
 BATCHES, WIDTHS, SLOTS = (1250, 2500, 5000, 10000, 20000, 40000), (25, 50, 100, 200, 400), (1, 4, 16, 64, 256)
@@ -61,7 +61,7 @@ def learning_ms(batch, width, repeats=7):
 def pairs_per_second(slots, repeats=7):
     mdp = MDP('CartPole-v0')
     actor = load_policy(str(REPO / 'expert_policies/classic/CartPole-v0.h5/snapshots/last'), mdp).actor()
-    tasks.MAX_SLOTS = slots
+    mdp.MAX_SLOTS = slots
     cfg, rates = SimConfig(0, max(5000, 200 * slots), 200, 1), []
     for i in range(repeats):
         mdp.mean_len = 1  # asks for as many environments as allowed

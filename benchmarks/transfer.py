@@ -17,6 +17,7 @@ import csv
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 
@@ -24,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from airl_recovery import GAMMA, MOVES, A, S, next_states, recover, soft_policy, visits
 
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
+from policyopt.reporting.figures import STYLE, WIDE, figure, outside_legend, share_y
 from policyopt.rewards import TransitionClassifier
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 
 NEXT = next_states()
 REVERSED = NEXT[:, [MOVES.index((-dy, -dx)) for dy, dx in MOVES]]
@@ -99,24 +101,26 @@ def main():
     draw(args.out / 'transfer.png', found)
 
 
+@matplotlib.rc_context(STYLE)
 def draw(path, found):
     """A panel per body: every world's score of the policy that is best for each reward, their mean, and that of the imitated policy."""
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(8, 3.6), layout='constrained')
-    axes, names = fig.subplots(1, 2, sharey=True), list(dict.fromkeys(name for name, _ in found[0]))
-    for ax, body in zip(axes, BODIES, strict=True):
+    fig, axes = figure(WIDE, 3.8, 1, 2)
+    names = list(dict.fromkeys(name for name, _ in found[0]))
+    for ax, body in zip(axes[0], BODIES, strict=True):
+        share_y(ax, axes, ax is axes[0, 0])
         ax.axhline(1, color='0.5', lw=1)
         ax.axhline(0, color='0.5', lw=1, ls=':')
-        for i, (name, colour) in enumerate(zip(names, ('#56B4E9', '#D55E00', '#0072B2'), strict=True)):
+        for i, (name, colour) in enumerate(zip(names, ('#56B4E9', '#009E73', '#0072B2'), strict=True)):
             new, own = np.array([world[name, body] for world in found]).T
             ax.plot(i + np.linspace(-0.12, 0.12, len(new)), new, 'o', ms=4, color=colour, alpha=0.5, mew=0)
-            ax.plot(i, new.mean(), 'D', ms=8, color=colour, label='a new policy, optimised for the reward' if i == 0 else None)
-            ax.plot(i + 0.25, own.mean(), 'x', ms=7, mew=2, color='0.4', label='the imitated policy itself' if i == 0 else None)
-        ax.set(title=body, xticks=range(len(names)), xticklabels=names, xlim=(-0.5, len(names) - 0.5))
-    axes[0].set_ylabel('true return\n(0: random policy, 1: best of the body)')
-    axes[0].legend(frameon=False, fontsize=9, loc='lower left')
-    fig.savefig(path, dpi=130)
+            ax.plot(i, new.mean(), 'D', ms=8, color=colour)
+            ax.plot(i + 0.25, own.mean(), 'x', ms=7, mew=2, color='0.4')
+        ax.plot([], [], 'D', ms=8, color='0.6', label='new policy, optimised for the learned reward')
+        ax.plot([], [], 'x', ms=7, mew=2, color='0.4', label='imitated policy')
+        ax.set(title=body, xticks=range(len(names)), xticklabels=[n.replace('airl', 'AIRL') for n in names], xlim=(-0.5, len(names) - 0.5))
+    axes[0, 0].set_ylabel('true return (0 random, 1 best)')
+    outside_legend(fig, axes, 2)
+    fig.savefig(path, dpi=150)
 
 
 if __name__ == '__main__':

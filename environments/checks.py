@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 SUPPORTED = 'supported are a 1-D Box observation and a Discrete action (from 0) or a 1-D float Box action'
-RECIPES = 'docs/wrappers.md has recipes'
+RECIPES = 'docs/data.md has recipes'
 
 
 class BadEnvironment(ValueError):

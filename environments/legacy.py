@@ -79,12 +79,12 @@ class LegacyAcrobotEnv(AcrobotEnv):
 
 
 def mujoco_entry_point(task: str) -> str:
-    return f'environments.legacy_mujoco:Legacy{task}Env'
+    return f'policyopt.environments.legacy_mujoco:Legacy{task}Env'
 
 
 def register() -> None:
     """Register the tasks of 2016 with gymnasium (once)."""
-    tasks = {'Acrobot-v0': ('environments.legacy:LegacyAcrobotEnv', 200)}
+    tasks = {'Acrobot-v0': ('policyopt.environments.legacy:LegacyAcrobotEnv', 200)}
     for task, time_limit in MUJOCO_TASKS.items():
         tasks[f'{task}-v1'] = (mujoco_entry_point(task), time_limit)
     for name, (entry_point, time_limit) in tasks.items():

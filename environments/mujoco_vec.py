@@ -21,7 +21,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from environments.classic_vec import VecEnv
+from policyopt.environments.classic_vec import VecEnv
 
 State = tuple[np.ndarray, np.ndarray, np.ndarray]  # (qpos_K_Q, qvel_K_V, X_K_X)
 
@@ -121,7 +121,7 @@ class MujocoVecEnv(VecEnv):
 
 def _squares(x_K_Da: np.ndarray) -> np.ndarray:
     """Σ x² of every row, in the order in which numpy adds up a single row."""
-    return np.square(x_K_Da).sum(axis=1)
+    return np.add.reduce(np.square(x_K_Da), axis=1)
 
 
 class HopperVec(MujocoVecEnv):

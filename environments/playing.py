@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from environments.rlgymenv import BadEnvironment, Env1, EnvInfo, Task
+from policyopt.environments.rlgymenv import BadEnvironment, Env1, EnvInfo, Task
 
 ARROWS = {'left': 1073741904, 'right': 1073741903, 'up': 1073741906, 'down': 1073741905}  # what pygame calls them
 PAIRS = ('ad', 'sw', 'qe', 'zx', 'fh', 'gt')  # of keys, for the numbers of a continuous action: down to the lowest, up to the highest

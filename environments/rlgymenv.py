@@ -25,8 +25,8 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 
-from environments import classic_vec, legacy
-from environments.checks import FAILURES, SUPPORTED, BadEnvironment, check_spaces, ignores_seed, reason_of
+from policyopt.environments import classic_vec, legacy
+from policyopt.environments.checks import FAILURES, SUPPORTED, BadEnvironment, check_spaces, ignores_seed, reason_of
 
 Task = str | gymnasium.Env | Callable[[], gymnasium.Env]
 
@@ -36,13 +36,14 @@ _CLASSIC = {
     'CartPole-v0': (_CARTPOLE, classic_vec.CartPoleVec),
     'CartPole-v1': (_CARTPOLE, classic_vec.CartPoleVec),
     'MountainCar-v0': ('gymnasium.envs.classic_control.mountain_car:MountainCarEnv', classic_vec.MountainCarVec),
-    'legacy/Acrobot-v0': ('environments.legacy:LegacyAcrobotEnv', classic_vec.LegacyAcrobotVec),
+    'legacy/Acrobot-v0': ('policyopt.environments.legacy:LegacyAcrobotEnv', classic_vec.LegacyAcrobotVec),
     'seals/CartPole-v0': ('seals.classic_control:FixedHorizonCartPole', classic_vec.SealsCartPoleVec),
     'seals/MountainCar-v0': ('seals.classic_control:mountain_car', classic_vec.SealsMountainCarVec),
 }
 _SEALS_MUJOCO = ('Swimmer', 'HalfCheetah', 'Hopper', 'Walker2d', 'Ant')
 _SEALS = 'seals:seals/'
 _LONGEST_NAME = 1000
+_OURS = 'environments'  # the name that this package has at the top of a checkout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +73,26 @@ def _say_once(text: str) -> None:
         print(text, file=sys.stderr)
 
 
+def _join_user_package() -> None:
+    """Let a folder environments/ in the working folder be found, though a checkout has one of that name too."""
+    here = os.path.abspath(_OURS)
+    if os.path.isdir(here):
+        sys.path.insert(0, os.getcwd())
+        try:
+            package = importlib.import_module(_OURS)
+        finally:
+            sys.path.remove(os.getcwd())
+        if here not in package.__path__:
+            package.__path__.append(here)
+
+
 def _import_user_module(name: str, module: str) -> None:
     """Import the module part of 'package.module:EnvId', looking in the working folder too."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a script's own folder stands there instead; last, so that it shadows nothing
     try:
+        if module.partition('.')[0] == _OURS:
+            _join_user_package()
         importlib.import_module(module)
     except FAILURES as e:
         if isinstance(e, ModuleNotFoundError) and e.name and (module == e.name or module.startswith(e.name + '.')):
@@ -213,7 +229,7 @@ def needs_mujoco(name: str) -> bool:
         spec = _look_up(name)
     except gymnasium.error.Error:
         return False
-    return spec is not None and str(spec.entry_point).startswith(('gymnasium.envs.mujoco', 'environments.legacy_mujoco'))
+    return spec is not None and str(spec.entry_point).startswith(('gymnasium.envs.mujoco', 'policyopt.environments.legacy_mujoco'))
 
 
 def needs_seals(name: str) -> bool:
@@ -461,7 +477,7 @@ def own_dynamics(info: EnvInfo) -> Callable[[str, int], classic_vec.VecEnv] | No
     is_legacy = task in legacy.MUJOCO_TASKS and spec.entry_point == legacy.mujoco_entry_point(task)
     if not is_legacy and not (seals_task in _SEALS_MUJOCO and spec.entry_point == f'seals.mujoco:{seals_task}Env'):
         return None
-    from environments import mujoco_vec  # here, because mujoco is an extra
+    from policyopt.environments import mujoco_vec  # here, because mujoco is an extra
 
     of_mujoco = mujoco_vec.VEC_CLASSES[task] if is_legacy else mujoco_vec.SEALS_CLASSES[seals_task]
     return lambda name, num_slots: of_mujoco(_make(name).unwrapped, num_slots, info.time_limit)

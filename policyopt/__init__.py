@@ -15,23 +15,24 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.build import load_reward
     from policyopt.cloning import BehavioralCloningOptimizer
     from policyopt.dagger import DaggerOptimizer
+    from policyopt.errors import RunFailed, UserError
     from policyopt.evaluation import load_policy
-    from policyopt.files.snapshots import TrainingLog, read_snapshot
-    from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory, load_trajs, save_trajs
+    from policyopt.files.training_log import TrainingLog, read_snapshot
+    from policyopt.files.trajectory_file import load_trajs, save_trajs
     from policyopt.imitation import ImitationOptimizer
     from policyopt.nn import FeedforwardNet, Standardizer
     from policyopt.options import ImitationOptions, RLOptions
     from policyopt.policies import GaussianPolicy, GibbsPolicy, Policy, make_policy
     from policyopt.rewards import LinearReward, TransitionClassifier
     from policyopt.rl import SamplingPolicyOptimizer
-    from policyopt.sampling.tasks import MDP, SimConfig, sample_trajectories
-    from policyopt.util import RunFailed, UserError
+    from policyopt.sampling.mdp import MDP, SimConfig, sample_trajectories
+    from policyopt.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory
     from policyopt.valuefuncs import ConstantValueFunc, LinearValueFunc, ValueFunc
 
 if sys.platform == 'win32':
     raise ImportError('policyopt runs on Linux and macOS, not on Windows itself; on Windows, use WSL (the Windows Subsystem for Linux)')
 
-if not os.environ.get('OMP_NUM_THREADS', '1').lstrip('0').isdecimal():  # 0, or a list such as 4,2: util.threads_from_env judges it
+if not os.environ.get('OMP_NUM_THREADS', '1').lstrip('0').isdecimal():  # 0, or a list such as 4,2: cores.threads_from_env judges it
     os.environ.setdefault('NUMEXPR_NUM_THREADS', '1')  # numexpr, which PyTables imports, cannot be imported with it
 
 _HOME = {
@@ -48,10 +49,11 @@ _HOME = {
     'rewards': ['TransitionClassifier', 'LinearReward'],
     'imitation': ['ImitationOptimizer'],
     'nn': ['Standardizer', 'FeedforwardNet'],
-    'files.snapshots': ['TrainingLog', 'read_snapshot'],
-    'sampling.tasks': ['MDP', 'SimConfig', 'sample_trajectories'],
-    'files.trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch', 'load_trajs', 'save_trajs'],
-    'util': ['RunFailed', 'UserError'],
+    'files.training_log': ['TrainingLog', 'read_snapshot'],
+    'sampling.mdp': ['MDP', 'SimConfig', 'sample_trajectories'],
+    'trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch'],
+    'files.trajectory_file': ['load_trajs', 'save_trajs'],
+    'errors': ['RunFailed', 'UserError'],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll] (the imports above say the same)

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from policyopt.files.trajectories import FiniteSpace
 from policyopt.nn import FeedforwardNet, Standardizer, net_shapes, parse_spec
 from policyopt.optim import Adam
-from policyopt.protocols import Transitions
 from policyopt.rewards import ClassifierReward, ClassifierRows, log_fields, logistic_derivative, logistic_loss, taken
 from policyopt.torchutil import to_tensor
+from policyopt.trajectories import FiniteSpace, Transitions
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import ContinuousSpace, Space
+    from policyopt.interfaces import Fields
     from policyopt.options import ImitationOptions
-    from policyopt.protocols import Expert, Fields
-    from policyopt.sampling.tasks import MDP
+    from policyopt.sampling.mdp import MDP
+    from policyopt.trajectories import ContinuousSpace, Expert, Space
 
 
 class AIRLRows(NamedTuple):
@@ -74,7 +73,7 @@ class AIRLReward(ClassifierReward):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = 'cpu',
     ):
-        """horizon: steps of an episode that does not end; None: nothing follows a terminal state. ended: see protocols.Expert."""
+        """horizon: steps of an episode that does not end; None: nothing follows a terminal state. ended: see trajectories.Expert."""
         self.horizon = horizon
         self.finite = isinstance(action_space, FiniteSpace)
         self.gamma, self.include_time, self.time_scale = discount, include_time, time_scale

@@ -16,7 +16,7 @@ RULES = ('best_valacc', 'last')  # by which snapshot stage 2 judges a run: that 
 class Mode:
     """A way of training, the word after --mode of imitate_mj.py.
 
-    optimizer: 'module:function' of (args, mdp, policy, expert, nets) that returns an `Optimizer` (protocols.py).
+    optimizer: 'module:function' of (args, mdp, policy, expert, nets) that returns an `Optimizer` (interfaces.py).
     probe_iterations: how many iterations an estimate measures, about a second on the classic tasks.
     save_option: the option that says how often a run is saved; a mode with its own also prints as often.
     max_iter_shapes: whether --max_iter changes the iterations before it, so that a run cannot be made longer.
@@ -36,7 +36,7 @@ class Algorithm:
 
     mode, rule: a key of MODES, one of RULES. A YAML file may replace the rule by `eval:`.
     label, colour, line, marker: of its curve, with matplotlib's words.
-    reward_type, reward: the word after --reward_type and the 'module:class' of a `Reward` (protocols.py); None learns no reward.
+    reward_type, reward: the word after --reward_type and the 'module:class' of a `Reward` (interfaces.py); None learns no reward.
     saves_reward: whether snapshots hold the reward function too unless --save_reward says otherwise.
     """
 

@@ -29,16 +29,18 @@ from threadpoolctl import ThreadpoolController
 
 from policyopt import algorithms, build, training
 from policyopt import options as settings
-from policyopt.arguments import as_array, as_integer, as_path, kind_of
+from policyopt.arguments import as_array, as_integer, as_numbers, as_path, kind_of
+from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
-from policyopt.files import importers, trajectories
-from policyopt.files.snapshots import TrainingLog
-from policyopt.files.trajectories import TrajBatch
+from policyopt.files import importers
+from policyopt.files.training_log import TrainingLog
+from policyopt.files.trajectory_file import check_int64, load_trajs, save_trajs
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
 from policyopt.policies import Policy
-from policyopt.sampling.actor import FunctionActor
-from policyopt.sampling.tasks import MDP
-from policyopt.util import RunFailed, UserError, closest, now, provenance
+from policyopt.provenance import now, provenance
+from policyopt.sampling.actors import FunctionActor
+from policyopt.sampling.mdp import MDP
+from policyopt.trajectories import TrajBatch
 
 if TYPE_CHECKING:
     from typing import Self
@@ -89,7 +91,7 @@ class Demonstrations(TrajBatch):
     def load(cls, path: str | os.PathLike) -> Demonstrations:
         """The trajectories of a file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B). Raises UserError for anything else, in one sentence."""
         path = as_path(path)
-        found = trajectories.load_trajs(path)
+        found = load_trajs(path)
         return cls._copy(found, found.env_name, path)
 
     @classmethod
@@ -171,7 +173,7 @@ class Demonstrations(TrajBatch):
         """Write a trajectory file, whole or not at all. Raises UserError where the file exists, or cannot be written."""
         path = as_path(path)
         training.check_log(path, name='path')
-        trajectories.save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
+        save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
 
 
 def _ended(terminated: Any, num: int) -> np.ndarray | None:
@@ -203,16 +205,16 @@ def _last_observations(obs: Sequence, actions: Sequence, ended: np.ndarray | Non
 
 def _episode(i: int, obs: Any, actions: Any, rewards: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(obs_T_Do, a_T_Da, r_T) of episode i, or UserError."""
-    obs_T_Do = trajectories.numbers(obs, f'obs[{i}]')
+    obs_T_Do = as_numbers(obs, f'obs[{i}]')
     if obs_T_Do.ndim != 2 or 0 in obs_T_Do.shape:
         raise UserError(f'obs[{i}] has shape {obs_T_Do.shape}; expected (T, Do), with at least one step')
     T = len(obs_T_Do)
-    a = trajectories.numbers(actions, f'actions[{i}]')
+    a = as_numbers(actions, f'actions[{i}]')
     raw = as_array(actions, f'actions[{i}]')
-    trajectories.check_int64(f'actions[{i}]', raw)
+    check_int64(f'actions[{i}]', raw)
     a_T_Da = raw.astype(np.int64) if raw.dtype.kind in 'biu' else a
     a_T_Da = a_T_Da[:, None] if a.ndim == 1 else a_T_Da
-    r_T = np.zeros(T) if rewards is None else trajectories.numbers(rewards, f'rewards[{i}]')
+    r_T = np.zeros(T) if rewards is None else as_numbers(rewards, f'rewards[{i}]')
     if a_T_Da.ndim != 2 or a_T_Da.shape[1] == 0:
         raise UserError(f'actions[{i}] has shape {a.shape}; expected (T,) or (T, Da)')
     for name, x in (('actions', a_T_Da), ('rewards', r_T)):
@@ -277,8 +279,8 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     """Train a policy; the same seed and options give the log and the policy of the command, bit for bit.
 
     Args:
-        algorithm: 'bclone', 'dagger', 'ga' (GAIL), 'fem', 'simplex' or 'airl', as imitate_mj.py; 'trpo' on the true reward, as
-            run_rl_mj.py.
+        algorithm: 'bclone', 'dagger', 'gail', 'ga' (GAIL of 2016), 'fem', 'simplex' or 'airl', as imitate_mj.py; 'trpo' on the true
+            reward, as run_rl_mj.py.
         env: the id of an environment, a function (or class) that returns a new gymnasium.Env, or one such environment, which then
             plays one episode after the other and is left open. None for 'bclone': nothing is played, the spaces are those of the
             demonstrations (num_actions= says more), and what is judged by is `run.log['valloss']`.
@@ -484,10 +486,15 @@ def evaluate(policy: Any, env: Any, episodes: int = 50, *, seed: int = 0, determ
              sim_batch_size: int = 1) -> Evaluation:  # fmt: skip
     """Play a policy, by default its most likely actions: (returns (B,), lengths (B,)) of exactly `episodes` episodes.
 
-    policy: a Policy; a model with `predict`, as Stable-Baselines3 has it; an object with `act`; or any function obs → action, which
-    gets one observation (Do,) and returns an integer or (Da,) numbers. Of a Policy this is a pure function of its arguments.
-    env as in `train`; deterministic=False draws the actions, as training and vis_mj.py do, while
-    stage 2 takes the most likely ones; max_traj_len (steps) cuts episodes; sim_batch_size above 1 plays in that many processes.
+    Args:
+        policy: a Policy; a model with `predict`, as Stable-Baselines3 has it; an object with `act`; or a function that gets one
+            observation (Do,) and returns an integer or (Da,) numbers.
+        env: as in `train`.
+        episodes: how many are played.
+        seed: of a Policy, the result is a pure function of the arguments.
+        deterministic: most likely actions, as stage 2 takes them; False draws them, as training and vis_mj.py do.
+        max_traj_len: steps of an episode at most.
+        sim_batch_size: above 1, as many processes play.
     Raises UserError where the policy does not fit the env; RunFailed when the env fails.
     """
     trajs, _ = _play(policy, env, episodes, seed, deterministic, max_traj_len, sim_batch_size)

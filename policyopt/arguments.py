@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.util import UserError
+from policyopt.errors import UserError
 
 
 def kind_of(x: Any) -> str:
@@ -38,6 +38,16 @@ def as_array(x: Any, name: str) -> np.ndarray:
         raise UserError(f'{name} is no array: {" ".join(str(e).split())}') from e
 
 
+def as_numbers(x: Any, name: str) -> np.ndarray:
+    """Anything array-like as a float64 array; raises UserError, which calls it `name`, unless it holds finite numbers."""
+    x = as_array(x, name)
+    if x.dtype.kind not in 'biuf':
+        raise UserError(f'{name} is of type {x.dtype}; expected numbers')
+    if not np.isfinite(x).all():
+        raise UserError(f'{name} holds NaN or infinity; expected finite numbers')
+    return x.astype(np.float64)
+
+
 def as_integer(x: Any, name: str, low: int, high: int) -> int:
     """A whole number, of numpy too, from low to high."""
     if isinstance(x, bool) or not isinstance(x, numbers.Integral) or not low <= int(x) <= high:
@@ -51,3 +61,21 @@ def as_generator(rng: Any, name: str = 'rng') -> np.random.Generator:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as e:
         raise UserError(f'{name} is {str(rng)[:80]!r}; expected a numpy.random.Generator, a seed from 0, or None') from e
+
+
+def check_shapes(**arrays: Any) -> None:
+    """Check every array against the shape letters at the end of its keyword: check_shapes(obs_B_Do=…, a_B_Da=…).
+
+    The letters after the first underscore name the axes; one letter has one size throughout the call.
+    Raises UserError: "a_B_Da has shape (99, 6), but B is 100 in obs_B_Do".
+    """
+    bound = {}
+    for name, x in arrays.items():
+        letters = name.split('_')[1:]
+        shape = tuple(x.shape)
+        if len(shape) != len(letters):
+            raise UserError(f'{name} has shape {shape}, but its name promises {len(letters)} axes ({", ".join(letters)})')
+        for letter, size in zip(letters, shape, strict=True):
+            seen_size, seen_in = bound.setdefault(letter, (size, name))
+            if seen_size != size:
+                raise UserError(f'{name} has shape {shape}, but {letter} is {seen_size} in {seen_in}')

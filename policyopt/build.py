@@ -16,21 +16,21 @@ from policyopt import algorithms
 from policyopt.arguments import as_path
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.dagger import DaggerOptimizer, Rounds
-from policyopt.files.snapshots import last_of, read_snapshot
+from policyopt.errors import UserError
+from policyopt.files.training_log import last_of, read_snapshot
 from policyopt.imitation import ImitationOptimizer
 from policyopt.options import ImitationOptions, names
-from policyopt.protocols import Expert
-from policyopt.sampling.actor import FunctionActor
-from policyopt.sampling.tasks import MDP, RecordedTask, SimConfig
-from policyopt.util import UserError
+from policyopt.sampling.actors import FunctionActor
+from policyopt.sampling.mdp import MDP, RecordedTask, SimConfig
+from policyopt.trajectories import Expert
 from policyopt.valuefuncs import ValueFunc
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import TrajBatch
+    from policyopt.interfaces import Optimizer, Reward
     from policyopt.options import CommonOptions
     from policyopt.policies import Policy
-    from policyopt.protocols import Optimizer, Reward
-    from policyopt.sampling.actor import AnyActor
+    from policyopt.sampling.actors import AnyActor
+    from policyopt.trajectories import TrajBatch
 
 
 def optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: dict[str, Any], **more: Any) -> Optimizer:

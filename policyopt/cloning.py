@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from policyopt.files.trajectories import FiniteSpace
+from policyopt.errors import UserError
 from policyopt.optim import Adam
-from policyopt.util import UserError
+from policyopt.trajectories import FiniteSpace
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from policyopt.interfaces import Fields
     from policyopt.policies import Policy
-    from policyopt.protocols import Fields
 
 
 class BehavioralCloningOptimizer:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.sampling.actor import MixtureActor
+from policyopt.sampling.actors import MixtureActor
+from policyopt.sampling.mdp import sample_trajectories
 from policyopt.sampling.rollout import Streams
-from policyopt.sampling.tasks import sample_trajectories
 
 if TYPE_CHECKING:
     from policyopt.cloning import BehavioralCloningOptimizer
-    from policyopt.files.trajectories import TrajBatch
-    from policyopt.protocols import Expert, Fields
-    from policyopt.sampling.actor import AnyActor
-    from policyopt.sampling.tasks import MDP
+    from policyopt.interfaces import Fields
+    from policyopt.sampling.actors import AnyActor
+    from policyopt.sampling.mdp import MDP
+    from policyopt.trajectories import Expert, TrajBatch
 
 
 @dataclass(frozen=True)

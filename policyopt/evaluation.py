@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from environments.rlgymenv import BadEnvironment, make_env
 from policyopt.arguments import as_path
-from policyopt.files.snapshots import last_of, read_snapshot
-from policyopt.files.trajectories import TrajBatch
+from policyopt.environments.rlgymenv import BadEnvironment, make_env
+from policyopt.errors import RunFailed, UserError, printable
+from policyopt.files.atomic import check_output, replacing
+from policyopt.files.training_log import last_of, read_snapshot
+from policyopt.options import MAX_TRAJS
 from policyopt.policies import Policy, policy_from_snapshot
-from policyopt.sampling.actor import PlayerActor
+from policyopt.sampling.actors import PlayerActor
+from policyopt.sampling.mdp import MDP, sample_trajectories
 from policyopt.sampling.rollout import Streams
-from policyopt.sampling.tasks import MDP, sample_trajectories
-from policyopt.util import MAX_TRAJS, RunFailed, UserError, check_output, printable, replacing
+from policyopt.trajectories import TrajBatch
 
 if TYPE_CHECKING:
-    from policyopt.protocols import Reward
+    from policyopt.interfaces import Reward
 
 
 def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Policy:
@@ -66,11 +68,11 @@ def sample_episodes(
 def record_person(
     env_name: str, num_trajs: int, seed: int, noop: int | None = None, fps: int | None = None, max_traj_len: int | None = None
 ) -> TrajBatch:
-    """Episodes that a person plays at the keyboard, num_trajs or fewer; see environments.playing.
+    """Episodes that a person plays at the keyboard, num_trajs or fewer; see policyopt.environments.playing.
 
     Raises UserError where the environment cannot be played so, or no episode was played to its end.
     """
-    from environments import playing  # opens a window with pygame, an extra
+    from policyopt.environments import playing  # opens a window with pygame, an extra
 
     mdp = MDP(env_name)
     if noop is not None and mdp.info.finite and not 0 <= noop < mdp.info.num_actions:

@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt import rl
-from policyopt.protocols import Expert, Transitions, uses_transitions
-from policyopt.sampling.tasks import sample_batch
+from policyopt.interfaces import further_fields, uses_transitions
+from policyopt.sampling.mdp import sample_batch
 from policyopt.torchutil import to_tensor
+from policyopt.trajectories import Expert, Transitions
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import TrajBatch
+    from policyopt.interfaces import Fields, Reward
     from policyopt.policies import Policy
-    from policyopt.protocols import Fields, Reward
-    from policyopt.sampling.tasks import MDP, SimConfig
+    from policyopt.sampling.mdp import MDP, SimConfig
+    from policyopt.trajectories import TrajBatch
     from policyopt.valuefuncs import ValueFunc
 
 
 class ImitationOptimizer:
     """Generative adversarial imitation with TRPO (Ho & Ermon 2016, Algorithm 1), for any reward function of rewards.py.
 
-    expert: (obs_N_Do, a_N_Da, time_N), see protocols.Expert. As in 2016 the policy's normaliser moves *after* its step, the
+    expert: (obs_N_Do, a_N_Da, time_N), see trajectories.Expert. As in 2016 the policy's normaliser moves *after* its step, the
     classifier's *before* its Adam steps; entropy bonuses enter advantages, iret and avgr, not the value targets.
     """
 
@@ -84,7 +85,7 @@ class ImitationOptimizer:
         self.total_time = float(state['total_time'])
 
     def step(self) -> Fields:
-        """One iteration; returns its log fields [(name, value, type)] in the order of 2016."""
+        """One iteration; returns its log fields [(name, value, type)] in the order of 2016, and then those that are new."""
         t0 = time.perf_counter()
         trajs = self.sample()
         t1 = time.perf_counter()
@@ -153,6 +154,7 @@ class ImitationOptimizer:
             ('tadv', t2 - t1, float),
             ('tstep', t3 - t2, float),
             ('ttotal', self.total_time, float),
+            *further_fields(self.reward),
         ]
         self.iteration += 1
         return fields

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from policyopt.errors import UserError
 from policyopt.standardizer import Standardizer as Standardizer  # known by this module's name too
 from policyopt.torchutil import mm, row_dots, tanh_
-from policyopt.util import UserError
 
 OfRows = Callable[[torch.Tensor, slice], torch.Tensor]  # of a block of rows and where these stand among all
 
@@ -287,6 +287,39 @@ class FeedforwardNet:
                 h = torch.addmm(b, h, W)
             h = h if act is None else act.apply(h)
         return h
+
+    @property
+    def is_piecewise_linear(self) -> bool:
+        """Whether no activation has a second derivative."""
+        return all(act is None or act.bend(self.net_P[:0]) is None for _, act in self.stages)
+
+    def input_gradient(self, x_B_Di: torch.Tensor, dout_B_Do: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+        """∂/∂x of Σ dout·out, (B, Di), and the function r ↦ ∇ of Σ r·∂/∂x with respect to net_P; of piecewise linear nets only.
+
+        A small move of the parameters leaves every unit on its side of the kink, so ∂/∂x depends on the weights alone.
+        """
+        hs, deltas, delta = [x_B_Di], [], dout_B_Do
+        for affine, act in self.stages[:-1]:
+            h = hs[-1] if affine is None else torch.addmm(affine[1], hs[-1], affine[0])
+            hs.append(h if act is None else act.apply(h))
+        for i in range(len(self.stages) - 1, -1, -1):
+            affine, act = self.stages[i]
+            if act is not None:
+                delta = act.backward_(delta, hs[i + 1])
+            deltas.insert(0, delta)
+            delta = delta if affine is None else torch.mm(delta, affine[0].t())
+
+        def gradient(r_B_Di):
+            r, grad_P = r_B_Di, torch.zeros_like(self.net_P)
+            grads = views(grad_P, self.shapes)
+            for i, (affine, act) in enumerate(self.stages):
+                if affine is not None:
+                    torch.mm(r.t(), deltas[i], out=grads[0])
+                    r, grads = torch.mm(r, affine[0]), grads[2:]
+                r = r if act is None else act.backward_(r, hs[i + 1])
+            return grad_P
+
+        return delta, gradient
 
     def forward_backward(self, x_B_Di: torch.Tensor, dout: OfRows) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs and the gradient with respect to net_P of a sum over rows.

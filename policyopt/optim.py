@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from policyopt.util import RunFailed, UserError
+from policyopt.errors import RunFailed, UserError
 
 
 def conjugate_gradient(

@@ -13,12 +13,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from policyopt import algorithms
-from policyopt.util import MAX_ITER, MAX_WORKERS, UserError, closest
+from policyopt.command_line import Parser
+from policyopt.cores import MAX_WORKERS
+from policyopt.errors import UserError, closest
 
 LARGEST = 1.7976931348623157e308  # of float64
 MOST = 10**9
 AT_LEAST_1, FRACTION = (1, MOST, f'1 or more, up to {MOST}'), (0, 1, '0 to 1')
 ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'a number above 0'), (0, LARGEST, '0 or more')
+MAX_ITER = 1000000  # iterations of a training that is not told how many
+MAX_TRAJS = 1_000_000  # trajectories of one file, or of one evaluation
 WORKERS = (1, MAX_WORKERS, f'1 to {MAX_WORKERS}')
 SEEDS = (0, 2**32 - 1, '0 to 4294967295')
 CLONING, DAGGER, GAIL, AIRL, CLASSIFIER = (
@@ -26,8 +30,32 @@ CLONING, DAGGER, GAIL, AIRL, CLASSIFIER = (
     ('mode', ('dagger',)),
     *(('reward_type', kinds) for kinds in (('nn',), ('airl',), ('nn', 'airl'))),
 )
+LINEAR = 'reward_type', ('l2ball', 'simplex')
 ADVERSARIAL = ('mode', tuple(algorithms.adversarial_modes()))
 Range = tuple[float, float, str]  # smallest and largest value, and both in words
+# The groups of --help: title, the modes that use them (nothing: all), options.
+GROUPS = (
+    ('required', '', 'mode data env_name'),
+    ('the run', '', 'log seed max_iter resume save_freq print_freq eval_every device dtype'),
+    ('demonstrations', '', 'limit_trajs data_subsamp_freq obsnorm_mode enable_obsnorm'),
+    ('environment and sampling', 'ga, gail, dagger', 'max_traj_len min_total_sa sim_batch_size max_envs clip_actions stop_at_return'),
+    ('policy', '', 'policy_hidden_spec tiny_policy init_policy'),
+    ('policy step', 'ga, gail', 'discount lam policy_max_kl policy_final_kl policy_cg_damping policy_ent_reg init_iterations'),
+    ('value function', 'ga, gail', 'vf_steps vf_max_kl vf_cg_damping vf_include_time no_vf bootstrap_time_limit'),
+    (
+        'reward function',
+        'ga, gail',
+        'reward_type favor_zero_expert_reward reward_lr reward_steps reward_hidden_spec reward_grad_penalty '
+        'reward_ent_reg_weight reward_include_time save_reward',
+    ),
+    ('AIRL, --reward_type airl', 'ga, gail', 'airl_state_only airl_absorbing'),
+    ('cloning', 'bclone, dagger', 'bclone_lr bclone_batch_size bclone_train_frac bclone_eval_freq num_actions'),
+    ('DAgger', 'dagger', 'expert dagger_rounds dagger_round_trajs dagger_beta dagger_beta_schedule dagger_label'),
+    ('learned reward', '', 'reward'),
+    ('other', '', 'verbose'),
+)
+NO_EFFECT = ('bclone_eval_ntrajs', 'reward_max_kl', 'plot_freq', 'use_tanh')  # in command lines of 2016; --help leaves them out
+METAVARS = {'env_name': 'ENV', 'data': 'TRAJS.h5', 'log': 'RUN.h5', 'reward': 'RUN.h5', 'device': 'DEVICE'}
 RELU_32 = '[{"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}, {"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}]'
 
 
@@ -171,7 +199,7 @@ class _OfImitation:
         'mean', "dagger: labels are the expert's most likely actions, or drawn", choices=['mean', 'sampled'], only=DAGGER
     )
     reward_hidden_spec: str | None = option(
-        None, "JSON list of the classifier's hidden layers (default: as the policy's)", only=CLASSIFIER, gail=RELU_32
+        None, "JSON list of the classifier's hidden layers (default: as the policy's; gail: 32-32 ReLU)", only=CLASSIFIER, gail=RELU_32
     )
     reward_grad_penalty: float = option(
         0.0, "weight of (‖∇s‖ − 1)², s the classifier's score between policy and expert pairs", FROM_0, only=GAIL, gail=0.5
@@ -183,8 +211,12 @@ class _OfImitation:
         10, 'first iterations that only fit classifier and value function to --init_policy', (0, MOST, f'0 to {MOST}'), only=ADVERSARIAL
     )
     policy_final_kl: float | None = option(
-        None, 'policy_max_kl falls to this by the last iteration (default: it stays)', ABOVE_0, only=ADVERSARIAL, gail=0.004
+        None, 'policy_max_kl falls to this by the last iteration; not given: it stays', ABOVE_0, only=ADVERSARIAL, gail=0.004
     )
+    reward_shift: str = option(
+        'running', 'l2ball, simplex: the bound that gives rewards their sign is that of all rewards so far, of the batch, or there is none',
+        choices=['running', 'batch', 'none'], only=LINEAR,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,25 +300,46 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
     return type(options)(**(said | dict(changes)))  # what was not given follows a new mode
 
 
-def add_to(parser: Any, cls: type[CommonOptions]) -> None:
-    """Give an argparse parser every option of a class."""
-    for field in dataclasses.fields(cls):
-        about, kind = field.metadata, kind_of(field)
-        required = about['required'] and not (field.name == 'env_name' and cls is ImitationOptions)  # cloning needs none
-        words: dict[str, Any] = {'help': about['help'], 'required': required}
-        if kind is bool:
-            words |= {'action': 'store_true'}
-        else:
-            words |= {'type': kind, 'choices': about['choices'], 'default': argparse.SUPPRESS}
-            defaults = [(None, about['default']), *about['by_mode'].items()]
-            shown = [f'{mode + " " if mode else ""}{value}' for mode, value in defaults if value is not None]
-            if shown and not about['required']:
-                words['help'] += f' (default: {"; ".join(shown)})'
-        parser.add_argument(f'--{field.name}', *about['flags'], **words)
+def add_to(parser: Parser, cls: type[CommonOptions]) -> None:
+    """Give an argparse parser every option of a class, in the groups of --help."""
+    fields, has_modes = {field.name: field for field in dataclasses.fields(cls)}, cls is ImitationOptions
+    for title, modes, listed in GROUPS:
+        group = parser.add_argument_group(f'{title} ({"mode" if modes.isalpha() else "modes"} {modes})' if modes and has_modes else title)
+        for field in [fields.pop(name) for name in listed.split() if name in fields]:
+            _add_option(group, field, cls)
+        if title == 'other':
+            group.add_argument('-h', '--help', action='help', help='show this text')
+    for field in fields.values():
+        _add_option(parser, field, cls)
 
 
-def parsed(parser: Any, cls: type[Options], argv: list[str]) -> Options:
-    """The options of a command line. Raises UserError, which names the flag."""
+def _add_option(group: Any, field: dataclasses.Field, cls: type[CommonOptions]) -> None:
+    about, kind = field.metadata, kind_of(field)
+    required = about['required'] and not (field.name == 'env_name' and cls is ImitationOptions)  # cloning needs none
+    words: dict[str, Any] = {'help': about['help'], 'required': required}
+    if kind is bool:
+        words |= {'action': 'store_true'}
+    else:
+        words |= {'type': kind, 'choices': about['choices'], 'default': argparse.SUPPRESS}
+        if not about['choices']:
+            file = 'JSON' if field.name.endswith('_spec') else 'FILE'
+            words['metavar'] = METAVARS.get(field.name, {int: 'N', float: 'X'}.get(kind, file))
+        defaults = [(None, about['default']), *(about['by_mode'].items() if cls is ImitationOptions else ())]
+        shown = [f'{mode + " " if mode else ""}{value}' for mode, value in defaults if value is not None and len(str(value)) < 30]
+        if shown and not about['required']:
+            words['help'] += f' (default: {"; ".join(shown)})'
+    if field.name == 'env_name' and not required:
+        words['help'] += '; bclone can do without'
+    if field.name in NO_EFFECT:
+        words['help'] = argparse.SUPPRESS
+    group.add_argument(f'--{field.name}', *about['flags'], **words)
+
+
+def parsed(prog: str, doc: str | None, cls: type[Options], argv: list[str]) -> Options:
+    """The options of a command line, of a command with the help text `doc`. Raises UserError, which names the flag."""
+    needed = '--mode MODE --data TRAJS.h5 [--env_name ENV]' if cls is ImitationOptions else '--env_name ENV'
+    parser = Parser(prog, doc, usage=f'{prog} {needed} [options]', add_help=False)
+    add_to(parser, cls)
     values = vars(parser.parse_args(argv))
     try:
         return cls(**values)

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from policyopt.arguments import as_generator, kind_of
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, numbers
+from policyopt.arguments import as_generator, as_numbers, kind_of
+from policyopt.errors import UserError
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, numpy_layers, parse_spec
-from policyopt.sampling.actor import Actor
+from policyopt.sampling.actors import Actor
 from policyopt.torchutil import DTYPES, as_device, to_tensor
-from policyopt.util import UserError
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from policyopt.files.snapshots import Snapshot
-    from policyopt.files.trajectories import Space
+    from policyopt.files.training_log import Snapshot
     from policyopt.nn import OfRows
-    from policyopt.sampling.tasks import MDP
+    from policyopt.sampling.mdp import MDP
+    from policyopt.trajectories import Space
 
 
 def categorical_entropy(p_B_K: torch.Tensor) -> torch.Tensor:
@@ -189,7 +189,7 @@ class Policy(Model):
         deterministic takes the most likely action (the mean); else one is drawn with rng, a numpy.random.Generator, a seed, or
         None for fresh randomness. Raises UserError for observations of another shape, or that are not finite numbers.
         """
-        obs_B_Do, Do = numbers(obs, 'the observation'), self.obs_space.dim
+        obs_B_Do, Do = as_numbers(obs, 'the observation'), self.obs_space.dim
         if obs_B_Do.ndim not in (1, 2) or obs_B_Do.shape[-1] != Do:
             raise UserError(f'the observation has shape {obs_B_Do.shape}; this policy takes ({Do},), or (B, {Do}) for a batch')
         actor, one, obs_B_Do = self.actor(), obs_B_Do.ndim == 1, np.atleast_2d(obs_B_Do)

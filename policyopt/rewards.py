@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from policyopt.files.trajectories import FiniteSpace
+from policyopt.errors import UserError
 from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
 from policyopt.optim import Adam
 from policyopt.torchutil import to_tensor
-from policyopt.util import UserError
+from policyopt.trajectories import FiniteSpace
 
 if TYPE_CHECKING:
-    from policyopt.protocols import Expert
+    from policyopt.trajectories import Expert
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import ContinuousSpace, Space
+    from policyopt.interfaces import Fields
     from policyopt.options import ImitationOptions
-    from policyopt.protocols import Fields
-    from policyopt.sampling.tasks import MDP
+    from policyopt.sampling.mdp import MDP
+    from policyopt.trajectories import ContinuousSpace, Space
 
 
 def taken(out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.Tensor:
@@ -211,6 +211,12 @@ class TransitionClassifier(ClassifierReward):
         share_B_1 = to_tensor(self.rng.uniform(size=(both.num_pi, 1)), x_B_Di)
         mix_B_Di = torch.lerp(ex_Bex_Di[torch.as_tensor(rows_B, device=x_B_Di.device)], x_B_Di, share_B_1)
         index_B = None if index_Ball is None else index_Ball[: both.num_pi]
+        if self.net.is_piecewise_linear:  # two to three times as fast as torch.func, with the same bits
+            dout_B_K = mix_B_Di.new_zeros((both.num_pi, self.net.shapes[-1][1]))
+            dout_B_K = dout_B_K.fill_(1.0) if index_B is None else dout_B_K.scatter_(1, index_B, 1.0)
+            slope_B_Di, gradient = self.net.input_gradient(mix_B_Di, dout_B_K)
+            norm_B_1 = slope_B_Di.norm(dim=1, keepdim=True)
+            return gradient((norm_B_1 - 1) * (2 / both.num_pi) * (slope_B_Di / norm_B_1).masked_fill_(norm_B_1 == 0, 0.0))
 
         def penalty(net_P):
             def score(x_B_Di):
@@ -256,6 +262,9 @@ class LinearReward:
     Continuous actions: [z, a, (.01 z)², (.01 a)², τ, τ², τ³ (with include_time), 1] on standardised obs z and action a; with
     quadratic_features [z, a (, τ)], its flattened outer product, 1. Finite: the block [z, (.01 z)², times] stands in the place of
     the taken action, zeros elsewhere, then 1. simplex appends the negated features. τ = time·time_scale.
+
+    A bound makes rewards ≤ 0 with favor_zero_expert_reward (a maximum is subtracted), else ≥ 0 (a minimum). shift says of what:
+    'running', as in 2016, of 0 and all rewards so far; 'batch' of the batch; 'none' leaves rewards of both signs.
     """
 
     def __init__(
@@ -272,13 +281,16 @@ class LinearReward:
         rng: np.random.RandomState,
         quadratic_features: bool = False,
         sqscale: float = 0.01,
+        shift: str = 'running',
     ):
         if mode not in ('l2ball', 'simplex'):
             raise UserError(f"reward mode '{mode}': expected l2ball or simplex")
+        if shift not in ('running', 'batch', 'none'):
+            raise UserError(f"reward shift '{shift}': expected running, batch or none")
         self.obs_space, self.action_space, self.mode = obs_space, action_space, mode
         self.finite = isinstance(action_space, FiniteSpace)
         self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
-        self.quadratic_features, self.sqscale = quadratic_features, sqscale
+        self.quadratic_features, self.sqscale, self.shift = quadratic_features, sqscale, shift
         self.inputnorm = Standardizer(obs_space.dim + (0 if isinstance(action_space, FiniteSpace) else action_space.dim))
         self.update_inputnorm(exobs_Bex_Do, exa_Bex_Da)
         self.expert_mean_F = self.features(exobs_Bex_Do, exa_Bex_Da, ext_Bex).mean(axis=0)
@@ -296,7 +308,7 @@ class LinearReward:
         """Built from the options of imitate_mj.py; its mode is --reward_type."""
         assert args.favor_zero_expert_reward is not None  # see training.with_reward_sign
         options = args.reward_type, args.favor_zero_expert_reward, args.reward_include_time, time_scale
-        return cls(mdp.obs_space, mdp.action_space, *options, *expert[:3], nets['rng'])
+        return cls(mdp.obs_space, mdp.action_space, *options, *expert[:3], nets['rng'], shift=args.reward_shift)
 
     def _norm_inputs(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(obs_B_Do if self.finite else np.concatenate([obs_B_Do, a_B_Da], axis=1), dtype=torch.float64)
@@ -324,15 +336,15 @@ class LinearReward:
         return np.concatenate([feats_B_F, -feats_B_F], axis=1) if self.mode == 'simplex' else feats_B_F
 
     def reward_of_features(self, feats_B_F: np.ndarray) -> np.ndarray:
-        """(Picked feature or feature·w) / F, shifted by the running bound, which moves outward first."""
+        """(Picked feature or feature·w) / F, shifted by the bound, which these rewards move first."""
         r_B = (feats_B_F[:, self.w] if self.mode == 'simplex' else feats_B_F @ self.w) / feats_B_F.shape[1]
-        if self.bound_moves:
+        if self.bound_moves and self.shift != 'none':
             outward, end = (max, r_B.max()) if self.favor_zero_expert_reward else (min, r_B.min())
-            self.reward_bound = outward(self.reward_bound, end)
+            self.reward_bound = float(end) if self.shift == 'batch' else outward(self.reward_bound, end)
         return r_B - self.reward_bound
 
     def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
-        """Imitation rewards (B,): ≤ 0 with favor_zero_expert_reward, else ≥ 0."""
+        """Imitation rewards (B,): ≤ 0 with favor_zero_expert_reward, else ≥ 0; of both signs where nothing is shifted."""
         return self.reward_of_features(self.features(obs_B_Do, a_B_Da, t_B))
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
@@ -362,6 +374,9 @@ class LinearReward:
             self.w = -gap_F / (norm + 1e-8)
             fields = [('l2', norm, float)]
         return fields, self.reward_of_features(feats_B_F)
+
+    def further_fields(self) -> Fields:
+        return [('reward_bound', self.reward_bound, float)]
 
     def export(self) -> dict[str, np.ndarray]:
         return {n: v.numpy().copy() for n, v in self.inputnorm.variables('/LinearReward/inputnorm').items()}

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 
 from policyopt import optim
-from policyopt.files.trajectories import RaggedArray
-from policyopt.sampling.tasks import sample_batch
+from policyopt.errors import RunFailed
+from policyopt.sampling.mdp import sample_batch
 from policyopt.torchutil import to_tensor
-from policyopt.util import RunFailed
+from policyopt.trajectories import RaggedArray
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import TrajBatch
+    from policyopt.interfaces import Fields, Reward
     from policyopt.policies import Policy
-    from policyopt.protocols import Fields, Reward
-    from policyopt.sampling.tasks import MDP, SimConfig
+    from policyopt.sampling.mdp import MDP, SimConfig
+    from policyopt.trajectories import TrajBatch
     from policyopt.valuefuncs import ValueFunc
 
 

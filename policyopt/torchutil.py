@@ -8,7 +8,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from policyopt import elementwise
-from policyopt.util import UserError, threads_from_env
+from policyopt.cores import threads_from_env
+from policyopt.errors import UserError
 
 DTYPES = {'float64': torch.float64, 'float32': torch.float32}
 

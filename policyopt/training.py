@@ -8,17 +8,14 @@ import hashlib
 import json
 import os
 import signal
-import stat
 import sys
-import threading
 from collections.abc import Iterable, Mapping
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from policyopt import algorithms, rl
+from policyopt import algorithms, rl, trajectories
 from policyopt.build import (
     action_bounds,
     check_data_fits,
@@ -29,44 +26,36 @@ from policyopt.build import (
     value_function,
     warn_of_constant_features,
 )
-from policyopt.eta import Eta
+from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import load_policy
-from policyopt.files import trajectories
-from policyopt.files.runs import lock_path, part_path
-from policyopt.files.snapshots import TrainingLog, last_of, read_root, read_snapshot, read_state
+from policyopt.files.atomic import check_output
+from policyopt.files.names import lock_path, part_path
+from policyopt.files.training_log import TrainingLog, last_of, read_root, read_snapshot, read_state
+from policyopt.files.trajectory_file import load_trajs
 from policyopt.imitation import ImitationOptimizer
+from policyopt.interfaces import uses_transitions
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
-from policyopt.options import ImitationOptions, check_together, default_of
+from policyopt.options import MAX_ITER, ImitationOptions, check_together, default_of
 from policyopt.pipeline import locks
 from policyopt.policies import make_policy
-from policyopt.protocols import Expert, uses_transitions
-from policyopt.sampling.tasks import MDP, sample_trajectories
+from policyopt.progress import Eta
+from policyopt.provenance import draw_seed, now, provenance
+from policyopt.sampling.mdp import MDP, sample_trajectories
+from policyopt.shipped import as_typed, continuing_command
+from policyopt.signals import INTERRUPTED, STOPPED, StopSignals
 from policyopt.torchutil import numerics, setup_torch
-from policyopt.util import (
-    MAX_ITER,
-    STOP_SIGNALS,
-    RunFailed,
-    UserError,
-    as_typed,
-    check_output,
-    continuing_command,
-    draw_seed,
-    now,
-    provenance,
-)
+from policyopt.trajectories import Expert
 
 if TYPE_CHECKING:
-    from policyopt.files.trajectories import TrajBatch
+    from policyopt.interfaces import Fields, Optimizer
     from policyopt.options import CommonOptions, Options, RLOptions
     from policyopt.policies import Policy
-    from policyopt.protocols import Fields, Optimizer
-    from policyopt.sampling.actor import AnyActor
+    from policyopt.sampling.actors import AnyActor
+    from policyopt.trajectories import TrajBatch
 
 EVAL_EPISODES = 10  # of each evaluation that --eval_every asks for
 STOP_WINDOW = 10  # iterations whose mean return --stop_at_return looks at
 FIRST_ITERATIONS, LAST_ITERATIONS = 10, 20  # what is compared to say that a run does not learn
-STOPPED = 75  # exit code after a signal: the state is saved, --resume continues (EX_TEMPFAIL)
-INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
 DIVERGED = 'diverged'  # root attribute of a part file whose run left the finite numbers after its last save: JSON
 # options that may differ between a run and its continuation; of files, the contents are compared
 HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'init_policy', 'max_iter', 'stop_at_return', 'max_envs')
@@ -79,7 +68,7 @@ def train_imitation(options: ImitationOptions) -> int:
     assert data is not None  # required on the command line
     if options.env_name is None and options.mode != 'bclone':
         raise UserError(f'--mode {options.mode} plays in an environment; give --env_name (bclone does without one)')
-    trajs = trajectories.load_trajs(data, options.limit_trajs)
+    trajs = load_trajs(data, options.limit_trajs)
     mdp = task_of(options.env_name, options, trajs)
     if options.env_name is None:
         print('No --env_name: nothing is played. Judge by valloss, the loss on pairs that are held out.')
@@ -287,46 +276,6 @@ def digest(arrays: Iterable[Any], teacher: Policy | None = None, start: Start | 
         if isinstance(a, np.ndarray):
             sha.update(np.ascontiguousarray(a).tobytes())
     return sha.hexdigest()
-
-
-class StopSignals:
-    """While active, a stop signal is only noted, for the loop to look at after its iteration; a second Ctrl-C ends the run at once."""
-
-    def __enter__(self) -> StopSignals:
-        self.first: Any = None  # the signal that came first
-        self.old = {}
-        if threading.current_thread() is threading.main_thread():
-            for num in STOP_SIGNALS:
-                # a shell's background job is to ignore Ctrl-C, one of nohup the end of its terminal
-                if num in (signal.SIGTERM, signal.SIGUSR1) or signal.getsignal(num) != signal.SIG_IGN:
-                    self.old[num] = signal.signal(num, self.note)
-        return self
-
-    def note(self, num: int, frame: FrameType | None) -> None:
-        if num == signal.SIGINT:
-            signal.signal(num, signal.default_int_handler)
-            if self.first is None:  # not print, which may be what is interrupted
-                os.write(2, b'stopping after this iteration (Ctrl-C again: at once)\n')
-        if num == signal.SIGHUP:
-            mute()
-        self.first = self.first or num
-
-    def readers_gone(self) -> None:
-        """Note that nobody reads our output any more, which is how the end of a terminal can show first."""
-        self.note(signal.SIGHUP, None)
-
-    def __exit__(self, *exc: object) -> None:
-        for num, handler in self.old.items():
-            signal.signal(num, handler)
-
-
-def mute() -> None:
-    """Lead our output to /dev/null, files excepted: a terminal that has gone, or the `tee` on it, must not end us by an error."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    for fd in (1, 2):
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.dup2(nothing, fd)
-    os.close(nothing)
 
 
 class Run:

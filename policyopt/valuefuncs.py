@@ -16,7 +16,7 @@ from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_
 from policyopt.torchutil import to_tensor
 
 if TYPE_CHECKING:
-    from policyopt.protocols import Fields
+    from policyopt.interfaces import Fields
 
 HVP_FRAC = 0.1  # share of the rows that Hessian-vector products use, drawn with replacement
 

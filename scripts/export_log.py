@@ -1,58 +1,7 @@
 #!/usr/bin/env python3
-"""Hand training logs to other programs: as one CSV table, a folder that TensorBoard (and what reads its files) shows, or small files.
+"""Run policyopt/commands/export_log.py with the packages of this checkout."""
 
-    python scripts/export_log.py runs/quickstart/checkpoints/alg=*.h5 --csv logs.csv
-    python scripts/export_log.py run.h5.part --tensorboard tb --follow
-    python scripts/export_log.py runs/modern/checkpoints/alg=*.h5 --logs curves
-
-The table has one line for every iteration of every log; a table that exists is replaced. TensorBoard gets one folder for every log
-(pip install -e '.[tensorboard]'; then tensorboard --logdir tb); one that holds an export already is refused, because TensorBoard would
-draw both. --logs writes each log as an .h5 file without the snapshots, a small part of the size, which showlog.py draws. Logs of
-running trainings (.h5.part) are read as far as they have been saved; --follow goes on until they are complete. Files that are no logs
-are skipped.
-"""
-
-import sys
-from pathlib import Path
-from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.reporting import curves, log_export
-from policyopt.util import Parser, UserError, check_output, check_writable_dir, run_main
-
-
-def main(argv):
-    p = Parser('export_log', __doc__)
-    p.add_argument('logfiles', nargs='+', metavar='LOG', help='.h5 of a finished, .h5.part of a running training')
-    p.add_argument('--csv', metavar='FILE', help='write one table, in place of one that exists')
-    p.add_argument('--tensorboard', metavar='DIR', help="write TensorBoard's event files below this folder, for logs that have none there")
-    p.add_argument('--logs', metavar='DIR', help='write each log as a file of its own into this folder, without snapshots')
-    p.add_argument('--follow', action='store_true', help='go on until every run is complete')
-    p.add_argument(
-        '--interval', type=float, default=10.0, metavar='S', help='seconds between two looks with --follow (default: %(default)s)'
-    )
-    p.add_argument('--verbose', action='store_true', help='show a traceback on errors')
-    args = p.parse_args(argv)
-    if not (args.csv or args.tensorboard or args.logs):
-        raise UserError('nothing to write; name a table with --csv FILE, or a folder with --tensorboard DIR or --logs DIR')
-    if not args.interval > 0:
-        raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')
-    if args.csv:
-        check_output(args.csv, 'the table', args.logfiles, others=filter(None, (args.logs, args.tensorboard)))
-    if args.tensorboard:
-        check_writable_dir(args.tensorboard, 'the folder of TensorBoard')
-    if args.logs:
-        check_writable_dir(args.logs, 'the folder of logs')
-    paths = curves.log_paths(args.logfiles)
-    exporters: list[Any] = [log_export.CsvTable(args.csv, paths)] if args.csv else []
-    if args.tensorboard:
-        exporters.append(log_export.TensorBoard(args.tensorboard, paths))
-    exporters += [log_export.BareLogs(args.logs, paths)] if args.logs else []
-    num = log_export.export(paths, exporters, args.interval if args.follow else None)
-    print(f'{num} rows of {len(paths)} logs: {", ".join(filter(None, (args.csv, args.tensorboard, args.logs)))}')
-    if args.tensorboard:
-        print(f'next: tensorboard --logdir {args.tensorboard}', file=sys.stderr)
-
+from _checkout import run
 
 if __name__ == '__main__':
-    sys.exit(run_main('export_log', main))
+    run(__file__)

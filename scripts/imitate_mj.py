@@ -1,32 +1,7 @@
 #!/usr/bin/env python3
-"""Train one imitation run: behavioural cloning (--mode bclone), DAgger (--mode dagger) or adversarial imitation with TRPO (--mode ga).
+"""Run policyopt/commands/imitate_mj.py with the packages of this checkout."""
 
-Example, GAIL on four expert trajectories of CartPole:
-    python scripts/imitate_mj.py --mode ga --data trajs_cartpole.h5 --limit_trajs 4 --data_subsamp_freq 10 \
-        --env_name CartPole-v0 --min_total_sa 5000 --sim_batch_size 1 --max_iter 301 --seed 0 --log run.h5
-DAgger from the first of them, with the expert at hand (docs/algorithms.md):
-    python scripts/imitate_mj.py --mode dagger --expert expert_policies/classic/CartPole-v0.h5/snapshots/last \
-        --data trajs_cartpole.h5 --limit_trajs 1 --env_name CartPole-v0 --max_iter 1001 --bclone_eval_freq 100 --log dagger.h5
-
-The run is run.h5.part until it is complete; --resume continues it. All options of 2016 are kept with their defaults.
-"""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt import options
-from policyopt.util import Parser, run_main
-
-
-def main(argv):
-    p = Parser('imitate_mj', __doc__)
-    options.add_to(p, options.ImitationOptions)
-    chosen = options.parsed(p, options.ImitationOptions, argv)
-    from policyopt.training import train_imitation
-
-    return train_imitation(chosen)
-
+from _checkout import run
 
 if __name__ == '__main__':
-    sys.exit(run_main('imitate_mj', main))
+    run(__file__)

@@ -1,57 +1,7 @@
 #!/usr/bin/env python3
-"""Draw the results of a campaign: Figure 1 of the paper, the same in raw returns, or the table beside its reference.
+"""Run policyopt/commands/plot_results.py with the packages of this checkout."""
 
-Examples:
-    python scripts/plot_results.py runs/classic/checkpoints/results.h5
-    python scripts/plot_results.py results.h5 --kind reproduction --reference results/paper/results_per_run.csv -o ours_and_paper.pdf
-
-figure1       (return − random)/(expert − random) against the number of expert trajectories; thin: the reference
-raw           mean return against the number of expert trajectories
-forest        ours − reference per algorithm and task, with the intervals and margins that judge
-reproduction  every cell: ours filled, the reference open, the interval that judges it; cells that differ are shaded
-profile       share of runs with at least that score, ours and the reference
-
-The bands of figure1 and raw are the 95% interval of the mean over runs; of fewer than 4 runs, from the lowest to the highest.
-"""
-
-import os
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.files.results import read_other_sets, read_results
-from policyopt.reporting.analysis import analyze, heading
-from policyopt.reporting.figures import KINDS, picture_path, results_figure, save_figure
-from policyopt.reporting.reference import read_reference, read_reference_tasks, read_tasks
-from policyopt.util import Parser, run_main
-
-
-def main(argv):
-    parser = Parser('plot_results', __doc__)
-    parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
-    parser.add_argument('-o', '--output', metavar='FILE', help='.png, .pdf or .svg (default: RESULTS_<kind>.png beside the results)')
-    parser.add_argument('--kind', choices=list(KINDS), default='figure1', help='what to draw (default: figure1)')
-    parser.add_argument('--reference', metavar='F', help='CSV of published results; tasks.csv beside it is the scale of scores')
-    parser.add_argument('--scale', metavar='F', help='CSV like results/paper/tasks.csv: other expert and random returns for scores')
-    parser.add_argument(
-        '--between-set', metavar='F', nargs='+', default=[], help='results with several expert sets, as for analyze_results.py'
-    )
-    parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
-    args = parser.parse_args(argv)
-    inputs = [args.results, args.reference, args.scale, *args.between_set]
-    path = picture_path(args.output, f'{os.path.splitext(args.results)[0]}_{args.kind}.png', inputs)
-    results = read_results(args.results)
-    analysis = analyze(
-        results.rows,
-        results.tasks,
-        reference=read_reference(args.reference) if args.reference else None,
-        ref_baselines=read_tasks(args.scale) if args.scale else read_reference_tasks(args.reference) if args.reference else None,
-        between=read_other_sets(args.between_set, args.results, results),
-        title=heading(results, args.reference),
-    )
-    save_figure(results_figure(analysis, args.kind), path)
-    print(f'{args.kind}: {KINDS[args.kind]}\nwrote {path}')
-
+from _checkout import run
 
 if __name__ == '__main__':
-    sys.exit(run_main('plot_results', main))
+    run(__file__)

@@ -1,33 +1,7 @@
 #!/usr/bin/env python3
-"""Print returns and lengths of saved trajectories: mean ± standard deviation, lowest and highest, per file.
+"""Run policyopt/commands/print_saved_returns.py with the packages of this checkout."""
 
-Example:
-    python scripts/print_saved_returns.py trajs/trajs_cartpole.h5 trajs/trajs_mountaincar.h5 --each
-"""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.files.trajectories import load_trajs
-from policyopt.util import Parser, run_main
-
-
-def main(argv):
-    parser = Parser('print_saved_returns', __doc__)
-    parser.add_argument('trajfiles', nargs='+', metavar='TRAJS', help='a trajectory file (trajs_<task>.h5)')
-    parser.add_argument('--each', action='store_true', help='a line per trajectory too')
-    parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
-    args = parser.parse_args(argv)
-    for path in args.trajfiles:
-        trajs = load_trajs(path)
-        print(f'{path}: {len(trajs.lengths)} trajectories')
-        for name, x_B in (('returns', trajs.returns), ('lengths', trajs.lengths)):
-            print(f'  {name}  {x_B.mean():.6g} ± {x_B.std():.6g}  (lowest {x_B.min():.6g}, highest {x_B.max():.6g})')
-        if args.each:
-            for i, (r, length) in enumerate(zip(trajs.returns, trajs.lengths, strict=True)):
-                print(f'  {i}  return {r:.6g}  length {length}')
-
+from _checkout import run
 
 if __name__ == '__main__':
-    sys.exit(run_main('print_saved_returns', main))
+    run(__file__)

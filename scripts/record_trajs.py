@@ -1,49 +1,7 @@
 #!/usr/bin/env python3
-"""Record demonstrations of a person at the keyboard.
+"""Run policyopt/commands/record_trajs.py with the packages of this checkout."""
 
-    python scripts/record_trajs.py CartPole-v1 trajs_mine.h5 --count 5
-    python scripts/record_trajs.py MountainCar-v0 trajs_mine.h5 --noop 1
-
-A window shows the environment; the keys that act are printed. Without --noop, time stands still while no key is held. Escape ends
-the recording: complete episodes are kept, one that was not played to its end is not. Needs pip install -e '.[video]'.
-"""
-
-import shlex
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt.util import Parser, UserError, as_typed, check_output, draw_seed, provenance, run_main
-
-
-def main(argv):
-    p = Parser('record_trajs', __doc__)
-    p.add_argument('env_name', metavar='ENV', help='gymnasium id, a 2016 name, or package.module:EnvId')
-    p.add_argument('out', metavar='OUT.h5', help='the trajectory file to write')
-    p.add_argument('--count', type=int, default=10, help='episodes (default: 10; Escape ends earlier)')
-    p.add_argument('--noop', type=int, help='the action while no key is held, 0 for continuous ones (default: time stands still)')
-    p.add_argument('--fps', type=int, help='steps per second (default: what the environment says)')
-    p.add_argument('--max_traj_len', type=int, help="steps per episode at most (default: the env's time limit)")
-    p.add_argument('--seed', type=int, help='episode i begins with seed + i (default: drawn)')
-    p.add_argument('--verbose', action='store_true', help='show a traceback on errors')
-    args = p.parse_args(argv)
-    for name in ('count', 'fps', 'max_traj_len'):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f'--{name} {getattr(args, name)}: give 1 or more')
-    if args.seed is None:
-        args.seed = draw_seed()
-    if not 0 <= args.seed < 2**32:
-        raise UserError(f'--seed {args.seed}: give 0 to {2**32 - 1}')
-    check_output(args.out, 'the trajectories')
-    from policyopt.evaluation import record_person, scores
-    from policyopt.files.trajectories import save_trajs
-
-    trajs = record_person(args.env_name, args.count, args.seed, args.noop, args.fps, args.max_traj_len)
-    save_trajs(args.out, trajs, provenance() | {'env_name': args.env_name, 'seed': args.seed})
-    print(f'{scores(trajs)}\n{len(trajs)} trajectories: {args.out}')
-    options = f'--env_name {shlex.quote(args.env_name)} --data {shlex.quote(args.out)} --max_iter 1001 --log run.h5'
-    print('next:', as_typed(f'imitate_mj.py --mode bclone {options}'), file=sys.stderr)
-
+from _checkout import run
 
 if __name__ == '__main__':
-    sys.exit(run_main('record_trajs', main))
+    run(__file__)

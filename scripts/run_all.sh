@@ -26,9 +26,12 @@ done
 # shellcheck disable=SC2086  # a list of words
 use_python requirements.lock $RUNTIME
 # a file of your own keeps its outputs in your folder, ours theirs in the checkout
-if [ ! -e "$pipeline" ]; then cd "$ROOT"; fi
+if [ ! -e "$pipeline" ]; then
+    cd "$ROOT"
+    echo "run_all: paths are below $ROOT" >&2
+fi
 
-needs=$("$PY" -m policyopt.pipeline.whole --needs "$pipeline" "$@")
+needs=$("$PY" -m policyopt.commands.run_all --needs "$pipeline" "$@")
 for extra in $needs; do
     case $extra in
     # shellcheck disable=SC2086
@@ -36,4 +39,4 @@ for extra in $needs; do
     seals) use_python requirements-seals.lock seals ;;
     esac
 done
-exec "$PY" -m policyopt.pipeline.whole "$pipeline" "$@"
+exec "$PY" -m policyopt.commands.run_all "$pipeline" "$@"

@@ -1,29 +1,7 @@
 #!/usr/bin/env python3
-"""Train an expert: TRPO on the true reward of a task.
+"""Run policyopt/commands/run_rl_mj.py with the packages of this checkout."""
 
-Example, the CartPole expert of the classic pipeline:
-    python scripts/run_rl_mj.py --env_name CartPole-v0 --tiny_policy --min_total_sa 5000 --sim_batch_size 1 --max_iter 101 \
-        --lam .98 --policy_cg_damping .01 --vf_cg_damping .01 --vf_include_time 0 --seed 1 --log CartPole-v0.h5
-
-The run is LOG.part until it is complete; --resume continues it. All options of 2016 are kept with their defaults.
-"""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from policyopt import options
-from policyopt.util import Parser, run_main
-
-
-def main(argv):
-    p = Parser('run_rl_mj', __doc__)
-    options.add_to(p, options.RLOptions)
-    chosen = options.parsed(p, options.RLOptions, argv)
-    from policyopt.training import train_rl
-
-    return train_rl(chosen)
-
+from _checkout import run
 
 if __name__ == '__main__':
-    sys.exit(run_main('run_rl_mj', main))
+    run(__file__)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 
 OWN_GOLDEN = Path(__file__).resolve().parent / 'golden'
 GOLDEN = Path(os.environ.get('GOLDEN_DIR') or OWN_GOLDEN).resolve()

@@ -42,7 +42,6 @@ options:
 """
 
 
-
 def _whole_run():
     """The bytes of a run file of one empty snapshot, without a seal, so that more may be appended."""
     with tables.open_file('run.h5', 'w', driver='H5FD_CORE', driver_core_backing_store=0) as h5:

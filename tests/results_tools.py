@@ -1,15 +1,14 @@
 """What the tests of tables and pictures share: results made of numbers, with the real row types, and commands run without a new process."""
 
-import importlib.util
+import importlib
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPO
 
-from policyopt.files.results import ResultRow, TaskRow, write_results
-from policyopt.util import run_main
+from policyopt.command_line import run_main
+from policyopt.files.results_file import ResultRow, TaskRow, write_results
 
 
 def result_row(y_E, alg='ga', task='cartpole', num_trajs=4, run=0, dataset=0, expert=200.0):
@@ -73,15 +72,13 @@ def run_here(tmp_path, monkeypatch, capsys):
     """As run_script, but within this process, because starting scipy and matplotlib anew takes longer than most commands."""
 
     def run(script, *args, rc=0):
-        path = REPO / 'scripts' / script
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        name = Path(script).stem
+        module = importlib.import_module(f'tools.results.{name}' if 'tools' in Path(script).parts else f'policyopt.commands.{name}')
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv('COLUMNS', '200')
         capsys.readouterr()
         try:
-            code = run_main(path.stem, module.main, [str(a) for a in args])
+            code = run_main(name, module.main, [str(a) for a in args])
         except SystemExit as e:  # argparse
             code = e.code or 0
         out, err = capsys.readouterr()

@@ -16,13 +16,13 @@ from training_tools import run
 import policyopt as po
 from policyopt.airl import AIRLReward
 from policyopt.build import load_reward
-from policyopt.files.snapshots import read_log
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace, TrajBatch, load_trajs, save_trajs
-from policyopt.protocols import Transitions
+from policyopt.errors import UserError
+from policyopt.files.training_log import read_log
+from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.rewards import ClassifierRows
-from policyopt.sampling.actor import RandomActor
-from policyopt.sampling.tasks import MDP, SimConfig, sample_batch
-from policyopt.util import UserError
+from policyopt.sampling.actors import RandomActor
+from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
+from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch, Transitions
 
 sys.path.insert(0, str(REPO / 'benchmarks'))
 import airl_recovery
@@ -230,7 +230,7 @@ def test_ends_of_an_environment_that_cuts_episodes_short_itself():
 @pytest.mark.parametrize('workers', [1, 2])
 @pytest.mark.parametrize('env_name', ['CartPole-v0', 'MountainCar-v0', 'Acrobot-v0'])
 def test_the_last_observation_is_what_the_last_action_led_to(env_name, workers):
-    from environments.rlgymenv import make_env
+    from policyopt.environments.rlgymenv import make_env
 
     mdp = MDP(env_name)
     trajs = sample_batch(RandomActor(mdp.info), mdp, SimConfig(0, 1500, 120, workers), (4, 'ends'))

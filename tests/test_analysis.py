@@ -14,6 +14,7 @@ from results_tools import cell_rows, result_row, small_results, task_row, write_
 from results_tools import run_here as run_here
 from scipy import integrate, stats
 
+from policyopt.errors import UserError
 from policyopt.reporting import cells as cell_tables
 from policyopt.reporting.analysis import analyze, campaign_runs, iqm_interval, repeat_commands
 from policyopt.reporting.reference import CellKey, Reference, read_reference, read_reference_tasks
@@ -28,7 +29,6 @@ from policyopt.reporting.statistics import (
     t_margin,
     welch,
 )
-from policyopt.util import UserError
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
 KEY = CellKey('cartpole', 'ga', 4)

@@ -9,15 +9,20 @@ from conftest import REPO, script_env
 
 # The lowest first. Modules on one line may import each other, but not in a circle; all others import from lower lines only.
 LAYERS = [
-    ['environments'],
-    ['policyopt.util', 'policyopt.arguments', 'policyopt.elementwise', 'policyopt.eta', 'policyopt.algorithms', 'policyopt.protocols'],
+    ['policyopt.environments'],
+    ['policyopt.shipped'],
+    ['policyopt.errors', 'policyopt.algorithms', 'policyopt.elementwise'],
+    ['policyopt.signals', 'policyopt.cores', 'policyopt.provenance', 'policyopt.arguments', 'policyopt.progress'],
+    ['policyopt.files.atomic', 'policyopt.command_line'],
     ['policyopt.torchutil', 'policyopt.options'],
+    ['policyopt.trajectories'],
+    ['policyopt.interfaces'],
     ['policyopt.pipeline.locks'],  # a single run holds one for its log
-    ['policyopt.files.guard', 'policyopt.files.runs'],
-    ['policyopt.files.h5files'],
-    ['policyopt.files.trajectories', 'policyopt.files.snapshots', 'policyopt.files.results'],
+    ['policyopt.files.guard', 'policyopt.files.names'],
+    ['policyopt.files.hdf5'],
+    ['policyopt.files.trajectory_file', 'policyopt.files.training_log', 'policyopt.files.results_file'],
     ['policyopt.files'],
-    ['policyopt.sampling.actor', 'policyopt.sampling.rollout'],
+    ['policyopt.sampling.actors', 'policyopt.sampling.rollout'],
     ['policyopt.sampling.workers'],
     ['policyopt.sampling'],
     ['policyopt.standardizer'],
@@ -31,26 +36,29 @@ LAYERS = [
     ['policyopt.build', 'policyopt.training', 'policyopt.evaluation'],
     ['policyopt.api'],
     ['policyopt.reporting', 'policyopt.reproduction'],
-    ['policyopt.pipeline.templates', 'policyopt.pipeline.forked'],
-    ['policyopt.pipeline.sweep', 'policyopt.pipeline.foreign', 'policyopt.pipeline.batch'],
+    ['policyopt.pipeline.command', 'policyopt.pipeline.forked'],
+    ['policyopt.pipeline.sweep', 'policyopt.pipeline.external_policies', 'policyopt.pipeline.cluster_options'],
     ['policyopt.pipeline.spec'],
-    ['policyopt.pipeline.experts', 'policyopt.pipeline.folder'],
+    ['policyopt.pipeline.sample_stage', 'policyopt.pipeline.experiment_dir'],
     ['policyopt.pipeline.plan'],
     ['policyopt.pipeline.launch', 'policyopt.pipeline.clusters', 'policyopt.pipeline.schedulers'],
-    ['policyopt.pipeline.executors', 'policyopt.pipeline.estimate', 'policyopt.pipeline.evaluating'],
+    ['policyopt.pipeline.executors', 'policyopt.pipeline.estimate', 'policyopt.pipeline.evaluate_stage'],
     ['policyopt.pipeline'],
+    ['policyopt.commands', 'policyopt.__main__'],
     ['scripts'],
     ['tools'],
 ]
 SKIPPED = {'.venv', 'venv', 'build', 'dist', 'runs', '.git'}
 SOURCES = sorted(p for p in REPO.rglob('*.py') if not SKIPPED & set(p.relative_to(REPO).parts))
-SCRIPTS = sorted((REPO / 'scripts').rglob('*.py'))
+SCRIPTS = sorted((REPO / 'scripts').rglob('[a-z]*.py'))
+COMMANDS = sorted((REPO / 'policyopt' / 'commands').glob('[a-z]*.py'))
 TOOLS = [p for p in sorted((REPO / 'tools').rglob('*.py')) if "__name__ == '__main__'" in p.read_text(encoding='utf-8')]
 HOUSE = [p for p in SOURCES if p.relative_to(REPO).parts[0] in ('environments', 'policyopt', 'scripts', 'tools')]
 
 
 def dotted(path):
     parts = path.relative_to(REPO).with_suffix('').parts
+    parts = ('policyopt', *parts) if parts[0] == 'environments' else parts  # as which it is imported
     return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
 
 
@@ -158,9 +166,15 @@ def test_package_is_imported_only_in_its_room(package, room):
 LIGHT = ['', '.algorithms', '.options', '.pipeline.spec', '.pipeline.plan', '.pipeline.executors', '.pipeline.stages']
 
 
+def test_importing_a_policy_does_not_import_pytables():
+    code = "import policyopt.policies, policyopt.rewards, policyopt.sampling.mdp, sys; print('tables' in sys.modules)"
+    done = subprocess.run([sys.executable, '-c', code], cwd=REPO, env=script_env(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, 'False\n'), done.stderr
+
+
 @pytest.mark.parametrize('module', LIGHT)
 def test_a_dry_run_needs_neither_torch_nor_gymnasium(module):
-    heavy = {'torch', 'gymnasium', 'mujoco', 'scipy', 'matplotlib', 'environments'}
+    heavy = {'torch', 'gymnasium', 'mujoco', 'scipy', 'matplotlib', 'policyopt.environments'}
     code = f'import policyopt{module}, sys; print(*{heavy} & set(sys.modules))'
     done = subprocess.run([sys.executable, '-c', code], cwd=REPO, env=script_env(), capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
@@ -169,7 +183,9 @@ def test_a_dry_run_needs_neither_torch_nor_gymnasium(module):
 def test_the_way_from_file_to_executor_names_no_heavy_package():
     for name in ('spec', 'plan', 'launch', 'clusters', 'executors'):
         path = REPO / 'policyopt' / 'pipeline' / f'{name}.py'
-        assert not {n.split('.')[0] for n, _ in imported_names(path)} & {'torch', 'gymnasium', 'mujoco', 'environments'}, where(path)
+        imported = {n for n, _ in imported_names(path)}
+        assert not {n.split('.')[0] for n in imported} & {'torch', 'gymnasium', 'mujoco'}, where(path)
+        assert not any(n.startswith('policyopt.environments') for n in imported), where(path)
 
 
 def test_every_module_has_a_docstring():
@@ -187,7 +203,7 @@ def public_functions(body, prefix=''):
 
 def test_everything_public_is_annotated():
     bare = []
-    for path in (p for p in HOUSE if p not in SCRIPTS + TOOLS):
+    for path in (p for p in HOUSE if p not in SCRIPTS + COMMANDS + TOOLS):
         for name, node in public_functions(ast.parse(path.read_text(encoding='utf-8')).body):
             a = node.args
             given = [x for x in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg) if x and x.arg not in ('self', 'cls')]
@@ -212,7 +228,8 @@ def script_id(path):
 
 @pytest.mark.parametrize('script', SCRIPTS + TOOLS, ids=script_id)
 def test_help_prints_the_docstring_and_its_example(script, run_script):
-    doc = ast.get_docstring(ast.parse(script.read_text(encoding='utf-8')))
+    home = script if script in TOOLS else REPO / 'policyopt' / 'commands' / script.name
+    doc = ast.get_docstring(ast.parse(home.read_text(encoding='utf-8')))
     assert f'python {script_id(script)}' in doc, 'the docstring shows no example'
     help_text = run_script(script, '--help').stdout
     assert ''.join(doc.split()) in ''.join(help_text.split())

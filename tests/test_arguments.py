@@ -115,7 +115,7 @@ def test_tensors_with_gradients_and_numbers_of_numpy_are_what_they_hold(tmp_path
     assert held.a.stacked.dtype == np.int64 and not held.obs.stacked.any()
     log = {'a': torch.ones(2, requires_grad=True), 'b': [torch.ones((), requires_grad=True)] * 2, 'steps': [2**40, 2**41]}
     po.write_run(tmp_path / 'run.h5', policy, log, seed=np.int64(3))
-    from policyopt.files.snapshots import read_log, read_root
+    from policyopt.files.training_log import read_log, read_root
 
     written = read_log(str(tmp_path / 'run.h5'))
     assert [int(x) for x in written['steps']] == [2**40, 2**41] and read_root(str(tmp_path / 'run.h5'))['args']['seed'] == 3

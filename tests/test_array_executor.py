@@ -12,7 +12,7 @@ from pipeline_tools import REPO, environment, im_pipeline, ready_spec, starts
 from test_cluster_jobs import head
 from test_clusters import SGE, add_options, h5_files
 
-from policyopt.pipeline.batch import ArrayJobs
+from policyopt.pipeline.cluster_options import ArrayJobs
 from policyopt.pipeline.spec import load_spec
 
 # What the manuals of these schedulers say, as shells: each runs the script once for every index.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import policyopt as po
-from policyopt.files.trajectories import load_trajs
+from policyopt.files.trajectory_file import load_trajs
 
 pytest.importorskip('pygame', reason='pygame is not installed')
 

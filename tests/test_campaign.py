@@ -15,7 +15,7 @@ import pytest
 import tables
 from pipeline_tools import im_pipeline, started_pipeline, wait_until
 
-from policyopt.files.results import read_results
+from policyopt.files.results_file import read_results
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,10 @@ import yaml
 from pipeline_tools import REPO, SIGNATURE, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
 from test_clusters import SGE, add_options, h5_files, pbs, squeue  # noqa: F401 (pbs is a fixture)
 
+from policyopt.errors import UserError
 from policyopt.pipeline.plan import How, make_plan
 from policyopt.pipeline.schedulers import Pbs, Slurm, job_name, walltime_s
 from policyopt.pipeline.spec import load_spec
-from policyopt.util import UserError
 
 
 def head(script):

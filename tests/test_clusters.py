@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from pipeline_tools import IM_PIPELINE, REPO, SIGNATURE, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
 
+from policyopt.errors import UserError
 from policyopt.pipeline import executors, schedulers
 from policyopt.pipeline.plan import How, make_plan
 from policyopt.pipeline.spec import load_spec
-from policyopt.util import UserError
 
 SGE = """  array:
     submit: qsub -terse {script} | cut -d. -f1

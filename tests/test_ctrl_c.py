@@ -16,8 +16,9 @@ from conftest import REPO, script_env
 from pipeline_tools import IM_PIPELINE, environment, im_pipeline, lives, wait_until
 from training_tools import TINY_NET, differences, run
 
-from policyopt.files.snapshots import read_log
-from policyopt.files.trajectories import TrajBatch, save_trajs
+from policyopt.files.training_log import read_log
+from policyopt.files.trajectory_file import save_trajs
+from policyopt.trajectories import TrajBatch
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='looks at processes as Linux shows them')
 
@@ -232,8 +233,8 @@ def python(code, cwd, timeout=30):
 
 IN_A_DESTRUCTOR = """
 import contextlib, os, signal, time
-from policyopt.pipeline import launch
-from policyopt.util import run_main
+from policyopt.command_line import run_main
+from policyopt.signals import stoppable
 
 class Node:
     def __del__(self):
@@ -253,8 +254,8 @@ raise SystemExit(run_main('it', main, []))
     ('block', 'signum', 'code', 'said'),
     [
         ('contextlib.nullcontext()', signal.SIGINT, 130, 'it: interrupted\n'),
-        ('launch.stoppable()', signal.SIGINT, 1, 'it: error: stopped by SIGINT; what is finished is kept'),
-        ('launch.stoppable()', signal.SIGTERM, 1, 'it: error: stopped by SIGTERM; what is finished is kept'),
+        ('stoppable()', signal.SIGINT, 1, 'it: error: stopped by SIGINT; what is finished is kept'),
+        ('stoppable()', signal.SIGTERM, 1, 'it: error: stopped by SIGTERM; what is finished is kept'),
     ],
     ids=['a command', 'a pipeline', 'a pipeline that is ended'],
 )
@@ -265,14 +266,15 @@ def test_a_signal_that_lands_in_a_destructor_is_neither_shown_nor_lost(block, si
 
 def test_other_exceptions_in_destructors_are_shown_as_ever(tmp_path):
     code = IN_A_DESTRUCTOR.replace('os.kill(os.getpid(), signal.SIGNUM)', '1 / 0').replace('time.sleep(60)', 'pass')
-    done = python(code.replace('BLOCK', 'launch.stoppable()'), tmp_path)
+    done = python(code.replace('BLOCK', 'stoppable()'), tmp_path)
     assert done.returncode == 0 and 'Exception ignored in: <function Node.__del__' in done.stderr and 'ZeroDivisionError' in done.stderr
 
 
 AT_A_LOCK = """
 import os, signal, types
-from policyopt.pipeline import folder, launch, locks
-from policyopt.util import run_main
+from policyopt.command_line import run_main
+from policyopt.pipeline import experiment_dir, locks
+from policyopt.signals import stoppable
 
 sent = []
 
@@ -284,7 +286,7 @@ def stop():
 MOMENT
 
 def main(argv):
-    with launch.stoppable(), folder.stage_lock(types.SimpleNamespace(checkpt_dir='checkpoints'), 'stage'):
+    with stoppable(), experiment_dir.stage_lock(types.SimpleNamespace(checkpt_dir='checkpoints'), 'stage'):
         print('held', os.listdir('checkpoints/locks'))
 
 raise SystemExit(run_main('it', main, []))

@@ -6,7 +6,7 @@ import torch
 from training_tools import CLONING, RUNS, TIMINGS, differences, run
 from training_tools import folder as folder
 
-from policyopt.files.snapshots import read_log, read_snapshot
+from policyopt.files.training_log import read_log, read_snapshot
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU here')
 GAUSSIAN = ['run_rl_mj.py', '--env_name', 'Pendulum-v1', '--min_total_sa', '600', '--max_iter', '31', '--seed', '3']

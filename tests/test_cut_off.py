@@ -17,8 +17,8 @@ from pipeline_tools import IM_PIPELINE, environment, im_pipeline, ready_spec, st
 from results_tools import run_here, small_results  # noqa: F401 (a fixture)
 from training_tools import TINY_NET, command, differences, run
 
-from policyopt.files import results
-from policyopt.files.snapshots import TrainingLog, read_log
+from policyopt.files import results_file
+from policyopt.files.training_log import TrainingLog, read_log
 
 RUN = ['imitate_mj.py', '--mode', 'ga', '--data', 't.h5', '--env_name', 'CartPole-v0', '--policy_hidden_spec', TINY_NET, '--seed', '3']
 RUN += ['--min_total_sa', '150', '--sim_batch_size', '1', '--save_freq', '1000']
@@ -180,9 +180,9 @@ def test_under_another_version_it_is_tried_again(place):
 @pytest.mark.parametrize('largest', [1e101, -1.7e308])
 def test_returns_without_a_variance_are_refused_by_everything_that_reads_results(largest, tmp_path, run_here):  # noqa: F811
     small_results(tmp_path / 'small.h5')
-    small = results.read_results(str(tmp_path / 'small.h5'))
+    small = results_file.read_results(str(tmp_path / 'small.h5'))
     rows = [dataclasses.replace(r, alg_traj_returns=np.full_like(r.alg_traj_returns, largest)) for r in small.rows]
-    results.write_results(str(tmp_path / 'r.h5'), rows, small.tasks, small.attrs)
+    results_file.write_results(str(tmp_path / 'r.h5'), rows, small.tasks, small.attrs)
     said = f"r.h5: the column 'alg_traj_returns' of /results holds {largest:g}; expected numbers up to 1e+100"
     assert said in run_here('analyze_results.py', 'r.h5', '--html', 'r.html', rc=2).stderr
     for kind in ('figure1', 'profile'):
@@ -191,8 +191,8 @@ def test_returns_without_a_variance_are_refused_by_everything_that_reads_results
 
 def test_large_returns_are_shown(tmp_path, run_here):  # noqa: F811
     small_results(tmp_path / 'small.h5')
-    small = results.read_results(str(tmp_path / 'small.h5'))
+    small = results_file.read_results(str(tmp_path / 'small.h5'))
     rows = [dataclasses.replace(r, alg_traj_returns=r.alg_traj_returns * 9e95) for r in small.rows]
-    results.write_results(str(tmp_path / 'r.h5'), rows, small.tasks, small.attrs)
+    results_file.write_results(str(tmp_path / 'r.h5'), rows, small.tasks, small.attrs)
     run_here('analyze_results.py', 'r.h5', '--html', 'r.html', '--csv', 'r.csv', '--markdown', 'r.md', '--latex', 'r.tex')
     run_here('plot_results.py', 'r.h5', '-o', 'r.png')

@@ -17,10 +17,10 @@ from training_tools import EXPERT, TINY_NET, differences
 import policyopt as po
 from policyopt import training
 from policyopt.dagger import Rounds
-from policyopt.files.snapshots import read_log, read_root
+from policyopt.files.training_log import read_log, read_root
 from policyopt.options import ImitationOptions
-from policyopt.sampling.actor import FunctionActor, MixtureActor
-from policyopt.sampling.tasks import MDP, sample_trajectories
+from policyopt.sampling.actors import FunctionActor, MixtureActor
+from policyopt.sampling.mdp import MDP, sample_trajectories
 
 CARTPOLE, LAST = 'CartPole-v0', f'{EXPERT}/snapshots/last'
 SMALL = {'policy_hidden_spec': TINY_NET, 'bclone_eval_freq': 10, 'bclone_batch_size': 32, 'progress': False}

@@ -17,7 +17,7 @@ from pipeline_tools import im_pipeline, write_trajs
 from training_tools import EXPERT, differences
 
 import policyopt as po
-from policyopt.files.snapshots import read_log
+from policyopt.files.training_log import read_log
 from policyopt.pipeline import estimate
 from policyopt.pipeline.spec import Run
 

@@ -1,8 +1,11 @@
-"""The numbers in the documents of results/ are those of the shipped files, and figures show what they say."""
+"""The numbers in the pages of results/ are those of the shipped files, and figures show what they say."""
 
 import csv
 import dataclasses
+import math
+import os
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -12,26 +15,29 @@ from results_tools import cell_rows, task_row
 from results_tools import run_here as run_here
 from test_plotting import lines_of
 
-from policyopt.files.snapshots import TrainingLog
+from policyopt.errors import UserError
+from policyopt.files.training_log import TrainingLog
 from policyopt.reporting import figures
 from policyopt.reporting.analysis import analyze
-from policyopt.reporting.reference import CellKey, Reference, read_tasks
-from policyopt.util import UserError
-from tools.results.documents import Blocks, curve_table, fill, run_table
+from policyopt.reporting.reference import CellKey, Reference
+from policyopt.reproduction.aggregate import Row
+from tools.results.documents import Blocks, agreement_table, comparison_table, curve_table, fill, run_table
+from tools.results.reward_shift import decision
 from tools.results.robustness_checks import beside as beside_other
-from tools.results.robustness_checks import looks, run_by_run
+from tools.results.robustness_checks import checks, run_by_run
+from tools.results.words import verdict
 
 KEY = CellKey('cartpole', 'ga', 4)
 
 
-def test_documents_say_what_the_shipped_files_give(run_here):
+def test_pages_say_what_the_shipped_files_give(run_here):
     assert 'agree' in run_here('../tools/results/make_results.py', '--check').stdout
 
 
-def test_every_number_of_a_changed_document_is_noticed():
-    text = (REPO / 'results' / 'README.md').read_text()
+def test_every_number_of_a_changed_page_is_noticed():
+    text = (REPO / 'results' / 'classic.md').read_text()
     blocks = re.findall(r'<!-- begin: ([^ ]+) -->', text)
-    assert len(blocks) >= 8 and fill(text, lambda name: 'x', 'd.md').count('\nx\n') == len(blocks)
+    assert len(blocks) >= 5 and fill(text, lambda name: 'x', 'd.md').count('\nx\n') == len(blocks)
     stale = '<!-- begin: a -->\n1\n<!-- end: a -->\n'
     assert fill(stale, {'a': '2'}.__getitem__, 'd.md') == stale.replace('1', '2')
     for wrong, said in (
@@ -42,44 +48,81 @@ def test_every_number_of_a_changed_document_is_noticed():
             fill(wrong, {'a': '2'}.__getitem__, 'd.md')
 
 
-def test_a_table_of_episodes_tells_falls_from_bad_policies():
-    """Three of four episodes at 200, one that falls at once: the mean says 155, the median 200."""
+def test_every_picture_and_link_of_the_pages_is_there():
+    for page in (REPO / 'results').glob('*.md'):
+        for target in re.findall(r'\]\((?!https?:)([^)#]+)', page.read_text(encoding='utf-8')):
+            assert (page.parent / target).exists(), f'{page.name}: {target}'
+
+
+def test_every_shipped_picture_is_on_a_page():
+    pages = ' '.join(p.read_text(encoding='utf-8') for p in (REPO / 'results').glob('*.md'))
+    unseen = [p.name for p in (REPO / 'results').rglob('*.png') if f'{p.relative_to(REPO / "results").as_posix()})' not in pages]
+    assert not unseen
+
+
+def test_the_table_of_single_runs_tells_falls_from_bad_policies():
+    """Three of four episodes at 200, one that ends at once."""
     row = dataclasses.replace(
         cell_rows([155])[0], alg_traj_returns=np.array([200.0, 200, 200, 20]), alg_traj_lengths=np.array([200, 200, 200, 20])
     )
-    lines = run_table(analyze([row], [task_row()], reference={}), episodes=True).splitlines()
-    assert lines[0].startswith('| task | algorithm | trajectories | ours | median | end early (expert) |')
-    assert lines[2] == '| cartpole | `ga` | 4 | 155.0 ± 90.0 | 200.0 | 25% (0%) | – | 200.0 |'
+    ref = {KEY: Reference(200.0, float('nan'), 1, np.array([200.0]))}
+    lines = comparison_table(analyze([row], [task_row()], reference=ref)).splitlines()
+    assert lines[0].startswith("| task | algorithm | trajectories | return | paper's | end early (expert) | score |")
+    assert lines[2] == '| cartpole | GAIL | 4 | 155.0 | 200.0 | 25% (0%) | 0.75 | 1.00 | −0.250 |'
 
 
 def test_a_table_of_runs_has_every_run_the_best_first():
     lines = run_table(analyze(cell_rows([155, 200, 20.44]), [task_row()], reference={})).splitlines()
-    assert lines[0].startswith("| task | algorithm | trajectories | ours | our runs | reference's runs |")
-    assert lines[2] == '| cartpole | `ga` | 4 | 125.1 | 200.0, 155.0, 20.4 | – | 200.0 |'
+    assert lines[2] == '| GAIL | 4 | 125.1 | – | 200.0, 155.0, 20.4 | – |'
+
+
+def test_agreement_counts_failed_runs_and_says_three_words():
+    """Two of four runs of ours return what the random policy does, one of the paper's three."""
+    lines = agreement_table(beside([20, 20, 200, 200], [20, 200, 200])).splitlines()
+    assert lines[2].split(' | ')[3:] == ['2 of 4', '1 of 3', 'too few data |'] and lines[2].startswith('| GAIL | 1 | −0.167 [')
+
+
+@pytest.mark.parametrize(
+    ('diff', 'se', 'sets', 'said'),
+    [
+        (0.01, 0.01, 'measured', 'same within 0.10'),
+        (0.05, 0.01, 'measured', 'same within 0.10'),  # the 95% interval leaves out zero too
+        (0.30, 0.05, 'measured', 'better'),
+        (-0.30, 0.05, 'measured', 'worse'),
+        (0.09, 0.05, 'measured', 'no worse by 0.10'),
+        (-0.09, 0.05, 'measured', 'too few data'),
+        (0.01, 0.01, 'runs', 'too few data'),
+        (-0.30, 0.05, 'runs', 'too few data'),
+        (-0.30, 0.05, 'tasks', 'worse'),
+        (0.01, math.nan, 'cells', 'too few data'),
+    ],
+)
+def test_a_verdict_is_never_more_than_its_interval_allows(diff, se, sets, said):
+    row = Row('fem', '', 4, 0, diff, se, 30.0, sets, 0.10)
+    assert verdict(row) == said
+
+
+def test_a_cell_at_the_ceiling_is_the_same():
+    assert verdict(Row('ga', 'cartpole', 4, 4, 0.0, 0.0, 1.0, 'runs', 0.05)) == 'same within 0.05'
 
 
 def test_a_table_of_curves_has_a_line_per_log_in_the_order_of_their_sizes(tmp_path):
     for size in (11, 4):
-        log = TrainingLog(
-            str(tmp_path / f'alg=ga,task=hopper,num_trajs={size},run=0.h5'), {'args': '{}', 'versions': {'torch': '2', 'numpy': '3'}}
-        )
+        log = TrainingLog(str(tmp_path / f'alg=ga,task=hopper,num_trajs={size},run=0.h5'), {'args': '{}'})
         for i in range(3):
             log.append([('iter', i, int), ('trueret', 10.0 * size + i, float), ('ttotal', 1800.0 * (i + 1), float)])
         log.finish({})
     lines = curve_table(str(tmp_path)).splitlines()[2:]
-    assert lines == [
-        '| hopper | ga | 4 | 0 | 3 | 42 | 1.50 | torch 2, numpy 3 |',
-        '| hopper | ga | 11 | 0 | 3 | 112 | 1.50 | torch 2, numpy 3 |',
-    ]
+    assert lines == ['| hopper | GAIL | 4 | 3 | 42 | 1.50 |', '| hopper | GAIL | 11 | 3 | 112 | 1.50 |']
 
 
 def test_blocks_know_their_names_only():
     blocks = Blocks('results', {'quickstart/results': []}, 'results/paper/results_per_run.csv', {'quickstart/results': None})
-    for name in ('no/file:answer', 'quickstart/results:cells/said', 'quickstart/results:answer', 'quickstart/results:beside/no'):
+    for name in ('no/file:cells', 'quickstart/results:cells/said', 'quickstart/results:answer', 'quickstart/results:beside/no', 'claims'):
         with pytest.raises(KeyError):
             blocks.make(name)
     for name, said in (
-        ('quickstart/results:looks', 'second looks need a reference'),
+        ('quickstart/results:checks', 'needs published results'),
         ('no:baselines', 'needs results/no/tasks.csv'),
         ('no:curves', 'needs logs in results/no'),
     ):
@@ -87,14 +130,27 @@ def test_blocks_know_their_names_only():
             fill(f'<!-- begin: {name} -->\n<!-- end: {name} -->', blocks.make, 'd.md')
 
 
-def test_the_scale_of_figure_1_is_500_episodes_of_each_expert():
+def test_the_measured_experts_have_500_episodes():
     for folder in ('classic', 'classic-2016-experts'):
         rows = {r['task']: r for r in csv.DictReader(open(REPO / 'results' / folder / 'tasks.csv'))}
         assert {r['expert_episodes'] for r in rows.values()} == {'500'} and -82 < float(rows['acrobot']['expert_return_mean']) < -80
-        assert read_tasks(str(REPO / 'results' / folder / 'tasks.csv'))['cartpole'].expert_mean == 200
 
 
-# --- second looks ---------------------------------------------------------------------------------------------------------
+# --- preregistered tests ----------------------------------------------------------------------------------------------
+
+
+def git(*args):
+    return subprocess.run(['git', '-C', str(REPO), *args], capture_output=True, text=True, env=os.environ | {'TZ': 'UTC'})
+
+
+@pytest.mark.skipif(git('cat-file', '-e', '6ecfe05').returncode != 0, reason='not a clone with its history')
+def test_statements_were_committed_when_the_table_says():
+    for row in csv.DictReader(open(REPO / 'results' / 'preregistration.csv')):
+        found = git('show', '-s', '--date=format-local:%Y-%m-%dT%H:%M:%S', '--format=%cd', row['commit'])
+        assert found.stdout.strip() == row['committed'], row
+
+
+# --- robustness checks ------------------------------------------------------------------------------------------------
 
 
 def over_sets(means_of_sets, ref):
@@ -105,15 +161,12 @@ def over_sets(means_of_sets, ref):
     )
 
 
-def test_second_looks_leave_out_the_first_set_and_the_cell_furthest_off():
+def test_robustness_checks_leave_out_the_first_set_and_the_cell_furthest_off():
     """Random 20, expert 200: 90 points are half of the way."""
-    said = looks(over_sets({1: [20, 110, 110, 110], 4: [110, 110, 110, 110.0]}, {1: 110, 4: 200}))
-    assert said[0].startswith('Without the first expert set: -0.250, 95% interval [-0.250, -0.250]')
-    assert said[1].startswith(
-        'Without the cell furthest off, ga on cartpole with 4 trajectories (reference 200.0; ours 110.0): -0.125, 95%'
-    )
-    assert "Of 2 cells the reference's one run lies above all 4 of ours in 1 (p = 0.360), below all 4 of ours in 0 (p = 1.000)" in said[2]
-    assert 'above our median in 1 (p = 1.000)' in said[2] and '0.4, 0.4 and 1 would be expected' in said[2]
+    found = dict(checks(over_sets({1: [20, 110, 110, 110], 4: [110, 110, 110, 110.0]}, {1: 110, 4: 200})))
+    assert list(found) == ['all cells', 'without the first expert set', 'without cartpole with 4 trajectories']
+    assert [round(row.diff, 4) for row in found.values()] == [-0.3125, -0.25, -0.125]
+    assert [row.num_cells for row in found.values()] == [2, 2, 1]
 
 
 def test_the_same_sets_in_two_files_are_compared_set_by_set():
@@ -121,15 +174,14 @@ def test_the_same_sets_in_two_files_are_compared_set_by_set():
     before, after = ({1: [110, 128], 4: [110, 128.0]}, {1: [146, 182], 4: [110, 146.0]})
     ref = {1: 110, 4: 110}
     said = beside_other(over_sets(after, ref), over_sets(before, ref))
-    p = scipy.stats.ttest_1samp([0.1, 0.2], 0).pvalue
     half = 12.706 * 0.05  # t with one degree of freedom
-    known = f'95% interval [{0.15 - half:+.3f}, {0.15 + half:+.3f}], p = {p:.3f}'
-    assert said == f'Mean difference +0.150 ({known} over 2 pairs of task and expert set: cartpole +0.150).'
+    known = f'[{0.15 - half:+.3f}, {0.15 + half:+.3f}] (95% interval) over 2 pairs'
+    assert said.startswith(f'Mean difference +0.150 {known} of task and expert set.') and said.endswith('By task: cartpole +0.150.')
     other = over_sets(before, ref)
     for cell in other.cells.values():
         cell.rows[0] = dataclasses.replace(cell.rows[0], ex_traj_returns=np.array([150.0, 200, 200]))
     said = beside_other(over_sets(after, ref), other)  # the first set is another one there
-    assert said.endswith('(one pair of task and expert set: cartpole +0.200). Left out: 1 sets that are not the same in both (cartpole).')
+    assert 'over 1 pairs' in said and said.endswith('Left out: 1 sets that differ between the two (cartpole).')
     with pytest.raises(UserError, match='no cell with an expert set in common'):
         beside_other(over_sets({1: [110, 128]}, {1: 110}), over_sets({4: [110, 128]}, {4: 110}))
 
@@ -141,11 +193,11 @@ def test_the_same_runs_in_two_files_are_compared_run_by_run():
         return analyze(cell_rows(ys), [task_row()], reference={})
 
     before, gain = np.array([30.0, 190, 100, 60]), np.array([1.8, -1.8, 1.8, 0.36])
-    assert run_by_run(means(before), means(before)) == ['ga: 0.000, 90% interval [0.000, 0.000], within ±0.02 (4 pairs of runs).']
+    assert run_by_run(means(before), means(before)) == ['GAIL: 0.000 [0.000, 0.000] over 4 pairs of runs, within 0.02.']
     half = scipy.stats.t.ppf(0.95, 3) * scipy.stats.sem(gain / 180)
     said = run_by_run(means(before + gain), means(before))
-    assert said == [f'ga: +0.003, 90% interval [{0.003 - half:+.3f}, {0.003 + half:+.3f}], within ±0.02 (4 pairs of runs).']
-    assert 'not shown to be within ±0.02' in run_by_run(means(before + 10 * gain), means(before))[0]
+    assert said == [f'GAIL: +0.003 [{0.003 - half:+.3f}, {0.003 + half:+.3f}] over 4 pairs of runs, within 0.02.']
+    assert 'not shown to be within 0.02' in run_by_run(means(before + 10 * gain), means(before))[0]
     assert run_by_run(means(before), means(before[:1])) == []
 
 
@@ -159,12 +211,13 @@ def beside(ours, theirs, **kwargs):
 
 
 def test_a_forest_has_a_row_per_algorithm_with_the_interval_that_decides():
-    analysis = beside([180, 185, 190, 187], [170, 175, 180, 172], title='mine; reference: paper.csv')
+    analysis = beside([180, 185, 190, 187], [170, 175, 180, 172], title='mine; reference: results/paper/results_per_run.csv')
     fig = figures.results_figure(analysis, 'forest')
     row, ax = analysis.aggregate.algs[0], fig.axes[0]
     drawn = [tuple(line.get_xdata()) for line in ax.get_lines()]
     assert row.interval(0.95) in drawn and row.interval(0.9) in drawn
-    assert [t.get_text() for t in ax.get_yticklabels()] == ['ga'] and 'paper.csv' in fig.get_suptitle()
+    assert [t.get_text() for t in ax.get_yticklabels()] == ['GAIL (2016)'] and fig.get_suptitle() == ''
+    assert any(t.get_text().startswith('+') and '[' in t.get_text() for t in ax.texts)  # its numbers
     assert {line.get_markerfacecolor() for line in ax.get_lines() if line.get_marker() == 'D'} == {'white'}  # one set: not measured
     band = next(p for p in ax.patches)
     assert (band.get_x(), band.get_width()) == (-0.05, 0.1)
@@ -201,4 +254,15 @@ def test_figure_1_has_the_reference_as_a_thin_line_and_profiles_show_both_sides(
     profile = lines_of(figures.results_figure(analysis, 'profile').axes[0])
     tau = profile['ours'].get_xdata()
     half = np.argmin(np.abs(tau - (157 - 20) / 180))
-    assert (profile['ours'].get_ydata()[half], profile['reference'].get_ydata()[half]) == (0.5, 0)
+    assert (profile['ours'].get_ydata()[half], profile['published'].get_ydata()[half]) == (0.5, 0)
+
+
+def test_the_shift_of_the_reward_is_judged_as_stated_before_its_runs():
+    def judged(other, running):
+        return decision(np.array(other), np.array(running), 1000.0)
+
+    assert judged([-100.0, -200.0], [-300.0, -250.0]) == 'yes'
+    assert judged([-240.0, -240.0], [-250.0, -250.0]) == 'too few data', 'less than 0.05 of the scale'
+    assert judged([400.0, -260.0], [-300.0, -250.0]) == 'too few data', 'one run below one with the running bound'
+    assert judged([-300.0, -400.0], [-300.0, -250.0]) == 'no'
+    assert judged([900.0], [-300.0]) == 'not tested'

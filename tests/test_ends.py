@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import policyopt as po
+from policyopt.errors import UserError
 from policyopt.files.importers import import_trajs
-from policyopt.files.trajectories import load_trajs
-from policyopt.util import UserError
+from policyopt.files.trajectory_file import load_trajs
 
 LENGTHS = np.array([30, 50, 40])
 

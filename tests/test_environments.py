@@ -10,8 +10,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from environments import classic_vec, rlgymenv
-from environments.rlgymenv import BadEnvironment, env_info, make_env, make_vec_env
+from policyopt.environments import classic_vec, rlgymenv
+from policyopt.environments.rlgymenv import BadEnvironment, env_info, make_env, make_vec_env
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CLASSIC = ['CartPole-v0', 'CartPole-v1', 'MountainCar-v0', 'legacy/Acrobot-v0']
@@ -185,7 +185,7 @@ def test_env_info_of_the_classic_tasks():
 
 def test_a_bare_2016_name_is_found_and_said_once():
     out = run_python("""
-        from environments.rlgymenv import env_info, make_env, make_vec_env
+        from policyopt.environments.rlgymenv import env_info, make_env, make_vec_env
         assert env_info('Acrobot-v0').id == 'legacy/Acrobot-v0'
         make_env('Acrobot-v0'); make_vec_env('Acrobot-v0', 2); env_info('CartPole-v0')
     """)
@@ -196,7 +196,7 @@ def test_warnings_as_errors_do_not_stop_the_supported_ids_and_user_warnings_stay
     code = """
         import warnings
         import numpy as np
-        from environments.rlgymenv import env_info, make_env, make_vec_env
+        from policyopt.environments.rlgymenv import env_info, make_env, make_vec_env
         for name in ('CartPole-v0', 'MountainCar-v0', 'legacy/Acrobot-v0', 'Acrobot-v0', 'Acrobot-v1', 'Pendulum-v1'):
             info, env, vec = env_info(name), make_env(name), make_vec_env(name, 1)
             a = np.zeros((1, 1), dtype=np.int64 if info.finite else np.float64)
@@ -284,7 +284,7 @@ def test_a_users_module_in_the_working_folder(user_folder):
 def test_a_users_module_is_found_by_a_script_elsewhere(user_folder):
     """A script's sys.path starts with its own folder, not with the working folder."""
     script = user_folder / 'robots' / 'script.py'
-    script.write_text("from environments.rlgymenv import env_info\nprint(env_info('robots.mine:Fine-v0').obs_dim)\n")
+    script.write_text("from policyopt.environments.rlgymenv import env_info\nprint(env_info('robots.mine:Fine-v0').obs_dim)\n")
     env = {**os.environ, 'PYTHONPATH': ROOT}
     out = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=user_folder, env=env, timeout=60)
     assert (out.stdout, out.stderr) == ('2\n', '')
@@ -345,7 +345,7 @@ def test_a_picture_without_pygame_says_how_to_get_it():
     out = run_python("""
         import sys
         sys.modules['pygame'] = None
-        from environments.rlgymenv import BadEnvironment, make_env
+        from policyopt.environments.rlgymenv import BadEnvironment, make_env
         for name in ('CartPole-v0', 'legacy/Acrobot-v0'):
             env = make_env(name, render_mode='rgb_array')
             env.reset(0)
@@ -371,7 +371,7 @@ def test_pictures_are_rgb(name):
 def test_a_task_of_seals_without_seals_says_how_to_get_it():
     out = run_python("""
         import sys
-        from environments.rlgymenv import BadEnvironment, env_info
+        from policyopt.environments.rlgymenv import BadEnvironment, env_info
         sys.path[:] = []  # nothing more is found
         try:
             env_info('seals:seals/CartPole-v0')
@@ -385,7 +385,7 @@ def test_a_mujoco_task_without_mujoco_says_how_to_get_it():
     out = run_python("""
         import sys
         sys.modules['mujoco'] = None  # what an import sees when it is not installed
-        from environments.rlgymenv import BadEnvironment, env_info
+        from policyopt.environments.rlgymenv import BadEnvironment, env_info
         for name in ('Hopper-v4', 'Hopper-v5', 'legacy/Ant-v1', 'Reacher-v1'):
             try:
                 env_info(name)

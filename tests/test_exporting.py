@@ -14,8 +14,8 @@ from conftest import REPO, script_env
 from results_tools import run_here as run_here
 from results_tools import small_results
 
-from policyopt.files.snapshots import TrainingLog, read_log, read_root
-from policyopt.files.snapshots import write_log as write_bare
+from policyopt.files.training_log import TrainingLog, read_log, read_root
+from policyopt.files.training_log import write_log as write_bare
 
 
 def write_log(path, num=7, running=False):

@@ -11,10 +11,11 @@ from conftest import REPO, script_env
 from training_tools import RUNS, differences, run, run_until
 
 from policyopt import algorithms
-from policyopt.files.snapshots import read_log, snapshot_names
-from policyopt.files.trajectories import TrajBatch, save_trajs
+from policyopt.files.training_log import read_log, snapshot_names
+from policyopt.files.trajectory_file import save_trajs
+from policyopt.trajectories import TrajBatch
 
-EXAMPLE = re.search(r'```python\n(.*?)```', (REPO / 'docs' / 'extending.md').read_text(encoding='utf-8'), re.S)[1]
+EXAMPLE = re.search(r'```python\n(# my_reward.py.*?)```', (REPO / 'docs' / 'extending.md').read_text(encoding='utf-8'), re.S)[1]
 # the trainer as it is, in a process that has read the module of docs/extending.md
 TRAIN = f"""
 import my_reward, runpy, sys

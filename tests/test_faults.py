@@ -17,10 +17,11 @@ import tables
 from conftest import REPO, script_env
 from training_tools import RUNS, TINY_NET, differences
 
-from policyopt.files import h5files, results
-from policyopt.files.snapshots import TrainingLog, read_log, read_snapshot, snapshot_names
-from policyopt.files.trajectories import TrajBatch, load_trajs, save_trajs
-from policyopt.util import UserError
+from policyopt.errors import UserError
+from policyopt.files import hdf5, results_file
+from policyopt.files.training_log import TrainingLog, read_log, read_snapshot, snapshot_names
+from policyopt.files.trajectory_file import load_trajs, save_trajs
+from policyopt.trajectories import TrajBatch
 
 GA = [sys.executable, '-u', str(REPO / 'scripts' / RUNS['ga'][0]), '--mode', 'ga', '--data', 'trajs.h5', '--data_subsamp_freq', '2']
 GA += ['--env_name', 'CartPole-v0', '--policy_hidden_spec', TINY_NET, '--seed', '3', '--min_total_sa', '150', '--sim_batch_size', '1']
@@ -94,9 +95,9 @@ def small_files(folder):
         os.replace(log.part_path, paths['checkpoint'])
         log.finish({'end_time': 'now'})
     log.keep_last()
-    row = results.ResultRow('ga', 'x', 4, 0, 7, 'iter0000300', 0, rng.rand(3), np.full(3, 2), rng.rand(5), np.arange(5))
-    task = results.TaskRow('x', 'Env-v0', '', rng.rand(3), np.full(3, 2), rng.rand(5), np.ones(5, int))
-    results.write_results(paths['results'], [row, row], [task], {'run_name': 'r', 'versions': {'numpy': '2'}})
+    row = results_file.ResultRow('ga', 'x', 4, 0, 7, 'iter0000300', 0, rng.rand(3), np.full(3, 2), rng.rand(5), np.arange(5))
+    task = results_file.TaskRow('x', 'Env-v0', '', rng.rand(3), np.full(3, 2), rng.rand(5), np.ones(5, int))
+    results_file.write_results(paths['results'], [row, row], [task], {'run_name': 'r', 'versions': {'numpy': '2'}})
     return paths
 
 
@@ -111,7 +112,7 @@ def values(kind, path):
         found = state | {'rows': np.array(log.rows, dtype=log.columns), 'attrs': np.array(json.dumps(log.attrs, sort_keys=True))}
         return found | {f'{name}{k}': v for name, variables in log.snapshots.items() for k, v in variables.items()}
     if kind == 'results':
-        read = results.read_results(path)
+        read = results_file.read_results(path)
         rows = [(f'{i}.{k}', np.array(v)) for i, row in enumerate([*read.rows, *read.tasks]) for k, v in vars(row).items()]
         return dict(rows) | {k: np.array(read.attrs[k]) for k in ('run_name', 'versions')}
     found = {'log': read_log(path)}
@@ -178,10 +179,10 @@ def test_a_flipped_byte_or_a_cut_is_refused_or_changes_no_value(kind, files):
     """Flips at 30 places anywhere, 10 in the checksum at the end, 10 in the first kilobyte; cuts to 10 lengths and at the seal."""
     size = os.path.getsize(files[kind])
     flips = random_flips(size, 30, seed=1)
-    flips += [[size - h5files.SEAL_SIZE + at, xor] for at, xor in random_flips(h5files.SEAL_SIZE, 10, seed=2)]
+    flips += [[size - hdf5.SEAL_SIZE + at, xor] for at, xor in random_flips(hdf5.SEAL_SIZE, 10, seed=2)]
     flips += random_flips(1000, 10, seed=3)
     cuts = [[int(n), None] for n in np.random.RandomState(4).randint(0, size, 10)]
-    cuts += [[0, None], [size - h5files.SEAL_SIZE - 1, None], [size - h5files.SEAL_SIZE, None], [size - 1, None]]
+    cuts += [[0, None], [size - hdf5.SEAL_SIZE - 1, None], [size - hdf5.SEAL_SIZE, None], [size - 1, None]]
     found = outcomes(kind, files[kind], flips + cuts)
     assert set(found) <= {'refused', 'unchanged'}, [
         x for x in zip(flips + cuts, found, strict=True) if x[1] not in ('refused', 'unchanged')
@@ -202,15 +203,15 @@ def test_a_file_that_another_program_has_rewritten_is_still_vouched_for(kind, fi
     """Opening it for writing cuts the seal off; the digest of the contents remains, and tells a change from none."""
     copy = str(tmp_path / os.path.basename(files[kind]))
     shutil.copy(files[kind], copy)
-    assert h5files.seal_holds(copy) is True
+    assert hdf5.seal_holds(copy) is True
     with tables.open_file(copy, 'a') as h5:
         h5.flush()
     expected = values(kind, files[kind])
-    assert h5files.seal_holds(copy) is None and outcome(kind, copy, expected) == 'unchanged'
+    assert hdf5.seal_holds(copy) is None and outcome(kind, copy, expected) == 'unchanged'
     with tables.open_file(copy, 'a') as h5:
         node = next(n for n in h5.walk_nodes('/', 'Array') if n.dtype.kind == 'f') if kind != 'results' else h5.root.results
         change(node)
-    assert h5files.seal_holds(copy) is None
+    assert hdf5.seal_holds(copy) is None
     with pytest.raises(UserError, match='damaged: its contents do not match'):
         values(kind, copy)
 
@@ -245,7 +246,7 @@ def test_a_run_on_a_disk_that_fills_up_stops_with_one_sentence_and_resume_comple
     assert process.returncode == 1
     assert len(err.splitlines()) == 1 and err.startswith('imitate_mj: error: ') and 'No space left on device' in err and '--resume' in err
     assert sorted(p.name for p in small_disk.iterdir()) == ['ballast', 'run.h5.part', 'trajs.h5']
-    assert h5files.seal_holds(part) and len(read_log(part)) % 5 == 1 and len(read_log(part)) >= 11
+    assert hdf5.seal_holds(part) and len(read_log(part)) % 5 == 1 and len(read_log(part)) >= 11
     assert 'No space left' in train(small_disk, '--log', 'run.h5', '--resume', rc=1).stderr
     ballast.unlink()
     train(small_disk, '--log', 'run.h5', '--resume')

@@ -9,10 +9,10 @@ import pytest
 from pipeline_tools import SIGNATURE, im_pipeline, ready_spec, write_spec
 from test_stages import TINY
 
-from policyopt.files.results import read_results
-from policyopt.pipeline import foreign, stages
+from policyopt.errors import RunFailed, UserError
+from policyopt.files.results_file import read_results
+from policyopt.pipeline import external_policies, stages
 from policyopt.pipeline.spec import load_spec
-from policyopt.util import RunFailed, UserError
 
 GOOD = 'class P:\n    def act(self, obs):\n        BODY\n        return 0\ndef load(path):\n    return P()\n'
 IMPORT, LOAD, ACT = '{}\n' + GOOD, GOOD.replace('return P()', '{}'), GOOD.replace('BODY', '{}')
@@ -51,7 +51,7 @@ def test_an_exit_on_import_is_found_apart(mine, exits):
     _, write = mine
     write(IMPORT.format(exits))
     with pytest.raises((UserError, RunFailed), match=f"x.yaml: place: 'my_policy:load'.* {EXITS[exits]}"):
-        foreign.check_loaders([('my_policy:load', 'x.yaml: place')])
+        external_policies.check_loaders([('my_policy:load', 'x.yaml: place')])
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def _started(path):
 
 def test_what_it_has_started_does_not_keep_us_waiting(tmp_path):
     with pytest.raises(RunFailed, match='x: ended its process with exit code 3'):
-        foreign.apart('x', _started, str(tmp_path / 'pid'))
+        external_policies.apart('x', _started, str(tmp_path / 'pid'))
     os.kill(int((tmp_path / 'pid').read_text()), signal.SIGKILL)
 
 
@@ -157,6 +157,6 @@ def test_an_output_of_unknown_form_that_was_cut_short_is_made_again(tmp_path):
 
 
 def test_the_answer_of_a_process_apart_is_what_the_function_returns():
-    assert foreign.apart('x', np.prod, [2, 3]) == 6
+    assert external_policies.apart('x', np.prod, [2, 3]) == 6
     with pytest.raises(RunFailed, match='x: failed with ValueError: '):
-        foreign.apart('x', int, 'y')
+        external_policies.apart('x', int, 'y')

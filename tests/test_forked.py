@@ -10,7 +10,7 @@ from conftest import ONE_THREAD, REPO, script_env
 from pipeline_tools import im_pipeline, lives, started_pipeline, wait_until
 from training_tools import differences
 
-from policyopt.pipeline import forked, locks, templates
+from policyopt.pipeline import forked, locks
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='runs are forked on Linux only')
 
@@ -120,15 +120,15 @@ def test_runs_outlive_a_killed_pipeline_and_the_next_one_waits_for_them(tmp_path
     assert all(len(log.read_text().split('imitate_mj.py')) == 2 for log in (folder / 'logs').iterdir())  # no command a second time
 
 
-def test_a_run_that_is_never_told_to_begin_ends_by_itself_and_has_done_nothing(tmp_path):
-    script, log = tmp_path / 'script.py', tmp_path / 'log.txt'
-    script.write_text('print("begun")')
+def test_a_run_that_is_never_told_to_begin_ends_by_itself_and_has_done_nothing(tmp_path, monkeypatch):
+    log = tmp_path / 'log.txt'
+    monkeypatch.setattr(forked, '_imitate', lambda argv: print(*argv))
     with open(log, 'w') as f:
-        held = forked.ForkedRun([str(script)], f, dict(os.environ))
+        held = forked.ForkedRun(['imitate_mj.py', 'begun'], f, dict(os.environ))
         assert held.poll() is None
         held.stdin.close()
         assert held.wait() == 143
-        begun = forked.ForkedRun([str(script)], f, dict(os.environ))
+        begun = forked.ForkedRun(['imitate_mj.py', 'begun'], f, dict(os.environ))
         begun.stdin.write(b'go')
         begun.stdin.close()
         assert begun.wait() == 0
@@ -169,7 +169,7 @@ def test_only_plain_commands_of_our_own_trainer_are_forked(command, forks):
 
 def test_runs_with_more_threads_than_the_pipeline_get_a_process_of_their_own(monkeypatch):
     command = f'{sys.executable} {REPO}/scripts/imitate_mj.py'
-    assert forked.script_and_options(command, ONE_THREAD) and templates.plain_words(command)
+    assert forked.script_and_options(command, ONE_THREAD) and command.plain_words(command)
     assert forked.script_and_options(command, ONE_THREAD | {'OMP_NUM_THREADS': '2'}) is None
     monkeypatch.setenv('OPENBLAS_NUM_THREADS', '2')
     assert forked.script_and_options(command, ONE_THREAD) is None

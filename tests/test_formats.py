@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tables
 
+from policyopt.command_line import run_main
+from policyopt.errors import UserError
 from policyopt.files.importers import ReadOptions, import_trajs, read_source
-from policyopt.files.trajectories import TrajBatch, load_trajs, save_trajs
-from policyopt.util import UserError, run_main
+from policyopt.files.trajectory_file import load_trajs, save_trajs
+from policyopt.trajectories import TrajBatch
 
 LENGTHS = [30, 50, 40]
 ENDED = ['terminated', 'truncated', 'terminated']

@@ -9,7 +9,7 @@ FUZZ_SEED=7 pytest -m slow tests/test_fuzz.py    tries 2000 other cases
 import contextlib
 import csv
 import dataclasses
-import importlib.util
+import importlib
 import os
 import re
 import shutil
@@ -22,15 +22,14 @@ import numpy as np
 import pytest
 import tables
 import yaml
-from conftest import REPO
 from exploits import ODD_NAMES, ODD_YAML, demonstrations, policy, raw_attr
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from results_tools import ATTRS, small_results
 from test_bad_input import SPEC, state
 
-from policyopt.files.results import read_results, write_results
-from policyopt.util import run_main
+from policyopt.command_line import run_main
+from policyopt.files.results_file import read_results, write_results
 
 LIMIT_S = 30
 SEED = int(os.environ.get('FUZZ_SEED', 0))
@@ -78,10 +77,7 @@ def place(tmp_path_factory):
 
 def main_of(script):
     if script not in _MAINS:
-        spec = importlib.util.spec_from_file_location(script, REPO / 'scripts' / f'{script}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        _MAINS[script] = module.main
+        _MAINS[script] = importlib.import_module(f'policyopt.commands.{script}').main
     return _MAINS[script]
 
 

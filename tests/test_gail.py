@@ -14,12 +14,12 @@ from training_tools import folder as folder
 from training_tools import run, run_until
 
 import policyopt as po
-from policyopt.files.snapshots import read_root, read_snapshot
-from policyopt.files.trajectories import load_trajs
+from policyopt.files.training_log import read_root, read_snapshot
+from policyopt.files.trajectory_file import load_trajs
 from policyopt.nn import ACTIVATIONS
 from policyopt.options import ImitationOptions, changed
 from policyopt.rewards import ClassifierRows, TransitionClassifier
-from policyopt.sampling.tasks import MDP
+from policyopt.sampling.mdp import MDP
 
 EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
 

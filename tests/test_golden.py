@@ -10,9 +10,9 @@ import torch
 from golden_tools import action_space, check_beyond_rounding, check_vars, close, files, perturb, read, set_vars
 
 from policyopt import optim, policies, rl, valuefuncs
-from policyopt.files.trajectories import ContinuousSpace, RaggedArray
 from policyopt.nn import Standardizer
-from policyopt.sampling import actor
+from policyopt.sampling import actors
+from policyopt.trajectories import ContinuousSpace, RaggedArray
 
 # a, b: advantages, distributions, standardiser
 
@@ -46,7 +46,7 @@ def test_distribution_closed_forms_and_simple_value_functions(path):
     close(policies.gaussian_kl(*(t(d[f'gkl_{k}']) for k in ('mean1', 'sd1', 'mean2', 'sd2'))), d['gkl'])
     rng = np.random.RandomState(int(d['sample_cats_seed']))
     for drawn in d['sample_cats_out']:
-        np.testing.assert_array_equal(actor.sample_categorical(d['sample_cats_probs'], rng.rand(len(drawn))), drawn)
+        np.testing.assert_array_equal(actors.sample_categorical(d['sample_cats_probs'], rng.rand(len(drawn))), drawn)
     linear = valuefuncs.LinearValueFunc()
     linear.fit(d['obs'], d['time'], d['r'])
     close(linear.w_F, d['linvf_w'])

@@ -11,8 +11,8 @@ from results_tools import run_here  # noqa: F401
 from test_stages import IDS, arrays, tiny, trained  # noqa: F401
 from test_stages import run_stage as in_this_process
 
-from policyopt.files import results
-from policyopt.util import UserError
+from policyopt.errors import UserError
+from policyopt.files import results_file
 
 
 def run_stage(path, stage, overrides=(), **options):
@@ -27,7 +27,9 @@ def same(a, b):
 
 
 def rows_of(folder):
-    return {f'alg={r.alg},task={r.task},num_trajs={r.num_trajs},run={r.run}': r for r in results.read_results(folder / 'results.h5').rows}
+    return {
+        f'alg={r.alg},task={r.task},num_trajs={r.num_trajs},run={r.run}': r for r in results_file.read_results(folder / 'results.h5').rows
+    }
 
 
 def test_rows_are_added_and_the_file_is_that_of_one_evaluation(tiny, capsys):  # noqa: F811
@@ -45,10 +47,10 @@ def test_rows_are_added_and_the_file_is_that_of_one_evaluation(tiny, capsys):  #
         assert 'training_seconds' not in h5.root._v_attrs and 'training_host' in h5.root._v_attrs
     os.rename(folder.parent / 'elsewhere.h5', folder / f'{IDS[3]}.h5')
     run_stage(path, '2', resume=True)
-    grown, facts = arrays(folder / 'results.h5'), results.read_results(folder / 'results.h5').attrs
+    grown, facts = arrays(folder / 'results.h5'), results_file.read_results(folder / 'results.h5').attrs
     os.remove(folder / 'results.h5')
     run_stage(path, '2')
-    at_once, expected = arrays(folder / 'results.h5'), results.read_results(folder / 'results.h5').attrs
+    at_once, expected = arrays(folder / 'results.h5'), results_file.read_results(folder / 'results.h5').attrs
     assert list(rows_of(folder)) == IDS and all(grown[n].tobytes() == at_once[n].tobytes() for n in at_once)
     assert facts['training_seconds'] == expected['training_seconds'] and facts['spec'] == expected['spec']
 
@@ -103,7 +105,7 @@ def test_results_grow_with_the_expert_sets(tiny):  # noqa: F811
     assert all(np.array_equal(after[i].ex_traj_returns[:3], r.ex_traj_returns) for i, r in before.items())
     assert {len(r.ex_traj_returns) for r in after.values()} == {5}
     assert all(np.array_equal(after[i].alg_traj_returns, r.alg_traj_returns) for i, r in before.items())
-    assert len(results.read_results(folder / 'results.h5').tasks[0].ex_traj_returns) == 10
+    assert len(results_file.read_results(folder / 'results.h5').tasks[0].ex_traj_returns) == 10
 
 
 def test_results_from_before_rows_said_how_they_were_made_are_kept(tiny, capsys):  # noqa: F811

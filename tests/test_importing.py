@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import policyopt
+from policyopt.command_line import run_main
+from policyopt.errors import UserError
 from policyopt.files.importers import ReadOptions, batch_of, import_trajs, read_minari, save_minari
-from policyopt.files.trajectories import load_trajs
-from policyopt.util import UserError, run_main
+from policyopt.files.trajectory_file import load_trajs
 
 LENGTHS = [3, 5, 2]
 

@@ -10,11 +10,11 @@ import torch
 
 from policyopt import optim, policies, rl
 from policyopt.cloning import BehavioralCloningOptimizer
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
+from policyopt.errors import RunFailed, UserError
 from policyopt.nn import ACTIVATIONS, FeedforwardNet, Standardizer, net_shapes
 from policyopt.policies import make_policy
 from policyopt.rewards import LinearReward, TransitionClassifier, taken
-from policyopt.util import RunFailed, UserError
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, ValueFunc
 
 NET = [{'type': 'fc', 'n': 6}, {'type': 'nonlin', 'func': 'tanh'}]
@@ -221,19 +221,6 @@ def test_quadratic_features_are_all_products(mode, include_time):
         f = [*z_row, *([0.1 * time] if include_time else [])]
         expected = np.array([*f, *(x * y for x in f for y in f), 1.0])
         np.testing.assert_allclose(row, np.concatenate([expected, -expected]) if mode == 'simplex' else expected, rtol=1e-9)
-
-
-def test_a_linear_rewards_bound_starts_at_zero_and_only_moves_outward():
-    for favor_zero, outward in ((False, min), (True, max)):
-        ex = random_rows(30, 2, seed=1), random_rows(30, 1, seed=2), np.zeros(30)
-        reward = LinearReward(ContinuousSpace(2), ContinuousSpace(1), 'l2ball', favor_zero, False, 0.1, *ex, np.random.RandomState(0))
-        bound = 0.0
-        for seed, scale in ((3, 1e-3), (4, 5.0), (5, 1e-3)):
-            batch = scale * random_rows(8, 2, seed=seed), scale * random_rows(8, 1, seed=seed + 9), np.zeros(8)
-            raw = [float(f @ reward.w) / len(f) for f in reward.features(*batch)]
-            bound = outward(bound, *raw)
-            np.testing.assert_allclose(reward.compute_reward(*batch), np.array(raw) - bound, rtol=1e-9, atol=1e-12)
-            assert reward.reward_bound == pytest.approx(bound, rel=1e-12)
 
 
 # ---- policies and value functions

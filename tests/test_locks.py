@@ -14,8 +14,8 @@ import time
 import pytest
 from pipeline_tools import IM_PIPELINE, REPO, SIGNATURE, environment, im_pipeline, ready_spec, started_pipeline, starts, wait_until
 
+from policyopt.errors import RunFailed
 from policyopt.pipeline import locks
-from policyopt.util import RunFailed
 
 NAMESPACES = pytest.mark.skipif(
     sys.platform != 'linux' or os.getuid() != 0 or shutil.which('unshare') is None, reason='makes namespaces, which needs Linux and root'

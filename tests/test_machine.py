@@ -12,8 +12,9 @@ from conftest import REPO, script_env
 from pipeline_tools import im_pipeline, ready_spec
 from results_tools import small_results
 
-from policyopt.files.snapshots import read_log
-from policyopt.util import UserError, cpu_quota, num_cores, threads_from_env
+from policyopt.cores import cpu_quota, num_cores, threads_from_env
+from policyopt.errors import UserError
+from policyopt.files.training_log import read_log
 
 # Loaded by every Python below: takes away what macOS does not have. (`ps`, which stands in for /proc, still works here.)
 LIKE_MACOS = """
@@ -124,7 +125,7 @@ def test_a_process_in_a_group_with_a_quota_counts_its_cores(tmp_path):
             (group / 'cpu.cfs_quota_us').write_text('100000')
         else:
             pytest.skip('control groups limit no CPU here')
-        code = f"open('{group}/cgroup.procs', 'w').write('0'); from policyopt.util import num_cores; print(num_cores())"
+        code = f"open('{group}/cgroup.procs', 'w').write('0'); from policyopt.cores import num_cores; print(num_cores())"
         assert python('-c', code).stdout == '1\n'
     finally:
         group.rmdir()
@@ -132,7 +133,7 @@ def test_a_process_in_a_group_with_a_quota_counts_its_cores(tmp_path):
 
 
 def test_where_macos_lacks_something_tasks_of_ones_own_are_sampled_trained_and_shown(folder, macos):
-    code = 'import os; from policyopt.util import num_cores; print(num_cores() == os.cpu_count(), os.path.exists("/proc/self"))'
+    code = 'import os; from policyopt.cores import num_cores; print(num_cores() == os.cpu_count(), os.path.exists("/proc/self"))'
     assert python('-c', code, env=macos).stdout == 'True False\n'
     scripts, env = REPO / 'scripts', macos | {'POLICYOPT_WORKERS': ''}
     small = ['--max_iter', 1, '--min_total_sa', 100, '--log', 'run.h5']
@@ -154,7 +155,7 @@ def test_where_macos_lacks_something_a_pipeline_locks_trains_and_goes_on(tmp_pat
 
 
 def test_windows_is_answered_in_one_sentence():
-    code = 'import signal, sys; sys.platform = "win32"; del signal.SIGHUP, signal.SIGUSR1; import policyopt.util'
+    code = 'import signal, sys; sys.platform = "win32"; del signal.SIGHUP, signal.SIGUSR1; import policyopt.signals'
     said = python('-c', code, code=1).stderr.splitlines()[-1]
     assert said.startswith('ImportError: policyopt runs on Linux and macOS') and 'WSL' in said
 
@@ -210,4 +211,4 @@ def test_a_script_without_a_main_guard_is_told_so(folder, words):
     done = python(*words, env=script_env(PYTHONPATH=f'{REPO}{os.pathsep}{folder}'), cwd=folder, code=1)
     assert 'spawn.py' not in done.stderr  # no traceback of a worker
     said = done.stderr.splitlines()[-1]
-    assert said.startswith('policyopt.util.UserError: worker processes import the script') and "`if __name__ == '__main__':`" in said
+    assert said.startswith('policyopt.errors.UserError: worker processes import the script') and "`if __name__ == '__main__':`" in said

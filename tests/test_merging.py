@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from results_tools import ATTRS, run_here, small_results, task_row  # noqa: F401
 
-from policyopt.files.results import read_results, write_results
+from policyopt.files.results_file import read_results, write_results
 
 FIRST_HALF = [('bclone', 1, run) for run in range(3)] + [('ga', 4, run) for run in range(3)]
 SECOND_HALF = [('bclone', 4, run) for run in range(3)] + [('ga', 1, run) for run in range(3)]

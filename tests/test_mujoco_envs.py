@@ -14,9 +14,9 @@ from conftest import script_env
 
 mujoco = pytest.importorskip('mujoco', reason='mujoco is not installed (pip install -e .[mujoco])')
 
-from environments import legacy_mujoco, rlgymenv  # noqa: E402
-from environments.legacy import MUJOCO_TASKS  # noqa: E402
-from environments.rlgymenv import env_info, make_env, make_vec_env  # noqa: E402
+from policyopt.environments import legacy_mujoco, rlgymenv  # noqa: E402
+from policyopt.environments.legacy import MUJOCO_TASKS  # noqa: E402
+from policyopt.environments.rlgymenv import env_info, make_env, make_vec_env  # noqa: E402
 
 pytestmark = pytest.mark.mujoco
 
@@ -158,7 +158,7 @@ def test_half_cheetah_is_rescaled_without_a_word(tmp_path):
     """No deprecation line, no MUJOCO_LOG.TXT, in any task, even with warnings as errors."""
     code = f"""if True:
         import numpy as np
-        from environments.rlgymenv import make_env, make_vec_env
+        from policyopt.environments.rlgymenv import make_env, make_vec_env
         for task in {TASKS}:
             env, vec = make_env(f'legacy/{{task}}-v1'), make_vec_env(f'legacy/{{task}}-v1', 2)
             env.reset(0), vec.reset(np.arange(2), np.arange(2))
@@ -415,7 +415,7 @@ def test_experts_of_2016_earn_their_returns(legacy_dir, task, policy, num, mean,
 @pytest.fixture(scope='module')
 def ant():
     """(mdp, trajectories of an ant that does nothing): most of its contact forces are zero throughout."""
-    from policyopt.sampling.tasks import MDP, sample_randomly
+    from policyopt.sampling.mdp import MDP, sample_randomly
 
     mdp = MDP('legacy/Ant-v1')
     yield mdp, sample_randomly(mdp, 2, seed=0, max_traj_len=100, a_max=0.0)
@@ -446,7 +446,7 @@ def test_imitating_an_ant_stays_finite_and_says_which_features_are_dead(ant, run
     """Two iterations: sampled ants touch what the expert never touched, so the nets see inputs up to 1e6."""
     import tables
 
-    from policyopt.files.trajectories import save_trajs
+    from policyopt.files.trajectory_file import save_trajs
 
     save_trajs(str(tmp_path / 'trajs.h5'), ant[1], {'env_name': 'legacy/Ant-v1'})
     done = run_script(

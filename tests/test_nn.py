@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyopt import nn
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
+from policyopt.errors import UserError
 from policyopt.nn import BLOCK_ROWS, FeedforwardNet, Standardizer, net_shapes, parse_spec
 from policyopt.policies import GaussianPolicy, GibbsPolicy
-from policyopt.util import UserError
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.valuefuncs import ValueFunc
 
 IN_DIM, OUT_DIM = 5, 3

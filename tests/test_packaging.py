@@ -6,12 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 from conftest import REPO, script_env
 
-from environments.rlgymenv import needs_mujoco, needs_seals
+from policyopt.environments.rlgymenv import needs_mujoco, needs_seals
 from policyopt.pipeline.spec import find_policy, load_spec
 
 
@@ -63,7 +64,7 @@ def test_tasks_that_need_mujoco_are_known_by_name(name, needed):
 
 def test_asking_for_mujoco_imports_none_of_it():
     code = (
-        'import sys; from environments.rlgymenv import needs_mujoco; '
+        'import sys; from policyopt.environments.rlgymenv import needs_mujoco; '
         "assert needs_mujoco('Ant-v1') and needs_mujoco('Ant-v5') and needs_mujoco('seals:seals/Ant-v1'); "
         "assert not {'mujoco', 'torch', 'seals'} & set(sys.modules)"
     )
@@ -86,7 +87,7 @@ def test_pipelines_for_a_fresh_checkout_need_no_files_of_2016(name):
     [('modern', 'mujoco'), ('benchmark_seals', 'mujoco seals')],
 )
 def test_what_an_experiment_needs_is_said_before_it_is_installed(name, needs):
-    done = run([sys.executable, '-m', 'policyopt.pipeline.whole', '--needs', REPO / 'pipelines' / f'{name}.yaml'], env=script_env())
+    done = run([sys.executable, '-m', 'policyopt.commands.run_all', '--needs', REPO / 'pipelines' / f'{name}.yaml'], env=script_env())
     assert done.stdout == f'{needs}\n'
 
 
@@ -103,7 +104,7 @@ def installed(tmp_path_factory):
     for name in filter(None, tracked) if tracked[0] else [p.relative_to(REPO) for p in REPO.rglob('*') if p.is_file()]:
         if (REPO / name).exists():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(REPO / name, source / name)
+            shutil.copyfile(REPO / name, source / name, follow_symlinks=False)
     pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--no-cache-dir']
     offline = ['--no-index', '--no-deps', '--no-build-isolation']
     run([*pip, 'wheel', *offline, '--wheel-dir', source / 'dist', source])
@@ -123,7 +124,13 @@ def gail_pipeline(installed, cwd, *args, code=0):
     return run([sys.executable, installed / 'bin' / 'gail-pipeline', *args], code, cwd=cwd, env=env)
 
 
-def test_an_installed_wheel_does_a_whole_experiment_in_an_empty_folder(installed, tmp_path):
+def test_an_installed_wheel_does_a_whole_experiment_beside_a_users_own_environments(installed, tmp_path):
+    (tmp_path / 'environments').mkdir()
+    (tmp_path / 'environments' / '__init__.py').write_text('')
+    (tmp_path / 'environments' / 'mine.py').write_text(
+        "import gymnasium\ngymnasium.register('X-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=9)\n"
+    )
+    assert 'time limit   9 steps' in gail_pipeline(installed, tmp_path, 'env_info', 'environments.mine:X-v0').stdout
     small = ['training.runs=1', 'training.datasets=1', 'training.full_dataset_num_trajs=1', 'training.dataset_num_trajs=[1]']
     algorithms = ['training.algorithms.bclone.cmd=python scripts/imitate_mj.py --mode bclone --max_iter 21 --bclone_eval_freq 10 OPTIONS']
     algorithms += ['training.algorithms.gail.cmd=python scripts/imitate_mj.py --mode gail --max_iter 2 --min_total_sa 300 OPTIONS']
@@ -131,11 +138,11 @@ def test_an_installed_wheel_does_a_whole_experiment_in_an_empty_folder(installed
     changes = [*small, 'options.eval_num_trajs=2', *(a.replace('OPTIONS', options) for a in algorithms)]
     done = gail_pipeline(installed, tmp_path, 'quickstart', '-j', '2', '--set', *changes)
     folder = tmp_path / 'runs' / 'quickstart' / 'checkpoints'
-    assert [p.name for p in tmp_path.iterdir()] == ['runs'] and len(list(folder.glob('alg=*.h5'))) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['environments', 'runs'] and len(list(folder.glob('alg=*.h5'))) == 2
     assert all((folder / f'results{end}').exists() for end in ('.h5', '.csv', '.md', '.html', '_figure1.png'))
-    assert f'report   {folder}/results.html\n' in done.stdout and 'next: gail-pipeline analyze_results ' in done.stderr
+    assert 'report   runs/quickstart/checkpoints/results.html\n' in done.stdout and 'next: gail-pipeline analyze_results ' in done.stderr
     log = next((folder / 'logs').glob('alg=gail,*')).read_text().replace(sys.executable, 'python')  # .venv may lie in the checkout
-    assert str(installed / 'policyopt' / 'checkout' / 'scripts' / 'imitate_mj.py') in log and str(REPO) not in log
+    assert str(installed / 'policyopt' / 'commands' / 'imitate_mj.py') in log and str(REPO) not in log
     assert f'gail-pipeline showlog {folder.relative_to(tmp_path)}/alg=gail' in log
 
 
@@ -154,19 +161,21 @@ def test_an_installed_wheel_says_how_to_go_on_in_its_own_words(installed, tmp_pa
 
 
 def test_an_installed_wheel_holds_every_shipped_pipeline_expert_and_published_number(installed, tmp_path):
-    inside = installed / 'policyopt' / 'checkout'
-    for pattern in ('scripts/**/*.py', 'pipelines/*.yaml', 'expert_policies/[cms]*/*.h5', 'results/p*/*'):
+    inside = installed / 'policyopt' / 'data'
+    for pattern in ('pipelines/*.yaml', 'expert_policies/[cms]*/*.h5', 'results/p*/*'):
         ours = {p.relative_to(REPO): p.read_bytes() for p in REPO.glob(pattern)}
         assert ours and ours == {p.relative_to(inside): p.read_bytes() for p in inside.glob(pattern)}
-    packages = {p.parent.relative_to(REPO) for top in ('policyopt', 'environments') for p in (REPO / top).rglob('*.py')}
-    assert all((installed / package / '__init__.py').exists() for package in packages)
+    modules = {p.relative_to(REPO) for p in (REPO / 'policyopt').rglob('*.py')}
+    modules |= {Path('policyopt', p.relative_to(REPO)) for p in (REPO / 'environments').rglob('*.py')}
+    assert modules == {p.relative_to(installed) for p in (installed / 'policyopt').rglob('*.py')}
+    assert [p.name for p in installed.iterdir() if p.is_dir() and (p / '__init__.py').exists()] == ['policyopt']
     done = gail_pipeline(installed, tmp_path, 'run', 'pipelines/classic.yaml', '1_train', '-n', '--only', 'run=0', 'alg=ga')
     assert len(done.stdout.splitlines()) == 12 and not list(tmp_path.iterdir())
 
 
 def test_every_script_is_a_command_of_the_installed_wheel(installed, tmp_path):
     listing = gail_pipeline(installed, tmp_path, '--help').stdout
-    for script in (REPO / 'scripts').rglob('*.py'):
+    for script in (REPO / 'scripts').rglob('[a-z]*.py'):
         assert re.search(rf'(?m)^{script.stem} ', listing), script
     assert 'usage: imitate_mj' in gail_pipeline(installed, tmp_path, 'imitate', '--help').stdout
     assert 'CartPole-v1\n' in gail_pipeline(installed, tmp_path, 'env-info', 'CartPole-v1').stdout
@@ -181,7 +190,7 @@ def test_a_wheel_inside_of_another_checkout_does_not_claim_its_commit(installed,
     git = ['git', '-C', tmp_path, '-c', 'user.name=x', '-c', 'user.email=x@example.org']
     run(['git', 'init', '-q', tmp_path])
     run([*git, 'commit', '-q', '--allow-empty', '-m', 'someone else'])
-    code = 'from policyopt.util import git_hash; print(git_hash())'
+    code = 'from policyopt.provenance import git_hash; print(git_hash())'
     env = {**os.environ, 'PYTHONPATH': str(tmp_path)}
     assert run([sys.executable, '-c', code], cwd=tmp_path, env=env).stdout == 'unknown\n'
 
@@ -234,7 +243,7 @@ def test_the_wheel_and_the_sdist_work_in_empty_environments(tmp_path):
         pytest.skip('this is no git checkout')
     for name in filter(None, tracked):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(REPO / name, tmp_path / name)
+        shutil.copyfile(REPO / name, tmp_path / name, follow_symlinks=False)
     env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')}
     done = subprocess.run(['bash', tmp_path / '.ci' / 'package', '9.9.9'], env=env, capture_output=True, text=True)
     assert done.returncode == 1

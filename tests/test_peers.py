@@ -1,5 +1,6 @@
 """benchmarks/peers.py with a stand-in for the other package: what both sides are given, and what is made of their runs."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 from conftest import REPO, script_env
+
+from policyopt.files.training_log import read_snapshot
 
 EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5' / 'snapshots' / 'last'
 # Plays the part of the Python that has the package: called with peer_imitation.py and a job, it plays the demonstrations again and
@@ -34,6 +37,7 @@ with open('told.jsonl', 'a') as f:
     f.write(json.dumps(job | {{'scores': h.tolist()}}) + '\\n')
 returns = [7.0 + 2 * job['seed']] * len(job['eval_seeds'])
 found = {{'returns': returns, 'cpu_seconds': 3.0, 'steps': 4096, 'difference': float(worst) + DIFFERENCE}}
+found['points'] = [{{'steps': 2048, 'cpu_seconds': 1.5, 'returns': returns[: job['curve_episodes']]}}]
 pathlib.Path(job['out']).write_text(json.dumps(found))
 """
 
@@ -71,6 +75,27 @@ def test_both_sides_get_the_same_episodes_and_become_a_row(peers, tmp_path):
     np.testing.assert_allclose(told[0]['scores'], open_policy(str(EXPERT))[0].actor().outputs(obs), rtol=1e-9)
     again = peers('--algorithms', 'bc')
     assert again.stdout == done.stdout and len((tmp_path / 'told.jsonl').read_text().splitlines()) == 2
+
+
+def test_every_point_on_the_way_becomes_a_row_of_the_csv_file(peers, tmp_path):
+    peers('--algorithms', 'gail', '--seeds', 1, '--steps', 8000, '--every', 4000, '--curve_episodes', 2, '--csv', 'points.csv')
+    rows = list(csv.DictReader((tmp_path / 'points.csv').read_text().splitlines()))
+    assert [(r['side'], r['algorithm'], r['seed'], r['episodes']) for r in rows] == [
+        ('expert', '', '', '2'),
+        *[('ours', 'gail', '1', n) for n in ('2', '2', '3')],
+        *[('peer', 'gail', '1', n) for n in ('2', '3')],
+    ]
+    expert, first, second, final, *theirs = rows
+    assert float(expert['return_mean']) == 200 and [r['return_mean'] for r in theirs] == ['9.00', '9.00']
+    steps, seconds = ([float(r[k]) for r in (first, second, final)] for k in ('steps', 'cpu_seconds'))
+    assert 4000 <= steps[0] < 6400 and 8000 <= steps[1] == steps[2] < 8800 and 1 <= seconds[0] < seconds[1] <= seconds[2]
+    assert all(8 <= float(r['return_mean']) <= 200 and float(r['return_sd']) >= 0 for r in (first, second, final))
+    # the points are those of the snapshots: playing leaves the training as it is
+    log = ['--env_name', 'CartPole-v0', '--data', 'peers/trajs.h5', '--sim_batch_size', '1', '--seed', '1', '--log', 'plain.h5']
+    plain = [sys.executable, str(REPO / 'scripts' / 'imitate_mj.py'), '--mode', 'gail', '--max_iter', '4', *log]
+    assert not subprocess.run(plain, cwd=tmp_path, env=script_env(), capture_output=True).returncode
+    mine, same = (read_snapshot(str(tmp_path / f'{file}/snapshots/last')) for file in ('peers/ours_gail_1.h5', 'plain.h5'))
+    assert all(np.array_equal(value, mine.variables[name]) for name, value in same.variables.items())
 
 
 def test_another_task_on_the_other_side_is_noticed(peers):

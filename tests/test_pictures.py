@@ -69,13 +69,13 @@ def test_a_film_has_a_picture_for_every_step(run_script, tmp_path):
 @pytest.mark.parametrize(
     ('num', 'expected', 'said'),
     [
-        (1, [0], ['return: 1.0000 in 1 steps so far (cut by --frames 1)']),
-        (4, [0, 50, 100, 0], ['return: 2.0000 in 3 steps', 'return: 1.0000 in 1 steps so far (cut by --frames 4)']),
+        (1, [0], ['return: 1.0000 in 1 steps so far (stopped at --frames 1)']),
+        (4, [0, 50, 100, 0], ['return: 2.0000 in 3 steps', 'return: 1.0000 in 1 steps so far (stopped at --frames 4)']),
     ],
 )
 def test_an_animation_has_as_many_pictures_as_asked_for(num, expected, said, run_script, tmp_path):
     done = run_script('vis_mj.py', EXPERT, '--gif', 'play.gif', '--frames', num, '--seed', 0, '--env_name', 'drawn:Drawn-v0')
-    assert done.stdout.splitlines() == [*said, 'animation: play.gif']
+    assert done.stdout.splitlines() == [*said, f'animation: play.gif ({num} pictures, as --frames says)']
     assert list(brightness(tmp_path / 'play.gif')) == pytest.approx(expected, abs=2)
 
 

@@ -12,12 +12,13 @@ from results_tools import cell_rows, small_results, task_row
 from results_tools import run_here as run_here
 
 from policyopt.algorithms import ALGORITHMS, label_of
-from policyopt.files.snapshots import TrainingLog
-from policyopt.files.trajectories import TrajBatch, save_trajs
+from policyopt.errors import UserError
+from policyopt.files.training_log import TrainingLog
+from policyopt.files.trajectory_file import save_trajs
 from policyopt.reporting import curves, figures
 from policyopt.reporting.analysis import analyze
 from policyopt.reporting.reference import CellKey, Reference, read_reference
-from policyopt.util import UserError
+from policyopt.trajectories import TrajBatch
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
 PNG = b'\x89PNG\r\n'
@@ -43,11 +44,11 @@ def test_figure1_draws_normalised_means_with_a_panel_per_task():
     fig = figures.results_figure(two_tasks(), 'figure1')
     first, second = (ax for ax in fig.axes if ax.get_visible())
     assert (first.get_title(), second.get_title()) == ('cartpole', 'mountaincar')
-    assert lines_of(first)[label_of('bclone')].get_ydata() == pytest.approx([(65 - 20) / 180, (155 - 20) / 180])
-    assert lines_of(second)[label_of('ga')].get_ydata() == pytest.approx([100 / 102] * 2)
-    assert len(lines_of(second)[label_of('bclone')].get_ydata()) == 1
+    assert lines_of(first)['behavioural cloning'].get_ydata() == pytest.approx([(65 - 20) / 180, (155 - 20) / 180])
+    assert lines_of(second)['GAIL (2016)'].get_ydata() == pytest.approx([100 / 102] * 2)
+    assert len(lines_of(second)['behavioural cloning'].get_ydata()) == 1
     assert lines_of(first)['expert'].get_ydata()[0] == 1 and lines_of(first)['random policy'].get_ydata()[0] == 0
-    assert list(first.get_xticks()) == [1, 4] and first.get_xlabel() == 'expert trajectories'
+    assert list(first.get_xticks()) == [1, 4] and first.get_xlabel() == 'expert trajectories' and fig.get_suptitle() == ''
 
 
 def bands(analysis):
@@ -61,13 +62,21 @@ def two_sizes(ys_1, ys_4):
 
 
 def test_bands_are_the_95_percent_interval_over_runs():
-    analysis = two_sizes([100, 120, 110, 130], [150, 155, 160, 158])
+    analysis = two_sizes([100, 120, 110, 130, 102, 118, 111, 129], [150, 155, 160, 158, 151, 154, 159, 157])
     one, four = (analysis.cells[CellKey('cartpole', 'ga', n)] for n in (1, 4))
     assert bands(analysis) == pytest.approx((one.mean - one.margin, four.mean + four.margin))
 
 
 def test_bands_of_too_few_runs_are_their_range():
     assert bands(two_sizes([100, 120], [150, 160, 155])) == pytest.approx((100, 160))
+
+
+def test_bands_end_at_the_best_run():
+    """The 95% interval of six runs at the expert and one that failed reaches far above the expert."""
+    analysis = two_sizes([200, 200, 200, 200, 200, 200, 20], [200] * 7)
+    cell = analysis.cells[CellKey('cartpole', 'ga', 1)]
+    assert cell.mean + cell.margin > 220
+    assert bands(analysis) == pytest.approx((cell.mean - cell.margin, 200))
 
 
 def test_raw_picture_works_without_random_returns_and_figure1_says_how_to_get_them():
@@ -82,7 +91,7 @@ def test_reproduction_shows_both_sides_and_shades_what_differs():
     ours = analyze(cell_rows([198, 199, 200, 199]), [task_row()], reference={CellKey('cartpole', 'ga', 4): far})
     ax = figures.results_figure(ours, 'reproduction').axes[0]
     handles, labels = ax.get_legend_handles_labels()
-    assert {'reference (open)', 'ours, GAIL (2016)', 'differs (5%, Holm)', 'expert'} <= set(labels)
+    assert {'published (open)', 'ours, GAIL (2016)', 'differs (5%, Holm)', 'expert'} <= set(labels)
     means = [line.get_ydata()[0] for line in ax.get_lines() if line.get_marker() == figures.styles_of(['ga'])['ga']['marker']]
     assert means == pytest.approx([199, 20])
     with pytest.raises(UserError, match='needs --reference'):
@@ -183,7 +192,7 @@ def test_groups_are_named_by_algorithm_and_by_what_else_differs(tmp_path):
     paths = [write_log(run_path(tmp_path, alg, run)) for alg in ('ga', 'fem') for run in (0, 1)]
     assert {k: len(v) for k, v in curves.groups_of(curves.read_logs(paths)).items()} == {'ga': 2, 'fem': 2}
     paths.append(write_log(run_path(tmp_path, 'ga', 0, num_trajs=1)))
-    assert list(curves.groups_of(curves.read_logs(paths))) == ['ga, 1 trajs', 'ga, 4 trajs', 'fem, 4 trajs']
+    assert list(curves.groups_of(curves.read_logs(paths))) == ['ga, 1 trajectories', 'ga, 4 trajectories', 'fem, 4 trajectories']
     with pytest.raises(UserError, match='--group needs names'):
         curves.groups_of(curves.read_logs([write_log(tmp_path / 'x.h5')]))
 
@@ -193,7 +202,23 @@ def test_figure_has_a_subplot_per_field_and_a_line_per_log_or_group(tmp_path):
     axes = curves.curves_figure(logs, ['trueret', 'racc'])
     assert [a.get_title() for a in axes.axes] == ['trueret', 'racc'] and len(axes.axes[0].get_lines()) == 4
     grouped = curves.curves_figure(logs, ['trueret'], group=True, smooth=3).axes[0]
-    assert [line.get_label() for line in grouped.get_lines()] == ['GAIL (2016) (2 runs)', label_of('fem') + ' (2 runs)']
+    assert [line.get_label() for line in grouped.get_lines()] == ['GAIL (2016)', label_of('fem')]
+
+
+def test_groups_have_a_panel_per_task_and_a_level_of_their_own(tmp_path):
+    paths = [write_log(run_path(tmp_path, 'ga', 0, task, size)) for task in ('hopper', 'ant') for size in (11, 4)]
+    fig = curves.curves_figure(
+        curves.read_logs(paths), ['trueret'], group=True, levels=lambda log: {'paper': float(log.parts['num_trajs'])}
+    )
+    assert [ax.get_title() for ax in fig.axes] == ['hopper', 'ant']
+    colour = {label: line.get_color() for label, line in lines_of(fig.axes[0]).items()}
+    dotted = {
+        line.get_color(): line.get_ydata()[0] for line in fig.axes[0].get_lines() if line.get_linestyle() == ':' and len(line.get_ydata())
+    }
+    assert dotted[colour['4 trajectories']] == 4 and dotted[colour['11 trajectories']] == 11
+    paths += [write_log(run_path(tmp_path, 'fem', 0, 'hopper', 4))]
+    titles = [title for title, _, _ in curves.panels_of(curves.read_logs(paths), ['trueret'], group=True)]
+    assert titles == ['hopper, 4 trajectories', 'hopper, 11 trajectories', 'ant, 4 trajectories', 'ant, 11 trajectories']
 
 
 def test_showlog_prints_last_rows_and_draws_running_campaigns(tmp_path, run_script):
@@ -223,6 +248,16 @@ def test_cloning_logs_show_their_own_fields(tmp_path, run_here):
     done = run_here('showlog.py', 'b.h5', '--plotfile', 'b.svg')
     assert done.stdout.splitlines()[0].split() == ['log', 'iter', 'bcloss', 'valloss']
     assert 'no numbers in trueret, avglen: skipped' in done.stderr
+
+
+@pytest.mark.parametrize(('valacc', 'said'), [(-2.0, 'validation log-likelihood'), (-0.5, '−squared error of validation actions')])
+def test_valacc_is_called_what_it_is(valacc, said, tmp_path, run_here):
+    log = TrainingLog(str(tmp_path / 'c.h5'), {'args': '{}'})
+    log.append([('iter', 0, int), ('valloss', 2.0, float), ('valacc', valacc, float)])
+    log.finish({})
+    done = run_here('showlog.py', 'c.h5', '--fields', 'valacc', '--plotfile', 'c.svg')
+    assert f'valacc: {said}' in done.stderr
+    assert curves.meaning_of(curves.read_logs([str(tmp_path / 'c.h5')]), 'valacc') == said
 
 
 def test_legacy_expert_logs_are_drawn(legacy_dir, tmp_path, run_here):
@@ -271,5 +306,5 @@ def test_the_papers_own_numbers_make_its_figure():
     paper = read_reference(PAPER)
     rows = [r for k, ref in paper.items() if k.task == 'hopper' for r in cell_rows(ref.y_M, **k._asdict())]
     fig = figures.results_figure(analyze(rows, [task_row('hopper', 3571.38, 14.47)]), 'figure1')
-    ga = lines_of(fig.axes[0])[label_of('ga')]
+    ga = lines_of(fig.axes[0])['GAIL (2016)']
     assert len(ga.get_ydata()) == 4 and np.all(np.abs(ga.get_ydata() - 1) < 0.05)

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from environments.rlgymenv import env_info
-from policyopt.sampling.actor import RandomActor
-from policyopt.sampling.tasks import MDP, sample_randomly
+from policyopt.environments.rlgymenv import env_info
+from policyopt.sampling.actors import RandomActor
+from policyopt.sampling.mdp import MDP, sample_randomly
 
 # (mean, sd) of the paper, and episodes enough to tell the uniform policy from a normal one
 PAPER = {'Reacher': (-43.21, 4.32, 100), 'HalfCheetah': (-282.43, 79.53, 10), 'Ant': (-69.68, 111.10, 40), 'Hopper': (14.47, 7.96, 100)}

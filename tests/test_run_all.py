@@ -35,7 +35,7 @@ options:
   eval_num_trajs: 4
   reference: published results.csv
 """.replace('OPTIONS', '--env {env} --data {dataset} --limit_trajs {num_trajs} --data_subsamp_freq {data_subsamp_freq} --log {out}')
-OUTPUTS = [f'results{end}' for end in ('.csv', '.h5', '.html', '.md', '_cells.csv', '_figure1.png', '_reproduction.png')]
+OUTPUTS = [f'results{end}' for end in ('.csv', '.h5', '.html', '.md', '_aggregate.csv', '_cells.csv', '_figure1.png', '_reproduction.png')]
 
 
 @pytest.fixture
@@ -64,10 +64,13 @@ def test_one_command_does_it_all_and_again_without_training(folder):
     checkpoints = folder / 'store' / 'checkpoints'
     assert sorted(p.name for p in checkpoints.glob('results*')) == OUTPUTS
     stages, table = re.split(r'(?m)^(?=cartpole \(CartPole-v0\)$)', first.stdout)
-    assert re.match(r'(?s)cartpole: expert .*\n4 of 4 runs to do: about \d+ seconds with 2 at a time \(.*\)\ntask +algorithm', stages)
+    assert re.match(r'(?s)cartpole: expert .*\n4 of 4 runs to do: about \d+ seconds with 2 at a time \(.*\)\nresults: .*\n$', stages)
     assert re.search(r'(?m)^  ga +2 +2 .* (consistent|differs)', table) and '1 cell beside the reference' in table
-    for name in OUTPUTS:
-        assert f'{checkpoints}/{name}' in first.stdout.split('\n\n')[-1].replace(',', ''), name
+    ending = first.stdout.split('\n\n')[-1]
+    named = re.findall(r'(?<= store/checkpoints/)results[\w.]+', ending)
+    assert sorted([*named, *(f'results{end}.csv' for end in ('', '_aggregate', '_cells'))]) == OUTPUTS
+    assert ', .csv (per run), _cells.csv ' in ending
+    assert first.stdout.count('bclone') == 2, 'the table stands there once'
     page = (checkpoints / 'results.html').read_text()
     assert page.count('src="data:image/png;base64,') == 3 and not re.search(r'(src|href)="(?!data:)', page)
     with open(checkpoints / 'results.csv', newline='') as f:

@@ -9,15 +9,15 @@ import pytest
 import torch
 from conftest import REPO
 
-from environments.rlgymenv import make_env
+from policyopt.environments.rlgymenv import make_env
+from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import load_policy, sample_episodes
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
 from policyopt.nn import SIMPLE_ARCHITECTURE
 from policyopt.policies import make_policy
-from policyopt.sampling import rollout, tasks
-from policyopt.sampling.actor import ACTOR_ROWS
-from policyopt.sampling.tasks import MDP, SimConfig, sample_batch, sample_trajectories
-from policyopt.util import RunFailed, UserError
+from policyopt.sampling import rollout
+from policyopt.sampling.actors import ACTOR_ROWS
+from policyopt.sampling.mdp import MDP, SimConfig, sample_batch, sample_trajectories
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 
 CLASSIC = ['CartPole-v0', 'MountainCar-v0', 'Acrobot-v0']
 TANH = [{'type': 'fc', 'n': 16}, {'type': 'nonlin', 'func': 'tanh'}]
@@ -102,7 +102,7 @@ def test_the_number_of_slots_and_earlier_calls_change_nothing(max_slots, kind, m
     fresh = MDP('CartPole-v0')
     actor = policy_of(kind, fresh).actor()
     reference = sample_batch(actor, fresh, cfg, key)
-    monkeypatch.setattr(tasks, 'MAX_SLOTS', max_slots)
+    monkeypatch.setattr('policyopt.sampling.mdp.MAX_SLOTS', max_slots)
     mdp = MDP('CartPole-v0')
     for hint in (None, 1, 30, 10_000):
         mdp.mean_len = hint

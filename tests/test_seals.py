@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import REPO, script_env
 
-from environments.rlgymenv import LoopVecEnv, env_info, make_env, make_vec_env
+from policyopt.environments.rlgymenv import LoopVecEnv, env_info, make_env, make_vec_env
 
 pytest.importorskip('seals', reason='seals is not installed (pip install -e .[seals])')
 
@@ -139,7 +139,7 @@ def test_a_replaced_class_is_not_given_our_dynamics(task):
 def test_the_tasks_are_made_without_a_word_and_leave_nothing_behind(tasks, tmp_path):
     code = f"""if True:
         import numpy as np
-        from environments.rlgymenv import env_info, make_env, make_vec_env
+        from policyopt.environments.rlgymenv import env_info, make_env, make_vec_env
         for task in {tasks}:
             name = f'seals:seals/{{task}}'
             info, env, vec = env_info(name), make_env(name), make_vec_env(name, 1)
@@ -203,7 +203,7 @@ SHORT = {'--max_iter 10001 --bclone_eval_freq 500': '--max_iter 21 --bclone_eval
     'name', ['benchmark_seals_cartpole', pytest.param('benchmark_seals', marks=[pytest.mark.slow, pytest.mark.mujoco])]
 )
 def test_a_benchmark_runs_from_its_experts_to_its_results(name, run_script, tmp_path):
-    from policyopt.files.results import read_results
+    from policyopt.files.results_file import read_results
 
     text = (REPO / 'pipelines' / f'{name}.yaml').read_text()
     for long, short in SHORT.items():

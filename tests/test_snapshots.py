@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tables
 
+from policyopt.errors import UserError
 from policyopt.evaluation import load_policy, sample_episodes
-from policyopt.files import snapshots
-from policyopt.files.snapshots import TrainingLog, content_hash, legacy_hash, read_log, read_root, read_snapshot, snapshot_names
-from policyopt.files.trajectories import ContinuousSpace, FiniteSpace
+from policyopt.files import training_log
+from policyopt.files.training_log import TrainingLog, content_hash, legacy_hash, read_log, read_root, read_snapshot, snapshot_names
 from policyopt.policies import make_policy, policy_from_snapshot
-from policyopt.sampling.tasks import MDP
-from policyopt.util import UserError
+from policyopt.sampling.mdp import MDP
+from policyopt.trajectories import ContinuousSpace, FiniteSpace
 
 SPEC = json.dumps([{'type': 'fc', 'n': 5}, {'type': 'nonlin', 'func': 'tanh'}])
 ARGS = {'env_name': 'CartPole-v0', 'policy_hidden_spec': SPEC, 'obsnorm_mode': 'expertdata'}
@@ -148,7 +148,7 @@ def test_nan_and_missing_variables_are_refused(log_file):
     ):
         variables = {k: v for k, v in (snapshot.variables | change).items() if v is not None}
         with pytest.raises(UserError, match=expected):
-            policy_from_snapshot(snapshots.Snapshot(ARGS, variables, 'verified', 'f.h5', 'snapshots/x'), mdp)
+            policy_from_snapshot(training_log.Snapshot(ARGS, variables, 'verified', 'f.h5', 'snapshots/x'), mdp)
 
 
 # ---- files of 2016

@@ -9,10 +9,11 @@ import sys
 import pytest
 from pipeline_tools import REPO, SPEC, environment, im_pipeline, write_spec
 
-from policyopt.files import runs
-from policyopt.pipeline import templates
+from policyopt.errors import UserError
+from policyopt.files import names
+from policyopt.pipeline.command import has_operators, is_simple, option, resolve_program, with_option
 from policyopt.pipeline.spec import load_spec, select_runs
-from policyopt.util import UserError, derive_seed
+from policyopt.provenance import derive_seed
 
 
 def spec_of(folder, text=SPEC, cmd="'true {out}'", overrides=()):
@@ -118,7 +119,7 @@ def test_a_folder_with_blanks_and_quotes_stays_one_argument(tmp_path, quote):
 
 
 def test_options_are_added_to_our_trainer_only():
-    add = templates.with_option
+    add = with_option
     assert add('python scripts/imitate_mj.py --log x', '--seed', 5) == 'python scripts/imitate_mj.py --log x --seed 5'
     assert add('python imitate_mj.py --seed 3', '--seed', 5) == 'python imitate_mj.py --seed 3'
     assert add('python imitate_mj.py --seed=3', '--seed', 5) == 'python imitate_mj.py --seed=3'
@@ -129,13 +130,13 @@ def test_options_are_added_to_our_trainer_only():
 
 def test_options_are_read_as_argparse_does():
     command = "python imitate_mj.py --max_iter 3 --log 'a b.h5' --max_iter=5 --resume"
-    assert [templates.option(command, f) for f in ('--max_iter', '--log', '--resume', '--seed')] == ['5', 'a b.h5', None, None]
+    assert [option(command, f) for f in ('--max_iter', '--log', '--resume', '--seed')] == ['5', 'a b.h5', None, None]
 
 
 @pytest.mark.parametrize('tail', ['| tee x', '> x', '2>&1', '&& y', '; y', '$(y)', '"$(y)"', '`y`'])
 def test_operators_of_the_shell_are_seen(tail):
-    assert templates.has_operators(f'A=1 python imitate_mj.py {tail}') and not templates.is_simple(f'python imitate_mj.py {tail}')
-    assert not templates.has_operators("A=1 python imitate_mj.py 'x;y' \"a > b\" ''")
+    assert has_operators(f'A=1 python imitate_mj.py {tail}') and not is_simple(f'python imitate_mj.py {tail}')
+    assert not has_operators("A=1 python imitate_mj.py 'x;y' \"a > b\" ''")
 
 
 def test_the_reference_is_found_as_given_or_in_the_checkout(tmp_path, monkeypatch):
@@ -154,11 +155,11 @@ def test_the_reference_is_found_as_given_or_in_the_checkout(tmp_path, monkeypatc
 
 def test_python_at_the_head_is_this_python_and_scripts_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert templates.resolve_program('python scripts/im_pipeline.py x') == f'{sys.executable} {REPO}/scripts/im_pipeline.py x'
-    assert templates.resolve_program('python scripts/no_such.py x') == f'{sys.executable} scripts/no_such.py x'
-    assert templates.resolve_program('python -c "pass"') == f'{sys.executable} -c "pass"'
-    assert templates.resolve_program('python3 a.py') == 'python3 a.py'
-    assert templates.resolve_program('echo python a.py') == 'echo python a.py'
+    assert resolve_program('python scripts/im_pipeline.py x') == f'{sys.executable} {REPO}/scripts/im_pipeline.py x'
+    assert resolve_program('python scripts/no_such.py x') == f'{sys.executable} scripts/no_such.py x'
+    assert resolve_program('python -c "pass"') == f'{sys.executable} -c "pass"'
+    assert resolve_program('python3 a.py') == 'python3 a.py'
+    assert resolve_program('echo python a.py') == 'echo python a.py'
 
 
 def test_max_traj_len_of_a_task_reaches_the_trainer(tmp_path):
@@ -235,6 +236,14 @@ MISTAKES = {
     'options of another reward': (
         ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --airl_state_only 1 --log {out}'),
         r'--airl_state_only 1: only --reward_type airl has this option',
+    ),
+    'a bound of a reward that has none': (
+        ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --reward_type nn --reward_shift batch --log {out}'),
+        r'--reward_shift batch: only --reward_type l2ball or simplex has this option',
+    ),
+    'an unknown bound': (
+        ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --reward_type l2ball --reward_shift btach --log {out}'),
+        r"--reward_shift 'btach'; expected 'running' or 'batch' or 'none'",
     ),
     'two descriptions of nets': (
         ("cmd: 'true {out}'", 'cmd: "python scripts/imitate_mj.py --mode ga --tiny_policy --policy_hidden_spec x --log {out}"'),
@@ -467,8 +476,8 @@ def test_a_dry_run_imports_neither_torch_nor_gymnasium_and_is_quick():
 
 
 def test_the_id_of_a_run_is_read_back_from_the_names_of_its_files():
-    run_id = runs.id_of('ga', 'cartpole', 4, 0)
-    assert runs.parts_of(run_id) == dict(zip(runs.KEYS, ('ga', 'cartpole', '4', '0'), strict=True))
-    for path in (f'x/{runs.done_file(run_id)}', runs.part_path(f'x/{runs.done_file(run_id)}')):
-        assert runs.name_of(path) == run_id and runs.is_run(os.path.basename(path)) and runs.is_part(path) == path.endswith('.part')
-    assert not runs.is_run('results.h5') and runs.is_log('results.h5') and not runs.is_log(f'{run_id}.txt')
+    run_id = names.id_of('ga', 'cartpole', 4, 0)
+    assert names.parts_of(run_id) == dict(zip(names.KEYS, ('ga', 'cartpole', '4', '0'), strict=True))
+    for path in (f'x/{names.done_file(run_id)}', names.part_path(f'x/{names.done_file(run_id)}')):
+        assert names.name_of(path) == run_id and names.is_run(os.path.basename(path)) and names.is_part(path) == path.endswith('.part')
+    assert not names.is_run('results.h5') and names.is_log('results.h5') and not names.is_log(f'{run_id}.txt')

@@ -26,14 +26,15 @@ from pipeline_tools import (
     write_spec,
 )
 
+from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import evaluate_file
-from policyopt.files import results
-from policyopt.files.h5files import set_attrs, write_h5
-from policyopt.files.snapshots import read_log, read_root
-from policyopt.pipeline import evaluating, stages
+from policyopt.files import results_file
+from policyopt.files.hdf5 import set_attrs, write_h5
+from policyopt.files.training_log import read_log, read_root
+from policyopt.pipeline import evaluate_stage, stages
 from policyopt.pipeline.spec import load_spec
+from policyopt.provenance import derive_seed
 from policyopt.reporting.analysis import heading
-from policyopt.util import RunFailed, UserError, derive_seed
 
 TINY = """
 run_name: tiny
@@ -211,7 +212,7 @@ def test_own_data_need_no_expert_policy(tmp_path):
 
 def test_training_makes_complete_runs_with_their_seeds(trained):
     spec = load_spec(str(trained / 'spec.yaml'))
-    from policyopt.files.snapshots import read_root
+    from policyopt.files.training_log import read_root
 
     folder = trained / 'store' / 'checkpoints'
     assert sorted(p.name for p in folder.glob('alg=*')) == sorted(f'{i}.h5' for i in IDS)
@@ -260,9 +261,9 @@ def test_times_of_other_programs_do_not_stop_an_evaluation(tmp_path):
     for run, attrs in zip(runs, (good, {}, good | {'end_time': 'yesterday'}, good | {'end_time': '2026-01-01T10:01:00'}), strict=True):
         with write_h5(run.out) as h5:
             set_attrs(h5.root, attrs)
-    facts = evaluating.training_facts(spec, runs)
+    facts = evaluate_stage.training_facts(spec, runs)
     assert facts['training_seconds'] == '60' and facts['training_git_hash'] == 'abc' and 'training_host' not in facts
-    assert 'training_start' not in evaluating.training_facts(spec, runs[1:])
+    assert 'training_start' not in evaluate_stage.training_facts(spec, runs[1:])
 
 
 def test_the_number_of_jobs_changes_no_number_and_rows_are_those_of_the_policy(tiny):
@@ -274,7 +275,7 @@ def test_the_number_of_jobs_changes_no_number_and_rows_are_those_of_the_policy(t
     stages.evaluate(spec, quiet(jobs=1))
     one = arrays(folder / 'results.h5')
     assert all(one[name].tobytes() == two[name].tobytes() for name in one)
-    row = results.read_results(folder / 'results.h5').rows[3]
+    row = results_file.read_results(folder / 'results.h5').rows[3]
     trajs = evaluate_file(f'{folder}/{IDS[3]}.h5/snapshots/{row.snapshot}', 4, derive_seed(0, 'evaluate', IDS[3]), True)[2]
     assert np.array_equal(trajs.returns, row.alg_traj_returns) and np.array_equal(trajs.lengths, row.alg_traj_lengths)
 
@@ -287,7 +288,7 @@ def test_evaluation_needs_every_run_and_says_which_are_missing(tiny):
     assert '2 of 4 runs are missing' in err and f'{IDS[1]}.h5' in err and f'{IDS[2]}.h5' in err and IDS[0] not in err
     assert not (folder / 'results.h5').exists() and not (folder / 'evaluated').exists()
     run_stage(path, '2', only=['alg=ga', 'run=1'])
-    assert len(results.read_results(folder / 'results.h5').rows) == 1
+    assert len(results_file.read_results(folder / 'results.h5').rows) == 1
 
 
 def test_evaluation_overwrites_nothing_and_resume_keeps_complete_results(tiny):
@@ -318,7 +319,7 @@ def test_sampled_actions_go_into_a_file_of_their_own(tiny):
             run_stage(path, stage, sampled, resume=True, dry_run=dry, only=['alg=bclone', 'run=0'])
     assert (folder / 'pipeline.yaml').read_bytes() == before  # refused before anything is written
     run_stage(path, '2', [*sampled, 'options.results_filename=sampled.h5'], only=['alg=bclone', 'run=0'])
-    likeliest, drawn = (results.read_results(folder / name) for name in ('results.h5', 'sampled.h5'))
+    likeliest, drawn = (results_file.read_results(folder / name) for name in ('results.h5', 'sampled.h5'))
     assert likeliest.attrs['eval_deterministic'] == 'true' and drawn.attrs['eval_deterministic'] == 'false'
     assert 'sampled actions' in heading(drawn) and 'sampled' not in heading(likeliest)
     run = load_spec(str(path)).runs(0)[0]
@@ -334,18 +335,18 @@ def test_rows_of_one_kind_of_actions_are_neither_used_nor_lost_by_the_other(tiny
     spec, sampled = load_spec(str(path)), load_spec(str(path), ['options.eval_deterministic=false', 'options.results_filename=s.h5'])
     run = spec.runs(0)[0]
     os.makedirs(folder / 'evaluated')
-    job = evaluating._job(spec, run, 0)
-    evaluating._evaluate(job)
-    assert evaluating._read_row(job | {'deterministic': False}) is None
+    job = evaluate_stage._job(spec, run, 0)
+    evaluate_stage._evaluate(job)
+    assert evaluate_stage._read_row(job | {'deterministic': False}) is None
     stages.evaluate(sampled, quiet(jobs=1, only=['alg=bclone', 'run=0']))
-    assert evaluating._read_row(job) is not None and not (folder / 'evaluated_sampled').exists()
+    assert evaluate_stage._read_row(job) is not None and not (folder / 'evaluated_sampled').exists()
 
 
 def test_runs_on_different_numbers_of_expert_sets_are_evaluated_together(tiny):
     path, folder = tiny
     run_stage(path, '2', ['options.results_filename=one.h5'], only=['alg=bclone', 'run=0'])
     run_stage(path, '2', ['options.results_filename=two.h5'])
-    one, two = (results.read_results(folder / f'{name}.h5').tasks[0] for name in ('one', 'two'))
+    one, two = (results_file.read_results(folder / f'{name}.h5').tasks[0] for name in ('one', 'two'))
     assert np.array_equal(one.ex_traj_returns, two.ex_traj_returns) and len(one.ex_traj_returns) == 6
 
 
@@ -354,9 +355,11 @@ def test_rows_evaluated_before_an_interruption_are_used_again(tiny, capsys):
     spec = load_spec(str(path))
     os.makedirs(folder / 'evaluated')
     for run in spec.runs(0)[:3]:
-        evaluating._evaluate(evaluating._job(spec, run, 0))
+        evaluate_stage._evaluate(evaluate_stage._job(spec, run, 0))
     run_stage(path, '2', resume=True)
-    assert '3 of 4 runs were evaluated before' in capsys.readouterr().err and len(results.read_results(folder / 'results.h5').rows) == 4
+    assert (
+        '3 of 4 runs were evaluated before' in capsys.readouterr().err and len(results_file.read_results(folder / 'results.h5').rows) == 4
+    )
     assert not (folder / 'evaluated').exists()
 
 
@@ -364,13 +367,13 @@ def test_a_row_of_another_run_file_is_not_used_again(tiny):
     path, folder = tiny
     spec = load_spec(str(path))
     run = spec.runs(0)[0]
-    job = evaluating._job(spec, run, 0)
+    job = evaluate_stage._job(spec, run, 0)
     os.makedirs(folder / 'evaluated')
-    evaluating._evaluate(job)
-    assert evaluating._read_row(job) is not None
+    evaluate_stage._evaluate(job)
+    assert evaluate_stage._read_row(job) is not None
     shutil.copy(folder / f'{IDS[1]}.h5', run.out)
-    assert evaluating._read_row(job) is None
-    assert evaluating._read_row(job | {'num_trajs': 5}) is None
+    assert evaluate_stage._read_row(job) is None
+    assert evaluate_stage._read_row(job | {'num_trajs': 5}) is None
 
 
 @pytest.mark.slow
@@ -390,7 +393,7 @@ def test_a_killed_evaluation_leaves_no_workers_and_goes_on(tiny):
     for p in (folder.parent / 'trajs').glob('random_*'):
         p.unlink()
     im_pipeline(path, '2', '--resume')
-    assert len(results.read_results(folder / 'results.h5').rows) == 4
+    assert len(results_file.read_results(folder / 'results.h5').rows) == 4
 
 
 def test_a_second_evaluation_at_the_same_time_is_refused(tiny):
@@ -415,17 +418,17 @@ def fake_log(path, valacc, **attrs):
 
 def test_the_snapshot_with_the_best_valacc_is_chosen_and_nan_is_ignored(tmp_path):
     path = fake_log(tmp_path / 'a.h5', [-3.0, np.nan, -1.0, -1.0, -2.0])
-    assert evaluating.choose_snapshot(path, 'best_valacc') == 'iter0000020'
-    assert evaluating.choose_snapshot(path, 'last') == 'iter0000040'
-    assert evaluating.choose_snapshot(fake_log(tmp_path / 'c.h5', [0.5, 0.1]), 'best_valacc') == 'iter0000000'
+    assert evaluate_stage.choose_snapshot(path, 'best_valacc') == 'iter0000020'
+    assert evaluate_stage.choose_snapshot(path, 'last') == 'iter0000040'
+    assert evaluate_stage.choose_snapshot(fake_log(tmp_path / 'c.h5', [0.5, 0.1]), 'best_valacc') == 'iter0000000'
     with pytest.raises(UserError, match='no snapshot has a valacc'):
-        evaluating.choose_snapshot(fake_log(tmp_path / 'b.h5', [np.nan] * 3), 'best_valacc')
+        evaluate_stage.choose_snapshot(fake_log(tmp_path / 'b.h5', [np.nan] * 3), 'best_valacc')
 
 
 def test_best_valacc_without_that_column_says_what_to_do(tiny):
     _, folder = tiny
     with pytest.raises(UserError, match="no column 'valacc'.*Use eval: last"):
-        evaluating.choose_snapshot(str(folder / f'{IDS[2]}.h5'), 'best_valacc')
+        evaluate_stage.choose_snapshot(str(folder / f'{IDS[2]}.h5'), 'best_valacc')
 
 
 def test_results_without_the_return_of_the_last_batch_are_read(tmp_path):
@@ -436,21 +439,21 @@ def test_results_without_the_return_of_the_last_batch_are_read(tmp_path):
         h5.remove_node('/results')
         h5.create_table('/', 'results', obj=rfn.drop_fields(old, 'last_trueret'))
         del h5.root._v_attrs['content_sha256']
-    back = results.read_results(path).rows
+    back = results_file.read_results(path).rows
     assert len(back) == 2 and math.isnan(back[1].last_trueret) and back[1].num_trajs == 4
 
 
 def a_results_file(path):
-    row = results.ResultRow('ga', 'x', 4, 0, 7, 'iter0000300', 0, np.ones(3), np.full(3, 2), np.arange(5.0), np.arange(5))
-    task = results.TaskRow('x', 'Env-v0', '', np.ones(3), np.full(3, 2), np.zeros(5), np.ones(5, int))
-    results.write_results(path, [row, row], [task], {'run_name': 'r', 'versions': {'numpy': '1'}})
+    row = results_file.ResultRow('ga', 'x', 4, 0, 7, 'iter0000300', 0, np.ones(3), np.full(3, 2), np.arange(5.0), np.arange(5))
+    task = results_file.TaskRow('x', 'Env-v0', '', np.ones(3), np.full(3, 2), np.zeros(5), np.ones(5, int))
+    results_file.write_results(path, [row, row], [task], {'run_name': 'r', 'versions': {'numpy': '1'}})
     return row, task
 
 
 def test_results_survive_writing_and_reading(tmp_path):
     path = str(tmp_path / 'results.h5')
     row, task = a_results_file(path)
-    back = results.read_results(path)
+    back = results_file.read_results(path)
     for field in ('alg', 'task', 'num_trajs', 'run', 'seed', 'snapshot', 'dataset'):
         assert getattr(back.rows[1], field) == getattr(row, field) and type(getattr(back.rows[1], field)) is type(getattr(row, field))
     assert np.array_equal(back.rows[0].alg_traj_returns, row.alg_traj_returns) and back.rows[0].alg_traj_lengths.dtype == np.int64
@@ -464,13 +467,13 @@ def test_a_damaged_or_foreign_results_file_is_named(tmp_path, trained):
     content = path.read_bytes()
     path.write_bytes(content[:2000])
     with pytest.raises(UserError, match='results.h5: .*truncated'):
-        results.read_results(str(path))
+        results_file.read_results(str(path))
     at = content.index(np.arange(5.0).tobytes())
     path.write_bytes(content[:at] + b'\x01' + content[at + 1 :])
     with pytest.raises(UserError, match='damaged'):
-        results.read_results(str(path))
+        results_file.read_results(str(path))
     with pytest.raises(UserError, match="has no table '/results'"):
-        results.read_results(str(trained / 'store' / 'checkpoints' / f'{IDS[0]}.h5'))
+        results_file.read_results(str(trained / 'store' / 'checkpoints' / f'{IDS[0]}.h5'))
 
 
 def test_summary_and_progress_look_and_touch_nothing(tiny):
@@ -506,5 +509,5 @@ def test_a_full_disk_is_told_in_one_sentence_and_resume_completes(tiny, small_di
     assert codes[0] == 1 and codes[-1] == 0
     reference, folder = tiny
     run_stage(reference, '2')
-    ours, theirs = (results.read_results(f / 'results.h5').rows for f in (small_disk / 'store' / 'checkpoints', folder))
+    ours, theirs = (results_file.read_results(f / 'results.h5').rows for f in (small_disk / 'store' / 'checkpoints', folder))
     assert all(np.array_equal(a.alg_traj_returns, b.alg_traj_returns) and a.seed == b.seed for a, b in zip(ours, theirs, strict=True))

@@ -16,12 +16,13 @@ import torch
 from training_tools import DATA, RUNS, SAMPLED, run_until
 
 from policyopt import rl
-from policyopt.files.snapshots import read_log
-from policyopt.files.trajectories import FiniteSpace, TrajBatch, load_trajs, save_trajs, subsample
+from policyopt.files.training_log import read_log
+from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.imitation import ImitationOptimizer
 from policyopt.policies import make_policy
 from policyopt.rewards import LinearReward, TransitionClassifier
-from policyopt.sampling.tasks import MDP, SimConfig, sample_batch
+from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
+from policyopt.trajectories import FiniteSpace, TrajBatch, subsample
 from policyopt.valuefuncs import ValueFunc
 
 NET = [{'type': 'fc', 'n': 8}, {'type': 'nonlin', 'func': 'tanh'}]
@@ -142,6 +143,7 @@ def slow_imitation_step(now, rng, trajs, expert, ent_reg, mode, max_kl=MAX_KL):
             'avgunregr': np.mean(r_unreg_N),
             'avgpreg': np.mean(bonus_N),
         }
+        | ({'reward_bound': reward.reward_bound} if isinstance(reward, LinearReward) else {})
     )
 
 

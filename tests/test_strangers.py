@@ -12,11 +12,11 @@ from exploits import MERGE_BOMB, ODD_NAMES
 from pipeline_tools import im_pipeline, write_spec
 from results_tools import ATTRS, run_here, small_results  # noqa: F401
 
-from policyopt.files.results import read_results, write_results
-from policyopt.files.snapshots import write_log
+from policyopt.errors import UserError
+from policyopt.files.results_file import read_results, write_results
+from policyopt.files.training_log import write_log
 from policyopt.files.yamlfile import MAX_CHARS, parse_yaml
 from policyopt.pipeline.spec import load_spec
-from policyopt.util import UserError
 
 ALIAS_BOMB = MERGE_BOMB.replace('{<<: ', '').replace(']}', ']')
 BAD_YAML = {

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import policyopt as po
-from environments import rlgymenv
-from environments.rlgymenv import BadEnvironment, env_info, make_env
+from policyopt.environments import rlgymenv
+from policyopt.environments.rlgymenv import BadEnvironment, env_info, make_env
 
 spaces = gymnasium.spaces
 SMALL = {'iterations': 2, 'seed': 0, 'min_total_sa': 60, 'progress': False}
@@ -167,7 +167,7 @@ def test_a_refused_observation_space_says_the_wrapper_that_makes_it_fit(name):
     class Odd(Point):
         observation_space = space
 
-    with pytest.raises(BadEnvironment, match=f'{says}.*docs/wrappers.md'):
+    with pytest.raises(BadEnvironment, match=f'{says}.*docs/data.md'):
         env_info(Odd)
     wrapped = env_info(lambda: gymnasium.wrappers.FlattenObservation(Odd()))
     assert wrapped.obs_dim > 0
@@ -180,7 +180,7 @@ def test_a_refused_action_space_says_the_wrapper_that_makes_it_fit(space):
     class Odd(Point):
         action_space = space
 
-    with pytest.raises(BadEnvironment, match='Wrap it in gymnasium.wrappers.TransformAction.*docs/wrappers.md'):
+    with pytest.raises(BadEnvironment, match='Wrap it in gymnasium.wrappers.TransformAction.*docs/data.md'):
         env_info(Odd)
 
 

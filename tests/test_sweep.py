@@ -5,13 +5,13 @@ import pytest
 from pipeline_tools import SPEC, write_spec
 from results_tools import result_row, task_row
 
-from policyopt.files.results import cell_table
-from policyopt.files.runs import parts_of, settings_of
-from policyopt.pipeline import foreign
+from policyopt.errors import RunFailed, UserError
+from policyopt.files.names import parts_of, settings_of
+from policyopt.files.results_file import cell_table
+from policyopt.pipeline import external_policies
 from policyopt.pipeline.spec import load_spec, select_runs
 from policyopt.reporting import cells, report
 from policyopt.reporting.analysis import analyze, campaign_runs
-from policyopt.util import RunFailed, UserError
 
 TRAINER = 'python scripts/imitate_mj.py --mode ga --reward_lr 1 --env {env} --data {dataset} --log {out} | tee log.txt'
 VARY = 'training.algorithms.ga.vary={reward_lr: [.003, 1e20], reward_steps: [1, 4]}'
@@ -161,7 +161,7 @@ class Info:
     ],
 )
 def test_the_action_of_a_policy_of_another_program_is_checked(answer, info, expected):
-    actor = foreign.ForeignActor(Says(answer), info, 'mine:load of x')
+    actor = external_policies.ForeignActor(Says(answer), info, 'mine:load of x')
     if isinstance(expected, str):
         with pytest.raises(RunFailed, match=f'mine:load of x: act\\(\\) .*{expected}'):
             actor.outputs(np.zeros((2, 3)))
@@ -180,9 +180,9 @@ def test_a_policy_that_cannot_be_loaded_is_refused_before_anything_plays(tmp_pat
         ('my_policies:other', "has no function 'other'"),
     ):
         with pytest.raises(UserError, match=f'x.yaml: place: .*{expected}'):
-            foreign.loader(dotted, 'x.yaml: place')
+            external_policies.loader(dotted, 'x.yaml: place')
     with pytest.raises(UserError, match='is of type dict; expected an object with act'):
-        foreign.ForeignActor({}, Info(2), 'x')
+        external_policies.ForeignActor({}, Info(2), 'x')
 
 
 def test_a_policy_of_another_program_needs_no_rule(tmp_path):

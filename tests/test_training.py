@@ -20,8 +20,8 @@ from training_tools import CLONING, EXPERT, RUNS, command, differences, needs_av
 from training_tools import folder as folder
 
 from policyopt import elementwise, evaluation
-from policyopt.files.snapshots import read_log, read_root, read_snapshot, snapshot_names
-from policyopt.files.trajectories import load_trajs
+from policyopt.files.training_log import read_log, read_root, read_snapshot, snapshot_names
+from policyopt.files.trajectory_file import load_trajs
 from policyopt.pipeline import estimate
 from policyopt.training import Eta
 
@@ -35,8 +35,8 @@ COLUMNS = {
     'dagger': [*CLONED, 'round', 'beta', 'nlabels', 'tsamp', 'ttotal'],
     'ga': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
     'gail': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
-    'l2ball': [*IMITATION, *VF_STEP, 'l2', *AVERAGES_AND_TIMES],
-    'simplex': [*IMITATION, *VF_STEP, 'vmin', *AVERAGES_AND_TIMES],
+    'l2ball': [*IMITATION, *VF_STEP, 'l2', *AVERAGES_AND_TIMES, 'reward_bound'],
+    'simplex': [*IMITATION, *VF_STEP, 'vmin', *AVERAGES_AND_TIMES, 'reward_bound'],
     'airl': [*IMITATION, *VF_STEP, 'rloss', 'racc', 'raccpi', 'raccex', 'rkl', 'rbt', *AVERAGES_AND_TIMES],
     'rl': ['iter', 'ret', 'avglen', 'nsa', 'ent', 'vf_r2', 'tdvf_r2', *POLICY_STEP, *VF_STEP, 'tsamp', 'tadv', 'tstep', 'ttotal'],
 }
@@ -370,8 +370,8 @@ def test_an_animation_needs_no_screen(run_script, tmp_path):
     no_screen = {'DISPLAY': '', 'WAYLAND_DISPLAY': '', 'SDL_VIDEODRIVER': 'dummy'}
     options = ('--frames', 25, '--seed', 1, '--max_traj_len', 10)
     first = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--gif', 'mine.gif', *options, env=no_screen)
-    said = ['return: 10.0000 in 10 steps'] * 2 + ['return: 5.0000 in 5 steps so far (cut by --frames 25)']
-    assert first.stdout.splitlines() == [*said, 'animation: mine.gif'] and first.stderr == ''
+    said = ['return: 10.0000 in 10 steps'] * 2 + ['return: 5.0000 in 5 steps so far (stopped at --frames 25)']
+    assert first.stdout.splitlines() == [*said, 'animation: mine.gif (25 pictures, as --frames says)'] and first.stderr == ''
     done = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', *options, env=no_screen)
     assert 'animation: play.gif' in done.stdout
     for name in ('mine.gif', 'play.gif'):

@@ -6,8 +6,9 @@ import tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policyopt.files.trajectories import RaggedArray, TrajBatch, load_trajs, save_trajs, subsample
-from policyopt.util import UserError
+from policyopt.errors import UserError
+from policyopt.files.trajectory_file import load_trajs, save_trajs
+from policyopt.trajectories import RaggedArray, TrajBatch, subsample
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=7)
 

@@ -17,12 +17,15 @@ from pipeline_tools import im_pipeline, write_spec
 from results_tools import run_here, small_results  # noqa: F401 (a fixture)
 from training_tools import TINY_NET, command
 
-from policyopt import util
-from policyopt.files import h5files, results, trajectories
-from policyopt.files.snapshots import TrainingLog, read_log, read_root, write_log
-from policyopt.pipeline import experts
+from policyopt import provenance
+from policyopt.errors import RunFailed, UserError
+from policyopt.files import hdf5, results_file
+from policyopt.files.atomic import write_text, writing
+from policyopt.files.training_log import TrainingLog, read_log, read_root, write_log
+from policyopt.files.trajectory_file import load_trajs, save_trajs
+from policyopt.pipeline import sample_stage
 from policyopt.pipeline.spec import load_spec
-from policyopt.util import RunFailed, UserError
+from policyopt.trajectories import TrajBatch
 
 RUN = ['imitate_mj.py', '--mode', 'ga', '--data', 't.h5', '--env_name', 'CartPole-v0', '--policy_hidden_spec', TINY_NET, '--seed', '3']
 RUN += ['--min_total_sa', '150', '--sim_batch_size', '1', '--max_iter', '31', '--save_freq', '5']
@@ -33,13 +36,13 @@ RUN += ['--min_total_sa', '150', '--sim_batch_size', '1', '--max_iter', '31', '-
 
 def test_of_two_writers_the_first_one_keeps_the_name(tmp_path):
     path = str(tmp_path / 'a.txt')
-    with pytest.raises(FileExistsError), util.writing(path) as mine, open(mine, 'w') as f:
+    with pytest.raises(FileExistsError), writing(path) as mine, open(mine, 'w') as f:
         f.write('second')
-        with util.writing(path) as theirs, open(theirs, 'w') as g:
+        with writing(path) as theirs, open(theirs, 'w') as g:
             g.write('first')
             assert theirs != mine
     assert open(path).read() == 'first' and os.listdir(tmp_path) == ['a.txt']
-    with util.writing(path, replace=True) as tmp, open(tmp, 'w') as f:
+    with writing(path, replace=True) as tmp, open(tmp, 'w') as f:
         f.write('third')
     assert open(path).read() == 'third' and os.listdir(tmp_path) == ['a.txt']
 
@@ -53,21 +56,21 @@ def test_where_there_are_no_hard_links_a_file_is_created_all_the_same(tmp_path, 
 
 
 def test_a_leftover_of_a_process_with_our_number_is_in_nobodys_way(tmp_path):
-    left = tmp_path / f'a.txt.{util.process_name()}.tmp'
+    left = tmp_path / f'a.txt.{provenance.process_name()}.tmp'
     left.write_text('half')
-    util.write_text(str(tmp_path / 'a.txt'), 'whole')
+    write_text(str(tmp_path / 'a.txt'), 'whole')
     assert (tmp_path / 'a.txt').read_text() == 'whole' and left.read_text() == 'half'
 
 
 @pytest.mark.parametrize('kind', ['trajectories', 'results', 'run'])
 def test_finished_data_that_appears_meanwhile_is_kept(kind, tmp_path):
     path = str(tmp_path / 'a.h5')
-    trajs = trajectories.TrajBatch(np.zeros((3, 4)), np.zeros((3, 0)), np.zeros((3, 1), int), np.ones(3), [3])
+    trajs = TrajBatch(np.zeros((3, 4)), np.zeros((3, 0)), np.zeros((3, 1), int), np.ones(3), [3])
     log = TrainingLog(path, {'args': '{}'})
     log.append([('iter', 0, int)])
     write = {
-        'trajectories': lambda: trajectories.save_trajs(path, trajs, {}),
-        'results': lambda: results.write_results(path, [], [], {}),
+        'trajectories': lambda: save_trajs(path, trajs, {}),
+        'results': lambda: results_file.write_results(path, [], [], {}),
         'run': lambda: log.finish({}),
     }[kind]
     (tmp_path / 'a.h5').write_text('theirs')
@@ -79,10 +82,10 @@ def test_finished_data_that_appears_meanwhile_is_kept(kind, tmp_path):
 def test_trajectories_that_another_stage_0_has_made_since_are_kept(tmp_path):
     path = write_spec(tmp_path)
     spec, wanted = load_spec(str(path)), [('cartpole', 0)]
-    plan = experts.check_all(spec, wanted, 0, resume=False)
+    plan = sample_stage.check_all(spec, wanted, 0, resume=False)
     im_pipeline(path, '0', '-q')
     before = {p.name: p.read_bytes() for p in (tmp_path / 'store' / 'trajs').iterdir()}
-    experts.sample_all(spec, plan, 0)
+    sample_stage.sample_all(spec, plan, 0)
     assert {p.name: p.read_bytes() for p in (tmp_path / 'store' / 'trajs').iterdir()} == before
 
 
@@ -129,11 +132,13 @@ def test_a_link_to_nothing_is_no_place_for_an_output(tmp_path, run_here):  # noq
 
 
 def test_texts_of_more_than_64_kb_are_kept_beside_the_attributes(tmp_path):
-    long, limit = 'ä' * 50000, 'x' * h5files.LONGEST_ATTR
+    long, limit = 'ä' * 50000, 'x' * hdf5.LONGEST_ATTR
     small_results(tmp_path / 'small.h5')
-    small = results.read_results(str(tmp_path / 'small.h5'))
-    results.write_results(str(tmp_path / 'r.h5'), small.rows, small.tasks, {'spec': long, 'run_name': limit, 'training_host': 'a'})
-    assert results.read_results(str(tmp_path / 'r.h5')).attrs.items() >= {'spec': long, 'run_name': limit, 'training_host': 'a'}.items()
+    small = results_file.read_results(str(tmp_path / 'small.h5'))
+    results_file.write_results(str(tmp_path / 'r.h5'), small.rows, small.tasks, {'spec': long, 'run_name': limit, 'training_host': 'a'})
+    assert (
+        results_file.read_results(str(tmp_path / 'r.h5')).attrs.items() >= {'spec': long, 'run_name': limit, 'training_host': 'a'}.items()
+    )
     table = np.zeros(1, dtype=[('iter', int)])
     write_log(str(tmp_path / 'l.h5'), table, {'args': json.dumps({'policy_hidden_spec': long}), 'command': 'short'})
     root = read_root(str(tmp_path / 'l.h5'))
@@ -214,13 +219,13 @@ def test_a_file_with_a_filter_that_is_not_here_needs_the_filter(tmp_path):
         data = data[: at - 8] + data[at - 8 : at].replace(b'\x33\x01', b'\x00\x7d') + b'lzf\0\0\0' + data[at + 6 :]
     (tmp_path / 't.h5').write_bytes(data)
     with pytest.raises(UserError, match=r"'/a_B_T_Da' needs the filter 'lzf' \(number 32000\), .* h5repack") as e:
-        trajectories.load_trajs(str(tmp_path / 't.h5'))
+        load_trajs(str(tmp_path / 't.h5'))
     assert 'damaged' not in str(e.value)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason='becomes another user')
 def test_a_file_that_may_not_be_read_is_not_called_damaged():
-    code = 'import os, sys, tempfile; from policyopt.files.h5files import open_h5\n'
+    code = 'import os, sys, tempfile; from policyopt.files.hdf5 import open_h5\n'
     code += 'fd, path = tempfile.mkstemp(dir="/tmp"); os.setuid(65534)\n'
     code += 'try:\n    with open_h5(path, "x"): pass\nexcept Exception as e: print(e)\n'
     done = subprocess.run([sys.executable, '-c', code], env=script_env(), capture_output=True, text=True)
@@ -229,5 +234,5 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged():
 
 
 def test_the_name_of_a_process_in_a_container_says_which(monkeypatch):
-    monkeypatch.setattr(util, 'pid_namespace', lambda: 'pid:[4026539999]')
-    assert util.process_name() == f'{platform.node()}.4026539999.{os.getpid()}'
+    monkeypatch.setattr(provenance, 'pid_namespace', lambda: 'pid:[4026539999]')
+    assert provenance.process_name() == f'{platform.node()}.4026539999.{os.getpid()}'

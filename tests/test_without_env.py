@@ -6,7 +6,7 @@ import pytest
 from conftest import REPO
 
 import policyopt as po
-from policyopt.files.snapshots import read_root
+from policyopt.files.training_log import read_root
 
 EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
 FEW = {'iterations': 30, 'seed': 0, 'bclone_batch_size': 20, 'bclone_eval_freq': 10, 'progress': False}

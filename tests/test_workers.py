@@ -14,11 +14,11 @@ from conftest import REPO, script_env
 from pipeline_tools import children, lives, wait_until
 from training_tools import differences
 
-from policyopt.files.snapshots import read_log
+from policyopt.errors import RunFailed
+from policyopt.files.training_log import read_log
 from policyopt.policies import make_policy
 from policyopt.sampling import workers
-from policyopt.sampling.tasks import MDP, SimConfig, sample_batch
-from policyopt.util import RunFailed
+from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
 
 TANH = [{'type': 'fc', 'n': 16}, {'type': 'nonlin', 'func': 'tanh'}]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.util import UserError
+from policyopt.errors import UserError
 
 # what others call the arrays that say where episodes end, and what each says of a step
 TERMINAL = ('terminal', 'terminals', 'terminations', 'terminated')  # a terminal state follows

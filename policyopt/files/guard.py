@@ -27,7 +27,7 @@ import numpy as np
 import tables
 from tables import atom, attributeset, hdf5extension  # pyright: ignore[reportAttributeAccessIssue] (a compiled module)
 
-from policyopt.util import UserError, printable
+from policyopt.errors import UserError, printable
 
 MAX_DEPTH = 64  # groups below each other; ours are ten
 MAX_RATIO = 1032  # deflate cannot pack more bytes into one

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import tables
 
-from policyopt.files.h5files import attr_text, open_h5
-from policyopt.files.snapshots import read_snapshot, snapshot_groups
-from policyopt.util import UserError, parse_time
+from policyopt.errors import UserError
+from policyopt.files.hdf5 import attr_text, open_h5
+from policyopt.files.training_log import read_snapshot, snapshot_groups
+from policyopt.provenance import parse_time
 
 _WHAT = 'the file of a run (/snapshots, /log)'
 

@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from policyopt.util import UserError, closest, printable, read_utf8
+from policyopt.errors import UserError, closest, printable
+from policyopt.files.atomic import read_utf8
 
 REQUIRED = object()
 MOST = 10**9  # the largest count that is believed

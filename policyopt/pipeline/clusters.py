@@ -7,7 +7,6 @@ Stages 0 and 2 are one job each. So submitting everything a second time does no 
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 import os
 import re
@@ -17,14 +16,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from policyopt.pipeline import templates
-from policyopt.util import RunFailed, UserError, as_typed, continuing_command, printable
+from policyopt.errors import RunFailed, UserError, printable
+from policyopt.pipeline.command import option
+from policyopt.shipped import as_typed, continuing_command, shipped
 
 if TYPE_CHECKING:
-    from policyopt.pipeline import batch
+    from policyopt.pipeline import cluster_options
     from policyopt.pipeline.plan import How, Plan
     from policyopt.pipeline.spec import Run, Spec
 
@@ -88,7 +88,7 @@ class Cluster(abc.ABC):
     # what a system says in its own way
 
     @abc.abstractmethod
-    def options(self, spec: Spec) -> batch.Batch:
+    def options(self, spec: Spec) -> cluster_options.Batch:
         """The section of the experiment's options."""
 
     @abc.abstractmethod
@@ -179,7 +179,7 @@ class Cluster(abc.ABC):
         return Submission(request, self._script(request, words, tail, f'stage {stage}'), self._base(spec) + '.sh')
 
     def _script(self, request: Request, words: Sequence[str], tail: str, comment: str) -> str:
-        spec, pipeline = request.spec, [sys.executable, os.path.join(templates.REPO, 'scripts', 'im_pipeline.py')]
+        spec, pipeline = request.spec, [sys.executable, shipped('scripts/im_pipeline.py')]
         variables = [name for name in dict.fromkeys(re.findall(r'\$\{?(\w+)', spec.options.storagedir)) if name in os.environ]
         lines = [
             '#!/bin/bash',
@@ -204,7 +204,7 @@ class Cluster(abc.ABC):
 
     def notes(self, plan: Plan) -> list[str]:
         """What the script does not say itself: that runs want a GPU which it does not ask for."""
-        wants = any((templates.option(run.command, '--device') or '').startswith('cuda') for run in plan.todo)
+        wants = any((option(run.command, '--device') or '').startswith('cuda') for run in plan.todo)
         if not self.gpu or not wants or re.search('gpu|gres', repr(self.options(plan.spec)), re.IGNORECASE):
             return []
         return [f"warning: --device cuda, but the job asks for no GPU; add a directive such as '{self.gpu}' to options.{self.name}.extra"]
@@ -308,21 +308,6 @@ class Cluster(abc.ABC):
         if listed.returncode == 0:
             return not listed.stdout.strip()
         return is_unknown(listed.stderr)
-
-
-@contextlib.contextmanager
-def stopping_after(seconds: int | None) -> Iterator[None]:
-    """Send this process the warning of a time limit after so many seconds in the block; never for None."""
-    if seconds is None:
-        yield
-        return
-    old = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
 
 
 def requeue(signum: int, command: str | None) -> None:

@@ -23,10 +23,15 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from policyopt import algorithms
-from policyopt.files.runs import part_path
-from policyopt.pipeline import launch, templates
+from policyopt.cores import num_cores
+from policyopt.errors import RunFailed, UserError
+from policyopt.files.names import part_path
+from policyopt.options import MAX_ITER
+from policyopt.pipeline import launch
+from policyopt.pipeline.command import is_literal, is_trainer, option
 from policyopt.pipeline.plan import job_of, make_plan
-from policyopt.util import MAX_ITER, RunFailed, UserError
+from policyopt.progress import last_lines
+from policyopt.signals import Stopped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,17 +51,17 @@ def estimate(plan: Plan, how: How) -> str:
     and unfinished runs are read.
 
     Raises:
-        MeasuredRunFailed: a measured command failed; launch.Stopped: by a signal; UserError, RunFailed or OSError: it
+        MeasuredRunFailed: a measured command failed; Stopped: by a signal; UserError, RunFailed or OSError: it
             cannot be measured, for example because a checkpoint is damaged or the disk is full.
     """
     runs, pending = plan.runs, plan.todo
     if not pending:
         return f'{len(runs)} of {len(runs)} runs are done: nothing to do'
     todo = f'{len(pending)} of {len(runs)} runs to do'
-    known = [r for r in pending if templates.is_trainer(r.command) and templates.is_literal(r.command)]
+    known = [r for r in pending if is_trainer(r.command) and is_literal(r.command)]
     if not known:
         return f'{todo}; how long that takes is not known: only plain commands of imitate_mj.py can be measured'
-    num_jobs = min(how.jobs or launch.num_cores(), len(pending))
+    num_jobs = min(how.jobs or num_cores(), len(pending))
     kinds = {}
     for run in known:
         kinds.setdefault((run.alg, run.task), []).append(run)
@@ -78,7 +83,7 @@ def estimate(plan: Plan, how: How) -> str:
 
 def max_iter(run: Run) -> int:
     """The number of iterations that a trainer's command asks for."""
-    value = templates.option(run.command, '--max_iter')
+    value = option(run.command, '--max_iter')
     try:
         return MAX_ITER if value is None else int(value)
     except ValueError as e:
@@ -90,7 +95,7 @@ def _iterations_done(run: Run) -> int:
     part = part_path(run.out)
     if not os.path.exists(part):
         return 0
-    from policyopt.files.snapshots import read_log
+    from policyopt.files.training_log import read_log
 
     try:
         return len(read_log(part))
@@ -117,12 +122,12 @@ def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[t
         jobs = [job_of(elsewhere, _shortened(runs[r.id])) for r in measured]
         try:
             outcomes = launch.run_local(jobs, num_jobs, threads=how.threads, verbosity=-2)
-        except launch.Stopped as e:
-            raise launch.Stopped(e.signum, 'the estimate leaves nothing behind') from e
+        except Stopped as e:
+            raise Stopped(e.signum, 'the estimate leaves nothing behind') from e
         ended = {o.job.id: o for o in outcomes}
         for outcome in [ended[j.id] for j in jobs if j.id in ended]:
             if outcome.state != 'ok':
-                said = launch.last_lines(outcome.job.log, 1).removeprefix('  | ')
+                said = last_lines(outcome.job.log, 1).removeprefix('  | ')
                 raise MeasuredRunFailed(f'{outcome.job.id} {outcome.detail} when its first iterations were measured: {said}')
         costs = {}
         for run, job in zip(measured, jobs, strict=True):
@@ -134,8 +139,8 @@ def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[t
 
 def _shortened(run: Run) -> Run:
     """A run with its first few iterations only; of an option that stands twice, argparse takes the last."""
-    rounds = templates.option(run.command, '--dagger_rounds') or ''  # each needs a step
-    num = max(algorithms.probe_iterations(templates.option(run.command, '--mode')), 1 + int(rounds) if rounds.isdecimal() else 0)
+    rounds = option(run.command, '--dagger_rounds') or ''  # each needs a step
+    num = max(algorithms.probe_iterations(option(run.command, '--mode')), 1 + int(rounds) if rounds.isdecimal() else 0)
     num = min(max_iter(run), num)
     return dataclasses.replace(run, command=f'{run.command} --max_iter {num}')
 
@@ -145,7 +150,7 @@ def _ttotal(job: Job) -> np.ndarray:
 
     Without the play of DAgger's rounds: they are as many in a short run as in a long one, so they count as start-up.
     """
-    from policyopt.files.snapshots import read_log
+    from policyopt.files.training_log import read_log
 
     log = read_log(job.out)
     if not len(log) or 'ttotal' not in (log.dtype.names or ()):

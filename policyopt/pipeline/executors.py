@@ -10,6 +10,7 @@ from policyopt.pipeline.plan import How, Plan
 from policyopt.pipeline.schedulers import ArrayJobs, Pbs, Slurm
 from policyopt.pipeline.spec import Spec
 
+FIRST_COMMANDS = 3  # of a dry run on a terminal
 EXECUTORS = {executor.name: executor for executor in (Local, Slurm, Pbs, ArrayJobs)}  # by the word after -e
 
 
@@ -35,7 +36,10 @@ class Executor(Protocol):
 
 
 class Printing:
-    """A dry run: what another executor would carry out goes to stdout, its notes to stderr, and nothing is touched."""
+    """A dry run: what another executor would carry out goes to stdout, its notes to stderr, and nothing is touched.
+
+    A terminal gets a table and the first commands, a file or a pipe all of them.
+    """
 
     def __init__(self, executor: Executor):
         self.executor, self.name, self.away = executor, executor.name, executor.away
@@ -50,7 +54,13 @@ class Printing:
         if plan.todo:
             for note in self.notes(plan):
                 print(note if note.startswith('warning: ') else f'note: {note}', file=sys.stderr)
-            sys.stdout.write(self.script(plan))
+            commands = self.script(plan).splitlines(keepends=True)
+            rest = 0 if self.away or not sys.stdout.isatty() else len(commands) - FIRST_COMMANDS
+            if rest > 0:
+                del commands[FIRST_COMMANDS:]
+                more = f'… and {rest} more commands; -n | cat prints all\n'
+                commands = [plan.summary(), '\n\n', *commands, more]
+            sys.stdout.write(''.join(commands))
             sys.stdout.flush()
 
     def execute_stage(self, spec: Spec, stage: str, outputs: Sequence[str]) -> bool:

@@ -10,22 +10,23 @@ from __future__ import annotations
 import glob
 import multiprocessing
 import os
-import runpy
 import signal
 import sys
 from collections.abc import Mapping
 from typing import TextIO
 
-from policyopt.pipeline import templates
-from policyopt.util import PACKAGES, STOP_SIGNALS
+from policyopt import options
+from policyopt.command_line import run_main
+from policyopt.pipeline.command import is_our_trainer, plain_words
+from policyopt.shipped import PACKAGE
+from policyopt.signals import NEVER_BEGUN, STOP_SIGNALS
 
 BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
 
 
 def _sources() -> dict[str, tuple[int, int]]:
     """{source file of ours: (size, time of its last change)}."""
-    tops = f'{PACKAGES}/policyopt', f'{PACKAGES}/environments', f'{templates.REPO}/scripts'
-    files = (f for top in tops for f in glob.glob(f'{top}/**/*.py', recursive=True))
+    files = glob.glob(f'{PACKAGE}/**/*.py', recursive=True)
     return {f: (stat.st_size, stat.st_mtime_ns) for f in files for stat in [os.stat(f)]}
 
 
@@ -39,8 +40,8 @@ def script_and_options(command: str, env: Mapping[str, str]) -> list[str] | None
     """
     if sys.platform != 'linux' or any(e.get(name) != '1' for name in BLAS_THREAD_VARIABLES for e in (env, os.environ)):
         return None
-    program, *words = templates.plain_words(command) or ['']
-    if program != sys.executable or not words or not templates.is_our_trainer(words[0]):
+    program, *words = plain_words(command) or ['']
+    if program != sys.executable or not words or not is_our_trainer(words[0]):
         return None
     return words
 
@@ -107,11 +108,17 @@ def _run(words: list[str], log_fd: int, env: dict[str, str], gate: tuple[int, in
     os.write(ready[1], b'.')
     os.close(ready[1])
     if not os.read(gate[0], 1):
-        sys.exit(143)
+        sys.exit(NEVER_BEGUN)
     os.environ.clear()
     os.environ.update(env)
     import numpy as np
 
     np.random.seed()  # for environments that draw from numpy's global generator: no two runs have its state in common
-    sys.argv, sys.path[0] = words, os.path.dirname(os.path.abspath(words[0]))
-    runpy.run_path(words[0], run_name='__main__')
+    sys.argv = words
+    sys.exit(run_main('imitate_mj', _imitate))
+
+
+def _imitate(argv: list[str]) -> int:
+    from policyopt.training import train_imitation
+
+    return train_imitation(options.parsed('imitate_mj', None, options.ImitationOptions, argv))

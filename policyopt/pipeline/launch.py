@@ -9,21 +9,23 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import datetime
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from policyopt.files.runs import incomplete_path, lock_path, part_path
-from policyopt.pipeline import forked, locks, templates
+from policyopt.cores import num_cores, threads_from_env
+from policyopt.errors import RunFailed
+from policyopt.files.atomic import is_hdf5
+from policyopt.files.names import incomplete_path, lock_path, part_path
+from policyopt.pipeline import forked, locks
+from policyopt.pipeline.command import is_simple, with_option
 from policyopt.pipeline.plan import Job
-from policyopt.util import STOP_SIGNALS, RunFailed, continuing_command, is_hdf5, num_cores, threads_from_env
+from policyopt.progress import Progress
+from policyopt.signals import NEVER_BEGUN, STOPPED, CountedSignals, Stopped
 
 if TYPE_CHECKING:
     from policyopt.pipeline.plan import How, Plan
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 Process = Any  # a subprocess.Popen with a pipe as its stdin, or a forked.ForkedRun
 # POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = (*forked.BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
-STOPPED_AFTER_CHECKPOINT = 75  # exit code of our trainers after SIGTERM or SIGUSR1
 _GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint
 
 
@@ -43,45 +44,6 @@ class Outcome:
     state: str
     detail: str = ''
     seconds: float | None = None
-
-
-class Stopped(RunFailed):
-    """The pipeline was asked to stop by a signal; its runs have been stopped."""
-
-    def __init__(self, signum: int, then: str | None = None):
-        then = then or f'what is finished is kept; continue with: {continuing_command()}'
-        super().__init__(f'stopped by {signal.Signals(signum).name}; {then}')
-        self.signum, self.interrupted = signum, signum == signal.SIGINT
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """A stop signal in the block ends it as Ctrl-C does, cleaning up, and becomes Stopped; a second one ends this process at once.
-
-    Where `continuing_command` is wrong advice, the block catches KeyboardInterrupt and raises another one with the right one.
-    """
-    first = []
-
-    def note(signum, frame):
-        first.append(signum)
-        for num in old:
-            signal.signal(num, signal.SIG_DFL)
-        raise KeyboardInterrupt  # no Exception, which a reader of a file might take for damage
-
-    with contextlib.ExitStack() as restore:
-        old = {}
-        if threading.current_thread() is threading.main_thread():
-            old = {num: signal.getsignal(num) for num in STOP_SIGNALS}
-            old = {num: handler for num, handler in old.items() if handler != signal.SIG_IGN}
-        for num, handler in old.items():
-            signal.signal(num, note)
-            restore.callback(signal.signal, num, handler)
-        try:
-            yield
-        except KeyboardInterrupt as e:
-            if not first:
-                raise
-            raise Stopped(first[0], *e.args) from e
 
 
 def thread_environment(threads: int | None = None) -> dict[str, str]:
@@ -145,7 +107,7 @@ def run_local(
     wait: stay until the runs that other hosts do are there too, and do those that a dead host leaves.
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 stop the runs (a second one kills them) and raise Stopped.
     """
-    with _Signals() as signals, Progress(len(jobs), verbosity) as progress:
+    with CountedSignals() as signals, Progress(len(jobs), verbosity) as progress:
         return _Launcher(jobs, num_jobs, keep_going, threads, signals, progress, wait).loop()
 
 
@@ -156,7 +118,7 @@ class _Launcher:
         num_jobs: int,
         keep_going: bool,
         threads: int | None,
-        signals: _Signals,
+        signals: CountedSignals,
         progress: Progress,
         wait: bool,
     ):
@@ -214,7 +176,7 @@ class _Launcher:
         if os.path.exists(job.out):  # what a program that writes in place has left
             os.replace(job.out, incomplete_path(job.out))
         if os.path.exists(part_path(job.out)):  # perhaps another pipeline has begun it since the plan
-            job = dataclasses.replace(job, command=templates.with_option(job.command, '--resume'))
+            job = dataclasses.replace(job, command=with_option(job.command, '--resume'))
         try:
             process = self.spawn(job, lock)
         except OSError as e:
@@ -224,7 +186,7 @@ class _Launcher:
             lock.release()
             raise
         self.running[process] = (job, lock, time.monotonic())
-        self.progress.started(job)
+        self.progress.started(job.id, job.command)
         return True
 
     def spawn(self, job: Job, lock: locks.Lock) -> Process:
@@ -254,9 +216,9 @@ class _Launcher:
 
     def shell(self, command: str, log: TextIO) -> Process:
         """A shell that waits for a line on its stdin and then is the command."""
-        line = f'exec {command}' if templates.is_simple(command) else command
+        line = f'exec {command}' if is_simple(command) else command
         return subprocess.Popen(
-            ['/bin/sh', '-c', f'read -r go || exit 143; exec </dev/null; {line}'],
+            ['/bin/sh', '-c', f'read -r go || exit {NEVER_BEGUN}; exec </dev/null; {line}'],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -295,7 +257,7 @@ class _Launcher:
             os.replace(job.out, aside)
         if code == 0:
             return 'failed', f'exited with code 0, but what it wrote is no run ({fault}); it is now {aside}'
-        return ('stopped', 'was stopped after a checkpoint') if code == STOPPED_AFTER_CHECKPOINT else ('failed', ended)
+        return ('stopped', 'was stopped after a checkpoint') if code == STOPPED else ('failed', ended)
 
     def finish(self, job: Job, state: str, detail: str, seconds: float | None = None) -> None:
         self.outcomes.append(Outcome(job, state, detail, seconds))
@@ -319,7 +281,7 @@ class _Launcher:
                 self.finish(job, 'elsewhere', f'{held}; --wait stays until the lock is free or the run is there')
             else:
                 still.append((job, held))
-                self.progress.waiting(job, held)
+                self.progress.waiting(job.id, held)
         self.elsewhere = still
         if self.elsewhere and not self.pending:
             time.sleep(0.3)
@@ -347,95 +309,3 @@ class _Launcher:
 def _kill_group(process: Process, signum: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signum)
-
-
-class _Signals:
-    """While active, stop signals are only counted: the launcher looks at them between two steps, never in the middle of one."""
-
-    def __enter__(self) -> _Signals:
-        self.first, self.count, self.old = None, 0, {}
-        if threading.current_thread() is threading.main_thread():
-            for signum in STOP_SIGNALS:
-                if signal.getsignal(signum) != signal.SIG_IGN:
-                    self.old[signum] = signal.signal(signum, self.note)
-            # where the parent has chosen to ignore its children's ends, we would never learn of those of ours
-            self.old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        return self
-
-    def note(self, signum: int, frame: FrameType | None) -> None:
-        self.first = signum if self.first is None else self.first
-        self.count += 1
-
-    def __exit__(self, *exc: object) -> None:
-        for signum, handler in self.old.items():
-            signal.signal(signum, handler)
-
-
-class Progress:
-    """A bar on a terminal, else one line per finished run, on stderr; at `verbosity` -1 failures only, below that nothing."""
-
-    def __init__(self, total: int, verbosity: int):
-        self.total, self.verbosity = total, verbosity
-        self.count, self.begin, self.told = 0, time.monotonic(), set()
-        self.bar = None
-
-    def __enter__(self) -> Progress:
-        if sys.stderr.isatty() and self.verbosity >= 0 and self.total > 1:
-            import tqdm
-
-            tqdm.tqdm.monitor_interval = 0  # no thread of its own: runs are forks of this process
-            self.bar = tqdm.tqdm(total=self.total, unit='run', file=sys.stderr, dynamic_ncols=True)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self.bar:
-            self.bar.close()
-
-    def note(self, line: str) -> None:
-        """One line on stderr that does not break the bar."""
-        if self.bar:
-            self.bar.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-    def started(self, job: Job) -> None:
-        if self.verbosity > 0:
-            self.note(f'start {job.id}\n  {job.command}')
-
-    def waiting(self, job: Job, held: locks.Held) -> None:
-        if job.id not in self.told:
-            self.told.add(job.id)
-            self.note(f'waiting for {job.id}: it {held}')
-
-    def finished(self, name: str, state: str = 'ok', detail: str = '', seconds: float | None = None, log: str | None = None) -> None:
-        """Note the end of one piece of work; a failure shows the end of its log."""
-        self.count += 1
-        elapsed = time.monotonic() - self.begin
-        if self.bar:
-            self.bar.update()
-        elif self.verbosity >= 0:
-            left = elapsed / self.count * (self.total - self.count)
-            took = '' if seconds is None else f' {seconds:.1f} s'
-            note = '' if state == 'ok' else f' {state.upper()}'
-            self.note(f'{self.count}/{self.total} {name}{took}{note} (elapsed {_clock(elapsed)}, ETA {_clock(left)})')
-        if self.verbosity < -1:
-            return
-        if state == 'failed' and log is not None:
-            self.note(f'run {name} {detail}; its log {log} ends with:\n{last_lines(log)}')
-        elif detail and (state != 'ok' or self.verbosity > 0):
-            self.note(f'run {name} {detail}')
-
-
-def _clock(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=round(seconds)))
-
-
-def last_lines(path: str, num: int = 10) -> str:
-    """The last lines of a log, indented."""
-    try:
-        with open(path, 'rb') as f:
-            f.seek(max(0, os.path.getsize(path) - 20000))
-            lines = f.read().decode('utf-8', 'replace').splitlines()
-    except OSError as e:
-        return f'  | (it cannot be read: {e.strerror})'
-    return '\n'.join('  | ' + line for line in lines[-num:])

@@ -30,17 +30,10 @@ import sys
 import threading
 import time
 
-from policyopt.util import (
-    FIRST_PID_NAMESPACE,
-    STOP_SIGNALS,
-    RunFailed,
-    delaying_signals,
-    now,
-    pid_namespace,
-    printable,
-    process_name,
-    writing,
-)
+from policyopt.errors import RunFailed, printable
+from policyopt.files.atomic import writing
+from policyopt.provenance import FIRST_PID_NAMESPACE, now, pid_namespace, process_name
+from policyopt.signals import STOP_SIGNALS, delaying_signals
 
 LEASE_S = 120.0  # network disks show a change to other hosts after at most a minute
 # holders of earlier versions wrote their name after they had made the file; only a crash in between leaves an empty lock

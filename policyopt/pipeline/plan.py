@@ -12,10 +12,13 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 
-from policyopt.files.runs import lock_path, part_path
-from policyopt.pipeline import locks, templates
+from policyopt.command_line import format_table
+from policyopt.errors import UserError
+from policyopt.files.names import lock_path, part_path
+from policyopt.pipeline import locks
+from policyopt.pipeline.command import fields_of, is_trainer, missing_script, with_option
 from policyopt.pipeline.spec import Run, Spec, select_runs
-from policyopt.util import UserError, as_typed, format_table
+from policyopt.shipped import as_typed
 
 STATES = ('done', 'running', 'unfinished', 'missing')
 
@@ -35,6 +38,7 @@ class How:
     executor: str = 'local'
     yes: bool = False
     wait: bool = False
+    no_table: bool = False  # stage 2 prints no table of its results
     threads: int | None = None
     device: str | None = None
     verbosity: int = 0
@@ -130,19 +134,19 @@ class Plan:
         """Raise UserError unless every run's program and expert data are there and fit."""
         spec = self.spec
         for run in {r.alg: r for r in self.runs}.values():
-            script = templates.missing_script(run.command)
+            script = missing_script(run.command)
             if script:
                 where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
                 raise UserError(f"{where}: no such file '{script}'; expected a script, seen from {os.getcwd()} or from our checkout")
         paths = {(r.task, r.dataset): spec.traj_path(r.task, r.dataset) for r in self.runs}
         check_sampled(spec, paths)
-        from policyopt.pipeline import experts
+        from policyopt.pipeline import sample_stage
 
         for run in self.runs:
-            if 'policy' in templates.fields_of(spec.algorithm(run.alg).cmd):
-                experts.expert_path(spec, spec.task(run.task))
+            if 'policy' in fields_of(spec.algorithm(run.alg).cmd):
+                sample_stage.expert_path(spec, spec.task(run.task))
         for (task, _), path in paths.items():
-            experts.check_trajs(spec, spec.task(task), path)
+            sample_stage.check_trajs(spec, spec.task(task), path)
 
 
 def check_sampled(spec: Spec, sets: Iterable[tuple[str, int]]) -> None:
@@ -178,13 +182,13 @@ def job_of(spec: Spec, run: Run) -> Job:
     """The launcher's view of a run."""
     log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
     is_log = spec.algorithm(run.alg).policy is None
-    return Job(run.id, run.command, run.out, log, lock, is_log, renews=templates.is_trainer(run.command))
+    return Job(run.id, run.command, run.out, log, lock, is_log, renews=is_trainer(run.command))
 
 
 def _with_device(run: Run, device: str | None) -> Run:
-    return run if device is None else dataclasses.replace(run, command=templates.with_option(run.command, '--device', device))
+    return run if device is None else dataclasses.replace(run, command=with_option(run.command, '--device', device))
 
 
 def _with_resume(run: Run) -> Run:
     """A run that goes on where it stopped, if it is our trainer's; any other program starts anew."""
-    return dataclasses.replace(run, command=templates.with_option(run.command, '--resume'))
+    return dataclasses.replace(run, command=with_option(run.command, '--resume'))

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from policyopt.pipeline import templates
+from policyopt.errors import UserError
 from policyopt.pipeline.clusters import WARNING_S, Cluster, Request, Submission, is_unknown
-from policyopt.util import UserError
+from policyopt.pipeline.command import fill
 
 if TYPE_CHECKING:
-    from policyopt.pipeline import batch
+    from policyopt.pipeline import cluster_options
     from policyopt.pipeline.plan import Plan
     from policyopt.pipeline.spec import Run, Spec
 
@@ -27,7 +27,7 @@ class Slurm(Cluster):
     plain = r'[^%\\]+'  # sbatch takes quotes, but neither a literal % nor a literal backslash for sure
     index, gpu = '$SLURM_ARRAY_TASK_ID', '--gres=gpu:1'
 
-    def options(self, spec: Spec) -> batch.Batch:
+    def options(self, spec: Spec) -> cluster_options.Batch:
         return spec.options.slurm
 
     def cores(self, spec: Spec) -> int:
@@ -76,7 +76,7 @@ class Pbs(Cluster):
     name, submit_words, query_words, cancel_words = 'pbs', ('qsub',), ('qstat', '-t'), ('qdel',)
     gpu = '-l select=1:ncpus=4:ngpus=1'
 
-    def options(self, spec: Spec) -> batch.Batch:
+    def options(self, spec: Spec) -> cluster_options.Batch:
         return spec.options.pbs
 
     def cores(self, spec: Spec) -> int:
@@ -146,10 +146,10 @@ class ArrayJobs(Cluster):
 
     name = 'array'
 
-    def options(self, spec: Spec) -> batch.ArrayJobs:
+    def options(self, spec: Spec) -> cluster_options.ArrayJobs:
         if spec.options.array is None:
             keys = 'submit, query, cancel, directives and index'
-            raise UserError(f'{spec.file}: options.array: is missing; expected {keys} of the cluster, as docs/cluster.md shows them')
+            raise UserError(f'{spec.file}: options.array: is missing; expected {keys} of the cluster, as docs/clusters.md shows them')
         return spec.options.array
 
     def cores(self, spec: Spec) -> int:
@@ -177,10 +177,10 @@ class ArrayJobs(Cluster):
         return self._shell(self.options(spec).query, {'job': job_id})
 
     def cancel_command(self, job_id: str, spec: Spec) -> str:
-        return templates.fill(self.options(spec).cancel, {'job': job_id})
+        return fill(self.options(spec).cancel, {'job': job_id})
 
     def _shell(self, template: str, values: dict[str, object]) -> list[str]:
-        return ['bash', '-o', 'pipefail', '-c', templates.fill(template, values)]
+        return ['bash', '-o', 'pipefail', '-c', fill(template, values)]
 
     def is_gone(self, job_id: str, spec: Spec) -> bool:
         """As above; a filter such as grep that finds nothing has nothing to complain about either."""

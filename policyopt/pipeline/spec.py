@@ -15,10 +15,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from policyopt import algorithms
-from policyopt.files.runs import KEYS, MAX_RUNS, done_file, id_of
+from policyopt.errors import UserError, closest
+from policyopt.files.names import KEYS, MAX_RUNS, done_file, id_of
 from policyopt.files.yamlfile import Section, Source, a_list, boolean, dump_yaml, one_of, override, parse_yaml, read_text, show, text, whole
-from policyopt.pipeline import batch, sweep, templates
-from policyopt.util import MAX_TRAJS, UserError, closest, derive_seed, here_or_ours
+from policyopt.options import MAX_TRAJS
+from policyopt.pipeline import cluster_options, sweep
+from policyopt.pipeline.command import BadTemplate, check_template, fields_of, fill, one_line, resolve_program, trainer_modes, with_option
+from policyopt.provenance import derive_seed
+from policyopt.shipped import here_or_shipped, shipped
 
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
 
@@ -73,9 +77,9 @@ class Options:
     eval_deterministic: bool
     results_filename: str
     reference: str | None
-    pbs: batch.Pbs
-    slurm: batch.Slurm
-    array: batch.ArrayJobs | None
+    pbs: cluster_options.Pbs
+    slurm: cluster_options.Slurm
+    array: cluster_options.ArrayJobs | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +138,7 @@ class Spec:
         name = self.options.reference
         if name is None:
             return None
-        path = here_or_ours(name)
+        path = here_or_shipped(name)
         if os.path.isfile(path):
             return path
         raise UserError(
@@ -174,7 +178,7 @@ class Spec:
         seed = derive_seed(base_seed, run_id)
         dataset = run % self.training.datasets
         out = os.path.join(self.checkpt_dir, done_file(run_id))
-        command = templates.fill(
+        command = fill(
             alg.cmd,
             {
                 'env': task.env,
@@ -189,9 +193,9 @@ class Spec:
                 'policy': task.policy and (find_policy(task.policy) or task.policy),
             },
         )
-        command = templates.with_option(templates.resolve_program(command), '--seed', seed)
+        command = with_option(resolve_program(command), '--seed', seed)
         if task.max_traj_len is not None:
-            command = templates.with_option(command, '--max_traj_len', task.max_traj_len)
+            command = with_option(command, '--max_traj_len', task.max_traj_len)
         return Run(run_id, alg.name, task.name, num_trajs, run, dataset, seed, command, out)
 
 
@@ -205,7 +209,7 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
 
     Raises UserError: "pipelines/classic.yaml: tasks[1].evn: unknown key 'evn'; expected one of name, env, policy, …. Did you mean 'env'?"
     """
-    yaml_text = read_text(here_or_ours(path))
+    yaml_text = read_text(here_or_shipped(path))
     raw = parse_yaml(yaml_text, path)
     if raw is None:
         raise UserError(f'{path}: is empty; expected a pipeline YAML with the keys tasks, training, options')
@@ -230,7 +234,7 @@ def _read(source: Source, raw: Any, yaml_text: str, overrides: tuple[str, ...]) 
         source.fail('training.runs', f'{num_runs} runs in all', f'at most {MAX_RUNS}', ' Lower training.runs')
     for alg in training.algorithms:
         lacking = [i for i, task in enumerate(tasks) if task.policy is None]
-        if lacking and 'policy' in templates.fields_of(alg.cmd):
+        if lacking and 'policy' in fields_of(alg.cmd):
             expected = f"the expert of every task, and tasks[{lacking[0]}] has no 'policy'"
             source.fail(f'{alg.place}.cmd', 'the field {policy}', expected, " Add it, or name the expert's file in the command")
     run_name = top.get('run_name', _file_word, os.path.splitext(os.path.basename(source.file))[0])
@@ -277,12 +281,12 @@ def _read_task(s: Section) -> Task:
 def _read_algorithm(s: Section) -> list[Algorithm]:
     """The algorithms of one item of the list: more than one where it varies settings."""
     name = s.get('name', _file_word)
-    cmd = templates.one_line(s.get('cmd', text, example='a command template with {out}'))
+    cmd = one_line(s.get('cmd', text, example='a command template with {out}'))
     found = sweep.variants(s, name, cmd)
     try:
         for _, variant in found:
-            templates.check_template(variant)
-    except templates.BadTemplate as e:
+            check_template(variant)
+    except BadTemplate as e:
         s.source.fail(s.at('cmd'), *e.args)
     policy = s.get('policy', _function, None)
     rule, row = s.get('eval', one_of, None, choices=algorithms.RULES), algorithms.find(name)
@@ -293,7 +297,7 @@ def _read_algorithm(s: Section) -> list[Algorithm]:
         known = f'a name that begins with {", ".join(first)} or {last}'
         hint = ' Or say which snapshot stage 2 shall judge: add `eval: last` or `eval: best_valacc` to this algorithm'
         s.source.fail(s.at('name'), f'the evaluation does not know {show(name)}', known, hint)
-    modes = {m for _, variant in found for m in templates.trainer_modes(variant)} if rule == 'best_valacc' and policy is None else ()
+    modes = {m for _, variant in found for m in trainer_modes(variant)} if rule == 'best_valacc' and policy is None else ()
     for mode in modes:
         if algorithms.MODES[mode].adversarial:
             seen = f"best_valacc with --mode {mode}, whose log has no column 'valacc'"
@@ -342,9 +346,9 @@ def _read_options(s: Section) -> Options:
         eval_deterministic=s.get('eval_deterministic', boolean, True),
         results_filename=filename,
         reference=s.get('reference', _reference, None),
-        pbs=batch.read_pbs(s),
-        slurm=batch.read_slurm(s),
-        array=batch.read_array(s),
+        pbs=cluster_options.read_pbs(s),
+        slurm=cluster_options.read_slurm(s),
+        array=cluster_options.read_array(s),
     )
 
 
@@ -412,7 +416,7 @@ def _filter(runs: Sequence[Run], words: Sequence[str], flag: str) -> tuple[dict[
 
 def find_policy(policy: str) -> str | None:
     """A policy `FILE.h5/snapshots/…` as it can be read from here: as given, or below our own checkout; None when FILE is at neither."""
-    for candidate in (policy, os.path.join(templates.REPO, policy)):
+    for candidate in (policy, shipped(policy)):
         prefix = candidate
         while prefix and prefix != os.path.dirname(prefix):
             if os.path.isfile(prefix):

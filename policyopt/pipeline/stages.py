@@ -14,14 +14,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from policyopt.pipeline import clusters, folder, launch
+from policyopt.errors import RunFailed, UserError, closest
+from policyopt.files.atomic import read_utf8
+from policyopt.pipeline import clusters, experiment_dir, launch
 from policyopt.pipeline.executors import EXECUTORS, cluster_for, executor_for
 from policyopt.pipeline.plan import How, Plan, check_sampled, make_plan
 from policyopt.pipeline.spec import Run, Spec, load_spec, select_runs
-from policyopt.util import RunFailed, UserError, as_typed, closest, provenance, read_utf8
+from policyopt.provenance import provenance
+from policyopt.shipped import as_typed
+from policyopt.signals import INTERRUPTED, STOPPED, Stopped, stoppable, stopping_after
 
 if TYPE_CHECKING:
-    from policyopt.pipeline import evaluating
+    from policyopt.pipeline import evaluate_stage
 
 STAGES = ('0_sampletrajs', '1_train', '2_eval')
 
@@ -54,13 +58,13 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         '2_eval': functools.partial(evaluate, trained=stage != 'all' or not how.dry_run),
     }
     try:
-        with launch.stoppable(), clusters.stopping_after(how.stop_after):
+        with stoppable(), stopping_after(how.stop_after):
             for name in names[stage]:
                 following = functions[name](spec, how)
-    except launch.Stopped as e:
+    except Stopped as e:
         print(f'im_pipeline: {e}', file=sys.stderr)
         clusters.requeue(e.signum, how.requeue)
-        return 130 if e.interrupted else launch.STOPPED_AFTER_CHECKPOINT
+        return INTERRUPTED if e.interrupted else STOPPED
     if following:
         print(f'next: {as_typed(following)}', file=sys.stderr)
     return 0
@@ -68,7 +72,7 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
 
 def show_summary(spec: Spec, how: How) -> int:
     """Print what is there and what is not; touches nothing, and may be asked while others work."""
-    plan = make_plan(spec, folder.base_seed(spec, store=False, quiet=True), how)
+    plan = make_plan(spec, experiment_dir.base_seed(spec, store=False, quiet=True), how)
     trajs = [spec.traj_path(*key) for key in _all_sets(spec, plan.runs)]
     sampled = sum(map(os.path.exists, trajs))
     print(f'{spec.run_name}: {sampled} of {len(trajs)} trajectory files in {spec.traj_dir}')
@@ -93,8 +97,8 @@ def show_summary(spec: Spec, how: How) -> int:
 def _draft(spec: Spec, how: How) -> Plan:
     """The plan for checks that come before anything is written, a seed that is drawn included."""
     for path in (spec.traj_dir, spec.checkpt_dir):
-        folder.check_place(path)
-    return make_plan(spec, folder.known_seed(spec) or 0, how)
+        experiment_dir.check_place(path)
+    return make_plan(spec, experiment_dir.known_seed(spec) or 0, how)
 
 
 # 0_sampletrajs ------------------------------------------------------------------------------------------------------------------
@@ -111,21 +115,21 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
     if cluster and how.dry_run:
         cluster.execute_stage(spec, '0_sampletrajs', outputs)
         return None
-    from policyopt.pipeline import experts
+    from policyopt.pipeline import sample_stage
 
-    to_sample = experts.check_all(spec, wanted, folder.known_seed(spec), how.resume)
+    to_sample = sample_stage.check_all(spec, wanted, experiment_dir.known_seed(spec), how.resume)
     if how.dry_run:
         for path in to_sample[0].values():
             print(f'0_sampletrajs would sample {path}', file=sys.stderr)
         return None
-    seed = folder.base_seed(spec, store=True)
-    folder.make_dir(spec.traj_dir)
+    seed = experiment_dir.base_seed(spec, store=True)
+    experiment_dir.make_dir(spec.traj_dir)
     if cluster and not all(map(os.path.exists, outputs)):
         done = cluster.execute_stage(spec, '0_sampletrajs', outputs)
         return how.command(spec, '1_train') + ('' if done else '   (when the job is over)')
-    with folder.stage_lock(spec, '0_sampletrajs'):
-        experts.sample_all(spec, to_sample, seed)
-    return how.command(spec, '1_train --resume' if folder.held_runs(spec) else '1_train')
+    with experiment_dir.stage_lock(spec, '0_sampletrajs'):
+        sample_stage.sample_all(spec, to_sample, seed)
+    return how.command(spec, '1_train --resume' if experiment_dir.held_runs(spec) else '1_train')
 
 
 # 1_train ------------------------------------------------------------------------------------------------------------------------
@@ -142,12 +146,12 @@ def train(spec: Spec, how: How) -> str | None:
         return None
     executor = executor_for(how)
     if how.dry_run:
-        return executor.execute(make_plan(spec, folder.base_seed(spec, store=False), how))
+        return executor.execute(make_plan(spec, experiment_dir.base_seed(spec, store=False), how))
     plan = _draft(spec, how)
     plan.check()
     _check_evaluation(spec, plan.runs)
-    seed = folder.base_seed(spec, store=True)
-    folder.prepare(spec, seed, how.resume, {r.id for r in plan.runs})
+    seed = experiment_dir.base_seed(spec, store=True)
+    experiment_dir.prepare(spec, seed, how.resume, {r.id for r in plan.runs})
     plan = make_plan(spec, seed, how)
     if len(plan.todo) < len(plan.runs):
         print(f'{len(plan.runs) - len(plan.todo)} of {len(plan.runs)} runs are done', file=sys.stderr)
@@ -176,7 +180,7 @@ def _print_estimate(plan: Plan, how: How, optional: bool = False) -> None:
 
     try:
         sentence = estimate(plan, how)
-    except launch.Stopped:
+    except Stopped:
         raise
     except (RunFailed, UserError, OSError) as e:
         if not optional:
@@ -198,7 +202,7 @@ def _array_task(spec: Spec, how: How) -> None:
     if not 1 <= how.task_index <= len(tasks):
         raise UserError(f'--task-index {how.task_index}: {how.task_list} lists {len(tasks)} tasks; expected 1 to {len(tasks)}')
     ids = tasks[how.task_index - 1].split()
-    seed = folder.known_seed(spec)
+    seed = experiment_dir.known_seed(spec)
     if seed is None:
         raise UserError(f'{spec.checkpt_dir}/seed.txt: no such file; expected the base seed of these runs. Submit again with -e')
     plan = make_plan(spec, seed, how).of(set(ids))
@@ -218,7 +222,7 @@ def _check_actions(spec: Spec) -> None:
     """Raise UserError when the results file is there and its policies chose their actions otherwise than this experiment asks."""
     if not os.path.exists(spec.results_path):
         return
-    from policyopt.files.results import likeliest_actions, read_results
+    from policyopt.files.results_file import likeliest_actions, read_results
 
     if likeliest_actions(read_results(spec.results_path).attrs) != spec.options.eval_deterministic:
         seen = f'was played with other actions than options.eval_deterministic: {str(spec.options.eval_deterministic).lower()} asks for'
@@ -227,12 +231,12 @@ def _check_actions(spec: Spec) -> None:
 
 def _check_evaluation(spec: Spec, runs: Sequence[Run]) -> None:
     """Raise UserError for what stage 2 would refuse, as far as it can be known before these runs are trained."""
-    from policyopt.pipeline import evaluating, experts
+    from policyopt.pipeline import evaluate_stage, sample_stage
 
     check_sampled(spec, _all_sets(spec, runs))
     for name in dict.fromkeys(r.task for r in runs):
-        experts.check_random(spec, spec.task(name))
-    evaluating.check_policies(spec, runs)
+        sample_stage.check_random(spec, spec.task(name))
+    evaluate_stage.check_policies(spec, runs)
 
 
 def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
@@ -242,8 +246,8 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
     resumed, it adds the runs that are missing in it and keeps the others, and rows evaluated before. What has changed since is named,
     and evaluated again only where `--rerun` says so.
     """
-    from policyopt.files import results
-    from policyopt.pipeline import evaluating
+    from policyopt.files import results_file
+    from policyopt.pipeline import evaluate_stage
 
     cluster = cluster_for(how)
     if cluster and how.dry_run:
@@ -264,11 +268,11 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
         check_sampled(spec, _all_sets(spec, state.todo))
     if how.dry_run:
         if trained:
-            evaluating.check_runs(spec, state.todo, folder.known_seed(spec) or 0)
+            evaluate_stage.check_runs(spec, state.todo, experiment_dir.known_seed(spec) or 0)
         print(f'2_eval would evaluate {len(state.todo)} of {len(runs)} runs into {path}', file=sys.stderr)
         _name_stale(state)
         return None
-    seed = folder.base_seed(spec, store=True)
+    seed = experiment_dir.base_seed(spec, store=True)
     if not state.todo:
         assert state.stored is not None
         rows = state.stored.rows
@@ -277,30 +281,31 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
         done = cluster.execute_stage(spec, '2_eval', [path])
         return f'analyze_results.py {path}' + ('' if done else '   (when the job is over)')
     else:
-        with folder.stage_lock(spec, '2_eval'):
+        with experiment_dir.stage_lock(spec, '2_eval'):
             if os.path.exists(path) and not how.resume:
                 raise RunFailed(f'{path}: another process has just written it, and it is kept; add to it with --resume')
             state = _standing(spec, list(make_plan(spec, seed, how).runs), how)  # as another pipeline may have left it
-            rows, task_rows = evaluating.evaluate_runs(spec, state.todo, seed, how, state.stored)
+            rows, task_rows = evaluate_stage.evaluate_runs(spec, state.todo, seed, how, state.stored)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
             said |= {'drawn_seed': seed} if spec.training.seed is None else {}
-            attrs = said | provenance() | evaluating.facts_of_rows(spec, seed, rows, state.stored)
-            results.write_results(path, rows, task_rows, attrs, replace=state.stored is not None)
-            evaluating.forget_rows(spec)
+            attrs = said | provenance() | evaluate_stage.facts_of_rows(spec, seed, rows, state.stored)
+            results_file.write_results(path, rows, task_rows, attrs, replace=state.stored is not None)
+            evaluate_stage.forget_rows(spec)
     _name_stale(state)
-    print(results.cell_table(rows))
+    if not how.no_table:
+        print(results_file.cell_table(rows))
     print(f'results: {path}')
     return f'analyze_results.py {path}'
 
 
-def _standing(spec: Spec, runs: list[Run], how: How) -> evaluating.Standing:
-    from policyopt.pipeline import evaluating
+def _standing(spec: Spec, runs: list[Run], how: How) -> evaluate_stage.Standing:
+    from policyopt.pipeline import evaluate_stage
 
     again = {r.id for r in select_runs(runs, how.rerun)} if how.rerun else set()
-    return evaluating.standing(spec, runs, folder.known_seed(spec) or 0, again)
+    return evaluate_stage.standing(spec, runs, experiment_dir.known_seed(spec) or 0, again)
 
 
-def _name_stale(state: evaluating.Standing) -> None:
+def _name_stale(state: evaluate_stage.Standing) -> None:
     for name, change in state.stale.items():
         print(f'stale: {name}: {change}; evaluate it again with 2_eval --resume --rerun {name}', file=sys.stderr)
 

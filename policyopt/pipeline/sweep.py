@@ -1,6 +1,6 @@
 """Sweeps: `vary: {reward_lr: [.003, .01], reward_steps: [1, 4]}` of an algorithm stands for one algorithm for each combination.
 
-Each is named `ga+reward_lr=0.003+reward_steps=1` (files/runs.py takes such names apart), has its own runs and seeds, and is judged and
+Each is named `ga+reward_lr=0.003+reward_steps=1` (files/names.py takes such names apart), has its own runs and seeds, and is judged and
 selected like any other algorithm. A setting goes to `{reward_lr}` in the command, else it becomes the trainer's option --reward_lr.
 """
 
@@ -10,9 +10,18 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from policyopt.files.runs import MAX_VARIANTS, setting_word, sweep
+from policyopt.files.names import MAX_VARIANTS, setting_word, sweep
 from policyopt.files.yamlfile import a_list, show
-from policyopt.pipeline import templates
+from policyopt.pipeline.command import (
+    FIELDS,
+    BadTemplate,
+    add_option,
+    check_trainer_option,
+    fields_of,
+    is_trainer,
+    our_trainer_calls,
+    trainer_option,
+)
 
 if TYPE_CHECKING:
     from policyopt.files.yamlfile import Section, Source
@@ -24,10 +33,10 @@ _EXAMPLE = 'a mapping of options to lists, such as {reward_lr: [.003, .01], rewa
 def variants(section: Section, name: str, cmd: str) -> list[tuple[str, str]]:
     """[(name, command template)] of an algorithm: itself without `vary`, else one for each combination of the settings."""
     vary = section.get('vary', _settings, {})
-    fields = set(templates.fields_of(cmd))
+    fields = set(fields_of(cmd))
     for key, values in vary.items():
         where = f'{section.at("vary")}.{key}'
-        if not isinstance(key, str) or not re.fullmatch(r'[A-Za-z]\w*', key, re.ASCII) or key in templates.FIELDS:
+        if not isinstance(key, str) or not re.fullmatch(r'[A-Za-z]\w*', key, re.ASCII) or key in FIELDS:
             section.source.fail(where, f'the setting {show(key)}', 'the name of an option, such as reward_lr')
         words = [_word(section.source, f'{where}[{i}]', v) for i, v in enumerate(a_list(section.source, where, values))]
         for i, word in enumerate(words):
@@ -47,17 +56,17 @@ def variants(section: Section, name: str, cmd: str) -> list[tuple[str, str]]:
 
 def _check_option(source: Source, where: str, key: str, words: Sequence[str], cmd: str) -> None:
     """Refuse a setting that the command has no field for, unless it is an option of our trainer with these values."""
-    if not templates.is_trainer(cmd):
+    if not is_trainer(cmd):
         expected = f'{{{key}}} in the command of a program that is not our imitate_mj.py'
         source.fail(where, 'a setting that the command does not have', expected)
     where_now = where
     try:
-        if templates.our_trainer_calls(cmd):
-            templates.trainer_option(key)
+        if our_trainer_calls(cmd):
+            trainer_option(key)
             for i, word in enumerate(words):
                 where_now = f'{where}[{i}]'
-                templates.check_trainer_option(key, word)
-    except templates.BadTemplate as e:
+                check_trainer_option(key, word)
+    except BadTemplate as e:
         source.fail(where_now, *e.args)
 
 
@@ -81,5 +90,5 @@ def _with(cmd: str, settings: Iterable[tuple[str, str]], fields: set[str]) -> st
         if key in fields:
             cmd = re.sub(rf'(?<!\{{)\{{{key}\}}(?!\}})', word, cmd)
         else:
-            cmd = templates.add_option(cmd, f'--{key}', word)  # of an option that stands twice, argparse takes the last
+            cmd = add_option(cmd, f'--{key}', word)  # of an option that stands twice, argparse takes the last
     return cmd

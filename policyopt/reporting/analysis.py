@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from policyopt.files.results import likeliest_actions
-from policyopt.files.runs import MAX_ID, MAX_RUNS, id_of, sweep
+from policyopt.errors import UserError
+from policyopt.files.names import MAX_ID, MAX_RUNS, id_of, sweep
+from policyopt.files.results_file import likeliest_actions
 from policyopt.files.yamlfile import parse_yaml
+from policyopt.provenance import derive_seed
 from policyopt.reporting.reference import Baseline, CellKey, Reference
 from policyopt.reporting.statistics import (
     LEVEL,
@@ -39,7 +41,7 @@ from policyopt.reporting.statistics import (
 from policyopt.reproduction.aggregate import aggregate, pairs_of
 from policyopt.reproduction.failures import failures_of
 from policyopt.reproduction.negative_controls import controls
-from policyopt.util import UserError, as_typed, derive_seed
+from policyopt.shipped import as_typed
 
 if TYPE_CHECKING:
     from policyopt.reporting.statistics import Sets

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.files.runs import settings_of
+from policyopt.files.atomic import write_text
+from policyopt.files.names import settings_of
 from policyopt.reporting.statistics import POWER, sd
-from policyopt.util import write_text
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis, Cell

@@ -9,17 +9,19 @@ import glob
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import matplotlib
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from policyopt.algorithms import label_of
-from policyopt.files.runs import current_path, is_part, name_of, parts_of, size_of
-from policyopt.files.snapshots import is_training_log, number_fields, read_log
-from policyopt.reporting.figures import any_letters, figure, outside_legend, picture_text, styles_of, subtitle
-from policyopt.util import UserError, closest, format_table, printable
+from policyopt.command_line import format_table
+from policyopt.errors import UserError, closest, printable
+from policyopt.files.names import current_path, is_part, name_of, parts_of, size_of
+from policyopt.files.training_log import is_training_log, number_fields, read_log
+from policyopt.reporting.figures import STYLE, WIDE, any_letters, figure, outside_legend, picture_text, styles_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +44,6 @@ MEANING = {
     'racc': 'discriminator accuracy',
     'bcloss': 'cloning loss',
     'valloss': 'validation loss',
-    'valacc': 'validation accuracy',
     'ttotal': 'wall time [s]',
     'tsamp': 'sampling time [s]',
     'tstep': 'step time [s]',
@@ -50,6 +51,16 @@ MEANING = {
     'nsa': 'state-action pairs',
     'ret': 'true return',
 }
+
+
+VALACC = {'finite': 'validation log-likelihood', 'continuous': '−squared error of validation actions'}  # by actions of the task
+
+
+def meaning_of(logs: Sequence[Log], field: str) -> str:
+    """What a field holds, in words."""
+    if field != 'valacc':
+        return MEANING.get(field, field)
+    return ' or '.join(dict.fromkeys(VALACC[log.actions] for log in logs if log.column('valacc') is not None))
 
 
 class Log:
@@ -66,6 +77,12 @@ class Log:
         name = name_of(path)
         self.name = name + ('' if self.done else ' (running)')
         self.parts = parts_of(name)
+
+    @property
+    def actions(self) -> str:
+        """The kind of actions that a policy was cloned for: `valacc` is −valloss where they are finite."""
+        valacc, valloss = self.column('valacc'), self.column('valloss')
+        return 'finite' if valacc and valloss and np.array_equal(valacc[1], -valloss[1]) else 'continuous'
 
     def column(self, field: str) -> tuple[np.ndarray, np.ndarray] | None:
         """(iter_T, x_T) of a field without its NaN rows (cloning logs most rows so); None where the log lacks it or has NaN only."""
@@ -176,7 +193,7 @@ def groups_of(logs: Sequence[Log]) -> dict[str, list[Log]]:
     kinds = list(dict.fromkeys(map(kind, logs)))
     groups = {}
     for log in sorted(logs, key=lambda log: (kinds.index(kind(log)), size_of(log.parts))):
-        label = ', '.join([log.parts['alg'], *(f'{log.parts.get(k, "?")}' + (' trajs' if k == 'num_trajs' else '') for k in differ)])
+        label = ', '.join([log.parts['alg'], *(f'{log.parts.get(k, "?")}' + (' trajectories' if k == 'num_trajs' else '') for k in differ)])
         groups.setdefault(label, []).append(log)
     return groups
 
@@ -201,25 +218,55 @@ def band(logs: Sequence[Log], field: str, window: int = 1) -> tuple[np.ndarray, 
     return iter_T, np.nanmean(x_R_T, axis=0), np.nanmin(x_R_T, axis=0), np.nanmax(x_R_T, axis=0)
 
 
+def panels_of(logs: Sequence[Log], fields: Sequence[str], group: bool) -> list[tuple[str, str, list[Log]]]:
+    """[(title, field, its logs)]: one panel per field; of groups one per field and task, and per dataset size where algorithms differ."""
+    if not group:
+        return [(field, field, list(logs)) for field in fields]
+    several = len({log.parts['alg'] for log in logs}) > 1
+    parts: dict[tuple[str, str], list[Log]] = {}
+    for log in sorted(logs, key=lambda log: size_of(log.parts)):
+        parts.setdefault((log.parts.get('task', ''), log.parts.get('num_trajs', '') if several else ''), []).append(log)
+    tasks = list(dict.fromkeys(log.parts.get('task', '') for log in logs))
+    out = []
+    for field in fields:
+        for (task, size), mine in sorted(parts.items(), key=lambda item: tasks.index(item[0][0])):
+            words = [task] * (len(tasks) > 1) + [f'{size} trajectories'] * (several and len(parts) > len(tasks))
+            words += [field] * (len(fields) > 1 or not words)
+            out.append((', '.join(words), field, mine))
+    return out
+
+
 @any_letters()
-def curves_figure(logs: Sequence[Log], fields: Sequence[str], group: bool = False, smooth: int = 1, on_screen: bool = False) -> Figure:
-    """One subplot per field: all logs over each other, or a mean line with a band from the lowest to the highest run per group."""
-    cols = min(len(fields), 3)
-    rows = math.ceil(len(fields) / cols)
-    fig, axes = figure(max(6.0, 4.2 * cols), 2.7 * rows + 1.0, rows, cols, on_screen)
-    for ax in axes.flat[len(fields) :]:
+@matplotlib.rc_context(STYLE)
+def curves_figure(
+    logs: Sequence[Log],
+    fields: Sequence[str],
+    group: bool = False,
+    smooth: int = 1,
+    on_screen: bool = False,
+    levels: Callable[[Log], Mapping[str, float]] | None = None,
+) -> Figure:
+    """One panel per field with all logs over each other; or of groups a mean line with a band from the lowest to the highest run.
+
+    Args:
+        levels: gives {name: return} of a log of a group; drawn across its panel in the colour of the group, a name once in the legend.
+    """
+    panels = panels_of(logs, fields, group)
+    cols = min(len(panels), 4 if len(panels) == 4 and group else 3)
+    rows = math.ceil(len(panels) / cols)
+    fig, axes = figure(WIDE if cols > 1 else 6.0, 2.7 * rows + 1.0, rows, cols, on_screen)
+    for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
-    lines = groups_of(logs) if group else {log.name: [log] for log in logs}
-    style = styles_of(
-        [label.split(',')[0] if group and len({la.split(',')[0] for la in lines}) == len(lines) else label for label in lines]
-    )
-    for ax, field in zip(axes.flat, fields, strict=False):
-        for (label, members), look in zip(lines.items(), style.values(), strict=True):
-            drawn = band(members, field, smooth)
+    of_panel = [groups_of(mine) if group else {log.name: [log] for log in mine} for _, _, mine in panels]
+    names = list(dict.fromkeys(label for lines in of_panel for label in lines))
+    style = styles_of(names)
+    shared = f'{logs[0].parts["alg"]}, ' if group and len({log.parts['alg'] for log in logs}) == 1 else ''
+    for ax, (title, field, _), lines in zip(axes.flat, panels, of_panel, strict=False):
+        for label, members in lines.items():
+            drawn, look = band(members, field, smooth), style[label]
             if drawn is None:
                 continue
             iter_T, mean_T, lo_T, hi_T = drawn
-            text = f'{label_of(label)} ({len(members)} run{"s" if len(members) > 1 else ""})' if group else label
             if len(members) > 1:
                 ax.fill_between(iter_T, lo_T, hi_T, color=look['color'], alpha=0.15, linewidth=0)
             dot = look['marker'] if len(iter_T) == 1 else None
@@ -230,17 +277,17 @@ def curves_figure(logs: Sequence[Log], fields: Sequence[str], group: bool = Fals
                 linestyle=look['linestyle'] if group else '-',
                 marker=dot,
                 linewidth=1.4,
-                label=picture_text(text, 150),
+                label=picture_text(label_of(label.removeprefix(shared)) if group else label, 150),
             )
-        ax.set_title(picture_text(field))
-        ax.set_ylabel(picture_text(MEANING.get(field, field)))
+        for label, members in lines.items():
+            for name, level in (levels(members[0]) if levels else {}).items():
+                ax.axhline(level, color=style[label]['color'], linewidth=1, linestyle=':')
+                ax.plot([], [], color='#6e7781', linewidth=1, linestyle=':', label=name)
+        ax.set_title(picture_text(title))
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=4 if cols > 3 else 5, integer=True))
         ax.set_xlabel('iteration')
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    remarks = ['line: mean over runs; band: lowest to highest run'] if group else []
-    remarks += [f'moving average over {smooth} rows'] if smooth > 1 else []
-    if len(lines) > MAX_LEGEND:
-        remarks.append(f'{len(lines)} lines, not named here' + ('' if group else ' (--group draws one per algorithm)'))
-    subtitle(fig, '; '.join(remarks))
-    if len(lines) <= MAX_LEGEND:
-        outside_legend(fig, axes, cols if group else min(cols, 2))
+        if ax in axes[:, 0] or len(fields) > 1:
+            ax.set_ylabel(picture_text(meaning_of(logs, field)))
+    if len(names) <= MAX_LEGEND:
+        outside_legend(fig, axes, 4 if group else min(cols, 2))
     return fig

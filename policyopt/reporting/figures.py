@@ -22,23 +22,29 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from policyopt.algorithms import ALGORITHMS, label_of
+from policyopt.errors import UserError
+from policyopt.files.atomic import check_output, replacing
 from policyopt.reproduction.failures import FAILED
-from policyopt.util import UserError, check_output, replacing
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis, Cell, Comparison
     from policyopt.reporting.reference import Baseline, CellKey
 
 MIN_RUNS = 4  # a t interval over fewer runs is wider than any axis
-_BAND = f'its 95% interval (fewer than {MIN_RUNS} runs: lowest to highest)'
-KINDS = {
-    'figure1': f'score (0 random policy, 1 expert) against number of expert trajectories: mean over runs, {_BAND}',
-    'raw': f'return against number of expert trajectories: mean over runs, {_BAND}',
-    'forest': 'ours − reference per algorithm and task in units of (expert − random), with 90% and 95% intervals and declared margins',
-    'reproduction': 'ours (filled) against the reference (open), every cell, with the interval that judges it; failed runs are crosses',
-    'profile': 'performance profiles: share of runs whose normalised score is at least that much, ours and the reference',
+_BAND = f'band: its 95% interval within the lowest and the highest run (fewer than {MIN_RUNS} runs: from the lowest to the highest)'
+KINDS = {  # the captions: what a picture shows, and how to read it
+    'figure1': 'score (0 random policy, 1 expert) against the number of expert trajectories; line: mean over runs; '
+    f'{_BAND}; thin: published',
+    'raw': f'return against the number of expert trajectories; line: mean over runs; {_BAND}; thin: published',
+    'forest': 'our score minus the published one, per algorithm and task; thick: 90% interval, thin: 95%; shaded: the margin; '
+    'open marker: without the variance between expert sets',
+    'reproduction': 'return of every cell, ours (filled) next to the published (open); small dots: runs; cross: failed run; '
+    "bar: 95% interval that judges, paler at Holm's first step",
+    'profile': 'share of runs that reach a score (0 random policy, 1 expert), ours and the published',
 }
 OF_REFERENCE = ('forest', 'reproduction', 'profile')
+FOREST_SPAN = 0.3  # half the width of a forest; an arrow marks an interval that goes on
+WIDE = 8.6  # inches: at 420 pixels its letters are still read
 MIN_SPAN = 0.25  # of (expert − random): the least that an axis of returns spans
 FAILED_COLOUR = '#B00020'
 FORMATS = ('png', 'pdf', 'svg')
@@ -47,8 +53,8 @@ _DASHES = ('-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*')
 _GREY = '#6e7781'
 _THIN: Any = {'linewidth': 0.9, 'marker': '.', 'markersize': 4}  # the reference's curve, seen where it is a single point too
-_STYLE: Any = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.8,
-          'axes.axisbelow': True, 'font.size': 10, 'axes.titlesize': 11}  # fmt: skip
+STYLE: Any = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.8,
+          'axes.axisbelow': True, 'font.size': 12, 'axes.titlesize': 12}  # fmt: skip
 
 
 def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -76,6 +82,7 @@ def any_letters() -> Iterator[None]:
 
 
 @any_letters()
+@matplotlib.rc_context(STYLE)
 def results_figure(analysis: Analysis, kind: str) -> Figure:
     """The figure of that kind, one of KINDS.
 
@@ -94,7 +101,7 @@ def results_figure(analysis: Analysis, kind: str) -> Figure:
 
 def figure(width: float, height: float, rows: int, cols: int, on_screen: bool = False) -> tuple[Figure, Any]:
     """A figure of that size in inches with rows × cols axes, in the style of all pictures; `on_screen` hands it to pyplot's window."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         if on_screen:
             from matplotlib import pyplot
 
@@ -131,17 +138,29 @@ def show_windows(seconds: float | None = None) -> bool:
     return bool(pyplot.get_fignums())
 
 
+def _published(analysis: Analysis) -> str:
+    """What the published results are called in a picture."""
+    return 'paper' if '/paper/' in analysis.title else 'published'
+
+
+def _name(alg: str, width: int = 40) -> str:
+    """An algorithm in words, without its name in YAML files, folded to `width` letters a line."""
+    words = label_of(alg).removesuffix(f' ({alg})')
+    return '\n'.join(textwrap.wrap(picture_text(words), width))
+
+
 def _curves(analysis: Analysis, normalised: bool) -> Figure:
     tasks, algs = list(analysis.baselines), list(dict.fromkeys(k.alg for k in analysis.cells))
     style = styles_of(algs)
-    cols = 2 if len(tasks) == 4 else min(len(tasks), 3)
+    cols = min(len(tasks), 4 if len(tasks) == 4 else 3)
     rows = -(-len(tasks) // cols)
-    # 2.5 inches a panel: a page of 420 pixels still shows the letters
-    fig, axes = figure(max(5.6, 2.5 * cols + 0.5), 2.7 * rows + 1.5, rows, cols)
+    fig, axes = figure(WIDE if cols > 1 else 5.6, 2.5 * rows + 1.0, rows, cols)
     for ax in axes.flat[len(tasks) :]:
         ax.set_visible(False)
     few = max(len(c.y_N) for c in analysis.cells.values()) < MIN_RUNS
     for number, (ax, task) in enumerate(zip(axes.flat, tasks, strict=False)):
+        if normalised:
+            share_y(ax, axes, number % cols == 0)
         base = analysis.scales[task]
         sizes = sorted({k.num_trajs for k in analysis.cells if k.task == task})
         for i, alg in enumerate(algs):
@@ -158,7 +177,7 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
                 ax.fill_between(x, lo, hi, color=style[alg]['color'], alpha=0.15, linewidth=0)
             else:
                 ax.vlines(x, lo, hi, color=style[alg]['color'], linewidth=1.2)
-            ax.plot(x, mean, label=picture_text(label_of(alg)), markersize=5.5, linewidth=1.8, **style[alg])
+            ax.plot(x, mean, label=_name(alg), markersize=5.5, linewidth=1.8, **style[alg])
             theirs = [(at, analysis.reference[c.key].mean) for at, c in zip(x, cells, strict=True) if c.key in analysis.reference]
             if theirs:
                 at, ref = np.array(theirs).T
@@ -168,35 +187,28 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
         if math.isfinite(random):
             ax.axhline(random, color=_GREY, linewidth=1.2, linestyle=':', zorder=1.5, label='random policy')
         if any(k in analysis.reference for k in analysis.cells):
-            ax.plot([], [], color=_GREY, label='reference (thin)', **_THIN)
+            ax.plot([], [], color=_GREY, label=f'{_published(analysis)} (thin)', **_THIN)
         ax.set_title(picture_text(task))
         ax.set_xticks(sizes)
         pad = 0.07 * (max(sizes) - min(sizes)) or 0.5
         ax.set_xlim(min(sizes) - pad, max(sizes) + pad)
-        ax.set_xlabel('expert trajectories')
-        if number % cols == 0 or not normalised:
-            ax.set_ylabel('score (0 random, 1 expert)' if normalised else 'mean return')
-    episodes = {analysis.scales[t].expert_episodes for t in tasks}
-    scale = f'; expert: {episodes.pop()} episodes' if normalised and len(episodes) == 1 else ''
-    subtitle(fig, _titled(analysis, f'mean over runs; band or bar: {"lowest to highest run" if few else "its 95% t interval"}{scale}'))
-    outside_legend(fig, axes, 2)
+        if number + cols >= len(tasks):
+            ax.set_xlabel('expert trajectories' if cols < 4 else 'trajectories')
+        if number % cols == 0:
+            ax.set_ylabel('score' if normalised else 'mean return')
+    outside_legend(fig, axes, 5)
     return fig
 
 
-def _titled(analysis: Analysis, text: str) -> str:
-    """The heading of the results, folded to the width of a small picture, above what a picture shows."""
-    parts = picture_text(analysis.title, 400).replace('; reference:', '\nreference:').splitlines()
-    return '\n'.join([*(line for part in parts for line in textwrap.wrap(part, 80, break_on_hyphens=False)), text])
+def share_y(ax: Any, axes: Any, numbered: bool) -> None:
+    """Give a panel the vertical axis of the first, with numbers where it stands in the first column; before anything is drawn."""
+    if ax is not axes[0, 0]:
+        ax.sharey(axes[0, 0])
+    ax.tick_params(labelleft=numbered)
 
 
 def _shift(sizes: list[int]) -> float:
     return 0.022 * (max(sizes) - min(sizes)) if len(sizes) > 1 else 0.04
-
-
-def subtitle(fig: Figure, text: str) -> None:
-    """A small line above all axes that says how to read them; none for an empty text."""
-    if text:
-        fig.suptitle(text, fontsize=9, color=_GREY)
 
 
 def outside_legend(fig: Figure, axes: Any, cols: int) -> None:
@@ -205,8 +217,8 @@ def outside_legend(fig: Figure, axes: Any, cols: int) -> None:
     for ax in axes.flat:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    for num in range(cols, 0, -1):
-        legend = fig.legend(entries.values(), entries.keys(), loc='outside lower center', ncols=num, fontsize=9, frameon=False)
+    for num in range(min(cols, len(entries)), 0, -1):
+        legend = fig.legend(entries.values(), entries.keys(), loc='outside lower center', ncols=num, fontsize=11, frameon=False)
         if num == 1 or legend.get_window_extent().width <= fig.bbox.width:
             break
         legend.remove()
@@ -217,7 +229,7 @@ def _reproduction(analysis: Analysis) -> Figure:
     tasks = list(dict.fromkeys(k.task for k in keys))
     style = styles_of(list(dict.fromkeys(k.alg for k in keys)))
     most = max(sum(k.task == t for k in keys) for t in tasks)
-    fig, axes = figure(min(8.0, max(5.6, 0.36 * most + 1.6)), 2.7 * len(tasks) + 1.2, len(tasks), 1)
+    fig, axes = figure(min(WIDE, max(5.6, 0.4 * most + 1.6)), 2.9 * len(tasks) + 1.2, len(tasks), 1)
     for ax, task in zip(axes.flat, tasks, strict=True):
         mine = [k for k in keys if k.task == task]
         algs = list(dict.fromkeys(k.alg for k in mine))
@@ -226,14 +238,14 @@ def _reproduction(analysis: Analysis) -> Figure:
             for k in (k for k in mine if k.alg == alg):
                 x[k] = len(x) + 0.8 * a
         for k in mine:
-            _cell(ax, x[k], analysis.cells[k], analysis.comparisons[k], style[k.alg], analysis.scales[task])
+            _cell(ax, x[k], analysis.cells[k], analysis.comparisons[k], style[k.alg], analysis.scales[task], _published(analysis))
         ax.axhline(analysis.scales[task].expert_mean, color=_GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
         ax.set_xticks(list(x.values()), [str(k.num_trajs) for k in x])
         for alg in algs:
             ax.annotate(
                 picture_text(alg),
                 (np.mean([x[k] for k in mine if k.alg == alg]), 0),
-                (0, -18),
+                (0, -20),
                 xycoords=('data', 'axes fraction'),
                 textcoords='offset points',
                 ha='center',
@@ -247,16 +259,13 @@ def _reproduction(analysis: Analysis) -> Figure:
         ax.grid(axis='x', visible=False)
         ax.set_title(picture_text(task))
         ax.set_ylabel('mean return')
-    axes.flat[-1].set_xlabel('expert trajectories, by algorithm', labelpad=16)
-    known = any(math.isfinite(c.half_95) for c in analysis.comparisons.values())
-    note = "bar: 95% interval that judges, around our mean\n(paler: at Holm's first step); small dots: runs"
-    subtitle(fig, _titled(analysis, note if known else 'no interval: single runs, or runs that are all alike'))
-    outside_legend(fig, axes, 2)
+    axes.flat[-1].set_xlabel('expert trajectories, by algorithm', labelpad=20)
+    outside_legend(fig, axes, 3)
     return fig
 
 
-def _cell(ax: Any, x: float, cell: Cell, comp: Comparison, style: dict[str, Any], scale: Baseline) -> None:
-    """One cell of the reproduction figure: our runs, mean and judging interval to the left, the reference's to the right."""
+def _cell(ax: Any, x: float, cell: Cell, comp: Comparison, style: dict[str, Any], scale: Baseline, theirs_are: str) -> None:
+    """One cell of the reproduction figure: our runs, mean and judging interval to the left, the published ones to the right."""
     colour, marker = style['color'], style['marker']
     if comp.verdict == 'differs':
         ax.axvspan(x - 0.45, x + 0.45, color='#F0E442', alpha=0.45, linewidth=0, label='differs (5%, Holm)')
@@ -275,12 +284,12 @@ def _cell(ax: Any, x: float, cell: Cell, comp: Comparison, style: dict[str, Any]
                 color=FAILED_COLOUR,
                 markersize=6,
                 zorder=5,
-                label='failed run (as the random policy)',
+                label='failed run',
             )
             if failed.sum() > 1:
                 ax.annotate(str(failed.sum()), (at, runs[failed].max()), (0, 4), textcoords='offset points', ha='center', fontsize=8)
-    ax.plot(x - 0.17, cell.mean, marker, color=colour, markersize=6, label=picture_text(f'ours, {label_of(cell.key.alg)}'))
-    ax.plot(x + 0.17, comp.ref.mean, marker, color=_GREY, markerfacecolor='white', markersize=6, label='reference (open)')
+    ax.plot(x - 0.17, cell.mean, marker, color=colour, markersize=6, label=f'ours, {_name(cell.key.alg)}')
+    ax.plot(x + 0.17, comp.ref.mean, marker, color=_GREY, markerfacecolor='white', markersize=6, label=f'{theirs_are} (open)')
 
 
 def _honest_limits(ax: Any, analysis: Analysis, keys: list[CellKey]) -> None:
@@ -297,72 +306,86 @@ def _honest_limits(ax: Any, analysis: Analysis, keys: list[CellKey]) -> None:
 
 
 def _forest(analysis: Analysis) -> Figure:
-    """A row per algorithm and one for each of its tasks: interval of 90% thick, of 95% thin, the margin shaded."""
+    """A row per algorithm and one for each of its tasks, with its numbers: interval of 90% thick, of 95% thin, the margin shaded."""
     a = analysis.aggregate
     rows = []
     for r in a.algs:
         tasks = [b for b in a.blocks if b.alg == r.alg]
-        rows += [(r, r.alg), *((b, b.task) for b in tasks if len(tasks) > 1)]
+        rows += [(r, _name(r.alg)), *((b, picture_text(b.task)) for b in tasks if len(tasks) > 1)]
     rows += [(a.whole, 'all cells')] if len(a.algs) > 1 else []
-    fig, axes = figure(6.2, 0.3 * len(rows) + 2.1, 1, 1)
+    fig, axes = figure(WIDE, 0.29 * len(rows) + 1.5, 1, 1)
     ax = axes[0, 0]
     style = styles_of([r.alg for r in a.algs])
+    reach = max([0.2, *(abs(x) for r, _ in rows for x in (*r.interval(0.95), r.diff) if math.isfinite(x))])
+    edge = min(FOREST_SPAN, 1.05 * reach)
     for y, (row, _) in enumerate(rows):
         colour, total = style.get(row.alg, {'color': 'black'})['color'], not row.task
-        ax.barh(y, 2 * row.margin, 0.8, -row.margin, color=_GREY, alpha=0.16, linewidth=0, zorder=0.5, label='declared margin')
+        ax.barh(y, 2 * row.margin, 0.8, -row.margin, color=_GREY, alpha=0.16, linewidth=0, zorder=0.5, label='margin')
         for level, width in ((0.95, 1.1), (0.9, 3.2)):
             ax.plot(row.interval(level), [y, y], color=colour, linewidth=width * (1.25 if total else 1), solid_capstyle='butt')
         face = colour if row.sets == 'measured' else 'white'
         ax.plot(row.diff, y, 'D' if total else 'o', color=colour, markerfacecolor=face, markersize=7 if total else 5, zorder=3)
+        low, high = row.interval(0.95)
+        for side, beyond in ((-1, low < -edge), (1, high > edge)):
+            if beyond:
+                ax.plot(side * edge, y, '<' if side < 0 else '>', color=colour, markersize=6, clip_on=False, zorder=3)
+        said = _signed(row.diff) + (' [{}, {}]'.format(*map(_signed, row.interval(0.9))) if math.isfinite(row.se) else '')
+        ax.annotate(said, (1.03, y), xycoords=('axes fraction', 'data'), va='center', fontsize=11,
+                    fontweight='bold' if total else 'normal', annotation_clip=False)  # fmt: skip
     ax.axvline(0, color=_GREY, linewidth=1.2, zorder=1)
-    ax.set_yticks(range(len(rows)), [picture_text(name) for _, name in rows])
+    ax.set_yticks(range(len(rows)), [name for _, name in rows], fontsize=11)
     for label, (row, _) in zip(ax.get_yticklabels(), rows, strict=True):
         label.set_fontweight('normal' if row.task else 'bold')
-    reach = max([0.2, *(abs(x) for r, _ in rows for x in (*r.interval(0.95), r.diff) if math.isfinite(x))])
-    ax.set_xlim(-1.05 * min(1.0, reach), 1.05 * min(1.0, reach))
+    ax.set_xlim(-edge, edge)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(axis='y', visible=False)
-    ax.set_xlabel('ours − reference, as a share of (expert − random)')
-    open_ones = any(r.sets != 'measured' for r, _ in rows)
-    note = '90% thick, 95% thin' + ('; open: variance between expert sets not in it' if open_ones else '')
-    subtitle(fig, _titled(analysis, note))
-    outside_legend(fig, axes, 1)
+    theirs = {'paper': "paper's"}.get(_published(analysis), 'published one')
+    ax.set_xlabel(f'our score minus the {theirs}')
+    ax.annotate('difference [90% interval]', (1.03, 1.0), xycoords='axes fraction', va='bottom', fontsize=11, annotation_clip=False)
     return fig
 
 
+def _signed(x: float) -> str:
+    return f'{x:+.3f}'.replace('-', '−') if round(x, 3) else '0.000'
+
+
 def _profile(analysis: Analysis) -> Figure:
-    """Share of runs with at least that score, per algorithm, ours solid and the reference dashed (Agarwal et al. 2021, fig. 4)."""
+    """Share of runs with at least that score, per algorithm, ours solid and the published dashed (Agarwal et al. 2021, fig. 4)."""
     a = analysis.aggregate
-    cols = min(len(a.algs), 2)
-    fig, axes = figure(max(4.6, 3.2 * cols), 2.4 * -(-len(a.algs) // cols) + 1.2, -(-len(a.algs) // cols), cols)
+    cols = min(len(a.algs), 4)
+    rows = -(-len(a.algs) // cols)
+    fig, axes = figure(WIDE if cols > 1 else 4.6, 2.6 * rows + 0.9, rows, cols)
     style = styles_of([r.alg for r in a.algs])
     for ax in axes.flat[len(a.algs) :]:
         ax.set_visible(False)
     tau = np.linspace(-0.05, 1.1, 231)
-    for ax, row in zip(axes.flat, a.algs, strict=False):
+    for number, (ax, row) in enumerate(zip(axes.flat, a.algs, strict=False)):
+        share_y(ax, axes, number % cols == 0)
         pairs = [p for p in a.pairs if p.key.alg == row.alg and p.x_M is not None]
         for runs, look in (
             ([p.y_N for p in pairs], {'label': 'ours'}),
-            ([p.x_M for p in pairs], {'label': 'reference', 'linestyle': '--'}),
+            ([p.x_M for p in pairs], {'label': _published(analysis), 'linestyle': '--'}),
         ):
             if pairs:
                 shares = [np.mean(x[:, None] >= tau, axis=0) for x in runs]
                 ax.plot(tau, np.mean(shares, axis=0), **({'color': _GREY} if len(look) > 1 else {'color': style[row.alg]['color']}) | look)
-        ax.set_title(picture_text(label_of(row.alg)))
-        ax.set_xlabel('score τ')
-        ax.set_ylabel('share of runs ≥ τ')
+        ax.set_title(_name(row.alg, 20))
         ax.set_ylim(-0.03, 1.03)
-    subtitle(fig, _titled(analysis, 'mean over cells; 0 random policy, 1 expert'))
+        ax.set_xlabel('score')
+        if number % cols == 0:
+            ax.set_ylabel('share of runs that reach it')
     outside_legend(fig, axes, 2)
     return fig
 
 
 def _spread(cell: Cell, few: bool) -> tuple[float, float]:
-    """(low, high) of a cell's band: the 95% t interval of the mean, or the range of its runs where they are too few for one."""
-    if few:
-        return cell.y_N.min(), cell.y_N.max()
-    margin = np.nan_to_num(cell.half_width)
-    return cell.mean - margin, cell.mean + margin
+    """(low, high) of a cell's band: the 95% t interval of the mean within the range of its runs, or that range where they are few.
+
+    A mean is never better than the best run, which a symmetric interval around six good runs and a failed one forgets.
+    """
+    low, high = cell.y_N.min(), cell.y_N.max()
+    margin = np.inf if few else np.nan_to_num(cell.half_width)
+    return max(low, cell.mean - margin), min(high, cell.mean + margin)
 
 
 def picture_path(path: str | None, default: str, inputs: Iterable[str | None] = ()) -> str:

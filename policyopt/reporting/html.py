@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from policyopt.provenance import provenance
 from policyopt.reporting import report
 from policyopt.reproduction.report import sections
-from policyopt.util import provenance
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.files.runs import KEYS, current_path, is_part, name_of, parts_of
-from policyopt.files.snapshots import number_fields, read_log, read_root, write_log
-from policyopt.util import UserError, check_output, parse_time, write_text
+from policyopt.errors import UserError
+from policyopt.files.atomic import check_output, write_text
+from policyopt.files.names import KEYS, current_path, is_part, name_of, parts_of
+from policyopt.files.training_log import number_fields, read_log, read_root, write_log
+from policyopt.provenance import parse_time
 
 
 def log_names(paths: Sequence[str]) -> dict[str, str]:

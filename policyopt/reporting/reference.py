@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from policyopt.files.runs import cell_id, id_of
+from policyopt.errors import UserError, closest
+from policyopt.files.names import cell_id, id_of
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
-from policyopt.util import UserError, closest
 
 
 class CellKey(NamedTuple):

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from policyopt.files.runs import settings_of
+from policyopt.command_line import format_table
+from policyopt.files.names import settings_of
 from policyopt.reporting.analysis import Analysis, Cell, Comparison
 from policyopt.reporting.statistics import LEVEL, POWER
 from policyopt.reproduction.report import UNIT, WORDS, p_value, sections
-from policyopt.util import format_table
 
 if TYPE_CHECKING:
     from policyopt.reproduction.report import Section

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from policyopt.provenance import derive_seed
 from policyopt.reporting.statistics import LEVEL, sets_of
 from policyopt.reproduction.aggregate import row_of
-from policyopt.util import derive_seed
 
 if TYPE_CHECKING:
     from policyopt.reproduction.aggregate import Aggregate, Between, Pair, Row

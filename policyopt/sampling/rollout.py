@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from environments import rlgymenv
-from policyopt.sampling.actor import PlayerActor
-from policyopt.util import RunFailed, UserError
+from policyopt.environments import rlgymenv
+from policyopt.errors import RunFailed, UserError
+from policyopt.sampling.actors import PlayerActor
 
 if TYPE_CHECKING:
-    from environments.classic_vec import VecEnv
-    from policyopt.sampling.actor import AnyActor
+    from policyopt.environments.classic_vec import VecEnv
+    from policyopt.sampling.actors import AnyActor
 
 NOISE_CHUNK = 256  # steps of action noise drawn ahead
 ENDLESS = 20000  # steps of an episode that nothing cuts, after which it counts as one that never ends
@@ -121,7 +121,8 @@ class Rollout:
 
         Returns the recorded rows (traj_R, t_R, obs_R_Do, adist_R_Pa, a_R_Da, r_R) and then the ends (traj_E, lastobs_E_Do, terminal_E).
         """
-        rows = []
+        rows, bounds_2_Da = [], self.actor.bounds_2_Da
+        low_Da, high_Da = (None, None) if bounds_2_Da is None else bounds_2_Da
         slots_K = np.arange(self.num_slots)
         t_K = np.zeros(self.num_slots, dtype=np.int64)
         traj_K = self.ledger.take(self.num_slots, always=True)
@@ -131,7 +132,7 @@ class Rollout:
         while len(slots_K):
             out_K = self.actor.outputs(obs_K_Do)
             a_K_Da = self.actor.act(out_K, None if self.deterministic else self.noise[slots_K, phase_K])
-            played_K_Da = a_K_Da if self.actor.bounds_2_Da is None else a_K_Da.clip(*self.actor.bounds_2_Da)
+            played_K_Da = a_K_Da if bounds_2_Da is None else np.minimum(np.maximum(a_K_Da, low_Da), high_Da)
             next_obs_K_Do, r_K, done_K = self.step(slots_K, played_K_Da, t_K)
             rows.append((traj_K, t_K, obs_K_Do, out_K, a_K_Da, r_K))
             obs_K_Do, t_K = next_obs_K_Do, t_K + 1

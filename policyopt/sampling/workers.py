@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from environments import rlgymenv
+from policyopt.cores import num_cores, number_from_env
+from policyopt.environments import rlgymenv
+from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.rollout import Ledger, Quotas, Rollout, Streams
-from policyopt.util import RunFailed, UserError, holding_signals, ignore_signals, num_cores, number_from_env
+from policyopt.signals import holding_signals, ignore_signals
 
 if TYPE_CHECKING:
-    from policyopt.sampling.actor import AnyActor
+    from policyopt.sampling.actors import AnyActor
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # sent to the whole group or job; the parent decides
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere

@@ -1,34 +1,7 @@
 #!/usr/bin/env python3
-"""Print what a task looks like from outside: its id, observations, actions and time limit.
+"""Run policyopt/commands/env_info.py with the packages of this checkout."""
 
-Example:
-    python scripts/media/env_info.py CartPole-v0 Acrobot-v0 mypackage.envs:Robot-v0
-"""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from environments import rlgymenv
-from policyopt.util import Parser, UserError, run_main
-
-
-def main(argv):
-    parser = Parser('env_info', __doc__)
-    parser.add_argument('env', nargs='+', help='a gymnasium id, or package.module:EnvId')
-    parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
-    args = parser.parse_args(argv)
-    try:
-        infos = [rlgymenv.env_info(name) for name in args.env]
-    except rlgymenv.BadEnvironment as e:
-        raise UserError(str(e)) from e
-    for info in infos:
-        action = f'one of 0 … {info.num_actions - 1}' if info.finite else f'{info.a_dim} real numbers, taken unclipped'
-        print(f'{info.name}' + (f' ({info.id})' if info.id != info.name else ''))
-        print(f'  observation  {info.obs_dim} real numbers')
-        print(f'  action       {action}')
-        print(f'  time limit   {f"{info.time_limit} steps" if info.time_limit else "none"}')
-
+from _checkout import run
 
 if __name__ == '__main__':
-    sys.exit(run_main('env_info', main))
+    run(__file__)

@@ -15,8 +15,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from policyopt.pipeline.folder import check_place
-from policyopt.util import Parser, RunFailed, UserError, call, run_main
+from policyopt.command_line import Parser, run_main
+from policyopt.errors import RunFailed, UserError
+from policyopt.pipeline.experiment_dir import check_place
+from policyopt.signals import call
 
 OPTIONS = (
     '--tiny_policy --min_total_sa 5000 --sim_batch_size 1 --max_iter 101 '
@@ -43,8 +45,8 @@ def train_experts(prog, doc, experts, default, argv):
     if args.seed is not None and args.seed < 0:
         raise UserError(f'--seed {args.seed}: give 0 or more')
     check_place(args.folder, 'folder')
-    from policyopt.files.snapshots import TrainingLog, read_root
-    from policyopt.sampling.tasks import MDP
+    from policyopt.files.training_log import TrainingLog, read_root
+    from policyopt.sampling.mdp import MDP
 
     for task, log in files.items():
         MDP(task).close()  # says what is missing before anything is made

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from policyopt.util import run_main
+from policyopt.command_line import run_main
 from tools.experts.gen_classic_policies import train_experts
 
 OPTIONS = '--min_total_sa 50000 --sim_batch_size 1 --seed 0 --max_iter '

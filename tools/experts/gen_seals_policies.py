@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from policyopt.util import run_main
+from policyopt.command_line import run_main
 from tools.experts.gen_classic_policies import train_experts
 
 CLASSIC = '--tiny_policy --sim_batch_size 1 --policy_cg_damping .01 --vf_cg_damping .01 --vf_include_time 0 --seed 0 '

@@ -1,4 +1,4 @@
-"""Tables for documents, and documents that are filled with them: `<!-- begin: NAME -->` … `<!-- end: NAME -->` hold what NAME gives."""
+"""Tables for pages, and pages that are filled with them: `<!-- begin: NAME -->` … `<!-- end: NAME -->` hold what NAME gives."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.files.results import read_other_sets, read_results
-from policyopt.files.runs import name_of, parts_of, size_of
-from policyopt.files.snapshots import read_log, read_root
+from policyopt.errors import UserError
+from policyopt.files.names import name_of, parts_of, size_of
+from policyopt.files.results_file import read_other_sets, read_results
+from policyopt.files.training_log import read_log, read_root
 from policyopt.reporting.analysis import analyze, campaign_runs, heading
 from policyopt.reporting.reference import read_reference, read_reference_tasks
-from policyopt.reporting.report import decimals_of, markdown_section, number, summary, trajectories
-from policyopt.reproduction.report import sections, signed
-from policyopt.util import UserError
-from tools.results.robustness_checks import beside, looks, run_by_run
+from policyopt.reporting.report import decimals_of, number, trajectories
+from policyopt.reproduction.failures import FAILED
+from tools.results.robustness_checks import beside, checks, run_by_run
+from tools.results.words import difference, minus, name_of_algorithm, signed, table, verdict
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis, Cell
     from policyopt.reporting.reference import Baseline
+    from policyopt.reproduction.aggregate import Pair
 
 _BLOCK = re.compile(r'(<!-- begin: (?P<name>[^ ]+) -->\n).*?(<!-- end: (?P=name) -->)', re.S)
 
 
 def fill(text: str, make: Callable[[str], str], path: object) -> str:
-    """The document with every marked block made anew by `make(name)`.
+    """The page with every marked block made anew by `make(name)`.
 
     Raises UserError, naming the file, for a name that nothing is known of, and for a begin without its end.
     """
@@ -49,87 +51,147 @@ def fill(text: str, make: Callable[[str], str], path: object) -> str:
     return _BLOCK.sub(block, text)
 
 
-def table(heads: list[str], lines: list[list], words: int = 1) -> str:
-    """A Markdown table; the first `words` columns are aligned to the left."""
-    rule = ['---'] * words + ['---:'] * (len(heads) - words)
-    return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in [heads, rule, *lines])
+# --- tables of one results file ---------------------------------------------------------------------------------------
 
 
-def section_block(analysis: Analysis, title: str, part: str = '') -> str:
-    """One section of the answer, by its title, without its heading; of it only the sentences ('said') or the table ('table') if asked."""
-    section = next(s for s in sections(analysis) if s.title == title)
-    empty = {'said': {'heads': [], 'lines': [], 'notes': []}, 'table': {'sentences': [], 'notes': []}}.get(part, {})
-    return '\n'.join(markdown_section(section._replace(**empty))[2:])
+def agreement_table(analysis: Analysis, per_task: bool = False) -> str:
+    """A line per algorithm, or per algorithm and task: the difference to the paper in scores, failed runs, the verdict."""
+    a = analysis.aggregate
+    lines = []
+    for row in a.blocks if per_task else a.algs:
+        pairs = [p for p in a.pairs if p.key.alg == row.alg and row.task in ('', p.key.task)]
+        failed = [f'{sum(int((y <= FAILED).sum()) for y in side)} of {sum(y.size for y in side)}' for side in _sides(pairs)]
+        lines.append([name_of_algorithm(row.alg), *([row.task] * per_task), row.num_cells, difference(row), *failed, verdict(row)])
+    heads = ['algorithm', *(['task'] * per_task), 'cells', 'difference [90% interval]', 'failed runs here', "paper's", 'verdict']
+    return table(heads, lines, words=1 + per_task)
+
+
+def _sides(pairs: Sequence[Pair]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """(our scores per cell, the paper's)."""
+    return [p.y_N for p in pairs], [p.x_M for p in pairs if p.x_M is not None]
 
 
 def cell_table(analysis: Analysis) -> str:
-    """A line per task and algorithm: our mean ± half width of its 95% interval, in brackets the reference's mean."""
+    """A line per task and algorithm: our mean return ± half width of its 95% interval, in brackets the published mean."""
     sizes = sorted({k.num_trajs for k in analysis.cells})
     lines = []
     for task, alg in dict.fromkeys((k.task, k.alg) for k in analysis.cells):
         d, entries = decimals_of(analysis, task), []
         for size in sizes:
             cell = next((c for k, c in analysis.cells.items() if k == (task, alg, size)), None)
-            entries.append('' if cell is None else _entry(analysis, cell, d))
-        lines.append([task, f'`{alg}`', *entries])
+            ref = analysis.reference.get(cell.key) if cell else None
+            entries.append(_mean(cell, d) + (f' ({number(ref.mean, d)})' if ref else '') if cell else '')
+        lines.append([task, name_of_algorithm(alg), *entries])
     return table(['task', 'algorithm', *map(trajectories, sizes)], lines, words=2)
 
 
-def _entry(analysis: Analysis, cell: Cell, d: int) -> str:
-    half = f' ± {number(cell.half_width, d)}' if np.isfinite(cell.half_width) else ''
-    ref = analysis.reference.get(cell.key)
-    return minus(number(cell.mean, d) + half + (f' ({number(ref.mean, d)})' if ref else ''))
+def _mean(cell: Cell, decimals: int) -> str:
+    half = f' ± {number(cell.half_width, decimals)}' if np.isfinite(cell.half_width) else ''
+    return number(cell.mean, decimals) + half
 
 
-def minus(text: str) -> str:
-    """Typographic minus signs."""
-    return text.replace('-', '−')
-
-
-def set_table(analysis: Analysis) -> str:
-    """A line per cell: our mean with the interval over sets, the reference's mean, and the mean of every expert set."""
+def comparison_table(analysis: Analysis) -> str:
+    """A line per cell: our mean return with its interval, the paper's, both as scores, and the difference of these."""
     lines = []
-    for key, c in analysis.cells.items():
-        d = decimals_of(analysis, key.task)
-        means = ', '.join(number(c.y_N[c.set_N == s].mean(), d - (d > 0)) for s in np.unique(c.set_N))
-        ref = analysis.reference.get(key)
-        lines.append([key.task, f'`{key.alg}`', key.num_trajs, minus(f'{number(c.mean, d)} ± {number(c.half_width, d)}'),
-                      minus(number(ref.mean, d)) if ref else '–', minus(means)])  # fmt: skip
-    return table(['task', 'algorithm', 'trajectories', 'ours ± 95% over sets', 'reference', 'means of the sets'], lines, words=2)
+    for p in analysis.aggregate.pairs:
+        cell, ref, d = analysis.cells[p.key], analysis.reference[p.key], decimals_of(analysis, p.key.task)
+        early = [_early(cell)] if _ends_early(analysis) else []
+        lines.append([p.key.task, name_of_algorithm(p.key.alg), p.key.num_trajs, _mean(cell, d), number(ref.mean, d), *early,
+                      f'{p.y_N.mean():.2f}', f'{p.x_mean:.2f}', signed(p.diff)])  # fmt: skip
+    early = ['end early (expert)'] if _ends_early(analysis) else []
+    heads = ['task', 'algorithm', 'trajectories', 'return', "paper's", *early, 'score', "paper's", 'difference']
+    return table(heads, lines, words=2)
 
 
-def run_table(analysis: Analysis, episodes: bool = False) -> str:
-    """A line per cell of single runs or of few: our mean, the reference's, the expert's, and every run.
+def _ends_early(analysis: Analysis) -> bool:
+    return all(c.y_N.size == 1 for c in analysis.cells.values())
 
-    episodes: also their spread, their median, and how many end before the longest of the expert's.
+
+def _early(cell: Cell) -> str:
+    """Share of episodes that are shorter than the expert's longest, the expert's in brackets."""
+    ours_E, expert_E = (np.concatenate([getattr(r, name) for r in cell.rows]) for name in ('alg_traj_lengths', 'ex_traj_lengths'))
+    ours, expert = (f'{100 * float(np.mean(lengths < expert_E.max())):.0f}%' for lengths in (ours_E, expert_E))
+    return f'{ours} ({expert})'
+
+
+def score_table(analysis: Analysis) -> str:
+    """A line per task, algorithm and size without a published number: runs, mean return, that of the demonstrations, score, lowest run.
+
+    The scale is that of the experiment: 0 its random policy, 1 the expert that gave the demonstrations.
     """
     lines = []
     for key, c in analysis.cells.items():
-        d, b, ref = decimals_of(analysis, key.task), analysis.baselines[key.task], analysis.reference.get(key)
-        spread = f' ± {number(c.sd_episodes, d)}' if episodes else ''
-        shown = minus(number(c.mean, d) + spread), *(_episodes(c, d) if episodes else [_runs(c.y_N, d)])
-        runs = _runs(ref.y_M, d) if ref and ref.y_M is not None else '–'
-        lines.append([key.task, f'`{key.alg}`', key.num_trajs, *shown, runs, minus(number(b.expert_mean, d))])
-    more = ['median', 'end early (expert)'] if episodes else ['our runs']
-    return table(['task', 'algorithm', 'trajectories', 'ours', *more, "reference's runs", 'expert here'], lines, words=2)
+        d, base = decimals_of(analysis, key.task), analysis.baselines[key.task]
+        score_N = base.score(c.y_N)
+        lines.append([key.task, name_of_algorithm(key.alg), key.num_trajs, c.y_N.size, _mean(c, d), number(base.expert_mean, d),
+                      f'{score_N.mean():.2f}', f'{score_N.min():.2f}'])  # fmt: skip
+    return table(['task', 'algorithm', 'trajectories', 'runs', 'return', 'expert', 'score', 'lowest run'], lines, words=2)
+
+
+def run_table(analysis: Analysis) -> str:
+    """A line per cell with few runs: our mean and the published mean, and every run of both, the best first."""
+    lines = []
+    for key, c in analysis.cells.items():
+        d, ref = decimals_of(analysis, key.task), analysis.reference.get(key)
+        theirs = [number(ref.mean, d), _runs(ref.y_M, d) if ref.y_M is not None else '–'] if ref else ['–', '–']
+        lines.append([name_of_algorithm(key.alg), key.num_trajs, number(c.mean, d), theirs[0], _runs(c.y_N, d), theirs[1]])
+    return table(['algorithm', 'trajectories', 'return', "paper's", 'runs here', "paper's runs"], lines)
 
 
 def _runs(y_N: np.ndarray, decimals: int) -> str:
-    """The returns of runs, the best first."""
-    return minus(', '.join(number(y, decimals) for y in np.sort(y_N)[::-1]))
+    return ', '.join(number(y, decimals) for y in np.sort(y_N)[::-1])
 
 
-def _episodes(cell: Cell, decimals: int) -> tuple[str, str]:
-    """(median return, share of episodes shorter than the expert's longest, the expert's in brackets)."""
-    ours_E = np.concatenate([r.alg_traj_lengths for r in cell.rows])
-    expert_E = np.concatenate([r.ex_traj_lengths for r in cell.rows])
-    median = float(np.median(np.concatenate([r.alg_traj_returns for r in cell.rows])))
-    ours, expert = (f'{100 * float(np.mean(lengths < expert_E.max())):.0f}%' for lengths in (ours_E, expert_E))
-    return minus(number(median, decimals)), f'{ours} ({expert})'
+def task_differences(analysis: Analysis) -> str:
+    """Mean difference in scores of every task, and by number of trajectories."""
+    pairs, sizes = analysis.aggregate.pairs, sorted({p.key.num_trajs for p in analysis.aggregate.pairs})
+    lines = []
+    for task in [*dict.fromkeys(p.key.task for p in pairs), 'mean']:
+        row = []
+        for size in [*sizes, None]:
+            some = [p.diff for p in pairs if task in ('mean', p.key.task) and size in (None, p.key.num_trajs)]
+            row.append(signed(float(np.mean(some))) if some else '–')
+        lines.append([task, *row])
+    return table(['task', *map(trajectories, sizes), 'all'], lines)
+
+
+def check_table(analysis: Analysis) -> str:
+    """The robustness checks of the mean over all cells, a line each."""
+    return table(
+        ['mean over', 'cells', 'difference [90% interval]', 'verdict'],
+        [[what, row.num_cells, difference(row), verdict(row)] for what, row in checks(analysis)],
+    )
+
+
+def power_table(analysis: Analysis) -> str:
+    """How often the test of an algorithm finds a true difference of that size in every cell; 0 is the rate of false alarms."""
+    mine = [c for c in analysis.controls if c.alg == c.ref_alg]
+    truths = sorted({c.truth for c in mine})
+    lines = []
+    for alg in dict.fromkeys(c.alg for c in mine):
+        found = {c.truth: f'{c.found:.0%}' for c in mine if c.alg == alg}
+        lines.append([name_of_algorithm(alg), *(found.get(t, '–') for t in truths)])
+    return table(['algorithm', *(f'true difference {t:.2f}' for t in truths)], lines)
+
+
+TABLES = {
+    'agreement': agreement_table,
+    'agreement-by-task': functools.partial(agreement_table, per_task=True),
+    'cells': cell_table,
+    'comparison': comparison_table,
+    'scores': score_table,
+    'runs': run_table,
+    'by-task': task_differences,
+    'checks': check_table,
+    'power': power_table,
+}
+
+
+# --- tables of other files --------------------------------------------------------------------------------------------
 
 
 def curve_table(folder: str) -> str:
-    """A line per training log of a folder: return of its last batch, played as it learns, its length and its machine."""
+    """A line per training log of a folder: its length, the return of its last batch (sampled actions), and its hours."""
 
     def place(path):
         run = parts_of(name_of(path))
@@ -137,12 +199,10 @@ def curve_table(folder: str) -> str:
 
     lines = []
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.h5')), key=place):
-        log, root, run = read_log(path), read_root(path), parts_of(name_of(path))
-        hours = float(log['ttotal'][-1]) / 3600
-        return_mean = minus(digits(log['trueret'][-1]))
-        versions = ', '.join(f'{k} {root["versions"][k]}' for k in ('torch', 'numpy') if k in root.get('versions', {}))
-        lines.append([*(run.get(k, '–') for k in ('task', 'alg', 'num_trajs', 'run')), len(log), return_mean, f'{hours:.2f}', versions])
-    return table(['task', 'algorithm', 'trajectories', 'run', 'iterations', 'last batch', 'hours', 'with'], lines, words=2)
+        log, run = read_log(path), parts_of(name_of(path))
+        names = [run.get('task', '–'), name_of_algorithm(run.get('alg', '–')), run.get('num_trajs', '–')]
+        lines.append([*names, len(log), digits(log['trueret'][-1]), f'{float(log["ttotal"][-1]) / 3600:.2f}'])
+    return table(['task', 'algorithm', 'trajectories', 'iterations', 'last batch', 'hours'], lines, words=2)
 
 
 def digits(x: Any) -> str:
@@ -151,83 +211,37 @@ def digits(x: Any) -> str:
 
 
 def baseline_table(rows: Iterable[Mapping[str, str]], reference: Mapping[str, Baseline]) -> str:
-    """Expert and random returns measured over many episodes (rows of a tasks.csv) beside the reference's."""
+    """Expert and random returns measured over many episodes (rows of a tasks.csv) next to the paper's, which are the scale of scores."""
     lines = []
     for r in rows:
         ref = reference.get(r['task'])
-        lines.append([
-            r['task'],
-            minus(f'{digits(r["expert_return_mean"])} ± {digits(r["expert_return_std"])}'),
-            minus(f'{digits(r["expert_return_median"])}'),
-            r['expert_episodes'],
-            minus(f'{digits(ref.expert_mean)} ± {digits(ref.expert_sd)} ({ref.expert_episodes})') if ref else '–',
-            minus(f'{digits(r["random_return_mean"])} ± {digits(r["random_return_std"])}'),
-            r['random_episodes'],
-            minus(f'{digits(ref.random_mean)} ± {digits(ref.random_sd)}') if ref else '–',
-        ])  # fmt: skip
-    heads = ['task', 'expert here', 'median', 'episodes', "reference's expert (episodes)", 'random here', 'episodes', "reference's random"]
+        theirs = [f'{digits(ref.expert_mean)} ({ref.expert_episodes})', digits(ref.random_mean)] if ref else ['–', '–']
+        ours = f'{digits(r["expert_return_mean"])} ± {digits(r["expert_return_std"])} ({r["expert_episodes"]})'
+        lines.append([r['task'], *theirs, ours, digits(r['random_return_mean'])])
+    heads = ['task', "paper's expert (episodes)", "paper's random policy", 'same expert here ± sd (episodes)', 'random policy here']
     return table(heads, lines)
 
 
-def largest_differences(analysis: Analysis, num: int = 6) -> str:
-    """The cells that differ most from the reference in units of (expert − random), with both p values."""
-    lines = []
-    for p in sorted(analysis.aggregate.pairs, key=lambda p: -abs(p.diff))[:num]:
-        c, d = analysis.comparisons[p.key], decimals_of(analysis, p.key.task)
-        cell = analysis.cells[p.key]
-        lines.append([p.key.task, f'`{p.key.alg}`', p.key.num_trajs, minus(number(cell.mean, d)), minus(number(c.ref.mean, d)),
-                      minus(signed(p.diff)), minus(number(c.p, 3)), c.judged_by, minus(number(c.p_holm, 3)), c.verdict])  # fmt: skip
-    heads = ['task', 'algorithm', 'trajectories', 'ours', 'reference', 'difference', 'p', 'by', 'Holm', 'verdict']
-    return table(heads, lines, words=2)
-
-
-def task_differences(analysis: Analysis) -> str:
-    """Mean normalised difference of every task, and from how many trajectories up."""
-    pairs, sizes = analysis.aggregate.pairs, sorted({p.key.num_trajs for p in analysis.aggregate.pairs})
-    lines = []
-    for task in [*dict.fromkeys(p.key.task for p in pairs), 'mean']:
-        row = []
-        for size in [*sizes, None]:
-            some = [p.diff for p in pairs if task in ('mean', p.key.task) and size in (None, p.key.num_trajs)]
-            row.append(minus(signed(float(np.mean(some)))) if some else '–')
-        lines.append([task, *row])
-    return table(['task', *map(trajectories, sizes), 'all'], lines)
-
-
-TITLES = {
-    'answer': 'Does it reproduce?',
-    'power': 'What single cells could show',
-    'failures': 'Failed runs',
-    'per-task': 'Per task',
-    'iqm': 'Interquartile means',
-    'controls': 'Negative controls',
-}
-TABLES = {
-    'cells': cell_table,
-    'sets': set_table,
-    'runs': run_table,
-    'episodes': functools.partial(run_table, episodes=True),
-    'largest': largest_differences,
-    'by-task': task_differences,
-    'verdicts': lambda analysis: '\n'.join(f'* {s}' for s in summary(analysis)),
-    'looks': lambda analysis: '\n'.join(f'* {minus(s)}' for s in looks(analysis)),
-}
-
-
 class Blocks:
-    """What the blocks of documents hold: `FILE:KIND` for results files below a folder, `FOLDER:baselines` for a tasks.csv in it,
-    `FOLDER:curves` for training logs in it.
+    """What the blocks of pages hold: `FILE:KIND` for results files below a folder, `FOLDER:baselines` for a tasks.csv in it,
+    `FOLDER:curves` for training logs in it, and NAME for a table over several files (`whole`).
 
-    KIND is one of TABLES; `beside/FILE` or `run-by-run/FILE` for the same sets or runs in another file; or one of TITLES for that section
-    of the answer, with `/said` or `/table` for a part of it.
+    KIND is one of TABLES, or `beside/FILE` or `run-by-run/FILE` for the same sets or runs in another file.
     """
 
-    def __init__(self, root: str, between: Mapping[str, Sequence[str]], reference: str, others: Mapping[str, str | None] | None = None):
+    def __init__(
+        self,
+        root: str,
+        between: Mapping[str, Sequence[str]],
+        reference: str,
+        others: Mapping[str, str | None] | None = None,
+        whole: Mapping[str, Callable[[Blocks], str]] | None = None,
+    ):
         """`between`: {file without its ending: such files with several expert sets}; `reference`: CSV of published results.
 
-        others: {file of another experiment: CSV of what was published of it, or None}.
+        others: {file of another experiment: CSV of what was published of it, or None}. whole: {name: maker of a table over files}.
         """
-        self.root, self.between, self.reference, self.others = root, between, reference, others or {}
+        self.root, self.between, self.reference, self.others, self.whole = root, between, reference, others or {}, whole or {}
         self._known = {}
 
     def analysis(self, name: str) -> Analysis:
@@ -247,8 +261,20 @@ class Blocks:
             )
         return self._known[name]
 
+    def pairs(self, name: str, alg: str = '') -> dict[tuple[str, int], Pair]:
+        """{(task, trajectories): Pair} of one algorithm in a file; of a file with one algorithm without its name."""
+        return {(p.key.task, p.key.num_trajs): p for p in self.analysis(name).aggregate.pairs if alg in ('', p.key.alg)}
+
+    def start_of(self, name: str) -> str:
+        """When the first training of a results file, or of a folder of logs (with a slash at its end), began, in ISO 8601."""
+        if name.endswith('/'):
+            return min(read_root(path)['start_time'] for path in glob.glob(os.path.join(glob.escape(f'{self.root}/{name}'), '*.h5')))
+        return read_results(f'{self.root}/{name}.h5').attrs['training_start']
+
     def make(self, name: str) -> str:
         """The text of the block `name`; KeyError when there is no such block."""
+        if name in self.whole:
+            return self.whole[name](self)
         file, _, kind = name.partition(':')
         folder = os.path.join(self.root, file)
         if kind == 'baselines':
@@ -263,11 +289,12 @@ class Blocks:
         if file not in self.between:
             raise KeyError(name)
         if kind in TABLES:
+            needs_paper = kind not in ('cells', 'scores', 'runs')
+            if needs_paper and self.analysis(file).aggregate is None:
+                raise UserError('needs published results, and there are none for this file')
             return TABLES[kind](self.analysis(file))
         kind, _, part = kind.partition('/')
-        if kind in ('beside', 'run-by-run') and part in self.between:
-            pair = self.analysis(file), self.analysis(part)
-            return minus(beside(*pair) if kind == 'beside' else '\n'.join(f'* {s}' for s in run_by_run(*pair)))
-        if part not in ('', 'said', 'table') or not any(s.title == TITLES[kind] for s in sections(self.analysis(file))):
+        if kind not in ('beside', 'run-by-run') or part not in self.between:
             raise KeyError(name)
-        return section_block(self.analysis(file), TITLES[kind], part)
+        pair = self.analysis(file), self.analysis(part)
+        return minus(beside(*pair) if kind == 'beside' else '\n'.join(f'* {s}' for s in run_by_run(*pair)))

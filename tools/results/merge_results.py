@@ -11,8 +11,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from policyopt.files.results import cell_table, read_results, write_results
-from policyopt.util import Parser, UserError, as_typed, check_output, provenance, run_main
+from policyopt.command_line import Parser, run_main
+from policyopt.errors import UserError
+from policyopt.files.atomic import check_output
+from policyopt.files.results_file import cell_table, read_results, write_results
+from policyopt.provenance import provenance
+from policyopt.shipped import as_typed
 from tools.results.merging import merge_results
 
 

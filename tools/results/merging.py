@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.files.results import ResultRow, Results, TaskRow, check_same_actions
-from policyopt.files.runs import id_of
+from policyopt.errors import UserError
+from policyopt.files.names import id_of
+from policyopt.files.results_file import ResultRow, Results, TaskRow, check_same_actions
 from policyopt.files.yamlfile import parse_yaml
-from policyopt.util import UserError
 
 SAID_OF_PARTS = ('command', 'git_hash', 'machine', 'versions', 'content_sha256')
 WHEN = ('training_start', 'training_end', 'training_seconds')

@@ -1,4 +1,4 @@
-"""Second looks at an aggregate, which decide nothing: without the first expert set, without one cell, by ranks, and beside another file."""
+"""Robustness checks of a mean over cells: without the first expert set, without one cell, and next to the same runs of another file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from policyopt.reporting.report import decimals_of, number, trajectories
+from policyopt.errors import UserError
+from policyopt.reporting.report import trajectories
 from policyopt.reproduction.aggregate import pooled_between, row_of
-from policyopt.reproduction.report import interval, p_said, signed, verdict_of
-from policyopt.util import UserError
+from tools.results.words import interval, name_of_algorithm, signed
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis
@@ -20,25 +20,21 @@ if TYPE_CHECKING:
     from policyopt.reproduction.aggregate import Pair, Row
 
 
-def looks(analysis: Analysis) -> list[str]:
-    """Sentences on all cells: what is left without the first set and without the cell furthest off, and where the reference ranks."""
-    if analysis.aggregate is None:
-        raise UserError('second looks need a reference, and this file has none')
+def checks(analysis: Analysis) -> list[tuple[str, Row]]:
+    """[(what it is the mean over, Row)]: all cells, without the first expert set, without the cell furthest off, without the ceiling."""
     pairs = analysis.aggregate.pairs
-    said = []
+    out = [('all cells', _row(pairs))]
     first = min(int(p.set_N.min()) for p in pairs)
     others = [_kept(p, p.set_N != first) for p in pairs if (p.set_N != first).any()]
     if others:
-        said.append(f'Without the first expert set: {_said(_row(others))}.')
+        out.append(('without the first expert set', _row(others)))
     worst = max(pairs, key=lambda p: abs(p.diff))
     if len(pairs) > 1:
-        cell, d = analysis.cells[worst.key], decimals_of(analysis, worst.key.task)
-        ours = ' to '.join(dict.fromkeys(number(y, d) for y in (cell.y_N.min(), cell.y_N.max())))
-        theirs = number(analysis.reference[worst.key].mean, d)
-        name = f'{worst.key.alg} on {worst.key.task} with {trajectories(worst.key.num_trajs)}'
-        left = _said(_row([p for p in pairs if p is not worst]))
-        said.append(f'Without the cell furthest off, {name} (reference {theirs}; ours {ours}): {left}.')
-    return said + _ranks([p for p in pairs if p.m == 1 and p.y_N.size > 1])
+        out.append((f'without {worst.key.task} with {trajectories(worst.key.num_trajs)}', _row([p for p in pairs if p is not worst])))
+    free = [p for p in pairs if not p.ceiling]
+    if 0 < len(free) < len(pairs):
+        out.append(('without the cells at the ceiling', _row(free)))
+    return out
 
 
 def _kept(pair: Pair, of_N: np.ndarray) -> Pair:
@@ -50,32 +46,6 @@ def _row(pairs: Sequence[Pair]) -> Row:
     own = pooled_between([{p.key: (p.y_N, p.set_N) for p in pairs}], dict.fromkeys(p.block for p in pairs))
     algs = {p.key.alg for p in pairs}
     return row_of(pairs, own, algs.pop() if len(algs) == 1 else '')
-
-
-def _said(row: Row) -> str:
-    return f'{signed(row.diff)}, 95% interval {interval(*row.interval(0.95))}, {verdict_of(row)}'
-
-
-def _ranks(pairs: Sequence[Pair]) -> list[str]:
-    """Where single runs of the reference stand among N of ours.
-
-    Were both from one distribution: above all N with probability 1/(N + 1), above their median with 1/2 (binomial tests, two-sided).
-    """
-    sizes = {p.y_N.size for p in pairs}
-    if len(sizes) != 1:
-        return []
-    n, num = sizes.pop(), len(pairs)
-    above, half = (sum(p.x_mean > f(p.y_N) for p in pairs) for f in (np.max, np.median))
-    below = sum(p.x_mean < p.y_N.min() for p in pairs)
-    ends = (f'{word} all {n} of ours in {k} ({_p(k, num, 1 / (n + 1))})' for word, k in (('above', above), ('below', below)))
-    return [
-        f"Of {num} cells the reference's one run lies {', '.join(ends)}, above our median in {half} ({_p(half, num, 0.5)}), "
-        f'by binomial tests; were both from one distribution, {num / (n + 1):.1f}, {num / (n + 1):.1f} and {num / 2:g} would be expected.'
-    ]
-
-
-def _p(k: int, num: int, rate: float) -> str:
-    return p_said(float(stats.binomtest(int(k), num, rate).pvalue))
 
 
 def beside(analysis: Analysis, other: Analysis) -> str:
@@ -99,14 +69,13 @@ def beside(analysis: Analysis, other: Analysis) -> str:
     tasks = [
         f'{t} {signed(float(np.mean([m for (task, _), m in mean_of.items() if task == t])))}' for t in dict.fromkeys(t for t, _ in mean_of)
     ]
-    about = f'one pair of task and expert set: {", ".join(tasks)}'
+    known = ''
     if found.size > 1:
-        test = stats.ttest_1samp(found, 0)
-        known = f'95% interval {interval(*test.confidence_interval(0.95))}, {p_said(float(np.asarray(test)[1]))}'
-        about = f'{known} over {found.size} pairs of task and expert set: {", ".join(tasks)}'
-    said = f'Mean difference {signed(found.mean())} ({about}).'
+        known = f' [{", ".join(map(signed, stats.ttest_1samp(found, 0).confidence_interval(0.95)))}] (95% interval)'
+    said = f'Mean difference {signed(found.mean())}{known} over {found.size} pairs of task and expert set.\n'
+    said += f'By task: {", ".join(tasks)}.'
     if others:
-        said += f' Left out: {len(others)} sets that are not the same in both ({", ".join(dict.fromkeys(t for t, _ in sorted(others)))}).'
+        said += f'\nLeft out: {len(others)} sets that differ between the two ({", ".join(dict.fromkeys(t for t, _ in sorted(others)))}).'
     return said
 
 
@@ -131,7 +100,7 @@ def run_by_run(analysis: Analysis, other: Analysis, margin: float = 0.02) -> lis
         gain_N = np.array([score(y) - score(x) for r, y, q, x in both if np.array_equal(r.ex_traj_returns, q.ex_traj_returns)])
         if gain_N.size > 1:
             gains.setdefault(key.alg, []).append(gain_N)
-    return [f'{alg}: {_paired(found, margin)}.' for alg, found in gains.items()]
+    return [f'{name_of_algorithm(alg)}: {_paired(found, margin)}.' for alg, found in gains.items()]
 
 
 def _paired(gains: Sequence[np.ndarray], margin: float) -> str:
@@ -140,4 +109,4 @@ def _paired(gains: Sequence[np.ndarray], margin: float) -> str:
     df = v_K.sum() ** 2 / np.sum(v_K**2 / np.array([x.size - 1 for x in gains])) if v_K.any() else 1.0
     half = float(stats.t.ppf(0.95, df) * np.sqrt(v_K.sum()))
     inside = 'within' if abs(mean) + half < margin else 'not shown to be within'
-    return f'{signed(mean)}, 90% interval {interval(mean - half, mean + half)}, {inside} ±{margin:.2f} ({num} pairs of runs)'
+    return f'{signed(mean)} {interval(mean - half, mean + half)} over {num} pairs of runs, {inside} {margin:.2f}'

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from policyopt.files.h5files import is_hdf5, open_h5
+from policyopt.errors import UserError
+from policyopt.files.hdf5 import is_hdf5, open_h5
 from policyopt.files.importers.csv_folder import read_csvs
 from policyopt.files.importers.d4rl import read_d4rl
 from policyopt.files.importers.imitation_folder import read_imitation
@@ -21,8 +22,10 @@ from policyopt.files.importers.npz import read_npz
 from policyopt.files.importers.robomimic import read_robomimic
 from policyopt.files.importers.source import ReadOptions, Source, batch_of, check_task, described
 from policyopt.files.importers.unread import refuse_unread
-from policyopt.files.trajectories import TrajBatch, foreign_kind, layout_of_h5, save_trajs
-from policyopt.util import UserError, as_typed, provenance
+from policyopt.files.trajectory_file import foreign_kind, layout_of_h5, save_trajs
+from policyopt.provenance import provenance
+from policyopt.shipped import as_typed
+from policyopt.trajectories import TrajBatch
 
 __all__ = [
     'READERS', 'ReadOptions', 'Source', 'batch_of', 'check_task', 'described', 'import_trajs', 'read_minari', 'read_source', 'save_minari',

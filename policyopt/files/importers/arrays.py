@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.errors import UserError
 from policyopt.files import ends
 from policyopt.files.ends import Episode
 from policyopt.files.importers.source import NAMES, ReadOptions, Source
-from policyopt.util import UserError
 
 ROLLOUT = {'episode_starts', 'values', 'log_probs'}  # beside observations: a rollout buffer of Stable-Baselines3
 RETURNS = ('ep_rets', 'episode_returns')  # one for each episode, as of openai/baselines and generate_expert_traj

@@ -8,9 +8,9 @@ import re
 
 import numpy as np
 
+from policyopt.errors import UserError
 from policyopt.files import ends
 from policyopt.files.importers.source import ReadOptions, Source, in_order, refuse_options
-from policyopt.util import UserError
 
 
 def read_csvs(folder: str, options: ReadOptions) -> Source:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.files.ends import TRUNCATED
-from policyopt.files.h5files import numbers
+from policyopt.files.hdf5 import numbers
 from policyopt.files.importers.arrays import Arrays, read_arrays
 from policyopt.files.importers.source import ReadOptions, Source, refuse_options
 

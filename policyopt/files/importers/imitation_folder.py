@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.errors import UserError
 from policyopt.files.ends import Episode
 from policyopt.files.importers.source import ReadOptions, Source, refuse_options
-from policyopt.util import UserError
 
 USED = ('obs', 'acts', 'rews', 'terminal')
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.errors import UserError
 from policyopt.files.ends import Episode
 from policyopt.files.importers.source import ReadOptions, Source, check_task, chosen_parts, joined, refuse_options
-from policyopt.files.trajectories import TrajBatch
-from policyopt.util import UserError
+from policyopt.trajectories import TrajBatch
 
 
 def _minari() -> Any:
@@ -93,7 +93,7 @@ def save_minari(trajs: TrajBatch, dataset_id: str, env_id: str) -> Any:
         dataset_id: a name such as cartpole/expert-v0, which must be new.
         env_id: the environment that they come from, as here: a Gymnasium id, a 2016 name, or package.module:EnvId.
     """
-    from environments.rlgymenv import spec_and_spaces
+    from policyopt.environments.rlgymenv import spec_and_spaces
 
     minari = _minari()
     from minari.data_collector import EpisodeBuffer  # pyright: ignore[reportMissingImports] (as above)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.errors import UserError
 from policyopt.files.importers.arrays import Arrays, read_arrays
 from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options
-from policyopt.util import UserError
 
 _NO_NPZ = 'not a readable .npz file (damaged, or of another kind); numpy.savez makes one'
 

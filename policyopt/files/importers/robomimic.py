@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import tables
 
+from policyopt.errors import UserError
 from policyopt.files.ends import Episode
-from policyopt.files.h5files import attr_text, numbers
+from policyopt.files.hdf5 import attr_text, numbers
 from policyopt.files.importers.source import ReadOptions, Source, chosen_parts, in_order, joined, refuse_options
-from policyopt.util import UserError
 
 
 def read_robomimic(path: str, h5: Any, options: ReadOptions) -> Source:

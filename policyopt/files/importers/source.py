@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.errors import UserError, printable
 from policyopt.files.ends import Episode, numeric
-from policyopt.files.trajectories import TrajBatch, check_int64
-from policyopt.util import UserError, printable
+from policyopt.files.trajectory_file import check_int64
+from policyopt.trajectories import TrajBatch
 
 NAMES = {  # what others call these arrays
     'obs': ('obs', 'observations', 'states'),
@@ -132,7 +133,7 @@ def check_task(trajs: TrajBatch, env_name: str, what: str, force: bool = True) -
     To know, the task is made, and the module of package.module:EnvId imported. Where it cannot be made here, that is an error too,
     or with `force` a note. Actions 0.0 and 1.0 of a finite space become the integers that they are.
     """
-    from environments.rlgymenv import BadEnvironment, env_info
+    from policyopt.environments.rlgymenv import BadEnvironment, env_info
 
     try:
         info = env_info(env_name)

@@ -6,7 +6,8 @@ import itertools
 import os
 import zipfile
 
-from policyopt.util import UserError, as_typed
+from policyopt.errors import UserError
+from policyopt.shipped import as_typed
 
 TEXTS = {  # what a file is and what to do, then perhaps lines of Python, in which PATH is the file
     'replay buffer': (

@@ -1,0 +1,42 @@
+"""Print the returns of the policy that acts at random: mean ± sd over episodes, and the mean length.
+
+Finite actions are equally likely; continuous ones are uniform between the task's bounds (standard normal where it has none), which
+is what gives the random returns of the paper.
+
+Example:
+    python scripts/media/random_returns.py CartPole-v0 Reacher-v1 --num_trajs 100 --seed 0
+"""
+
+import sys
+
+from policyopt.command_line import Parser
+from policyopt.errors import UserError
+from policyopt.options import MAX_TRAJS
+from policyopt.provenance import draw_seed
+
+
+def main(argv):
+    parser = Parser('random_returns', __doc__)
+    parser.add_argument('env', nargs='+', help='a gymnasium id, or package.module:EnvId')
+    parser.add_argument('--num_trajs', type=int, default=50, help='episodes of each task (50)')
+    parser.add_argument('--seed', type=int, help='same seed, same numbers; drawn and printed unless given')
+    parser.add_argument('--a_max', type=float, help="continuous actions uniform in ±a_max, whatever the task's bounds")
+    parser.add_argument('--max_traj_len', type=int, help="steps of an episode at most (the task's own limit)")
+    parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
+    args = parser.parse_args(argv)
+    for flag, most in (('num_trajs', MAX_TRAJS), ('max_traj_len', 10**9)):
+        if (value := getattr(args, flag)) is not None and not 1 <= value <= most:
+            raise UserError(f'--{flag} is {value}; give 1 or more, up to {most}')
+    from policyopt.sampling.mdp import MDP, sample_randomly
+
+    mdps = [MDP(name) for name in args.env]
+    for mdp in mdps:
+        mdp.horizon(args.max_traj_len)
+    seed = draw_seed() if args.seed is None else args.seed
+    if args.seed is None:
+        print(f'seed: {seed}', file=sys.stderr)
+    for mdp in mdps:
+        trajs = sample_randomly(mdp, args.num_trajs, seed, args.max_traj_len, args.a_max)
+        mdp.close()
+        returns, lengths = trajs.returns, trajs.lengths
+        print(f'{mdp.env_name}  return: {returns.mean():.2f} +/- {returns.std():.2f}  length: {lengths.mean():.1f}')

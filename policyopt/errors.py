@@ -1,0 +1,33 @@
+"""The two ways to fail, and words of strangers as a terminal may be shown them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user gave is wrong: one sentence with what, where, what is expected and what to do (exit code 2)."""
+
+
+class RunFailed(Exception):
+    """The input was fine, but a run did not finish (exit code 1)."""
+
+
+def printable(text: object, keep: str = '') -> str:
+    r"""A text as a terminal may be given it: control characters, line ends, lone surrogates and marks of direction as \x1b, \u202e.
+
+    Names, attributes and errors can come from files of strangers, and escape sequences can rewrite what a terminal shows.
+    """
+    return ''.join(
+        c if c in keep or unicodedata.category(c) not in ('Cc', 'Cf', 'Cs', 'Zl', 'Zp') else c.encode('unicode_escape').decode()
+        for c in str(text)
+    )
+
+
+def closest(word: object, words: Iterable[object]) -> str:
+    """The likely intended one of `words`, as the sentence " Did you mean 'x'?", or an empty string."""
+    import difflib
+
+    match = difflib.get_close_matches(str(word), [str(w) for w in words], n=1)
+    return f" Did you mean '{match[0]}'?" if match else ''

@@ -1,0 +1,137 @@
+"""Files that are written whole or not at all, and the checks that come before the work."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+
+from policyopt.errors import UserError, printable
+from policyopt.provenance import process_name
+
+_NO_HARD_LINKS = errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK  # what a file system without them answers
+
+
+@contextlib.contextmanager
+def writing(path: str, replace: bool = False) -> Iterator[str]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and becomes `path`, else it is removed.
+
+    A reader of `path` sees the old file or the whole new one, never a part. Without `replace`, a file that stands at `path` by then
+    is kept. Raises FileExistsError in that case.
+    """
+    tmp = _new_temporary(path)
+    try:
+        yield tmp
+        fd = os.open(tmp, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        if replace:
+            os.replace(tmp, path)
+        else:
+            _create_from(tmp, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(tmp)
+
+
+def _new_temporary(path: str) -> str:
+    """A file that was not there, even where a process of the same number has left one."""
+    for n in itertools.count():
+        tmp = f'{path}.{process_name()}{f".{n}" if n else ""}.tmp'
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            return tmp
+    raise AssertionError
+
+
+def _create_from(tmp: str, path: str) -> None:
+    """Give a file its final name unless that is taken; the system decides who is first, on network disks too."""
+    try:
+        os.link(tmp, path)
+    except FileExistsError:
+        if not _same_file(tmp, path):  # NFS can lose the answer to a link that it has made
+            raise
+    except OSError as e:
+        if e.errno not in _NO_HARD_LINKS:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        os.replace(tmp, path)
+
+
+def replacing(path: str) -> contextlib.AbstractContextManager[str]:
+    """`writing` that replaces what stands at `path`: for checkpoints, tables and pictures, never for finished data."""
+    return writing(path, replace=True)
+
+
+def read_utf8(path: str, what: str, most: int | None = None) -> str:
+    """The text of a file, at most its first `most` characters; UserError where it is not UTF-8."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            return f.read(most)
+    except UnicodeDecodeError as e:
+        raise UserError(f'{path}: byte {e.start} is not UTF-8 text; expected {what}') from e
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
+        f.write(text)
+
+
+def check_writable_dir(path: str, what: str) -> None:
+    """Raise UserError unless files can be created in the folder of `path` (which need not exist yet)."""
+    folder = os.path.dirname(path) or '.'  # as the system will walk it: x/../out.h5 needs x
+    if not os.path.isdir(folder):
+        raise UserError(f"{path}: the folder '{folder}' for {what} does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path}: cannot write {what} into '{folder}' (no write permission); choose another folder")
+
+
+def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others: Iterable[str] = ()) -> None:
+    """Raise UserError unless a file can be written at `path` without the loss of an input or of finished data; call it before the work.
+
+    inputs: files that the command reads; others: what else it writes. Any HDF5 file that exists is taken for finished data; other
+    regular files are replaced.
+    """
+    folder, name = os.path.split(path)
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError as e:
+        raise UserError(f'{path}: the name for {what} is not UTF-8 text; choose another name') from e
+    if name in ('', '.', '..') or os.path.isdir(path):
+        raise UserError(f"'{path}': expected the name of a file for {what}, not of a folder")
+    if printable(path, keep='\u200c\u200d') != path:  # joiners belong to some languages
+        raise UserError(f'{path!r}: the name for {what} has control characters or marks of direction; choose another name')
+    longest = 255 - len(f'.lock.12345678.{process_name()}.tmp')  # the longest name that stands beside it while it is made
+    if length > longest or len(os.path.abspath(path).encode()) > 4000:
+        raise UserError(f'{path}: the name for {what} is too long; give at most {longest} characters, and 4000 with its folders')
+    check_writable_dir(path, what)
+    for given in inputs:
+        if given and (os.path.realpath(path) == os.path.realpath(given) or _same_file(path, given)):
+            raise UserError(f'{path}: is an input of this command and would be lost; choose another file for {what}')
+    if os.path.realpath(path) in map(os.path.realpath, others):
+        raise UserError(f'{path}: is named for two outputs; choose another file for {what}')
+    if os.path.islink(path) and not os.path.exists(path):
+        raise UserError(f'{path}: is a link to nothing ({os.readlink(path)}); give the name of the file itself for {what}')
+    if os.path.exists(path):
+        if not os.path.isfile(path):
+            raise UserError(f'{path}: exists and is no regular file; choose another file for {what}')
+        if is_hdf5(path):
+            raise UserError(f'{path}: is an HDF5 file, and finished data is never overwritten; choose another file for {what}')
+
+
+def _same_file(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
+        return False
+
+
+def is_hdf5(path: str) -> bool:
+    """Whether a file begins as HDF5 files do."""
+    with open(path, 'rb') as f:
+        return f.read(8) == b'\x89HDF\r\n\x1a\n'

@@ -1,0 +1,268 @@
+"""HDF5 files that are written whole or not at all, and that say when a byte of them has changed.
+
+Two checksums let a reader refuse a flipped bit by name instead of taking it for a number:
+
+* The seal, `SEAL` and a SHA-256 of all bytes before it, stands behind the end of the HDF5 data, where its library does not look.
+  It is checked before that library sees the file: on damaged bytes it may crash, hang, or fail in any way.
+* The root attribute `content_sha256` is a digest over the name, type, shape and bytes of every dataset and attribute. It vouches
+  for files whose seal is lost, which happens when another program opens one for writing.
+
+Files without both (those of 2016, or made by other programs) are accepted; `open_h5` then cannot vouch for them. A checksum says
+that a file is as its author made it, not that the author is a friend: what any file may do is limited in guard.py.
+
+Two more checksums guard some of the same bytes. HDF5's own fletcher32, in trajectory files, is the only one that other programs check
+by themselves. The `hash` of a snapshot belongs to the format of 2016 and goes along when a policy is copied into another file. Where the
+seal is there, all this costs one more read of the file, so none is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import faulthandler
+import fcntl
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tables
+
+from policyopt.errors import RunFailed, UserError
+from policyopt.files.atomic import writing
+from policyopt.files.guard import check_contents, no_code, text_of
+
+DIGEST = 'content_sha256'
+SEAL = b'\nSHA-256 of the bytes above: '
+SEAL_SIZE = len(SEAL) + 64 + 1
+BLOCK = 1 << 20
+LONGEST_ATTR = 60000  # bytes; HDF5 keeps attributes of less than 64 kB
+LONG_TEXTS = 'long_attributes'  # the group of datasets that hold the longer ones, as UTF-8
+ALTERED = 'its contents do not match the checksum stored in it; restore or recreate it'
+
+
+def content_digest(h5: tables.File) -> str:
+    """SHA-256 over all datasets and user attributes of an open file, the digest attribute itself left out."""
+    sha = hashlib.sha256()
+
+    def feed(name, value):
+        value = np.asarray(value)
+        sha.update(f'{name}|{value.dtype.str if value.dtype.names is None else value.dtype.descr}|{value.shape}|'.encode())
+        sha.update(np.ascontiguousarray(value).tobytes())
+
+    nodes: list[Any] = list(h5.walk_nodes('/'))
+    for node in sorted(nodes, key=lambda n: n._v_pathname):
+        path = node._v_pathname
+        for key in sorted(node._v_attrs._f_list('user')):
+            if (path, key) != ('/', DIGEST):
+                feed(f'{path}@{key}', node._v_attrs[key])
+        if not isinstance(node, tables.Group):
+            feed(path, node.read())
+    return sha.hexdigest()
+
+
+def seal(image: bytes) -> bytes:
+    """What to append to the bytes of a whole HDF5 file."""
+    return SEAL + hashlib.sha256(image).hexdigest().encode() + b'\n'
+
+
+def seal_holds(path: str) -> bool | None:
+    """Whether the bytes of a file are those that were sealed; None for a file without a seal."""
+    with open(path, 'rb') as f:
+        num = f.seek(0, os.SEEK_END) - SEAL_SIZE
+        if num < 0:
+            return None
+        f.seek(num)
+        end = f.read()
+        if not end.startswith(SEAL):
+            return None
+        f.seek(0)
+        sha = hashlib.sha256()
+        for start in range(0, num, BLOCK):
+            sha.update(f.read(min(BLOCK, num - start)))
+    return end == SEAL + sha.hexdigest().encode() + b'\n'
+
+
+@contextlib.contextmanager
+def write_h5(path: str, replace: bool = False) -> Iterator[Any]:
+    """Yield a new open HDF5 file that becomes `path`, with both checksums, when the block ends without an error.
+
+    It is built in memory and written at once: on a full disk the HDF5 library can lose the error when it closes a file.
+    Raises OSError, with what to do, when the disk is full, and RunFailed when a file has appeared at `path` that is not to be replaced.
+    """
+    # the driver wants a name, but touches no file
+    with tables.open_file(f'{path}.image', 'w', driver='H5FD_CORE', driver_core_backing_store=0) as h5:
+        yield h5
+        h5.root._v_attrs[DIGEST] = content_digest(h5)
+        image = h5.get_file_image()
+    try:
+        with writing(path, replace) as tmp, open(tmp, 'wb') as f:
+            f.write(image)
+            f.write(seal(image))
+    except FileExistsError as e:
+        seen = 'exists by now, and finished data is never overwritten; it is kept, and what was made here is not'
+        raise RunFailed(f'{path}: {seen}. Choose another name, or move that file away') from e
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = f'{os.strerror(e.errno)} while writing; nothing was changed. Free some space and go on with --resume'
+            raise OSError(e.errno, what, str(path)) from e
+        raise
+
+
+def is_hdf5(path: object) -> bool:
+    """Whether a path is that of an HDF5 file, by its first bytes, or by its name where these are damaged or there is no file."""
+    try:
+        with open(str(path), 'rb') as f:
+            start = f.read(8)
+    except OSError:
+        start = b''
+    return start == b'\x89HDF\r\n\x1a\n' or str(path).lower().endswith(('.h5', '.hdf5', '.hdf'))
+
+
+@contextlib.contextmanager
+def open_h5(path: object, what: str) -> Iterator[Any]:
+    """Yield an HDF5 file open for reading, or raise UserError in one sentence when it is missing, truncated or altered.
+
+    `what` names what the file should be ("an expert trajectory file").
+    """
+    path = str(path)
+    if not os.path.exists(path):
+        raise UserError(f'{path}: no such file; expected {what}')
+    if not os.path.isfile(path):
+        raise UserError(f'{path}: is {"a folder" if os.path.isdir(path) else "no regular file"}; expected {what}')
+    with no_code(path):
+        try:
+            intact = seal_holds(path)
+            if intact is None and not _survives(path):
+                raise ValueError('the HDF5 library crashes or hangs on it')
+            h5 = None if intact is False else _open(path)
+        except UserError:
+            raise
+        except Exception as e:  # without a seal, damage to the structure of the file ends in errors of any type
+            _check_free(path)
+            raise UserError(f'{path}: not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}') from e
+        if h5 is None:
+            _check_free(path)
+            raise UserError(f'{path}: damaged: {ALTERED}')
+        with h5:
+            try:
+                check_contents(h5, path)
+            except UserError:
+                raise
+            except Exception as e:  # as above
+                _check_free(path)
+                raise UserError(f'{path}: damaged: its structure cannot be read; restore or recreate {what}') from e
+            if intact is None:
+                _verify(h5, path)
+            try:
+                yield h5
+            except tables.HDF5ExtError as e:
+                raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate {what}') from e
+            except tables.NoSuchNodeError as e:
+                raise UserError(f'{path}: incomplete: {e.args[0] if e.args else e}; expected {what}') from e
+
+
+def _check_free(path: str) -> None:
+    """Raise UserError where a file cannot be read for another reason than damage: permission, or a program that has it open for writing."""
+    try:
+        with open(path, 'rb') as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)  # HDF5 programs that write hold the other kind
+    except BlockingIOError as e:
+        raise UserError(f'{path}: is in use: another program (a viewer?) has it open for writing; close it there and try again') from e
+    except PermissionError as e:
+        raise UserError(f'{path}: cannot be read ({e.strerror}); ask its owner, or copy it') from e
+    except OSError:
+        pass  # a file system without locks, which says nothing about the file
+
+
+def _open(path: str) -> tables.File:
+    """tables.open_file for reading, which by itself leaves a file open when it fails at the attributes of the root."""
+    open_before = set(tables.file._open_files.handlers)
+    try:
+        return tables.open_file(path, 'r')
+    except Exception as e:
+        for handle in tables.file._open_files.get_handlers_by_name(path) - open_before:
+            handle.close()
+        if 'unable to lock file' not in str(e):
+            raise
+    _check_free(path)
+    # A file system without locks. Files of ours are never changed in place, so that reading needs none; from memory HDF5 asks for none.
+    with open(path, 'rb') as f:
+        image = f.read()
+    name = f'{path} (read without locks)'  # the driver takes no name of a file that exists
+    return tables.open_file(name, 'r', driver='H5FD_CORE', driver_core_image=image, driver_core_backing_store=0)
+
+
+def _survives(path: str) -> bool:
+    """Whether the HDF5 library gets through a file without a crash or a hang, tried in a fork: on damaged bytes it can end the process."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            faulthandler.disable()
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60 + os.path.getsize(path) // 10_000_000)
+            with no_code(path), _open(path) as h5:
+                check_contents(h5, path)
+                leaves: list[Any] = list(h5.walk_nodes('/', 'Leaf'))
+                for node in leaves:
+                    if not isinstance(node, tables.UnImplemented):  # of a type that PyTables does not read, such as texts of h5py
+                        node.read()
+        finally:
+            os._exit(0)  # what fails in Python fails again in the parent, which says it
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) >= 0
+
+
+def _verify(h5: tables.File, path: str) -> None:
+    attrs = h5.root._v_attrs
+    if DIGEST not in attrs:
+        return
+    try:
+        ok = str(attrs[DIGEST]) == content_digest(h5)
+    except Exception as e:  # any failure to read bytes that a digest vouches for means the same to the user
+        raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate it') from e
+    if not ok:
+        raise UserError(f'{path}: damaged: {ALTERED}')
+
+
+def numbers(h5: tables.File, name: str, what: str) -> Any:
+    """The dataset of numbers /name of an open file; UserError where it is missing or something else."""
+    node = h5.get_node(f'/{name}') if f'/{name}' in h5 else None
+    if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
+        raise UserError(f'{h5.filename}: {name} is not an array of numbers; expected {what}')
+    return node
+
+
+def set_attrs(node: Any, attrs: Mapping[str, Any]) -> None:
+    """Store a dict as attributes of an HDF5 group: strings as they are, everything else as JSON; long ones as datasets below it.
+
+    What is no text in a string (a command line or a file name may hold any bytes) is escaped, as HDF5 stores UTF-8.
+    """
+    for key, value in attrs.items():
+        text = (value if isinstance(value, str) else json.dumps(value)).encode('utf-8', 'backslashreplace')
+        if len(text) <= LONGEST_ATTR:
+            node._v_attrs[key] = text.decode()
+        else:
+            where = f'{node._v_pathname.rstrip("/")}/{LONG_TEXTS}'
+            node._v_file.create_carray(where, key, obj=np.frombuffer(text, np.uint8), filters=tables.Filters(1), createparents=True)
+
+
+def attr_names(node: Any) -> list[str]:
+    """The names of a group's attributes, the long ones included."""
+    return [*node._v_attrs._f_list('user'), *(sorted(node._v_children[LONG_TEXTS]._v_children) if LONG_TEXTS in node._v_children else ())]
+
+
+def attr_text(node: Any, key: str, default: str | None = None) -> Any:
+    """A string attribute as str, whether it was stored as text, as bytes (files of 2016) or as a long text, else `default`."""
+    what = f"{node._v_file.filename}: the attribute '{key}' of {node._v_pathname}"
+    if key in node._v_attrs:
+        return text_of(node._v_attrs[key], what)
+    group = node._v_children[LONG_TEXTS] if LONG_TEXTS in node._v_children else None
+    if not isinstance(group, tables.Group) or key not in group._v_children:
+        return default
+    long = group._v_children[key]
+    if not isinstance(long, tables.Array) or long.dtype != np.uint8:
+        raise UserError(f'{what} is not a text; the file is damaged or not one of ours')
+    return text_of(long.read().tobytes(), what)

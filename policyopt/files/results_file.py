@@ -1,0 +1,185 @@
+"""results.h5: what every learned policy earned, beside the expert's and a random policy's returns.
+
+Table /results has one row per run, table /tasks one per task; per-episode numbers are array columns of a fixed shape, so that
+PyTables or h5py alone can read them. Root attributes: spec (the YAML), run_name, eval_deterministic, and where the file comes from.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tables
+
+from policyopt.command_line import format_table
+from policyopt.errors import UserError, printable
+from policyopt.files.guard import text_of
+from policyopt.files.hdf5 import attr_names, attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.names import settings_of
+
+LARGEST = 1e100  # a return; the squares of larger ones leave the finite numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultRow:
+    """One run: `snapshot` is the judged one, `dataset` the index of its expert set, ex_* that set's episodes, alg_* the policy's.
+
+    last_trueret: mean true return of the last batch that it learned from, with sampled actions; NaN where it plays none, as cloning.
+    run_sha256, evaluated: the bytes of its file, and how it was judged; empty in older files. They tell when a row is out of date.
+    """
+
+    alg: str
+    task: str
+    num_trajs: int
+    run: int
+    seed: int
+    snapshot: str
+    dataset: int
+    ex_traj_returns: np.ndarray
+    ex_traj_lengths: np.ndarray
+    alg_traj_returns: np.ndarray
+    alg_traj_lengths: np.ndarray
+    last_trueret: float = math.nan
+    run_sha256: str = ''
+    evaluated: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskRow:
+    """One task: the episodes of all its expert sets, and those of the random policy."""
+
+    task: str
+    env: str
+    expert_policy: str
+    ex_traj_returns: np.ndarray
+    ex_traj_lengths: np.ndarray
+    random_returns: np.ndarray
+    random_lengths: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """A results file in memory."""
+
+    rows: list[ResultRow]
+    tasks: list[TaskRow]
+    attrs: dict[str, str]
+
+
+def write_results(path: str, rows: list[ResultRow], tasks: list[TaskRow], attrs: dict[str, Any], replace: bool = False) -> None:
+    """Write a results file, whole or not at all. Raises RunFailed where the file exists, unless it is to be replaced."""
+    with write_h5(path, replace) as h5:
+        _write_table(h5, 'results', ResultRow, rows)
+        _write_table(h5, 'tasks', TaskRow, tasks)
+        set_attrs(h5.root, attrs)
+
+
+def read_results(path: str) -> Results:
+    """Read a results file of ours.
+
+    Raises UserError when it is missing, damaged, lacks a table or a column, or holds returns of which no statistics can be computed.
+    """
+    with open_h5(path, 'a results file as 2_eval writes it') as h5:
+        rows, task_rows = _read_table(h5, 'results', ResultRow, path), _read_table(h5, 'tasks', TaskRow, path)
+        attrs = {key: printable(attr_text(h5.root, key), keep='\n\t') for key in attr_names(h5.root)}
+    return Results(rows, task_rows, attrs)
+
+
+def likeliest_actions(attrs: Mapping[str, str]) -> bool:
+    """Whether the policies took their most likely actions, as in the paper and in files that do not say it, by root attributes."""
+    return attrs.get('eval_deterministic', 'true') == 'true'
+
+
+def check_same_actions(path: str, results: Results, other_path: str, other: Results) -> None:
+    """Raise UserError when the policies of one file took their most likely actions, those of the other drew them."""
+    if likeliest_actions(results.attrs) != likeliest_actions(other.attrs):
+        drawn, likely = (other_path, path) if likeliest_actions(results.attrs) else (path, other_path)
+        raise UserError(f'{drawn}: was played with sampled actions, {likely} with the likeliest; expected one eval_deterministic')
+
+
+def read_other_sets(paths: Iterable[str], path: str, results: Results) -> list[tuple[str, list[ResultRow]]]:
+    """[(path, rows)] of files with several expert sets, which say how much `results`, read from `path`, would vary between sets.
+
+    Raises UserError as `read_results`, and when the policies of one were not played as those of `results`.
+    """
+    found = [(p, read_results(p)) for p in paths]
+    for p, other in found:
+        check_same_actions(p, other, path, results)
+    return [(p, other.rows) for p, other in found]
+
+
+def _write_table(h5: Any, name: str, row_type: type, rows: list) -> None:
+    columns = {}
+    for field in dataclasses.fields(row_type):
+        values = [getattr(row, field.name) for row in rows]
+        if field.type is str:
+            columns[field.name] = np.array([v.encode() for v in values])
+        else:
+            is_count = field.type is int or field.name.endswith('lengths')
+            columns[field.name] = np.array(values, dtype=np.int64 if is_count else np.float64)
+    dtype = np.dtype([(key, col.dtype, col.shape[1:]) for key, col in columns.items()])
+    data = np.empty(len(rows), dtype)
+    for key, col in columns.items():
+        data[key] = col
+    h5.create_table('/', name, obj=data, expectedrows=max(len(rows), 1))
+
+
+def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
+    if f'/{name}' not in h5 or not isinstance(h5.get_node(f'/{name}'), tables.Table):
+        raise UserError(f"{path}: has no table '/{name}'; expected a results file as 2_eval writes it")
+    data = h5.get_node(f'/{name}').read()
+    fields = dataclasses.fields(row_type)
+    for f in fields:
+        held = data.dtype[f.name].base if f.name in data.dtype.names else None
+        if held is not None and held.kind not in ('S' if f.type is str else 'iu' if f.type is int else 'iuf'):
+            raise UserError(f"{path}: the column '{f.name}' of /{name} holds {held}; the file is damaged or not one of ours")
+    for f in (f for f in fields if f.name.endswith('returns') and f.name in data.dtype.names):
+        returns = data[f.name]
+        beyond = returns[np.isfinite(returns) & (np.abs(returns) > LARGEST)]
+        if beyond.size:
+            what = f"the column '{f.name}' of /{name} holds {beyond.flat[0]:g}"
+            raise UserError(
+                f'{path}: {what}; expected numbers up to {LARGEST:g}, whose variances can be computed. Scale the rewards of the task'
+            )
+    missing = [f.name for f in fields if f.name not in data.dtype.names and f.default is dataclasses.MISSING]
+    if missing:
+        raise UserError(f"{path}: the table '/{name}' has no column '{missing[0]}'; it has {', '.join(data.dtype.names)}")
+
+    def value(row, field):
+        if field.name not in data.dtype.names:  # a file from before this column
+            return field.default
+        x = row[field.name]
+        if field.type is str:
+            return printable(text_of(x, f"{path}: the column '{field.name}' of /{name}"))
+        return field.type(x) if field.type in (int, float) else np.array(x)
+
+    return [row_type(**{f.name: value(row, f) for f in fields}) for row in data]
+
+
+def cell_table(rows: list[ResultRow]) -> str:
+    """The mean return ± its standard deviation over runs, one line per task and algorithm, one column per dataset size.
+
+    The settings of a sweep have columns of their own.
+    """
+    sizes = sorted({r.num_trajs for r in rows})
+    settings = {alg: settings_of(alg) for alg in dict.fromkeys(r.alg for r in rows)}
+    varied = list(dict.fromkeys(key for _, found in settings.values() for key in found))
+    lines = [['task', 'algorithm', *varied, *(f'{n} traj{"s" if n > 1 else ""}' for n in sizes), 'expert']]
+    for task in dict.fromkeys(r.task for r in rows):
+        for alg in dict.fromkeys(r.alg for r in rows if r.task == task):
+            cells = []
+            for size in sizes:
+                returns = [r.alg_traj_returns.mean() for r in rows if (r.task, r.alg, r.num_trajs) == (task, alg, size)]
+                cells.append(mean_sd(returns))
+            experts = {r.dataset: r.ex_traj_returns.mean() for r in rows if r.task == task}
+            name, found = settings[alg]
+            lines.append([task, name, *(found.get(key, '') for key in varied), *cells, f'{np.mean(list(experts.values())):.1f}'])
+    return format_table(lines)
+
+
+def mean_sd(values: Sequence[float] | np.ndarray, decimals: int = 1) -> str:
+    """Mean ± standard deviation (with n − 1) for reading; the mean alone of a single value, a dash for none."""
+    if not len(values):
+        return '-'
+    return f'{np.mean(values):.{decimals}f}' + (f' ± {np.std(values, ddof=1):.{decimals}f}' if len(values) > 1 else '')

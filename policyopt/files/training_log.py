@@ -1,0 +1,291 @@
+"""Training logs: options, one table row per iteration, policy snapshots, and the state a run continues from.
+
+A run in progress is `<log>.part`, replaced whole at every save, so it can be read at any time; `<log>` means done.
+Files of 2016 are read too: their `hash` depends on the number of variables only, so they count as unverified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tables
+
+from policyopt.errors import UserError
+from policyopt.files.hdf5 import DIGEST, attr_names, attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.names import part_path
+
+if TYPE_CHECKING:
+    from policyopt.interfaces import Fields
+
+
+def legacy_hash(num_variables: int) -> str:
+    """The hash of 2016: SHA-1 of the text '%s %s' once per variable, joined by '|'; names and values do not enter."""
+    return hashlib.sha1('|'.join(['%s %s'] * num_variables).encode()).hexdigest()
+
+
+def content_hash(variables: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, shapes and float64 bytes of {name: array}, in the order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(variables):
+        array = np.ascontiguousarray(variables[name], dtype=np.float64)
+        sha.update(f'{name} {array.shape}|'.encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A stored policy: options of its run, {variable name: array}, 'verified' or 'unverified', and where it came from."""
+
+    args: dict[str, Any]
+    variables: dict[str, np.ndarray]
+    status: str
+    file: str
+    path: str
+
+
+def split_policy_path(policy_path: str) -> tuple[str, str]:
+    """('FILE.h5', 'snapshots/iter0000100') of a policy name: the longest prefix that is a file, then the object path."""
+    file = policy_path
+    while file and not os.path.isfile(file):
+        if os.path.isfile(part := part_path(file)):
+            inner = policy_path[len(file) :] or '/snapshots/last'
+            raise UserError(f'{file}: no such file, since that run is not finished; play what it has so far with {part}{inner}')
+        file = os.path.dirname(file)
+        if file in ('', '/'):
+            raise UserError(f'{policy_path}: no such file; a policy is named FILE.h5/snapshots/iter0000100')
+    inner = policy_path[len(file) :].strip('/')
+    if not inner:
+        raise UserError(f'{policy_path}: names a file, not a policy; add /snapshots/iter0000100 (or /snapshots/last)')
+    return file, inner
+
+
+def last_of(path: str) -> str:
+    """The name of the last snapshot where a whole file is named; other names as they are."""
+    return f'{path}/snapshots/last' if os.path.isfile(path) else path
+
+
+def snapshot_groups(h5: Any, path: str, needed: bool = True) -> list[str]:
+    """Sorted names of the snapshots in an open file; UserError where there is none, unless none is needed."""
+    there = '/snapshots' in h5 and isinstance(h5.root.snapshots, tables.Group)
+    if needed and not there:
+        raise UserError(f'{path}: holds no snapshots; expected a training log')
+    names = sorted(h5.root.snapshots._v_children) if there else []
+    if needed and not names:
+        raise UserError(f'{path}: holds no snapshots yet')
+    return names
+
+
+def read_snapshot(policy_path: str | os.PathLike) -> Snapshot:
+    """Read 'FILE.h5/snapshots/iter0000100' or '…/snapshots/last', of ours or of 2016.
+
+    Raises UserError: no such file or snapshot, no args, or a content hash that does not match.
+    """
+    file, inner = split_policy_path(str(policy_path))
+    with open_h5(file, 'a training log with snapshots') as h5:
+        args = _args(h5, file)
+        names = snapshot_groups(h5, file)
+        if inner == 'snapshots/last':
+            inner = f'snapshots/{names[-1]}'
+        if f'/{inner}' not in h5 or not isinstance(h5.get_node(f'/{inner}'), tables.Group):
+            raise UserError(f'{file}: has no {inner}; it holds {names[0]} to {names[-1]}')
+        group = h5.get_node(f'/{inner}')
+        prefix = len(group._v_pathname)
+        variables = {n._v_pathname[prefix:].removesuffix(':0'): n.read() for n in h5.walk_nodes(group, 'Array')}
+        stored = attr_text(group, 'hash')
+    if stored in (None, legacy_hash(len(variables))):
+        status = 'unverified'
+    elif stored == content_hash(variables):
+        status = 'verified'
+    else:
+        raise UserError(f'{file}: {inner} is damaged: its contents do not match the stored hash; use another snapshot or retrain')
+    return Snapshot(args, variables, status, file, inner)
+
+
+def _args(h5: Any, path: str) -> dict[str, Any]:
+    text = attr_text(h5.root, 'args')
+    if text is None:
+        raise UserError(f"{path}: has no attribute 'args'; expected a training log")
+    return _table(text, path, 'args')
+
+
+def _table(text: str, path: str, name: str) -> dict[str, Any]:
+    """The table that a root attribute holds as JSON."""
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError) as e:  # a number of thousands of digits and brackets nested too deeply are such errors too
+        raise UserError(f"{path}: its attribute '{name}' is not JSON ({e}); the file is damaged or not a training log") from e
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: its attribute '{name}' is {text[:40]!r}, not a table of options; expected a training log")
+    return table
+
+
+def snapshot_names(path: str, needed: bool = True) -> list[str]:
+    """Sorted names ['iter0000000', …] of the snapshots in a log; UserError where there is none, unless none is needed."""
+    with open_h5(path, 'a training log') as h5:
+        return snapshot_groups(h5, path, needed)
+
+
+def read_state(path: str) -> dict[str, np.ndarray]:
+    """{name: array} of the state that a run of ours can be continued from; empty where a file keeps none."""
+    with open_h5(path, 'a training log') as h5:
+        return _read_arrays(h5, '/checkpoint') if '/checkpoint' in h5 else {}
+
+
+def read_log(path: str) -> np.ndarray:
+    """The table /log of a training log as a structured array."""
+    with open_h5(path, 'a training log') as h5:
+        if '/log' not in h5 or not isinstance(h5.root.log, tables.Table):
+            raise UserError(f'{path}: holds no table /log; expected a training log')
+        return h5.root.log.read()
+
+
+def number_fields(table: np.ndarray) -> list[str]:
+    """The columns of a log that hold one number a row; other programs may write others."""
+    return [n for n in table.dtype.names or () if table.dtype[n].kind in 'biuf']
+
+
+def is_training_log(path: str) -> bool:
+    """Whether a file holds the table of a training, and not for example results; UserError when it cannot be read at all."""
+    with open_h5(path, 'a training log') as h5:
+        return '/log' in h5 and isinstance(h5.root.log, tables.Table) and 'iter' in h5.root.log.colnames
+
+
+def read_root(path: str) -> dict[str, Any]:
+    """The root attributes of a training log as a dict; args and versions are parsed."""
+    with open_h5(path, 'a training log') as h5:
+        attrs: dict[str, Any] = {k: attr_text(h5.root, k) for k in attr_names(h5.root)}
+        attrs['args'] = _args(h5, path)
+        if 'versions' in attrs:
+            attrs['versions'] = _table(attrs['versions'], path, 'versions')
+        return attrs
+
+
+def write_log(path: str, table: np.ndarray, attrs: Mapping[str, Any]) -> None:
+    """A training log without snapshots: the table /log, and root attributes as read_root gives them; an older one is replaced."""
+    with write_h5(path, replace=True) as h5:
+        h5.create_table('/', 'log', obj=table)
+        set_attrs(h5.root, attrs)
+
+
+class TrainingLog:
+    """Rows and snapshots of one run, and their file.
+
+    With path None nothing is written. Rows and snapshots are kept in memory; `save` writes everything to `<path>.part` at once
+    (with the state to continue from), `finish` writes `<path>` and removes the part file. A finished file that was restored is the
+    only one that `finish` replaces: by the same run with more iterations.
+    """
+
+    def __init__(self, path: str | None, attrs: Mapping[str, Any]):
+        self.path: Any = path  # None, or where the finished file will stand
+        self.attrs: dict[str, Any] = dict(attrs)
+        self.columns: list[tuple[str, type]] | None = None
+        self.rows: list[tuple] = []
+        self.snapshots: dict[str, dict[str, np.ndarray]] = {}
+        self.extends = False  # whether the finished file is of this very run, with fewer iterations
+        self.restored = False  # whether no row has been added since `restore`
+
+    @property
+    def part_path(self) -> str:
+        return part_path(self.path)
+
+    def append(self, fields: Fields) -> None:
+        """Add the row of one iteration: [(name, value, int|float)]; None is stored as NaN.
+
+        A log restored from before there was a column gets it as its last one, NaN in the rows that it has.
+        """
+        columns = [(name, np.int32 if kind is int else np.float32) for name, _, kind in fields]
+        if self.columns is None:
+            self.columns = columns
+        added = [c for c in columns if c not in self.columns]
+        if added and self.restored and all(kind is np.float32 for _, kind in added):
+            self.columns = self.columns + added
+            self.rows = [(*row, *[np.nan] * len(added)) for row in self.rows]
+        self.restored = False
+        if dict(columns) != dict(self.columns):
+            raise ValueError(f'log columns changed from {self.columns} to {columns}')
+        values = {name: np.nan if value is None else value for name, value, _ in fields}
+        self.rows.append(tuple(values[name] for name, _ in self.columns))
+
+    def table(self) -> np.ndarray:
+        """The rows so far as a structured array."""
+        return np.array(self.rows, dtype=self.columns)
+
+    def add_snapshot(self, iteration: int, variables: dict[str, np.ndarray]) -> None:
+        self.snapshots[f'iter{iteration:07d}'] = variables
+
+    def save(self, state: Mapping[str, np.ndarray]) -> None:
+        """Write the part file: log, snapshots and {name: array} of state under /checkpoint."""
+        if self.path is not None:
+            self._write(self.part_path, state, replace=True)
+
+    def mark_part(self, attrs: Mapping[str, Any]) -> None:
+        """Add attributes to the part file, which stays as it was saved otherwise."""
+        saved = TrainingLog(self.path, {})
+        state = saved.restore(self.part_path)
+        saved.attrs |= attrs
+        saved.save(state)
+
+    def finish(self, attrs: Mapping[str, Any], state: Mapping[str, np.ndarray] | None = None) -> None:
+        """Write the finished file, with the state to continue from, and remove the part file."""
+        self.attrs |= attrs
+        if self.path is not None:
+            self._write(self.path, state or {}, replace=self.extends)
+            if os.path.exists(self.part_path):
+                os.unlink(self.part_path)
+
+    def _write(self, path: str, state: Mapping[str, np.ndarray], replace: bool) -> None:
+        with write_h5(path, replace) as h5:
+            set_attrs(h5.root, self.attrs)
+            if self.columns is not None:
+                h5.create_table('/', 'log', obj=self.table())
+            h5.create_group('/', 'snapshots')
+            for name, variables in self.snapshots.items():
+                group = h5.create_group('/snapshots', name)
+                group._v_attrs['hash'] = content_hash(variables)
+                _write_arrays(h5, f'/snapshots/{name}', variables)
+            if state:
+                _write_arrays(h5, '/checkpoint', state)
+
+    def keep_last(self) -> None:
+        """Rewrite the finished file with its last snapshot only."""
+        with open_h5(self.path, 'a training log') as h5:
+            self._read(h5)
+        self.snapshots = dict([max(self.snapshots.items())])
+        self._write(self.path, {}, replace=True)
+
+    def restore(self, path: str) -> dict[str, np.ndarray]:
+        """Read the part file or the finished one back into this log and return its state; the stored attributes replace this log's.
+
+        Raises UserError when it is damaged, not vouched for by a digest, or holds no state.
+        """
+        with open_h5(path, 'the log of a run') as h5:
+            if '/checkpoint' not in h5 or DIGEST not in h5.root._v_attrs:
+                raise UserError(f'{path}: holds no state to continue from; start the run again under another name, or delete this file')
+            self._read(h5)
+            self.restored = True
+            return _read_arrays(h5, '/checkpoint')
+
+    def _read(self, h5: Any) -> None:
+        self.attrs = {k: attr_text(h5.root, k) for k in attr_names(h5.root) if k != DIGEST}
+        if '/log' in h5:
+            table = h5.root.log.read()
+            self.columns = [(n, table.dtype[n].type) for n in table.dtype.names]
+            self.rows = [tuple(row) for row in table]
+        self.snapshots = {name: _read_arrays(h5, f'/snapshots/{name}') for name in sorted(h5.root.snapshots._v_children)}
+
+
+def _write_arrays(h5: Any, where: str, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        folder, leaf = f'{where}/{name.lstrip("/")}'.rsplit('/', 1)
+        h5.create_array(folder, leaf, obj=np.asarray(array), createparents=True)
+
+
+def _read_arrays(h5: Any, where: str) -> dict[str, np.ndarray]:
+    return {n._v_pathname[len(where) :]: n.read() for n in h5.walk_nodes(where, 'Array')}

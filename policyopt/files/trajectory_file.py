@@ -1,0 +1,128 @@
+"""Trajectory files: the demonstrations of experts, in HDF5.
+
+Letters: B trajectories, T time, N stacked rows, Do observation dim, Da action storage dim.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tables
+
+from policyopt.arguments import check_shapes
+from policyopt.errors import UserError
+from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
+from policyopt.shipped import as_typed
+from policyopt.trajectories import TrajBatch
+
+
+def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any], replace: bool = False) -> None:
+    """Write expert trajectories: gzip datasets obs_B_T_Do, a_B_T_Da, r_B_T (right-padded with 0) and len_B (int32).
+
+    Where they are known also lastobs_B_Do and terminal_B (uint8), which the original did not keep. Raises RunFailed where the file exists,
+    unless it is to be replaced.
+    """
+    filters = tables.Filters(complevel=4, complib='zlib', fletcher32=True)
+    arrays = {'obs_B_T_Do': trajs.obs.padded(), 'a_B_T_Da': trajs.a.padded(0), 'r_B_T': trajs.r.padded()}
+    arrays['len_B'] = trajs.lengths.astype(np.int32)
+    if trajs.lastobs_B_Do is not None and trajs.terminal_B is not None:
+        arrays |= {'lastobs_B_Do': trajs.lastobs_B_Do, 'terminal_B': trajs.terminal_B.astype(np.uint8)}
+    with write_h5(path, replace) as h5:
+        for name, array in arrays.items():
+            h5.create_carray('/', name, obj=array, filters=filters)
+        set_attrs(h5.root, attrs)
+
+
+def check_int64(what: str, x: np.ndarray) -> None:
+    """Raise UserError for unsigned integers that would become negative as signed ones."""
+    if x.dtype.kind == 'u' and x.size and x.max() > np.iinfo(np.int64).max:
+        raise UserError(f'{what}: {x.max()} is among them; expected integers below 2^63')
+
+
+def foreign_kind(source: str) -> str | None:
+    """'folder', 'npz' or 'minari' (an id such as cartpole/expert-v0) of demonstrations that scripts/import_trajs.py converts; else None."""
+    if os.path.isdir(source):
+        return 'folder'
+    if str(source).lower().endswith('.npz'):
+        return 'npz'
+    is_id = re.fullmatch(r'([\w-]+/)*[\w-]+-v\d+', str(source), re.ASCII) and not os.path.exists(source)
+    return 'minari' if is_id else None
+
+
+ARRAYS = ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B')
+
+
+def layout_of_h5(h5: Any) -> str:
+    """What an open HDF5 file holds: 'trajectories' (ours and those of 2016), 'd4rl', 'robomimic', 'minari', 'run', 'results' or 'other'."""
+    names = h5.root._v_children
+    if all(name in names for name in ARRAYS):
+        return 'trajectories'
+    if names.keys() & {'observations', 'obs', 'states'} and names.keys() & {'actions', 'acts', 'acs'}:
+        return 'd4rl'
+    for layout, name in (('run', 'log'), ('run', 'snapshots'), ('results', 'results'), ('minari', 'episode_0'), ('robomimic', 'data')):
+        if name in names:
+            return layout
+    return 'other'
+
+
+def _converted_with(path: str) -> str:
+    return f'are converted with: {as_typed(f"import_trajs.py {shlex.quote(str(path))} trajs.h5")}'
+
+
+def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
+    """Read the first `limit_trajs` trajectories (all if None) of a trajectory file; adist is empty (Pa = 0).
+
+    Raises UserError, naming the file: missing datasets, other things than numbers, shapes that disagree, lengths outside 1..T,
+    NaN or infinite values, no trajectory, or fewer than `limit_trajs`.
+    """
+    if foreign_kind(path):
+        raise UserError(f'{path}: not a trajectory file (.h5); demonstrations of another kind {_converted_with(path)}')
+    with open_h5(path, 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)') as h5:
+        missing = [n for n in ARRAYS if f'/{n}' not in h5]
+        if missing and layout_of_h5(h5) in ('d4rl', 'robomimic'):
+            raise UserError(f'{path}: demonstrations of another layout, as of {layout_of_h5(h5)}, {_converted_with(path)}')
+        if missing:
+            raise UserError(f'{path}: lacks the dataset {missing[0]}; a trajectory file holds obs_B_T_Do, a_B_T_Da, r_B_T and len_B')
+        ends = ('lastobs_B_Do', 'terminal_B') if '/lastobs_B_Do' in h5 and '/terminal_B' in h5 else ()
+        nodes = {n: h5.get_node(f'/{n}') for n in (*ARRAYS, *ends)}
+        for name, node in nodes.items():
+            if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
+                raise UserError(f'{path}: {name} is not an array of numbers; expected an expert trajectory file')
+        arrays = {name: node.read() for name, node in nodes.items()}
+        env_name = attr_text(h5.root, 'env_name')
+    try:
+        check_shapes(**arrays)
+    except UserError as e:
+        raise UserError(f'{path}: {e}') from e
+    num_B, max_T = arrays['r_B_T'].shape
+    if num_B == 0:
+        raise UserError(f'{path}: holds no trajectory')
+    if limit_trajs is not None:
+        if not 1 <= limit_trajs <= num_B:
+            raise UserError(f'{path}: holds {num_B} trajectories, but limit_trajs is {limit_trajs}; give 1 to {num_B}')
+        arrays = {name: x[:limit_trajs] for name, x in arrays.items()}
+    obs_B_T_Do, a_B_T_Da, r_B_T, len_B, *ends = arrays.values()
+    bad = np.flatnonzero(~((len_B >= 1) & (len_B <= max_T) & (len_B % 1 == 0)))  # this way round, NaN is bad too
+    if len(bad):
+        raise UserError(f'{path}: len_B[{bad[0]}] is {len_B[bad[0]]}; lengths must be whole, 1 to {max_T} (the time axis of r_B_T)')
+    mask_B_T = np.arange(max_T) < len_B[:, None]
+    check_int64(f'{path}: a_B_T_Da', a_B_T_Da)
+    a_type = np.int64 if np.issubdtype(a_B_T_Da.dtype, np.integer) else np.float64
+    obs_N_Do, a_N_Da, r_N = obs_B_T_Do[mask_B_T].astype(np.float64), a_B_T_Da[mask_B_T].astype(a_type), r_B_T[mask_B_T].astype(np.float64)
+    for name, x in (('obs_B_T_Do', obs_N_Do), ('a_B_T_Da', a_N_Da), ('r_B_T', r_N)):
+        if not np.isfinite(x).all():
+            row = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))[0])
+            traj = int(np.searchsorted(np.cumsum(len_B), row, side='right'))
+            raise UserError(f'{path}: {name} holds NaN or infinity in trajectory {traj}; trajectories must be finite numbers')
+    trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, len_B)
+    trajs.env_name = env_name
+    if ends:
+        if not np.isfinite(ends[0]).all():
+            raise UserError(f'{path}: lastobs_B_Do holds NaN or infinity; trajectories must be finite numbers')
+        trajs.lastobs_B_Do, trajs.terminal_B = ends[0].astype(np.float64), ends[1] != 0
+    return trajs

@@ -1,0 +1,220 @@
+"""The checkpoint folder: what it remembers of its experiment, and who may add to it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import os
+import re
+import sys
+import time
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from policyopt.errors import RunFailed, UserError
+from policyopt.files.atomic import read_utf8, replacing
+from policyopt.files.names import is_part, is_run, name_of
+from policyopt.files.yamlfile import read_text
+from policyopt.pipeline import locks
+from policyopt.pipeline import spec as specs
+from policyopt.provenance import draw_seed, git_hash
+
+if TYPE_CHECKING:
+    from policyopt.pipeline.spec import Spec
+
+
+@contextlib.contextmanager
+def stage_lock(spec: Spec, name: str, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the folder's lock of that name; RunFailed when another process keeps it longer than `wait_s`."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            lock = locks.acquire_leased(os.path.join(spec.checkpt_dir, 'locks', name + '.lock'))
+            break
+        except locks.Held as held:
+            if time.monotonic() >= deadline:
+                raise RunFailed(f'{spec.checkpt_dir}: {name} {held}. Try again with --resume when it is over') from held
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def base_seed(spec: Spec, store: bool, quiet: bool = False) -> int:
+    """The seed that every other one follows from: training.seed, else the folder's, else a fresh one.
+
+    With `store` it is written to seed.txt in the checkpoint folder, so that all later stages agree. Raises UserError when the
+    folder holds runs of another seed.
+    """
+    path = _seed_path(spec)
+    if not store:
+        seed = known_seed(spec)
+        if seed is None:
+            seed = draw_seed()
+            if not quiet:
+                print(f'no training.seed: listing with a fresh seed {seed}, which is not stored', file=sys.stderr)
+        return seed
+    make_dir(spec.checkpt_dir)
+    with stage_lock(spec, 'folder', wait_s=30):
+        stored = _stored_seed(path)
+        seed = next((s for s in (spec.training.seed, stored) if s is not None), None)
+        if seed is None:
+            seed = draw_seed()
+            print(f'no training.seed: drew {seed} and stored it in {path}', file=sys.stderr)
+        if stored is not None and seed != stored and held_runs(spec):
+            raise UserError(
+                f'{path}: the runs in this folder belong to the base seed {stored}, but training.seed is {seed}; '
+                f'set it to {stored}, or choose another options.storagedir'
+            )
+        if seed != stored:
+            _store(path, f'{seed}\n')
+        return seed
+
+
+def known_seed(spec: Spec) -> int | None:
+    """training.seed, else the one that the folder holds, else None."""
+    return _stored_seed(_seed_path(spec)) if spec.training.seed is None else spec.training.seed
+
+
+def _seed_path(spec: Spec) -> str:
+    return os.path.join(spec.checkpt_dir, 'seed.txt')
+
+
+def _stored_seed(path: str) -> int | None:
+    try:
+        content = read_utf8(path, 'the base seed of this folder, a whole number', 100).strip()
+    except FileNotFoundError:
+        return None
+    if not re.fullmatch('[0-9]{1,19}', content):
+        raise UserError(f'{path}: {content[:40]!r}; expected the base seed of this folder, a whole number')
+    return int(content)
+
+
+def check_place(path: str, setting: str = 'options.storagedir') -> None:
+    """Raise UserError unless this folder, which comes from `setting`, is there or could be made; makes nothing."""
+    at = os.path.abspath(path)
+    while not os.path.lexists(at):
+        at = os.path.dirname(at)
+    if not os.path.isdir(at):
+        raise UserError(f'{path}: a file is in the way ({at}); choose another {setting}')
+    if not os.access(at, os.W_OK):
+        raise UserError(f'{path}: cannot write into {at} (no write permission); choose another {setting}')
+
+
+def make_dir(path: str) -> None:
+    """Make a folder of the experiment, or say in one sentence why that cannot be."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as e:
+        raise UserError(f'{path}: a file is in the way; choose another options.storagedir') from e
+    except OSError as e:
+        raise UserError(f'{path}: cannot make this folder ({e.strerror}); choose another options.storagedir') from e
+    if not os.access(path, os.W_OK):
+        raise UserError(f'{path}: cannot write into this folder (no write permission); choose another options.storagedir')
+
+
+def held_runs(spec: Spec) -> list[str]:
+    """The names of files of runs, finished or not, that the checkpoint folder holds."""
+    if not os.path.isdir(spec.checkpt_dir):
+        return []
+    return sorted(n for n in os.listdir(spec.checkpt_dir) if is_run(n))
+
+
+def prepare(spec: Spec, seed: int, resume: bool, chosen: Collection[str]) -> None:
+    """Get the folder ready for stage 1: refuse one that holds runs unless resumed, and store the experiment beside the runs.
+
+    chosen: ids of the runs that are to be made now.
+
+    Original: "don't remove this functionality! It's too easy to override your old data files"; there is no way to overwrite.
+    """
+    folder = spec.checkpt_dir
+    make_dir(os.path.join(folder, 'logs'))
+    with stage_lock(spec, 'folder', wait_s=30):
+        held = held_runs(spec)
+        if held and not resume:
+            done = sum(not is_part(n) for n in held)
+            raise UserError(
+                f'{folder}: already holds {done} finished and {len(held) - done} unfinished runs; expected an empty folder. '
+                'Add --resume (it skips the finished runs and goes on with the others), or choose another options.storagedir'
+            )
+        others = _check_same_experiment(spec, seed, held, chosen) if held else []
+        locks.remove_leftovers(folder)
+        if others:
+            print(f'{len(others)} runs in {folder} were made by other commands than {spec.file} has now; they stay', file=sys.stderr)
+            _keep_copy(folder, others)
+        _store(os.path.join(folder, 'pipeline.yaml'), spec.text)
+        _note_commit(os.path.join(folder, 'git_hash.txt'))
+
+
+def _check_same_experiment(spec: Spec, seed: int, held: list[str], chosen: Collection[str]) -> list[str]:
+    """Refuse to add to runs that were made by other commands; new tasks, sizes, runs and algorithms are welcome.
+
+    Returns the runs with other commands that are not `chosen` now: they stay as they are.
+    """
+    # the folder may have been moved: compare the commands as if both stood in the same place
+    places = {key: getattr(spec.options, key) for key in ('storagedir', 'traj_subdir', 'checkpt_subdir')}
+    have, others = {name_of(n) for n in held}, []
+    before = {}
+    for path, ids in _copies(spec.checkpt_dir):
+        old = specs.load_spec(path)
+        old = dataclasses.replace(old, options=dataclasses.replace(old.options, **places))
+        before |= {r.id: (r.command, path) for r in old.runs(seed) if ids is None or r.id in ids}
+    for run in spec.runs(seed):
+        command, path = before.get(run.id, (run.command, ''))
+        old_words, words = command.split(), run.command.split()
+        if run.id in have and old_words != words:
+            if run.id not in chosen:
+                others.append(run.id)
+                continue
+            was, now = next((pair for pair in zip(old_words, words, strict=False) if pair[0] != pair[1]), ('fewer words', 'more words'))
+            raise UserError(
+                f"{spec.file}: the command of {run.id} has changed since this folder was begun (first difference: '{was}' is now '{now}'; "
+                f'{path} has the old one); expected the same, since one folder holds one experiment. '
+                'Undo the change, or choose another options.storagedir'
+            )
+    return others
+
+
+def _copies(folder: str) -> list[tuple[str, list[str] | None]]:
+    """[(path, ids of the runs that it is about)] of the experiments that were stored in a folder: None for the last one, which comes first.
+
+    An older one is kept where runs were made by its commands, which have changed for other runs since.
+    """
+    found: list[tuple[str, list[str] | None]] = [(path, None) for path in [os.path.join(folder, 'pipeline.yaml')] if os.path.exists(path)]
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'pipeline.before-*.runs'))):
+        found.append((f'{path.removesuffix(".runs")}.yaml', read_utf8(path, 'ids of runs').split()))
+    return found
+
+
+def _keep_copy(folder: str, ids: list[str]) -> None:
+    """Keep the stored experiment as that of these runs, unless an older one is theirs already."""
+    copies = _copies(folder)
+    ids = [i for i in ids if not any(theirs and i in theirs for _, theirs in copies)]
+    if ids:
+        name = os.path.join(folder, f'pipeline.before-{len(copies):04d}')
+        _store(f'{name}.yaml', read_text(os.path.join(folder, 'pipeline.yaml')))
+        _store(f'{name}.runs', '\n'.join(ids) + '\n')  # last, because it makes the copy count
+
+
+def _store(path: str, content: str) -> None:
+    """Write a small text file, whole or not at all, unless it already says just that."""
+    if os.path.exists(path):
+        if read_utf8(path, 'what this folder remembers of its experiment; move it away') == content:
+            return
+    try:
+        with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
+            f.write(content)
+    except OSError as e:
+        raise OSError(e.errno, f'{e.strerror}; finished runs are kept, go on with --resume', path) from e
+
+
+def _note_commit(path: str) -> None:
+    """git_hash.txt: the commit of the first start, and one more line whenever a later start has another."""
+    lines = []
+    if os.path.exists(path):
+        lines = read_utf8(path, 'commits of the code').split()
+    commit = git_hash()
+    if commit not in lines[-1:]:
+        _store(path, '\n'.join([*lines, commit]) + '\n')

@@ -1,0 +1,166 @@
+"""Policies of other programs in stage 2: `policy: package.module:load` of an algorithm is called with a run's file, whatever is in it.
+
+What it returns has `act(obs)`: an action for one observation, both as the environment has them. Such code is imported and called in a
+process of its own only (`apart`), because it may exit there, and be it with code 0 on import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from multiprocessing import connection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from policyopt.errors import RunFailed, UserError
+from policyopt.signals import STOP_SIGNALS, holding_signals, ignore_signals
+
+if TYPE_CHECKING:
+    from policyopt.environments.rlgymenv import EnvInfo
+
+
+def apart(what: str, function: Callable, *args: Any) -> Any:
+    """What function(*args) returns, computed in a process of its own; it must be a function of a module, and all values plain.
+
+    Raises UserError and RunFailed as it does, and RunFailed named `what` for every other end: sys.exit, os._exit, a signal.
+    """
+    context = multiprocessing.get_context('spawn')
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, what, function, args))
+    try:
+        with holding_signals(*STOP_SIGNALS):
+            process.start()
+        theirs.close()
+        while not ours.poll(0.2) and process.is_alive():
+            pass  # what it has started itself may keep the pipe open
+        kind, value = ours.recv() if ours.poll() else (RunFailed, f'{what}: {_how_it_ended(process)}')
+    except (EOFError, OSError) as e:
+        process.join(5)
+        raise RunFailed(f'{what}: {_how_it_ended(process)}') from e
+    finally:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+        ours.close()
+    if kind is not None:
+        raise kind(value)
+    return value
+
+
+def _how_it_ended(process: Any) -> str:
+    code = process.exitcode
+    if code is not None and code < 0:
+        return f'was killed by {signal.Signals(-code).name}; is there enough memory?'
+    return f'ended its process with exit code {code} in the middle; expected it to return'
+
+
+def _answer(conn: Any, what: str, function: Callable, args: tuple) -> None:
+    """The other process: send (None, what the function returns), or (a class of exceptions, its text)."""
+    ignore_signals(*STOP_SIGNALS)  # the pipeline decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        answer = None, function(*args)
+    except (UserError, RunFailed) as e:
+        answer = type(e), str(e)
+    except BaseException as e:  # an exit or a Ctrl-C of a stranger's is a failure like any other
+        answer = RunFailed, f'{what}: failed with {said(e)}'
+    conn.send(answer)
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os._exit(0)  # no threads to wait for, no functions at exit
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def said(e: BaseException) -> str:
+    """An exception of a stranger's in one line."""
+    try:
+        text = ' '.join(str(e).split())
+    except BaseException:
+        text = ''
+    return type(e).__name__ + (f': {text}' if text else '')
+
+
+def check_loaders(loaders: Iterable[tuple[str, str]]) -> None:
+    """Raise UserError or RunFailed unless these functions, (dotted name, place in the YAML file), can be imported."""
+    for dotted, where in loaders:
+        apart(f"{where}: '{dotted}'", _check_loader, dotted, where)
+
+
+def _check_loader(dotted: str, where: str) -> None:
+    loader(dotted, where)
+
+
+def loader(dotted: str, where: str) -> Callable[[str], Any]:
+    """The function `package.module:load`, sought in the working folder too; `where` names its place in the YAML file.
+
+    To be called in a process of its own.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a script's own folder stands there instead; last, so that it shadows nothing
+    module, _, name = dotted.partition(':')
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except BaseException as e:  # anything can go wrong in a module of the user's
+        raise UserError(f"{where}: '{dotted}' cannot be imported: {said(e)}") from e
+    if not callable(function):
+        raise UserError(f"{where}: '{dotted}': the module '{module}' has no function '{name}'; expected one that loads a policy")
+    return function
+
+
+class ForeignActor:
+    """A policy with `act(obs)` as an actor: one observation at a time, no noise of ours, no distributions (Pa = 0)."""
+
+    num_noise, bounds_2_Da = 1, None
+
+    def __init__(self, policy: Any, info: EnvInfo, source: str):
+        """info: the EnvInfo of the task; source: what messages call the policy."""
+        if not callable(getattr(policy, 'act', None)):
+            raise UserError(f'{source}: is of type {type(policy).__name__}; expected an object with act(obs) that returns an action')
+        self.policy, self.info, self.source = policy, info, source
+
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        """The actions (B, Da) themselves."""
+        return np.array([self._action(obs_Do) for obs_Do in obs_B_Do])
+
+    def _action(self, obs_Do: np.ndarray) -> np.ndarray:
+        try:
+            action = np.asarray(self.policy.act(obs_Do.copy()))
+        except BaseException as e:
+            raise RunFailed(f'{self.source}: act() failed with {said(e)}') from e
+        info = self.info
+        if info.finite:
+            if action.size != 1 or action.dtype.kind not in 'biu' or not 0 <= action.item() < info.num_actions:
+                seen = action.tolist() if action.size == 1 else f'an array of shape {action.shape}'
+                raise RunFailed(
+                    f'{self.source}: act() returned {seen}; env {info.name} takes a whole number from 0 to {info.num_actions - 1}'
+                )
+            return action.reshape(1).astype(np.int64)
+        if action.dtype.kind not in 'biuf' or action.shape not in ((info.a_dim,), (1, info.a_dim)) or not np.isfinite(action).all():
+            seen = f'an array of type {action.dtype} and shape {action.shape}'
+            raise RunFailed(f'{self.source}: act() returned {seen}; env {info.name} takes {info.a_dim} finite numbers')
+        return action.reshape(info.a_dim).astype(np.float64)
+
+    def adist_of(self, out_B_Da: np.ndarray) -> np.ndarray:
+        """Nothing is known of its distribution."""
+        return np.empty((len(out_B_Da), 0))
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        """A policy of another program draws its own."""
+        return np.empty((num, 1))
+
+    def act(self, out_B_Da: np.ndarray, noise_B_1: np.ndarray | None = None) -> np.ndarray:
+        """The actions."""
+        return out_B_Da

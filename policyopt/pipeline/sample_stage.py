@@ -1,0 +1,192 @@
+"""Stage 0: the expert's trajectories, and the returns of a policy that has learned nothing.
+
+A random policy is what the paper calls so: finite actions are equally likely, continuous ones uniform in the task's action box.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from policyopt.errors import RunFailed, UserError
+from policyopt.files.hdf5 import attr_text, numbers, open_h5, set_attrs, write_h5
+from policyopt.files.results_file import mean_sd
+from policyopt.pipeline.spec import find_policy
+from policyopt.provenance import derive_seed, provenance
+from policyopt.shipped import as_typed
+
+if TYPE_CHECKING:
+    from policyopt.pipeline.spec import Spec, Task
+    from policyopt.policies import Policy
+    from policyopt.sampling.mdp import MDP
+    from policyopt.trajectories import TrajBatch
+
+ExpertPlan = tuple[dict[tuple[str, int], str], 'dict[str, MDP]', 'dict[str, Policy]']  # what check_all returns
+_WHAT = 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)'
+
+
+def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resume: bool) -> ExpertPlan:
+    """Check everything that sampling the expert sets [(task name, set index)] needs, and load it, before anything is written.
+
+    seed None: not drawn yet. Returns what sample_all takes: ({(task, set): file to make}, {task: MDP}, {task: policy}).
+    """
+    from policyopt.evaluation import load_policy
+    from policyopt.sampling.mdp import MDP
+
+    todo = {}
+    for name, dataset in wanted:
+        task, path = spec.task(name), spec.traj_path(name, dataset)
+        if os.path.exists(path):
+            if not resume:
+                way = 'keep it with --resume, or choose another options.storagedir'
+                raise UserError(f'{path}: exists already, and trajectories are never overwritten; {way}')
+            its_seed = None if seed is None else set_seed(seed, name, dataset)
+            if (num := check_trajs(spec, task, path, its_seed, longer=True)) < spec.training.full_dataset_num_trajs:
+                print(f'{path}: its {num} trajectories are kept, and more are added', file=sys.stderr)
+                todo[name, dataset] = path
+            else:
+                print(f'{path}: kept', file=sys.stderr)
+        else:
+            todo[name, dataset] = path
+    mdps = {name: MDP(spec.task(name).env) for name in dict.fromkeys(name for name, _ in wanted)}
+    for name in mdps:
+        check_random(spec, spec.task(name))
+    policies = {name: load_policy(expert_path(spec, spec.task(name)), mdps[name]) for name in dict.fromkeys(name for name, _ in todo)}
+    return todo, mdps, policies
+
+
+def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
+    """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print what each earned."""
+    todo, mdps, policies = plan
+    for (name, dataset), path in todo.items():
+        task, its_seed = spec.task(name), set_seed(seed, name, dataset)
+        grows = os.path.exists(path)
+        if grows and check_trajs(spec, task, path, its_seed, longer=True) >= spec.training.full_dataset_num_trajs:
+            continue  # another process has made it since the plan, and given the stage's lock back
+        _sample_expert(spec, task, policies[name], mdps[name], path, its_seed, grows)
+    for name, mdp in mdps.items():
+        random_returns(spec, spec.task(name), seed, mdp)
+
+
+def set_seed(seed: int, task_name: str, dataset: int) -> int:
+    """The seed of one expert set."""
+    return derive_seed(seed, 'expert', task_name, dataset)
+
+
+def expert_path(spec: Spec, task: Task) -> str:
+    """The expert's policy as it can be read from here; UserError when the task names none or its file is missing."""
+    i = spec.tasks.index(task)
+    if task.policy is None:
+        raise UserError(
+            f"{spec.file}: tasks[{i}]: the key 'policy' is missing; expected the expert that 0_sampletrajs lets play, or your own data in "
+            f'{" and ".join(spec.traj_path(task.name, i) for i in range(spec.training.datasets))}, kept with --resume'
+        )
+    path = find_policy(task.policy)
+    if path is None:
+        expected = 'FILE.h5/snapshots/iter0000100 of a trained policy'
+        raise UserError(f"{spec.file}: tasks[{i}].policy: no file for '{task.policy}'; expected {expected}")
+    return path
+
+
+def _sample_expert(spec: Spec, task: Task, policy: Policy, mdp: MDP, path: str, seed: int, grows: bool) -> None:
+    from policyopt.evaluation import sample_episodes
+    from policyopt.files.trajectory_file import save_trajs
+    from policyopt.rl import mean_entropy
+
+    t = spec.training
+    trajs = sample_episodes(policy, mdp, t.full_dataset_num_trajs, seed, t.deterministic_expert, task.max_traj_len)
+    attrs = {'env_name': task.env, 'policy': task.policy, 'deterministic': t.deterministic_expert, 'seed': seed, 'task': task.name}
+    if grows:
+        _check_begins_with(trajs, path)
+    save_trajs(path, trajs, attrs | provenance(), replace=grows)
+    print(
+        f'{task.name}: expert return {mean_sd(trajs.returns, 2)}, mean reward {trajs.r.stacked.mean():.4f}, '
+        f'length {mean_sd(trajs.lengths, 2)}, entropy {mean_entropy(policy, trajs.adist):.4f} ({len(trajs)} trajectories in {path})',
+        flush=True,
+    )
+
+
+def _check_begins_with(trajs: TrajBatch, path: str) -> None:
+    """Raise RunFailed unless the first of these trajectories are those of a file, to the bit."""
+    from policyopt.files.trajectory_file import load_trajs
+
+    old = load_trajs(path)
+    num = int(old.lengths.sum())
+    same = np.array_equal(trajs.lengths[: len(old)], old.lengths)
+    for ours, theirs in ((trajs.obs, old.obs), (trajs.a, old.a), (trajs.r, old.r)):
+        if not same or not np.array_equal(ours.stacked[:num], theirs.stacked):
+            way = 'the file stays as it is. Add trajectories where it was made, or with the versions that made it'
+            raise RunFailed(f'{path}: its {len(old)} trajectories come out with other bits here, so none can be added; {way}')
+
+
+def check_trajs(spec: Spec, task: Task, path: str, seed: int | None = None, longer: bool = False) -> int:
+    """The number of trajectories in a file; UserError unless it is whole, long enough, and (when it says so) of this task, policy, seed.
+
+    longer: one that is too short will do where we sampled it with this seed, so that more can be added.
+    """
+    with open_h5(path, _WHAT) as h5:
+        num = len(numbers(h5, 'len_B', _WHAT))
+        said = {key: attr_text(h5.root, key) for key in ('env_name', 'policy', 'deterministic', 'seed')}
+    ours = task.policy is not None and said['seed'] is not None
+    if num < spec.training.full_dataset_num_trajs and not (longer and ours and seed is not None):
+        way = f'add more with: {as_typed(spec.command("0_sampletrajs --resume"))}' if ours else 'lower that, or put more into the file'
+        wanted = f'training.full_dataset_num_trajs is {spec.training.full_dataset_num_trajs}'
+        raise UserError(f'{path}: holds {num} trajectories, but {wanted}; {way}')
+    expected = {'env_name': task.env}
+    if task.policy is not None:  # else they are the user's own, whoever played them
+        expected |= {'policy': task.policy, 'deterministic': str(spec.training.deterministic_expert).lower()}
+        expected |= {} if seed is None else {'seed': str(seed)}
+    for key, value in expected.items():
+        if said[key] is not None and said[key] != value:
+            raise UserError(
+                f"{path}: was sampled with {key} '{said[key]}', but {spec.file} now asks for '{value}'; expected the same. "
+                'Undo the change, move the file away and sample again, or choose another storagedir'
+            )
+    return num
+
+
+def expert_returns(spec: Spec, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """(returns, lengths) of the first full_dataset_num_trajs trajectories of a file."""
+    num = spec.training.full_dataset_num_trajs
+    with open_h5(path, _WHAT) as h5:
+        r_B_T, len_B = numbers(h5, 'r_B_T', _WHAT)[:num], numbers(h5, 'len_B', _WHAT)[:num]
+    if len(len_B) < num:
+        raise UserError(f'{path}: holds {len(len_B)} trajectories, but training.full_dataset_num_trajs is {num}; lower that, or add more')
+    mask_B_T = np.arange(r_B_T.shape[1]) < len_B[:, None]
+    return np.where(mask_B_T, r_B_T, 0.0).sum(axis=1), len_B.astype(np.int64)
+
+
+def check_random(spec: Spec, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
+    """(returns, lengths) in the file of the random policy, None without one; UserError where they are not those of this experiment."""
+    path, what = spec.random_path(task.name), 'the returns of the random policy'
+    if not os.path.exists(path):
+        return None
+    with open_h5(path, what) as h5:
+        env, returns_B, len_B = attr_text(h5.root, 'env_name'), *(numbers(h5, n, what).read() for n in ('returns_B', 'len_B'))
+    num = spec.options.eval_num_trajs
+    if env != task.env or returns_B.shape != (num,) or len_B.shape != (num,):
+        seen = f"holds {len(returns_B) if returns_B.ndim else 'no'} episodes of env '{env}'"
+        raise UserError(f"{path}: {seen}, but {spec.file} asks for {num} of '{task.env}'; delete it to measure again")
+    return returns_B, len_B
+
+
+def random_returns(spec: Spec, task: Task, seed: int, mdp: MDP | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(returns, lengths) of eval_num_trajs episodes of the random policy, from the file beside the trajectories, made if need be."""
+    path = spec.random_path(task.name)
+    if (stored := check_random(spec, task)) is not None:
+        return stored
+    from policyopt.sampling.mdp import MDP, sample_randomly
+
+    mdp = mdp or MDP(task.env)
+    random_seed = derive_seed(seed, 'random', task.name)
+    trajs = sample_randomly(mdp, spec.options.eval_num_trajs, random_seed, task.max_traj_len)
+    with write_h5(path) as h5:
+        h5.create_array('/', 'returns_B', trajs.returns)
+        h5.create_array('/', 'len_B', trajs.lengths)
+        set_attrs(h5.root, {'env_name': task.env, 'seed': random_seed} | provenance())
+    said = f'random return {mean_sd(trajs.returns, 2)}, length {mean_sd(trajs.lengths, 2)}'
+    print(f'{task.name}: {said} ({len(trajs)} trajectories in {path})', flush=True)
+    return trajs.returns, trajs.lengths

@@ -1,0 +1,314 @@
+"""Policies in numpy alone, to step environments with: light enough for worker processes that never load torch.
+
+Letters: B rows, K alternatives, Do observation dim, Da action storage dim, Dn noise dim, Pa distribution parameters.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from policyopt.arguments import as_array
+from policyopt.elementwise import tanh_
+from policyopt.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from policyopt.environments.rlgymenv import EnvInfo
+
+ACTOR_ROWS = 16  # an actor works in blocks of this many rows, so that a row's result does not depend on its neighbours
+
+
+def sample_categorical(p_B_K: np.ndarray, u_B: np.ndarray) -> np.ndarray:
+    """Inverse-CDF samples from rows of probabilities and uniforms in [0, 1); both may be scaled by a number per row."""
+    # the last probability is not needed: numbers above all other sums belong to it
+    return np.add.reduce(np.add.accumulate(p_B_K[:, :-1], axis=1) < u_B[:, None], axis=1)
+
+
+class AnyActor(Protocol):
+    """What a rollout asks of a policy: the number of noise columns Dn, and what actions are clipped to when they are played."""
+
+    @property
+    def num_noise(self) -> int: ...
+
+    @property
+    def bounds_2_Da(self) -> np.ndarray | None: ...
+
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray: ...
+
+    def adist_of(self, out_B_K: np.ndarray, /) -> np.ndarray: ...
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray: ...
+
+    def act(self, out_B_K: np.ndarray, noise_B_Dn: Any, /) -> np.ndarray: ...
+
+
+class Actor:
+    """A policy frozen into numpy: distributions and actions for small batches of observations, without torch's overhead per call.
+
+    It can be pickled to worker processes. Rows are evaluated in batches padded to a multiple of ACTOR_ROWS, because matrix
+    products of other shapes may round otherwise: so an action depends on its observation and noise alone.
+    """
+
+    def __init__(
+        self,
+        layers: list,
+        mean: np.ndarray | None,
+        scale: np.ndarray | None,
+        stdev: np.ndarray | None,
+        bounds_2_Da: np.ndarray | None = None,
+    ):
+        """layers: [((W, b) or None, activation name or None)]; mean, scale (1, Do) or None; stdev (Da,), None for finite actions."""
+        self.layers, self.mean, self.scale, self.bounds_2_Da = layers, mean, scale, bounds_2_Da
+        self.stdev: Any = stdev
+        self.finite = stdev is None
+        self.num_noise = 1 if stdev is None else len(stdev)
+        self.dtype, self.num_outputs = layers[-1][0][0].dtype, layers[-1][0][0].shape[1]
+        self._buffers = {}  # by number of blocks
+
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        """What the net says, (B, K): scores of finite actions, means of continuous ones. Enough to act on."""
+        num = len(obs_B_Do)
+        num_blocks = -(-num // ACTOR_ROWS)
+        buffers = self._buffers.get(num_blocks)
+        if buffers is None:
+            buffers = self._buffers[num_blocks] = self._make_buffers(num_blocks, obs_B_Do.shape[1])
+        h, h_by_block = buffers[0]
+        # in float64, before a net of float32 rounds it
+        h[:num] = obs_B_Do if self.mean is None else (obs_B_Do - self.mean) / self.scale
+        h[num:] = 0
+        for (affine, act), (out, out_by_block) in zip(self.layers, buffers[1:], strict=True):
+            if affine is not None:
+                # block by block: BLAS takes another kernel, which rounds otherwise, for larger products
+                np.matmul(h_by_block, affine[0], out_by_block)
+                out += affine[1]
+                h, h_by_block = out, out_by_block
+            if act is not None:
+                _NUMPY_ACTIVATIONS[act](h)
+        return h[:num].copy()
+
+    def _make_buffers(self, num_blocks: int, obs_dim: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """[(rows, the same memory as blocks of rows)] for the observations and what each layer makes of them."""
+        buffers, dim = [], obs_dim
+        for affine in [None, *(affine for affine, _ in self.layers)]:
+            dim = dim if affine is None else affine[0].shape[1]
+            rows = np.zeros((num_blocks * ACTOR_ROWS, dim), self.dtype)
+            buffers.append((rows, rows.reshape(num_blocks, ACTOR_ROWS, dim)))
+        return buffers
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {'_buffers': {}}
+
+    def adist(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        """Distribution parameters (B, Pa)."""
+        return self.adist_of(self.outputs(obs_B_Do))
+
+    def adist_of(self, out_B_K: np.ndarray) -> np.ndarray:
+        """Distribution parameters (B, Pa) from `outputs`."""
+        if not self.finite:
+            return np.concatenate([out_B_K, np.broadcast_to(self.stdev, out_B_K.shape)], axis=1)
+        out_B_K = out_B_K - out_B_K.max(axis=1, keepdims=True)
+        return out_B_K - np.log(np.exp(out_B_K).sum(axis=1, keepdims=True))
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        """The randomness of `num` actions in a row, (num, num_noise): uniforms for finite actions, normals for continuous ones."""
+        return rng.random((num, 1)) if self.finite else rng.standard_normal((num, self.num_noise))
+
+    def act(self, out_B_K: np.ndarray, noise_B_Dn: np.ndarray | None = None) -> np.ndarray:
+        """Actions (B, Da) from `outputs` (or from distribution parameters) and noise; without noise the most likely one."""
+        if self.finite:
+            if noise_B_Dn is None:
+                return out_B_K.argmax(axis=1)[:, None]
+            weight_B_K = np.exp(out_B_K - np.maximum.reduce(out_B_K, axis=1, keepdims=True))
+            return sample_categorical(weight_B_K, noise_B_Dn[:, 0] * np.add.reduce(weight_B_K, axis=1))[:, None]
+        mean = out_B_K[:, : self.num_noise].astype(np.float64)
+        return mean if noise_B_Dn is None else mean + self.stdev * noise_B_Dn
+
+
+class FunctionActor:
+    """Any function obs_B_Do → a_B_Da as an actor: a program, a person. What it says is both its distribution and its action.
+
+    Finite actions are integers, as (B,) or (B, 1). Raises UserError when it returns anything but B actions of the task.
+    """
+
+    num_noise, bounds_2_Da = 0, None
+
+    def __init__(self, function: Callable[[np.ndarray], Any], info: EnvInfo):
+        self.function, self.num_actions, self.a_dim = function, info.num_actions, info.a_dim
+
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        said, num, n = as_array(self.function(obs_B_Do.copy()), 'what the expert returned'), len(obs_B_Do), self.num_actions
+        a_B_Da = said.reshape(num, 1) if n and said.shape == (num,) else said
+        kinds = 'iu' if n else 'iuf'
+        if a_B_Da.shape != (num, 1 if n else self.a_dim) or a_B_Da.dtype.kind not in kinds or not np.isfinite(a_B_Da).all():
+            wanted = f'{num} integers' if n else f'finite numbers of shape ({num}, {self.a_dim})'
+            raise UserError(f'the expert returned {said.dtype} of shape {said.shape} for {num} observations; expected {wanted}')
+        if n and (a_B_Da.min() < 0 or a_B_Da.max() >= n):
+            raise UserError(f'the expert returned actions from {a_B_Da.min()} to {a_B_Da.max()}; expected integers 0 to {n - 1}')
+        return a_B_Da.astype(np.float64)
+
+    def adist_of(self, out_B_Da: np.ndarray) -> np.ndarray:
+        return out_B_Da
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        return np.empty((num, 0))
+
+    def act(self, out_B_Da: np.ndarray, noise_B_0: Any = None) -> np.ndarray:
+        return out_B_Da.astype(np.int64) if self.num_actions else out_B_Da
+
+
+class PlayerActor:
+    """Whoever chooses actions, as an actor that plays one episode at a time: a model, a controller, a person.
+
+    Asked are, where they exist, `predict` (of Stable-Baselines3: with its state, episode_start and deterministic) or `act`, else the
+    object itself, with one observation (Do,); what does not take that, as a model of scikit-learn, with a batch (1, Do).
+    """
+
+    num_noise, bounds_2_Da = 0, None
+
+    def __init__(self, player: Any, info: EnvInfo, deterministic: bool):
+        """Raises UserError for what cannot be asked."""
+        methods = [getattr(player, name, None) for name in ('predict', 'act')] if not isinstance(player, type) else []
+        self.ask = next((f for f in [*methods, player] if callable(f)), None)
+        if self.ask is None or isinstance(player, type):
+            what = 'a class' if isinstance(player, type) else f'a {type(player).__name__}'
+            raise UserError(f'policy is {what}; give a Policy, an object with predict or act, or a function obs → action')
+        self.name = getattr(player, '__name__', type(player).__name__)
+        try:
+            self.takes = set(inspect.signature(self.ask).parameters)
+        except (TypeError, ValueError):  # what is not written in Python may have none
+            self.takes = set()
+        self.num_actions, self.a_dim, self.deterministic = info.num_actions, info.a_dim, deterministic
+        self.batched = self.state = None
+        self.begin_episode()
+
+    def begin_episode(self) -> None:
+        self.state, self.first = None, True
+
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        known = {'state': self.state, 'episode_start': np.array([self.first]), 'deterministic': self.deterministic}
+        known = {name: value for name, value in known.items() if name in self.takes}
+        said, failed = None, None
+        for batched in (False, True) if self.batched is None else (self.batched,):
+            try:
+                said = self._said((obs_B_Do if batched else obs_B_Do[0]).copy(), known)
+            except (IndexError, TypeError, ValueError, RuntimeError) as e:  # of a batch's function that got one observation
+                if self.batched is not None:
+                    raise
+                failed = failed or e
+                continue
+            a_1_Da = self._action(said)
+            if a_1_Da is not None:
+                self.batched, self.first = batched, False
+                return a_1_Da
+        if failed is not None and said is None:
+            raise failed
+        wanted = f'an integer from 0 to {self.num_actions - 1}' if self.num_actions else f'{self.a_dim} finite numbers'
+        raise UserError(f'{self.name} returned {shown(said)} for one observation; expected {wanted}')
+
+    def _said(self, obs: np.ndarray, known: dict[str, Any]) -> Any:
+        said = self.ask(obs, **known)  # pyright: ignore[reportOptionalCall]
+        if isinstance(said, tuple) and len(said) == 2 and 'state' in self.takes:
+            said, self.state = said
+        return said
+
+    def _action(self, said: Any) -> np.ndarray | None:
+        """The action as (1, Da), or None where it is none of this task."""
+        try:
+            a = as_array(said, 'the action')
+        except UserError:
+            return None
+        if a.dtype.kind not in 'biuf' or not np.isfinite(a).all():
+            return None
+        n, Da = self.num_actions, self.a_dim
+        if a.shape not in ((Da,), (1, Da), *(((),) if Da == 1 else ())):
+            return None
+        if n and (a != np.floor(a)).any() or n and not 0 <= a.min() <= a.max() < n:
+            return None
+        return a.reshape(1, Da).astype(np.float64)
+
+    def adist_of(self, out_B_Da: np.ndarray) -> np.ndarray:
+        return out_B_Da
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        return np.empty((num, 0))
+
+    def act(self, out_B_Da: np.ndarray, noise_B_0: Any = None) -> np.ndarray:
+        return out_B_Da.astype(np.int64) if self.num_actions else out_B_Da
+
+
+def shown(x: Any) -> str:
+    """A value in a few words."""
+    return f'{x.dtype} of shape {x.shape}' if isinstance(x, np.ndarray) and x.size > 8 else repr(x)[:80]
+
+
+class MixtureActor:
+    """At every step the expert acts with probability β, else the learner (Ross et al. 2011, Algorithm 3.1); `adist` is the expert's."""
+
+    def __init__(self, learner: Actor, expert: AnyActor, beta: float):
+        self.learner, self.expert, self.beta = learner, expert, beta
+        self.num_noise, self.bounds_2_Da = 1 + learner.num_noise + expert.num_noise, learner.bounds_2_Da
+
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        """What the learner says, and beside it what the expert says."""
+        return np.concatenate([self.learner.outputs(obs_B_Do), self.expert.outputs(obs_B_Do)], axis=1)
+
+    def adist_of(self, out_B_K: np.ndarray) -> np.ndarray:
+        return self.expert.adist_of(out_B_K[:, self.learner.num_outputs :])
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        return np.concatenate([rng.random((num, 1)), self.learner.noise(rng, num), self.expert.noise(rng, num)], axis=1)
+
+    def act(self, out_B_K: np.ndarray, noise_B_Dn: np.ndarray) -> np.ndarray:
+        coin_B_1, learner_noise, expert_noise = np.split(noise_B_Dn, [1, 1 + self.learner.num_noise], axis=1)
+        learner_out, expert_out = np.split(out_B_K, [self.learner.num_outputs], axis=1)
+        return np.where(coin_B_1 < self.beta, self.expert.act(expert_out, expert_noise), self.learner.act(learner_out, learner_noise))
+
+
+class RandomActor:
+    """The policy that the paper calls random: finite actions equally likely, continuous ones uniform in the action box.
+
+    Standard normal where a continuous action has no bounds. Its distributions have no parameters to record (Pa = 0).
+    Original: not part of the code; found by what the paper's random returns are (Reacher −43, HalfCheetah −282).
+    """
+
+    bounds_2_Da = None
+
+    def __init__(self, info: EnvInfo, a_max: float | None = None):
+        """info: the EnvInfo of a task. a_max: uniform in ±a_max instead."""
+        self.num_actions, self.num_noise = info.num_actions, info.a_dim
+        low, high = (info.a_low, info.a_high) if a_max is None else (np.full(info.a_dim, -a_max), np.full(info.a_dim, a_max))
+        self.low_high = None if low is None else (np.array(low), np.array(high))
+
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        return np.empty((len(obs_B_Do), 0))
+
+    def adist_of(self, out_B_0: np.ndarray) -> np.ndarray:
+        return out_B_0
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        bounded = self.num_actions or self.low_high
+        return rng.random((num, self.num_noise)) if bounded else rng.standard_normal((num, self.num_noise))
+
+    def act(self, out_B_0: np.ndarray, noise_B_Dn: np.ndarray) -> np.ndarray:
+        if self.num_actions:
+            return (noise_B_Dn * self.num_actions).astype(np.int64)
+        if self.low_high is None:
+            return noise_B_Dn
+        low, high = self.low_high
+        return low + (high - low) * noise_B_Dn
+
+
+def _elu_(h: np.ndarray) -> None:
+    h[:] = np.where(h > 0, h, np.expm1(np.minimum(h, 0)))
+
+
+_NUMPY_ACTIVATIONS = {  # in place
+    'tanh': tanh_,
+    'relu': lambda h: np.maximum(h, 0, out=h),
+    'lrelu': lambda h: np.maximum(h, h.dtype.type(0.01) * h, out=h),
+    'elu': _elu_,
+}

@@ -1,0 +1,191 @@
+"""The signals that stop a run or a pipeline, and the exit codes that say so."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
+from types import FrameType
+from typing import Any
+
+from policyopt.errors import RunFailed
+from policyopt.shipped import continuing_command
+
+FAILED = 1  # the input was fine, but a run did not finish
+BAD_INPUT = 2  # something that the user gave is wrong
+STOPPED = 75  # stopped by a signal: the state is saved, --resume continues (EX_TEMPFAIL)
+INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
+NEVER_BEGUN = 143  # a run that the pipeline did not let begin
+
+STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # that the pipeline passes on to its runs
+
+
+@contextlib.contextmanager
+def holding_signals(*nums: int) -> Iterator[None]:
+    """Hold signals back in the block, from this process and for good from those that it starts; ours arrive after it.
+
+    A terminal's Ctrl-C goes to helpers too, also to one that has not yet come to ignoring it.
+    """
+    resource_tracker.ensure_running()  # multiprocessing lets SIGINT and SIGTERM through again when it starts this
+    with delaying_signals(*nums):
+        yield
+
+
+@contextlib.contextmanager
+def delaying_signals(*nums: int) -> Iterator[None]:
+    """Let signals arrive at the end of the block, which is where their handlers raise what they raise."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, nums)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def interrupt_again(ignored: Any) -> None:
+    """A sys.unraisablehook for KeyboardInterrupt: raised in a destructor, Python would show it, drop it and go on; here it comes again.
+
+    PyTables has many destructors, so that Ctrl-C is likely to land in one. All other exceptions are shown as always.
+    """
+    if not issubclass(ignored.exc_type, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        sys.__unraisablehook__(ignored)
+        return
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)  # by then the destructor is over, or it happens once more
+
+
+def ignore_signals(*nums: int) -> None:
+    """Ignore signals from now on, those that were held back at the start of this process too: its parent decides."""
+    for num in nums:
+        signal.signal(num, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, nums)
+
+
+def call(command: Sequence[str]) -> int:
+    """The exit code of a command that is run, and waited for even after Ctrl-C, which a terminal sends there too."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    finally:
+        process.wait()
+
+
+class StopSignals:
+    """While active, a stop signal is only noted, for the loop to look at after its iteration; a second Ctrl-C ends the run at once."""
+
+    def __enter__(self) -> StopSignals:
+        self.first: Any = None  # the signal that came first
+        self.old = {}
+        if threading.current_thread() is threading.main_thread():
+            for num in STOP_SIGNALS:
+                # a shell's background job is to ignore Ctrl-C, one of nohup the end of its terminal
+                if num in (signal.SIGTERM, signal.SIGUSR1) or signal.getsignal(num) != signal.SIG_IGN:
+                    self.old[num] = signal.signal(num, self.note)
+        return self
+
+    def note(self, num: int, frame: FrameType | None) -> None:
+        if num == signal.SIGINT:
+            signal.signal(num, signal.default_int_handler)
+            if self.first is None:  # not print, which may be what is interrupted
+                os.write(2, b'stopping after this iteration (Ctrl-C again: at once)\n')
+        if num == signal.SIGHUP:
+            mute()
+        self.first = self.first or num
+
+    def readers_gone(self) -> None:
+        """Note that nobody reads our output any more, which is how the end of a terminal can show first."""
+        self.note(signal.SIGHUP, None)
+
+    def __exit__(self, *exc: object) -> None:
+        for num, handler in self.old.items():
+            signal.signal(num, handler)
+
+
+def mute() -> None:
+    """Lead our output to /dev/null, files excepted: a terminal that has gone, or the `tee` on it, must not end us by an error."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for fd in (1, 2):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.dup2(nothing, fd)
+    os.close(nothing)
+
+
+class CountedSignals:
+    """While active, stop signals are only counted: the launcher looks at them between two steps, never in the middle of one."""
+
+    def __enter__(self) -> CountedSignals:
+        self.first, self.count, self.old = None, 0, {}
+        if threading.current_thread() is threading.main_thread():
+            for signum in STOP_SIGNALS:
+                if signal.getsignal(signum) != signal.SIG_IGN:
+                    self.old[signum] = signal.signal(signum, self.note)
+            # where the parent has chosen to ignore its children's ends, we would never learn of those of ours
+            self.old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        return self
+
+    def note(self, signum: int, frame: FrameType | None) -> None:
+        self.first = signum if self.first is None else self.first
+        self.count += 1
+
+    def __exit__(self, *exc: object) -> None:
+        for signum, handler in self.old.items():
+            signal.signal(signum, handler)
+
+
+class Stopped(RunFailed):
+    """The pipeline was asked to stop by a signal; its runs have been stopped."""
+
+    def __init__(self, signum: int, then: str | None = None):
+        then = then or f'what is finished is kept; continue with: {continuing_command()}'
+        super().__init__(f'stopped by {signal.Signals(signum).name}; {then}')
+        self.signum, self.interrupted = signum, signum == signal.SIGINT
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """A stop signal in the block ends it as Ctrl-C does, cleaning up, and becomes Stopped; a second one ends this process at once.
+
+    Where `continuing_command` is wrong advice, the block catches KeyboardInterrupt and raises another one with the right one.
+    """
+    first = []
+
+    def note(signum, frame):
+        first.append(signum)
+        for num in old:
+            signal.signal(num, signal.SIG_DFL)
+        raise KeyboardInterrupt  # no Exception, which a reader of a file might take for damage
+
+    with contextlib.ExitStack() as restore:
+        old = {}
+        if threading.current_thread() is threading.main_thread():
+            old = {num: signal.getsignal(num) for num in STOP_SIGNALS}
+            old = {num: handler for num, handler in old.items() if handler != signal.SIG_IGN}
+        for num, handler in old.items():
+            signal.signal(num, note)
+            restore.callback(signal.signal, num, handler)
+        try:
+            yield
+        except KeyboardInterrupt as e:
+            if not first:
+                raise
+            raise Stopped(first[0], *e.args) from e
+
+
+@contextlib.contextmanager
+def stopping_after(seconds: int | None) -> Iterator[None]:
+    """Send this process the warning of a time limit after so many seconds in the block; never for None."""
+    if seconds is None:
+        yield
+        return
+    old = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)

@@ -1,0 +1,54 @@
+"""What a reader of a terminal sees: the --help of the trainers, and a dry run."""
+
+import dataclasses
+import re
+import sys
+
+import pytest
+
+from policyopt import options
+from policyopt.pipeline.plan import How
+from policyopt.pipeline.stages import run_stage
+
+TRAINERS = {'imitate_mj.py': options.ImitationOptions, 'run_rl_mj.py': options.RLOptions}
+SPEC = """
+tasks: [{name: cartpole, env: CartPole-v0, cuts_off_on_success: false, data_subsamp_freq: 10}]
+training:
+  full_dataset_num_trajs: 1
+  dataset_num_trajs: [1]
+  runs: 5
+  seed: 0
+  algorithms: [{name: bclone, cmd: 'python scripts/imitate_mj.py --mode bclone --data {dataset} --log {out}'}]
+options: {storagedir: store}
+"""
+
+
+def test_every_option_stands_in_one_group():
+    listed = [name for _, _, names in options.GROUPS for name in names.split()]
+    declared = {field.name for cls in TRAINERS.values() for field in dataclasses.fields(cls)}
+    assert len(listed) == len(set(listed)) and {*listed, *options.NO_EFFECT} == declared
+
+
+@pytest.mark.parametrize('script', TRAINERS)
+def test_the_help_of_a_trainer_begins_with_what_is_required(script, run_script):
+    """Lines fit 100 columns on any terminal; options without effect are taken and not shown."""
+    text = run_script(script, '--help', env={'COLUMNS': '300'}).stdout
+    assert max(map(len, text.splitlines())) <= 100
+    shown = re.findall(r'(?m)^  --(\w+)', text)
+    names = {field.name for field in dataclasses.fields(TRAINERS[script])}
+    assert set(shown) == names - set(options.NO_EFFECT) and len(shown) == len(set(shown))
+    required = [field.name for field in dataclasses.fields(TRAINERS[script]) if field.metadata['required']]
+    assert set(shown[: len(required)]) == set(required) and '\nrequired:\n' in text
+
+
+@pytest.mark.parametrize('terminal', [True, False])
+def test_a_dry_run_is_short_on_a_terminal_and_complete_in_a_pipe(terminal, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'x.yaml').write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal)
+    run_stage('1_train', 'x.yaml', [], False, How(dry_run=True))
+    lines = capsys.readouterr().out.splitlines()
+    commands = [line for line in lines if 'imitate_mj.py' in line]
+    assert len(commands) == (3 if terminal else 5) and (terminal or commands == lines)
+    if terminal:
+        assert lines[-1] == '… and 2 more commands; -n | cat prints all' and lines[1].split() == ['bclone', 'cartpole', *'00055']
