@@ -76,7 +76,7 @@ def write_h5(request):
     def with_h5py(path, arrays, attrs):
         with h5py.File(path, 'w') as f:
             for name, x in arrays.items():
-                packed = {'compression': 'gzip'} if np.ndim(x) > 1 else {}
+                packed = {'compression': 'gzip'} if np.ndim(x) > 1 and np.size(x) else {}
                 f.create_dataset(name, data=x, **packed)
             for group, values in attrs.items():
                 f[group].attrs.update(values)
@@ -86,7 +86,7 @@ def write_h5(request):
             for name, x in arrays.items():
                 parent, _, leaf = f'/{name}'.rpartition('/')
                 x = np.asarray(x.encode() if isinstance(x, str) else x)
-                create = f.create_carray if x.ndim > 1 else f.create_array
+                create = f.create_carray if x.ndim > 1 and x.size else f.create_array
                 create(parent or '/', leaf, obj=x, createparents=True)
             for group, values in attrs.items():
                 for key, value in values.items():
@@ -223,6 +223,54 @@ def test_links_are_refused(link, tmp_path):
         f.create_array('/', 'actions', np.ones(3))
     with pytest.raises(UserError, match="'/observations' is a link"):
         read_source(str(tmp_path / 'in.h5'))
+
+
+def changed(arrays, **changes):
+    """Arrays with other values, or without those that are None."""
+    return {name: x for name, x in (arrays | changes).items() if x is not None}
+
+
+DEMO = 'data/demo_10/'
+BAD_HDF5 = {  # [arrays, attributes, what is said]
+    'words': (changed(flat(), actions=np.array([b'left'] * 120)), {}, 'actions is not an array of numbers'),
+    'NaN': (changed(flat(), rewards=np.full(120, np.nan)), {}, 'episode 0: NaN or infinity among the rewards of step 0'),
+    'too few flags': (changed(flat(), timeouts=np.zeros(9)), {}, r'timeouts has shape \(9,\) for 120 actions'),
+    'ragged': (changed(flat(), actions=np.zeros((119, 2))), {}, 'terminals has shape'),
+    'no actions': (changed(flat(), actions=None), {}, 'expected observations and actions at its root'),
+    'no step': ({name: x[:0] for name, x in flat().items()}, {}, 'expected at least one step'),
+    'pictures': (changed(flat(), observations=np.zeros((120, 2, 2, 3)), next_observations=None), {}, 'observations of shape'),
+    'a part is missing': (changed(robomimic()[0], **{DEMO + 'obs/object': None}), {}, 'object is not an array of numbers'),
+    'a part is shorter': (changed(robomimic()[0], **{DEMO + 'obs/object': np.zeros((3, 3))}), {}, 'demo_10: parts of the observations'),
+    'another size': (changed(robomimic()[0], **{DEMO + 'actions': np.zeros((50, 3))}), {}, 'demo_10: 3 action dims, but 2 in'),
+    'a demo without steps': (changed(robomimic()[0], **{DEMO + 'actions': np.zeros((0, 2))}), {}, 'demo_10: 50 observations for 0 actions'),
+    'infinity': (changed(robomimic()[0], **{DEMO + 'rewards': np.full(50, np.inf)}), {}, 'demo_10: NaN or infinity among the rewards'),
+    'env_args': (robomimic()[0], {'data': {'env_args': '{'}}, "the attribute 'env_args' of data is not JSON"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('case', BAD_HDF5)
+def test_hdf5_files_that_are_wrong_inside_are_refused(case, write_h5, tmp_path):
+    arrays, attrs, expected = BAD_HDF5[case]
+    write_h5(tmp_path / 'in.hdf5', arrays, attrs)
+    keys = ('object', 'gripper') if 'data/demo_2/actions' in arrays else None
+    with pytest.raises(UserError, match=expected):
+        import_trajs(str(tmp_path / 'in.hdf5'), str(tmp_path / 'out.h5'), obs_keys=keys)
+    assert not (tmp_path / 'out.h5').exists()
+
+
+def test_a_demonstration_may_be_one_step_long_and_its_file_a_link(write_h5, tmp_path):
+    one = {'actions': np.ones((1, 2)), 'dones': np.zeros(1), 'obs/object': np.ones((1, 3)), 'next_obs/object': np.full((1, 3), 2.0)}
+    write_h5(tmp_path / 'one.hdf5', {f'data/demo_0/{name}': x for name, x in one.items()})
+    (tmp_path / 'link.hdf5').symlink_to(tmp_path / 'one.hdf5')
+    trajs = taken(tmp_path / 'link.hdf5', tmp_path)
+    assert trajs.lengths.tolist() == [1] and trajs.terminal_B.tolist() == [False] and trajs.lastobs_B_Do.tolist() == [[2.0] * 3]
+
+
+def test_an_npz_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / 'in.npz', **flat() | {'observations': np.zeros((120, 10000))})
+    monkeypatch.setattr(os, 'sysconf', lambda name: {'SC_PHYS_PAGES': 1000, 'SC_PAGE_SIZE': 4096}[name])
+    with pytest.raises(UserError, match='observations unpacks to 9600128 bytes, but this computer has 4096000'):
+        read_source(str(tmp_path / 'in.npz'))
 
 
 NO_USE = {'obs_keys': ('obs',), 'ends': 'dones', 'time_axis': 0}
