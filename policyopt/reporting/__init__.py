@@ -1,4 +1,4 @@
-"""What a campaign has shown: statistics beside the published results, as text, tables, pages and figures."""
+"""What an experiment has shown: statistics next to published results, as text, tables, pages and figures."""
 
 import os
 import sys

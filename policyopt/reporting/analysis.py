@@ -1,8 +1,7 @@
 """Statistics of a results table: its cells with their intervals, and every cell next to a published one.
 
 A cell is (task, algorithm, dataset size). `read_analysis` builds an analysis from files; `analyze` knows none: its rows and tasks are
-objects with the columns of the tables /results and /tasks as attributes. Symbols are those of `statistics`;
-E counts episodes.
+objects with the columns of the tables /results and /tasks as attributes. Symbols are those of `statistics`; E counts episodes.
 """
 
 from __future__ import annotations
