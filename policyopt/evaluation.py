@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -12,7 +13,7 @@ import numpy as np
 
 from policyopt import algorithms
 from policyopt.arguments import as_path
-from policyopt.environments.rlgymenv import BadEnvironment, make_env
+from policyopt.environments.rlgymenv import BadEnvironment, exits_raise, make_env
 from policyopt.errors import RunFailed, UserError, printable
 from policyopt.files.atomic import check_output, replacing
 from policyopt.files.training_log import last_of, read_snapshot
@@ -20,7 +21,7 @@ from policyopt.nn import NetConfig
 from policyopt.options import MAX_TRAJS, ImitationOptions, names
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actors import PlayerActor
-from policyopt.sampling.mdp import MDP, sample_trajectories
+from policyopt.sampling.mdp import MDP, check_mdp, sample_trajectories
 from policyopt.sampling.rollout import Streams
 from policyopt.trajectories import Expert, TrajBatch
 
@@ -35,6 +36,7 @@ def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Polic
     Raises UserError for a file that is missing, damaged or of another kind, and for a policy that does not fit the task.
     """
     policy_path = as_path(policy_path, 'policy_path')
+    check_mdp(mdp)
     snapshot = read_snapshot(last_of(policy_path))
     policy = policy_from_snapshot(snapshot, mdp)
     if mdp is not None:
@@ -48,6 +50,7 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
     mdp: the task that it is to judge; it must have the observation and action dims of the one that it was learned on. Its
     `learned_reward` gives rewards, which do not change any more. Raises UserError where there is none, or where it does not fit.
     """
+    check_mdp(mdp)
     snapshot = read_snapshot(last_of(as_path(path)))
     known = {k: v for k, v in snapshot.args.items() if k in names(ImitationOptions)}
     where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"
@@ -198,23 +201,22 @@ def frames(
         raise UserError(f'{e}; an animation needs the render_mode rgb_array') from e
     actor, streams, longest, left = policy.actor(), Streams((seed, 'evaluate')), mdp.longest(max_traj_len), num_frames
     try:
-        for i in itertools.count():
-            rng, shown = streams.of(i), Shown()
-            obs = env.reset(int(rng.integers(2**31)))
-            while not shown.over:
-                picture = env.render()
-                a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
-                obs, r, done = env.step(policy.clipped(a_1_Da)[0])
-                shown.ret, shown.length = shown.ret + r, shown.length + 1
-                shown.over = done or shown.length == longest
-                yield picture, shown
-                left -= 1
-                if left == 0:
-                    return
+        with exits_raise(), contextlib.closing(env):
+            for i in itertools.count():
+                rng, shown = streams.of(i), Shown()
+                obs = env.reset(int(rng.integers(2**31)))
+                while not shown.over:
+                    picture = env.render()
+                    a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
+                    obs, r, done = env.step(policy.clipped(a_1_Da)[0])
+                    shown.ret, shown.length = shown.ret + r, shown.length + 1
+                    shown.over = done or shown.length == longest
+                    yield picture, shown
+                    left -= 1
+                    if left == 0:
+                        return
     except BadEnvironment as e:
         raise RunFailed(str(e)) from e
-    finally:
-        env.close()
 
 
 def animate(

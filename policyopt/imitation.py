@@ -56,6 +56,8 @@ class ImitationOptimizer:
         self.trpo, self.policy_ent_reg = trpo, policy_ent_reg
         self.obsnorm_mode, self.seed, self.rng = obsnorm_mode, seed, rng
         self.kl_slope = 0.0 if final_kl is None else (final_kl - trpo.max_kl) / max(max_iter - 1, 1)
+        # rounding can end a wide range at or below 0
+        self.least_kl = min(trpo.max_kl, trpo.max_kl if final_kl is None else final_kl) / 2
         self.iteration = self.num_sa = self.num_trajs = 0
         self.total_time = 0.0
 
@@ -104,7 +106,7 @@ class ImitationOptimizer:
 
         # policy, then its normaliser
         theta0_P = self.policy.theta_P.clone()
-        max_kl = trpo.max_kl + self.kl_slope * self.iteration
+        max_kl = max(trpo.max_kl + self.kl_slope * self.iteration, self.least_kl)
         if self.iteration < self.held:
             step_fields = rl.NO_STEP
         else:

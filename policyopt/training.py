@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from policyopt import algorithms, rl, trajectories
+from policyopt import algorithms, optim, rl, trajectories
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.dagger import DaggerOptimizer, Rounds
 from policyopt.errors import RunFailed, UserError
@@ -433,7 +433,10 @@ class Run:
     def iterate(self) -> Fields:
         """One iteration: step, check, log, and a snapshot where one is due; returns the log fields."""
         iteration = self.opt.iteration
-        fields = self.opt.step()
+        try:
+            fields = self.opt.step()
+        except optim.NotFinite as e:
+            raise self.not_finite(f'iteration {iteration}: {e} is not a finite number') from e
         if self.args.eval_every:
             due = iteration % self.args.eval_every == 0 or iteration == self.args.max_iter - 1
             fields = [*fields, ('evalret', self.evaluate(iteration) if due else None, float)]
@@ -580,14 +583,17 @@ class Run:
             bad = [name for name, value, _ in fields if value is not None and not np.isfinite(np.float32(value))]
         if bad or not torch.isfinite(self.opt.policy.theta_P).all():
             what = bad[0] if bad else 'the policy'
-            seen = f'iteration {self.opt.iteration - 1}: {what} is not a finite number (in float32, as logs hold it)'
-            if self.lock is not None and os.path.exists(self.log.part_path):
-                self.check_lock()
-                with contextlib.suppress(OSError):  # of a full disk: what is to be said is not that
-                    self.log.mark_part({DIVERGED: json.dumps({'seen': seen} | self.code())})
-            raise RunFailed(
-                f'{seen}; nothing after the last save is kept. Look at the scale of rewards and observations, or lower the step sizes'
-            )
+            raise self.not_finite(f'iteration {self.opt.iteration - 1}: {what} is not a finite number (in float32, as logs hold it)')
+
+    def not_finite(self, seen: str) -> RunFailed:
+        """The end of a run whose numbers are finite no more, which is noted in the part file."""
+        if self.lock is not None and os.path.exists(self.log.part_path):
+            self.check_lock()
+            with contextlib.suppress(OSError):  # of a full disk: what is to be said is not that
+                self.log.mark_part({DIVERGED: json.dumps({'seen': seen} | self.code())})
+        return RunFailed(
+            f'{seen}; nothing after the last save is kept. Look at the scale of rewards and observations, or lower the step sizes'
+        )
 
     def code(self) -> dict[str, str]:
         """What decides the numbers of a run beside its options: equal ones repeat them."""
@@ -643,6 +649,9 @@ class Run:
         self.opt.load_counters({k.removeprefix('/optimizer/'): v for k, v in state.items() if k.startswith('/optimizer/')})
         if not ends_here and self.args.save_freq and (done - 1) % self.args.save_freq:
             self.log.snapshots.pop(f'iter{done - 1:07d}', None)  # the last one of a finished run, which a longer one does not have
+        if not ends_here and self.args.eval_every and (done - 1) % self.args.eval_every:  # and so is its last evaluation
+            names = [name for name, _ in self.log.columns or []]
+            self.log.rows[-1] = tuple(np.nan if n == 'evalret' else x for n, x in zip(names, self.log.rows[-1], strict=True))
         if self.args.max_iter != theirs['max_iter']:  # a run that was started with as many is the same to the bit
             longer = {'args': json.dumps(theirs | {'max_iter': self.args.max_iter})}
             self.log.attrs |= longer | {'command': f'{self.log.attrs["command"]}; {mine["command"]}'}

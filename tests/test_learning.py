@@ -98,10 +98,15 @@ def test_a_step_is_as_long_as_the_damped_quadratic_allows():
         assert float(step.x_P) == pytest.approx(-0.5 / math.sqrt(0.5 / max_kl + 1e-8), rel=1e-12)
 
 
-@pytest.mark.parametrize('curvature', [0.0, -1.0, math.nan])
+@pytest.mark.parametrize('curvature', [0.0, -1.0])
 def test_a_direction_without_curvature_is_an_error(curvature):
     with pytest.raises(RunFailed, match='not positive; raise the cg_damping options'):
         optim.conjugate_gradient(lambda v: curvature * v, vector(1, 2))
+
+
+def test_a_curvature_that_is_no_number_is_one_that_left_the_finite_ones():
+    with pytest.raises(optim.NotFinite, match='the curvature along a search direction'):
+        optim.conjugate_gradient(lambda v: math.nan * v, vector(1, 2))
 
 
 def test_conjugate_gradient_stops_at_its_tolerance_and_at_zero():

@@ -81,6 +81,12 @@ class Local:
         """What the command lines need beside themselves, and which of them are not needed."""
         folder, done = plan.spec.checkpt_dir, sum(job.done for job in plan.jobs)
         notes = [] if os.path.isdir(folder) else [f'these commands need the folder {folder}; 0_sampletrajs makes it']
+        paths = dict.fromkeys(plan.spec.traj_path(run.task, run.dataset) for run in plan.todo)
+        missing = [path for path in paths if not os.path.exists(path)]
+        if missing and not notes:
+            notes = [
+                f'these commands need {len(missing)} trajectory files that are not there, first {missing[0]}; 0_sampletrajs makes them'
+            ]
         return notes + ([f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else [])
 
     def execute(self, plan: Plan) -> str:
@@ -95,7 +101,7 @@ class Local:
             rest = f', {left} were not started (-k starts them all the same)' if left else ''
             first = f'{bad[0].job.id} ({bad[0].detail})'
             raise RunFailed(f'{len(bad)} of {num} runs did not finish, first {first}{rest}. Go on with --resume')
-        return how.command(plan.spec, '2_eval')
+        return how.evaluation(plan.spec)
 
 
 def run_local(

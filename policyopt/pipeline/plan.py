@@ -53,6 +53,10 @@ class How:
         chosen = [word for flag, keys in filters.items() if keys for word in (flag, *keys)]
         return ' '.join([spec.command(stage), shlex.join(chosen)]).rstrip()
 
+    def evaluation(self, spec: Spec) -> str:
+        """The command that evaluates what has been trained, into results that are there already or not."""
+        return self.command(spec, '2_eval --resume' if os.path.exists(spec.results_path) else '2_eval')
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:

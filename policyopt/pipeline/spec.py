@@ -388,14 +388,14 @@ def _read_between_sets(s: Section) -> list[str]:
     return found
 
 
-def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Run]:
+def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence[str] = (), flag: str = '--only') -> list[Run]:
     """The runs that `--only` keeps and `--exclude` leaves, in their order.
 
     A filter is a list of words KEY=VALUE: values of one key are alternatives, different keys must all hold; a value may have * and ?.
     Whole run ids are alternatives: `only` keeps those of these runs that fit its other words too, `exclude` drops them besides what fits
-    its other words. Raises UserError when a word matches no run at all, or when nothing is left.
+    its other words. flag: what messages call `only`. Raises UserError when a word matches no run at all, or when nothing is left.
     """
-    (keep, kept), (drop, dropped) = _filter(runs, only, '--only'), _filter(runs, exclude, '--exclude')
+    (keep, kept), (drop, dropped) = _filter(runs, only, flag), _filter(runs, exclude, '--exclude')
 
     def stays(run: Run) -> bool:
         if (drop and _fits(run, drop)) or any(_fits(run, one) for one in dropped):
@@ -404,7 +404,7 @@ def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence
 
     chosen = [r for r in runs if stays(r)]
     if not chosen:
-        words = ' '.join([*(['--only', *only] if only else []), *(['--exclude', *exclude] if exclude else [])])
+        words = ' '.join([*([flag, *only] if only else []), *(['--exclude', *exclude] if exclude else [])])
         raise UserError(f'{words}: leaves none of the {len(runs)} runs; expected a filter that matches some')
     return chosen
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyopt.arguments import kind_of
 from policyopt.cores import MAX_WORKERS
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError, printable
@@ -84,7 +85,7 @@ class MDP:
     def warn_of_another_task(self, path: str, env_name: str | None) -> None:
         """Say when a file names a task other than this one; versions do not count, and None (of old files) says nothing."""
         if env_name and _base_name(env_name) != _base_name(self.env_name):
-            print(f"warning: {path} comes from env '{printable(env_name)}' and is used for '{self.env_name}'", file=sys.stderr)
+            print(f"warning: {path} comes from env '{printable(env_name)[:200]}' and is used for '{self.env_name}'", file=sys.stderr)
 
     def longest(self, max_traj_len: int | None = None) -> int | None:
         """Steps after which an episode is cut: max_traj_len, or the environment's own limit; None where neither is known.
@@ -140,6 +141,12 @@ class MDP:
             if kept is not None:
                 kept.close()
         self._vec = self._pool = None
+
+
+def check_mdp(mdp: Any) -> None:
+    """Raise UserError for what is neither a task nor None."""
+    if mdp is not None and not isinstance(mdp, MDP):
+        raise UserError(f"mdp is {kind_of(mdp)}; expected a task, such as MDP('CartPole-v1')")
 
 
 class RecordedTask(MDP):
