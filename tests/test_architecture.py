@@ -190,7 +190,7 @@ def test_the_way_from_file_to_executor_names_no_heavy_package():
 
 
 # rooms whose calls are still to be given keywords, and functions of libraries that take none
-POSITIONAL = ('policyopt/reporting', 'policyopt/reproduction', 'policyopt/files/importing.py', 'policyopt/files/ends.py', 'tools')
+POSITIONAL = ('policyopt/reporting', 'policyopt/reproduction', 'policyopt/files/import', 'policyopt/files/ends.py', 'tools')
 WITHOUT_KEYWORDS = {'_lib.H5Pget_filter2', 'aten.elu_backward.grad_input'}
 
 
