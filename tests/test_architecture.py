@@ -16,6 +16,7 @@ LAYERS = [
     ['policyopt.files.atomic', 'policyopt.command_line'],
     ['policyopt.torchutil', 'policyopt.options'],
     ['policyopt.trajectories'],
+    ['policyopt.interfaces'],
     ['policyopt.pipeline.locks'],  # a single run holds one for its log
     ['policyopt.files.guard', 'policyopt.files.names'],
     ['policyopt.files.hdf5'],
@@ -26,7 +27,6 @@ LAYERS = [
     ['policyopt.sampling'],
     ['policyopt.standardizer'],
     ['policyopt.nn'],
-    ['policyopt.interfaces'],
     ['policyopt.optim'],
     ['policyopt.policies', 'policyopt.valuefuncs'],
     ['policyopt.rl'],
