@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from policyopt.nn import NetConfig
+    from policyopt.torchutil import NetConfig
     from policyopt.trajectories import Expert
 
 Fields = list[tuple[str, Any, type]]  # columns of the log: (name, value or None, int or float), the same at every iteration

@@ -22,6 +22,7 @@ import torch
 
 from policyopt.errors import UserError
 from policyopt.standardizer import Standardizer as Standardizer  # known by this module's name too
+from policyopt.torchutil import NetConfig as NetConfig  # known by this module's name too
 from policyopt.torchutil import mm, row_dots, tanh_
 
 OfRows = Callable[[torch.Tensor, slice], torch.Tensor]  # of a block of rows and where these stand among all
@@ -125,15 +126,6 @@ def parse_spec(spec: str | list) -> list[dict]:
                 f'{{"type":"nonlin","func":{"|".join(ACTIVATIONS)}}} or {{"type":"reshape","new_shape":[…]}}'
             )
     return layers
-
-
-@dataclass(frozen=True)
-class NetConfig:
-    """What all nets of a run share: who draws their first weights (None: nobody, they are 0 or loaded), their type, their device."""
-
-    rng: np.random.RandomState | None = None
-    dtype: torch.dtype = torch.float64
-    device: torch.device | str = 'cpu'
 
 
 class Model:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +13,15 @@ from policyopt.cores import threads_from_env
 from policyopt.errors import UserError
 
 DTYPES = {'float64': torch.float64, 'float32': torch.float32}
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """What all nets of a run share: who draws their first weights (None: nobody, they are 0 or loaded), their type, their device."""
+
+    rng: np.random.RandomState | None = None
+    dtype: torch.dtype = torch.float64
+    device: torch.device | str = 'cpu'
 
 
 def setup_torch(device: str = 'cpu', dtype: str = 'float64', threads: int | None = None) -> tuple[torch.device, torch.dtype]:

@@ -16,6 +16,7 @@ LAYERS = [
     ['policyopt.files.atomic', 'policyopt.command_line'],
     ['policyopt.torchutil', 'policyopt.options'],
     ['policyopt.trajectories'],
+    ['policyopt.interfaces'],
     ['policyopt.pipeline.locks'],  # a single run holds one for its log
     ['policyopt.files.guard', 'policyopt.files.names'],
     ['policyopt.files.hdf5'],
@@ -26,7 +27,6 @@ LAYERS = [
     ['policyopt.sampling'],
     ['policyopt.standardizer'],
     ['policyopt.nn'],
-    ['policyopt.interfaces'],
     ['policyopt.optim'],
     ['policyopt.policies', 'policyopt.valuefuncs'],
     ['policyopt.rl'],
@@ -190,7 +190,7 @@ def test_the_way_from_file_to_executor_names_no_heavy_package():
 
 
 # rooms whose calls are still to be given keywords, and functions of libraries that take none
-POSITIONAL = ('policyopt/reporting', 'policyopt/reproduction', 'policyopt/files/importing.py', 'policyopt/files/ends.py', 'tools')
+POSITIONAL = ('policyopt/reporting', 'policyopt/reproduction', 'policyopt/files/import', 'policyopt/files/ends.py', 'tools')
 WITHOUT_KEYWORDS = {'_lib.H5Pget_filter2', 'aten.elu_backward.grad_input'}
 
 

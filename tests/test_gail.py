@@ -89,7 +89,9 @@ def test_the_penalty_of_a_piecewise_linear_net_has_the_bits_of_autograd(spec, dt
     layers = [{'type': 'fc', 'n': 24}, {'type': 'nonlin', 'func': spec}, {'type': 'fc', 'n': 20}, {'type': 'nonlin', 'func': spec}]
     action_space = po.FiniteSpace(3) if kind == 'finite' else po.ContinuousSpace(6)
     hidden = [] if spec == 'nothing' else layers
-    reward = TransitionClassifier(po.ContinuousSpace(11), action_space, hidden, False, False, 1.0, rng=rng, dtype=dtype, grad_penalty=1.0)
+    reward = TransitionClassifier(
+        po.ContinuousSpace(11), action_space, ClassifierConfig(hidden_spec=hidden, grad_penalty=1.0), NetConfig(rng, dtype)
+    )
     reward.theta_P.copy_(torch.as_tensor(rng.randn(len(reward.theta_P))))
     x_Ball_Di = torch.as_tensor(rng.randn(700 + 300, 11 if kind == 'finite' else 17)).to(dtype)
     index = torch.as_tensor(rng.randint(3, size=(1000, 1))) if kind == 'finite' else None

@@ -264,7 +264,7 @@ def test_the_first_update_replaces_the_initial_state():
 
 def test_variables_and_flat_order_are_those_of_2016():
     spec = [fc(4), nonlin('tanh'), fc(3), nonlin('tanh')]
-    policy = GaussianPolicy(ContinuousSpace(5), ContinuousSpace(2), spec, rng=np.random.RandomState(0))
+    policy = GaussianPolicy(ContinuousSpace(5), ContinuousSpace(2), spec, nets=nn.NetConfig(np.random.RandomState(0)))
     hidden = '/GaussianPolicy/hidden/FeedforwardNet/layer_{}/AffineLayer/{}'
     trained = [
         ('/GaussianPolicy/logstdevs_1_Da', (1, 2)),
@@ -284,7 +284,7 @@ def test_variables_and_flat_order_are_those_of_2016():
 
 
 def test_hidden_weights_are_glorot_uniform_and_outputs_start_at_zero():
-    policy = GibbsPolicy(ContinuousSpace(6), FiniteSpace(3), nn.SIMPLE_ARCHITECTURE, rng=np.random.RandomState(0))
+    policy = GibbsPolicy(ContinuousSpace(6), FiniteSpace(3), nn.SIMPLE_ARCHITECTURE, nets=nn.NetConfig(np.random.RandomState(0)))
     for name, var in policy.variables.items():
         if '/out/' in name or name.endswith('/b'):
             assert not var.any(), name
