@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,15 @@ SHIFTS = {'': 'running, as in 2016', '_batch': "the batch's", '_none': 'none'}
 LAST, LEAST = 20, 0.05  # iterations that the return in training is averaged over; difference in scores that decides
 
 
-def training_returns(folder: str) -> dict[tuple[str, int, str], np.ndarray]:
-    """{(task, trajectories, algorithm): mean true return of the last iterations of each run} of a folder of logs."""
-    found: dict[tuple[str, int, str], list[float]] = {}
+def last_of_logs(folder: str) -> dict[tuple[str, int, str], np.ndarray]:
+    """{(task, trajectories, algorithm): (mean true return of the last iterations, bound at the end) of each run} of a folder of logs."""
+    found: dict[tuple[str, int, str], list[tuple[float, float]]] = {}
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.h5'))):
         run = parts_of(name_of(path))
-        found.setdefault((run['task'], int(run['num_trajs']), run['alg']), []).append(float(read_log(path)['trueret'][-LAST:].mean()))
-    return {cell: np.array(returns) for cell, returns in found.items()}
+        log = read_log(path)
+        ends = float(log['trueret'][-LAST:].mean()), float(log['reward_bound'][-1])
+        found.setdefault((run['task'], int(run['num_trajs']), run['alg']), []).append(ends)
+    return {cell: np.array(ends) for cell, ends in found.items()}
 
 
 def decision(other_R: np.ndarray, running_R: np.ndarray, width: float) -> str:
@@ -40,36 +43,23 @@ def decision(other_R: np.ndarray, running_R: np.ndarray, width: float) -> str:
 
 
 def shift_table(blocks: Blocks) -> str:
-    """A line per cell and shift: the return in training of each run, its difference in scores to the running bound, and the decision."""
-    analysis, returns = blocks.analysis(FILE), training_returns(f'{blocks.root}/{LOGS}')
+    """A line per cell and bound: the return in training of each run, its difference in scores to the running bound, and the decision."""
+    analysis, ends = blocks.analysis(FILE), last_of_logs(f'{blocks.root}/{LOGS}')
     lines = []
-    for task, size in dict.fromkeys(cell[:2] for cell in sorted(returns)):
+    for task, size in dict.fromkeys(cell[:2] for cell in sorted(ends)):
         scale = analysis.baselines[task]
         width = scale.expert_mean - scale.random_mean
-        for alg in ('fem', 'simplex'):
-            for suffix, words in SHIFTS.items():
-                runs, running = (returns.get((task, size, alg + s), np.zeros(0)) for s in (suffix, ''))
-                if not runs.size:
-                    continue
-                compared = (
-                    [signed((runs.mean() - running.mean()) / width), decision(runs, running, width)]
-                    if suffix and running.size
-                    else ['', '']
-                )
-                played = analysis.cells[CellKey(task, alg + suffix, size)].y_N
-                lines.append([task, size, name_of_algorithm(alg), words, _numbers(runs), *compared, _numbers(played)])
-    heads = [
-        'task',
-        'trajectories',
-        'algorithm',
-        'bound',
-        'return in training',
-        'score minus running',
-        'running lowers it',
-        'most likely actions',
-    ]
-    return table(heads, lines, words=4)
+        for alg, (suffix, words) in itertools.product(('fem', 'simplex'), SHIFTS.items()):
+            if (task, size, alg + suffix) not in ends:
+                continue
+            (runs_R, bound_R), running_R = ends[task, size, alg + suffix].T, ends[task, size, alg][:, 0]
+            compared = [signed((runs_R.mean() - running_R.mean()) / width), decision(runs_R, running_R, width)] if suffix else ['', '']
+            played_R = analysis.cells[CellKey(task, alg + suffix, size)].y_N
+            numbers = [_numbers(runs_R), *compared, _numbers(bound_R, 2), _numbers(played_R)]
+            lines.append([f'{task}, {size}', name_of_algorithm(alg), words, *numbers])
+    heads = ['cell', 'algorithm', 'bound', 'return in training', 'score minus running', 'running lowers it', 'bound at the end', 'return']
+    return table(heads, lines, words=3)
 
 
-def _numbers(x_R: np.ndarray) -> str:
-    return ', '.join(f'{x:.0f}' for x in x_R)
+def _numbers(x_R: np.ndarray, decimals: int = 0) -> str:
+    return ', '.join(f'{x:.{decimals}f}' for x in x_R)
