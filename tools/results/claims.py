@@ -12,7 +12,7 @@ import numpy as np
 
 from policyopt.errors import UserError
 from policyopt.reporting.reference import CellKey, read_reference, read_reference_tasks
-from policyopt.reporting.report import decimals_of, number, trajectories
+from policyopt.reporting.tables import decimals_of, number, trajectories
 from tools.results.benchmark_tables import efficiency_table, label_table, transfer_table
 from tools.results.reward_shift import shift_table
 from tools.results.robustness_checks import beside, checks, run_by_run
