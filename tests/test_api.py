@@ -453,6 +453,7 @@ def test_a_notebook_runs_in_an_empty_folder(name, tmp_path, monkeypatch):
 
     for key, value in script_env().items():
         monkeypatch.setenv(key, value)
+    monkeypatch.delenv('MPLBACKEND', raising=False)  # pictures are outputs, as a reader sees them
     notebook = nbformat.read(REPO / 'examples' / f'{name}.ipynb', as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, kernel_name='python3', resources={'metadata': {'path': str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get('outputs', [])]

@@ -270,7 +270,7 @@ def test_the_readme_does_what_it_says(folder):
         env = script_env(PATH=f'{folder}/bin:/usr/bin:/bin')
         ended = subprocess.run(['bash', '-ec', small(line)], env=env, capture_output=True, text=True, timeout=300)
         assert ended.returncode == 0, f'{line}\n{ended.stdout}\n{ended.stderr}'
-    assert len(lines) == 7 and (folder / 'imitation.h5').exists() and re.search(r'(?m)^ +(GAIL|ga) ', ended.stdout)
+    assert len(lines) == 7 and (folder / 'imitation.h5').exists() and re.search(r'(?m)^ *ga +[-+−]?\d', ended.stdout)
 
 
 def test_the_page_of_the_first_run(folder):

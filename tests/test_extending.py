@@ -17,10 +17,10 @@ from policyopt.trajectories import TrajBatch
 
 EXAMPLE = re.search(r'```python\n(# my_reward.py.*?)```', (REPO / 'docs' / 'extending.md').read_text(encoding='utf-8'), re.S)[1]
 # the trainer as it is, in a process that has read the module of docs/extending.md
-TRAIN = f"""
-import my_reward, runpy, sys
-sys.argv[0] = {str(REPO / 'scripts' / 'imitate_mj.py')!r}
-runpy.run_path(sys.argv[0], run_name='__main__')
+TRAIN = """
+import my_reward, sys
+from policyopt import commands
+sys.exit(commands.run('imitate_mj', sys.argv[1:]))
 """
 
 
