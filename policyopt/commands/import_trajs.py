@@ -40,7 +40,9 @@ def main(argv):
     if args.out is None:
         raise UserError('OUT.h5 is missing: the trajectory file to write; or say --inspect')
     check_output(args.out, 'the trajectories')
-    trajs, env_name = import_trajs(args.source, args.out, args.env_name, args.download, args.force, args.ends, args.time_axis)
+    trajs, env_name = import_trajs(
+        args.source, args.out, args.env_name, download=args.download, force=args.force, ends=args.ends, time_axis=args.time_axis
+    )
     size = f'{len(trajs)} trajectories, {len(trajs.r.stacked)} pairs'
     env = printable(env_name or '')
     print(f'{args.out}: {size}, average return {trajs.returns.mean():.2f}' + (f' (env {env})' if env else ''))
