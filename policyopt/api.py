@@ -32,7 +32,7 @@ from policyopt import options as settings
 from policyopt.arguments import as_array, as_integer, as_numbers, as_path, kind_of
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
-from policyopt.files import importing
+from policyopt.files import importers
 from policyopt.files.training_log import TrainingLog
 from policyopt.files.trajectory_file import check_int64, check_returns, load_trajs, save_trajs
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
@@ -57,7 +57,7 @@ BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown
 
 MAX_COLUMNS = 1000  # of a log
 # of the commands' options: what the arguments of `train` are called
-ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env'}
+ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env', 'obs_keys': 'obs_keys', 'download': 'download'}
 
 
 class _PythonNames(contextlib.ContextDecorator):
@@ -133,14 +133,20 @@ class Demonstrations(TrajBatch):
             demos.terminal_B = ended
         check_returns(demos, 'rewards')
         if env_name is not None:
-            importing.check_task(demos, env_name, 'arrays')
+            importers.check_task(demos, env_name, 'arrays')
         return demos
 
     @classmethod
-    def from_minari(cls, dataset: Any, download: bool = False) -> Demonstrations:
-        """The episodes of a Minari data set, given by its id or as it is. Raises UserError where it cannot be read."""
-        found = importing.read_minari(dataset, download)
-        return cls._copy(importing.batch_of(found.episodes, 'the Minari data set'), found.env_name)
+    @_PythonNames()
+    def from_minari(cls, dataset: Any, download: bool = False, obs_keys: str | Sequence[str] | None = None) -> Demonstrations:
+        """The episodes of a Minari data set, given by its id or as it is. Raises UserError where it cannot be read.
+
+        obs_keys: the parts of observations that are dictionaries or tuples, in the order in which they are put side by side.
+        """
+        keys = obs_keys.split(',') if isinstance(obs_keys, str) else obs_keys
+        options = importers.ReadOptions(download=download, obs_keys=None if keys is None else tuple(keys))
+        found = importers.read_minari(dataset, options)
+        return cls._copy(importers.batch_of(found.episodes, 'the Minari data set'), found.env_name)
 
     def __repr__(self) -> str:
         actions = self.a.stacked
