@@ -65,7 +65,7 @@ HALFWAY = 100_000  # environment steps
 
 
 def efficiency_table(blocks: Blocks) -> str:
-    """Environment steps, mean return and CPU seconds of what peers.py compared, ± standard deviation over seeds."""
+    """Environment steps, mean return and CPU seconds of what peers.py compared, with the standard deviation over seeds."""
     rows = _rows(f'{blocks.root}/peers/halfcheetah.csv')
     demonstrated = next(float(r['return_mean']) for r in rows if r['side'] == 'expert')
     lines: list[list] = [['expert, the demonstrations', '', '', '', number(demonstrated, 0), '']]
@@ -85,5 +85,5 @@ def efficiency_table(blocks: Blocks) -> str:
 
 def _return(rows: list[dict[str, str]]) -> str:
     means_S = np.array([float(r['return_mean']) for r in rows])
-    spread = f' ± {number(means_S.std(ddof=1), 0)}' if means_S.size > 1 else ''
+    spread = f' (sd {number(means_S.std(ddof=1), 0)})' if means_S.size > 1 else ''
     return number(means_S.mean(), 0) + spread if means_S.size else ''
