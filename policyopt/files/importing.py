@@ -282,6 +282,8 @@ def read_npz(path: str, ends: str | None = None, time_axis: int | None = None) -
     * obs (N + B, Do), acts, rews, and `indices` where episodes 1, 2, … begin: the older trajectories of imitation
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError('it is no regular file')  # a pipe would keep us waiting
         npz = np.load(path, allow_pickle=False)
     except FileNotFoundError as e:
         raise UserError(f'{path}: no such file; expected an .npz file with obs and acts') from e
