@@ -301,7 +301,19 @@ def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
         env_id, limit = spec.id, spec.max_episode_steps
     else:
         env_id, limit = name, env.get_wrapper_attr('_max_episode_steps') if env.has_wrapper_attr('_max_episode_steps') else None
-    return EnvInfo(name, env_id, obs_dim, num_actions > 0, num_actions, a_dim, limit, *_action_bounds(env.action_space), copies)
+    low, high = _action_bounds(env.action_space)
+    return EnvInfo(
+        name,
+        env_id,
+        obs_dim=obs_dim,
+        finite=num_actions > 0,
+        num_actions=num_actions,
+        a_dim=a_dim,
+        time_limit=limit,
+        a_low=low,
+        a_high=high,
+        copies=copies,
+    )
 
 
 class Env1:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from results_tools import ATTRS, cell_rows, result_row, small_results, task_row, write_csv
 from results_tools import run_here as run_here
-from scipy import integrate, stats
+from scipy import stats
 from tables import open_file
 
 from policyopt.errors import UserError
@@ -24,7 +24,6 @@ from policyopt.reporting import tables
 from policyopt.reporting.analysis import analyze, campaign_runs, margin_of, read_analysis, repeat_commands
 from policyopt.reporting.reference import CellKey, Reference, read_reference, read_reference_tasks
 from policyopt.reporting.statistics import (
-    detectable_difference,
     holm,
     permutation_p,
     predict_one_set,
@@ -125,23 +124,6 @@ def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(ps):
     p, adjusted = np.array(ps), holm(ps)
     assert np.all(adjusted >= p - 1e-15) and np.all(adjusted <= np.minimum(1, len(p) * p) + 1e-15)
     assert np.all(np.diff(adjusted[np.argsort(p, kind='stable')]) >= 0)
-
-
-@pytest.mark.parametrize('df, level', [(1, 0.05), (4, 0.05), (12, 0.05), (12, 0.05 / 48), (33.3, 0.01)])
-def test_detectable_difference_is_found_with_80_percent_power(df, level):
-    delta = detectable_difference(2.0, df, level) / 2.0
-    crit = stats.t.isf(level / 2, df)
-
-    def power_given(u):
-        s = math.sqrt(stats.chi2.ppf(u, df) / df)
-        return stats.norm.sf(crit * s - delta) + stats.norm.cdf(-crit * s - delta)
-
-    assert integrate.quad(power_given, 0, 1, limit=200)[0] == pytest.approx(0.8, abs=1e-4)
-
-
-def test_seventeen_runs_a_side_see_one_standard_deviation():
-    # the textbook number: an effect of 1 needs 17 per group for 80% power
-    assert detectable_difference(math.sqrt(2 / 17), 32) < 1 < detectable_difference(math.sqrt(2 / 16), 30)
 
 
 # --- expert sets ----------------------------------------------------------------------------------------------------
@@ -257,7 +239,7 @@ def test_verdicts_are_corrected_over_the_table():
 
     alone, among = cells(1), cells(10)
     assert alone.p == among.p and alone.p_holm == alone.p and among.p_holm == pytest.approx(min(1, 10 * alone.p))
-    assert among.detectable_score > alone.detectable_score == pytest.approx(detectable_difference(alone.se, alone.df) / 180)
+    assert among.half_holm > alone.half_holm == alone.half_95 == among.half_95
 
 
 def test_the_paper_next_to_itself_differs_in_none_of_its_48_classic_cells():

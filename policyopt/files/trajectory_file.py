@@ -65,6 +65,26 @@ def foreign_kind(source: str) -> str | None:
     return 'minari' if is_id else None
 
 
+ARRAYS = ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B')
+
+
+def layout_of_h5(h5: Any) -> str:
+    """What an open HDF5 file holds: 'trajectories' (ours and those of 2016), 'd4rl', 'robomimic', 'minari', 'run', 'results' or 'other'."""
+    names = h5.root._v_children
+    if all(name in names for name in ARRAYS):
+        return 'trajectories'
+    if names.keys() & {'observations', 'obs', 'states'} and names.keys() & {'actions', 'acts', 'acs'}:
+        return 'd4rl'
+    for layout, name in (('run', 'log'), ('run', 'snapshots'), ('results', 'results'), ('minari', 'episode_0'), ('robomimic', 'data')):
+        if name in names:
+            return layout
+    return 'other'
+
+
+def _converted_with(path: str) -> str:
+    return f'are converted with: {as_typed(f"import_trajs.py {shlex.quote(str(path))} trajs.h5")}'
+
+
 def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
     """Read the first `limit_trajs` trajectories (all if None) of a trajectory file; adist is empty (Pa = 0).
 
@@ -75,14 +95,15 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
     if limit_trajs is not None and not isinstance(limit_trajs, int | np.integer):
         raise UserError(f'limit_trajs is {kind_of(limit_trajs)}; expected a whole number')
     if foreign_kind(path):
-        way = as_typed(f'import_trajs.py {shlex.quote(str(path))} trajs.h5')
-        raise UserError(f'{path}: not a trajectory file (.h5); demonstrations of another kind are converted with: {way}')
+        raise UserError(f'{path}: not a trajectory file (.h5); demonstrations of another kind {_converted_with(path)}')
     with open_h5(path, 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)') as h5:
-        missing = [n for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B') if f'/{n}' not in h5]
+        missing = [n for n in ARRAYS if f'/{n}' not in h5]
+        if missing and layout_of_h5(h5) in ('d4rl', 'robomimic'):
+            raise UserError(f'{path}: demonstrations of another layout, as of {layout_of_h5(h5)}, {_converted_with(path)}')
         if missing:
             raise UserError(f'{path}: lacks the dataset {missing[0]}; a trajectory file holds obs_B_T_Do, a_B_T_Da, r_B_T and len_B')
         ends = ('lastobs_B_Do', 'terminal_B') if '/lastobs_B_Do' in h5 and '/terminal_B' in h5 else ()
-        nodes = {n: h5.get_node(f'/{n}') for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B', *ends)}
+        nodes = {n: h5.get_node(f'/{n}') for n in (*ARRAYS, *ends)}
         for name, node in nodes.items():
             if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
                 raise UserError(f'{path}: {name} is not an array of numbers; expected an expert trajectory file')

@@ -94,7 +94,7 @@ class Local:
         how, num = self.how, len(plan.todo)
         num_jobs = min(how.jobs or num_cores(), num)
         warn_about_cores(num_jobs, how.threads)
-        outcomes = run_local(plan.jobs, num_jobs, how.keep_going, how.threads, how.verbosity, how.wait)
+        outcomes = run_local(plan.jobs, num_jobs, keep_going=how.keep_going, threads=how.threads, verbosity=how.verbosity, wait=how.wait)
         bad = [o for o in outcomes if o.state != 'ok']
         if bad:
             left = num - len(outcomes)
@@ -114,7 +114,7 @@ def run_local(
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 stop the runs (a second one kills them) and raise Stopped.
     """
     with CountedSignals() as signals, Progress(len(jobs), verbosity) as progress:
-        return _Launcher(jobs, num_jobs, keep_going, threads, signals, progress, wait).loop()
+        return _Launcher(jobs, num_jobs, keep_going=keep_going, threads=threads, signals=signals, progress=progress, wait=wait).loop()
 
 
 class _Launcher:

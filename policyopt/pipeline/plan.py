@@ -186,7 +186,7 @@ def job_of(spec: Spec, run: Run) -> Job:
     """The launcher's view of a run."""
     log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
     is_log = spec.algorithm(run.alg).policy is None
-    return Job(run.id, run.command, run.out, log, lock, is_log, renews=is_trainer(run.command))
+    return Job(run.id, run.command, out=run.out, log=log, lock=lock, is_log=is_log, renews=is_trainer(run.command))
 
 
 def _with_device(run: Run, device: str | None) -> Run:

@@ -197,7 +197,17 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
             num_slots = vec.available(num_slots)
         except rlgymenv.BadEnvironment as e:
             raise RunFailed(str(e)) from e
-        rows = Rollout(actor, vec, mdp.env_name, mdp.obs_space.dim, cfg, ledger, Streams(key), num_slots, deterministic).run()
+        rows = Rollout(
+            actor,
+            vec,
+            env_name=mdp.env_name,
+            obs_dim=mdp.obs_space.dim,
+            cfg=cfg,
+            ledger=ledger,
+            streams=Streams(key),
+            num_slots=num_slots,
+            deterministic=deterministic,
+        ).run()
     lengths_B = ledger.lengths_B[: ledger.needed()].copy()
     mdp.mean_len = lengths_B.mean()
     obs_N_Do, adist_N_Pa, a_N_Da, r_N, *ends = in_order(rows, lengths_B)

@@ -68,7 +68,7 @@ def efficiency_table(blocks: Blocks) -> str:
     """Environment steps, mean return and CPU seconds of what peers.py compared, ± standard deviation over seeds."""
     rows = _rows(f'{blocks.root}/peers/halfcheetah.csv')
     demonstrated = next(float(r['return_mean']) for r in rows if r['side'] == 'expert')
-    lines = [['expert, the demonstrations', '', '', '', number(demonstrated, 0), '']]
+    lines: list[list] = [['expert, the demonstrations', '', '', '', number(demonstrated, 0), '']]
     for key, name in COMPARED.items():
         runs: dict[str, list] = {}  # by seed, the final policy last
         for r in rows:
