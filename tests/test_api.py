@@ -169,7 +169,7 @@ def test_the_callback_sees_every_row_and_ctrl_c_returns_what_is_there(ga, demos,
     assert training_tools.differences(tmp_path / 'a.h5', tmp_path / 'b.h5') == []
 
 
-@pytest.mark.parametrize('callback', [lambda i: True, lambda a, b, c, d: True, dict.fromkeys])
+@pytest.mark.parametrize('callback', [lambda i: True, lambda a, b, c, d: True, lambda: True])
 def test_a_callback_that_takes_other_arguments_is_refused_before_anything_is_played(callback):
     with pytest.raises(po.UserError, match=r'^callback takes \(.*\); expected a function of the iteration and its row of the log$'):
         po.train('trpo', lambda: pytest.fail('was made'), iterations=1, callback=callback)

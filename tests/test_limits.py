@@ -142,8 +142,9 @@ def test_a_name_that_is_not_utf8_is_refused(place):
 
 
 def test_a_terminal_gets_what_it_can_show(place):
-    done = command(place, 'print_saved_returns.py', 't.h5', PYTHONIOENCODING='ascii')
-    assert done.returncode == 0 and b'returns  40 ? 0' in done.stdout and done.stderr == b''
+    (place / 't.h5').rename(place / 'thé.h5')
+    done = command(place, 'print_saved_returns.py', 'thé.h5', PYTHONIOENCODING='ascii')
+    assert done.returncode == 0 and b'th?.h5: 3 trajectories' in done.stdout and done.stderr == b''
     done = command(place, 'print_saved_returns.py', 'café.h5', PYTHONIOENCODING='ascii')
     assert done.returncode == 2 and b'caf\\xe9.h5: no such file' in done.stderr
 

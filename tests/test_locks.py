@@ -65,6 +65,12 @@ ODD = {
 }  # fmt: skip
 
 
+def test_a_link_to_nothing_is_someone_elses_lock(path):
+    path.symlink_to('nowhere')
+    with pytest.raises(locks.Held, match='is held by someone whose name in the lock cannot be read'):
+        locks.acquire_leased(str(path))
+
+
 @pytest.mark.parametrize('case', ODD)
 def test_a_lock_with_odd_contents_is_someone_elses(case, path, monkeypatch):
     monkeypatch.setenv('SLURM_JOB_ID', '17')

@@ -275,7 +275,7 @@ def _look(path: str) -> tuple[bytes, int] | None:
         with open(path, 'rb', opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as f:
             return f.read(_MAX_BYTES) or b'', os.fstat(f.fileno()).st_mtime_ns
     except FileNotFoundError:
-        return None
+        return (b'a link to nothing', 0) if os.path.islink(path) else None  # no lock can be made of that name
     except OSError as e:
         return f'cannot be read: {e.strerror}'.encode(), 0
 

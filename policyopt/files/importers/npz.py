@@ -18,6 +18,8 @@ def read_npz(path: str, options: ReadOptions) -> Source:
     """The episodes of an .npz file, in any layout of `read_arrays`."""
     refuse_options(path, options, 'obs_keys')
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError('it is no regular file')  # a pipe would keep us waiting
         npz = np.load(path, allow_pickle=False)
     except FileNotFoundError as e:
         raise UserError(f'{path}: no such file; expected an .npz file with obs and acts') from e
