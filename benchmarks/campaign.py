@@ -63,7 +63,7 @@ def main():
                 rows.append({'alg': alg, 'task': task, 'wall_s': walls})
                 print(f'{alg:8} {task:14} {args.waves * args.jobs:5d} {mean:10.1f}', flush=True)
     count, timed = per_group * len(algs) * len(tasks), args.waves * args.jobs * len(rows)
-    error = f'± {math.sqrt(variance) / 60:.1f}' if args.waves > 1 else '(no error: one wave)'
+    error = f'(standard error {math.sqrt(variance) / 60:.1f})' if args.waves > 1 else '(no error: one wave)'
     print(f'{timed} of {count} runs timed; all of them with -j {args.jobs}: {total / 60:.1f} {error} minutes')
     if args.json:
         data = {'git_hash': git_hash(), 'versions': versions(), 'jobs': args.jobs, 'stage0_s': stage0, 'rows': rows, 'minutes': total / 60}

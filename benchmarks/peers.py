@@ -144,11 +144,11 @@ def train_peer(args, name, seed, python, npz, net):
 
 
 def cell(found):
-    """'mean ± sd' of the runs' mean returns, and their mean CPU seconds; empty without runs."""
+    """'mean (sd …)' of the runs' mean returns, and their mean CPU seconds; empty without runs."""
     if not found:
         return ' | '
     means = [np.mean(x['returns']) for x in found]
-    spread = f' ± {np.std(means, ddof=1):.1f}' if len(means) > 1 else ''
+    spread = f' (sd {np.std(means, ddof=1):.1f})' if len(means) > 1 else ''
     return f'{np.mean(means):.1f}{spread} | {np.mean([x["cpu_seconds"] for x in found]):.0f}'
 
 

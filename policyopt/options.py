@@ -45,7 +45,7 @@ GROUPS = (
     (
         'reward function',
         'ga, gail',
-        'reward_type favor_zero_expert_reward reward_lr reward_steps reward_hidden_spec reward_grad_penalty '
+        'reward_type favor_zero_expert_reward reward_shift reward_lr reward_steps reward_hidden_spec reward_grad_penalty '
         'reward_ent_reg_weight reward_include_time save_reward',
     ),
     ('AIRL, --reward_type airl', 'ga, gail', 'airl_state_only airl_absorbing'),

@@ -1,6 +1,7 @@
 """What the tests of tables and pictures share: results made of numbers, with the real row types, and commands run without a new process."""
 
-import importlib
+import functools
+import importlib.util
 import types
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import pytest
 
 from policyopt.command_line import run_main
 from policyopt.files.results_file import ResultRow, TaskRow, write_results
+from policyopt.reporting.analysis import analyze as analyze_cells
+from policyopt.reproduction.aggregate import CEILING, MARGINS
+from policyopt.reproduction.study import Study
+
+analyze = functools.partial(analyze_cells, margins=MARGINS, ceiling=CEILING, kind=Study)
 
 
 def result_row(y_E, alg='ga', task='cartpole', num_trajs=4, run=0, dataset=0, expert=200.0):

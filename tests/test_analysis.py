@@ -1,34 +1,39 @@
 """Statistics against closed forms and scipy, and the table's command line on results files as stage 2 writes them."""
 
 import csv
+import html
 import itertools
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import REPO
+from conftest import REPO, script_env
 from hypothesis import given
 from hypothesis import strategies as st
-from results_tools import cell_rows, result_row, small_results, task_row, write_csv
+from results_tools import ATTRS, cell_rows, result_row, small_results, task_row, write_csv
 from results_tools import run_here as run_here
-from scipy import integrate, stats
+from scipy import stats
+from tables import open_file
 
 from policyopt.errors import UserError
-from policyopt.reporting import cells as cell_tables
-from policyopt.reporting.analysis import analyze, campaign_runs, iqm_interval, repeat_commands
+from policyopt.files.results_file import read_results, write_results
+from policyopt.reporting import tables
+from policyopt.reporting.analysis import analyze, campaign_runs, margin_of, read_analysis, repeat_commands
 from policyopt.reporting.reference import CellKey, Reference, read_reference, read_reference_tasks
-from policyopt.reporting.report import text_table
 from policyopt.reporting.statistics import (
-    detectable_difference,
     holm,
     permutation_p,
     predict_one_set,
     prob_improvement,
     sets_of,
     t_margin,
+    verdict_of,
     welch,
 )
+from policyopt.reproduction.report import AGGREGATE_COLUMNS
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
 KEY = CellKey('cartpole', 'ga', 4)
@@ -64,30 +69,10 @@ def test_sd_is_over_all_episodes_and_percent_of_expert_is_normalised():
     assert cell.percent_expert == pytest.approx(100 * (110 - 20) / (200 - 20))
 
 
-def test_interquartile_mean_drops_a_quarter_at_each_end():
-    assert table(cell_rows([0, 10, 11, 12, 13, 14, 1000])).cells[KEY].iqm == pytest.approx(12)  # 7 runs: one at each end
-
-
-def test_bootstrap_interval_agrees_with_scipy_and_is_the_same_every_time():
-    y_N = np.random.default_rng(0).normal(50, 10, 12)
-    lo, hi = iqm_interval(y_N, np.zeros(12, int), seed=1)
-    other = stats.bootstrap((y_N,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), method='percentile', n_resamples=20000, rng=0)
-    assert (lo, hi) == pytest.approx(tuple(other.confidence_interval), abs=0.5)
-    assert iqm_interval(y_N, np.zeros(12, int), seed=1) == (lo, hi)
-
-
-def test_bootstrap_redraws_within_expert_sets():
-    y_N, set_N = np.array([10.0, 10, 10, 90, 90, 90]), np.array([0, 0, 0, 1, 1, 1])
-    assert iqm_interval(y_N, set_N, seed=0) == (50, 50)
-    lo, hi = iqm_interval(y_N, np.zeros(6, int), seed=0)
-    assert lo < 40 and hi > 60
-    assert iqm_interval(y_N[[0, 3]], np.array([0, 1]), seed=0) == (10, 90)  # single runs: redrawn over all sets
-
-
 def test_one_run_has_no_intervals_and_no_zero_division():
     cell = table(cell_rows([100])).cells[KEY]
-    assert cell.mean == cell.iqm == 100 and math.isnan(cell.margin) and math.isnan(cell.iqm_lo)
-    assert ' 100.0 ' in text_table(table(cell_rows([100])), 2)
+    assert cell.mean == 100 and math.isnan(cell.margin)
+    assert ' 100.0 ' in tables.text_report(table(cell_rows([100])), 2)
 
 
 def test_order_of_cells_is_that_of_the_results_and_sizes_ascend():
@@ -139,23 +124,6 @@ def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(ps):
     p, adjusted = np.array(ps), holm(ps)
     assert np.all(adjusted >= p - 1e-15) and np.all(adjusted <= np.minimum(1, len(p) * p) + 1e-15)
     assert np.all(np.diff(adjusted[np.argsort(p, kind='stable')]) >= 0)
-
-
-@pytest.mark.parametrize('df, level', [(1, 0.05), (4, 0.05), (12, 0.05), (12, 0.05 / 48), (33.3, 0.01)])
-def test_detectable_difference_is_found_with_80_percent_power(df, level):
-    delta = detectable_difference(2.0, df, level) / 2.0
-    crit = stats.t.isf(level / 2, df)
-
-    def power_given(u):
-        s = math.sqrt(stats.chi2.ppf(u, df) / df)
-        return stats.norm.sf(crit * s - delta) + stats.norm.cdf(-crit * s - delta)
-
-    assert integrate.quad(power_given, 0, 1, limit=200)[0] == pytest.approx(0.8, abs=1e-4)
-
-
-def test_seventeen_runs_a_side_see_one_standard_deviation():
-    # the textbook number: an effect of 1 needs 17 per group for 80% power
-    assert detectable_difference(math.sqrt(2 / 17), 32) < 1 < detectable_difference(math.sqrt(2 / 16), 30)
 
 
 # --- expert sets ----------------------------------------------------------------------------------------------------
@@ -239,10 +207,10 @@ def test_welch_is_too_strict_where_sets_differ_and_the_verdict_is_not():
     welch_says, we_say = [], []
     for y_N, set_N, y_M in simulated(60, 2.0, seed=2):
         c = table(cell_rows(y_N, set_N), reference={KEY: reference_of(y_M)}).comparisons[KEY]
-        assert c.judged_by == 'sets' and c.num_sets == 5
+        assert c.judged_by == 'sets' and c.between_from == '5 sets'
         welch_says.append(c.welch_p < 0.05)
-        we_say.append(c.verdict == 'differs')
-        assert (c.pred_lo <= c.ref.mean <= c.pred_hi) == (c.verdict == 'consistent')  # one cell: Holm changes nothing
+        we_say.append(c.differs)
+        assert (c.pred_lo <= c.ref.mean <= c.pred_hi) == (not c.differs)  # one cell: Holm changes nothing
     assert np.mean(welch_says) > 0.4 and np.mean(we_say) < 0.15
 
 
@@ -253,14 +221,14 @@ def test_a_cell_without_variance_is_judged_without_dividing_by_zero():
     same = table(cell_rows([200] * 7), reference={KEY: reference_of([200] * 7)}).comparisons[KEY]
     other = table(cell_rows([200] * 7), reference={KEY: reference_of([150] * 7)}).comparisons[KEY]
     sets = table(cell_rows([200] * 7, range(7)), reference={KEY: reference_of([200] * 7)}).comparisons[KEY]
-    assert (same.verdict, same.judged_by, same.p) == ('ceiling', 'equal', 1)
-    assert (other.verdict, other.judged_by) == ('differs', 'permutation') and other.p == pytest.approx(2 / math.comb(14, 7))
-    assert (sets.verdict, sets.judged_by) == ('ceiling', 'equal')
+    assert (same.verdict, same.judged_by, same.p) == ('same within 0.10', 'equal', 1)
+    assert (other.verdict, other.judged_by) == ('better', 'permutation') and other.p == pytest.approx(2 / math.comb(14, 7))
+    assert (sets.verdict, sets.judged_by) == ('same within 0.10', 'equal')
 
 
-def test_one_run_against_one_run_is_not_testable():
+def test_one_run_against_one_run_is_too_few_data():
     c = table(cell_rows([200]), reference={KEY: Reference(150.0, math.nan, 1, np.array([150.0]))}).comparisons[KEY]
-    assert c.verdict == 'not testable' and c.diff == 50 and c.note
+    assert c.verdict == 'too few data' and c.diff == 50 and c.note
 
 
 def test_verdicts_are_corrected_over_the_table():
@@ -271,15 +239,15 @@ def test_verdicts_are_corrected_over_the_table():
 
     alone, among = cells(1), cells(10)
     assert alone.p == among.p and alone.p_holm == alone.p and among.p_holm == pytest.approx(min(1, 10 * alone.p))
-    assert among.detectable_holm > among.detectable == alone.detectable == alone.detectable_holm
+    assert among.half_holm > alone.half_holm == alone.half_95 == among.half_95
 
 
-def test_the_paper_beside_itself_is_consistent_in_all_48_classic_cells():
+def test_the_paper_next_to_itself_differs_in_none_of_its_48_classic_cells():
     paper = read_reference(PAPER)
     classic = {k: r for k, r in paper.items() if k.task in ('cartpole', 'mountaincar', 'acrobot')}
     rows = [row for k, r in classic.items() for row in cell_rows(r.y_M, **k._asdict())]
     analysis = analyze(rows, [], reference=paper)
-    assert len(analysis.comparisons) == 48 and {c.verdict for c in analysis.comparisons.values()} == {'consistent'}
+    assert len(analysis.comparisons) == 48 and {c.verdict for c in analysis.comparisons.values()} == {'too few data'}  # no scale
     assert classic[CellKey('cartpole', 'ga', 1)].mean == 200 and {r.m for r in classic.values()} == {7}
     assert read_reference_tasks(PAPER)['acrobot'].expert_mean == -75.25
 
@@ -363,7 +331,13 @@ def test_scores_are_undefined_without_a_random_policy_or_where_it_equals_the_exp
         ('task,alg,num_trajs,run,return_mean\ncartpole,ga,four,0,1\n', 'line 2: .*four'),
         ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,nan\n', 'line 2: return_mean is nan'),
         ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1\ncartpole,ga,4,0,2\n', 'line 3: .*run=0 appears twice'),
-        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4\n', 'line 2: '),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4\n', 'line 2: has fewer fields than the 5 columns'),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1,2\n', 'line 2: has more fields than the 5 columns'),
+        ('task,alg,num_trajs,run,run,return_mean\ncartpole,ga,4,0,0,1\n', "has two columns 'run'"),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1e308\n', r'line 2: return_mean is 1e\+308'),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,1_0,0,1\n', "line 2: '1_0' is no whole number"),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,-1,0,1\n', "line 2: '-1' is no whole number"),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,\u0661\n', "line 2: '\u0661' is no number"),
         ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,-2,7\n', 'line 2: margin95 is -2'),
         ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,2,0\n', 'line 2: runs is 0'),
         ('task,alg,num_trajs,expert_ratio,margin95,runs\ncartpole,ga,4,inf,,5\n', 'line 2: expert_ratio is inf'),
@@ -377,51 +351,167 @@ def test_a_wrong_reference_is_refused_with_its_line(tmp_path, text, said):
         read_reference(path)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path):
+    (tmp_path / 'ref.csv').write_text('\ufefftask,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1\n', encoding='utf-8')
+    assert list(read_reference(tmp_path / 'ref.csv')) == [KEY]
+
+
+@pytest.mark.parametrize('row', ['a,1,2,nan,3,4', 'a,1,2,inf,3,4', 'a,1,2,x,3,4'])
+def test_a_wrong_table_of_tasks_is_refused_with_its_line(tmp_path, row):
+    columns = 'task,expert_return_mean,expert_return_std,expert_episodes,random_return_mean,random_return_std'
+    (tmp_path / 'tasks.csv').write_text(f'{columns}\n{row}\n')
+    with pytest.raises(UserError, match=r'tasks.csv: line 2: .*; expected numbers in expert_return_mean'):
+        read_reference_tasks(tmp_path / 'ref.csv')
+
+
+def test_returns_that_are_no_list_of_episodes_are_refused(tmp_path):
+    path = small_results(tmp_path / 'r.h5')
+    with open_file(path, 'a') as h5:
+        del h5.root._v_attrs['content_sha256']
+        table = h5.root.results.read()
+        flat = np.empty(len(table), [(n, 'f8') if n == 'alg_traj_returns' else (n, *table.dtype.fields[n][:1]) for n in table.dtype.names])
+        for n in table.dtype.names:
+            flat[n] = table[n][:, 0] if n == 'alg_traj_returns' else table[n]
+        h5.remove_node('/results')
+        h5.create_table('/', 'results', obj=flat)
+    with pytest.raises(UserError, match=r"the column 'alg_traj_returns' of /results holds values of shape \(\)"):
+        read_results(path)
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
-def test_the_table_reads_well_and_names_what_it_wrote(tmp_path, run_script, run_here):
+def test_the_output_fits_a_screen_and_names_what_it_wrote(tmp_path, run_script, run_here):
     small_results(tmp_path / 'results.h5', drop=[('ga', 4, 2)])
     args = ['results.h5', '--reference', PAPER, '--csv', 'r.csv', '--latex', 'r.tex', '--markdown', 'r.md', '--html', 'r.html']
     done = run_script('analyze_results.py', *args)
-    assert not done.stderr
-    assert done.stdout.splitlines()[-1] == 'wrote r.csv, r_cells.csv, r_aggregate.csv, r.tex, r.md, r.html'
+    lines = done.stdout.splitlines()
+    assert not done.stderr and len(lines) <= 25 and max(map(len, lines)) <= 100
+    assert lines[0].startswith('Variance between expert sets: none used.')
+    assert lines[-2] == 'wrote r.csv, r_cells.csv, r_aggregate.csv, r.tex, r.md, r.html' and '--study' in lines[-1]
     assert '1 run is missing: alg=ga,task=cartpole,num_trajs=4,run=2' in done.stdout
-    assert 'expert 200.0 ± 0.0 (3 episodes), random 20.0 ± 0.0 (4 episodes)' in done.stdout
-    assert 'Why plain Welch is too strict' in done.stdout and '4 cells beside the reference' in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 122
     widths = [max(map(len, run_here('analyze_results.py', *args[:3], '-v', v).stdout.splitlines())) for v in (0, 1, 2)]
     assert widths[0] < widths[1] < widths[2]
-    assert r'\begin{tabular}{lrcc}' in (tmp_path / 'r.tex').read_text() and '| bclone | 1 |' in (tmp_path / 'r.md').read_text()
+    details = run_here('analyze_results.py', *args[:3], '--study').stdout
+    assert details == run_here('analyze_results.py', *args[:3], '-v', 2).stdout
+    assert 'expert 200.0 (sd 0.0, 3 episodes), random 20.0 (sd 0.0, 4 episodes)' in details and 'Single cells, 4:' in details
+    assert 'A verdict judges ours − reference.' in details and 'Negative controls' in details
+    assert r'\begin{tabular}{llrr}' in (tmp_path / 'r.tex').read_text() and '| bclone | 1 |' in (tmp_path / 'r.md').read_text()
+
+
+def test_a_long_table_is_cut_to_the_screen(tmp_path, run_here):
+    rows = [row for n in range(30) for row in cell_rows([100, 101], alg=f'alg{n}')]
+    write_results(str(tmp_path / 'r.h5'), rows, [task_row()], {'run_name': 'many'})
+    lines = run_here('analyze_results.py', 'r.h5').stdout.splitlines()
+    assert len(lines) == 25 and lines[-3] == '… 10 more lines: -v 1' and 'alg19' in lines[-4]
+
+
+def test_the_help_fits_a_terminal():
+    command = [sys.executable, str(REPO / 'scripts' / 'analyze_results.py'), '--help']
+    lines = subprocess.run(command, env=script_env(COLUMNS='100'), capture_output=True, text=True, check=True).stdout.splitlines()
+    assert max(map(len, lines)) <= 100 and len(lines) < 60
+
+
+def columns_of(path):
+    with open(path, newline='') as f:
+        rows = list(csv.DictReader(f))
+    return list(rows[0]), rows
 
 
 def test_csv_files_have_their_documented_columns_and_serve_as_references(tmp_path, run_here):
-    small_results(tmp_path / 'results.h5')
-    run_here('analyze_results.py', 'results.h5', '--csv', 'r.csv')
-    with open(tmp_path / 'r.csv', newline='') as f:
-        runs = list(csv.DictReader(f))
-    with open(tmp_path / 'r_cells.csv', newline='') as f:
-        cells = list(csv.DictReader(f))
-    assert list(runs[0]) == list(cell_tables.RUN_COLUMNS) and list(cells[0]) == list(cell_tables.CELL_COLUMNS)
+    small_results(tmp_path / 'results.h5', datasets=3)
+    run_here('analyze_results.py', 'results.h5', '--csv', 'r.csv', '--reference', PAPER)
+    found = {name: columns_of(tmp_path / f'r{name}.csv') for name in ('', '_cells', '_aggregate')}
+    told = (REPO / 'docs' / 'pipelines.md').read_text().partition('## The CSV tables')[2]
+    for name, columns in {'': tables.RUN_COLUMNS, '_cells': tables.CELL_COLUMNS, '_aggregate': AGGREGATE_COLUMNS}.items():
+        assert found[name][0] == [c.csv_name for c in columns if c.csv_name]
+        undocumented = [c.csv_name for c in columns if c.csv_name and f'| `{c.csv_name}` | {c.meaning} |' not in told]
+        assert not undocumented, f'docs/pipelines.md, The CSV tables: {undocumented}'
+    runs, cells = found[''][1], found['_cells'][1]
     assert len(runs) == 12 and [c['alg'] for c in cells] == ['expert', 'random', 'bclone', 'bclone', 'ga', 'ga']
     ga = cells[-1]
     assert (float(ga['return_mean']), float(ga['margin95'])) == (199, pytest.approx(t_margin(1, 3)))
     assert ga['command'].endswith('pipelines/small.yaml all --set options.storagedir=repeat --only alg=ga task=cartpole num_trajs=4')
-    assert '\n  percent_expert' in run_here('analyze_results.py', '--help').stdout
     for ref in ('r.csv', 'r_cells.csv'):
-        out = run_here('analyze_results.py', 'results.h5', '--reference', ref).stdout
-        assert '4 cells beside the reference: 3 consistent, 1 at the ceiling' in out
+        out = run_here('analyze_results.py', 'results.h5', '--reference', ref, '-v', 1).stdout
+        assert 'Single cells, 4: ' in out and '0.000' in out
+
+
+def test_a_column_has_one_name_everywhere(tmp_path, run_here):
+    """Headings are the names of the CSV files with spaces; what is only for reading is made of columns that the CSV files have too."""
+    for columns in (tables.RUN_COLUMNS, tables.CELL_COLUMNS, AGGREGATE_COLUMNS):
+        names = [c.csv_name for c in columns if c.csv_name]
+        assert len(set(names)) == len(names)
+        assert all(c.title == c.csv_name.replace('_', ' ') for c in columns if c.csv_name)
+    small_results(tmp_path / 'results.h5', datasets=3)
+    run_here('analyze_results.py', 'results.h5', '--reference', PAPER, '--html', 'r.html', '--markdown', 'r.md', '-v', 2)
+    page, text = (tmp_path / 'r.html').read_text(), (tmp_path / 'r.md').read_text()
+    for column in (c for c in tables.CELL_COLUMNS if c.level <= 2):
+        meaning = html.escape(column.meaning)
+        assert f' {column.title} |' in text and f'title="{meaning}">{html.escape(column.title)}</th>' in page
+    assert 'setting of the sweep' not in page
+
+
+def test_margins_are_those_of_the_longest_beginning_of_a_name(tmp_path, run_here):
+    margins = {'': 0.1, 'ga': 0.05, 'gail': 0.02}
+    assert [margin_of(alg, margins) for alg in ('bclone', 'ga', 'ga+x=1', 'gail')] == [0.1, 0.05, 0.05, 0.02]
+    ours, theirs = cell_rows([199, 200, 201, 198], [0, 0, 1, 1]), reference_of([199, 200, 199, 200])
+    for margin in (0.1, 0.01):
+        c = table(ours, reference={KEY: theirs}, margins={'': margin}).comparisons[KEY]
+        half = stats.t.isf(0.05, c.df) * c.se / 180
+        assert c.estimate == pytest.approx((c.diff / 180, c.diff / 180 - half, c.diff / 180 + half))
+        assert (c.verdict == 'same within 0.10') == (margin == 0.1 and half < 0.1)
+    small_results(tmp_path / 'results.h5', datasets=3)
+    out = run_here('analyze_results.py', 'results.h5', '--reference', PAPER, '--margin', '0.9', 'ga=0.8').stdout
+    assert 'within 0.80' in out or 'worse by 0.80' in out
+    for wrong in ('x', 'ga=2', '0'):
+        err = run_here('analyze_results.py', 'results.h5', '--reference', PAPER, '--margin', wrong, rc=2).stderr
+        assert f'--margin {wrong}: ' in err and 'expected a number between 0 and 1' in err
+
+
+@pytest.mark.parametrize(
+    'low, high, differs, expected',
+    [
+        (-0.04, 0.04, False, 'same within 0.05'),
+        (0.01, 0.04, True, 'same within 0.05'),
+        (0.01, 0.2, True, 'better'),
+        (-0.2, -0.01, True, 'worse'),
+        (-0.04, 0.2, False, 'no worse by 0.05'),
+        (-0.06, 0.2, False, 'too few data'),
+        (math.nan, math.nan, False, 'too few data'),
+        (math.nan, math.nan, True, 'better'),
+    ],
+)
+def test_an_interval_gives_one_verdict_in_words(low, high, differs, expected):
+    assert verdict_of(low, high, 0.05, differs, -0.1 if low < -0.1 else 0.1) == expected
 
 
 def test_sets_of_another_file_judge_a_file_with_one_set(tmp_path, run_here):
     small_results(tmp_path / 'one.h5')
     small_results(tmp_path / 'three.h5', datasets=3)
     alone = run_here('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
-    assert '--between-set RESULTS2.h5' in alone and 'not identifiable' in alone
+    assert alone.startswith('Variance between expert sets: none used.')
     helped = run_here('analyze_results.py', 'one.h5', '--reference', PAPER, '--between-set', 'three.h5', '--csv', 'c.csv').stdout
-    assert 'Judged by sets' in helped and 'not identifiable' not in helped
+    assert helped.splitlines()[0] == 'Variance between expert sets: from three.h5'
     with open(tmp_path / 'c_cells.csv', newline='') as f:
         assert {c['between_from'] for c in csv.DictReader(f)} == {'', '3 sets of three.h5'}
+
+
+def test_the_yaml_in_the_results_names_files_with_several_sets(tmp_path, run_here):
+    def results_of(names):
+        return small_results(tmp_path / 'one.h5', spec=f'{ATTRS["spec"]}\noptions: {{between_sets: [{names}]}}')
+
+    small_results(tmp_path / 'three.h5', datasets=3)
+    results_of('three.h5')
+    named = run_here('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
+    assert named.splitlines()[0] == 'Variance between expert sets: from three.h5'
+    assert named == run_here('analyze_results.py', 'one.h5', '--reference', PAPER, '--between-set', 'three.h5').stdout
+    assert read_analysis('one.h5', str(PAPER), between=[]).of_sets().startswith('Variance between expert sets: none used.')
+    results_of('"no\\e.h5", three.h5')
+    out = run_here('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
+    assert r'options.between_sets names no\x1b.h5: no such file' in out and 'from three.h5' in out
+    results_of('{}')
+    assert 'none used' in run_here('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
 
 
 def test_the_html_report_needs_no_other_file(tmp_path, run_here):
@@ -445,7 +535,7 @@ def test_output_is_the_same_every_time_and_a_foreign_task_is_only_a_remark(tmp_p
     small_results(tmp_path / 'results.h5')
     foreign = write_csv(tmp_path / 'f.csv', ['task', 'alg', 'num_trajs', 'run', 'return_mean'], [['pong', 'ga', 4, 0, 1]])
     first, second = (run_here('analyze_results.py', 'results.h5', '--reference', foreign, '--run-name', 'small').stdout for _ in range(2))
-    assert first == second and 'the reference has no number for 4 of our 4 cells' in first
+    assert first == second and 'the reference has no number for 4 of our 4 cells' in first.replace('\n ', '')
 
 
 BAD = {

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import scipy.stats
 from conftest import REPO
-from results_tools import cell_rows, task_row
+from results_tools import analyze, cell_rows, task_row
 from results_tools import run_here as run_here
 from test_plotting import lines_of
 
 from policyopt.errors import UserError
 from policyopt.files.training_log import TrainingLog
 from policyopt.reporting import figures
-from policyopt.reporting.analysis import analyze
 from policyopt.reporting.reference import CellKey, Reference
 from policyopt.reproduction.aggregate import Row
+from policyopt.reproduction.figures import KINDS
 from tools.results.documents import Blocks, agreement_table, comparison_table, curve_table, fill, run_table
 from tools.results.reward_shift import decision
 from tools.results.robustness_checks import beside as beside_other
@@ -212,7 +212,7 @@ def beside(ours, theirs, **kwargs):
 
 def test_a_forest_has_a_row_per_algorithm_with_the_interval_that_decides():
     analysis = beside([180, 185, 190, 187], [170, 175, 180, 172], title='mine; reference: results/paper/results_per_run.csv')
-    fig = figures.results_figure(analysis, 'forest')
+    fig = figures.results_figure(analysis, 'forest', KINDS)
     row, ax = analysis.aggregate.algs[0], fig.axes[0]
     drawn = [tuple(line.get_xdata()) for line in ax.get_lines()]
     assert row.interval(0.95) in drawn and row.interval(0.9) in drawn
@@ -251,7 +251,7 @@ def test_figure_1_has_the_reference_as_a_thin_line_and_profiles_show_both_sides(
     thin = [line for line in ax.get_lines() if line.get_linewidth() < 1 and len(line.get_ydata())]
     assert thin[0].get_ydata()[0] == pytest.approx((125.75 - 20) / 180)
     assert len(thin[0].get_ydata()) == 1 and thin[0].get_marker() == '.'  # a line through one point would not be seen
-    profile = lines_of(figures.results_figure(analysis, 'profile').axes[0])
+    profile = lines_of(figures.results_figure(analysis, 'profile', KINDS).axes[0])
     tau = profile['ours'].get_xdata()
     half = np.argmin(np.abs(tau - (157 - 20) / 180))
     assert (profile['ours'].get_ydata()[half], profile['published'].get_ydata()[half]) == (0.5, 0)

@@ -16,9 +16,9 @@ from training_tools import run, run_until
 import policyopt as po
 from policyopt.files.training_log import read_root, read_snapshot
 from policyopt.files.trajectory_file import load_trajs
-from policyopt.nn import ACTIVATIONS
+from policyopt.nn import ACTIVATIONS, NetConfig
 from policyopt.options import ImitationOptions, changed
-from policyopt.rewards import ClassifierRows, TransitionClassifier
+from policyopt.rewards import ClassifierConfig, ClassifierRows, TransitionClassifier
 from policyopt.sampling.mdp import MDP
 
 EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
@@ -47,7 +47,7 @@ def test_the_gradient_of_the_penalty_is_that_of_a_slow_account(func, kind):
     rng = np.random.RandomState(0)
     action_space = po.FiniteSpace(3) if kind == 'finite' else po.ContinuousSpace(2)
     spec = [{'type': 'fc', 'n': 4}, {'type': 'nonlin', 'func': func}, {'type': 'fc', 'n': 3}, {'type': 'nonlin', 'func': func}]
-    reward = TransitionClassifier(po.ContinuousSpace(3), action_space, spec, False, False, 1.0, rng=rng, grad_penalty=1.0)
+    reward = TransitionClassifier(po.ContinuousSpace(3), action_space, ClassifierConfig(hidden_spec=spec, grad_penalty=1.0), NetConfig(rng))
     reward.theta_P.copy_(torch.as_tensor(rng.randn(len(reward.theta_P))))
     num_pi, num_ex, num_in = 6, 4, 3 if kind == 'finite' else 5
     x_Ball_Di = torch.as_tensor(rng.randn(num_pi + num_ex, num_in))
@@ -78,6 +78,29 @@ def test_the_gradient_of_the_penalty_is_that_of_a_slow_account(func, kind):
     theta_P = reward.theta_P.numpy().copy()
     expected = [(penalty(theta_P + e) - penalty(theta_P - e)) / 2e-5 for e in 1e-5 * np.eye(len(theta_P))]
     np.testing.assert_allclose(found_P, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['finite', 'continuous'])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
+@pytest.mark.parametrize('spec', ['relu', 'lrelu', 'nothing'])
+def test_the_penalty_of_a_piecewise_linear_net_has_the_bits_of_autograd(spec, dtype, kind, monkeypatch):
+    """The gradient that is written out, and that of torch.func; `nothing` is a linear classifier."""
+    rng = np.random.RandomState(0)
+    layers = [{'type': 'fc', 'n': 24}, {'type': 'nonlin', 'func': spec}, {'type': 'fc', 'n': 20}, {'type': 'nonlin', 'func': spec}]
+    action_space = po.FiniteSpace(3) if kind == 'finite' else po.ContinuousSpace(6)
+    hidden = [] if spec == 'nothing' else layers
+    reward = TransitionClassifier(po.ContinuousSpace(11), action_space, hidden, False, False, 1.0, rng=rng, dtype=dtype, grad_penalty=1.0)
+    reward.theta_P.copy_(torch.as_tensor(rng.randn(len(reward.theta_P))))
+    x_Ball_Di = torch.as_tensor(rng.randn(700 + 300, 11 if kind == 'finite' else 17)).to(dtype)
+    index = torch.as_tensor(rng.randint(3, size=(1000, 1))) if kind == 'finite' else None
+
+    def gradient():
+        reward.rng = np.random.RandomState(7)
+        return reward.penalty_gradient(x_Ball_Di, index, ClassifierRows(700, 300, None, x_Ball_Di))
+
+    written_out_P = gradient()
+    monkeypatch.setattr(type(reward.net), 'is_piecewise_linear', False)
+    assert written_out_P.abs().max() > 0 and torch.equal(written_out_P, gradient())
 
 
 class Strict(gymnasium.Env):

@@ -66,8 +66,8 @@ def test_both_sides_get_the_same_episodes_and_become_a_row(peers, tmp_path):
 
     done = peers('--algorithms', 'bc')
     rows = [line.split(' | ') for line in done.stdout.splitlines() if line.startswith('| ')]
-    assert [row[0] for row in rows] == ['| algorithm', '| BC'] and [rows[1][i] for i in (1, 4, 5)] == ['0 / 4096', '8.0 ± 1.4', '3 |']
-    assert 8 <= float(rows[1][2].partition(' ± ')[0]) <= 200 and 1 <= float(rows[1][3]) < 60
+    assert [row[0] for row in rows] == ['| algorithm', '| BC'] and [rows[1][i] for i in (1, 4, 5)] == ['0 / 4096', '8.0 (sd 1.4)', '3 |']
+    assert 8 <= float(rows[1][2].partition(' (sd ')[0]) <= 200 and 1 <= float(rows[1][3]) < 60
     told = [json.loads(line) for line in (tmp_path / 'told.jsonl').read_text().splitlines()]
     assert [(job['algorithm'], job['seed']) for job in told] == [('bc', 0), ('bc', 1)]
     assert all(job['eval_seeds'] == told[0]['eval_seeds'] and len(set(job['eval_seeds'])) == 3 for job in told)

@@ -81,6 +81,6 @@ def test_an_animation_has_as_many_pictures_as_asked_for(num, expected, said, run
 
 def test_the_returns_of_the_random_policy_are_printed(run_script):
     done = run_script('media/random_returns.py', 'drawn:Drawn-v0', '--num_trajs', 3, '--seed', 0)
-    assert done.stdout == 'drawn:Drawn-v0  return: 2.00 +/- 0.00  length: 3.0\n' and done.stderr == ''
+    assert done.stdout == 'drawn:Drawn-v0  return: 2.00 (sd 0.00)  length: 3.0\n' and done.stderr == ''
     done = run_script('media/random_returns.py', 'drawn:Drawn-v0', '--num_trajs', 3, '--seed', 0, '--max_traj_len', 1)
-    assert done.stdout.endswith('return: 1.00 +/- 0.00  length: 1.0\n')
+    assert done.stdout.endswith('return: 1.00 (sd 0.00)  length: 1.0\n')

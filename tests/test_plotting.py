@@ -8,7 +8,7 @@ import pytest
 from conftest import REPO
 from hypothesis import given
 from hypothesis import strategies as st
-from results_tools import cell_rows, small_results, task_row
+from results_tools import analyze, cell_rows, small_results, task_row
 from results_tools import run_here as run_here
 
 from policyopt.algorithms import ALGORITHMS, label_of
@@ -16,8 +16,8 @@ from policyopt.errors import UserError
 from policyopt.files.training_log import TrainingLog
 from policyopt.files.trajectory_file import save_trajs
 from policyopt.reporting import curves, figures
-from policyopt.reporting.analysis import analyze
 from policyopt.reporting.reference import CellKey, Reference, read_reference
+from policyopt.reproduction.figures import KINDS
 from policyopt.trajectories import TrajBatch
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
@@ -100,8 +100,8 @@ def test_reproduction_shows_both_sides_and_shades_what_differs():
 
 def test_one_run_and_one_size_are_drawn_too():
     analysis = analyze(cell_rows([100]), [task_row()], reference={CellKey('cartpole', 'ga', 4): Reference(90.0, math.nan, 1)})
-    for kind in figures.KINDS:
-        assert figures.png_bytes(figures.results_figure(analysis, kind)).startswith(PNG)
+    for kind in KINDS:
+        assert figures.png_bytes(figures.results_figure(analysis, kind, KINDS)).startswith(PNG)
 
 
 @given(st.lists(st.sampled_from(['ga', 'bclone', 'fem', 'simplex', 'x', 'y', 'z', 'w', 'v', 'u']), unique=True, min_size=1))
@@ -295,7 +295,7 @@ def test_saved_returns_are_printed(tmp_path, run_script, run_here):
     trajs = TrajBatch(np.zeros((5, 2)), np.zeros((5, 0)), np.zeros((5, 1), int), np.array([1.0, 1, 1, 2, 3]), np.array([3, 2]))
     save_trajs(str(tmp_path / 't.h5'), trajs, {'env': 'CartPole-v0'})
     out = run_script('print_saved_returns.py', 't.h5', '--each').stdout
-    assert re.search(r'2 trajectories\n +returns  4 ± 1 .*lowest 3, highest 5\)\n +lengths  2\.5 ± 0\.5', out)
+    assert re.search(r'2 trajectories\n +returns  4 \(sd 1, lowest 3, highest 5\)\n +lengths  2\.5 \(sd 0\.5,', out)
     assert out.splitlines()[-1].split() == ['1', 'return', '5', 'length', '2']
     for bad in ('no.h5', 'cut.h5'):
         (tmp_path / 'cut.h5').write_bytes((tmp_path / 't.h5').read_bytes()[:1000])

@@ -169,7 +169,7 @@ def test_a_trained_policy_is_played_where_the_user_names_the_package_too(trained
     refused = run_script('vis_mj.py', policy, '--eval_only', rc=2)
     assert f'if you trust it, give --env_name {CARTPOLE}' in refused.stderr
     done = run_script('vis_mj.py', policy, '--env_name', CARTPOLE, '--count', 2, '--out', 'trajs.h5', '--seed', 0)
-    assert 'length: 500.00 +/- 0.00' in done.stdout
+    assert 'length: 500.00 (sd 0.00)' in done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ['trajs.h5']
 
 
@@ -186,7 +186,7 @@ def test_experts_are_named_without_the_package_and_made_again(run_script, tmp_pa
     (tmp_path / 'experts').mkdir()
     (tmp_path / 'experts' / 'CartPole-v0.h5').write_bytes((REPO / 'expert_policies' / 'seals' / 'CartPole-v0.h5').read_bytes())
     done = run_script('../tools/experts/gen_seals_policies.py', 'experts', '--tasks', 'CartPole-v0')
-    assert 'experts/CartPole-v0.h5: is there already\n' in done.stdout and 'return: 500.0000 +/- 0.0000\n' in done.stdout
+    assert 'experts/CartPole-v0.h5: is there already\n' in done.stdout and 'return: 500.0000 (sd 0.0000)\n' in done.stdout
 
 
 # ---- the experiment

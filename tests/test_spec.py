@@ -260,6 +260,10 @@ MISTAKES = {
     'open quote': (("cmd: 'true {out}'", "cmd: 'true {out} \"x'"), 'quotation.*Every quote needs its partner'),
     'unknown rule': (('name: ga\n', 'name: ga\n    eval: best\n'), r"\[1\].eval: 'best'; expected best_valacc or last"),
     'more sets than runs': (('  runs: 2', '  runs: 2\n  datasets: 3'), r'training.datasets: 3 \(number\); expected at most'),
+    'number among between_sets': (
+        ('trajs: 3', 'trajs: 3\n  between_sets: [a.h5, 1]'),
+        r'options.between_sets\[1\]: 1 \(number\); expected a results file',
+    ),
     'number for a reference': (
         ('trajs: 3', 'trajs: 3\n  reference: 1'),
         r'options.reference: 1 \(number\); expected a CSV of published results',

@@ -7,10 +7,9 @@ from results_tools import result_row, task_row
 
 from policyopt.errors import RunFailed, UserError
 from policyopt.files.names import parts_of, settings_of
-from policyopt.files.results_file import cell_table
 from policyopt.pipeline import external_policies
 from policyopt.pipeline.spec import load_spec, select_runs
-from policyopt.reporting import cells, report
+from policyopt.reporting import tables
 from policyopt.reporting.analysis import analyze, campaign_runs
 
 TRAINER = 'python scripts/imitate_mj.py --mode ga --reward_lr 1 --env {env} --data {dataset} --log {out} | tee log.txt'
@@ -117,14 +116,14 @@ def test_settings_are_taken_from_a_name(name, expected):
 def test_tables_have_the_settings_as_columns(tmp_path):
     algs = ['bclone', 'ga+reward_lr=0.003', 'ga+reward_lr=0.01+note=x']
     rows = [result_row(np.array([1.0, 3.0]) + i, alg, 'cartpole', 4, run, 0) for i, alg in enumerate(algs) for run in (0, 1)]
-    head, *lines = [line.split() for line in cell_table(rows).splitlines()]
-    assert head[:4] == ['task', 'algorithm', 'reward_lr', 'note'] and lines[1][:3] == ['cartpole', 'ga', '0.003']
-    assert lines[2][:4] == ['cartpole', 'ga', '0.01', 'x']
     analysis = analyze(rows, [task_row()])
-    heads, table = report.table_of(analysis, 'cartpole', 0)
-    assert heads[:4] == ['alg', 'reward_lr', 'note', 'trajs']
-    assert [line[:3] for line in table] == [['bclone', '', ''], ['ga', '0.003', ''], ['ga', '0.01', 'x']]
-    cells.write_run_csv(str(tmp_path / 'runs.csv'), analysis)
+    found = tables.grid(analysis)
+    assert found.titles[:4] == ['task', 'alg', 'reward_lr', 'note']
+    assert [line[:4] for line in found.lines[1:]] == [['cartpole', 'ga', '0.003', ''], ['cartpole', 'ga', '0.01', 'x']]
+    found = tables.cell_table(analysis, 'cartpole', 0)
+    assert found.titles[:4] == ['alg', 'reward_lr', 'note', 'num trajs'] and found.meanings[1] == 'setting of the sweep'
+    assert [line[:3] for line in found.lines] == [['bclone', '', ''], ['ga', '0.003', ''], ['ga', '0.01', 'x']]
+    tables.write_csv(str(tmp_path / 'runs.csv'), tables.RUN_COLUMNS, tables.run_rows(analysis))
     first, *_, last = (tmp_path / 'runs.csv').read_text().splitlines()
     assert first.endswith(',reward_lr,note') and 'ga+reward_lr=0.01+note=x' in last and last.endswith(',0.01,x')
 

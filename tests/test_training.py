@@ -299,9 +299,9 @@ def test_float32_follows_float64_over_a_first_step(name, folder):
 
 def test_evaluation_prints_returns_and_lengths(run_script):
     done = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--eval_only', '--count', 5, '--seed', 1)
-    assert re.fullmatch(r'return: 200\.0000 \+/- 0\.0000\nlength: 200\.00 \+/- 0\.00\nmedian return: 200\.0000\n', done.stdout)
+    assert re.fullmatch(r'return: 200\.0000 \(sd 0\.0000\)\nlength: 200\.00 \(sd 0\.00\)\nmedian return: 200\.0000\n', done.stdout)
     short = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--eval_only', '--count', 2, '--max_traj_len', 7, '--env', 'CartPole-v1')
-    assert re.fullmatch(r'seed: \d+\nreturn: 7\.0000 \+/- 0\.0000\nlength: 7\.00 \+/- 0\.00\nmedian return: 7\.0000\n', short.stdout)
+    assert re.fullmatch(r'seed: \d+\nreturn: 7\.0000 \(sd 0\.0000\)\nlength: 7\.00 \(sd 0\.00\)\nmedian return: 7\.0000\n', short.stdout)
 
 
 def test_experts_are_trained_where_they_are_missing_and_only_played_where_they_are_there(finished, folder):

@@ -3,14 +3,16 @@
 import posixpath
 import re
 from pathlib import Path
+from typing import Any
 
-from mkdocs.structure.files import File
+import tomllib
+from mkdocs.structure.files import File  # pyright: ignore[reportMissingImports] (only the extra docs has it)
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r'(\]\()(?!https?:|#)([^)#\s]+)([^)]*\))')
 
 
-def on_config(config):
+def on_config(config: Any) -> Any:
     """Put the pages of results/ into the navigation, its README first."""
     pages = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / 'results').rglob('*.md') if _is_page(path))
     pages.sort(key=lambda page: page != 'results/README.md')
@@ -18,7 +20,7 @@ def on_config(config):
     return config
 
 
-def on_files(files, config):
+def on_files(files: Any, config: Any) -> Any:
     """Add the pages, pictures and reports of results/."""
     for path in sorted((ROOT / 'results').rglob('*')):
         if path.suffix in ('.png', '.html') or _is_page(path):
@@ -27,7 +29,7 @@ def on_files(files, config):
     return files
 
 
-def on_page_markdown(markdown, page, config, files):
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Let links that leave docs/ and results/ lead to the repository."""
     source = page.file.src_uri if page.file.src_uri.startswith('results/') else f'docs/{page.file.src_uri}'
 
@@ -52,5 +54,4 @@ def _is_page(path):
 
 def _repository():
     """The address of the repository, which stands in pyproject.toml alone."""
-    text = (ROOT / 'pyproject.toml').read_text(encoding='utf-8')
-    return re.search(r'(?m)^Repository = "(.*)"', text)[1]
+    return tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))['project']['urls']['Repository']

@@ -1,71 +1,108 @@
-"""Print the table of a campaign: per cell mean, intervals and % of expert; beside a reference, first, whether it reproduces.
+"""Print a results table: every cell with its interval, and a verdict next to published results.
 
-Examples:
     python scripts/analyze_results.py runs/classic/checkpoints/results.h5
-    python scripts/analyze_results.py results.h5 --reference results/paper/results_per_run.csv --html report.html -v 2
-    python scripts/analyze_results.py results.h5 --reference results/paper/results_per_run.csv --between-set five_sets/results.h5
+    python scripts/analyze_results.py results.h5 --reference results/paper/results_per_run.csv -v 2
+    python scripts/analyze_results.py results.h5 --reference F.csv --html report.html
 
-Cells are matched with the reference by task name, algorithm name and dataset size. --between-set takes several files.
+Cells are matched with the reference by task, algorithm and dataset size. The page
+docs/pipelines.md describes the columns of --csv.
 """
 
 from policyopt.command_line import Parser
+from policyopt.errors import UserError
 from policyopt.files.atomic import check_output, write_text
-from policyopt.files.results_file import read_other_sets, read_results
-from policyopt.reporting import cells, html, report
-from policyopt.reporting.analysis import analyze, campaign_runs, heading, how_played, repeat_commands, rows_of_campaign
-from policyopt.reporting.reference import read_reference, read_reference_tasks
+from policyopt.reporting import html, tables
+from policyopt.reproduction.aggregate import MARGINS
+from policyopt.reproduction.report import AGGREGATE_COLUMNS, aggregate_rows, sections
+from policyopt.reproduction.study import read_study
+from policyopt.shipped import as_typed
 
 
 def arguments(argv):
-    parser = Parser('analyze_results', __doc__, epilog=cells.columns_help())
+    parser = Parser('analyze_results', __doc__)
     parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
-    parser.add_argument(
-        '--reference', metavar='F', help='CSV of published results, one row per run or per cell; tasks.csv beside it is read too'
-    )
-    parser.add_argument(
-        '--between-set', metavar='F', nargs='+', default=[], help='results with several expert sets: the variance between sets'
-    )
+    parser.add_argument('-v', '--verbosity', type=int, choices=(0, 1, 2), help='0: overview (default), 1: a line per cell, 2: as --study')
+    parser.add_argument('--study', action='store_true', help='all columns, failed runs and negative controls')
     parser.add_argument('--run-name', metavar='NAME', help='only the campaign of that name')
-    for kind in ('csv', 'latex', 'markdown', 'html'):
-        parser.add_argument(
-            f'--{kind}', metavar='F', help=f'also write the table as {kind}' + (' (F per run, F_cells, F_aggregate)' * (kind == 'csv'))
-        )
-    parser.add_argument('-v', '--verbosity', type=int, choices=(0, 1, 2), default=1, help='width of the printed table (default: 1)')
-    return parser.parse_args(argv)
+    judged = parser.add_argument_group('next to published results')
+    judged.add_argument(
+        '--reference', metavar='F', help='CSV of published results, one row per run or cell; tasks.csv next to it is read too'
+    )
+    judged.add_argument(
+        '--between-set',
+        metavar='F',
+        nargs='+',
+        help='results with several expert sets, for the variance between sets (default: options.between_sets of the YAML)',
+    )
+    judged.add_argument(
+        '--margin',
+        metavar='M',
+        nargs='+',
+        default=[],
+        help='difference that counts as the same, as a share of (expert − random); NAME=M for algorithms whose names begin so '
+        '(default: 0.10 ga=0.05)',
+    )
+    files = parser.add_argument_group('files to write')
+    files.add_argument('--csv', metavar='F', help='tables per run (F), per cell (F_cells) and per algorithm (F_aggregate)')
+    for kind in ('latex', 'markdown', 'html'):
+        files.add_argument(f'--{kind}', metavar='F', help=f'the report as {kind}')
+    args = parser.parse_args(argv)
+    args.verbosity = 2 if args.study else args.verbosity
+    return args
+
+
+def margins_of(words):
+    """{beginning of a name: margin} of the words of --margin; the declared margins where there are none."""
+    found = dict(MARGINS) if not words else {'': MARGINS['']}
+    for word in words:
+        name, _, number = word.rpartition('=')
+        try:
+            found[name] = float(number)
+        except ValueError:
+            found[name] = 0.0
+        if not 0 < found[name] < 1:
+            raise UserError(f"--margin {word}: '{number}' is no margin; expected a number between 0 and 1, such as 0.1 or ga=0.05")
+    return found
 
 
 def main(argv):
     args = arguments(argv)
-    inputs = [args.results, args.reference, *args.between_set]
-    outputs = list(filter(None, [*(cells.csv_paths(args.csv) if args.csv else ()), args.latex, args.markdown, args.html]))
+    paths = tables.csv_paths(args.csv) if args.csv else []
+    inputs = [args.results, args.reference, *(args.between_set or [])]
+    outputs = list(filter(None, [*paths, args.latex, args.markdown, args.html]))
     for i, path in enumerate(outputs):
         check_output(path, 'a table', inputs, others=outputs[:i])
-    results = read_results(args.results)
-    reference, ref_tasks = (read_reference(args.reference), read_reference_tasks(args.reference)) if args.reference else (None, None)
-    analysis = analyze(
-        rows_of_campaign(results.rows, results.attrs, args.run_name),
-        results.tasks,
-        reference=reference,
-        ref_baselines=ref_tasks,
-        between=read_other_sets(args.between_set, args.results, results),
-        expected=campaign_runs(results.attrs.get('spec', '')),
-        title=heading(results, args.reference),
-    )
-    analysis.notes[:0] = how_played(results.attrs)
-    commands = repeat_commands(analysis.cells, results.attrs)
-    print(report.text_table(analysis, args.verbosity))
-    if args.verbosity and results.attrs.get('training_numerics'):
-        print(f'trained with: {results.attrs["training_numerics"]} (equal seeds give equal bits on one kind of processor only)')
+    study = read_study(args.results, args.reference, args.between_set, run_name=args.run_name, margins=margins_of(args.margin))
+    level, detail = args.verbosity or 0, 1 if args.verbosity is None else args.verbosity
     written = []
-    if args.csv:
-        written += cells.write_csv(args.csv, analysis, commands)
+    csv_tables = [(tables.RUN_COLUMNS, tables.run_rows(study)), (tables.CELL_COLUMNS, tables.cell_rows(study, baselines=True))]
+    csv_tables += [(AGGREGATE_COLUMNS, aggregate_rows(study.aggregate))] if study.aggregate else []
+    for path, (columns, rows) in zip(paths, csv_tables, strict=False):
+        tables.write_csv(path, columns, rows)
+        written.append(path)
+    sources = {'results': args.results, 'reference': args.reference, 'between sets': ', '.join(study.between)}
     for path, content in (
-        (args.latex, lambda: report.latex(analysis)),
-        (args.markdown, lambda: report.markdown(analysis, args.verbosity)),
-        (args.html, lambda: html.page_of(analysis, results.attrs, commands, [args.results, args.reference, ', '.join(args.between_set)])),
+        (args.latex, lambda: tables.latex_report(study)),
+        (args.markdown, lambda: tables.markdown_report(study, detail, sections(study))),
+        (args.html, lambda: html.html_report(study, sections(study), pictures(study), {k: v for k, v in sources.items() if v})),
     ):
         if path:
             write_text(path, content())
             written.append(path)
-    if written:
-        print(f'\nwrote {", ".join(written)}')
+    print(tables.text_report(study, level, sections(study, level), last_lines(args, level, study, written)))
+
+
+def pictures(study):
+    """The pictures of the HTML page."""
+    from policyopt.reproduction.figures import KINDS  # here, because matplotlib takes longer than a printed table
+
+    return html.pictures_of(study, KINDS)
+
+
+def last_lines(args, level, study, written):
+    """What was written, and what to do next."""
+    out = [f'wrote {", ".join(written)}'] if written else []
+    if level == 2 and study.attrs.get('training_numerics'):
+        out.insert(0, f'trained with: {study.attrs["training_numerics"]} (equal seeds give equal bits on one kind of processor only)')
+    more = 'all columns and tests: --study' if study.comparisons else 'a line per cell: -v 1'
+    return out if level else [*out, f'{more}; picture: {as_typed(f"plot_results.py {args.results}")}']

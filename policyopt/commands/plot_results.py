@@ -16,10 +16,9 @@ The bands of figure1 and raw are the 95% interval of the mean over runs; of fewe
 import os
 
 from policyopt.command_line import Parser
-from policyopt.files.results_file import read_other_sets, read_results
-from policyopt.reporting.analysis import analyze, heading
-from policyopt.reporting.figures import KINDS, picture_path, results_figure, save_figure
-from policyopt.reporting.reference import read_reference, read_reference_tasks, read_tasks
+from policyopt.reporting.figures import picture_path, results_figure, save_figure
+from policyopt.reproduction.figures import KINDS
+from policyopt.reproduction.study import read_study
 
 
 def main(argv):
@@ -29,21 +28,11 @@ def main(argv):
     parser.add_argument('--kind', choices=list(KINDS), default='figure1', help='what to draw (default: figure1)')
     parser.add_argument('--reference', metavar='F', help='CSV of published results; tasks.csv beside it is the scale of scores')
     parser.add_argument('--scale', metavar='F', help='CSV like results/paper/tasks.csv: other expert and random returns for scores')
-    parser.add_argument(
-        '--between-set', metavar='F', nargs='+', default=[], help='results with several expert sets, as for analyze_results.py'
-    )
+    parser.add_argument('--between-set', metavar='F', nargs='+', help='results with several expert sets, as for analyze_results.py')
     parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = parser.parse_args(argv)
-    inputs = [args.results, args.reference, args.scale, *args.between_set]
+    inputs = [args.results, args.reference, args.scale, *(args.between_set or [])]
     path = picture_path(args.output, f'{os.path.splitext(args.results)[0]}_{args.kind}.png', inputs)
-    results = read_results(args.results)
-    analysis = analyze(
-        results.rows,
-        results.tasks,
-        reference=read_reference(args.reference) if args.reference else None,
-        ref_baselines=read_tasks(args.scale) if args.scale else read_reference_tasks(args.reference) if args.reference else None,
-        between=read_other_sets(args.between_set, args.results, results),
-        title=heading(results, args.reference),
-    )
-    save_figure(results_figure(analysis, args.kind), path)
-    print(f'{args.kind}: {KINDS[args.kind]}\nwrote {path}')
+    analysis = read_study(args.results, args.reference, args.between_set, args.scale)
+    save_figure(results_figure(analysis, args.kind, KINDS), path)
+    print(f'{args.kind}: {KINDS[args.kind].caption}\nwrote {path}')

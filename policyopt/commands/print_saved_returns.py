@@ -1,4 +1,4 @@
-"""Print returns and lengths of saved trajectories: mean ± standard deviation, lowest and highest, per file.
+"""Print returns and lengths of saved trajectories: mean, standard deviation (sd), lowest and highest, per file.
 
 Example:
     python scripts/print_saved_returns.py trajs/trajs_cartpole.h5 trajs/trajs_mountaincar.h5 --each
@@ -18,7 +18,7 @@ def main(argv):
         trajs = load_trajs(path)
         print(f'{path}: {len(trajs.lengths)} trajectories')
         for name, x_B in (('returns', trajs.returns), ('lengths', trajs.lengths)):
-            print(f'  {name}  {x_B.mean():.6g} ± {x_B.std():.6g}  (lowest {x_B.min():.6g}, highest {x_B.max():.6g})')
+            print(f'  {name}  {x_B.mean():.6g} (sd {x_B.std():.6g}, lowest {x_B.min():.6g}, highest {x_B.max():.6g})')
         if args.each:
             for i, (r, length) in enumerate(zip(trajs.returns, trajs.lengths, strict=True)):
                 print(f'  {i}  return {r:.6g}  length {length}')

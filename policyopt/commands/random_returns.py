@@ -1,4 +1,4 @@
-"""Print the returns of the policy that acts at random: mean ± sd over episodes, and the mean length.
+"""Print the returns of the policy that acts at random: mean and sd over episodes, and the mean length.
 
 Finite actions are equally likely; continuous ones are uniform between the task's bounds (standard normal where it has none), which
 is what gives the random returns of the paper.
@@ -39,4 +39,4 @@ def main(argv):
         trajs = sample_randomly(mdp, args.num_trajs, seed, args.max_traj_len, args.a_max)
         mdp.close()
         returns, lengths = trajs.returns, trajs.lengths
-        print(f'{mdp.env_name}  return: {returns.mean():.2f} +/- {returns.std():.2f}  length: {lengths.mean():.1f}')
+        print(f'{mdp.env_name}  return: {returns.mean():.2f} (sd {returns.std():.2f})  length: {lengths.mean():.1f}')

@@ -134,6 +134,9 @@ def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
         held = data.dtype[f.name].base if f.name in data.dtype.names else None
         if held is not None and held.kind not in ('S' if f.type is str else 'iu' if f.type is int else 'iuf'):
             raise UserError(f"{path}: the column '{f.name}' of /{name} holds {held}; the file is damaged or not one of ours")
+        if held is not None and len(data.dtype[f.name].shape) != (f.type not in (str, int, float)):
+            seen = f'holds values of shape {data.dtype[f.name].shape}'
+            raise UserError(f"{path}: the column '{f.name}' of /{name} {seen}; the file is damaged or not one of ours")
     for f in (f for f in fields if f.name.endswith('returns') and f.name in data.dtype.names):
         returns = data[f.name]
         beyond = returns[np.isfinite(returns) & (np.abs(returns) > LARGEST)]
@@ -158,7 +161,7 @@ def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
 
 
 def cell_table(rows: list[ResultRow]) -> str:
-    """The mean return ± its standard deviation over runs, one line per task and algorithm, one column per dataset size.
+    """The mean return and its standard deviation (sd) over runs, one line per task and algorithm, one column per dataset size.
 
     The settings of a sweep have columns of their own.
     """
@@ -179,7 +182,7 @@ def cell_table(rows: list[ResultRow]) -> str:
 
 
 def mean_sd(values: Sequence[float] | np.ndarray, decimals: int = 1) -> str:
-    """Mean ± standard deviation (with n − 1) for reading; the mean alone of a single value, a dash for none."""
+    """Mean and standard deviation (sd, with n − 1) for reading; the mean alone of a single value, a dash for none."""
     if not len(values):
         return '-'
-    return f'{np.mean(values):.{decimals}f}' + (f' ± {np.std(values, ddof=1):.{decimals}f}' if len(values) > 1 else '')
+    return f'{np.mean(values):.{decimals}f}' + (f' (sd {np.std(values, ddof=1):.{decimals}f})' if len(values) > 1 else '')

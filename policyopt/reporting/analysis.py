@@ -1,33 +1,33 @@
-"""Statistics of a results table: its cells with their intervals, and every cell beside a published one.
+"""Statistics of a results table: its cells with their intervals, and every cell next to a published one.
 
-A cell is (task, algorithm, dataset size). Nothing here knows results files: rows and tasks are objects with the columns of the tables
-/results and /tasks as attributes. Symbols are those of `statistics`; R counts bootstrap resamples, E episodes.
+A cell is (task, algorithm, dataset size). `read_analysis` builds an analysis from files; `analyze` knows none: its rows and tasks are
+objects with the columns of the tables /results and /tasks as attributes. Symbols are those of `statistics`;
+E counts episodes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from scipy import stats
 
-from policyopt.errors import UserError
+from policyopt.errors import UserError, printable
 from policyopt.files.names import MAX_ID, MAX_RUNS, id_of, sweep
-from policyopt.files.results_file import likeliest_actions
+from policyopt.files.results_file import likeliest_actions, read_other_sets, read_results
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.provenance import derive_seed
-from policyopt.reporting.reference import Baseline, CellKey, Reference
+from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks, read_tasks
 from policyopt.reporting.statistics import (
     LEVEL,
     NAN,
-    detectable_difference,
+    Sets,
     holm,
     permutation_p,
     predict_one_set,
@@ -36,24 +36,24 @@ from policyopt.reporting.statistics import (
     set_margin,
     sets_of,
     t_margin,
+    verdict_of,
     welch,
 )
-from policyopt.reproduction.aggregate import aggregate, pairs_of
-from policyopt.reproduction.failures import failures_of
-from policyopt.reproduction.negative_controls import controls
-from policyopt.shipped import as_typed
+from policyopt.shipped import as_typed, here_or_shipped
 
-if TYPE_CHECKING:
-    from policyopt.reporting.statistics import Sets
-    from policyopt.reproduction.failures import Failures
-    from policyopt.reproduction.negative_controls import Control
+MARGINS = {'': 0.10}  # by the beginning of an algorithm's name, in units of (expert − random)
 
-NUM_BOOTSTRAP = 4000
+
+class PlusMinus(NamedTuple):
+    """A mean and half the width of its 95% interval."""
+
+    mean: float
+    half: float
 
 
 @dataclasses.dataclass
 class Cell:
-    """One cell with its statistics; intervals are (NaN, NaN) where one run cannot give any.
+    """One cell with its statistics; margins are NaN where one run cannot give any.
 
     `margin` takes runs for independent; `margin_sets` is over expert sets, NaN where there is one.
     """
@@ -68,9 +68,6 @@ class Cell:
     margin_sets: float
     sd_runs: float
     sd_episodes: float
-    iqm: float
-    iqm_lo: float
-    iqm_hi: float
     length_mean: float
     percent_expert: float
 
@@ -79,18 +76,23 @@ class Cell:
         """Half width of the 95% interval that is shown: over expert sets where there are several, else over runs."""
         return self.margin_sets if math.isfinite(self.margin_sets) else self.margin
 
+    @property
+    def interval(self) -> PlusMinus:
+        """The mean with half the width of its 95% interval."""
+        return PlusMinus(self.mean, self.half_width)
+
 
 @dataclasses.dataclass
 class Comparison:
-    """One of our cells against the reference; `p` is the one that `judged_by` names, `p_holm` decides the verdict."""
+    """One of our cells against the reference; `p` is the one that `judged_by` names, `p_holm` decides whether it differs."""
 
     key: CellKey
     ref: Reference
     diff: float
+    margin: float  # of the verdict, as a score
     welch_p: float = NAN
     perm_p: float = NAN
     prob_improvement: float = NAN
-    num_sets: int = 1
     sd_within: float = NAN
     sd_between: float = NAN
     between_from: str = ''
@@ -100,17 +102,33 @@ class Comparison:
     pred_p: float = NAN
     p: float = NAN
     judged_by: str = 'none'
-    welch_holm: float = NAN
-    perm_holm: float = NAN
+    se: float = NAN  # of the deciding test, with its degrees of freedom
+    df: float = NAN
     p_holm: float = NAN
-    verdict: str = 'not testable'
-    detectable: float = NAN
-    detectable_holm: float = NAN
-    detectable_score: float = NAN
-    rejectable: bool = True
+    verdict: str = 'too few data'
+    scale: float = NAN  # (expert − random), which makes scores of differences
     half_95: float = NAN  # half width of the 95% interval of the deciding test, and at the level of Holm's first step
     half_holm: float = NAN
     note: str = ''
+
+    @property
+    def differs(self) -> bool:
+        return self.p_holm < LEVEL
+
+    @property
+    def marked_verdict(self) -> str:
+        return self.verdict + '*' * (self.judged_by == 'welch' and self.differs)
+
+    @property
+    def score_difference(self) -> float:
+        return self.diff / self.scale
+
+    @property
+    def estimate(self) -> tuple[float, float, float]:
+        """The score difference with the ends of its 90% interval, for this cell alone; NaN without the variance between expert sets."""
+        half = 0.0 if self.judged_by == 'equal' else float(stats.t.isf(0.05, self.df)) * self.se / self.scale
+        half = half if self.judged_by in ('sets', 'equal') else NAN
+        return self.score_difference, self.score_difference - half, self.score_difference + half
 
 
 @dataclasses.dataclass
@@ -126,28 +144,14 @@ class Analysis:
     reference: Mapping[CellKey, Reference] = dataclasses.field(default_factory=dict)
     sources: list = dataclasses.field(default_factory=list)
     title: str = ''
+    margins: Mapping[str, float] = dataclasses.field(default_factory=lambda: MARGINS)
+    between: Sequence[str] = ()  # files that tell the variance between expert sets
+    attrs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def scales(self) -> dict[str, Baseline]:
         """{task: Baseline} that normalises: the reference's, ours for a task that it has none of."""
         return {task: self.ref_baselines.get(task, b) for task, b in self.baselines.items()}
-
-    @functools.cached_property
-    def aggregate(self) -> Any:
-        """The Aggregate over all cells, or None without a reference."""
-        return aggregate({k: (c.y_N, c.set_N) for k, c in self.cells.items()}, self.reference, self.scales, self.sources)
-
-    @functools.cached_property
-    def controls(self) -> list[Control]:
-        """Negative controls of the aggregate's verdict."""
-        return controls(self.aggregate) if self.aggregate else []
-
-    @functools.cached_property
-    def failures(self) -> list[Failures]:
-        """Failed runs per algorithm and task, [] without a reference."""
-        tables = [{k: (c.y_N, c.set_N) for k, c in self.cells.items()}, *self.sources]
-        scores = [{k: (self.scales[k.task].score(y), s) for k, (y, s) in t.items() if k.task in self.scales} for t in tables]
-        return failures_of(self.aggregate.pairs, scores) if self.aggregate else []
 
     def without_scores(self) -> str:
         """Why returns of some tasks cannot be normalised, and what to do, as a sentence; empty when all can."""
@@ -160,6 +164,19 @@ class Analysis:
             )
         return f'no scores for {", ".join(tasks)}: the expert earns there what the random policy earns' if tasks else ''
 
+    def of_sets(self) -> str:
+        """Where the variance between expert sets comes from, as a sentence; empty without a reference."""
+        comps = self.comparisons.values()
+        if not comps:
+            return ''
+        own = max(np.unique(c.set_N).size for c in self.cells.values())
+        files = [f'these results ({own} sets)'] * (own > 1) + [printable(os.path.basename(f)) for f in self.between]
+        unknown = sum(c.judged_by in ('welch', 'permutation', 'none') for c in comps)
+        if not files:
+            return 'Variance between expert sets: none used. Name results with several sets: --between-set F'
+        known = f'; unknown for {unknown} of {len(comps)} cells' if unknown else ''
+        return f'Variance between expert sets: from {", ".join(files)}{known}'
+
 
 # --- one cell -------------------------------------------------------------------------------------------------------
 
@@ -167,28 +184,6 @@ class Analysis:
 def run_id(row: Any) -> str:
     """The name of a run, as its file has it."""
     return id_of(row.alg, row.task, int(row.num_trajs), int(row.run))
-
-
-def iqm(x: Any) -> Any:
-    """Interquartile mean along the last axis: the mean without the lowest and the highest quarter (rounded down)."""
-    return stats.trim_mean(x, 0.25, axis=-1)
-
-
-def iqm_interval(y_N: np.ndarray, set_N: np.ndarray, seed: int, num: int = NUM_BOOTSTRAP) -> tuple[float, ...]:
-    """Percentile bootstrap 95% interval of the interquartile mean over runs, stratified by expert set.
-
-    Runs are redrawn within their own set, so every resample has the sets in the proportions of the data. Where some set
-    has a single run, that would freeze it: then runs are redrawn over all sets.
-    """
-    y_N, set_N = np.asarray(y_N, float), np.asarray(set_N)
-    if y_N.size < 2:
-        return NAN, NAN
-    strata = [np.flatnonzero(set_N == s) for s in np.unique(set_N)]
-    if min(len(s) for s in strata) < 2:
-        strata = [np.arange(y_N.size)]
-    rng = np.random.default_rng(seed)
-    idx_R_N = np.concatenate([s[rng.integers(len(s), size=(num, len(s)))] for s in strata], axis=1)
-    return tuple(float(q) for q in np.quantile(iqm(y_N[idx_R_N]), [LEVEL / 2, 1 - LEVEL / 2]))
 
 
 def _checked(rows: list) -> dict[str, Any]:
@@ -234,7 +229,6 @@ def cells_of(by_name: dict[str, Any], baselines: Mapping[str, Baseline]) -> dict
     for key, runs in _grouped(by_name).items():
         y_N, set_N = _run_means(runs)
         r_E = np.concatenate([np.asarray(r.alg_traj_returns, float) for r in runs])
-        lo, hi = iqm_interval(y_N, set_N, derive_seed('iqm', *key))
         percent = 100 * float(baselines[key.task].score(y_N.mean()))
         cells[key] = Cell(
             key,
@@ -247,9 +241,6 @@ def cells_of(by_name: dict[str, Any], baselines: Mapping[str, Baseline]) -> dict
             margin_sets=set_margin(y_N, set_N),
             sd_runs=sd(y_N),
             sd_episodes=sd(r_E),
-            iqm=float(iqm(y_N)),
-            iqm_lo=lo,
-            iqm_hi=hi,
             length_mean=float(np.mean(np.concatenate([r.alg_traj_lengths for r in runs]))),
             percent_expert=percent,
         )
@@ -296,20 +287,24 @@ def missing_runs(rows: list, expected: list[str] | None = None) -> list[str]:
 # --- ours against theirs ---------------------------------------------------------------------------------------------
 
 
-def compare(cell: Cell, ref: Reference, between: Sets | None = None, between_from: str = '') -> tuple[Comparison, float, float]:
+def margin_of(alg: str, margins: Mapping[str, float]) -> float:
+    """The margin of the longest beginning of an algorithm's name that `margins` has; '' is that of all others."""
+    return margins[max((start for start in margins if alg.startswith(start)), key=len)]
+
+
+def compare(cell: Cell, ref: Reference, margin: float, between: Sets | None = None, between_from: str = '') -> Comparison:
     """One cell against its reference, before the correction for the number of cells.
 
     Judged by the prediction for one expert set ('sets') where σ_b² is identifiable; else by Welch's t ('welch'), which takes
-    runs on one set for independent. Without any variance: equal means are consistent, unequal ones go to the permutation test.
+    runs on one set for independent. Without any variance: equal means are equal, unequal ones go to the permutation test.
     """
-    out = Comparison(cell.key, ref, cell.mean - ref.mean)
+    out = Comparison(cell.key, ref, cell.mean - ref.mean, margin)
     if ref.y_M is not None:
         out.perm_p = permutation_p(cell.y_N, ref.y_M, derive_seed('perm', *cell.key)) if min(cell.y_N.size, ref.m) > 1 else NAN
         out.prob_improvement = prob_improvement(cell.y_N, ref.y_M)
-    out.welch_p, se, df = welch(cell, ref)
-    notes = ['one run on a side: t test with pooled variance'] if min(cell.y_N.size, ref.m) == 1 and math.isfinite(se) else []
+    out.welch_p, out.se, out.df = welch(cell, ref)
+    notes = ['one run on a side: t test with pooled variance'] if min(cell.y_N.size, ref.m) == 1 and math.isfinite(out.se) else []
     ours = sets_of(cell.y_N, cell.set_N)
-    out.num_sets = ours.num_sets
     pred = predict_one_set(ours, ref.m, between, ref.sd)
     if pred:
         out.sd_within, out.sd_between, out.pred_df = pred.sd_within, pred.sd_between, pred.df
@@ -320,7 +315,7 @@ def compare(cell: Cell, ref: Reference, between: Sets | None = None, between_fro
         if pred.num_sets == 2:
             notes.append('two expert sets: the between-set variance has one degree of freedom')
     if pred and math.isfinite(out.pred_p):
-        out.p, out.judged_by, se, df = out.pred_p, 'sets', pred.se, pred.df
+        out.p, out.judged_by, out.se, out.df = out.pred_p, 'sets', pred.se, pred.df
     elif math.isfinite(out.welch_p):
         out.p, out.judged_by = out.welch_p, 'welch'
     elif cell.y_N.size + ref.m < 3:
@@ -331,9 +326,11 @@ def compare(cell: Cell, ref: Reference, between: Sets | None = None, between_fro
     else:
         out.p, out.judged_by = out.perm_p, 'permutation' if math.isfinite(out.perm_p) else 'none'
         notes.append('no variance on either side, means differ')
-    out.detectable = detectable_difference(se, df)
     out.note = '; '.join(notes)
-    return out, se, df
+    return out
+
+
+A = TypeVar('A', bound=Analysis)
 
 
 def analyze(
@@ -344,7 +341,11 @@ def analyze(
     between: Iterable[tuple[str, list]] = (),
     expected: list[str] | None = None,
     title: str = '',
-) -> Analysis:
+    margins: Mapping[str, float] = MARGINS,
+    ceiling: float = 0.0,
+    attrs: Mapping[str, str] | None = None,
+    kind: type[A] = Analysis,
+) -> A:
     """The whole analysis of one results table.
 
     Args:
@@ -354,11 +355,14 @@ def analyze(
         between: [(name, rows)] of other results files with several expert sets, for the variance between sets.
         expected: names of all runs of the campaign; default: the grid that the rows span.
         title: what the pictures are headed with.
+        margins: {beginning of an algorithm's name: margin} of the verdicts, as a score; '' is that of all others.
+        ceiling: a cell whose runs all lie within this of the expert's score, on both sides, counts as the same.
+        attrs: root attributes of the results.
+        kind: the class to build, `Analysis` or one that adds to it.
     """
-    by_name = _checked(rows)
+    by_name, between = _checked(rows), list(between)
     baselines = baselines_of(list(by_name.values()), tasks)
     cells = cells_of(by_name, baselines)
-    notes = []
     sources, of_cell = [], {}  # of_cell: for each cell, the file that has most expert sets of it
     for name, other_rows in between:
         sources.append({key: _run_means(runs) for key, runs in _grouped(_checked(other_rows)).items()})
@@ -369,53 +373,88 @@ def analyze(
                 'sample several (training.datasets: 5 in the spec)'
             )
         of_cell |= {k: v for k, v in found.items() if k not in of_cell or v[0].num_sets > of_cell[k][0].num_sets}
-    experts = {task: b.expert_mean for task, b in baselines.items()}
-    published = {k: ref.in_returns(experts.get(k.task, NAN)) for k, ref in (reference or {}).items()}
-    results = [compare(c, published[k], *of_cell.get(k, (None, ''))) for k, c in cells.items() if k in published]
-    compared = [r[0] for r in results]
-    for field, raw in (('p_holm', 'p'), ('welch_holm', 'welch_p'), ('perm_holm', 'perm_p')):
-        for c, p in zip(compared, holm([getattr(c, raw) for c in compared]), strict=True):
-            setattr(c, field, float(p))
+    published = {k: ref.in_returns(baselines[k.task].expert_mean if k.task in baselines else NAN) for k, ref in (reference or {}).items()}
+    comps = {
+        k: compare(c, published[k], margin_of(k.alg, margins), *of_cell.get(k, (None, ''))) for k, c in cells.items() if k in published
+    }
     missing = missing_runs(list(by_name.values()), expected)
-    analysis = Analysis(cells, baselines, {c.key: c for c in compared}, ref_baselines or {}, missing, notes, published, sources, title)
-    family = sum(math.isfinite(c.p) for c in compared)
-    ceilings = {p.key for p in pairs_of({k: (c.y_N, c.set_N) for k, c in cells.items()}, analysis.reference, analysis.scales) if p.ceiling}
-    for c, se, df in results:
-        if math.isfinite(c.p_holm):
-            c.verdict = 'differs' if c.p_holm < LEVEL else 'ceiling' if c.key in ceilings else 'consistent'
-            c.detectable_holm = detectable_difference(se, df, LEVEL / family)
-            c.half_95, c.half_holm = (float(stats.t.isf(x / 2, df)) * se if se > 0 else NAN for x in (LEVEL, LEVEL / family))
-            _in_scores(c, analysis.scales[c.key.task])
-    if reference is not None:
-        absent = [str(k) for k in cells if k not in reference]
-        if absent:
-            notes.append(f'the reference has no number for {len(absent)} of our {len(cells)} cells: {_some(absent)}')
-    notes += [note] if (note := analysis.without_scores()) else []
+    names = [name for name, _ in between]
+    analysis = kind(cells, baselines, comps, ref_baselines or {}, missing, [], published, sources, title, margins, names, attrs or {})
+    _judge(analysis, ceiling)
+    absent = [str(k) for k in cells if k not in published]
+    if absent and reference is not None:
+        analysis.notes.append(f'the reference has no number for {len(absent)} of our {len(cells)} cells: {some_of(absent)}')
+    analysis.notes += [note] if (note := analysis.without_scores()) else []
     return analysis
 
 
-def _in_scores(comp: Comparison, scale: Baseline) -> None:
-    """Fill in what can be found, in units of (expert − random), and whether any return between random and expert would be rejected."""
-    width = abs(scale.expert_mean - scale.random_mean)
-    if math.isfinite(width) and width > 0:
-        comp.detectable_score = comp.detectable_holm / width
-        if math.isfinite(comp.half_holm):
-            comp.rejectable = comp.half_holm < max(abs(comp.ref.mean - scale.random_mean), abs(scale.expert_mean - comp.ref.mean))
+def _judge(analysis: Analysis, ceiling: float) -> None:
+    """Fill in what needs the whole table, whose number of cells corrects every p value, and the verdicts."""
+    comps = list(analysis.comparisons.values())
+    family = sum(math.isfinite(c.p) for c in comps)
+    for c, p_holm in zip(comps, holm([c.p for c in comps]), strict=True):
+        c.p_holm = float(p_holm)
+        cell, scale = analysis.cells[c.key], analysis.scales[c.key.task]
+        width = abs(scale.expert_mean - scale.random_mean)
+        c.scale = width if width > 0 else NAN
+        if math.isfinite(c.p_holm):
+            c.half_95, c.half_holm = (float(stats.t.isf(x / 2, c.df)) * c.se if c.se > 0 else NAN for x in (LEVEL, LEVEL / family))
+            runs = np.concatenate([cell.y_N, c.ref.runs])
+            at_ceiling = 0 < 2 * ceiling <= c.margin and bool(np.all(np.abs(scale.score(runs) - 1) <= ceiling))
+            c.verdict = verdict_of(*((0.0, 0.0) if at_ceiling else c.estimate[1:]), c.margin, c.differs, c.diff)
+            c.note = '; '.join(filter(None, [c.note, 'at the ceiling' * at_ceiling]))
 
 
-def _some(names: list[str], most: int = 4) -> str:
+def read_analysis(
+    path: str,
+    reference: str | None = None,
+    between: Sequence[str] | None = None,
+    scale: str | None = None,
+    run_name: str | None = None,
+    **options: Any,
+) -> Any:
+    """The analysis of a results file.
+
+    Args:
+        path: the results file.
+        reference: CSV of published results; tasks.csv next to it is the scale of scores, unless `scale` names another such file.
+        between: results files with several expert sets; default: those that options.between_sets of the stored YAML names.
+        run_name: the campaign that the file must hold.
+        options: margins, ceiling and kind, as `analyze` takes them.
+
+    Raises UserError for files that are missing, damaged, of another campaign, or evaluated the other way.
+    """
+    results = read_results(path)
+    attrs = results.attrs
+    if run_name not in (None, attrs.get('run_name')):
+        raise UserError(f"--run-name {run_name}: the results are those of '{attrs.get('run_name')}'; name that one, or give another file")
+    named = [here_or_shipped(f) for f in between_sets(attrs.get('spec', ''))] if between is None else between
+    absent = [f for f in named if between is None and not os.path.isfile(f)]
+    scales = read_tasks(scale) if scale else read_reference_tasks(reference) if reference else None
+    analysis = analyze(
+        results.rows,
+        results.tasks,
+        reference=read_reference(reference) if reference else None,
+        ref_baselines=scales,
+        between=read_other_sets([f for f in named if f not in absent], path, results),
+        expected=campaign_runs(attrs.get('spec', '')),
+        title=heading(results, reference),
+        attrs=attrs,
+        **options,
+    )
+    if absent:
+        analysis.notes.insert(0, f'options.between_sets names {printable(some_of(absent))}: no such file')
+    if not likeliest_actions(attrs):
+        analysis.notes.insert(0, 'Played with sampled actions (eval_deterministic: false); the paper judges the most likely ones.')
+    return analysis
+
+
+def some_of(names: Sequence[str], most: int = 4) -> str:
+    """The first names of a list, for a sentence."""
     return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
 # --- the campaign behind the rows -----------------------------------------------------------------------------------
-
-
-def rows_of_campaign(rows: list, attrs: Mapping[str, str], run_name: str | None = None) -> list:
-    """The rows, if they belong to the campaign `run_name` (None: any). Raises UserError when the file holds another one."""
-    found = attrs.get('run_name')
-    if run_name not in (None, found):
-        raise UserError(f"--run-name {run_name}: the results are those of '{found}'; name that one, or give another file")
-    return rows
 
 
 def heading(results: Any, reference_path: str | None = None) -> str:
@@ -427,13 +466,13 @@ def heading(results: Any, reference_path: str | None = None) -> str:
     return '; '.join(parts + ([f'reference: {reference_path}'] if reference_path else []))
 
 
-def how_played(attrs: Mapping[str, str]) -> list[str]:
-    """A note for results whose policies drew their actions; a reference and other files hold the likeliest, as in the paper."""
-    return (
-        []
-        if likeliest_actions(attrs)
-        else ['Played with sampled actions (eval_deterministic: false); the paper judges the likeliest ones.']
-    )
+def between_sets(spec_text: str) -> list[str]:
+    """The results files with several expert sets that a campaign's YAML names; [] when the text does not say it."""
+    try:
+        found = parse_yaml(spec_text, 'spec')['options'].get('between_sets') or []
+    except (UserError, KeyError, TypeError, AttributeError):
+        return []
+    return [f for f in found if isinstance(f, str)] if isinstance(found, list) else []
 
 
 def campaign_runs(spec_text: str) -> list[str] | None:

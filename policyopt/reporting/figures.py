@@ -1,4 +1,4 @@
-"""Pictures of an analysis: Figure 1 of the paper, the same in raw returns, and a table beside its reference in three ways.
+"""Pictures of an analysis: Figure 1 of the paper, the same in raw returns, and every cell next to its reference.
 
 Figures are built without a screen (matplotlib's Agg); colours are those of Okabe and Ito, told apart with any colour vision, and every
 algorithm also has its own marker and line style.
@@ -7,14 +7,15 @@ algorithm also has its own marker and line style.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import math
 import os
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -24,7 +25,7 @@ from matplotlib.figure import Figure
 from policyopt.algorithms import ALGORITHMS, label_of
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_output, replacing
-from policyopt.reproduction.failures import FAILED
+from policyopt.reporting.reference import FAILED
 
 if TYPE_CHECKING:
     from policyopt.reporting.analysis import Analysis, Cell, Comparison
@@ -32,18 +33,6 @@ if TYPE_CHECKING:
 
 MIN_RUNS = 4  # a t interval over fewer runs is wider than any axis
 _BAND = f'band: its 95% interval within the lowest and the highest run (fewer than {MIN_RUNS} runs: from the lowest to the highest)'
-KINDS = {  # the captions: what a picture shows, and how to read it
-    'figure1': 'score (0 random policy, 1 expert) against the number of expert trajectories; line: mean over runs; '
-    f'{_BAND}; thin: published',
-    'raw': f'return against the number of expert trajectories; line: mean over runs; {_BAND}; thin: published',
-    'forest': 'our score minus the published one, per algorithm and task; thick: 90% interval, thin: 95%; shaded: the margin; '
-    'open marker: without the variance between expert sets',
-    'reproduction': 'return of every cell, ours (filled) next to the published (open); small dots: runs; cross: failed run; '
-    "bar: 95% interval that judges, paler at Holm's first step",
-    'profile': 'share of runs that reach a score (0 random policy, 1 expert), ours and the published',
-}
-OF_REFERENCE = ('forest', 'reproduction', 'profile')
-FOREST_SPAN = 0.3  # half the width of a forest; an arrow marks an interval that goes on
 WIDE = 8.6  # inches: at 420 pixels its letters are still read
 MIN_SPAN = 0.25  # of (expert − random): the least that an axis of returns spans
 FAILED_COLOUR = '#B00020'
@@ -51,7 +40,7 @@ FORMATS = ('png', 'pdf', 'svg')
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#8C6D1F')
 _DASHES = ('-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (1, 2)))
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*')
-_GREY = '#6e7781'
+GREY = '#6e7781'
 _THIN: Any = {'linewidth': 0.9, 'marker': '.', 'markersize': 4}  # the reference's curve, seen where it is a single point too
 STYLE: Any = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.8,
           'axes.axisbelow': True, 'font.size': 12, 'axes.titlesize': 12}  # fmt: skip
@@ -81,22 +70,12 @@ def any_letters() -> Iterator[None]:
         yield
 
 
-@any_letters()
-@matplotlib.rc_context(STYLE)
-def results_figure(analysis: Analysis, kind: str) -> Figure:
-    """The figure of that kind, one of KINDS.
+class Kind(NamedTuple):
+    """A kind of picture: its caption, what draws it, and what says why it cannot be drawn of an analysis ('' where it can)."""
 
-    Raises UserError when figure1 lacks random-policy returns, or a kind of OF_REFERENCE a reference.
-    """
-    if kind == 'figure1' and (reason := analysis.without_scores()):
-        raise UserError(f'{reason}, or draw the raw returns with --kind raw')
-    if kind in OF_REFERENCE:
-        if not analysis.comparisons:
-            raise UserError(f'the {kind} plot needs --reference with numbers for these cells (results/paper/results_per_run.csv)')
-        if kind != 'reproduction' and not analysis.aggregate:
-            raise UserError(f'the {kind} plot needs expert and random returns: tasks.csv beside the reference, or in the results')
-        return {'forest': _forest, 'reproduction': _reproduction, 'profile': _profile}[kind](analysis)
-    return _curves(analysis, normalised=kind == 'figure1')
+    caption: str
+    draw: Callable[[Any], Figure]
+    reason: Callable[[Any], str]
 
 
 def figure(width: float, height: float, rows: int, cols: int, on_screen: bool = False) -> tuple[Figure, Any]:
@@ -138,12 +117,12 @@ def show_windows(seconds: float | None = None) -> bool:
     return bool(pyplot.get_fignums())
 
 
-def _published(analysis: Analysis) -> str:
+def published_name(analysis: Analysis) -> str:
     """What the published results are called in a picture."""
     return 'paper' if '/paper/' in analysis.title else 'published'
 
 
-def _name(alg: str, width: int = 40) -> str:
+def picture_name(alg: str, width: int = 40) -> str:
     """An algorithm in words, without its name in YAML files, folded to `width` letters a line."""
     words = label_of(alg).removesuffix(f' ({alg})')
     return '\n'.join(textwrap.wrap(picture_text(words), width))
@@ -177,17 +156,17 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
                 ax.fill_between(x, lo, hi, color=style[alg]['color'], alpha=0.15, linewidth=0)
             else:
                 ax.vlines(x, lo, hi, color=style[alg]['color'], linewidth=1.2)
-            ax.plot(x, mean, label=_name(alg), markersize=5.5, linewidth=1.8, **style[alg])
+            ax.plot(x, mean, label=picture_name(alg), markersize=5.5, linewidth=1.8, **style[alg])
             theirs = [(at, analysis.reference[c.key].mean) for at, c in zip(x, cells, strict=True) if c.key in analysis.reference]
             if theirs:
                 at, ref = np.array(theirs).T
                 ax.plot(at, base.score(ref) if normalised else ref, color=style[alg]['color'], alpha=0.9, zorder=1.8, **_THIN)
         expert, random = (1.0, 0.0) if normalised else (base.expert_mean, base.random_mean)
-        ax.axhline(expert, color=_GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
+        ax.axhline(expert, color=GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
         if math.isfinite(random):
-            ax.axhline(random, color=_GREY, linewidth=1.2, linestyle=':', zorder=1.5, label='random policy')
+            ax.axhline(random, color=GREY, linewidth=1.2, linestyle=':', zorder=1.5, label='random policy')
         if any(k in analysis.reference for k in analysis.cells):
-            ax.plot([], [], color=_GREY, label=f'{_published(analysis)} (thin)', **_THIN)
+            ax.plot([], [], color=GREY, label=f'{published_name(analysis)} (thin)', **_THIN)
         ax.set_title(picture_text(task))
         ax.set_xticks(sizes)
         pad = 0.07 * (max(sizes) - min(sizes)) or 0.5
@@ -238,8 +217,8 @@ def _reproduction(analysis: Analysis) -> Figure:
             for k in (k for k in mine if k.alg == alg):
                 x[k] = len(x) + 0.8 * a
         for k in mine:
-            _cell(ax, x[k], analysis.cells[k], analysis.comparisons[k], style[k.alg], analysis.scales[task], _published(analysis))
-        ax.axhline(analysis.scales[task].expert_mean, color=_GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
+            _cell(ax, x[k], analysis.cells[k], analysis.comparisons[k], style[k.alg], analysis.scales[task], published_name(analysis))
+        ax.axhline(analysis.scales[task].expert_mean, color=GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
         ax.set_xticks(list(x.values()), [str(k.num_trajs) for k in x])
         for alg in algs:
             ax.annotate(
@@ -267,13 +246,13 @@ def _reproduction(analysis: Analysis) -> Figure:
 def _cell(ax: Any, x: float, cell: Cell, comp: Comparison, style: dict[str, Any], scale: Baseline, theirs_are: str) -> None:
     """One cell of the reproduction figure: our runs, mean and judging interval to the left, the published ones to the right."""
     colour, marker = style['color'], style['marker']
-    if comp.verdict == 'differs':
+    if comp.differs:
         ax.axvspan(x - 0.45, x + 0.45, color='#F0E442', alpha=0.45, linewidth=0, label='differs (5%, Holm)')
     for half, alpha in ((comp.half_holm, 0.13), (comp.half_95, 0.28)):
         if math.isfinite(half):
             ax.bar(x, 2 * half, 0.7, cell.mean - half, color=colour, alpha=alpha, linewidth=0, zorder=1.2)
     theirs = comp.ref.y_M if comp.ref.y_M is not None else np.array([])
-    for at, runs, dot in ((x - 0.17, cell.y_N, colour), (x + 0.17, theirs, _GREY)):
+    for at, runs, dot in ((x - 0.17, cell.y_N, colour), (x + 0.17, theirs, GREY)):
         failed = scale.score(runs) <= FAILED
         ax.plot(np.full(runs.size, at), runs, '.', color=dot, alpha=0.4, markersize=4)
         if failed.any():
@@ -288,8 +267,8 @@ def _cell(ax: Any, x: float, cell: Cell, comp: Comparison, style: dict[str, Any]
             )
             if failed.sum() > 1:
                 ax.annotate(str(failed.sum()), (at, runs[failed].max()), (0, 4), textcoords='offset points', ha='center', fontsize=8)
-    ax.plot(x - 0.17, cell.mean, marker, color=colour, markersize=6, label=f'ours, {_name(cell.key.alg)}')
-    ax.plot(x + 0.17, comp.ref.mean, marker, color=_GREY, markerfacecolor='white', markersize=6, label=f'{theirs_are} (open)')
+    ax.plot(x - 0.17, cell.mean, marker, color=colour, markersize=6, label=f'ours, {picture_name(cell.key.alg)}')
+    ax.plot(x + 0.17, comp.ref.mean, marker, color=GREY, markerfacecolor='white', markersize=6, label=f'{theirs_are} (open)')
 
 
 def _honest_limits(ax: Any, analysis: Analysis, keys: list[CellKey]) -> None:
@@ -303,79 +282,6 @@ def _honest_limits(ax: Any, analysis: Analysis, keys: list[CellKey]) -> None:
     lack = max(0.0, MIN_SPAN * width - np.ptp(y)) if math.isfinite(width) else 0.0
     pad = 0.06 * (np.ptp(y) + lack) or 1.0
     ax.set_ylim(y.min() - lack / 2 - pad, y.max() + lack / 2 + pad)
-
-
-def _forest(analysis: Analysis) -> Figure:
-    """A row per algorithm and one for each of its tasks, with its numbers: interval of 90% thick, of 95% thin, the margin shaded."""
-    a = analysis.aggregate
-    rows = []
-    for r in a.algs:
-        tasks = [b for b in a.blocks if b.alg == r.alg]
-        rows += [(r, _name(r.alg)), *((b, picture_text(b.task)) for b in tasks if len(tasks) > 1)]
-    rows += [(a.whole, 'all cells')] if len(a.algs) > 1 else []
-    fig, axes = figure(WIDE, 0.29 * len(rows) + 1.5, 1, 1)
-    ax = axes[0, 0]
-    style = styles_of([r.alg for r in a.algs])
-    reach = max([0.2, *(abs(x) for r, _ in rows for x in (*r.interval(0.95), r.diff) if math.isfinite(x))])
-    edge = min(FOREST_SPAN, 1.05 * reach)
-    for y, (row, _) in enumerate(rows):
-        colour, total = style.get(row.alg, {'color': 'black'})['color'], not row.task
-        ax.barh(y, 2 * row.margin, 0.8, -row.margin, color=_GREY, alpha=0.16, linewidth=0, zorder=0.5, label='margin')
-        for level, width in ((0.95, 1.1), (0.9, 3.2)):
-            ax.plot(row.interval(level), [y, y], color=colour, linewidth=width * (1.25 if total else 1), solid_capstyle='butt')
-        face = colour if row.sets == 'measured' else 'white'
-        ax.plot(row.diff, y, 'D' if total else 'o', color=colour, markerfacecolor=face, markersize=7 if total else 5, zorder=3)
-        low, high = row.interval(0.95)
-        for side, beyond in ((-1, low < -edge), (1, high > edge)):
-            if beyond:
-                ax.plot(side * edge, y, '<' if side < 0 else '>', color=colour, markersize=6, clip_on=False, zorder=3)
-        said = _signed(row.diff) + (' [{}, {}]'.format(*map(_signed, row.interval(0.9))) if math.isfinite(row.se) else '')
-        ax.annotate(said, (1.03, y), xycoords=('axes fraction', 'data'), va='center', fontsize=11,
-                    fontweight='bold' if total else 'normal', annotation_clip=False)  # fmt: skip
-    ax.axvline(0, color=_GREY, linewidth=1.2, zorder=1)
-    ax.set_yticks(range(len(rows)), [name for _, name in rows], fontsize=11)
-    for label, (row, _) in zip(ax.get_yticklabels(), rows, strict=True):
-        label.set_fontweight('normal' if row.task else 'bold')
-    ax.set_xlim(-edge, edge)
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.grid(axis='y', visible=False)
-    theirs = {'paper': "paper's"}.get(_published(analysis), 'published one')
-    ax.set_xlabel(f'our score minus the {theirs}')
-    ax.annotate('difference [90% interval]', (1.03, 1.0), xycoords='axes fraction', va='bottom', fontsize=11, annotation_clip=False)
-    return fig
-
-
-def _signed(x: float) -> str:
-    return f'{x:+.3f}'.replace('-', '−') if round(x, 3) else '0.000'
-
-
-def _profile(analysis: Analysis) -> Figure:
-    """Share of runs with at least that score, per algorithm, ours solid and the published dashed (Agarwal et al. 2021, fig. 4)."""
-    a = analysis.aggregate
-    cols = min(len(a.algs), 4)
-    rows = -(-len(a.algs) // cols)
-    fig, axes = figure(WIDE if cols > 1 else 4.6, 2.6 * rows + 0.9, rows, cols)
-    style = styles_of([r.alg for r in a.algs])
-    for ax in axes.flat[len(a.algs) :]:
-        ax.set_visible(False)
-    tau = np.linspace(-0.05, 1.1, 231)
-    for number, (ax, row) in enumerate(zip(axes.flat, a.algs, strict=False)):
-        share_y(ax, axes, number % cols == 0)
-        pairs = [p for p in a.pairs if p.key.alg == row.alg and p.x_M is not None]
-        for runs, look in (
-            ([p.y_N for p in pairs], {'label': 'ours'}),
-            ([p.x_M for p in pairs], {'label': _published(analysis), 'linestyle': '--'}),
-        ):
-            if pairs:
-                shares = [np.mean(x[:, None] >= tau, axis=0) for x in runs]
-                ax.plot(tau, np.mean(shares, axis=0), **({'color': _GREY} if len(look) > 1 else {'color': style[row.alg]['color']}) | look)
-        ax.set_title(_name(row.alg, 20))
-        ax.set_ylim(-0.03, 1.03)
-        ax.set_xlabel('score')
-        if number % cols == 0:
-            ax.set_ylabel('share of runs that reach it')
-    outside_legend(fig, axes, 2)
-    return fig
 
 
 def _spread(cell: Cell, few: bool) -> tuple[float, float]:
@@ -413,3 +319,41 @@ def png_bytes(fig: Figure) -> bytes:
     out = io.BytesIO()
     fig.savefig(out, format='png', dpi=110)
     return out.getvalue()
+
+
+def _no_score(analysis: Analysis) -> str:
+    return (reason := analysis.without_scores()) and f'{reason}, or draw the raw returns with --kind raw'
+
+
+def no_reference(analysis: Analysis) -> str:
+    """Why nothing can be drawn next to published results, '' where it can."""
+    return '' if analysis.comparisons else 'it needs --reference with numbers for these cells (results/paper/results_per_run.csv)'
+
+
+KINDS = {
+    'figure1': Kind(
+        f'score (0 random policy, 1 expert) against the number of expert trajectories; line: mean over runs; {_BAND}; thin: published',
+        functools.partial(_curves, normalised=True),
+        _no_score,
+    ),
+    'raw': Kind(
+        f'return against the number of expert trajectories; line: mean over runs; {_BAND}; thin: published',
+        functools.partial(_curves, normalised=False),
+        lambda analysis: '',
+    ),
+    'reproduction': Kind(
+        'return of every cell, ours (filled) next to the published (open); small dots: runs; cross: failed run; '
+        "bar: 95% interval that judges, paler at Holm's first step",
+        _reproduction,
+        no_reference,
+    ),
+}
+
+
+@any_letters()
+@matplotlib.rc_context(STYLE)
+def results_figure(analysis: Analysis, kind: str, kinds: Mapping[str, Kind] = KINDS) -> Figure:
+    """The figure of that kind. Raises UserError where the analysis lacks what it shows."""
+    if reason := kinds[kind].reason(analysis):
+        raise UserError(f'--kind {kind}: {reason}')
+    return kinds[kind].draw(analysis)

@@ -1,4 +1,4 @@
-"""The tests that a cell of ours is put to: Welch, permutation, Holm, power, one expert set.
+"""The tests of a cell against its reference: Welch, permutation, Holm, one expert set; and the verdict in words.
 
 The unit of observation is the *run*, because episodes of one policy say nothing about the next training; and runs that learned
 from one expert set share that set's luck.
@@ -18,13 +18,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 LEVEL = 0.05
-POWER = 0.8
 NUM_RESAMPLES = 9999  # permutations; up to this number of them are enumerated, so 7 against 7 runs (3432) is exact
 NAN = float('nan')
 
@@ -83,26 +82,22 @@ def holm(p_K: ArrayLike) -> np.ndarray:
     return out_K
 
 
-def detectable_difference(se: float, df: float, level: float = LEVEL, power: float = POWER) -> float:
-    """The true difference that a two-sided t test with this standard error finds with probability `power`.
+def margin_text(margin: float) -> str:
+    """A margin for reading: two decimals unless it has more."""
+    return f'{margin:.2f}' if round(margin, 2) == margin else f'{margin:g}'
 
-    se·δ, where δ solves P(|T(df, δ)| > t(1 − level/2, df)) = power for the noncentral t, computed as noncentral F(1, df, δ²). NaN where
-    nothing can be tested.
+
+def verdict_of(low: float, high: float, margin: float, differs: bool, diff: float) -> str:
+    """What a 90% interval of ours − reference says beside a margin, in words; NaN ends, of an unknown interval, decide nothing.
+
+    Within ±margin (two one-sided tests at 5%): same within m. Else, where a test has found a difference: better or worse. Else with its
+    lower end above −margin: no worse by m. Else too few data.
     """
-    if not (math.isfinite(se) and math.isfinite(df)):
-        return NAN
-    crit_sq = stats.t.isf(level / 2, df) ** 2
-
-    def excess(delta):
-        return stats.ncf.sf(crit_sq, 1, df, delta**2) - power
-
-    hi = math.sqrt(crit_sq) + 4
-    while not excess(hi) > 0:
-        hi *= 2
-        if hi > 1e9:
-            return NAN
-    root: Any = optimize.brentq(excess, 0, hi)
-    return float(se * root)
+    if -margin < low and high < margin:
+        return f'same within {margin_text(margin)}'
+    if differs:
+        return 'better' if diff > 0 else 'worse'
+    return f'no worse by {margin_text(margin)}' if low > -margin else 'too few data'
 
 
 @dataclasses.dataclass

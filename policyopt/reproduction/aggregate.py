@@ -1,12 +1,12 @@
-"""The whole table in one answer: per algorithm and per task ours − reference, in units of (expert − random), with every variance in it.
+"""Whole algorithms next to published results: mean score difference per algorithm and per task, with every variance in it.
 
-A cell says little, because its test has to allow for all the others; their mean says more. Everything here is normalised by the
-reference's own expert and random returns (ours, for a task that it has none of), so that 1 is the way from random to expert.
+A cell says little, because its test has to allow for all the others; their mean says more. Scores are normalised by the reference's
+own expert and random returns (ours, for a task that it has none of): 0 is the random policy, 1 the expert.
 
 | Symbol | Meaning | Shape |
 |---|---|---|
 | y_N, x_M | normalised means per run: our cell's, the reference's | (N,), (M,) |
-| K | cells of a row of the answer; d_c = mean(y) − mean(x) of cell c | |
+| K | cells of a row; d_c = mean(y) − mean(x) of cell c | |
 | block | the cells of one algorithm on one task: all sizes learn from prefixes of the same D expert sets | |
 | z_D | mean over a block's sizes of the mean over runs, per expert set | (D,) |
 | ω² | variance between expert sets of a block's mean over sizes | |
@@ -24,24 +24,20 @@ import numpy as np
 from scipy import stats
 
 from policyopt.provenance import derive_seed
-from policyopt.reporting.reference import CellKey
-from policyopt.reporting.statistics import LEVEL, NAN, detectable_difference, prob_improvement, sets_of
+from policyopt.reporting.analysis import margin_of
+from policyopt.reporting.reference import FAILED, CellKey, Reference
+from policyopt.reporting.statistics import LEVEL, NAN, prob_improvement, sets_of, verdict_of
 
 if TYPE_CHECKING:
-    from policyopt.reporting.reference import Baseline, Reference
+    from policyopt.reporting.reference import Baseline
 
 Cells = Mapping[CellKey, tuple[np.ndarray, np.ndarray]]  # (y_N, set_N), mean returns per run and their expert sets
 
-MARGIN, MARGIN_GA = 0.10, 0.05  # equivalence is claimed within these, whatever the data
+MARGIN, MARGIN_GA = 0.10, 0.05  # declared before the runs, for all algorithms and for GAIL
+MARGINS = {'': MARGIN, 'ga': MARGIN_GA}
 CEILING = 0.02  # a cell whose runs all lie within this of the expert, on both sides, can show no difference
 PRIOR_DF = 4  # what the other tasks' variance between sets counts, in degrees of freedom: as much as five sets of one's own
-NUM_PERMUTATIONS = 9999
 NUM_BOOTSTRAP = 2000
-
-
-def margin_of(alg: str) -> float:
-    """The declared margin of an algorithm: 0.05 for GAIL (names that begin with 'ga'), 0.10 for any other and for several together."""
-    return MARGIN_GA if alg.startswith('ga') else MARGIN
 
 
 @dataclasses.dataclass
@@ -64,7 +60,7 @@ class Pair:
     @property
     def ceiling(self) -> bool:
         """Whether all runs of both sides lie within CEILING of the expert."""
-        theirs = self.x_M if self.x_M is not None else self.x_mean + np.nan_to_num(self.x_sd) * np.array([-1, 1])
+        theirs = Reference(self.x_mean, self.x_sd, self.m, self.x_M).runs
         return bool(np.all(np.abs(np.concatenate([self.y_N, theirs]) - 1) <= CEILING))
 
     @property
@@ -171,7 +167,7 @@ def _weighted(items: list[Between]) -> Between:
     return Between(var, spread, df, all(i.ceiling for i in items))
 
 
-# --- one row of the answer ------------------------------------------------------------------------------------------
+# --- one row ------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -193,14 +189,13 @@ class Row:
     margin: float
     p: float = NAN
     tost_p: float = NAN
-    perm_p: float = NAN
     improvement: tuple = (NAN, NAN, NAN)
     iqm: tuple = (NAN, NAN, NAN)
     ref_iqm: tuple = (NAN, NAN, NAN)
-
-    @property
-    def label(self) -> str:
-        return ', '.join(filter(None, (self.alg, self.task))) or 'all'
+    failed: int = 0  # runs of ours and of the reference with at most FAILED of the way from random to expert, of so many
+    num_runs: int = 0
+    ref_failed: int = 0
+    ref_runs: int = 0
 
     def interval(self, level: float) -> tuple[float, float]:
         """diff ± t((1 + level)/2, df)·se."""
@@ -209,24 +204,11 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """'equivalent', 'differs', 'undecided', 'ceiling', or 'not testable'; never more than the variance in it allows."""
-        if self.num_ceiling == self.num_cells:
-            return 'ceiling'
-        if not math.isfinite(self.se):
-            return 'not testable'
-        if self.sets == 'measured':
-            return 'equivalent' if self.tost_p < LEVEL else 'differs' if self.p < LEVEL else 'undecided'
-        return 'differs' if self.sets == 'tasks' and self.p < LEVEL else 'undecided'
-
-    @property
-    def beyond(self) -> bool:
-        """Whether it differs by more than its margin: a difference whose 95% interval leaves out all of ±margin."""
-        low, high = self.interval(0.95)
-        return self.verdict == 'differs' and (low > self.margin or high < -self.margin)
-
-    def detectable(self) -> float:
-        """The true mean difference that this row finds with 80% probability at 5%."""
-        return 0.0 if self.se == 0 else detectable_difference(self.se, self.df)
+        """In words, by `verdict_of`: never more than the variance in it allows."""
+        if self.num_ceiling == self.num_cells and 2 * CEILING <= self.margin:
+            return verdict_of(0.0, 0.0, self.margin, False, 0.0)  # no difference above 2·CEILING can be
+        (low, high), (lo95, hi95) = (self.interval(0.9) if self.sets == 'measured' else (NAN, NAN)), self.interval(0.95)
+        return verdict_of(low, high, self.margin, self.sets in ('measured', 'tasks') and (lo95 > 0 or hi95 < 0), self.diff)
 
 
 def row_of(
@@ -235,6 +217,7 @@ def row_of(
     alg: str = '',
     task: str = '',
     spare: Mapping[CellKey, tuple[float, int]] | None = None,
+    margins: Mapping[str, float] = MARGINS,
 ) -> Row:
     """The Row of these cells, each with weight 1/K.
 
@@ -250,10 +233,14 @@ def row_of(
     Args:
         pairs: Pairs. between: {(alg, task): Between}. alg, task: name of the row, empty for all.
         spare: {CellKey: (mean square, df)} within sets from other files, for cells of one run.
+        margins: {beginning of an algorithm's name: margin}.
     """
     num = len(pairs)
     d_K = np.array([p.diff for p in pairs])
-    row = Row(alg, task, num, sum(p.ceiling for p in pairs), float(d_K.mean()), NAN, NAN, 'measured', margin_of(alg))
+    row = Row(alg, task, num, sum(p.ceiling for p in pairs), float(d_K.mean()), NAN, NAN, 'measured', margin_of(alg, margins))
+    known = [p.x_M for p in pairs if p.x_M is not None]
+    row.failed, row.num_runs = (int(sum(f(p.y_N) for p in pairs)) for f in (_failed, np.size))
+    row.ref_failed, row.ref_runs = (int(sum(map(f, known))) for f in (_failed, np.size))
     blocks = {}
     for p in pairs:
         blocks.setdefault((p.block, p.ref_block), []).append(p)
@@ -305,27 +292,11 @@ def row_of(
     return row
 
 
+def _failed(scores: np.ndarray) -> int:
+    return int(np.sum(scores <= FAILED))
+
+
 # --- runs resampled -------------------------------------------------------------------------------------------------
-
-
-def permutation_mean_p(pairs: Sequence[Pair], seed: int, num: int = NUM_PERMUTATIONS) -> float:
-    """Two-sided p of the mean normalised difference when 'ours' and 'theirs' are dealt anew within every cell.
-
-    (1 + #{|T*| ≥ |T|})/(1 + num). It asks whether the runs could all come from one place; runs of one expert set are not exchangeable with
-    those of another, so a small p may be the luck of the sets.
-    """
-    pairs = [p for p in pairs if p.x_M is not None]
-    rng = np.random.default_rng(seed)
-    total_R = np.zeros(num)
-    seen = sum(p.diff for p in pairs)
-    for p in pairs:
-        both, n = np.concatenate([p.y_N, p.x_M]), p.y_N.size
-        if np.ptp(both) == 0:
-            continue
-        pick_R_N = np.argsort(rng.random((num, both.size)), axis=1)[:, :n]
-        mine_R = both[pick_R_N].mean(axis=1)
-        total_R += mine_R - (both.sum() - n * mine_R) / p.x_M.size
-    return float((1 + np.sum(np.abs(total_R) >= abs(seen) - 1e-12)) / (1 + num)) if pairs else NAN
 
 
 def resampled(y_N: np.ndarray, set_N: np.ndarray, rng: np.random.Generator, num: int) -> np.ndarray:
@@ -369,7 +340,7 @@ def _percentiles(x_R: np.ndarray) -> tuple[float, ...]:
     return tuple(float(q) for q in np.quantile(x_R, [LEVEL / 2, 1 - LEVEL / 2]))
 
 
-# --- the answer -----------------------------------------------------------------------------------------------------
+# --- the whole table -----------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -386,10 +357,15 @@ class Aggregate:
     pairs: list
     between: dict
     free: list
+    margins: Mapping[str, float]
 
 
 def aggregate(
-    cells: Cells, reference: Mapping[CellKey, Reference], scales: Mapping[str, Baseline], sources: Sequence[Cells] = ()
+    cells: Cells,
+    reference: Mapping[CellKey, Reference],
+    scales: Mapping[str, Baseline],
+    sources: Sequence[Cells] = (),
+    margins: Mapping[str, float] = MARGINS,
 ) -> Aggregate | None:
     """The Aggregate of a results table beside its reference, or None when no cell has both a reference and a scale.
 
@@ -397,6 +373,7 @@ def aggregate(
         cells: {CellKey: (y_N, set_N)}, mean returns per run and their expert sets.
         reference: {CellKey: Reference}. scales: {task: Baseline}.
         sources: list of such `cells` of other files, for the variance between sets.
+        margins: {beginning of an algorithm's name: margin}.
     """
     pairs = pairs_of(cells, reference, scales)
     if not pairs:
@@ -411,9 +388,8 @@ def aggregate(
         mine = [p for p in pairs if alg in ('', p.key.alg) and task in ('', p.key.task)]
         if not mine:
             return None
-        out = row_of(mine, between, alg, task, spare)
+        out = row_of(mine, between, alg, task, spare, margins)
         if full:
-            out.perm_p = permutation_mean_p(mine, derive_seed('aggregate permutation', alg, task))
             out.improvement, out.iqm, out.ref_iqm = bootstrap(mine, derive_seed('aggregate bootstrap', alg, task))
         return out
 
@@ -426,10 +402,11 @@ def aggregate(
         pairs,
         between,
         [
-            row_of([p for p in pairs if p.key.alg == r.alg and not p.ceiling], between, r.alg, '', spare)
+            row_of([p for p in pairs if p.key.alg == r.alg and not p.ceiling], between, r.alg, '', spare, margins)
             for r in rows
             if 0 < r.num_ceiling < r.num_cells
         ],
+        margins,
     )
 
 

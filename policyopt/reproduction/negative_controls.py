@@ -26,14 +26,14 @@ NUM_CAMPAIGNS = 1000
 
 @dataclasses.dataclass
 class Control:
-    """A campaign that differs from its reference by `truth` on average; how often the verdict finds that, or claims equivalence."""
+    """A campaign that differs from its reference by `truth` on average; how often the verdict finds that, or claims sameness."""
 
     alg: str
     ref_alg: str
     truth: float
     sets: str  # as in Row: what the verdict's variance holds
     found: float  # share of campaigns whose 95% interval excludes 0
-    equivalent: float  # share whose 90% interval lies within the margin
+    same: float  # share whose 90% interval lies within the margin
     verdict_now: str  # what the data themselves say of this pair: 'found' or 'not found'
 
 
@@ -53,7 +53,7 @@ def swapped(pairs: list[Pair], alg: str, other: str) -> list[Pair]:
 def rates(
     pairs: list[Pair], between: Mapping[tuple[str, str], Between], row: Row, truth: float, seed: int, num: int = NUM_CAMPAIGNS
 ) -> tuple[float, float]:
-    """(found, equivalent): shares of `num` campaigns with that true mean difference in which the verdict of `row` says so.
+    """(found, same): shares of `num` campaigns with that true mean difference in which the verdict of `row` says so.
 
     d* = truth + Σ_c (ē*_c − ē'*_c)/K + set luck, with e* the runs' deviations redrawn with replacement and scaled by √(N/(N − 1)), and the
     luck normal with the row's variance between sets. se* follows from the redrawn runs and from that variance times χ²(ν)/ν. The variance
@@ -90,13 +90,13 @@ def controls(aggregate: Aggregate) -> list[Control]:
     for alg, row in rows.items():
         mine = [p for p in usable if p.key.alg == alg]
         for truth in (0.0, SHIFT) if mine else ():
-            now = row_of(shifted(mine, truth - row.diff), aggregate.between, alg)
+            now = row_of(shifted(mine, truth - row.diff), aggregate.between, alg, margins=aggregate.margins)
             out.append(_control(mine, aggregate.between, now, alg, truth))
     for alg in rows:
         for other in rows:
             pairs = swapped(usable, alg, other) if alg != other else []
             if pairs:
-                row = row_of(pairs, aggregate.between, alg)
+                row = row_of(pairs, aggregate.between, alg, margins=aggregate.margins)
                 out.append(_control(pairs, aggregate.between, row, other, row.diff))
     return out
 

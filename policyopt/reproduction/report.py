@@ -1,53 +1,86 @@
-"""The answer to "does it reproduce?" in sentences and short tables, the same for terminal, Markdown and HTML."""
+"""The study in sections of sentences and tables, the same on the terminal, in Markdown and in HTML."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
-from policyopt.reporting.statistics import LEVEL, POWER
-from policyopt.reproduction.aggregate import CEILING, MARGIN, MARGIN_GA
-from policyopt.reproduction.failures import FAILED
+import numpy as np
+
+from policyopt.reporting.reference import FAILED
+from policyopt.reporting.statistics import LEVEL
+from policyopt.reporting.tables import CSV_ONLY, Column, Estimate, P, Section, Table, signed, table_of
+from policyopt.reproduction.aggregate import CEILING
 from policyopt.reproduction.negative_controls import SHIFT
 
 if TYPE_CHECKING:
-    from policyopt.reporting.analysis import Analysis
-    from policyopt.reproduction.aggregate import Aggregate, Pair, Row
+    from policyopt.reproduction.aggregate import Aggregate, Row
+    from policyopt.reproduction.study import Study
+
+_MARKS = {'measured': '', 'runs': '†', 'tasks': '‡', 'cells': '‡'}
 
 
-class Section(NamedTuple):
-    """A heading, sentences, a table (heads, lines), and what its columns mean."""
-
-    title: str
-    sentences: list[str]
-    heads: list[str]
-    lines: list[list[str]]
-    notes: list[str]
-
-
-UNIT = '(expert − random)'
-WORDS = ('algorithm', 'task', 'answer', 'ours', 'reference', 'failed by set', 'found here')  # columns of words
-NAMES = {'equivalent': 'equivalent', 'differs': 'differs', 'undecided': 'undecided', 'ceiling': 'at the ceiling'}
+def _resampled(name: str, meaning: str, field: str) -> list[Column]:
+    """A value with its bootstrap interval: one column for reading and three of a CSV file."""
+    get = attrgetter(field)
+    heading = f'{name.replace("_", " ")} [95%]'
+    out = [Column('', f'{meaning}, with its bootstrap 95% interval', 2, lambda r: Estimate(*get(r)), heading=heading)]
+    for i, (end, said) in enumerate((('', meaning), ('_lo', 'its bootstrap 95% interval, low'), ('_hi', 'high'))):
+        out.append(Column(name + end, said, CSV_ONLY, lambda r, i=i: get(r)[i]))
+    return out
 
 
-def p_value(p: float) -> str:
-    """A p value for reading: three decimals, '<.001' below that."""
-    return '–' if not math.isfinite(p) else '<.001' if p < 0.001 else f'{p:.3f}'
+def _of(num: int, total: int) -> str:
+    return f'{num} of {total}' if total else '–'
 
 
-def p_said(p: float) -> str:
-    """The same within a sentence: 'p = 0.028', 'p < .001'."""
-    return f'p = {p_value(p)}'.replace('= <', '< ')
+def _interval(level: int, shown_from: int) -> list[Column]:
+    """An interval of the difference: one column for reading and two of a CSV file."""
+
+    def end(i):
+        return lambda r: r.interval(level / 100)[i]
+
+    meaning = f'{level}% interval of the difference'
+    shown = Column('', meaning, shown_from, lambda r: interval(*r.interval(level / 100)), heading=f'{level}%')
+    return [shown, Column(f'lo{level}', f'{meaning}, low', CSV_ONLY, end(0)), Column(f'hi{level}', 'high', CSV_ONLY, end(1))]
 
 
-def signed(x: float) -> str:
-    """A normalised difference for reading: sign and three decimals, a dash for NaN, no sign on zero."""
-    return '–' if not math.isfinite(x) else f'{round(x, 3):+.3f}' if round(x, 3) else '0.000'
+AGGREGATE_COLUMNS = [
+    Column('alg', 'algorithm; empty: all', 0, attrgetter('alg')),
+    Column('task', 'task; empty: all', 1, attrgetter('task')),
+    Column('cells', 'cells that the row is a mean of, with equal weights', 2, attrgetter('num_cells')),
+    Column('ceiling', f'of them with all runs of both sides within {CEILING:.0%} of the expert', 2, attrgetter('num_ceiling')),
+    Column('difference', 'ours − reference as a share of (expert − random)', CSV_ONLY, attrgetter('diff')),
+    Column('', 'ours − reference as a share of (expert − random)', 0, lambda r: signed(r.diff) + _MARKS[r.sets], heading='difference'),
+    Column('se', 'its standard error', CSV_ONLY, attrgetter('se')),
+    Column('df', 'its degrees of freedom (Satterthwaite)', CSV_ONLY, attrgetter('df')),
+    *_interval(90, 0),
+    *_interval(95, 2),
+    Column('sets', 'what se holds: measured (runs and sets), runs, tasks or cells (their spread)', CSV_ONLY, attrgetter('sets')),
+    Column('p', 'two-sided t test of no difference', CSV_ONLY, attrgetter('p')),
+    Column('margin', 'margin of the verdict', CSV_ONLY, attrgetter('margin')),
+    Column('tost_p', f'two one-sided tests of a difference within the margin; below {LEVEL}: same', 2, lambda r: P(r.tost_p)),
+    *_resampled('prob_improvement', 'mean over cells of the probability that a run of ours beats one of the reference', 'improvement'),
+    *_resampled('iqm', 'interquartile mean of our scores', 'iqm'),
+    *_resampled('ref_iqm', "interquartile mean of the reference's scores", 'ref_iqm'),
+    Column('', f'our runs at most {FAILED:.0%} of the way to the expert', 0, lambda r: _of(r.failed, r.num_runs), heading='failed'),
+    Column('', 'the same of the reference', 0, lambda r: _of(r.ref_failed, r.ref_runs), heading='ref failed'),
+    Column('verdict', 'same within the margin; better or worse; no worse by the margin; too few data', 0, attrgetter('verdict')),
+]
 
 
-def interval(lo: float, hi: float) -> str:
-    """[lo, hi] for reading, a dash where it is undefined."""
-    return f'[{signed(lo)}, {signed(hi)}]' if math.isfinite(lo) and math.isfinite(hi) else '–'
+def aggregate_rows(aggregate: Aggregate) -> list[Row]:
+    """All rows of the table over cells: per algorithm, per algorithm and task, per task, and over all."""
+    return [*aggregate.algs, *aggregate.blocks, *aggregate.tasks, aggregate.whole]
+
+
+def _table(rows: Sequence[Row], level: int, drop: Sequence[str]) -> Table:
+    """Rows as words, without some columns; 'all' names the rows over all algorithms or tasks."""
+    table = table_of([c for c in AGGREGATE_COLUMNS if c.title not in drop], rows, level)
+    words = [i for i, title in enumerate(table.titles) if title in ('alg', 'task')]
+    return table._replace(lines=[['all' if i in words and not x else x for i, x in enumerate(line)] for line in table.lines])
 
 
 def share(x: float) -> str:
@@ -55,222 +88,118 @@ def share(x: float) -> str:
     return '–' if not math.isfinite(x) else f'{100 * x:.0f}%'
 
 
-def _mark(row: Row) -> str:
-    return {'measured': '', 'runs': '†', 'tasks': '‡', 'cells': '‡'}[row.sets]
+def interval(low: float, high: float) -> str:
+    """An interval of score differences for reading, a dash where it is undefined."""
+    return f'[{signed(low)}, {signed(high)}]' if math.isfinite(low) and math.isfinite(high) else '–'
 
 
-def _cells(row: Row) -> str:
-    return f'{row.num_cells}' + (f' ({row.num_ceiling})' if row.num_ceiling else '')
-
-
-def _triple(values: tuple[float, ...]) -> str:
-    value, lo, hi = values
-    return '–' if not math.isfinite(value) else f'{value:.2f}' + (f' [{lo:.2f}, {hi:.2f}]' if math.isfinite(lo) else '')
-
-
-def _row(row: Row) -> list[str]:
-    return [
-        signed(row.diff) + _mark(row),
-        interval(*row.interval(0.9)),
-        interval(*row.interval(0.95)),
-        f'{row.margin:.2f}',
-        p_value(row.tost_p),
-    ]
-
-
-def verdict_of(row: Row) -> str:
-    """What a row says, in a few words."""
-    if row.verdict == 'equivalent':
-        return f'equivalent within {row.margin:.2f}' + (', but not equal' if row.p < LEVEL else '')
-    return NAMES.get(row.verdict, row.verdict)
-
-
-def _by_verdict(rows: list[Row]) -> str:
-    """Algorithms with their differences, those of one verdict together."""
-    by = {}
+def verdicts(aggregate: Aggregate) -> list[str]:
+    """The verdict per algorithm with differences and 90% intervals, and what is left without the cells at the ceiling, in sentences."""
+    by, rows = {}, aggregate.algs
     for r in rows:
-        by.setdefault(verdict_of(r) + (' (the variance between expert sets was not measured)' if r.sets == 'runs' else ''), []).append(r)
-    return '; '.join(
-        ', '.join(f'{r.alg} ({signed(r.diff)}, 90% interval {interval(*r.interval(0.9))})' for r in found) + f': {what}'
-        for what, found in by.items()
-    )
-
-
-def reproduces(aggregate: Aggregate) -> list[str]:
-    """The answer in one sentence, then what it rests on and what it leaves open."""
-    rows = aggregate.algs
-    good = [r for r in rows if r.verdict in ('equivalent', 'ceiling')]
-    bad = [r for r in rows if r.verdict == 'differs']
-    start = (
-        'Yes'
-        if len(good) == len(rows)
-        else f'{", ".join(r.alg for r in bad)} {"differ" if len(bad) > 1 else "differs"}'
-        if bad
-        else f'{", ".join(r.alg for r in good)} {"do" if len(good) > 1 else "does"}; the rest is undecided'
-        if good
-        else 'Undecided'
-    )
-    w = aggregate.whole
-    out = [f'{start}. Mean of ours − reference over cells, in units of {UNIT}: {_by_verdict(rows)}.']
-    claim = 'The claim "every algorithm equivalent within its margin" '
-    refuted = any(r.beyond for r in rows)
-    out.append(claim + ('holds.' if len(good) == len(rows) else 'is refuted.' if refuted else 'is not shown by these runs.'))
-    if math.isfinite(w.perm_p):
-        known = 'with the variance between sets'
-        known = {'measured': known, 'runs': f'{known} as far as it was measured'}.get(w.sets, 'by the spread of the differences themselves')
-        out.append(
-            f'All {w.num_cells} cells together: {signed(w.diff)}. Is it zero? {p_said(w.perm_p)} by permutation of runs within cells, '
-            f'as if expert sets made no difference (too small where they do); {p_said(w.p)} {known}.'
-            + ('' if w.sets == 'runs' else f' Is it within ±{w.margin:.2f}? {p_said(w.tost_p)} (TOST).')
-        )
-    if w.num_ceiling:
-        out.append(
-            f'{w.num_ceiling} of {w.num_cells} cells are at the ceiling: all runs of both sides within {CEILING:.0%} of the expert, where '
-            f'no difference above {2 * CEILING:.0%} can show.'
-            + (f' Without them: {_by_verdict(aggregate.free)}.' if aggregate.free else '')
-        )
+        by.setdefault(r.verdict, []).append(_brief(r))
+    out = [_sentence(f'{verdict}: {", ".join(algs)}' for verdict, algs in by.items())]
+    out += [_sentence([f'all {aggregate.whole.num_cells} cells: {_brief(aggregate.whole)}, {aggregate.whole.verdict}'])] * (len(rows) > 1)
+    if aggregate.free:
+        num, of = sum(r.num_ceiling for r in rows), sum(r.num_cells for r in rows)
+        what = f'{num} of {of} cells are at the ceiling (all runs of both sides within {CEILING:.0%} of the expert). Without them: '
+        out.append(_sentence([what + '; '.join(f'{_brief(r)}, {r.verdict}' for r in aggregate.free)]))
     return out
 
 
-def answer_section(analysis: Analysis) -> Section:
-    """Per algorithm: difference, intervals, equivalence test, probability of improvement."""
-    a = analysis.aggregate
-    heads = ['algorithm', 'answer', 'ours − ref', '90%', '95%', 'margin', 'TOST', 'perm', 'P(ours > ref)', 'cells']
+def _brief(row: Row) -> str:
+    return f'{row.alg} {signed(row.diff)} {interval(*row.interval(0.9))}'.strip()
+
+
+def _sentence(parts: Iterable[str]) -> str:
+    text = '; '.join(parts) + '.'
+    return text[0].upper() + text[1:]
+
+
+def answer_section(study: Study, level: int = 2) -> Section:
+    """Per algorithm: difference, interval, failed runs, verdict; from level 1 also tests and probability of improvement."""
+    a: Any = study.aggregate
     rows = [*a.algs, *([a.whole] if len(a.algs) > 1 else [])]
-    lines = [[r.label, verdict_of(r), *_row(r), p_value(r.perm_p), _triple(r.improvement), _cells(r)] for r in rows]
+    marks = {_MARKS[r.sets] for r in rows}
     notes = [
-        f'Differences are means over cells in units of {UNIT} of the reference; cells: in brackets those at the ceiling. Intervals hold '
-        'the variance between runs and, unless marked, between expert sets (variance components, partially pooled over tasks). TOST: p of '
-        f'equivalence within the margin (declared: {MARGIN_GA:.2f} for names that begin with ga, {MARGIN:.2f} otherwise); below .05 is '
-        'the 90% interval within ± margin. perm: label permutation within cells. P(ours > ref): mean probability over cells that a run '
-        'of ours beats one of the reference, stratified bootstrap interval.'
+        'difference: ours − reference, mean over cells, as a share of (expert − random), with 90% intervals. They hold the variance '
+        'between runs and, unless marked, between expert sets (variance components, partially pooled over tasks).'
     ]
-    marks = {r.sets for r in rows}
-    if 'runs' in marks:
+    if '†' in marks:
         notes.append(
-            '† The variance between expert sets was measured for none or only some of these cells: the interval is too narrow, and '
-            'neither equivalence nor a difference is concluded from it.'
+            '† The variance between expert sets is unknown for some of these cells: the interval is too narrow and decides nothing.'
         )
-    if marks & {'tasks', 'cells'}:
+    if '‡' in marks:
         notes.append(
-            '‡ Single runs: the interval is that of the spread of cells or of the means of tasks, whichever is larger, with one degree of '
-            'freedom less than tasks; with fewer than three tasks it is that of cells, and no difference is concluded from it.'
+            '‡ Single runs: the interval is that of the spread of tasks or of cells, whichever is larger, with one degree of freedom less '
+            'than tasks; with fewer than three tasks it is that of cells and decides nothing.'
         )
-    return Section('Does it reproduce?', reproduces(a), heads, lines, notes)
+    return Section('Does it reproduce?', verdicts(a), _table(rows, level, ['task']), notes)
 
 
-def block_section(analysis: Analysis) -> Section:
+def block_section(study: Study) -> Section:
     """Per algorithm and task, and per task."""
-    a = analysis.aggregate
-    heads = ['algorithm', 'task', 'answer', 'ours − ref', '90%', '95%', 'margin', 'TOST', 'cells']
+    a: Any = study.aggregate
     rows = [*a.blocks, *(a.tasks if len(a.algs) > 1 else [])]
-    return Section('Per task', [], heads, [[r.alg or 'all', r.task, verdict_of(r), *_row(r), _cells(r)] for r in rows], [])
+    return Section('Per task', [], _table(rows, 2, ['prob improvement [95%]', 'iqm [95%]', 'ref iqm [95%]', '95%', 'tost p']))
 
 
-def iqm_section(analysis: Analysis) -> Section:
-    """Interquartile means over all runs of an algorithm, as rliable reports them."""
-    a = analysis.aggregate
-    heads = ['algorithm', 'IQM ours [95%]', 'IQM ref [95%]', 'difference found with 80%']
-    lines = [[r.label, _triple(r.iqm), _triple(r.ref_iqm), f'{r.detectable():.3f}' + _mark(r)] for r in a.algs]
-    notes = [
-        'IQM: interquartile mean of the normalised returns of all runs of all cells, stratified bootstrap over runs (and sets). Last '
-        f'column: the true mean difference that this table finds with {POWER:.0%} probability at {LEVEL:.0%}.'
-    ]
-    return Section('Interquartile means', [], heads, lines, notes)
-
-
-def _runs_of(analysis: Analysis, pair: Pair) -> zip:
-    """(row, normalised return) of a cell's runs."""
-    return zip(analysis.cells[pair.key].rows, pair.y_N, strict=True)
-
-
-def failure_section(analysis: Analysis) -> Section | None:
-    """Runs that earned what the random policy earns."""
-    heads = ['algorithm', 'task', 'failed: ours', 'reference', 'failed by set', 'P(one set ≥ ref)']
-    lines = []
-    for f in analysis.failures:
-        per = f'{", ".join(str(k) for k, _ in f.by_set)} of {f.by_set[0][1]}' if f.by_set else '–'
-        lines.append([f.alg, f.task, f'{f.ours[0]} of {f.ours[1]}', f'{f.ref[0]} of {f.ref[1]}', per, p_value(f.one_set_p)])
-    pairs = analysis.aggregate.pairs
-    total, ref_total = sum(f.ours[0] for f in analysis.failures), sum(f.ref[0] for f in analysis.failures)
-    num, ref_num = sum(p.y_N.size for p in pairs), sum(p.m for p in pairs if p.x_M is not None)
+def failure_section(study: Study) -> Section:
+    """Runs that get what the random policy gets."""
+    a: Any = study.aggregate
     said = (
-        f'{total} of {num} runs earn what the random policy earns (at most {FAILED:.0%} of the way to the expert); '
-        f'reference: {ref_total} of {ref_num}.'
+        f'{a.whole.failed} of {a.whole.num_runs} runs get what the random policy gets (at most {FAILED:.0%} of the way to the expert); '
+        f'reference: {a.whole.ref_failed} of {a.whole.ref_runs}.'
     )
-    last = [analysis.scales[p.key.task].score(r.last_trueret) for p in pairs for r, y in _runs_of(analysis, p) if y <= FAILED]
-    known = [y for y in last if math.isfinite(y)]
+    runs = [(r, y) for p in a.pairs for r, y in zip(study.cells[p.key].rows, p.y_N, strict=True) if y <= FAILED]
+    known = [y for y in (float(study.scales[r.task].score(r.last_trueret)) for r, _ in runs) if math.isfinite(y)]
     if known:
-        said += (
-            f' Of {len(known)} of ours whose last batch is known, {sum(y > FAILED for y in known)} earned more in it, with sampled actions.'
-        )
-    notes = [
-        'Failures come in sets: all runs of a cell may share one expert set, so the two counts are not those of independent runs. By '
-        'set: failed runs on each set of the file with most sets. P: that one set of the reference’s number of runs fails as often as '
-        'the reference did, sets having rates of their own (beta-binomial); a dash where too few sets were measured or fewer than two '
-        'runs on them failed.'
-    ]
-    if not lines:
-        return Section('Failed runs', [said], [], [], [])
-    return Section('Failed runs', [said], heads, lines, notes)
+        more = sum(y > FAILED for y in known)
+        said += f' Of {len(known)} of ours whose last batch is known, {more} got more in it, with sampled actions.'
+    lines = []
+    for r in a.blocks:
+        if r.failed or r.ref_failed:
+            mine = [p for p in a.pairs if p.block == (r.alg, r.task)]
+            y, sets = (np.concatenate([getattr(p, name) for p in mine]) for name in ('y_N', 'set_N'))
+            by_set = ', '.join(str(np.sum(y[sets == s] <= FAILED)) for s in np.unique(sets)) if np.ptp(sets) else '–'
+            lines.append([r.alg, r.task, _of(r.failed, r.num_runs), _of(r.ref_failed, r.ref_runs), by_set])
+    titles = ['alg', 'task', 'failed', 'ref failed', 'failed by set']
+    meanings = ['', '', 'our failed runs', "the reference's", 'on each of our expert sets']
+    if all(line[-1] == '–' for line in lines):
+        titles, meanings, lines = titles[:-1], meanings[:-1], [line[:-1] for line in lines]
+    return Section('Failed runs', [said], Table(titles, meanings, lines) if lines else None)
 
 
-def power_section(analysis: Analysis) -> Section | None:
-    """What single cells could have shown, in normalised units at the level that judges."""
-    comps = [c for c in analysis.comparisons.values() if math.isfinite(c.detectable_score)]
-    if not comps:
-        return None
-    num = len(analysis.comparisons)
-    half, whole = (sum(c.detectable_score > x for c in comps) for x in (0.5, 1.0))
-    never = [c for c in comps if not c.rejectable]
-    said = [
-        f'At the level that judges (Holm’s first step), {half} of {num} cells would show only a true difference of more than half of '
-        f'{UNIT} with {POWER:.0%} probability, {whole} of them only one of more than the whole of it.'
-    ]
-    if never:
-        said.append(
-            f'In {len(never)} cells no return between the random policy’s and the expert’s would be called different: '
-            + ', '.join(f'{c.key.alg} {c.key.task} {c.key.num_trajs}' for c in never)
-            + '.'
-        )
-    return Section('What single cells could show', said, [], [], [])
-
-
-def control_section(analysis: Analysis) -> Section | None:
+def control_section(study: Study) -> Section | None:
     """How often the same verdict finds campaigns that do differ."""
-    found = analysis.controls
+    found = study.controls
     if not found:
         return None
-    heads = ['ours', 'reference', 'true difference', 'found', 'called equivalent', 'found here']
+    titles = ['ours', 'reference', 'true difference', 'found', 'called same', 'found here']
     lines = [
-        [c.alg, c.ref_alg, signed(c.truth) + ('†' if c.sets == 'runs' else ''), share(c.found), share(c.equivalent), c.verdict_now]
-        for c in found
+        [c.alg, c.ref_alg, signed(c.truth) + ('†' if c.sets == 'runs' else ''), share(c.found), share(c.same), c.verdict_now] for c in found
     ]
-    swaps = [c for c in found if c.alg != c.ref_alg]
-    said = []
-    shifts = [c for c in found if c.alg == c.ref_alg and c.truth]
-    if shifts:
-        said.append(
-            f'A true shift of {SHIFT} in every cell of an algorithm would be found in '
-            + ', '.join(f'{share(c.found)} ({c.alg})' for c in shifts)
-            + ' of campaigns like this one.'
-        )
+    swaps, shifts = [c for c in found if c.alg != c.ref_alg], [c for c in found if c.alg == c.ref_alg and c.truth]
+    rates = ', '.join(f'{share(c.found)} ({c.alg})' for c in shifts)
+    said = (
+        [f'A true shift of {SHIFT} in every cell of an algorithm would be found in {rates} of campaigns like this one.'] if shifts else []
+    )
     if swaps:
-        said.append(
-            f'Our runs of one algorithm beside the reference’s of another: {sum(c.verdict_now == "found" for c in swaps)} of {len(swaps)} '
-            f'pairs are told apart by this very table.'
-        )
+        now = sum(c.verdict_now == 'found' for c in swaps)
+        said.append(f'Our runs of one algorithm next to the reference’s of another: {now} of {len(swaps)} pairs are told apart.')
     notes = [
         'Campaigns made from these data: runs redrawn around that difference, expert sets drawn anew with the measured variance. found: '
         '95% interval without 0; in the lines with no true difference it is the rate of false alarms. found here: the same verdict on '
         'the data themselves, so shifted or swapped.'
     ]
-    return Section('Negative controls', said, heads, lines, notes)
+    return Section('Negative controls', said, Table(titles, [''] * len(titles), lines), notes)
 
 
-def sections(analysis: Analysis, level: int = 1) -> list[Section]:
-    """The sections of the answer; only the first at level 0, [] without a reference that can be normalised."""
-    if not analysis.aggregate:
+def sections(study: Study, level: int = 2) -> list[Section]:
+    """The sections of a study; only the first, with few columns, at level 0; [] without a reference that can be normalised."""
+    if not study.aggregate:
         return []
-    makers = [answer_section, power_section, failure_section, block_section, iqm_section, control_section]
-    return [s for make in (makers if level else makers[:1]) if (s := make(analysis))]
+    if level < 2:
+        return [answer_section(study, 0)]
+    makers = (answer_section, failure_section, block_section, control_section)
+    return [s for make in makers if (s := make(study))]

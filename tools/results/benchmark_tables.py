@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.dagger_labels import ALGORITHMS, KEPT, needed
-from policyopt.reporting.report import number
+from policyopt.reporting.tables import number
 from tools.results.words import table
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def efficiency_table(blocks: Blocks) -> str:
     """Environment steps, mean return and CPU seconds of what peers.py compared, ± standard deviation over seeds."""
     rows = _rows(f'{blocks.root}/peers/halfcheetah.csv')
     demonstrated = next(float(r['return_mean']) for r in rows if r['side'] == 'expert')
-    lines = [['expert, the demonstrations', '', '', '', number(demonstrated, 0), '']]
+    lines: list[list] = [['expert, the demonstrations', '', '', '', number(demonstrated, 0), '']]
     for key, name in COMPARED.items():
         runs: dict[str, list] = {}  # by seed, the final policy last
         for r in rows:

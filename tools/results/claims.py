@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from policyopt.errors import UserError
 from policyopt.reporting.reference import CellKey, read_reference, read_reference_tasks
-from policyopt.reporting.report import decimals_of, number, trajectories
+from policyopt.reporting.tables import decimals_of, number, trajectories
 from tools.results.benchmark_tables import efficiency_table, label_table, transfer_table
 from tools.results.reward_shift import shift_table
 from tools.results.robustness_checks import beside, checks, run_by_run
@@ -121,8 +122,10 @@ def agreement_overview(blocks: Blocks) -> str:
 def registered(blocks: Blocks) -> list[dict[str, str]]:
     """The rows of preregistration.csv, with `started`: when the first run of the files of a row began; empty where none is known."""
     with open(f'{blocks.root}/{PREREGISTRATION}', newline='', encoding='utf-8') as f:
-        rows = list(csv.DictReader(f))
+        rows = list(csv.DictReader(f, strict=True))
     for row in rows:
+        if None in row or None in row.values():
+            raise UserError(f'{blocks.root}/{PREREGISTRATION}: {row["what"]}: its line has not one value a column; quote commas')
         row['started'] = min((blocks.start_of(name) for name in row['files'].split()), default='')[:19]
     return rows
 

@@ -14,19 +14,19 @@ import numpy as np
 
 from policyopt.errors import UserError
 from policyopt.files.names import name_of, parts_of, size_of
-from policyopt.files.results_file import read_other_sets, read_results
+from policyopt.files.results_file import read_results
 from policyopt.files.training_log import read_log, read_root
-from policyopt.reporting.analysis import analyze, campaign_runs, heading
-from policyopt.reporting.reference import read_reference, read_reference_tasks
-from policyopt.reporting.report import decimals_of, number, trajectories
-from policyopt.reproduction.failures import FAILED
+from policyopt.reporting.reference import read_reference_tasks
+from policyopt.reporting.tables import decimals_of, number, signed, trajectories
+from policyopt.reproduction.study import read_study
 from tools.results.robustness_checks import beside, checks, run_by_run
-from tools.results.words import difference, minus, name_of_algorithm, signed, table, verdict
+from tools.results.words import difference, minus, name_of_algorithm, table, verdict
 
 if TYPE_CHECKING:
-    from policyopt.reporting.analysis import Analysis, Cell
+    from policyopt.reporting.analysis import Cell
     from policyopt.reporting.reference import Baseline
     from policyopt.reproduction.aggregate import Pair
+    from policyopt.reproduction.study import Study
 
 _BLOCK = re.compile(r'(<!-- begin: (?P<name>[^ ]+) -->\n).*?(<!-- end: (?P=name) -->)', re.S)
 
@@ -54,24 +54,18 @@ def fill(text: str, make: Callable[[str], str], path: object) -> str:
 # --- tables of one results file ---------------------------------------------------------------------------------------
 
 
-def agreement_table(analysis: Analysis, per_task: bool = False) -> str:
+def agreement_table(analysis: Study, per_task: bool = False) -> str:
     """A line per algorithm, or per algorithm and task: the difference to the paper in scores, failed runs, the verdict."""
     a = analysis.aggregate
     lines = []
     for row in a.blocks if per_task else a.algs:
-        pairs = [p for p in a.pairs if p.key.alg == row.alg and row.task in ('', p.key.task)]
-        failed = [f'{sum(int((y <= FAILED).sum()) for y in side)} of {sum(y.size for y in side)}' for side in _sides(pairs)]
+        failed = [f'{row.failed} of {row.num_runs}', f'{row.ref_failed} of {row.ref_runs}']
         lines.append([name_of_algorithm(row.alg), *([row.task] * per_task), row.num_cells, difference(row), *failed, verdict(row)])
     heads = ['algorithm', *(['task'] * per_task), 'cells', 'difference [90% interval]', 'failed runs here', "paper's", 'verdict']
     return table(heads, lines, words=1 + per_task)
 
 
-def _sides(pairs: Sequence[Pair]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """(our scores per cell, the paper's)."""
-    return [p.y_N for p in pairs], [p.x_M for p in pairs if p.x_M is not None]
-
-
-def cell_table(analysis: Analysis) -> str:
+def cell_table(analysis: Study) -> str:
     """A line per task and algorithm: our mean return ± half width of its 95% interval, in brackets the published mean."""
     sizes = sorted({k.num_trajs for k in analysis.cells})
     lines = []
@@ -90,7 +84,7 @@ def _mean(cell: Cell, decimals: int) -> str:
     return number(cell.mean, decimals) + half
 
 
-def comparison_table(analysis: Analysis) -> str:
+def comparison_table(analysis: Study) -> str:
     """A line per cell: our mean return with its interval, the paper's, both as scores, and the difference of these."""
     lines = []
     for p in analysis.aggregate.pairs:
@@ -103,7 +97,7 @@ def comparison_table(analysis: Analysis) -> str:
     return table(heads, lines, words=2)
 
 
-def _ends_early(analysis: Analysis) -> bool:
+def _ends_early(analysis: Study) -> bool:
     return all(c.y_N.size == 1 for c in analysis.cells.values())
 
 
@@ -114,7 +108,7 @@ def _early(cell: Cell) -> str:
     return f'{ours} ({expert})'
 
 
-def score_table(analysis: Analysis) -> str:
+def score_table(analysis: Study) -> str:
     """A line per task, algorithm and size without a published number: runs, mean return, that of the demonstrations, score, lowest run.
 
     The scale is that of the experiment: 0 its random policy, 1 the expert that gave the demonstrations.
@@ -128,7 +122,7 @@ def score_table(analysis: Analysis) -> str:
     return table(['task', 'algorithm', 'trajectories', 'runs', 'return', 'expert', 'score', 'lowest run'], lines, words=2)
 
 
-def run_table(analysis: Analysis) -> str:
+def run_table(analysis: Study) -> str:
     """A line per cell with few runs: our mean and the published mean, and every run of both, the best first."""
     lines = []
     for key, c in analysis.cells.items():
@@ -142,7 +136,7 @@ def _runs(y_N: np.ndarray, decimals: int) -> str:
     return ', '.join(number(y, decimals) for y in np.sort(y_N)[::-1])
 
 
-def task_differences(analysis: Analysis) -> str:
+def task_differences(analysis: Study) -> str:
     """Mean difference in scores of every task, and by number of trajectories."""
     pairs, sizes = analysis.aggregate.pairs, sorted({p.key.num_trajs for p in analysis.aggregate.pairs})
     lines = []
@@ -155,7 +149,7 @@ def task_differences(analysis: Analysis) -> str:
     return table(['task', *map(trajectories, sizes), 'all'], lines)
 
 
-def check_table(analysis: Analysis) -> str:
+def check_table(analysis: Study) -> str:
     """The robustness checks of the mean over all cells, a line each."""
     return table(
         ['mean over', 'cells', 'difference [90% interval]', 'verdict'],
@@ -163,7 +157,7 @@ def check_table(analysis: Analysis) -> str:
     )
 
 
-def power_table(analysis: Analysis) -> str:
+def power_table(analysis: Study) -> str:
     """How often the test of an algorithm finds a true difference of that size in every cell; 0 is the rate of false alarms."""
     mine = [c for c in analysis.controls if c.alg == c.ref_alg]
     truths = sorted({c.truth for c in mine})
@@ -216,9 +210,9 @@ def baseline_table(rows: Iterable[Mapping[str, str]], reference: Mapping[str, Ba
     for r in rows:
         ref = reference.get(r['task'])
         theirs = [f'{digits(ref.expert_mean)} ({ref.expert_episodes})', digits(ref.random_mean)] if ref else ['–', '–']
-        ours = f'{digits(r["expert_return_mean"])} ± {digits(r["expert_return_std"])} ({r["expert_episodes"]})'
+        ours = f'{digits(r["expert_return_mean"])} (sd {digits(r["expert_return_std"])}, {r["expert_episodes"]})'
         lines.append([r['task'], *theirs, ours, digits(r['random_return_mean'])])
-    heads = ['task', "paper's expert (episodes)", "paper's random policy", 'same expert here ± sd (episodes)', 'random policy here']
+    heads = ['task', "paper's expert (episodes)", "paper's random policy", 'same expert here (sd, episodes)', 'random policy here']
     return table(heads, lines)
 
 
@@ -244,21 +238,11 @@ class Blocks:
         self.root, self.between, self.reference, self.others, self.whole = root, between, reference, others or {}, whole or {}
         self._known = {}
 
-    def analysis(self, name: str) -> Analysis:
+    def analysis(self, name: str) -> Study:
         """The analysis of one results file, made once."""
         if name not in self._known:
             path, reference = f'{self.root}/{name}.h5', self.others.get(name, self.reference)
-            results = read_results(path)
-            others = [f'{self.root}/{b}.h5' for b in self.between[name]]
-            self._known[name] = analyze(
-                results.rows,
-                results.tasks,
-                reference=read_reference(reference) if reference else None,
-                ref_baselines=read_reference_tasks(reference) if reference else None,
-                between=read_other_sets(others, path, results),
-                expected=campaign_runs(results.attrs.get('spec', '')),
-                title=heading(results, reference),
-            )
+            self._known[name] = read_study(path, reference, [f'{self.root}/{b}.h5' for b in self.between[name]])
         return self._known[name]
 
     def pairs(self, name: str, alg: str = '') -> dict[tuple[str, int], Pair]:

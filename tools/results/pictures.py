@@ -89,11 +89,12 @@ def draw_efficiency(points: str, path: str) -> None:
                     runs.setdefault(r['seed'], []).append((float(r[column]) / unit, float(r['return_mean'])))
             if not runs:
                 continue
-            # of cloning and DAgger only the final policy counts
-            kept = slice(-1) if label.startswith('GAIL') else slice(-1, None)
-            x_S_T, y_S_T = np.moveaxis(np.array([run[kept] for run in runs.values()]), 2, 0)
+            # of cloning and DAgger the final policy alone; of GAIL not the same policy twice
+            curve = label.startswith('GAIL')
+            played = [run[:-1] if curve and run[-2][0] > 0.99 * run[-1][0] else run if curve else run[-1:] for run in runs.values()]
+            x_S_T, y_S_T = np.moveaxis(np.array(played), 2, 0)
             x_T = x_S_T.mean(axis=0)
-            ax.plot(x_T, y_S_T.mean(axis=0), label=label, markersize=5 if len(x_T) > 1 else 9, **style)
+            ax.plot(x_T, y_S_T.mean(axis=0), label=label, markersize=5 if curve else 9, clip_on=curve, **style)
             ax.fill_between(x_T, y_S_T.min(axis=0), y_S_T.max(axis=0), color=style['color'], alpha=0.15, linewidth=0)
         level = next(float(r['return_mean']) for r in rows if r['side'] == 'expert')
         ax.axhline(level, color='#6e7781', linestyle=':', label='expert')

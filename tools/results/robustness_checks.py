@@ -10,17 +10,18 @@ import numpy as np
 from scipy import stats
 
 from policyopt.errors import UserError
-from policyopt.reporting.report import trajectories
+from policyopt.reporting.tables import signed, trajectories
 from policyopt.reproduction.aggregate import pooled_between, row_of
-from tools.results.words import interval, name_of_algorithm, signed
+from policyopt.reproduction.report import interval
+from tools.results.words import name_of_algorithm
 
 if TYPE_CHECKING:
-    from policyopt.reporting.analysis import Analysis
     from policyopt.reporting.reference import CellKey
     from policyopt.reproduction.aggregate import Pair, Row
+    from policyopt.reproduction.study import Study
 
 
-def checks(analysis: Analysis) -> list[tuple[str, Row]]:
+def checks(analysis: Study) -> list[tuple[str, Row]]:
     """[(what it is the mean over, Row)]: all cells, without the first expert set, without the cell furthest off, without the ceiling."""
     pairs = analysis.aggregate.pairs
     out = [('all cells', _row(pairs))]
@@ -48,7 +49,7 @@ def _row(pairs: Sequence[Pair]) -> Row:
     return row_of(pairs, own, algs.pop() if len(algs) == 1 else '')
 
 
-def beside(analysis: Analysis, other: Analysis) -> str:
+def beside(analysis: Study, other: Study) -> str:
     """A sentence on the same cells and expert sets in two files: the mean difference over pairs of task and set, with its t test.
 
     A set is the same where its expert's episodes are: one seed gives other sets on another kind of processor.
@@ -79,14 +80,14 @@ def beside(analysis: Analysis, other: Analysis) -> str:
     return said
 
 
-def _by_set(analysis: Analysis, key: CellKey) -> dict[int, tuple[np.ndarray, float]]:
+def _by_set(analysis: Study, key: CellKey) -> dict[int, tuple[np.ndarray, float]]:
     """{expert set: (returns of its episodes, mean normalised return of the runs on it)} of a cell."""
     cell, score = analysis.cells[key], analysis.scales[key.task].score
     experts = {row.dataset: row.ex_traj_returns for row in cell.rows}
     return {s: (ex_E, float(score(cell.y_N[cell.set_N == s].mean()))) for s, ex_E in experts.items()}
 
 
-def run_by_run(analysis: Analysis, other: Analysis, margin: float = 0.02) -> list[str]:
+def run_by_run(analysis: Study, other: Study, margin: float = 0.02) -> list[str]:
     """A sentence per algorithm on the same runs (sets and seeds) in two files: the mean difference, and whether it is within ±margin.
 
     d = mean over K cells of mean_i(y_i − y'_i),  V = Σ_c var_c(y_i − y'_i)/N_c/K²: expert sets are the same on both sides and drop out.

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from policyopt.reporting.tables import signed
+from policyopt.reproduction.report import interval
+
 if TYPE_CHECKING:
     from policyopt.reproduction.aggregate import Row
 
@@ -38,16 +41,6 @@ def table(heads: list[str], lines: list[list], words: int = 1) -> str:
     return minus('\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in [heads, rule, *lines]))
 
 
-def signed(x: float) -> str:
-    """A difference in scores: sign and three decimals, no sign on zero."""
-    return f'{round(x, 3):+.3f}' if round(x, 3) else '0.000'
-
-
-def interval(lo: float, hi: float) -> str:
-    """[lo, hi] of differences in scores."""
-    return f'[{signed(lo)}, {signed(hi)}]'
-
-
 def difference(row: Row, level: float = 0.9) -> str:
     """The mean difference of a row in scores, with its interval where there is one."""
     lo, hi = row.interval(level)
@@ -55,14 +48,5 @@ def difference(row: Row, level: float = 0.9) -> str:
 
 
 def verdict(row: Row) -> str:
-    """What a difference to the paper shows, in three words.
-
-    same within m: the 90% interval lies within ± margin. better, worse: the 95% interval leaves out zero. no worse by m: the 90%
-    interval lies above −m. Otherwise, and where the variance between expert sets was not measured: too few data.
-    """
-    (lo, hi), (lo95, hi95), m = row.interval(0.9), row.interval(0.95), row.margin
-    if row.num_ceiling == row.num_cells or (row.sets == 'measured' and -m < lo and hi < m):
-        return f'same within {m:.2f}'
-    if row.sets in ('measured', 'tasks') and (lo95 > 0 or hi95 < 0):
-        return 'better' if lo95 > 0 else 'worse'
-    return f'no worse by {m:.2f}' if row.sets == 'measured' and lo > -m else 'too few data'
+    """What a difference to the paper shows, in three words."""
+    return row.verdict

@@ -1,0 +1,119 @@
+"""Pictures of a study: the difference per algorithm and task as a forest, and performance profiles."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from policyopt.reporting import figures
+from policyopt.reporting.figures import (
+    GREY,
+    WIDE,
+    Kind,
+    figure,
+    outside_legend,
+    picture_name,
+    picture_text,
+    published_name,
+    share_y,
+    styles_of,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from policyopt.reproduction.study import Study
+
+FOREST_SPAN = 0.3  # half the width of a forest; an arrow marks an interval that goes on
+
+
+def _forest(study: Study) -> Figure:
+    """A row per algorithm and one for each of its tasks, with its numbers: interval of 90% thick, of 95% thin, the margin shaded."""
+    a = study.aggregate
+    rows = []
+    for r in a.algs:
+        tasks = [b for b in a.blocks if b.alg == r.alg]
+        rows += [(r, picture_name(r.alg)), *((b, picture_text(b.task)) for b in tasks if len(tasks) > 1)]
+    rows += [(a.whole, 'all cells')] if len(a.algs) > 1 else []
+    fig, axes = figure(WIDE, 0.29 * len(rows) + 1.5, 1, 1)
+    ax = axes[0, 0]
+    style = styles_of([r.alg for r in a.algs])
+    reach = max([0.2, *(abs(x) for r, _ in rows for x in (*r.interval(0.95), r.diff) if math.isfinite(x))])
+    edge = min(FOREST_SPAN, 1.05 * reach)
+    for y, (row, _) in enumerate(rows):
+        colour, total = style.get(row.alg, {'color': 'black'})['color'], not row.task
+        ax.barh(y, 2 * row.margin, 0.8, -row.margin, color=GREY, alpha=0.16, linewidth=0, zorder=0.5, label='margin')
+        for level, width in ((0.95, 1.1), (0.9, 3.2)):
+            ax.plot(row.interval(level), [y, y], color=colour, linewidth=width * (1.25 if total else 1), solid_capstyle='butt')
+        face = colour if row.sets == 'measured' else 'white'
+        ax.plot(row.diff, y, 'D' if total else 'o', color=colour, markerfacecolor=face, markersize=7 if total else 5, zorder=3)
+        low, high = row.interval(0.95)
+        for side, beyond in ((-1, low < -edge), (1, high > edge)):
+            if beyond:
+                ax.plot(side * edge, y, '<' if side < 0 else '>', color=colour, markersize=6, clip_on=False, zorder=3)
+        said = difference(row.diff) + (' [{}, {}]'.format(*map(difference, row.interval(0.9))) if math.isfinite(row.se) else '')
+        ax.annotate(said, (1.03, y), xycoords=('axes fraction', 'data'), va='center', fontsize=11,
+                    fontweight='bold' if total else 'normal', annotation_clip=False)  # fmt: skip
+    ax.axvline(0, color=GREY, linewidth=1.2, zorder=1)
+    ax.set_yticks(range(len(rows)), [name for _, name in rows], fontsize=11)
+    for label, (row, _) in zip(ax.get_yticklabels(), rows, strict=True):
+        label.set_fontweight('normal' if row.task else 'bold')
+    ax.set_xlim(-edge, edge)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.grid(axis='y', visible=False)
+    theirs = {'paper': "paper's"}.get(published_name(study), 'published one')
+    ax.set_xlabel(f'our score minus the {theirs}')
+    ax.annotate('difference [90% interval]', (1.03, 1.0), xycoords='axes fraction', va='bottom', fontsize=11, annotation_clip=False)
+    return fig
+
+
+def difference(x: float) -> str:
+    """A difference of scores with its sign and a typographic minus."""
+    return f'{x:+.3f}'.replace('-', '−') if round(x, 3) else '0.000'
+
+
+def _profile(study: Study) -> Figure:
+    """Share of runs with at least that score, per algorithm, ours solid and the published dashed (Agarwal et al. 2021, fig. 4)."""
+    a = study.aggregate
+    cols = min(len(a.algs), 4)
+    rows = -(-len(a.algs) // cols)
+    fig, axes = figure(WIDE if cols > 1 else 4.6, 2.6 * rows + 0.9, rows, cols)
+    style = styles_of([r.alg for r in a.algs])
+    for ax in axes.flat[len(a.algs) :]:
+        ax.set_visible(False)
+    tau = np.linspace(-0.05, 1.1, 231)
+    for number, (ax, row) in enumerate(zip(axes.flat, a.algs, strict=False)):
+        share_y(ax, axes, number % cols == 0)
+        pairs = [p for p in a.pairs if p.key.alg == row.alg and p.x_M is not None]
+        for runs, look in (
+            ([p.y_N for p in pairs], {'label': 'ours'}),
+            ([p.x_M for p in pairs], {'label': published_name(study), 'linestyle': '--'}),
+        ):
+            if pairs:
+                shares = [np.mean(x[:, None] >= tau, axis=0) for x in runs]
+                ax.plot(tau, np.mean(shares, axis=0), **({'color': GREY} if len(look) > 1 else {'color': style[row.alg]['color']}) | look)
+        ax.set_title(picture_name(row.alg, 20))
+        ax.set_ylim(-0.03, 1.03)
+        ax.set_xlabel('score')
+        if number % cols == 0:
+            ax.set_ylabel('share of runs that reach it')
+    outside_legend(fig, axes, 2)
+    return fig
+
+
+def _reason(study: Study) -> str:
+    scales = 'it needs expert and random returns: tasks.csv next to the reference, or in the results'
+    return figures.no_reference(study) or ('' if study.aggregate else scales)
+
+
+KINDS = figures.KINDS | {
+    'forest': Kind(
+        'our score minus the published one, per algorithm and task; thick: 90% interval, thin: 95%; shaded: the margin; '
+        'open marker: without the variance between expert sets',
+        _forest,
+        _reason,
+    ),
+    'profile': Kind('share of runs that reach a score (0 random policy, 1 expert), ours and the published', _profile, _reason),
+}

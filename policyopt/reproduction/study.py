@@ -1,0 +1,38 @@
+"""A results table as a study of a reproduction: whole algorithms next to published results, with negative controls."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from policyopt.reporting.analysis import Analysis, read_analysis
+from policyopt.reproduction.aggregate import CEILING, MARGINS, aggregate
+from policyopt.reproduction.negative_controls import Control, controls
+
+
+class Study(Analysis):
+    """An analysis with what all its cells together say."""
+
+    @functools.cached_property
+    def aggregate(self) -> Any:
+        """The Aggregate over all cells, or None without a reference that can be normalised."""
+        cells = {k: (c.y_N, c.set_N) for k, c in self.cells.items()}
+        return aggregate(cells, self.reference, self.scales, self.sources, self.margins)
+
+    @functools.cached_property
+    def controls(self) -> list[Control]:
+        """Negative controls of the aggregate's verdict."""
+        return controls(self.aggregate) if self.aggregate else []
+
+
+def read_study(
+    path: str,
+    reference: str | None = None,
+    between: Sequence[str] | None = None,
+    scale: str | None = None,
+    run_name: str | None = None,
+    margins: Mapping[str, float] = MARGINS,
+) -> Study:
+    """The study of a results file, as `read_analysis` takes it, with the declared margins."""
+    return read_analysis(path, reference, between, scale, run_name, margins=margins, ceiling=CEILING, kind=Study)
