@@ -551,6 +551,7 @@ UNREAD = {
     'obs.npy': (b'\x93NUMPY', 'is a single array'),
     'ppo.zip': (as_zip('data', 'policy.pth'), 'is a model that Stable-Baselines3 has saved, not demonstrations'),
     'net.pt': (as_zip('archive/data.pkl'), 'is a file of torch.save, which could run code'),
+    'renamed.zip': (as_zip('obs.npy', 'acts.npy'), 'is an .npz file under another name'),
     'all.zip': (as_zip('a.npz'), 'is an archive. Unpack it'),
     'half.zip': (as_zip('a.npz')[:20], 'is an archive. Unpack it'),
     'all.tar.gz': (b'\x1f\x8b', 'is an archive. Unpack it'),
@@ -673,6 +674,7 @@ def test_every_format_is_reported_alike(name, run_script, tmp_path, monkeypatch)
     write(tmp_path, monkeypatch)
     keys = ('--obs_keys', 'object,gripper') if name == 'robomimic' else ()
     report = said(source, run_script, *keys)
+    assert report['used'] == 'obs_N, acts_N, terminal_N, rews_N' if name == 'npz, numbered' else report['used']
     for word in ('format', 'used', 'not used'):
         assert report.pop(word)
     assert report.pop('episodes') == f'3 ({"2 terminated, 1 truncated" if known else "3 truncated"}); after their last actions: kept'

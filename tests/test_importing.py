@@ -134,6 +134,7 @@ BAD = {
     'pictures': ('in.npz', bad_npz(obs=np.ones((10, 4, 4, 3))), 'observations of shape'),
     'fewer acts': ('in.npz', bad_npz(acts=np.ones(9)), 'terminal has shape (10,) for 9 actions; expected one for each'),
     'text': ('in.npz', bad_npz(acts=np.array(['left'] * 10)), 'actions of type <U4; expected numbers'),
+    'returns without a mean': ('in.npz', bad_npz(rews=np.full(10, 1e200)), 'the return of trajectory 0 is 3e+200 in size'),
     'NaN': ('in.npz', bad_npz(rews=np.full(10, np.nan)), 'NaN or infinity among the rewards of step 0'),
     'no columns': ('in.npz', bad_npz(obs=np.ones((10, 0))), 'observations of shape'),
     'actions that wrap': ('in.npz', bad_npz(acts=np.full(10, 2**63, np.uint64)), 'actions: 9223372036854775808 is among them'),

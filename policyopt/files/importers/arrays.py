@@ -75,7 +75,9 @@ def read_arrays(arrays: Arrays, file: str) -> Source:
         layout, rows = _shared(arrays)
     episodes = [x for row in rows for x in ([row] if isinstance(row, Episode) else ends.episodes_of(row, chosen, notes))]
     _compare_returns(arrays, episodes, notes)
-    return Source(f'{file}, {layout}', episodes, arrays.used, [n for n in arrays.names if n not in arrays.used], notes)
+    unused = [name for name in arrays.names if name not in arrays.used]
+    used, unused = (list(dict.fromkeys(re.sub(r'_\d+$', '_N', name) for name in names)) for names in (arrays.used, unused))
+    return Source(f'{file}, {layout}', episodes, used, unused, notes)
 
 
 def _numbered(arrays: Arrays, i: int) -> ends.Row:

@@ -9,7 +9,7 @@ import numpy as np
 from policyopt.files.ends import TRUNCATED
 from policyopt.files.hdf5 import numbers
 from policyopt.files.importers.arrays import Arrays, read_arrays
-from policyopt.files.importers.source import ReadOptions, Source, refuse_options
+from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options
 
 
 def read_d4rl(path: str, h5: Any, options: ReadOptions) -> Source:
@@ -23,6 +23,6 @@ def read_d4rl(path: str, h5: Any, options: ReadOptions) -> Source:
 
     found = read_arrays(Arrays(path, names, load, options), 'HDF5 as of D4RL')
     found.unused = list(dict.fromkeys(name.split('/')[0] + '/…' if '/' in name else name for name in found.unused))
-    if not any(name in found.used for name in (*TRUNCATED, 'next_observations')) and any('terminal' in name for name in found.used):
+    if not any(name in found.used for name in (*TRUNCATED, *NAMES['next_obs'])) and any('terminal' in name for name in found.used):
         found.notes.append('without timeouts or next_observations, an episode that a time limit ended is one with the next')
     return found

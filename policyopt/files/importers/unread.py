@@ -72,6 +72,7 @@ TEXTS = {  # what a file is and what to do, then perhaps lines of Python, in whi
         "np.savez('converted.npz', **{key: data[key] for key in ('obs', 'acts', 'dones')})",
     ),
     'video': ('a video or a picture, which holds no actions. Give the recorded observations and actions as an .npz file',),
+    'npz': ('an .npz file under another name. Give it a name that ends in .npz',),
     'archive': ('an archive. Unpack it and give what is in it',),
 }
 SUFFIXES = {
@@ -125,6 +126,8 @@ def _kind_of_zip(path: str) -> str:
             names = f.namelist()
     except Exception:  # on damaged bytes zipfile raises errors of any type
         return 'archive'
+    if names and all(name.endswith('.npy') for name in names):
+        return 'npz'
     if 'policy.pth' in names:
         return 'model'
     return 'torch' if any(name.endswith('data.pkl') for name in names) else 'archive'
