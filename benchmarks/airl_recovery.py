@@ -20,6 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.airl import AIRLReward
+from policyopt.rewards import ClassifierConfig
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, Transitions
 
 SIDE, GAMMA = 4, 0.9
@@ -57,7 +58,9 @@ def recover(state_only, seed=0, iterations=4000):
     pi_expert, v_S = soft_policy(np.repeat(r_S[:, None], A, axis=1), next_S_A, np.zeros(S), 500)
     expert_N = visits(pi_expert, next_S_A).ravel()
     states_N, a_N_1, zeros_N = np.repeat(np.arange(S), A), np.tile(np.arange(A), S)[:, None], np.zeros(S * A)
-    reward = AIRLReward(ContinuousSpace(S), FiniteSpace(A), [], GAMMA, state_only, 0, 1.0, ent_reg_weight=0.0)
+    reward = AIRLReward(
+        ContinuousSpace(S), FiniteSpace(A), ClassifierConfig(hidden_spec=[], ent_reg_weight=0.0), discount=GAMMA, state_only=state_only
+    )
     onehot = np.eye(S)
     labels = torch.as_tensor(np.repeat([0.0, 1.0], S * A))
     g_S_A, guess_S = np.zeros((S, A)), np.zeros(S)

@@ -37,11 +37,11 @@ from derivatives import jobs  # noqa: E402
 
 from policyopt import algorithms, imitation, rewards, rl, training  # noqa: E402
 from policyopt.evaluation import evaluate_file  # noqa: E402
-from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE  # noqa: E402
+from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE, NetConfig  # noqa: E402
 from policyopt.options import ImitationOptions  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
 from policyopt.torchutil import mm, numerics, setup_torch  # noqa: E402
-from policyopt.trajectories import ContinuousSpace, TrajBatch  # noqa: E402
+from policyopt.trajectories import ContinuousSpace, Expert, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
 # task: (env, the file of its expert, every N-th pair of the demonstrations)
@@ -91,19 +91,24 @@ def fixed_shape_optimizer(reward_type, task, dtype):
     """The optimiser of `ga` and its kind on a synthetic batch."""
     device, torch_dtype = setup_torch('cpu', dtype)
     rng = np.random.RandomState(0)
-    nets = {'rng': rng, 'dtype': torch_dtype, 'device': device}
+    nets = NetConfig(rng, torch_dtype, device)
     obs_dim, a_dim = SHAPES[task]
     obs_space, a_space, lengths = ContinuousSpace(obs_dim), ContinuousSpace(a_dim), [1000] * 50
     obs, a, r = rng.randn(50000, obs_dim), rng.randn(50000, a_dim), rng.randn(50000)
-    policy = make_policy(obs_space, a_space, SIMPLE_ARCHITECTURE, True, **nets)
+    policy = make_policy(obs_space, a_space, SIMPLE_ARCHITECTURE, rng=rng, dtype=torch_dtype, device=device)
     policy.update_obsnorm(obs)
-    vf = ValueFunc(obs_dim, SIMPLE_ARCHITECTURE, 1e-3, **nets)
-    expert = obs[:200], a[:200], np.arange(200.0)
+    vf = ValueFunc(obs_dim, SIMPLE_ARCHITECTURE, 1e-3, nets=nets)
+    expert = Expert(obs[:200], a[:200], np.arange(200.0))
     if reward_type == 'nn':
-        reward = rewards.TransitionClassifier(obs_space, a_space, SIMPLE_ARCHITECTURE, 0, 0, 1e-3, **nets)
+        reward = rewards.TransitionClassifier(
+            obs_space, a_space, rewards.ClassifierConfig(hidden_spec=SIMPLE_ARCHITECTURE, time_scale=1e-3), nets
+        )
     else:
-        reward = rewards.LinearReward(obs_space, a_space, reward_type, 0, 0, 1e-3, *expert, rng)
-    opt = FixedShapeOptimizer(None, policy, vf, reward, expert, None, 0.995, 0.97, 0.01, 0.1, 0.0, 0, rng)
+        reward = rewards.LinearReward(
+            obs_space, a_space, mode=reward_type, favor_zero_expert_reward=0, include_time=0, time_scale=1e-3, expert=expert, rng=rng
+        )
+    trpo = rl.TRPOConfig(discount=0.995, lam=0.97, max_kl=0.01, damping=0.1)
+    opt = FixedShapeOptimizer(None, policy, vf, reward, expert, sim_cfg=None, trpo=trpo, policy_ent_reg=0.0, seed=0, rng=rng)
     opt.fixed = obs, a, r, lengths
     return opt
 

@@ -25,10 +25,11 @@ import torch  # noqa: E402
 
 from policyopt import imitation, rewards  # noqa: E402
 from policyopt.evaluation import load_policy  # noqa: E402
-from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
+from policyopt.nn import SIMPLE_ARCHITECTURE, NetConfig  # noqa: E402
 from policyopt.policies import GibbsPolicy  # noqa: E402
+from policyopt.rl import TRPOConfig  # noqa: E402
 from policyopt.sampling.mdp import MDP, SimConfig, sample_batch  # noqa: E402
-from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch  # noqa: E402
+from policyopt.trajectories import ContinuousSpace, Expert, FiniteSpace, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
 BATCHES, WIDTHS, SLOTS = (1250, 2500, 5000, 10000, 20000, 40000), (25, 50, 100, 200, 400), (1, 4, 16, 64, 256)
@@ -43,12 +44,15 @@ class FixedBatch(imitation.ImitationOptimizer):
 
 def learning_ms(batch, width, repeats=7):
     rng = np.random.RandomState(0)
+    nets = NetConfig(rng)
     obs_space, a_space, spec = ContinuousSpace(4), FiniteSpace(2), SIMPLE_ARCHITECTURE.replace('100', str(width))
     obs, a = rng.randn(batch, 4), rng.randint(0, 2, (batch, 1))
-    policy, vf = GibbsPolicy(obs_space, a_space, spec, rng=rng), ValueFunc(4, spec, 0.005, rng=rng)
+    policy, vf = GibbsPolicy(obs_space, a_space, spec, nets=nets), ValueFunc(4, spec, 0.005, nets=nets)
     policy.update_obsnorm(obs)
-    reward = rewards.TransitionClassifier(obs_space, a_space, spec, 0, 0, 0.005, rng=rng)
-    opt = FixedBatch(None, policy, vf, reward, (obs[:80], a[:80], np.arange(80.0)), None, 0.995, 0.97, 0.01, 0.1, 0.0, 0, rng)
+    reward = rewards.TransitionClassifier(obs_space, a_space, rewards.ClassifierConfig(hidden_spec=spec, time_scale=0.005), nets)
+    expert = Expert(obs[:80], a[:80], np.arange(80.0))
+    trpo = TRPOConfig(discount=0.995, lam=0.97, max_kl=0.01, damping=0.1)
+    opt = FixedBatch(None, policy, vf, reward, expert, sim_cfg=None, trpo=trpo, policy_ent_reg=0.0, seed=0, rng=rng)
     times = []
     for _ in range(repeats):
         opt.batch = TrajBatch(obs, policy.compute_adist(obs).numpy(), a, np.ones(batch), [125] * (batch // 125))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import threading
+from types import TracebackType
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
 
 SUPPORTED = 'supported are a 1-D Box observation and a Discrete action (from 0) or a 1-D float Box action'
 RECIPES = 'docs/data.md has recipes'
+_exit = os._exit
 
 
 class BadEnvironment(ValueError):
@@ -23,6 +27,25 @@ def reason_of(e: BaseException) -> str:
 
 # what the user's code may raise; SystemExit would end our command with an exit code of its own
 FAILURES = (Exception, SystemExit)
+
+
+class exits_raise:
+    """Let os._exit raise SystemExit where the block calls it, so that the user's code cannot end our process without a word.
+
+    It does what it always does in other threads and in forks, which may need it.
+    """
+
+    def __enter__(self) -> None:
+        self.before, self.caller = os._exit, (os.getpid(), threading.get_ident())
+        os._exit = self._raise
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        os._exit = self.before
+
+    def _raise(self, status: int) -> NoReturn:
+        if (os.getpid(), threading.get_ident()) != self.caller:
+            _exit(status)
+        raise SystemExit(f'os._exit({status})')
 
 
 def check_spaces(name: str, env: gymnasium.Env) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from policyopt.environments.rlgymenv import BadEnvironment, Env1, EnvInfo, Task
+from policyopt.environments.rlgymenv import BadEnvironment, Env1, EnvInfo, Task, exits_raise
 
 ARROWS = {'left': 1073741904, 'right': 1073741903, 'up': 1073741906, 'down': 1073741905}  # what pygame calls them
 PAIRS = ('ad', 'sw', 'qe', 'zx', 'fh', 'gt')  # of keys, for the numbers of a continuous action: down to the lowest, up to the highest
@@ -108,7 +108,9 @@ def play(task: Task, num_episodes: int, seed: int, noop: Any = None, fps: int | 
     actions: dict[Any, Any] = {held: a if one.info.finite else np.asarray(a, one._a_dtype) for held, a in keys.items()}
     still = 0 if one.info.finite else np.zeros(one.info.a_dim, one._a_dtype)
     try:
-        play_game(recorder, fps=fps, keys_to_action=actions, noop=still if noop is None else noop, wait_on_player=noop is None, seed=seed)
+        with exits_raise():
+            still = still if noop is None else noop
+            play_game(recorder, fps=fps, keys_to_action=actions, noop=still, wait_on_player=noop is None, seed=seed)
     except _Enough:
         pass
     except pygame.error as e:

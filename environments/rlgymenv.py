@@ -26,7 +26,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 
 from policyopt.environments import classic_vec, legacy
-from policyopt.environments.checks import FAILURES, SUPPORTED, BadEnvironment, check_spaces, ignores_seed, reason_of
+from policyopt.environments.checks import FAILURES, SUPPORTED, BadEnvironment, check_spaces, exits_raise, ignores_seed, reason_of
 
 Task = str | gymnasium.Env | Callable[[], gymnasium.Env]
 
@@ -93,7 +93,8 @@ def _import_user_module(name: str, module: str) -> None:
     try:
         if module.partition('.')[0] == _OURS:
             _join_user_package()
-        importlib.import_module(module)
+        with exits_raise():
+            importlib.import_module(module)
     except FAILURES as e:
         if isinstance(e, ModuleNotFoundError) and e.name and (module == e.name or module.startswith(e.name + '.')):
             extra = '; it is installed by pip install -e .[seals]' if module == 'seals' else ''
@@ -160,7 +161,7 @@ def _make(name: Task, render_mode: str | None = None) -> gymnasium.Env:
     spec = _find_spec(name)
     render: dict[str, Any] = {} if render_mode is None else {'render_mode': render_mode}
     try:
-        with _quiet_bounds() if name.startswith(_SEALS) else contextlib.nullcontext():
+        with exits_raise(), _quiet_bounds() if name.startswith(_SEALS) else contextlib.nullcontext():
             # a spec, not an id: see _find_spec. Our own checks replace the passive checker, which warns and costs time.
             return gymnasium.make(spec, disable_env_checker=True, **render)
     except FAILURES as e:
@@ -184,8 +185,9 @@ def _made(task: Any) -> gymnasium.Env:
         if not callable(task):
             raise BadEnvironment(f'env is {task!r}; expected an id, a gymnasium.Env, or a function that returns a new one')
         try:
-            env = task()
-        except Exception as e:
+            with exits_raise():
+                env = task()
+        except FAILURES as e:
             raise BadEnvironment(f'env: calling {_title(task)}() failed with {reason_of(e)}') from e
     if not isinstance(env, gymnasium.Env):
         raise BadEnvironment(f'env: {_title(task)}() returned {env!r}; expected a new gymnasium.Env')
@@ -208,7 +210,15 @@ def spec_and_spaces(name: str) -> tuple[EnvSpec | None, Any, Any]:
     try:
         return env.spec, env.observation_space, env.action_space
     finally:
-        env.close()
+        _close(env, name)
+
+
+def _close(env: gymnasium.Env, name: str) -> None:
+    try:
+        with exits_raise():
+            env.close()
+    except FAILURES as e:
+        raise BadEnvironment(f"env '{name}' failed in close() with {reason_of(e)}") from e
 
 
 def _action_bounds(space: gymnasium.Space) -> tuple[tuple | None, tuple | None]:
@@ -242,14 +252,14 @@ def env_info(task: Task) -> EnvInfo:
 
     Raises: BadEnvironment.
     """
-    if isinstance(task, str):
-        return _info_of_name(task)
     try:
-        return _info_of_task(task)
+        with exits_raise():
+            return _info_of_name(task) if isinstance(task, str) else _info_of_task(task)
     except BadEnvironment:
         raise
     except FAILURES as e:
-        raise BadEnvironment(f'env: what was given as an environment failed with {reason_of(e)}; {SUPPORTED}') from e
+        what = f"env '{task}'" if isinstance(task, str) else 'env: what was given as an environment'
+        raise BadEnvironment(f'{what} failed with {reason_of(e)}; {SUPPORTED}') from e
 
 
 def _info_of_task(task: Any) -> EnvInfo:
@@ -261,7 +271,7 @@ def _info_of_task(task: Any) -> EnvInfo:
         return info
     finally:
         if env is not task:
-            env.close()
+            _close(env, _title(env))
 
 
 @functools.cache
@@ -273,7 +283,7 @@ def _info_of_name(name: str) -> EnvInfo:
             _warn_of_ignored_seed(info, env)
         return info
     finally:
-        env.close()
+        _close(env, name)
 
 
 def _warn_of_ignored_seed(info: EnvInfo, env: gymnasium.Env) -> None:
@@ -291,13 +301,25 @@ def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
         env_id, limit = spec.id, spec.max_episode_steps
     else:
         env_id, limit = name, env.get_wrapper_attr('_max_episode_steps') if env.has_wrapper_attr('_max_episode_steps') else None
-    return EnvInfo(name, env_id, obs_dim, num_actions > 0, num_actions, a_dim, limit, *_action_bounds(env.action_space), copies)
+    low, high = _action_bounds(env.action_space)
+    return EnvInfo(
+        name,
+        env_id,
+        obs_dim=obs_dim,
+        finite=num_actions > 0,
+        num_actions=num_actions,
+        a_dim=a_dim,
+        time_limit=limit,
+        a_low=low,
+        a_high=high,
+        copies=copies,
+    )
 
 
 class Env1:
     """One environment: reset(seed) → obs_Do; step(a_Da) → (obs_Do, r, done); render() → HxWx3 uint8; close().
 
-    cut_short: whether the last step, if it was done, was so without a terminal state.
+    cut_short: whether the last step, if it was done, was so without a terminal state. Call it within `exits_raise()`.
     """
 
     cut_short = False
@@ -354,7 +376,7 @@ class Env1:
 
     def close(self) -> None:
         if self.info.copies:
-            self._env.close()
+            _close(self._env, self.info.name)
 
     def _failed(self, method: str, e: BaseException, hint: str = '') -> BadEnvironment:
         old = isinstance(e, ValueError) and method == 'step' and 'to unpack (expected 5' in str(e)  # met by a wrapper before us
@@ -407,10 +429,11 @@ class LoopVecEnv(classic_vec.VecEnv):
 
     def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
         obs_K_Do = np.empty((len(slots_K), self._info.obs_dim))
-        for k, (slot, seed) in enumerate(zip(slots_K, seeds_K, strict=True)):
-            if self._envs[slot] is None:
-                self._envs[slot] = self._new()
-            obs_K_Do[k] = self._envs[slot].reset(seed)
+        with exits_raise():
+            for k, (slot, seed) in enumerate(zip(slots_K, seeds_K, strict=True)):
+                if self._envs[slot] is None:
+                    self._envs[slot] = self._new()
+                obs_K_Do[k] = self._envs[slot].reset(seed)
         return obs_K_Do
 
     def available(self, num_slots: int) -> int:
@@ -434,8 +457,9 @@ class LoopVecEnv(classic_vec.VecEnv):
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         K = len(slots_K)
         obs_K_Do, r_K, done_K = np.empty((K, self._info.obs_dim)), np.empty(K), np.empty(K, dtype=bool)
-        for k, slot in enumerate(slots_K):
-            obs_K_Do[k], r_K[k], done_K[k] = self._envs[slot].step(a_K_Da[k])
+        with exits_raise():  # here, not in Env1.step: it costs more than a microsecond
+            for k, slot in enumerate(slots_K):
+                obs_K_Do[k], r_K[k], done_K[k] = self._envs[slot].step(a_K_Da[k])
         return obs_K_Do, r_K, done_K
 
     def cut_short(self, slots_K: np.ndarray) -> np.ndarray:

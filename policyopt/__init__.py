@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.airl import AIRLReward
     from policyopt.api import Demonstrations, Evaluation, TrainedRun, evaluate, train, write_run
-    from policyopt.build import load_reward
     from policyopt.cloning import BehavioralCloningOptimizer
     from policyopt.dagger import DaggerOptimizer
     from policyopt.errors import RunFailed, UserError
-    from policyopt.evaluation import load_policy
+    from policyopt.evaluation import load_policy, load_reward
     from policyopt.files.training_log import TrainingLog, read_snapshot
     from policyopt.files.trajectory_file import load_trajs, save_trajs
     from policyopt.imitation import ImitationOptimizer
-    from policyopt.nn import FeedforwardNet, Standardizer
+    from policyopt.nn import FeedforwardNet, NetConfig, Standardizer
     from policyopt.options import ImitationOptions, RLOptions
     from policyopt.policies import GaussianPolicy, GibbsPolicy, Policy, make_policy
-    from policyopt.rewards import LinearReward, TransitionClassifier
-    from policyopt.rl import SamplingPolicyOptimizer
+    from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier
+    from policyopt.rl import SamplingPolicyOptimizer, TRPOConfig
     from policyopt.sampling.mdp import MDP, SimConfig, sample_trajectories
     from policyopt.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory
     from policyopt.valuefuncs import ConstantValueFunc, LinearValueFunc, ValueFunc
@@ -40,15 +39,14 @@ _HOME = {
     'options': ['ImitationOptions', 'RLOptions'],
     'policies': ['GibbsPolicy', 'GaussianPolicy', 'Policy', 'make_policy'],
     'valuefuncs': ['ValueFunc', 'LinearValueFunc', 'ConstantValueFunc'],
-    'rl': ['SamplingPolicyOptimizer'],
-    'evaluation': ['load_policy'],
-    'build': ['load_reward'],
+    'rl': ['SamplingPolicyOptimizer', 'TRPOConfig'],
+    'evaluation': ['load_policy', 'load_reward'],
     'airl': ['AIRLReward'],
     'cloning': ['BehavioralCloningOptimizer'],
     'dagger': ['DaggerOptimizer'],
-    'rewards': ['TransitionClassifier', 'LinearReward'],
+    'rewards': ['ClassifierConfig', 'TransitionClassifier', 'LinearReward'],
     'imitation': ['ImitationOptimizer'],
-    'nn': ['Standardizer', 'FeedforwardNet'],
+    'nn': ['Standardizer', 'FeedforwardNet', 'NetConfig'],
     'files.training_log': ['TrainingLog', 'read_snapshot'],
     'sampling.mdp': ['MDP', 'SimConfig', 'sample_trajectories'],
     'trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch'],

@@ -6,14 +6,14 @@ Letters: B policy rows, Bex expert rows, Ball both, Do, Da observation and actio
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from policyopt.nn import FeedforwardNet, Standardizer, net_shapes, parse_spec
+from policyopt.nn import FeedforwardNet, NetConfig, Standardizer, net_shapes, parse_spec
 from policyopt.optim import Adam
-from policyopt.rewards import ClassifierReward, ClassifierRows, log_fields, logistic_derivative, logistic_loss, taken
+from policyopt.rewards import ClassifierConfig, ClassifierReward, ClassifierRows, log_fields, logistic_derivative, logistic_loss, taken
 from policyopt.torchutil import to_tensor
 from policyopt.trajectories import FiniteSpace, Transitions
 
@@ -59,61 +59,58 @@ class AIRLReward(ClassifierReward):
         self,
         obs_space: ContinuousSpace,
         action_space: Space,
-        hidden_spec: str | list,
+        config: ClassifierConfig,
+        nets: NetConfig = NetConfig(),
+        *,
         discount: float,
-        state_only: bool | int,
-        include_time: bool | int,
-        time_scale: float,
+        state_only: bool | int = False,
         horizon: int | None = None,
         ended: tuple[float, float] = (0.0, 0.0),
-        lr: float = 0.01,
-        steps: int = 1,
-        ent_reg_weight: float = 0.001,
-        rng: np.random.RandomState | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = 'cpu',
     ):
         """horizon: steps of an episode that does not end; None: nothing follows a terminal state. ended: see trajectories.Expert."""
         self.horizon = horizon
         self.finite = isinstance(action_space, FiniteSpace)
-        self.gamma, self.include_time, self.time_scale = discount, include_time, time_scale
-        self.steps, self.ent_reg_weight = steps, ent_reg_weight
+        self.gamma, self.include_time, self.time_scale = discount, config.include_time, config.time_scale
+        self.steps, self.ent_reg_weight = config.steps, config.ent_reg_weight
         self.by_action = self.finite and not state_only  # g has an output for each action
         a_dim, num_outputs = 0, 1
         if not state_only:
             a_dim, num_outputs = (0, action_space.size) if isinstance(action_space, FiniteSpace) else (action_space.dim, 1)
-        spec, times = parse_spec(hidden_spec), bool(include_time)
+        spec, times = parse_spec(config.hidden_spec), bool(config.include_time)
         g_shapes = net_shapes('/AIRLReward/g', spec, obs_space.dim + times + a_dim, num_outputs)
         h_shapes = net_shapes('/AIRLReward/h', spec, obs_space.dim + times, 1)
-        super().__init__(g_shapes | h_shapes, dtype, device)
+        super().__init__(g_shapes | h_shapes, nets)
         num_g = sum(math.prod(s) for s in g_shapes.values())
         self.g = FeedforwardNet(spec, self.theta_P[:num_g], g_shapes.values())
         self.h = FeedforwardNet(spec, self.theta_P[num_g:], h_shapes.values())
         # (steps in terminal states, all steps) of the policy so far, and of the expert
         self.ended_4 = torch.tensor([0.0, 0.0, *ended], dtype=torch.float64)
-        self.obsnorm = self.normalizers['/AIRLReward/obsnorm'] = Standardizer(obs_space.dim, dtype, device)
-        self.anorm = Standardizer(a_dim, dtype, device) if a_dim else None
+        self.obsnorm = self.normalizers['/AIRLReward/obsnorm'] = Standardizer(obs_space.dim, nets.dtype, nets.device)
+        self.anorm = Standardizer(a_dim, nets.dtype, nets.device) if a_dim else None
         if self.anorm is not None:
             self.normalizers['/AIRLReward/anorm'] = self.anorm
-        if rng is not None:
-            self.g.init(rng)
-            self.h.init(rng)
-        self.adam = Adam(self.theta_P, lr)
+        if nets.rng is not None:
+            self.g.init(nets.rng)
+            self.h.init(nets.rng)
+        self.adam = Adam(self.theta_P, config.lr)
 
     @property
     def variables(self) -> dict[str, torch.Tensor]:
         return super().variables | {'/AIRLReward/ended_4': self.ended_4}
 
     @classmethod
-    def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]) -> AIRLReward:
-        """Built from the options of imitate_mj.py; its nets are the policy's unless they say otherwise, its γ is the returns'."""
-        spec = args.reward_hidden_spec or args.policy_hidden_spec
-        assert spec is not None  # see training.resolved
-        horizon = mdp.horizon(args.max_traj_len) if args.airl_absorbing else None
+    def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: NetConfig) -> AIRLReward:
+        """Built from the options of imitate_mj.py; its γ is the returns'."""
         return cls(
-            mdp.obs_space, mdp.action_space, spec, args.discount, args.airl_state_only, args.reward_include_time,
-            time_scale, horizon, expert.ended, args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets,
-        )  # fmt: skip
+            mdp.obs_space,
+            mdp.action_space,
+            ClassifierConfig.from_options(args, time_scale),
+            nets,
+            discount=args.discount,
+            state_only=args.airl_state_only,
+            horizon=mdp.horizon(args.max_traj_len) if args.airl_absorbing else None,
+            ended=expert.ended,
+        )
 
     def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, weight_B: torch.Tensor | None = None) -> None:
         self.obsnorm.update(to_tensor(obs_B_Do, self.obsnorm.mean_1_D), weight_B)

@@ -52,22 +52,82 @@ class Algorithm:
 
 
 MODES = {
-    'bclone': Mode('policyopt.build:cloning_optimizer', probe_iterations=300, save_option='bclone_eval_freq'),
-    'dagger': Mode('policyopt.build:dagger_optimizer', probe_iterations=300, save_option='bclone_eval_freq', max_iter_shapes=True),
-    'ga': Mode('policyopt.build:imitation_optimizer', probe_iterations=4, adversarial=True),
-    'gail': Mode('policyopt.build:imitation_optimizer', probe_iterations=8, adversarial=True),
+    'bclone': Mode('policyopt.training:cloning_optimizer', probe_iterations=300, save_option='bclone_eval_freq'),
+    'dagger': Mode('policyopt.training:dagger_optimizer', probe_iterations=300, save_option='bclone_eval_freq', max_iter_shapes=True),
+    'ga': Mode('policyopt.training:imitation_optimizer', probe_iterations=4, adversarial=True),
+    'gail': Mode('policyopt.training:imitation_optimizer', probe_iterations=8, adversarial=True),
 }
 
 CLASSIFIER, LINEAR = 'policyopt.rewards:TransitionClassifier', 'policyopt.rewards:LinearReward'
 ALGORITHMS = {
-    'bclone': Algorithm('bclone', 'best_valacc', 'behavioural cloning (bclone)', '#D55E00', '--', 's'),
+    'bclone': Algorithm(
+        mode='bclone',
+        rule='best_valacc',
+        label='behavioural cloning (bclone)',
+        colour='#D55E00',
+        line='--',
+        marker='s',
+    ),
     # not best_valacc: the pairs that validate are others in every round
-    'dagger': Algorithm('dagger', 'last', 'DAgger (dagger)', '#E69F00', (0, (5, 1, 1, 1, 1, 1)), 'P'),
-    'gail': Algorithm('gail', 'last', 'GAIL', '#882255', (0, (8, 1)), 'X', 'nn', CLASSIFIER),
-    'ga': Algorithm('ga', 'last', 'GAIL (2016)', '#0072B2', '-', 'o', 'nn', CLASSIFIER),
-    'fem': Algorithm('ga', 'last', 'feature expectation matching (fem)', '#009E73', '-.', '^', 'l2ball', LINEAR),
-    'simplex': Algorithm('ga', 'last', 'game-theoretic (simplex)', '#CC79A7', ':', 'D', 'simplex', LINEAR),
-    'airl': Algorithm('ga', 'last', 'AIRL (airl)', '#56B4E9', (0, (3, 1, 1, 1)), 'v', 'airl', 'policyopt.airl:AIRLReward', True),
+    'dagger': Algorithm(
+        mode='dagger',
+        rule='last',
+        label='DAgger (dagger)',
+        colour='#E69F00',
+        line=(0, (5, 1, 1, 1, 1, 1)),
+        marker='P',
+    ),
+    'gail': Algorithm(
+        mode='gail',
+        rule='last',
+        label='GAIL',
+        colour='#882255',
+        line=(0, (8, 1)),
+        marker='X',
+        reward_type='nn',
+        reward=CLASSIFIER,
+    ),
+    'ga': Algorithm(
+        mode='ga',
+        rule='last',
+        label='GAIL (2016)',
+        colour='#0072B2',
+        line='-',
+        marker='o',
+        reward_type='nn',
+        reward=CLASSIFIER,
+    ),
+    'fem': Algorithm(
+        mode='ga',
+        rule='last',
+        label='feature expectation matching (fem)',
+        colour='#009E73',
+        line='-.',
+        marker='^',
+        reward_type='l2ball',
+        reward=LINEAR,
+    ),
+    'simplex': Algorithm(
+        mode='ga',
+        rule='last',
+        label='game-theoretic (simplex)',
+        colour='#CC79A7',
+        line=':',
+        marker='D',
+        reward_type='simplex',
+        reward=LINEAR,
+    ),
+    'airl': Algorithm(
+        mode='ga',
+        rule='last',
+        label='AIRL (airl)',
+        colour='#56B4E9',
+        line=(0, (3, 1, 1, 1)),
+        marker='v',
+        reward_type='airl',
+        reward='policyopt.airl:AIRLReward',
+        saves_reward=True,
+    ),
 }
 
 

@@ -27,14 +27,14 @@ import torch
 import tqdm
 from threadpoolctl import ThreadpoolController
 
-from policyopt import algorithms, build, training
+from policyopt import algorithms, training
 from policyopt import options as settings
 from policyopt.arguments import as_array, as_integer, as_numbers, as_path, kind_of
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
-from policyopt.files import importing
+from policyopt.files import importers
 from policyopt.files.training_log import TrainingLog
-from policyopt.files.trajectory_file import check_int64, load_trajs, save_trajs
+from policyopt.files.trajectory_file import check_int64, check_returns, load_trajs, save_trajs
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
 from policyopt.policies import Policy
 from policyopt.provenance import now, provenance
@@ -57,7 +57,7 @@ BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown
 
 MAX_COLUMNS = 1000  # of a log
 # of the commands' options: what the arguments of `train` are called
-ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env'}
+ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env', 'obs_keys': 'obs_keys', 'download': 'download'}
 
 
 class _PythonNames(contextlib.ContextDecorator):
@@ -131,15 +131,22 @@ class Demonstrations(TrajBatch):
         if ended is not None:
             demos.lastobs_B_Do = np.array([np.zeros(obs_N_Do.shape[1]) if x is None else x for x in last])
             demos.terminal_B = ended
+        check_returns(demos, 'rewards')
         if env_name is not None:
-            importing.check_task(demos, env_name, 'arrays')
+            importers.check_task(demos, env_name, 'arrays')
         return demos
 
     @classmethod
-    def from_minari(cls, dataset: Any, download: bool = False) -> Demonstrations:
-        """The episodes of a Minari data set, given by its id or as it is. Raises UserError where it cannot be read."""
-        found = importing.read_minari(dataset, download)
-        return cls._copy(importing.batch_of(found.episodes, 'the Minari data set'), found.env_name)
+    @_PythonNames()
+    def from_minari(cls, dataset: Any, download: bool = False, obs_keys: str | Sequence[str] | None = None) -> Demonstrations:
+        """The episodes of a Minari data set, given by its id or as it is. Raises UserError where it cannot be read.
+
+        obs_keys: the parts of observations that are dictionaries or tuples, in the order in which they are put side by side.
+        """
+        keys = obs_keys.split(',') if isinstance(obs_keys, str) else obs_keys
+        options = importers.ReadOptions(download=download, obs_keys=None if keys is None else tuple(keys))
+        found = importers.read_minari(dataset, options)
+        return cls._copy(importers.batch_of(found.episodes, 'the Minari data set'), found.env_name)
 
     def __repr__(self) -> str:
         actions = self.a.stacked
@@ -153,7 +160,7 @@ class Demonstrations(TrajBatch):
     def record(cls, policy: Any, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
                max_traj_len: int | None = None) -> Demonstrations:  # fmt: skip
         """Episodes of a policy, or of whoever else plays, as in `evaluate`; actions are sampled unless deterministic. Raises as it."""
-        trajs, env_name = _play(policy, env, episodes, seed, deterministic, max_traj_len)
+        trajs, env_name = _play(policy, env, episodes=episodes, seed=seed, deterministic=deterministic, max_traj_len=max_traj_len)
         return cls._copy(trajs, env_name)
 
     @classmethod
@@ -296,6 +303,8 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     """
     if callback is not None and not callable(callback):
         raise UserError(f'callback is {kind_of(callback)}; expected a function of the iteration and its row of the log')
+    if callback is not None and _takes(callback, 0, {}) is False and not _takes(callback, 0, {}, None):
+        raise UserError(f'callback takes {inspect.signature(callback)}; expected a function of the iteration and its row of the log')
     algorithm = KNOWN_AS.get(str(algorithm).lower(), algorithm)
     chosen = _options(algorithm, options, changes)
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
@@ -304,7 +313,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     trajs, source = None, None
     if isinstance(chosen, ImitationOptions):
         trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
-    mdp = build.task_of(env, chosen, trajs) if isinstance(chosen, ImitationOptions) and trajs is not None else MDP(env)
+    mdp = training.task_of(env, chosen, trajs) if isinstance(chosen, ImitationOptions) and trajs is not None else MDP(env)
     known |= {'env_name': mdp.env_name, 'seed': seed, 'sim_batch_size': chosen.sim_batch_size or 1}
     try:
         if isinstance(chosen, ImitationOptions) and trajs is not None:
@@ -352,7 +361,10 @@ def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str
             raise UserError(f"train() does not take the option '{name}'{f'; use {instead}' if instead else ''}")
     spec = changes.get('policy_hidden_spec')
     if spec is not None and not isinstance(spec, str):
-        changes = {**changes, 'policy_hidden_spec': json.dumps(spec)}
+        try:
+            changes = {**changes, 'policy_hidden_spec': json.dumps(spec)}
+        except (TypeError, ValueError) as e:
+            raise UserError(f'policy_hidden_spec is {kind_of(spec)}; expected a list of layers, or the JSON text of one') from e
     mine = dict.fromkeys(('log', 'seed', 'max_iter'), None) | {'resume': False, 'verbose': False}
     return settings.changed(options or cls(), {**changes, **mine, **(meant or {})})
 
@@ -422,11 +434,13 @@ def _as_the_commands_compute() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _takes_policy(callback: Callable) -> bool:
-    """Whether a callback takes iteration, row and policy, and not only the first two."""
+def _takes(function: Callable, *arguments: Any) -> bool | None:
+    """Whether a function can be called so; None where it does not say what it takes."""
     try:
-        inspect.signature(callback).bind(0, {}, None)
-    except (TypeError, ValueError):
+        inspect.signature(function).bind(*arguments)
+    except ValueError:
+        return None
+    except TypeError:
         return False
     return True
 
@@ -435,7 +449,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     """Iterate a training.Run to its end, or until the callback or Ctrl-C ends it: then as of the last iteration that was complete."""
     num, interrupted, policy = run.args.max_iter, False, run.opt.policy
     kept, ended = (0, policy.export()), None
-    with_policy, midway = callback is not None and _takes_policy(callback), False
+    with_policy, midway = callback is not None and bool(_takes(callback, 0, {}, None)), False
     bar = tqdm.tqdm(total=num, disable=None if progress else True, desc=f'{algorithm} {run.args.env_name or ""}', unit='it')
     try:
         while kept[0] < num and ended is None:
@@ -472,7 +486,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     if said := run.falls_behind():
         print(f'warning: {said}', file=sys.stderr)
     state = {} if midway else run.state()  # an iteration that was cut off leaves models of two kinds
-    return TrainedRun(algorithm, policy, options, run.log, interrupted, state, ended)
+    return TrainedRun(algorithm, policy, options=options, training_log=run.log, interrupted=interrupted, state=state, ended=ended)
 
 
 @_PythonNames()
@@ -491,7 +505,9 @@ def evaluate(policy: Any, env: Any, episodes: int = 50, *, seed: int = 0, determ
         sim_batch_size: above 1, as many processes play.
     Raises UserError where the policy does not fit the env; RunFailed when the env fails.
     """
-    trajs, _ = _play(policy, env, episodes, seed, deterministic, max_traj_len, sim_batch_size)
+    trajs, _ = _play(
+        policy, env, episodes=episodes, seed=seed, deterministic=deterministic, max_traj_len=max_traj_len, sim_batch_size=sim_batch_size
+    )
     return Evaluation(trajs.returns, trajs.lengths)
 
 
@@ -513,7 +529,9 @@ def _play(
         elif workers > 1:
             raise UserError(f'sim_batch_size {workers}: worker processes play a Policy only; give 1')
         with _as_the_commands_compute():
-            return sample_episodes(policy, mdp, episodes, seed, bool(deterministic), max_traj_len, workers), mdp.env_name
+            return sample_episodes(
+                policy, mdp, episodes, seed, deterministic=bool(deterministic), max_traj_len=max_traj_len, sim_batch_size=workers
+            ), mdp.env_name
     finally:
         mdp.close()
 

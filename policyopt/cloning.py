@@ -35,6 +35,7 @@ class BehavioralCloningOptimizer:
         obs_N_Do: np.ndarray,
         a_N_Da: np.ndarray,
         rng: np.random.RandomState,
+        *,
         lr: float = 1e-3,
         batch_size: int = 128,
         eval_freq: int = 1000,

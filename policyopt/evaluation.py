@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -10,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyopt import algorithms
 from policyopt.arguments import as_path
-from policyopt.environments.rlgymenv import BadEnvironment, make_env
+from policyopt.environments.rlgymenv import BadEnvironment, exits_raise, make_env
 from policyopt.errors import RunFailed, UserError, printable
 from policyopt.files.atomic import check_output, replacing
 from policyopt.files.training_log import last_of, read_snapshot
-from policyopt.options import MAX_TRAJS
+from policyopt.nn import NetConfig
+from policyopt.options import MAX_TRAJS, ImitationOptions, names
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actors import PlayerActor
-from policyopt.sampling.mdp import MDP, sample_trajectories
+from policyopt.sampling.mdp import MDP, check_mdp, sample_trajectories
 from policyopt.sampling.rollout import Streams
-from policyopt.trajectories import TrajBatch
+from policyopt.trajectories import Expert, TrajBatch
 
 if TYPE_CHECKING:
     from policyopt.interfaces import Reward
@@ -33,11 +36,42 @@ def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Polic
     Raises UserError for a file that is missing, damaged or of another kind, and for a policy that does not fit the task.
     """
     policy_path = as_path(policy_path, 'policy_path')
+    check_mdp(mdp)
     snapshot = read_snapshot(last_of(policy_path))
     policy = policy_from_snapshot(snapshot, mdp)
     if mdp is not None:
         mdp.warn_of_another_task(policy_path, snapshot.args.get('env_name'))
     return policy
+
+
+def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = None) -> Reward:
+    """The reward function that 'FILE.h5/snapshots/iter0000100' or '…/snapshots/last' holds; 'FILE.h5' is its last one.
+
+    mdp: the task that it is to judge; it must have the observation and action dims of the one that it was learned on. Its
+    `learned_reward` gives rewards, which do not change any more. Raises UserError where there is none, or where it does not fit.
+    """
+    check_mdp(mdp)
+    snapshot = read_snapshot(last_of(as_path(path)))
+    known = {k: v for k, v in snapshot.args.items() if k in names(ImitationOptions)}
+    where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"
+    kinds = {name.split('/')[1] for name in snapshot.variables}
+    reward_class = algorithms.rewards().get(known.get('reward_type', ''), '')
+    if known.get('mode') not in algorithms.adversarial_modes() or reward_class.rpartition(':')[2] not in kinds:
+        raise UserError(
+            f'{snapshot.file}: {snapshot.path} holds {", ".join(sorted(kinds))} and no reward function; '
+            'imitate_mj.py --mode ga keeps it with --save_reward 1 (airl unless that is 0)'
+        )
+    nothing = Expert(
+        np.zeros((1, mdp.obs_space.dim)), np.zeros((1, mdp.action_space.storage_size), mdp.action_space.storage_type), np.zeros(1)
+    )
+    nets = NetConfig(np.random.RandomState(0))
+    if known.get('reward_include_time'):
+        mdp.horizon(max_traj_len, 'a reward that sees the time')
+    time_scale = mdp.time_scale(max_traj_len)
+    reward = algorithms.load(reward_class).from_options(ImitationOptions(**known), mdp, nothing, time_scale, nets)
+    reward.load_learned(snapshot.variables, where)
+    mdp.warn_of_another_task(snapshot.file, known.get('env_name'))
+    return reward
 
 
 def sample_episodes(
@@ -59,8 +93,19 @@ def sample_episodes(
         raise UserError(f'{num_trajs} episodes were asked for; give 1 or more, up to {MAX_TRAJS}')
     longest, key = mdp.longest(max_traj_len), (seed, 'evaluate')
     if not isinstance(policy, Policy):
-        return sample_trajectories(PlayerActor(policy, mdp.info, deterministic), mdp, num_trajs, longest, key, deterministic, 1, 1)
-    trajs = sample_trajectories(policy.actor(), mdp, num_trajs, longest, key, deterministic, sim_batch_size, max_envs)
+        return sample_trajectories(
+            PlayerActor(policy, mdp.info, deterministic),
+            mdp,
+            num_trajs,
+            longest,
+            key,
+            deterministic=deterministic,
+            sim_batch_size=1,
+            max_envs=1,
+        )
+    trajs = sample_trajectories(
+        policy.actor(), mdp, num_trajs, longest, key, deterministic=deterministic, sim_batch_size=sim_batch_size, max_envs=max_envs
+    )
     trajs.a.stacked = policy.clipped(trajs.a.stacked)  # a recording holds what was played
     return trajs
 
@@ -81,7 +126,7 @@ def record_person(
         raise UserError(f"--noop {noop}: env '{env_name}' has continuous actions; give 0, which stands for zeros, or leave it out")
     still = noop if noop is None or mdp.info.finite else np.zeros(mdp.info.a_dim)
     try:
-        episodes = playing.play(env_name, num_trajs, seed, still, fps, max_traj_len)
+        episodes = playing.play(env_name, num_trajs, seed, noop=still, fps=fps, max_len=max_traj_len)
     except BadEnvironment as e:
         raise UserError(str(e)) from e
     if not episodes:
@@ -114,7 +159,7 @@ def evaluate_file(
 ) -> tuple[Policy, MDP, TrajBatch]:
     """Play the policy 'FILE.h5/snapshots/…' on env_name, or on the task that its file names; returns (policy, mdp, TrajBatch)."""
     policy, mdp = open_policy(policy_path, env_name)
-    return policy, mdp, sample_episodes(policy, mdp, num_trajs, seed, deterministic, max_traj_len)
+    return policy, mdp, sample_episodes(policy, mdp, num_trajs, seed, deterministic=deterministic, max_traj_len=max_traj_len)
 
 
 def scores(trajs: TrajBatch) -> str:
@@ -156,23 +201,22 @@ def frames(
         raise UserError(f'{e}; an animation needs the render_mode rgb_array') from e
     actor, streams, longest, left = policy.actor(), Streams((seed, 'evaluate')), mdp.longest(max_traj_len), num_frames
     try:
-        for i in itertools.count():
-            rng, shown = streams.of(i), Shown()
-            obs = env.reset(int(rng.integers(2**31)))
-            while not shown.over:
-                picture = env.render()
-                a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
-                obs, r, done = env.step(policy.clipped(a_1_Da)[0])
-                shown.ret, shown.length = shown.ret + r, shown.length + 1
-                shown.over = done or shown.length == longest
-                yield picture, shown
-                left -= 1
-                if left == 0:
-                    return
+        with exits_raise(), contextlib.closing(env):
+            for i in itertools.count():
+                rng, shown = streams.of(i), Shown()
+                obs = env.reset(int(rng.integers(2**31)))
+                while not shown.over:
+                    picture = env.render()
+                    a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
+                    obs, r, done = env.step(policy.clipped(a_1_Da)[0])
+                    shown.ret, shown.length = shown.ret + r, shown.length + 1
+                    shown.over = done or shown.length == longest
+                    yield picture, shown
+                    left -= 1
+                    if left == 0:
+                        return
     except BadEnvironment as e:
         raise RunFailed(str(e)) from e
-    finally:
-        env.close()
 
 
 def animate(
@@ -194,7 +238,7 @@ def animate(
         from PIL import Image
 
         check_output(out, 'the animation')
-    for picture, shown in frames(policy, mdp, num_frames, seed, deterministic, max_traj_len):
+    for picture, shown in frames(policy, mdp, num_frames, seed, deterministic=deterministic, max_traj_len=max_traj_len):
         if shown.length == 1:
             episodes.append(shown)
         if out is None:

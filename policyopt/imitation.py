@@ -39,30 +39,25 @@ class ImitationOptimizer:
         vf: ValueFunc | None,
         reward: Reward,
         expert: Expert,
+        *,
         sim_cfg: SimConfig,
-        discount: float,
-        lam: float,
-        max_kl: float,
-        damping: float,
+        trpo: rl.TRPOConfig,
         policy_ent_reg: float,
         seed: int,
         rng: np.random.RandomState,
         obsnorm_mode: str = 'expertdata',
         final_kl: float | None = None,
         max_iter: int = 1,
-        bootstrap: bool | int = False,
     ):
-        """
-        final_kl: what max_kl falls to, in a line, by the last of max_iter iterations; None: it stays.
-        bootstrap: whether the value of the last state counts where a time limit ends an episode.
-        """
-        self.bootstrap = bootstrap
+        """final_kl: what trpo.max_kl falls to, in a line, by the last of max_iter iterations; None: it stays."""
         self.held = 0  # the first iterations, whose policy stays as it is while reward and value function are fitted to it
         self.mdp, self.policy, self.vf, self.reward, self.sim_cfg = mdp, policy, vf, reward, sim_cfg
         self.expert = Expert(*expert)
-        self.gamma, self.lam, self.max_kl, self.damping, self.policy_ent_reg = discount, lam, max_kl, damping, policy_ent_reg
+        self.trpo, self.policy_ent_reg = trpo, policy_ent_reg
         self.obsnorm_mode, self.seed, self.rng = obsnorm_mode, seed, rng
-        self.kl_slope = 0.0 if final_kl is None else (final_kl - max_kl) / max(max_iter - 1, 1)
+        self.kl_slope = 0.0 if final_kl is None else (final_kl - trpo.max_kl) / max(max_iter - 1, 1)
+        # rounding can end a wide range at or below 0
+        self.least_kl = min(trpo.max_kl, trpo.max_kl if final_kl is None else final_kl) / 2
         self.iteration = self.num_sa = self.num_trajs = 0
         self.total_time = 0.0
 
@@ -87,6 +82,7 @@ class ImitationOptimizer:
     def step(self) -> Fields:
         """One iteration; returns its log fields [(name, value, type)] in the order of 2016, and then those that are new."""
         t0 = time.perf_counter()
+        trpo = self.trpo
         trajs = self.sample()
         t1 = time.perf_counter()
         obs_N_Do, a_N_Da, time_N = trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked
@@ -103,17 +99,20 @@ class ImitationOptimizer:
         preg_N = -self.policy_ent_reg * logp_N if self.policy_ent_reg else np.zeros_like(r_unreg_N)
         r = trajs.r.like(r_unreg_N + preg_N)
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
-        after_N = rl.truncation_bonus(trajs, self.vf, self.gamma) if self.bootstrap and self.vf is not None else None
-        adv_N, _, vf_r2, tdvf_r2 = rl.advantages(r if after_N is None else r.like(r.stacked + after_N), time_N, v_N, self.gamma, self.lam)
+        after_N = rl.truncation_bonus(trajs, self.vf, trpo.discount) if trpo.bootstrap and self.vf is not None else None
+        paid = r if after_N is None else r.like(r.stacked + after_N)
+        adv_N, _, vf_r2, tdvf_r2 = rl.advantages(paid, time_N, v_N, trpo.discount, trpo.lam)
         t2 = time.perf_counter()
 
         # policy, then its normaliser
         theta0_P = self.policy.theta_P.clone()
-        max_kl = self.max_kl + self.kl_slope * self.iteration
+        max_kl = max(trpo.max_kl + self.kl_slope * self.iteration, self.least_kl)
         if self.iteration < self.held:
             step_fields = rl.NO_STEP
         else:
-            step_fields = rl.trpo_step(self.policy, obs_N_Do, a_N_Da, trajs.adist.stacked, adv_N, max_kl, self.damping, self.rng)
+            step_fields = rl.trpo_step(
+                self.policy, obs_N_Do, a_N_Da, trajs.adist.stacked, adv_N, max_kl=max_kl, damping=trpo.damping, rng=self.rng
+            )
             if self.obsnorm_mode != 'none':
                 self.policy.update_obsnorm(obs_N_Do)
 
@@ -126,7 +125,7 @@ class ImitationOptimizer:
         )
         vf_fields = []
         if self.vf is not None:
-            q_new_N = rl.discount(r.like(r_new_N if after_N is None else r_new_N + after_N).padded(), self.gamma)[r.mask_B_T]
+            q_new_N = rl.discount(r.like(r_new_N if after_N is None else r_new_N + after_N).padded(), trpo.discount)[r.mask_B_T]
             vf_fields = self.vf.fit(obs_N_Do, time_N, q_new_N, self.rng)
         t3 = time.perf_counter()
 

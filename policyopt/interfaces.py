@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from policyopt.nn import NetConfig
     from policyopt.trajectories import Expert
 
 Fields = list[tuple[str, Any, type]]  # columns of the log: (name, value or None, int or float), the same at every iteration
@@ -26,11 +27,11 @@ class Reward(Protocol):
     uses_transitions: ClassVar[bool] = False
 
     @classmethod
-    def from_options(cls, args: Any, mdp: Any, expert: Expert, time_scale: float, nets: dict[str, Any]) -> Reward:
+    def from_options(cls, args: Any, mdp: Any, expert: Expert, time_scale: float, nets: NetConfig) -> Reward:
         """Build it.
 
         args: the options of imitate_mj.py. mdp: the task. expert: (obs_Bex_Do, a_Bex_Da, t_Bex). time_scale: 1 / steps of an episode
-        at most. nets: rng, dtype and device for parameters; whatever is random must come from `rng`.
+        at most. nets: rng, dtype and device of parameters; whatever is random must come from `nets.rng`.
         """
         ...
 

@@ -127,6 +127,15 @@ def parse_spec(spec: str | list) -> list[dict]:
     return layers
 
 
+@dataclass(frozen=True)
+class NetConfig:
+    """What all nets of a run share: who draws their first weights (None: nobody, they are 0 or loaded), their type, their device."""
+
+    rng: np.random.RandomState | None = None
+    dtype: torch.dtype = torch.float64
+    device: torch.device | str = 'cpu'
+
+
 class Model:
     """Named variables in the order of 2016, and the trained ones as one flat vector.
 
@@ -134,8 +143,8 @@ class Model:
     Trained order: a scope's own variables first, then its children as created; W before b.
     """
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device | str):
-        self.theta_P = torch.zeros(sum(math.prod(s) for s in shapes.values()), dtype=dtype, device=device)
+    def __init__(self, shapes: dict[str, tuple[int, ...]], nets: NetConfig):
+        self.theta_P = torch.zeros(sum(math.prod(s) for s in shapes.values()), dtype=nets.dtype, device=nets.device)
         self._trained = dict(zip(shapes, views(self.theta_P, shapes.values()), strict=True))
         self.normalizers = {}  # scope → Standardizer
 

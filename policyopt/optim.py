@@ -15,6 +15,10 @@ import torch
 from policyopt.errors import RunFailed, UserError
 
 
+class NotFinite(RunFailed):
+    """What is named has become NaN in the middle of a step."""
+
+
 def conjugate_gradient(
     product: Callable[[torch.Tensor], torch.Tensor], b_P: torch.Tensor, max_iter: int = 10, rtol: float = 1e-5
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -30,6 +34,8 @@ def conjugate_gradient(
             return x_P, r_P, i
         z_P = product(p_P)
         curvature = float(p_P @ z_P)
+        if math.isnan(curvature):
+            raise NotFinite('the curvature along a search direction')
         if not curvature > 0:
             raise RunFailed(f'the curvature along a search direction is {curvature:.3g}, not positive; raise the cg_damping options')
         alpha = rr / curvature
@@ -119,7 +125,7 @@ def natural_gradient_step(
         x_P, num_backtracks = x0_P + dx_P, 0
     if seen.get('x_P') is not x_P:
         barrier(x_P)
-    return NaturalStep(x_P, seen['f'], seen['kl'], num_backtracks, d_P, num_products)
+    return NaturalStep(x_P, seen['f'], seen['kl'], num_backtracks, cg_solution_P=d_P, num_products=num_products)
 
 
 def subsample_rows(num_rows: int, frac: float, rng: np.random.RandomState) -> np.ndarray:

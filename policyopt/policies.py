@@ -15,7 +15,7 @@ import torch
 
 from policyopt.arguments import as_generator, as_numbers, kind_of
 from policyopt.errors import UserError
-from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, numpy_layers, parse_spec
+from policyopt.nn import FeedforwardNet, Model, NetConfig, Standardizer, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actors import Actor
 from policyopt.torchutil import DTYPES, as_device, to_tensor
 from policyopt.trajectories import ContinuousSpace, FiniteSpace
@@ -57,10 +57,9 @@ class Policy(Model):
         obs_space: ContinuousSpace,
         action_space: Space,
         hidden_spec: str | list,
+        *,
         enable_obsnorm: bool = True,
-        rng: np.random.RandomState | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = 'cpu',
+        nets: NetConfig = NetConfig(),
         bounds_2_Da: np.ndarray | None = None,
     ):
         """bounds_2_Da: the box (lowest, highest) that continuous actions are clipped to when they are played; None: they are not."""
@@ -70,15 +69,15 @@ class Policy(Model):
         scope = f'/{type(self).__name__}'
         shapes = net_shapes(scope, spec, obs_space.dim, self.num_outputs)
         own = self.own_shapes(scope)
-        super().__init__(own | shapes, dtype, device)
+        super().__init__(own | shapes, nets)
         self.num_own = sum(math.prod(s) for s in own.values())
         self.own_P = self.theta_P[: self.num_own]
         self.net = FeedforwardNet(spec, self.theta_P[self.num_own :], shapes.values())
-        self.obsnorm = Standardizer(obs_space.dim, dtype, device) if enable_obsnorm else None
+        self.obsnorm = Standardizer(obs_space.dim, nets.dtype, nets.device) if enable_obsnorm else None
         if enable_obsnorm:
             self.normalizers[f'{scope}/obsnorm'] = self.obsnorm
-        if rng is not None:
-            self.net.init(rng)
+        if nets.rng is not None:
+            self.net.init(nets.rng)
 
     @property
     def num_outputs(self) -> int:
@@ -389,7 +388,8 @@ def make_policy(
         raise UserError(f'dtype is none of those for nets; expected {" or ".join(map(repr, DTYPES))}')
     device = as_device(device, 'device=')
     cls = GibbsPolicy if isinstance(action_space, FiniteSpace) else GaussianPolicy
-    return cls(obs_space, action_space, hidden_spec, enable_obsnorm, rng, dtype, device, bounds_2_Da)
+    nets = NetConfig(rng, dtype, device)
+    return cls(obs_space, action_space, hidden_spec, enable_obsnorm=enable_obsnorm, nets=nets, bounds_2_Da=bounds_2_Da)
 
 
 def as_space(space: Any, name: str) -> Space:

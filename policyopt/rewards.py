@@ -6,25 +6,23 @@ Letters: B policy rows, Bex expert rows, Ball both, Do, Da observation and actio
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from policyopt.errors import UserError
-from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
+from policyopt.nn import FeedforwardNet, Model, NetConfig, Standardizer, net_shapes, parse_spec
 from policyopt.optim import Adam
 from policyopt.torchutil import to_tensor
 from policyopt.trajectories import FiniteSpace
 
 if TYPE_CHECKING:
-    from policyopt.trajectories import Expert
-
-if TYPE_CHECKING:
     from policyopt.interfaces import Fields
     from policyopt.options import ImitationOptions
     from policyopt.sampling.mdp import MDP
-    from policyopt.trajectories import ContinuousSpace, Space
+    from policyopt.trajectories import ContinuousSpace, Expert, Space
 
 
 def taken(out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.Tensor:
@@ -92,6 +90,36 @@ class ClassifierReward(Model):
         self.adam.load_state({k: state[f'/adam/{k}'] for k in ('m_P', 'v_P', 't')})
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """How a classifier is built and trained: its net, what it sees besides pairs, and `steps` Adam steps each iteration."""
+
+    hidden_spec: str | list
+    favor_zero_expert_reward: bool | int = False
+    include_time: bool | int = False
+    time_scale: float = 1.0
+    lr: float = 0.01
+    steps: int = 1
+    ent_reg_weight: float = 0.001
+    grad_penalty: float = 0.0
+
+    @classmethod
+    def from_options(cls, args: ImitationOptions, time_scale: float) -> ClassifierConfig:
+        """The options of imitate_mj.py; the net is as large as the policy's unless they say otherwise."""
+        spec = args.reward_hidden_spec or args.policy_hidden_spec
+        assert spec is not None  # see training.resolved
+        return cls(
+            hidden_spec=spec,
+            favor_zero_expert_reward=bool(args.favor_zero_expert_reward),
+            include_time=args.reward_include_time,
+            time_scale=time_scale,
+            lr=args.reward_lr,
+            steps=args.reward_steps,
+            ent_reg_weight=args.reward_ent_reg_weight,
+            grad_penalty=args.reward_grad_penalty,
+        )
+
+
 class TransitionClassifier(ClassifierReward):
     """GAIL's discriminator: a net that scores observation-action pairs, score > 0 = expert-like (Ho & Ermon 2016, eq. 17).
 
@@ -104,49 +132,34 @@ class TransitionClassifier(ClassifierReward):
         self,
         obs_space: ContinuousSpace,
         action_space: Space,
-        hidden_spec: str | list,
-        favor_zero_expert_reward: bool | int,
-        include_time: bool | int,
-        time_scale: float,
-        lr: float = 0.01,
-        steps: int = 1,
-        ent_reg_weight: float = 0.001,
-        rng: np.random.RandomState | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = 'cpu',
-        grad_penalty: float = 0.0,
+        config: ClassifierConfig,
+        nets: NetConfig = NetConfig(),
     ):
         self.obs_space, self.action_space = obs_space, action_space
-        self.grad_penalty, self.rng = grad_penalty, rng
+        self.grad_penalty, self.rng = config.grad_penalty, nets.rng
         self.finite = isinstance(action_space, FiniteSpace)
-        self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
-        self.steps, self.ent_reg_weight = steps, ent_reg_weight
+        self.favor_zero_expert_reward = config.favor_zero_expert_reward
+        self.include_time, self.time_scale = config.include_time, config.time_scale
+        self.steps, self.ent_reg_weight = config.steps, config.ent_reg_weight
         norm_dim, num_scores = obs_space.dim, 1
         if isinstance(action_space, FiniteSpace):
             num_scores = action_space.size
         else:
             norm_dim += action_space.dim
-        spec = parse_spec(hidden_spec)
-        shapes = net_shapes('/TransitionClassifier', spec, norm_dim + bool(include_time), num_scores)
-        super().__init__(shapes, dtype, device)
+        spec = parse_spec(config.hidden_spec)
+        shapes = net_shapes('/TransitionClassifier', spec, norm_dim + bool(config.include_time), num_scores)
+        super().__init__(shapes, nets)
         self.net = FeedforwardNet(spec, self.theta_P, shapes.values())
-        self.inputnorm = Standardizer(norm_dim, dtype, device)
+        self.inputnorm = Standardizer(norm_dim, nets.dtype, nets.device)
         self.normalizers['/TransitionClassifier/inputnorm'] = self.inputnorm
-        if rng is not None:
-            self.net.init(rng)
-        self.adam = Adam(self.theta_P, lr)
+        if nets.rng is not None:
+            self.net.init(nets.rng)
+        self.adam = Adam(self.theta_P, config.lr)
 
     @classmethod
-    def from_options(
-        cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]
-    ) -> TransitionClassifier:
-        """Built from the options of imitate_mj.py; its net is as large as the policy's unless they say otherwise."""
-        spec = args.reward_hidden_spec or args.policy_hidden_spec
-        assert spec is not None and args.favor_zero_expert_reward is not None  # see training.with_reward_sign
-        return cls(
-            mdp.obs_space, mdp.action_space, spec, args.favor_zero_expert_reward, args.reward_include_time, time_scale,
-            args.reward_lr, args.reward_steps, args.reward_ent_reg_weight, **nets, grad_penalty=args.reward_grad_penalty,
-        )  # fmt: skip
+    def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: NetConfig) -> TransitionClassifier:
+        """Built from the options of imitate_mj.py."""
+        return cls(mdp.obs_space, mdp.action_space, ClassifierConfig.from_options(args, time_scale), nets)
 
     def _norm_inputs(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> torch.Tensor:
         obs = to_tensor(obs_B_Do, self.inputnorm.mean_1_D)
@@ -271,13 +284,12 @@ class LinearReward:
         self,
         obs_space: ContinuousSpace,
         action_space: Space,
+        *,
         mode: str,
         favor_zero_expert_reward: bool | int,
         include_time: bool | int,
         time_scale: float,
-        exobs_Bex_Do: np.ndarray,
-        exa_Bex_Da: np.ndarray,
-        ext_Bex: np.ndarray,
+        expert: Expert,
         rng: np.random.RandomState,
         quadratic_features: bool = False,
         sqscale: float = 0.01,
@@ -292,8 +304,8 @@ class LinearReward:
         self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
         self.quadratic_features, self.sqscale, self.shift = quadratic_features, sqscale, shift
         self.inputnorm = Standardizer(obs_space.dim + (0 if isinstance(action_space, FiniteSpace) else action_space.dim))
-        self.update_inputnorm(exobs_Bex_Do, exa_Bex_Da)
-        self.expert_mean_F = self.features(exobs_Bex_Do, exa_Bex_Da, ext_Bex).mean(axis=0)
+        self.update_inputnorm(expert.obs_N_Do, expert.a_N_Da)
+        self.expert_mean_F = self.features(expert.obs_N_Do, expert.a_N_Da, expert.time_N).mean(axis=0)
         num_features = len(self.expert_mean_F)
         if mode == 'simplex':
             self.w: Any = int(rng.randint(num_features))
@@ -304,11 +316,20 @@ class LinearReward:
         self.bound_moves = True  # until it is taken out of its run
 
     @classmethod
-    def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: dict[str, Any]) -> LinearReward:
+    def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: NetConfig) -> LinearReward:
         """Built from the options of imitate_mj.py; its mode is --reward_type."""
-        assert args.favor_zero_expert_reward is not None  # see training.with_reward_sign
-        options = args.reward_type, args.favor_zero_expert_reward, args.reward_include_time, time_scale
-        return cls(mdp.obs_space, mdp.action_space, *options, *expert[:3], nets['rng'], shift=args.reward_shift)
+        assert args.favor_zero_expert_reward is not None and nets.rng is not None  # see training.with_reward_sign
+        return cls(
+            mdp.obs_space,
+            mdp.action_space,
+            mode=args.reward_type,
+            favor_zero_expert_reward=args.favor_zero_expert_reward,
+            include_time=args.reward_include_time,
+            time_scale=time_scale,
+            expert=expert,
+            rng=nets.rng,
+            shift=args.reward_shift,
+        )
 
     def _norm_inputs(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(obs_B_Do if self.finite else np.concatenate([obs_B_Do, a_B_Da], axis=1), dtype=torch.float64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc
 
 if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Reward
+    from policyopt.options import CommonOptions
     from policyopt.policies import Policy
     from policyopt.sampling.mdp import MDP, SimConfig
     from policyopt.trajectories import TrajBatch
@@ -88,12 +90,35 @@ def truncation_bonus(trajs: TrajBatch, vf: ValueFunc, gamma: float) -> np.ndarra
     return bonus_N
 
 
+@dataclass(frozen=True, kw_only=True)
+class TRPOConfig:
+    """How advantages are estimated and how far a policy moves; bootstrap: the value of the last state counts at a time limit."""
+
+    discount: float
+    lam: float
+    max_kl: float
+    damping: float
+    bootstrap: bool | int = False
+
+    @classmethod
+    def from_options(cls, args: CommonOptions) -> TRPOConfig:
+        """The options of imitate_mj.py or run_rl_mj.py."""
+        return cls(
+            discount=args.discount,
+            lam=args.lam,
+            max_kl=args.policy_max_kl,
+            damping=args.policy_cg_damping,
+            bootstrap=args.bootstrap_time_limit,
+        )
+
+
 def trpo_step(
     policy: Policy,
     obs_B_Do: np.ndarray,
     a_B_Da: np.ndarray,
     adist_B_Pa: np.ndarray,
     adv_B: np.ndarray,
+    *,
     max_kl: float,
     damping: float,
     rng: np.random.RandomState,
@@ -108,7 +133,9 @@ def trpo_step(
     adv_B = (adv_B - adv_B.mean()) / (adv_B.std() + 1e-8)
     x_B_Do, a = policy.normalized_obs(obs_B_Do), policy.action_tensor(a_B_Da)
     old_B_Pa, adv = to_tensor(adist_B_Pa, policy.theta_P), to_tensor(adv_B, policy.theta_P)
-    step, obj0, grad_P = surrogate_step(policy, x_B_Do, a, old_B_Pa, adv, max_kl, damping, rng, hvp_frac, **options)
+    step, obj0, grad_P = surrogate_step(
+        policy, x_B_Do, a, old_B_Pa, adv, max_kl=max_kl, damping=damping, rng=rng, hvp_frac=hvp_frac, **options
+    )
     return [
         ('dl', -step.f - obj0, float),
         ('kl', step.kl, float),
@@ -140,6 +167,7 @@ def surrogate_step(
     a: torch.Tensor,
     old_B_Pa: torch.Tensor,
     adv: torch.Tensor,
+    *,
     max_kl: float,
     damping: float,
     rng: np.random.RandomState,
@@ -165,7 +193,9 @@ def surrogate_step(
         ratio_B = (policy.logprob(new_B_Pa, a) - logp_old_B).exp_()
         return -float((ratio_B * adv).mean()), float(policy.kl(old_B_Pa, new_B_Pa).mean())
 
-    step = optim.natural_gradient_step(policy.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, max_kl, damping, **options)
+    step = optim.natural_gradient_step(
+        policy.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, max_kl=max_kl, damping=damping, **options
+    )
     policy.theta_P.copy_(step.x_P)
     return step, obj0, grad_P
 
@@ -182,21 +212,15 @@ class SamplingPolicyOptimizer:
         mdp: MDP,
         policy: Policy,
         vf: ValueFunc | None,
+        *,
         sim_cfg: SimConfig,
-        discount: float,
-        lam: float,
-        max_kl: float,
-        damping: float,
+        trpo: TRPOConfig,
         seed: int,
         rng: np.random.RandomState,
         learned: Reward | None = None,
-        bootstrap: bool | int = False,
     ):
-        """bootstrap: whether the value of the last state counts where a time limit ends an episode."""
-        self.bootstrap = bootstrap
         self.mdp, self.policy, self.vf, self.sim_cfg, self.learned = mdp, policy, vf, sim_cfg, learned
-        self.gamma, self.lam, self.max_kl, self.damping = discount, lam, max_kl, damping
-        self.seed, self.rng = seed, rng
+        self.trpo, self.seed, self.rng = trpo, seed, rng
         self.iteration = self.num_sa = 0
         self.total_time = 0.0
 
@@ -231,12 +255,21 @@ class SamplingPolicyOptimizer:
             r = r.like(self.learned.learned_reward(obs_N_Do, trajs.a.stacked, time_N, terminal_N))
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
         paid = r
-        if self.bootstrap and self.vf is not None:
-            paid = r.like(r.stacked + truncation_bonus(trajs, self.vf, self.gamma))
-        adv_N, q, vf_r2, tdvf_r2 = advantages(paid, time_N, v_N, self.gamma, self.lam)
+        if self.trpo.bootstrap and self.vf is not None:
+            paid = r.like(r.stacked + truncation_bonus(trajs, self.vf, self.trpo.discount))
+        adv_N, q, vf_r2, tdvf_r2 = advantages(paid, time_N, v_N, self.trpo.discount, self.trpo.lam)
         t2 = time.perf_counter()
         theta0_P = self.policy.theta_P.clone()
-        step_fields = trpo_step(self.policy, obs_N_Do, trajs.a.stacked, trajs.adist.stacked, adv_N, self.max_kl, self.damping, self.rng)
+        step_fields = trpo_step(
+            self.policy,
+            obs_N_Do,
+            trajs.a.stacked,
+            trajs.adist.stacked,
+            adv_N,
+            max_kl=self.trpo.max_kl,
+            damping=self.trpo.damping,
+            rng=self.rng,
+        )
         self.policy.update_obsnorm(obs_N_Do)
         vf_fields = [] if self.vf is None else self.vf.fit(obs_N_Do, time_N, q.stacked, self.rng)
         t3 = time.perf_counter()

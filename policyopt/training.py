@@ -15,36 +15,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from policyopt import algorithms, rl, trajectories
-from policyopt.build import (
-    action_bounds,
-    check_data_fits,
-    load_reward,
-    optimizer,
-    sim_config,
-    task_of,
-    value_function,
-    warn_of_constant_features,
-)
+from policyopt import algorithms, optim, rl, trajectories
+from policyopt.cloning import BehavioralCloningOptimizer
+from policyopt.dagger import DaggerOptimizer, Rounds
 from policyopt.errors import RunFailed, UserError
-from policyopt.evaluation import load_policy
+from policyopt.evaluation import load_policy, load_reward
 from policyopt.files.atomic import check_output
 from policyopt.files.names import lock_path, part_path
 from policyopt.files.training_log import TrainingLog, last_of, read_root, read_snapshot, read_state
 from policyopt.files.trajectory_file import load_trajs
 from policyopt.imitation import ImitationOptimizer
 from policyopt.interfaces import uses_transitions
-from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
+from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE, NetConfig
 from policyopt.options import MAX_ITER, ImitationOptions, check_together, default_of
 from policyopt.pipeline import locks
 from policyopt.policies import make_policy
 from policyopt.progress import Eta
 from policyopt.provenance import draw_seed, now, provenance
-from policyopt.sampling.mdp import MDP, sample_trajectories
+from policyopt.sampling.actors import FunctionActor
+from policyopt.sampling.mdp import MDP, RecordedTask, SimConfig, sample_trajectories
 from policyopt.shipped import as_typed, continuing_command
 from policyopt.signals import INTERRUPTED, STOPPED, StopSignals
 from policyopt.torchutil import numerics, setup_torch
 from policyopt.trajectories import Expert
+from policyopt.valuefuncs import ValueFunc
 
 if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Optimizer
@@ -181,15 +175,15 @@ def imitation_learner(
         raise UserError(f'--eval_every {options.eval_every} plays episodes, and there is no --env_name; give one, or leave it out')
     device, dtype = setup_torch(options.device, options.dtype)
     rng = np.random.RandomState(options.seed)
-    nets = {'rng': rng, 'dtype': dtype, 'device': device}
-    enable_obsnorm, bounds_2_Da = options.obsnorm_mode != 'none', action_bounds(options, mdp)
-    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, enable_obsnorm, **nets, bounds_2_Da=bounds_2_Da)
+    nets = NetConfig(rng, dtype, device)
+    policy = new_policy(options, mdp, nets, options.obsnorm_mode != 'none')
     if options.obsnorm_mode == 'expertdata':
         warn_of_constant_features(expert[0])
         policy.update_obsnorm(expert[0])
     if start is not None:
         start_policy(policy, start)
-    learner = optimizer(options, mdp, policy, expert, nets, **({} if teacher is None else {'teacher': teacher}))
+    make = algorithms.load(algorithms.MODES[options.mode].optimizer)
+    learner = make(options, mdp, policy, expert, nets, **({} if teacher is None else {'teacher': teacher}))
     if start is not None and isinstance(learner, ImitationOptimizer) and not start_critics(learner, start):
         learner.held = options.init_iterations
     return learner
@@ -200,16 +194,157 @@ def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
     assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     device, dtype = setup_torch(options.device, options.dtype)
     rng = np.random.RandomState(options.seed)
-    nets = {'rng': rng, 'dtype': dtype, 'device': device}
-    enable_obsnorm, bounds_2_Da = bool(options.enable_obsnorm), action_bounds(options, mdp)
-    policy = make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, enable_obsnorm, **nets, bounds_2_Da=bounds_2_Da)
+    nets = NetConfig(rng, dtype, device)
+    enable_obsnorm = bool(options.enable_obsnorm)
+    policy = new_policy(options, mdp, nets, enable_obsnorm)
     time_scale = options.vf_include_time * mdp.time_scale(options.max_traj_len)
     vf = value_function(options, mdp, time_scale, nets, enable_obsnorm)
     reward = load_reward(options.reward, mdp, options.max_traj_len) if options.reward else None
     return rl.SamplingPolicyOptimizer(
-        mdp, policy, vf, sim_config(options, mdp.longest(options.max_traj_len)), options.discount, options.lam, options.policy_max_kl,
-        options.policy_cg_damping, options.seed, rng, reward, options.bootstrap_time_limit,
-    )  # fmt: skip
+        mdp,
+        policy,
+        vf,
+        sim_cfg=sim_config(options, mdp.longest(options.max_traj_len)),
+        trpo=rl.TRPOConfig.from_options(options),
+        seed=options.seed,
+        rng=rng,
+        learned=reward,
+    )
+
+
+def new_policy(options: CommonOptions, mdp: MDP, nets: NetConfig, enable_obsnorm: bool) -> Policy:
+    """The policy of a run at its start."""
+    assert options.policy_hidden_spec is not None  # see `resolved`
+    spaces, clip = (mdp.obs_space, mdp.action_space), action_bounds(options, mdp)
+    shared = {'rng': nets.rng, 'dtype': nets.dtype, 'device': nets.device}
+    return make_policy(*spaces, options.policy_hidden_spec, enable_obsnorm, **shared, bounds_2_Da=clip)
+
+
+def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig) -> BehavioralCloningOptimizer:
+    """The optimiser of mode bclone."""
+    assert nets.rng is not None
+    return BehavioralCloningOptimizer(
+        policy,
+        expert.obs_N_Do,
+        expert.a_N_Da,
+        nets.rng,
+        lr=args.bclone_lr,
+        batch_size=args.bclone_batch_size,
+        eval_freq=args.bclone_eval_freq,
+        train_frac=args.bclone_train_frac,
+    )
+
+
+def dagger_optimizer(
+    args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig, teacher: AnyActor | None = None
+) -> DaggerOptimizer:
+    """The optimiser of mode dagger; `teacher` is the expert that labels."""
+    if teacher is None:
+        raise UserError('--mode dagger asks an expert for labels; give --expert FILE.h5/snapshots/…, a policy for this task')
+    assert args.seed is not None and args.max_iter is not None  # see `resolved`
+    if isinstance(teacher, FunctionActor) and (args.sim_batch_size or 1) > 1:
+        raise UserError(f'sim_batch_size {args.sim_batch_size}: worker processes cannot ask a function for labels; give 1')
+    if args.max_iter <= args.dagger_rounds:
+        raise UserError(
+            f'--max_iter {args.max_iter} leaves some of {args.dagger_rounds} --dagger_rounds without a step; give more than that'
+        )
+    cloning = cloning_optimizer(args, mdp, policy, expert, nets)
+    rounds = Rounds(
+        number=args.dagger_rounds,
+        trajs=args.dagger_round_trajs,
+        max_iter=args.max_iter,
+        beta=args.dagger_beta,
+        schedule=args.dagger_beta_schedule,
+        label=args.dagger_label,
+        horizon=mdp.longest(args.max_traj_len) if args.dagger_rounds else 0,
+        subsamp_freq=args.data_subsamp_freq,
+        sim_batch_size=args.sim_batch_size,
+    )
+    return DaggerOptimizer(mdp, cloning, teacher, expert, rounds=rounds, seed=args.seed)
+
+
+def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig) -> ImitationOptimizer:
+    """Reward function, value function and optimiser of the adversarial modes."""
+    assert args.seed is not None and args.max_iter is not None and nets.rng is not None  # see `resolved`
+    if args.reward_include_time:
+        mdp.horizon(args.max_traj_len, 'reward_include_time')
+    horizon, time_scale = mdp.longest(args.max_traj_len), mdp.time_scale(args.max_traj_len)
+    reward = algorithms.load(algorithms.rewards()[args.reward_type]).from_options(args, mdp, expert, time_scale, nets)
+    vf = value_function(args, mdp, time_scale, nets, args.obsnorm_mode != 'none') if not args.no_vf else None
+    if args.obsnorm_mode == 'expertdata':
+        reward.update_inputnorm(expert[0], expert[1])
+        if vf is not None:
+            vf.update_obsnorm(expert[0])
+    return ImitationOptimizer(
+        mdp,
+        policy,
+        vf,
+        reward,
+        expert,
+        sim_cfg=sim_config(args, horizon),
+        trpo=rl.TRPOConfig.from_options(args),
+        policy_ent_reg=args.policy_ent_reg,
+        seed=args.seed,
+        rng=nets.rng,
+        obsnorm_mode=args.obsnorm_mode,
+        final_kl=args.policy_final_kl,
+        max_iter=args.max_iter,
+    )
+
+
+def value_function(args: CommonOptions, mdp: MDP, time_scale: float, nets: NetConfig, enable_obsnorm: bool) -> ValueFunc:
+    assert args.policy_hidden_spec is not None  # see `resolved`
+    return ValueFunc(
+        mdp.obs_space.dim,
+        args.policy_hidden_spec,
+        time_scale,
+        max_kl=args.vf_max_kl,
+        damping=args.vf_cg_damping,
+        nets=nets,
+        enable_obsnorm=enable_obsnorm,
+        steps=args.vf_steps,
+    )
+
+
+def sim_config(args: CommonOptions, horizon: int | None) -> SimConfig:
+    return SimConfig(0, args.min_total_sa, horizon, args.sim_batch_size, args.max_envs)
+
+
+def task_of(env: Any, options: ImitationOptions, trajs: TrajBatch) -> MDP:
+    """The task of an environment, or of the demonstrations themselves where there is none, which is enough for cloning."""
+    if env is None and options.mode == 'bclone':
+        return RecordedTask(trajs, options.num_actions)
+    if options.num_actions is not None and options.mode == 'bclone':
+        raise UserError(f'--num_actions {options.num_actions}: the env says it; leave it out')
+    return MDP(env)  # pyright: ignore[reportArgumentType] (None is answered there)
+
+
+def action_bounds(options: CommonOptions, mdp: MDP) -> np.ndarray | None:
+    """The box (lowest, highest) that --clip_actions clips to; None where actions are finite or a side of the box is open."""
+    low_high = (mdp.info.a_low, mdp.info.a_high)
+    return np.array(low_high) if options.clip_actions and None not in low_high else None
+
+
+def check_data_fits(path: str, trajs: TrajBatch, mdp: MDP) -> None:
+    """Raise UserError when expert data cannot come from the task; warn when it could, but says that it does not."""
+    trajs.take_whole_actions(mdp.info)
+    if misfit := trajs.misfit(mdp.info):
+        says = f" The file says env '{trajs.env_name}'." if trajs.env_name else ''
+        raise UserError(f'{path}: {misfit}; use data of this env.{says}')
+    if not mdp.info.finite:
+        trajs.a.stacked = trajs.a.stacked.astype(np.float64)
+    mdp.warn_of_another_task(path, trajs.env_name)
+
+
+def warn_of_constant_features(obs_N_Do: np.ndarray) -> None:
+    """Say which observation features have no variance: standardised, any other value of theirs is divided by ε = 1e-6, as in 2016."""
+    constant = np.flatnonzero(np.ptp(obs_N_Do, axis=0) == 0)
+    if len(constant):
+        first = ', '.join(map(str, constant[:5])) + (', …' if len(constant) > 5 else '')
+        print(
+            f'warning: {len(constant)} of {obs_N_Do.shape[1]} observation features never change in the expert data used ({first}); '
+            'normalised with it, a policy sees any other value of them as huge', file=sys.stderr,
+        )  # fmt: skip
 
 
 def prepare(options: Options) -> Options:
@@ -298,7 +433,10 @@ class Run:
     def iterate(self) -> Fields:
         """One iteration: step, check, log, and a snapshot where one is due; returns the log fields."""
         iteration = self.opt.iteration
-        fields = self.opt.step()
+        try:
+            fields = self.opt.step()
+        except optim.NotFinite as e:
+            raise self.not_finite(f'iteration {iteration}: {e} is not a finite number') from e
         if self.args.eval_every:
             due = iteration % self.args.eval_every == 0 or iteration == self.args.max_iter - 1
             fields = [*fields, ('evalret', self.evaluate(iteration) if due else None, float)]
@@ -311,7 +449,15 @@ class Run:
     def evaluate(self, iteration: int) -> float:
         """The mean true return of the most likely actions, over episodes that depend on seed and iteration alone."""
         key, args = (self.args.seed, 'evaluate', iteration), self.args
-        trajs = sample_trajectories(self.opt.policy.actor(), self.mdp, EVAL_EPISODES, self.mdp.horizon(args.max_traj_len), key, True, 1)
+        trajs = sample_trajectories(
+            self.opt.policy.actor(),
+            self.mdp,
+            EVAL_EPISODES,
+            self.mdp.horizon(args.max_traj_len),
+            key,
+            deterministic=True,
+            sim_batch_size=1,
+        )
         return float(trajs.returns.mean())
 
     def returns(self, iterations: slice) -> np.ndarray:
@@ -437,14 +583,17 @@ class Run:
             bad = [name for name, value, _ in fields if value is not None and not np.isfinite(np.float32(value))]
         if bad or not torch.isfinite(self.opt.policy.theta_P).all():
             what = bad[0] if bad else 'the policy'
-            seen = f'iteration {self.opt.iteration - 1}: {what} is not a finite number (in float32, as logs hold it)'
-            if self.lock is not None and os.path.exists(self.log.part_path):
-                self.check_lock()
-                with contextlib.suppress(OSError):  # of a full disk: what is to be said is not that
-                    self.log.mark_part({DIVERGED: json.dumps({'seen': seen} | self.code())})
-            raise RunFailed(
-                f'{seen}; nothing after the last save is kept. Look at the scale of rewards and observations, or lower the step sizes'
-            )
+            raise self.not_finite(f'iteration {self.opt.iteration - 1}: {what} is not a finite number (in float32, as logs hold it)')
+
+    def not_finite(self, seen: str) -> RunFailed:
+        """The end of a run whose numbers are finite no more, which is noted in the part file."""
+        if self.lock is not None and os.path.exists(self.log.part_path):
+            self.check_lock()
+            with contextlib.suppress(OSError):  # of a full disk: what is to be said is not that
+                self.log.mark_part({DIVERGED: json.dumps({'seen': seen} | self.code())})
+        return RunFailed(
+            f'{seen}; nothing after the last save is kept. Look at the scale of rewards and observations, or lower the step sizes'
+        )
 
     def code(self) -> dict[str, str]:
         """What decides the numbers of a run beside its options: equal ones repeat them."""
@@ -500,6 +649,9 @@ class Run:
         self.opt.load_counters({k.removeprefix('/optimizer/'): v for k, v in state.items() if k.startswith('/optimizer/')})
         if not ends_here and self.args.save_freq and (done - 1) % self.args.save_freq:
             self.log.snapshots.pop(f'iter{done - 1:07d}', None)  # the last one of a finished run, which a longer one does not have
+        if not ends_here and self.args.eval_every and (done - 1) % self.args.eval_every:  # and so is its last evaluation
+            names = [name for name, _ in self.log.columns or []]
+            self.log.rows[-1] = tuple(np.nan if n == 'evalret' else x for n, x in zip(names, self.log.rows[-1], strict=True))
         if self.args.max_iter != theirs['max_iter']:  # a run that was started with as many is the same to the bit
             longer = {'args': json.dumps(theirs | {'max_iter': self.args.max_iter})}
             self.log.attrs |= longer | {'command': f'{self.log.attrs["command"]}; {mine["command"]}'}

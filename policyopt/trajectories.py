@@ -46,7 +46,7 @@ class ContinuousSpace:
 Space = FiniteSpace | ContinuousSpace
 
 
-@dataclass
+@dataclass(repr=False)
 class Trajectory:
     """One episode; the observation at t is the one that the action at t was chosen from, the last one is not stored."""
 
@@ -58,6 +58,9 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.r_T)
+
+    def __repr__(self) -> str:
+        return f'<Trajectory: {len(self)} steps, return {self.r_T.sum():.4g}>'
 
 
 class RaggedArray:
@@ -166,8 +169,19 @@ class TrajBatch:
     def __iter__(self) -> Iterator[Trajectory]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, i: int) -> Trajectory:
+    def __getitem__(self, i: Any) -> Any:
+        """Trajectory i, or of a slice a batch of those trajectories."""
+        if isinstance(i, slice):
+            return self._only(np.arange(len(self))[i])
         return Trajectory(self.obs[i], self.obsfeat[i], self.adist[i], self.a[i], self.r[i])
+
+    def _only(self, chosen: np.ndarray) -> Self:
+        rows = np.concatenate([np.arange(self.obs.ends[i] - self.lengths[i], self.obs.ends[i]) for i in chosen] or [np.zeros(0, np.int64)])
+        some = type(self)(*(x.stacked[rows] for x in (self.obs, self.adist, self.a, self.r)), self.lengths[chosen], self.time.stacked[rows])
+        some.env_name = self.env_name
+        if self.lastobs_B_Do is not None and self.terminal_B is not None:
+            some.lastobs_B_Do, some.terminal_B = self.lastobs_B_Do[chosen], self.terminal_B[chosen]
+        return some
 
     def first(self, num: int) -> TrajBatch:
         """The first `num` trajectories."""

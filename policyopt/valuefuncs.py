@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from policyopt import optim
-from policyopt.nn import FeedforwardNet, Model, Standardizer, net_shapes, parse_spec
+from policyopt.nn import FeedforwardNet, Model, NetConfig, Standardizer, net_shapes, parse_spec
 from policyopt.torchutil import to_tensor
 
 if TYPE_CHECKING:
@@ -32,11 +32,10 @@ class ValueFunc(Model):
         obs_dim: int,
         hidden_spec: str | list,
         time_scale: float,
+        *,
         max_kl: float = 0.01,
         damping: float = 0.1,
-        rng: np.random.RandomState | None = None,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = 'cpu',
+        nets: NetConfig = NetConfig(),
         enable_obsnorm: bool = True,
         steps: int = 1,
     ):
@@ -44,15 +43,15 @@ class ValueFunc(Model):
         self.time_scale, self.max_kl, self.damping, self.steps = time_scale, max_kl, damping, steps
         spec = parse_spec(hidden_spec)
         shapes = net_shapes('/ValueFunc', spec, obs_dim + 1, 1)
-        super().__init__(shapes, dtype, device)
+        super().__init__(shapes, nets)
         self.net = FeedforwardNet(spec, self.theta_P, shapes.values())
-        self.obsnorm = Standardizer(obs_dim, dtype, device) if enable_obsnorm else None
-        self.vnorm = Standardizer(1, dtype, device)
+        self.obsnorm = Standardizer(obs_dim, nets.dtype, nets.device) if enable_obsnorm else None
+        self.vnorm = Standardizer(1, nets.dtype, nets.device)
         if enable_obsnorm:
             self.normalizers['/ValueFunc/obsnorm'] = self.obsnorm
         self.normalizers['/ValueFunc/vnorm'] = self.vnorm
-        if rng is not None:
-            self.net.init(rng)
+        if nets.rng is not None:
+            self.net.init(nets.rng)
 
     def update_obsnorm(self, obs_B_Do: np.ndarray) -> None:
         if self.obsnorm is not None:
@@ -109,7 +108,9 @@ class ValueFunc(Model):
         def make_hvp():
             return self.kl_hvp(optim.subsample(x_B_Di, hvp_frac, rng))
 
-        step = optim.natural_gradient_step(self.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, self.max_kl, self.damping)
+        step = optim.natural_gradient_step(
+            self.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, max_kl=self.max_kl, damping=self.damping
+        )
         self.theta_P.copy_(step.x_P)
         self.last_step = step
         return [

@@ -15,11 +15,12 @@ from training_tools import run
 
 import policyopt as po
 from policyopt.airl import AIRLReward
-from policyopt.build import load_reward
 from policyopt.errors import UserError
+from policyopt.evaluation import load_reward
 from policyopt.files.training_log import read_log
 from policyopt.files.trajectory_file import load_trajs, save_trajs
-from policyopt.rewards import ClassifierRows
+from policyopt.nn import NetConfig
+from policyopt.rewards import ClassifierConfig, ClassifierRows
 from policyopt.sampling.actors import RandomActor
 from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch, Transitions
@@ -40,8 +41,17 @@ def batch(rng, finite, num=40, obs_dim=3, a_dim=2):
 
 
 def make(finite, state_only=0, include_time=0, seed=0, **others):
+    config = {name: others.pop(name) for name in ('lr', 'steps', 'ent_reg_weight') if name in others}
     space = FiniteSpace(4) if finite else ContinuousSpace(2)
-    reward = AIRLReward(ContinuousSpace(3), space, NET, 0.9, state_only, include_time, 0.05, rng=np.random.RandomState(seed), **others)
+    reward = AIRLReward(
+        ContinuousSpace(3),
+        space,
+        ClassifierConfig(hidden_spec=NET, include_time=include_time, time_scale=0.05, **config),
+        NetConfig(np.random.RandomState(seed)),
+        discount=0.9,
+        state_only=state_only,
+        **others,
+    )
     reward.theta_P.copy_(torch.as_tensor(np.random.RandomState(seed + 1).randn(len(reward.theta_P))))
     reward.update_inputnorm(np.random.RandomState(7).randn(50, 3) * 2 + 1, np.random.RandomState(8).randn(50, 2) * 3 - 1)
     return reward
@@ -149,7 +159,7 @@ def test_the_best_logit_is_the_ratio_of_visits_whatever_the_policy():
     S, A = 5, 3
     pi_S_A, expert_S_A, visited_S_A = (rng.dirichlet(np.ones(A), S) for _ in range(3))
     policy_N, expert_N = (pi_S_A / S).ravel(), (expert_S_A * visited_S_A.sum(1, keepdims=True) / S).ravel()
-    reward = AIRLReward(ContinuousSpace(S), FiniteSpace(A), [], 0.9, 0, 0, 1.0, lr=0.02, ent_reg_weight=0.0)
+    reward = AIRLReward(ContinuousSpace(S), FiniteSpace(A), ClassifierConfig(hidden_spec=[], lr=0.02, ent_reg_weight=0.0), discount=0.9)
     obs, a, t = np.repeat(np.eye(S), A, axis=0), np.tile(np.arange(A), S)[:, None], np.zeros(S * A)
     seen = Transitions(np.roll(obs, 1, axis=0), np.zeros(S * A, bool), np.log(pi_S_A).ravel())
     twice = [np.concatenate([x, x]) for x in (obs, a, t, *seen)]

@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from results_tools import ATTRS, cell_rows, result_row, small_results, task_row, write_csv
 from results_tools import run_here as run_here
-from scipy import integrate, stats
+from scipy import stats
+from tables import open_file
 
 from policyopt.errors import UserError
-from policyopt.files.results_file import write_results
+from policyopt.files.results_file import read_results, write_results
 from policyopt.reporting import tables
 from policyopt.reporting.analysis import analyze, campaign_runs, margin_of, read_analysis, repeat_commands
 from policyopt.reporting.reference import CellKey, Reference, read_reference, read_reference_tasks
 from policyopt.reporting.statistics import (
-    detectable_difference,
     holm,
     permutation_p,
     predict_one_set,
@@ -124,23 +124,6 @@ def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(ps):
     p, adjusted = np.array(ps), holm(ps)
     assert np.all(adjusted >= p - 1e-15) and np.all(adjusted <= np.minimum(1, len(p) * p) + 1e-15)
     assert np.all(np.diff(adjusted[np.argsort(p, kind='stable')]) >= 0)
-
-
-@pytest.mark.parametrize('df, level', [(1, 0.05), (4, 0.05), (12, 0.05), (12, 0.05 / 48), (33.3, 0.01)])
-def test_detectable_difference_is_found_with_80_percent_power(df, level):
-    delta = detectable_difference(2.0, df, level) / 2.0
-    crit = stats.t.isf(level / 2, df)
-
-    def power_given(u):
-        s = math.sqrt(stats.chi2.ppf(u, df) / df)
-        return stats.norm.sf(crit * s - delta) + stats.norm.cdf(-crit * s - delta)
-
-    assert integrate.quad(power_given, 0, 1, limit=200)[0] == pytest.approx(0.8, abs=1e-4)
-
-
-def test_seventeen_runs_a_side_see_one_standard_deviation():
-    # the textbook number: an effect of 1 needs 17 per group for 80% power
-    assert detectable_difference(math.sqrt(2 / 17), 32) < 1 < detectable_difference(math.sqrt(2 / 16), 30)
 
 
 # --- expert sets ----------------------------------------------------------------------------------------------------
@@ -256,7 +239,7 @@ def test_verdicts_are_corrected_over_the_table():
 
     alone, among = cells(1), cells(10)
     assert alone.p == among.p and alone.p_holm == alone.p and among.p_holm == pytest.approx(min(1, 10 * alone.p))
-    assert among.detectable_score > alone.detectable_score == pytest.approx(detectable_difference(alone.se, alone.df) / 180)
+    assert among.half_holm > alone.half_holm == alone.half_95 == among.half_95
 
 
 def test_the_paper_next_to_itself_differs_in_none_of_its_48_classic_cells():
@@ -348,7 +331,13 @@ def test_scores_are_undefined_without_a_random_policy_or_where_it_equals_the_exp
         ('task,alg,num_trajs,run,return_mean\ncartpole,ga,four,0,1\n', 'line 2: .*four'),
         ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,nan\n', 'line 2: return_mean is nan'),
         ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1\ncartpole,ga,4,0,2\n', 'line 3: .*run=0 appears twice'),
-        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4\n', 'line 2: '),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4\n', 'line 2: has fewer fields than the 5 columns'),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1,2\n', 'line 2: has more fields than the 5 columns'),
+        ('task,alg,num_trajs,run,run,return_mean\ncartpole,ga,4,0,0,1\n', "has two columns 'run'"),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1e308\n', r'line 2: return_mean is 1e\+308'),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,1_0,0,1\n', "line 2: '1_0' is no whole number"),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,-1,0,1\n', "line 2: '-1' is no whole number"),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,\u0661\n', "line 2: '\u0661' is no number"),
         ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,-2,7\n', 'line 2: margin95 is -2'),
         ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,2,0\n', 'line 2: runs is 0'),
         ('task,alg,num_trajs,expert_ratio,margin95,runs\ncartpole,ga,4,inf,,5\n', 'line 2: expert_ratio is inf'),
@@ -360,6 +349,33 @@ def test_a_wrong_reference_is_refused_with_its_line(tmp_path, text, said):
     path.write_text(text)
     with pytest.raises(UserError, match=said):
         read_reference(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path):
+    (tmp_path / 'ref.csv').write_text('\ufefftask,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1\n', encoding='utf-8')
+    assert list(read_reference(tmp_path / 'ref.csv')) == [KEY]
+
+
+@pytest.mark.parametrize('row', ['a,1,2,nan,3,4', 'a,1,2,inf,3,4', 'a,1,2,x,3,4'])
+def test_a_wrong_table_of_tasks_is_refused_with_its_line(tmp_path, row):
+    columns = 'task,expert_return_mean,expert_return_std,expert_episodes,random_return_mean,random_return_std'
+    (tmp_path / 'tasks.csv').write_text(f'{columns}\n{row}\n')
+    with pytest.raises(UserError, match=r'tasks.csv: line 2: .*; expected numbers in expert_return_mean'):
+        read_reference_tasks(tmp_path / 'ref.csv')
+
+
+def test_returns_that_are_no_list_of_episodes_are_refused(tmp_path):
+    path = small_results(tmp_path / 'r.h5')
+    with open_file(path, 'a') as h5:
+        del h5.root._v_attrs['content_sha256']
+        table = h5.root.results.read()
+        flat = np.empty(len(table), [(n, 'f8') if n == 'alg_traj_returns' else (n, *table.dtype.fields[n][:1]) for n in table.dtype.names])
+        for n in table.dtype.names:
+            flat[n] = table[n][:, 0] if n == 'alg_traj_returns' else table[n]
+        h5.remove_node('/results')
+        h5.create_table('/', 'results', obj=flat)
+    with pytest.raises(UserError, match=r"the column 'alg_traj_returns' of /results holds values of shape \(\)"):
+        read_results(path)
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -169,6 +169,19 @@ def test_the_callback_sees_every_row_and_ctrl_c_returns_what_is_there(ga, demos,
     assert training_tools.differences(tmp_path / 'a.h5', tmp_path / 'b.h5') == []
 
 
+@pytest.mark.parametrize('callback', [lambda i: True, lambda a, b, c, d: True, dict.fromkeys])
+def test_a_callback_that_takes_other_arguments_is_refused_before_anything_is_played(callback):
+    with pytest.raises(po.UserError, match=r'^callback takes \(.*\); expected a function of the iteration and its row of the log$'):
+        po.train('trpo', lambda: pytest.fail('was made'), iterations=1, callback=callback)
+
+
+def test_a_slice_of_demonstrations_is_those_episodes(demos):
+    some = demos[-1::-2]
+    assert isinstance(some, po.Demonstrations) and len(some) == -(-len(demos) // 2) and some.env_name == demos.env_name
+    assert np.array_equal(some[0].obs_T_Do, demos[-1].obs_T_Do) and np.array_equal(some.returns, demos.returns[-1::-2])
+    assert len(demos[len(demos) :]) == 0 and repr(demos[0]) == f'<Trajectory: {len(demos[0])} steps, return {demos.returns[0]:.4g}>'
+
+
 def test_ctrl_c_in_the_middle_of_an_iteration_takes_that_one_back(ga, demos):
     class Impatient(gymnasium.Wrapper):
         steps = 0

@@ -54,6 +54,18 @@ WRONG = {
     'a gpu': (lambda: make(device='gpu'), '^device=gpu: expected'),
     'a number as a policy': (lambda: po.load_policy(3), 'policy_path is an int; expected the path'),
     'nothing as a policy': (lambda: po.load_policy(None), 'policy_path is a NoneType'),
+    'a number as a task': (lambda: po.load_policy('expert_policies/classic/CartPole-v0.h5', 3), 'mdp is an int; expected a task'),
+    'a name as a task': (lambda: po.load_reward('x.h5', 'CartPole-v0'), 'mdp is a str; expected a task, such as MDP'),
+    'a fraction of trajectories': (lambda: po.load_trajs('x.h5', 1.5), 'limit_trajs is a float; expected a whole number'),
+    'a number as trajectories': (lambda: po.load_trajs(3), 'path is an int'),
+    'layers that are no JSON': (
+        lambda: po.train('bclone', 'CartPole-v0', demos(), policy_hidden_spec=[np.float32(1)], **FEW),
+        'policy_hidden_spec is a list; expected a list of layers, or the JSON text',
+    ),
+    'rewards that add up to infinity': (
+        lambda: po.Demonstrations.from_arrays([np.ones((3, 2))], [[0, 1, 0]], [np.full(3, 1.7e308)]),
+        'rewards: the return of trajectory 0 is inf in size; expected at most',
+    ),
     'bytes as a path': (lambda: po.load_policy(b'x.h5'), 'policy_path is a bytes'),
     'a number as a reward': (lambda: po.load_reward(3, po.MDP('CartPole-v0')), 'path is an int'),
     'a number as demonstrations': (lambda: po.Demonstrations.load(3), 'path is an int'),

@@ -278,6 +278,25 @@ def test_a_task_without_its_list_says_so(tmp_path, content, index, said):
 # ---- the time limit
 
 
+def test_a_task_whose_command_was_edited_after_it_was_submitted_is_refused(tmp_path, pbs):  # noqa: F811
+    path, folder = ready_spec(tmp_path)
+    one = ('num_trajs=1', 'run=0', 'task=cartpole')
+    bin_folder = Path(pbs['PATH'].partition(':')[0])
+    (bin_folder / 'qsub').write_text('#!/bin/sh\necho 12.server\n')  # takes its time
+    im_pipeline(path, '1_train', '-e', 'pbs', '-y', '--only', 'alg=ga', *one, env=pbs)
+    path.write_text(path.read_text().replace('  - name: ga\n    cmd: python', '  - name: ga\n    cmd: env EDITED=1 python'))
+    im_pipeline(path, '1_train', '-j', 1, '--only', 'alg=bclone', *one)
+    task = [folder / 'pipeline.yaml', '1_train', '--task-list', folder / 'cluster' / 'pbs_1.runs', '--task-index', 1]
+    _, err = im_pipeline(*task, code=2)
+    assert 'the command of alg=ga,task=cartpole,num_trajs=1,run=0 is another one than in' in err and 'submit again with -e' in err
+    assert h5_files(folder) == ['alg=bclone,task=cartpole,num_trajs=1,run=0.h5']
+    path.write_text(path.read_text().replace('env EDITED=1 ', ''))
+    im_pipeline(path, '1_train', '-j', 1, '--resume', '--only', 'alg=bclone', *one)
+    assert h5_files(folder) == ['alg=bclone,task=cartpole,num_trajs=1,run=0.h5']
+    im_pipeline(*task)
+    assert len(h5_files(folder)) == 2
+
+
 def test_the_time_limit_of_pbs_is_the_sum_of_its_parts():
     assert walltime_s(['-A x', '-l walltime=1:30:05']) == 5405
     assert walltime_s(['-l nodes=1,walltime=90', '-l mem=4gb,walltime=00:10:00']) == 600

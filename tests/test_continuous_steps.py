@@ -13,9 +13,10 @@ import torch
 from test_steps import GAMMA, LAM, TIMINGS, slow_advantages, slow_entropy, slow_explained, slow_log_density, slow_returns
 
 from policyopt.imitation import ImitationOptimizer
+from policyopt.nn import NetConfig
 from policyopt.policies import make_policy
-from policyopt.rewards import LinearReward, TransitionClassifier
-from policyopt.trajectories import ContinuousSpace, TrajBatch
+from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier
+from policyopt.trajectories import ContinuousSpace, Expert, TrajBatch
 from policyopt.valuefuncs import ValueFunc
 
 OBS, ACTIONS = ContinuousSpace(3), ContinuousSpace(2)
@@ -317,16 +318,19 @@ def both(reward_type, shift, favor_zero, ent_reg):
     rng = np.random.RandomState(1)
     expert = 1.5 + rng.randn(NUM_EXPERT, OBS.dim), 0.5 * rng.randn(NUM_EXPERT, ACTIONS.dim), rng.randint(30, size=NUM_EXPERT).astype(float)
     policy = make_policy(OBS, ACTIONS, NET, True, rng)
-    vf = ValueFunc(OBS.dim, NET, TIME_SCALE, MAX_KL, DAMPING, rng)
+    vf = ValueFunc(OBS.dim, NET, TIME_SCALE, max_kl=MAX_KL, damping=DAMPING, nets=NetConfig(rng))
     slow_policy = Policy([np.zeros((1, ACTIONS.dim)), *layers_of(policy, '/GaussianPolicy')])
     slow_values = Values(layers_of(vf, '/ValueFunc'))
     if reward_type == 'nn':
-        reward = TransitionClassifier(OBS, ACTIONS, NET, favor_zero, True, TIME_SCALE, LR, STEPS, ENT_REG_WEIGHT, rng)
+        seen = {'favor_zero_expert_reward': favor_zero, 'include_time': True, 'time_scale': TIME_SCALE}
+        config = ClassifierConfig(hidden_spec=NET, **seen, lr=LR, steps=STEPS, ent_reg_weight=ENT_REG_WEIGHT)
+        reward = TransitionClassifier(OBS, ACTIONS, config, NetConfig(rng))
         # not zero outputs: its bias would move by rounding alone at first, and Adam makes that large
         reward.theta_P.add_(torch.as_tensor(0.1 * rng.randn(len(reward.theta_P))))
         slow_reward = Classifier(layers_of(reward, '/TransitionClassifier'), favor_zero, expert)
     else:
-        reward = LinearReward(OBS, ACTIONS, reward_type, favor_zero, True, TIME_SCALE, *expert, rng, shift=shift)
+        seen = {'favor_zero_expert_reward': favor_zero, 'include_time': True, 'time_scale': TIME_SCALE}
+        reward = LinearReward(OBS, ACTIONS, mode=reward_type, **seen, expert=Expert(*expert), rng=rng, shift=shift)
         slow_reward = Linear(reward_type, shift, favor_zero, reward.w, expert)
     for model in (policy, vf):
         model.update_obsnorm(expert[0])

@@ -166,6 +166,16 @@ def test_a_run_that_leaves_the_finite_numbers_ends_in_one_sentence_and_resume_sa
     assert done.stderr.count('\n') == 1 and not (place / 'a.h5.lock').exists()
 
 
+def test_a_curvature_that_is_no_number_ends_a_run_in_the_same_way(place):
+    words = command(['imitate_mj.py'], '--mode', 'ga', '--data', 't.h5', '--env_name', 'CartPole-v0', '--seed', 0, '--min_total_sa', 50)
+    words += ['--sim_batch_size', '1', '--max_iter', '2', '--reward_lr', '1e300', '--log', 'a.h5']
+    done = subprocess.run(words, cwd=place, env=script_env(), capture_output=True, text=True)
+    said = 'iteration 1: the curvature along a search direction is not a finite number'
+    assert done.returncode == 1 and said in done.stderr and 'lower the step sizes' in done.stderr, done.stderr
+    done = subprocess.run([*words, '--resume'], cwd=place, env=script_env(), capture_output=True, text=True)
+    assert done.returncode == 2 and f'a.h5.part: left the finite numbers ({said})' in done.stderr
+
+
 def test_under_another_version_it_is_tried_again(place):
     test_a_run_that_leaves_the_finite_numbers_ends_in_one_sentence_and_resume_says_that_it_would_repeat(1, place)
     log = TrainingLog(str(place / 'a.h5'), {})

@@ -5,7 +5,7 @@ import pytest
 
 import policyopt as po
 from policyopt.errors import UserError
-from policyopt.files.importing import import_trajs
+from policyopt.files.importers import import_trajs
 from policyopt.files.trajectory_file import load_trajs
 
 LENGTHS = np.array([30, 50, 40])
@@ -67,6 +67,9 @@ REFUSED = {
     'a mask alone': (flat(masks=1 - LAST), 'can mean that an episode ends or that a step counts', "give 'dones'"),
     'several episodes a row': (padded(obs=np.ones((3, 50, 4)) * np.arange(50)[:, None], dones=STEP), 'which axis is', '--time_axis'),
     'nothing': (flat(), 'nothing says where an episode ends', 'terminal'),
+    'spare observations': ({'obs_0': np.ones((10, 4)), 'acts_0': np.ones(5)}, 'shape (10, 4) for 5 actions', 'as many, or one more'),
+    'spare rewards': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'rews_0': np.ones(9)}, 'rewards of shape (9,)', 'expected 5'),
+    'other next_obs': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'next_obs_0': np.ones((5, 3))}, 'next_obs of shape', '(5, 4)'),
     'normalised next_obs': (flat(next_obs=np.random.default_rng(1).normal(size=(120, 4)), dones=LAST), 'was it normalised', '--ends'),
 }
 
@@ -85,6 +88,25 @@ def test_the_option_decides(tmp_path):
     for name, lengths in (('lengths', LENGTHS - 5), ('dones', LENGTHS)):
         trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / f'{name}.h5'), ends=name)
         assert trajs.lengths.tolist() == lengths.tolist()
+
+
+def test_the_option_names_several_arrays_and_those_of_each_episode(tmp_path):
+    late = np.arange(120) > 60
+    np.savez(tmp_path / 'in.npz', **flat(terminals=LAST & ~late, timeouts=LAST & late, episode_starts=np.roll(FIRST, 3)))
+    with pytest.raises(UserError, match='--ends terminals,timeouts or --ends episode_starts'):
+        import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'))
+    trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'flat.h5'), ends='terminals,timeouts')
+    assert trajs.lengths.tolist() == LENGTHS.tolist()
+    one = {'obs_0': np.ones((9, 2)), 'acts_0': np.ones(9), 'dones_0': np.arange(9) == 8, 'lengths_0': [7]}
+    np.savez(tmp_path / 'one.npz', **one)
+    with pytest.raises(UserError, match='--ends lengths or --ends dones|--ends dones or --ends lengths'):
+        import_trajs(str(tmp_path / 'one.npz'), str(tmp_path / 'out.h5'))
+    assert import_trajs(str(tmp_path / 'one.npz'), str(tmp_path / 'one.h5'), ends='lengths')[0].lengths.tolist() == [7]
+    (tmp_path / 'csvs').mkdir()
+    (tmp_path / 'csvs' / 'a.csv').write_text('obs0,act,done\n1,0,1\n')
+    for source, name in (('in.npz', 'rews'), ('in.npz', 'dones'), ('csvs', 'lengths')):
+        with pytest.raises(UserError, match=f"--ends: no array '{name}' that says where episodes end; there is"):
+            import_trajs(str(tmp_path / source), str(tmp_path / 'out.h5'), ends=name)
 
 
 @pytest.mark.parametrize('axis', [0, 1])
@@ -108,6 +130,15 @@ def test_next_observations_of_another_type_follow_all_the_same(obs, after, tmp_p
     np.savez(tmp_path / 'in.npz', obs=x[:-1].astype(obs), next_obs=x[1:].astype(after), **arrays)
     trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'))
     assert trajs.lengths.tolist() == [100]
+
+
+def test_an_episode_may_be_one_step_long(tmp_path):
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    one = {'obs_0': x[:1], 'next_obs_0': x[1:2], 'acts_0': [1], 'terminal_0': [False], 'obs_1': x[1:], 'acts_1': [0], 'terminal_1': [True]}
+    np.savez(tmp_path / 'in.npz', **one)
+    trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'))
+    assert trajs.lengths.tolist() == [1, 1] and trajs.terminal_B.tolist() == [False, True]
+    assert np.array_equal(trajs.lastobs_B_Do, x[1:])
 
 
 def truncated_and_terminated():

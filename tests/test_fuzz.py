@@ -1,55 +1,32 @@
 """Thousands of broken inputs: whatever an experiment file, an option or the bytes of a file hold, the answer is one sentence.
 
 A case passes when the command does its work, or ends with exit code 2 or 1 and one sentence, has then written nothing, and takes no
-more than `LIMIT_S`. Every case runs in a fork of this process, so that a crash of a library or a hang fails one case.
+more than `fuzz_tools.LIMIT_S`. Every case runs in a fork of this process, so that a crash of a library or a hang fails one case.
 
 FUZZ_SEED=7 pytest -m slow tests/test_fuzz.py    tries 2000 other cases
 """
 
-import contextlib
 import csv
 import dataclasses
-import importlib
 import os
-import re
-import shutil
-import signal
-import sys
-import time
-import traceback
 
 import numpy as np
 import pytest
 import tables
 import yaml
 from exploits import ODD_NAMES, ODD_YAML, demonstrations, policy, raw_attr
+from fuzz_kinds import MORE_KINDS
+from fuzz_tools import ODD_TEXTS, ODD_VALUES, judge, main_of
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from results_tools import ATTRS, small_results
-from test_bad_input import SPEC, state
+from test_bad_input import SPEC
 
-from policyopt.command_line import run_main
 from policyopt.files.results_file import read_results, write_results
 
-LIMIT_S = 30
 SEED = int(os.environ.get('FUZZ_SEED', 0))
 PHASES = [Phase.explicit, Phase.generate]  # a case that fails is shown as it was found: to shrink it takes minutes
-CASES_IN_CI, CASES_SLOW = 20, 400  # of each of the five kinds
-
-ODD_TEXTS = [
-    '', ' ', '0', '-1', '1', '2', '0.5', '-0.0', 'nan', 'inf', '-inf', '1e308', '1e-320', '1e400', 'true', 'null', 'x', '９',
-    '9' * 20, '9' * 5000, '\x1b[2J', 'a\nb', '[]', '{}', '[' * 20000,
-    '../..', '.', '/', '~', 'é', '\u202e', '-', '=', '%s', '{out}', '0x10', '1,5',
-    'x' * 300, 'x/../y',
-    't.h5', 'p.h5', 'r.h5', 'folder', '/dev/null', '[{"type":"fc","n":1e3}]', '[{"type":"fc"}]', '[1]', '[{"type":"fc","n":10}]',
-    'CartPole-v9',
-    'nomodule:X-v0', ':', 'a:b:c', 'json:CartPole-v0',
-    *ODD_YAML, *ODD_NAMES[:5],
-]  # fmt: skip
-ODD_VALUES = st.one_of(
-    st.sampled_from(ODD_TEXTS), st.none(), st.booleans(), st.floats(), st.integers(-(10**30), 10**30), st.text(max_size=20),
-    st.lists(st.integers(-2, 5), max_size=3), st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
-)  # fmt: skip
+CASES_IN_CI, CASES_SLOW = 12, 200  # of each of the ten kinds
 
 
 @pytest.fixture(scope='module')
@@ -73,62 +50,6 @@ def place(tmp_path_factory):
     import policyopt.training  # noqa: F401
 
     return path
-
-
-def main_of(script):
-    if script not in _MAINS:
-        _MAINS[script] = importlib.import_module(f'policyopt.commands.{script}').main
-    return _MAINS[script]
-
-
-_MAINS = {}
-
-
-def answer(place, script, args):
-    """(exit code or −signal, stdout, stderr) of a command in a fork of this process."""
-    files = [place.parent / f'{place.name}.{name}' for name in ('out', 'err')]
-    pid = os.fork()
-    if pid == 0:
-        code = 99
-        with contextlib.suppress(BaseException):
-            os.chdir(place)
-            os.setpgid(0, 0)
-            signal.alarm(LIMIT_S)
-            for file, stream in zip(files, (1, 2), strict=True):
-                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-            sys.stdout, sys.stderr = (open(n, 'w', encoding='utf-8', closefd=False) for n in (1, 2))
-            sys.argv = [f'{script}.py', *args]
-            try:
-                code = run_main(script, main_of(script), args)
-            except SystemExit as e:
-                code = e.code or 0
-            except BaseException:
-                traceback.print_exc()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(status), *(f.read_text(encoding='utf-8', errors='replace') for f in files)
-
-
-def judge(place, script, args):
-    before, start = state(place), time.monotonic()
-    code, out, err = answer(place, script, args)
-    shown = f'{script} {[a[:300] for a in args]}\nexit code {code} after {time.monotonic() - start:.1f} s\n{out[-500:]}\n{err[-3000:]}'
-    assert code in (0, 1, 2), shown
-    assert 'Traceback' not in err and 'Warning' not in err, shown
-    assert not re.search('[\x00-\x08\x0b-\x1f\x7f\u202e]', out + err), shown
-    after = state(place)
-    if code:
-        errors = [line for line in err.splitlines() if line.startswith(f'{script}: error: ')]
-        said = [line for line in err.splitlines() if not line.startswith('  ')]  # without a list of ours
-        assert len(errors) == 1 and said[-1] == errors[0], shown
-        assert after == before, shown
-    for path in sorted(set(after) - set(before), reverse=True):  # what a command that worked has written
-        shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
-    assert {p: after[p] for p in before if after.get(p) != before[p]} == {}, shown
 
 
 def keys_of(value, path=()):
@@ -335,6 +256,7 @@ KINDS = {
     'bytes': (byte_cases, broken_bytes),
     'names': (name_cases, odd_names),
     'runs': (run_cases, odd_run),
+    **MORE_KINDS,
 }
 
 

@@ -16,9 +16,9 @@ from training_tools import run, run_until
 import policyopt as po
 from policyopt.files.training_log import read_root, read_snapshot
 from policyopt.files.trajectory_file import load_trajs
-from policyopt.nn import ACTIVATIONS
+from policyopt.nn import ACTIVATIONS, NetConfig
 from policyopt.options import ImitationOptions, changed
-from policyopt.rewards import ClassifierRows, TransitionClassifier
+from policyopt.rewards import ClassifierConfig, ClassifierRows, TransitionClassifier
 from policyopt.sampling.mdp import MDP
 
 EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
@@ -47,7 +47,7 @@ def test_the_gradient_of_the_penalty_is_that_of_a_slow_account(func, kind):
     rng = np.random.RandomState(0)
     action_space = po.FiniteSpace(3) if kind == 'finite' else po.ContinuousSpace(2)
     spec = [{'type': 'fc', 'n': 4}, {'type': 'nonlin', 'func': func}, {'type': 'fc', 'n': 3}, {'type': 'nonlin', 'func': func}]
-    reward = TransitionClassifier(po.ContinuousSpace(3), action_space, spec, False, False, 1.0, rng=rng, grad_penalty=1.0)
+    reward = TransitionClassifier(po.ContinuousSpace(3), action_space, ClassifierConfig(hidden_spec=spec, grad_penalty=1.0), NetConfig(rng))
     reward.theta_P.copy_(torch.as_tensor(rng.randn(len(reward.theta_P))))
     num_pi, num_ex, num_in = 6, 4, 3 if kind == 'finite' else 5
     x_Ball_Di = torch.as_tensor(rng.randn(num_pi + num_ex, num_in))

@@ -10,7 +10,7 @@ import torch
 from golden_tools import action_space, check_beyond_rounding, check_vars, close, files, perturb, read, set_vars
 
 from policyopt import optim, policies, rl, valuefuncs
-from policyopt.nn import Standardizer
+from policyopt.nn import NetConfig, Standardizer
 from policyopt.sampling import actors
 from policyopt.trajectories import ContinuousSpace, RaggedArray
 
@@ -80,7 +80,7 @@ def golden_policy(d, meta):
     space = action_space(meta['kind'], meta['num_actions_or_action_dim'])
     rng = np.random.RandomState(meta['init_seed']) if 'init_seed' in meta else None
     obs_dim = meta.get('obs_dim', d['obs'].shape[1] if 'obs' in d.files else None)
-    return cls(ContinuousSpace(obs_dim), space, meta['hidden_spec'], meta.get('enable_obsnorm', True), rng)
+    return cls(ContinuousSpace(obs_dim), space, meta['hidden_spec'], enable_obsnorm=meta.get('enable_obsnorm', True), nets=NetConfig(rng))
 
 
 @files('c_policy_*.npz')
@@ -140,8 +140,8 @@ def test_trpo_steps(path, case):
         perturb(policy, noise_rng)
         x, a = policy.normalized_obs(d['obs']), policy.action_tensor(d['actions'])
         step, obj0, grad_P = rl.surrogate_step(
-            policy, x, a, policy.compute_adist(d['obs']), torch.as_tensor(d['adv']), args['max_kl'], args['damping'],
-            np.random.RandomState(meta.get(f'{case}_seed', 0)), args['subsample_hvp_frac'], max_cg_iter=args['max_cg_iter'],
+            policy, x, a, policy.compute_adist(d['obs']), torch.as_tensor(d['adv']), max_kl=args['max_kl'], damping=args['damping'],
+            rng=np.random.RandomState(meta.get(f'{case}_seed', 0)), hvp_frac=args['subsample_hvp_frac'], max_cg_iter=args['max_cg_iter'],
             grad_stop_tol=args['grad_stop_tol'], enable_backtracking=args['enable_bt'],
         )  # fmt: skip
         found = {
@@ -172,7 +172,7 @@ def test_trpo_on_raw_advantages(path):
         perturb(policy, noise_rng)
         adist = policy.compute_adist(d['obs']).numpy()
         rng = np.random.RandomState(meta['trpofn_seed'])
-        fields = rl.trpo_step(policy, d['obs'], d['actions'], adist, d['adv_raw'], args['max_kl'], args['damping'], rng)
+        fields = rl.trpo_step(policy, d['obs'], d['actions'], adist, d['adv_raw'], max_kl=args['max_kl'], damping=args['damping'], rng=rng)
         return {'flat': policy.theta_P.numpy().copy()} | {name: value for name, value, _ in fields}
 
     check_beyond_rounding(compute, {'flat': d['trpofn_flat_after']} | {name: value for name, value, *_ in meta['trpofn_fields']})
@@ -204,7 +204,8 @@ def test_value_function_evaluations(path):
 
 def golden_vf(meta):
     rng = np.random.RandomState(meta['init_seed'])
-    return valuefuncs.ValueFunc(meta['obs_dim'], meta['hidden_spec'], meta['time_scale'], meta['max_kl'], meta['damping'], rng)
+    limits = {'max_kl': meta['max_kl'], 'damping': meta['damping']}
+    return valuefuncs.ValueFunc(meta['obs_dim'], meta['hidden_spec'], meta['time_scale'], **limits, nets=NetConfig(rng))
 
 
 @files('d_valuefunc_*.npz')

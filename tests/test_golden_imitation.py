@@ -22,7 +22,9 @@ from golden_tools import (
 from policyopt import cloning, imitation, optim, policies, rewards, trajectories, valuefuncs
 from policyopt.files import training_log
 from policyopt.files.trajectory_file import load_trajs
-from policyopt.trajectories import ContinuousSpace, TrajBatch
+from policyopt.nn import NetConfig
+from policyopt.rl import TRPOConfig
+from policyopt.trajectories import ContinuousSpace, Expert, TrajBatch
 
 # e, f: reward functions
 
@@ -32,10 +34,19 @@ def test_transition_classifier(path):
     d, meta = read(path)
     for steps, tag in ((1, 's1'), (3, 's3')):
         clf = rewards.TransitionClassifier(
-            ContinuousSpace(meta['obs_dim']), action_space(meta['kind'], meta['num_actions_or_action_dim']), meta['hidden_spec'],
-            meta['favor_zero_expert_reward'], meta['include_time'], meta['time_scale'], meta['adam_lr'], steps, meta['ent_reg_weight'],
-            np.random.RandomState(meta['init_seed']),
-        )  # fmt: skip
+            ContinuousSpace(meta['obs_dim']),
+            action_space(meta['kind'], meta['num_actions_or_action_dim']),
+            rewards.ClassifierConfig(
+                hidden_spec=meta['hidden_spec'],
+                favor_zero_expert_reward=meta['favor_zero_expert_reward'],
+                include_time=meta['include_time'],
+                time_scale=meta['time_scale'],
+                lr=meta['adam_lr'],
+                steps=steps,
+                ent_reg_weight=meta['ent_reg_weight'],
+            ),
+            NetConfig(np.random.RandomState(meta['init_seed'])),
+        )
         check_vars(clf, d, 'init')
         clf.theta_P.copy_(torch.as_tensor(d[f'{tag}_start_flat']))
         clf.update_inputnorm(d['exinit_obs'], d['exinit_a'])
@@ -58,9 +69,17 @@ def test_transition_classifier(path):
 
 def linear_reward(d, meta, ex, rng):
     return rewards.LinearReward(
-        ContinuousSpace(meta['obs_dim']), action_space(meta['kind'], meta['num_actions_or_action_dim']), meta['mode'],
-        meta['favor_zero_expert_reward'], meta['include_time'], meta['time_scale'], *ex, rng, meta['quadratic_features'], meta['sqscale'],
-    )  # fmt: skip
+        ContinuousSpace(meta['obs_dim']),
+        action_space(meta['kind'], meta['num_actions_or_action_dim']),
+        mode=meta['mode'],
+        favor_zero_expert_reward=meta['favor_zero_expert_reward'],
+        include_time=meta['include_time'],
+        time_scale=meta['time_scale'],
+        expert=Expert(*ex),
+        rng=rng,
+        quadratic_features=meta['quadratic_features'],
+        sqscale=meta['sqscale'],
+    )
 
 
 @files('f_linear_*.npz')
@@ -160,26 +179,38 @@ def test_imitation_steps(path, s):
 
     def compute(noise_rng):
         policy = policies.make_policy(obs_space, space, spec, meta['obsnorm_mode'] != 'none')
-        vf = valuefuncs.ValueFunc(obs_space.dim, spec, ts, meta['vf_max_kl'], meta['vf_cg_damping'])
+        vf = valuefuncs.ValueFunc(obs_space.dim, spec, ts, max_kl=meta['vf_max_kl'], damping=meta['vf_cg_damping'])
         set_vars(policy, d, meta['policy'], f'{before}_policy')
         set_vars(vf, d, meta['value_function'], f'{before}_vf')
         perturb(policy, noise_rng)
         perturb(vf, noise_rng)
         if is_nn:
-            reward = rewards.TransitionClassifier(
-                obs_space, space, spec, fz, it, ts, meta['reward_lr'], meta['reward_steps'], meta['reward_ent_reg_weight']
-            )
+            learning = {'lr': meta['reward_lr'], 'steps': meta['reward_steps'], 'ent_reg_weight': meta['reward_ent_reg_weight']}
+            config = rewards.ClassifierConfig(hidden_spec=spec, favor_zero_expert_reward=fz, include_time=it, time_scale=ts, **learning)
+            reward = rewards.TransitionClassifier(obs_space, space, config)
             set_vars(reward, d, meta['reward'], 'before0_reward')
         else:
-            reward = rewards.LinearReward(obs_space, space, meta['reward_type'], fz, it, ts, *ex, np.random.RandomState(0))
+            reward = rewards.LinearReward(
+                obs_space, space, mode=meta['reward_type'], favor_zero_expert_reward=fz, include_time=it, time_scale=ts,
+                expert=Expert(*ex), rng=np.random.RandomState(0),
+            )  # fmt: skip
             close(reward.expert_mean_F, d['before0_reward_expert_featexp'])
             reward.update_inputnorm(*ex[:2])
             bound, w = d['before0_reward_bound'], d['before0_reward_w_or_idx']
             reward.load_state({'/w': w, '/reward_bound': bound, '/expert_mean_F': reward.expert_mean_F})
         opt = ReplayedOptimizer(
-            None, policy, vf, reward, ex, None, meta['discount'], meta['lam'], meta['policy_max_kl'], meta['policy_cg_damping'],
-            meta['policy_ent_reg'], 0, None, meta['obsnorm_mode'],
-        )  # fmt: skip
+            None,
+            policy,
+            vf,
+            reward,
+            ex,
+            sim_cfg=None,
+            trpo=TRPOConfig(discount=meta['discount'], lam=meta['lam'], max_kl=meta['policy_max_kl'], damping=meta['policy_cg_damping']),
+            policy_ent_reg=meta['policy_ent_reg'],
+            seed=0,
+            rng=None,
+            obsnorm_mode=meta['obsnorm_mode'],
+        )
         opt.batches = [TrajBatch(*(d[f'batch{k}_{n}'] for n in ('obs', 'adist', 'a', 'r', 'lengths')), d[f'batch{k}_time']) for k in (0, 1)]
         if s == 1:
             replay_first_step(opt, meta, d)
@@ -222,8 +253,8 @@ def test_cloning_optimizer(path):
     policy = policies.make_policy(ContinuousSpace(d['ex_obs'].shape[1]), space, meta['hidden_spec'])
     set_vars(policy, d, meta, 'before')
     opt = cloning.BehavioralCloningOptimizer(
-        policy, d['ex_obs'], d['ex_a'], np.random.RandomState(meta['optimizer_constructor_seed']), meta['lr'], meta['batch_size'],
-        meta['eval_freq'], meta['train_frac'],
+        policy, d['ex_obs'], d['ex_a'], np.random.RandomState(meta['optimizer_constructor_seed']),
+        **{name: meta[name] for name in ('lr', 'batch_size', 'eval_freq', 'train_frac')},
     )  # fmt: skip
     np.testing.assert_array_equal(d['ex_obs'][opt.train_rows], d['train_obs'])
     np.testing.assert_array_equal(d['ex_a'][opt.val_rows], d['val_a'])

@@ -13,6 +13,7 @@ from test_stages import run_stage as in_this_process
 
 from policyopt.errors import UserError
 from policyopt.files import results_file
+from policyopt.pipeline import stages
 
 
 def run_stage(path, stage, overrides=(), **options):
@@ -77,8 +78,38 @@ def test_what_has_changed_is_named_and_redone_only_if_asked(tiny, capsys):  # no
     assert all(same(after[i], row) for i, row in rows_of(folder).items())
     run_stage(path, '2', ['tasks.cartpole.max_traj_len=50'], resume=True, rerun=['alg=ga'])
     assert all(r.alg_traj_lengths.max() <= 50 for i, r in rows_of(folder).items() if 'alg=ga' in i)
+    with pytest.raises(UserError, match="^--rerun alg=fem: no run has alg 'fem'"):
+        run_stage(path, '2', resume=True, rerun=['alg=fem'])
     with pytest.raises(UserError, match="--rerun with stage '1'.*expected 2_eval or all"):
         run_stage(path, '1', resume=True, rerun=['alg=ga'])
+
+
+def test_a_long_list_of_stale_rows_is_cut(tiny, capsys, monkeypatch):  # noqa: F811
+    path, _ = tiny
+    run_stage(path, '2')
+    monkeypatch.setattr(stages, 'MAX_STALE', 3)
+    capsys.readouterr()
+    run_stage(path, '2', ['tasks.cartpole.max_traj_len=50'], resume=True)
+    *named, last = [line for line in capsys.readouterr().err.splitlines() if line.startswith('stale')]
+    assert len(named) == 3 and last == "stale: and 1 more; --rerun 'alg=*' evaluates all runs again"
+
+
+def test_what_follows_training_adds_to_results_that_are_there(tiny, capsys):  # noqa: F811
+    path, _ = tiny
+    run_stage(path, '1', resume=True)
+    assert capsys.readouterr().err.endswith(f'{path} 2_eval\n')
+    run_stage(path, '2')
+    capsys.readouterr()
+    run_stage(path, '1', resume=True)
+    assert capsys.readouterr().err.endswith(f'{path} 2_eval --resume\n')
+
+
+def test_a_dry_run_names_the_trajectories_that_its_commands_need(tiny, capsys):  # noqa: F811
+    path, folder = tiny
+    (folder.parent / 'trajs' / 'trajs_cartpole_set1.h5').unlink()
+    run_stage(path, '1', dry_run=True)
+    err = capsys.readouterr().err
+    assert 'need 1 trajectory files that are not there, first' in err and 'trajs_cartpole_set1.h5; 0_sampletrajs makes them' in err
 
 
 def test_rows_of_other_numbers_of_episodes_do_not_mix(tiny, capsys):  # noqa: F811
@@ -90,6 +121,8 @@ def test_rows_of_other_numbers_of_episodes_do_not_mix(tiny, capsys):  # noqa: F8
     with pytest.raises(UserError, match="random_cartpole.h5: holds 4 episodes .* asks for 7 of 'CartPole-v0'; delete it"):
         run_stage(path, '1', seven, resume=True)  # before anything is trained
     os.remove(folder.parent / 'trajs' / 'random_cartpole.h5')
+    with pytest.raises(UserError, match='evaluated with 4 episodes, but options.eval_num_trajs is 7'):
+        run_stage(path, '1', [*seven, 'training.runs=3'], resume=True)
     run_stage(path, '2', seven, resume=True, rerun=['alg=*'])
     assert {len(r.alg_traj_returns) for r in rows_of(folder).values()} == {7} and len(rows_of(folder)) == 4
 

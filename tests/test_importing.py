@@ -3,6 +3,7 @@
 import os
 import pickle
 import shlex
+from types import SimpleNamespace
 
 import hypothesis
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import policyopt
 from policyopt.command_line import run_main
 from policyopt.errors import UserError
-from policyopt.files.importing import import_trajs, save_minari
+from policyopt.files.importers import ReadOptions, batch_of, import_trajs, read_minari, save_minari
 from policyopt.files.trajectory_file import load_trajs
 
 LENGTHS = [3, 5, 2]
@@ -147,8 +149,8 @@ BAD = {
     'a word in a csv': ('in', bad_csv('obs0,act\n1,0\n1,left\n'), "line 3: 'left' is not a number"),
     'a short line': ('in', bad_csv('obs0,act\n1,0\n1\n'), 'line 3 has 1 fields, the first line 2'),
     'a csv with no step': ('in', bad_csv('obs0,act\n'), 'has no line below its first'),
-    'a trajectory file': ('in.h5', lambda f: None, 'is a trajectory file already'),
-    'a picture': ('in.png', lambda f: None, 'expected a folder of CSV files, an .npz file, or a Minari id'),
+    'no HDF5 file': ('in.h5', lambda f: None, 'no such file'),
+    'a picture': ('in.png', lambda f: None, 'expected an .npz file, HDF5 of D4RL or robomimic, a folder of CSV files'),
 }
 
 
@@ -159,7 +161,7 @@ def test_bad_sources_are_refused_in_one_sentence(case, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     assert run_main('import_trajs', lambda argv: import_trajs(*argv), [source, 'out.h5']) == 2
     err = capsys.readouterr().err
-    assert expected in err and err.startswith('import_trajs: error: in') and err.count('\n') == 1
+    assert expected in err and err.startswith('import_trajs: error: in') and err.count('\n') - err.count('\n  ') == 1  # lines of code
     assert not (tmp_path / 'out.h5').exists() and not (tmp_path / 'ran').exists()
 
 
@@ -256,11 +258,11 @@ def minari(tmp_path, monkeypatch):
 
 
 def record(minari, name, env_id, num=3):
-    """Let Minari record episodes of random actions; returns [(observations, actions, rewards)]."""
+    """Let Minari record episodes of random actions; returns [(observations, actions, rewards, whether it ended in a terminal state)]."""
     import gymnasium
     from minari.data_collector import EpisodeBuffer
 
-    env = gymnasium.make(env_id, max_episode_steps=20)
+    env = gymnasium.make(env_id, max_episode_steps=15)
     buffers = []
     for seed in range(num):
         env.action_space.seed(seed)
@@ -273,7 +275,7 @@ def record(minari, name, env_id, num=3):
         last = [False] * (len(rews) - 1)
         buffers.append(EpisodeBuffer(seed, seed, None, np.array(obs), np.array(acts), rews, [*last, ended[0]], [*last, ended[1]], {}))
     minari.create_dataset_from_buffers(name, buffers, env=env)
-    return [(b.observations, b.actions, b.rewards) for b in buffers]
+    return [(b.observations, b.actions, b.rewards, b.terminations[-1]) for b in buffers]
 
 
 @pytest.mark.parametrize('env_id', ['CartPole-v1', 'MountainCarContinuous-v0'])
@@ -281,17 +283,34 @@ def test_what_minari_has_recorded_arrives_and_goes_back(env_id, minari, run_scri
     recorded = record(minari, 'mine/random-v0', env_id)
     done = run_script('import_trajs.py', 'mine/random-v0', 'out.h5')
     trajs = load_trajs(tmp_path / 'out.h5')
-    assert f'3 trajectories, {sum(len(a) for _, a, _ in recorded)} pairs' in done.stdout and trajs.env_name == env_id
-    for traj, (obs, acts, rews) in zip(trajs, recorded, strict=True):
-        np.testing.assert_array_equal(traj.obs_T_Do, obs[:-1])
+    terminal = [end for *_, end in recorded]
+    assert f'3 trajectories, {sum(len(a) for _, a, _, _ in recorded)} pairs' in done.stdout and trajs.env_name == env_id
+    assert trajs.terminal_B.tolist() == terminal and len(set(terminal)) == (2 if env_id == 'CartPole-v1' else 1)
+    for i, (traj, (obs, acts, rews, _)) in enumerate(zip(trajs, recorded, strict=True)):
+        np.testing.assert_array_equal([*traj.obs_T_Do, trajs.lastobs_B_Do[i]], obs)
         np.testing.assert_array_equal(traj.a_T_Da, acts.reshape(len(acts), -1))
         np.testing.assert_array_equal(traj.r_T, rews)
     save_minari(trajs, 'mine/back-v0', env_id)
-    for episode, (obs, acts, rews) in zip(minari.load_dataset('mine/back-v0').iterate_episodes(), recorded, strict=True):
-        np.testing.assert_array_equal(episode.observations[:-1], obs[:-1])
+    dataset = minari.load_dataset('mine/back-v0')
+    for episode, (obs, acts, rews, end) in zip(dataset.iterate_episodes(), recorded, strict=True):
+        np.testing.assert_array_equal(episode.observations, obs)
         np.testing.assert_array_equal(episode.actions, acts)
         np.testing.assert_array_equal(episode.rewards, rews)
-        assert episode.truncations.tolist() == [False] * (len(acts) - 1) + [True] and not episode.terminations.any()
+        last = [False] * (len(acts) - 1)
+        assert episode.terminations.tolist() == [*last, end] and episode.truncations.tolist() == [*last, not end]
+    for back in (policyopt.Demonstrations.from_minari('mine/back-v0'), policyopt.Demonstrations.from_minari(dataset)):
+        assert np.array_equal(back.lastobs_B_Do, trajs.lastobs_B_Do) and np.array_equal(back.terminal_B, trajs.terminal_B)
+        assert np.array_equal(back.obs.stacked, trajs.obs.stacked) and np.array_equal(back.a.stacked, trajs.a.stacked)
+        assert back.env_name == env_id and np.array_equal(back.r.stacked, trajs.r.stacked)
+
+
+def test_an_episode_of_unknown_end_is_truncated_for_minari(minari):
+    rng = np.random.default_rng(0)
+    demos = policyopt.Demonstrations.from_arrays([rng.normal(size=(5, 4))], [np.ones(5, int)])
+    save_minari(demos, 'mine/unknown-v0', 'CartPole-v1')
+    (episode,) = minari.load_dataset('mine/unknown-v0').iterate_episodes()
+    assert episode.truncations.tolist() == [False] * 4 + [True] and not episode.terminations.any()
+    np.testing.assert_array_equal(episode.observations[-1], episode.observations[-2])
 
 
 def test_minari_faults_are_one_sentence(minari, run_script, tmp_path):
@@ -310,3 +329,74 @@ def test_without_minari_its_extra_is_named(run_script, tmp_path):
     (tmp_path / 'minari.py').write_text('raise ImportError("not here")')
     done = run_script('import_trajs.py', 'cartpole/expert-v0', 'out.h5', env={'PYTHONPATH': str(tmp_path)}, rc=2)
     assert "pip install -e '.[minari]'" in done.stderr
+
+
+FAULTS = {
+    'without network': ('OSError("Name or service\\nnot known")', 'cannot be fetched (Name or service not known); check the name and the'),
+    'without its extra': (
+        'ImportError("no h5py")',
+        'Minari lacks a package to fetch or read it (no h5py); install it: pip',
+    ),
+    'at no remote': ('ValueError("no version")', 'cannot be fetched (no version)'),
+    'of its own kind': ('type("Odd", (Exception,), {})("odd")', 'cannot be fetched (odd)'),
+}
+
+
+@pytest.mark.parametrize('case', FAULTS)
+def test_what_download_ends_in_is_one_sentence(case, run_script, tmp_path):
+    fault, expected = FAULTS[case]
+    (tmp_path / 'minari.py').write_text(f'def load_dataset(name, download):\n    assert download\n    raise {fault}\n')
+    done = run_script('import_trajs.py', 'cartpole/expert-v0', 'out.h5', '--download', env={'PYTHONPATH': str(tmp_path)}, rc=2)
+    assert f'cartpole/expert-v0: {expected}' in done.stderr and done.stderr.count('\n') == 1
+
+
+class Dataset:
+    """As much of a Minari data set as is read, so that Minari need not be installed."""
+
+    def __init__(self, observations, env_id='FetchReach-v4'):
+        self.env_spec, acts = SimpleNamespace(id=env_id), np.ones((5, 2))
+        ends = {'rewards': np.ones(5), 'terminations': np.arange(5) > 9, 'truncations': np.arange(5) == 4}
+        self.episodes = [SimpleNamespace(id=0, observations=observations, actions=acts, **ends)]
+
+    def iterate_episodes(self):
+        return iter(self.episodes)
+
+
+def test_parts_of_minari_observations_are_chosen_by_name(capsys):
+    rng = np.random.default_rng(0)
+    goal, arm, image = rng.normal(size=(6, 3)), rng.normal(size=(6, 4)), np.zeros((6, 8, 8, 3))
+    parts = {'desired_goal': goal, 'robot': {'arm': arm, 'image': image}, 'speeds': (np.arange(6), np.ones((6, 1)))}
+    with pytest.raises(
+        UserError, match=r'desired_goal \(3,\), robot/arm \(4,\), robot/image \(8, 8, 3\), speeds/0 \(\), .*--obs_keys desired_goal,'
+    ):
+        read_minari(Dataset(parts), ReadOptions())
+    found = read_minari(Dataset(parts), ReadOptions(obs_keys=('robot/arm', 'desired_goal', 'speeds/0')))
+    trajs = batch_of(found.episodes, 'it')
+    expected = np.concatenate([arm, goal, np.arange(6)[:, None]], axis=1)
+    assert np.array_equal(np.concatenate([trajs.obs.stacked, trajs.lastobs_B_Do]), expected) and trajs.terminal_B.tolist() == [False]
+    assert found.unused == ['observations/robot/image', 'observations/speeds/1'] and found.env_name is None
+    assert found.notes[0].startswith("recorded in 'FetchReach-v4'; name a task")
+    with pytest.raises(UserError, match='obs_keys= names .image., which is of shape'):
+        policyopt.Demonstrations.from_minari(Dataset({'goal': goal, 'image': image}), obs_keys='goal,image')
+    both = policyopt.Demonstrations.from_minari(Dataset({'goal': goal, 'arm': arm}), obs_keys=['arm', 'goal'])
+    assert np.array_equal(both.obs.stacked, np.concatenate([arm, goal], axis=1)[:-1])
+    demos = policyopt.Demonstrations.from_minari(Dataset(goal, 'Reach-v0'))
+    assert demos.env_name == 'Reach-v0' and np.array_equal(demos.obs.stacked, goal[:-1])
+    with pytest.raises(UserError, match='the observations have one part only'):
+        read_minari(Dataset(goal), ReadOptions(obs_keys=('goal',)))
+
+
+def test_parts_of_observations_that_minari_has_recorded(minari, run_script, tmp_path):
+    import gymnasium
+    from minari.data_collector import EpisodeBuffer
+
+    box = gymnasium.spaces.Box(-9, 9, (3,))
+    spaces = {'observation_space': gymnasium.spaces.Dict({'goal': box, 'arm': box}), 'action_space': gymnasium.spaces.Discrete(2)}
+    goal, arm = np.random.default_rng(0).normal(size=(2, 6, 3)).clip(-9, 9).astype('f4')
+    ends = [False] * 4 + [True], [False] * 5
+    buffer = EpisodeBuffer(0, None, None, {'goal': goal, 'arm': arm}, np.array([0, 1, 0, 1, 1]), [1.0] * 5, *ends, {})
+    minari.create_dataset_from_buffers('mine/parts-v0', [buffer], **spaces)
+    assert '--obs_keys arm,goal' in run_script('import_trajs.py', 'mine/parts-v0', 'out.h5', rc=2).stderr
+    run_script('import_trajs.py', 'mine/parts-v0', 'out.h5', '--obs_keys', 'goal,arm')
+    trajs = load_trajs(tmp_path / 'out.h5')
+    assert np.array_equal(trajs.obs.stacked, np.concatenate([goal, arm], axis=1)[:-1]) and trajs.terminal_B.tolist() == [True]

@@ -11,10 +11,10 @@ import torch
 from policyopt import optim, policies, rl
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.errors import RunFailed, UserError
-from policyopt.nn import ACTIVATIONS, FeedforwardNet, Standardizer, net_shapes
+from policyopt.nn import ACTIVATIONS, FeedforwardNet, NetConfig, Standardizer, net_shapes
 from policyopt.policies import make_policy
-from policyopt.rewards import LinearReward, TransitionClassifier, taken
-from policyopt.trajectories import ContinuousSpace, FiniteSpace
+from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier, taken
+from policyopt.trajectories import ContinuousSpace, Expert, FiniteSpace
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, ValueFunc
 
 NET = [{'type': 'fc', 'n': 6}, {'type': 'nonlin', 'func': 'tanh'}]
@@ -98,10 +98,15 @@ def test_a_step_is_as_long_as_the_damped_quadratic_allows():
         assert float(step.x_P) == pytest.approx(-0.5 / math.sqrt(0.5 / max_kl + 1e-8), rel=1e-12)
 
 
-@pytest.mark.parametrize('curvature', [0.0, -1.0, math.nan])
+@pytest.mark.parametrize('curvature', [0.0, -1.0])
 def test_a_direction_without_curvature_is_an_error(curvature):
     with pytest.raises(RunFailed, match='not positive; raise the cg_damping options'):
         optim.conjugate_gradient(lambda v: curvature * v, vector(1, 2))
+
+
+def test_a_curvature_that_is_no_number_is_one_that_left_the_finite_ones():
+    with pytest.raises(optim.NotFinite, match='the curvature along a search direction'):
+        optim.conjugate_gradient(lambda v: math.nan * v, vector(1, 2))
 
 
 def test_conjugate_gradient_stops_at_its_tolerance_and_at_zero():
@@ -130,10 +135,10 @@ def test_a_batch_of_another_policy_is_refused(shift, refused):
     before = policy.theta_P.clone()
     if refused:
         with pytest.raises(RunFailed, match='not drawn from the present policy'):
-            rl.trpo_step(policy, obs, a, adist, random_rows(40), 0.01, 0.1, np.random.RandomState(0))
+            rl.trpo_step(policy, obs, a, adist, random_rows(40), max_kl=0.01, damping=0.1, rng=np.random.RandomState(0))
         assert torch.equal(policy.theta_P, before)
     else:
-        rl.trpo_step(policy, obs, a, adist, random_rows(40), 0.01, 0.1, np.random.RandomState(0))
+        rl.trpo_step(policy, obs, a, adist, random_rows(40), max_kl=0.01, damping=0.1, rng=np.random.RandomState(0))
         assert not torch.equal(policy.theta_P, before)
 
 
@@ -158,7 +163,8 @@ def test_slopes_at_zero_are_those_of_autograd(func):
 
 def classifier(steps=1, lr=0.01, favor_zero=False, weight=0.001, rng=None):
     spaces = ContinuousSpace(3), FiniteSpace(2)
-    return TransitionClassifier(*spaces, NET, favor_zero, False, 0.01, lr, steps, weight, rng or np.random.RandomState(0))
+    config = ClassifierConfig(hidden_spec=NET, favor_zero_expert_reward=favor_zero, lr=lr, steps=steps, ent_reg_weight=weight)
+    return TransitionClassifier(*spaces, config, NetConfig(rng or np.random.RandomState(0)))
 
 
 def pairs(num, seed):
@@ -214,7 +220,9 @@ def test_the_classifier_falls_down_its_own_loss():
 def test_quadratic_features_are_all_products(mode, include_time):
     obs, a, t = random_rows(12, 2, seed=1), random_rows(12, 1, seed=2), np.arange(12.0)
     spaces = ContinuousSpace(2), ContinuousSpace(1)
-    reward = LinearReward(*spaces, mode, False, include_time, 0.1, obs, a, t, np.random.RandomState(0), quadratic_features=True)
+    seen = {'include_time': include_time, 'time_scale': 0.1, 'quadratic_features': True}
+    drawn = {'expert': Expert(obs, a, t), 'rng': np.random.RandomState(0)}
+    reward = LinearReward(*spaces, mode=mode, favor_zero_expert_reward=False, **seen, **drawn)
     raw = np.concatenate([obs, a], axis=1)
     z = (raw - raw.mean(axis=0)) / (raw.std(axis=0) + 1e-6)
     for row, z_row, time in zip(reward.features(obs, a, t), z, t, strict=True):

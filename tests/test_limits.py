@@ -26,6 +26,7 @@ OUTPUTS = {
     'a table per cell over an input': ('analyze_results.py r_cells.csv --csv r.csv', 'r_cells.csv: is an input'),
     'a folder as a page': (f'{ANALYZE} --html .', 'not of a folder'),
     'a device as a page': (f'{ANALYZE} --html /dev/null', 'is no regular file'),
+    'a link as a table': (f'{ANALYZE} --csv link.csv', 'link.csv: is a link to another file (plain.csv); give the name of the file itself'),
     'a folder that only seems to be there': (f'{ANALYZE} --html x/../out.html', "the folder 'x/..' for a table does not exist"),
     'a name with marks of direction': ([*ANALYZE.split(), '--csv', 'a\u202evsc.h5'], 'has control characters or marks of direction'),
     'a long name for a table': (f'{ANALYZE} --csv {LONG}.csv', 'too long'),
@@ -98,6 +99,8 @@ def place(tmp_path):
         small_results(tmp_path / name)
     (tmp_path / 'ref.csv').write_text('task,alg\n')
     (tmp_path / 'folder').mkdir()
+    (tmp_path / 'plain.csv').write_text('')
+    (tmp_path / 'link.csv').symlink_to('plain.csv')
     (tmp_path / 'odd_envs.py').write_text(ODD_ENVS)
     (tmp_path / 'leaves.py').write_text('raise SystemExit(7)\n')
     spec(tmp_path)

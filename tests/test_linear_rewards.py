@@ -10,7 +10,7 @@ from training_tools import folder as folder
 import policyopt as po
 from policyopt.files.training_log import TrainingLog, read_log, read_root
 from policyopt.rewards import LinearReward
-from policyopt.trajectories import ContinuousSpace
+from policyopt.trajectories import ContinuousSpace, Expert
 
 
 def rows(seed, scale):
@@ -23,8 +23,13 @@ def rows(seed, scale):
 @pytest.mark.parametrize('shift', ['running', 'batch', 'none'])
 def test_the_bound_is_that_of_all_rewards_of_the_batch_or_there_is_none(shift, favor_zero, mode):
     """running: it starts at 0 and only moves outward; batch: its own end, which becomes 0; none: rewards as they are."""
-    expert, spaces = rows(1, 1.0), (ContinuousSpace(2), ContinuousSpace(1))
-    reward = LinearReward(*spaces, mode, favor_zero, False, 0.1, *expert, np.random.RandomState(0), shift=shift)
+    spaces = ContinuousSpace(2), ContinuousSpace(1)
+    fixed = {'mode': mode, 'favor_zero_expert_reward': favor_zero, 'include_time': False, 'time_scale': 0.1, 'shift': shift}
+
+    def linear():
+        return LinearReward(*spaces, **fixed, expert=Expert(*rows(1, 1.0)), rng=np.random.RandomState(0))
+
+    reward = linear()
     outward, bound = max if favor_zero else min, 0.0
     for seed, scale in ((3, 1e-3), (4, 5.0), (5, 1e-3), (6, 2.0)):
         batch = rows(seed, scale)
@@ -35,7 +40,7 @@ def test_the_bound_is_that_of_all_rewards_of_the_batch_or_there_is_none(shift, f
                 bound = outward([bound, *raw] if shift == 'running' else raw)
             np.testing.assert_allclose(r_B, np.array(raw) - bound, rtol=1e-9, atol=1e-12)
             assert reward.further_fields() == [('reward_bound', pytest.approx(bound, rel=1e-12), float)]
-    loaded = LinearReward(*spaces, mode, favor_zero, False, 0.1, *expert, np.random.RandomState(0), shift=shift)
+    loaded = linear()
     loaded.load_learned(reward.learned(), 'run.h5')
     raw = reward.compute_reward(*batch) + reward.reward_bound
     for part in (slice(None), slice(3)):  # taken out of its run, a reward of a pair does not depend on what else is judged

@@ -120,6 +120,16 @@ def test_a_flipped_value_is_refused_by_the_snapshots_hash(log_file):
     assert read_snapshot(f'{log_file}/snapshots/iter0000000').status == 'verified'
 
 
+def test_variables_of_words_are_refused(log_file):
+    def change(h5):
+        h5.remove_node('/snapshots/iter0000020/GibbsPolicy/out/AffineLayer/W')
+        h5.create_array('/snapshots/iter0000020/GibbsPolicy/out/AffineLayer', 'W', obj=np.array([b'a', b'b']))
+
+    rewrite(log_file, change)
+    with pytest.raises(UserError, match='iter0000020/GibbsPolicy/out/AffineLayer/W is not an array of numbers'):
+        read_snapshot(f'{log_file}/snapshots/iter0000020')
+
+
 def test_flipped_bytes_are_refused_or_harmless(log_file, tmp_path):
     bad = tmp_path / 'bad.h5'
     whole = open(log_file, 'rb').read()

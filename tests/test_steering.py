@@ -66,6 +66,14 @@ def test_evaluations_are_a_column_and_change_nothing_else(folder):
     assert abs(evaluated['evalret'][-1] - returns.mean()) < 5 * returns.std() / np.sqrt(10) + 1
 
 
+def test_a_run_that_is_made_longer_has_the_evaluations_of_one_started_so(folder):
+    run('ga', folder, '--max_iter', '4', '--eval_every', '2', '--log', 'longer.h5')
+    run('ga', folder, '--max_iter', '6', '--eval_every', '2', '--log', 'longer.h5', '--resume')
+    run('ga', folder, '--max_iter', '6', '--eval_every', '2', '--log', 'at_once.h5')
+    longer, at_once = (read_log(str(folder / f)) for f in ('longer.h5', 'at_once.h5'))
+    assert np.array_equal(longer['evalret'], at_once['evalret'], equal_nan=True)
+
+
 def test_the_options_of_steering_belong_to_modes_that_play(folder):
     done = run('bclone', folder, '--stop_at_return', '5', rc=2)
     assert 'only --mode ga or gail has this option' in done.stderr

@@ -19,16 +19,19 @@ from policyopt import rl
 from policyopt.files.training_log import read_log
 from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.imitation import ImitationOptimizer
+from policyopt.nn import NetConfig
 from policyopt.policies import make_policy
-from policyopt.rewards import LinearReward, TransitionClassifier
+from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier
 from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
-from policyopt.trajectories import FiniteSpace, TrajBatch, subsample
+from policyopt.trajectories import Expert, FiniteSpace, TrajBatch, subsample
 from policyopt.valuefuncs import ValueFunc
 
 NET = [{'type': 'fc', 'n': 8}, {'type': 'nonlin', 'func': 'tanh'}]
 CONFIG = SimConfig(min_num_trajs=0, min_total_sa=150, max_traj_len=40, sim_batch_size=1)
 SEED, TIME_SCALE, NUM_EXPERT, NUM_ITERATIONS = 5, 1 / 200, 60, 3
 GAMMA, LAM, MAX_KL, DAMPING = 0.99, 0.9, 0.01, 0.1
+LIMITS = {'max_kl': MAX_KL, 'damping': DAMPING}
+TRPO = rl.TRPOConfig(discount=GAMMA, lam=LAM, **LIMITS)
 CLOSE = {'rtol': 1e-5, 'atol': 1e-6}  # rounding, which ten conjugate-gradient iterations amplify
 TIMINGS = ('tsamp', 'tadv', 'tstep', 'ttotal')
 
@@ -91,7 +94,7 @@ def slow_policy_step(now, rng, trajs, r_N, max_kl=MAX_KL):
     v_N = tdv_N if now['vf'] is None else now['vf'].evaluate(obs, time_N)
     adv_N = slow_advantages(r_N, v_N, trajs.lengths)
     before_P = now['policy'].theta_P.clone()
-    fields = rl.trpo_step(now['policy'], obs, a, adist, adv_N, max_kl, DAMPING, rng)
+    fields = rl.trpo_step(now['policy'], obs, a, adist, adv_N, max_kl=max_kl, damping=DAMPING, rng=rng)
     now['policy'].update_obsnorm(obs)
     return {n: value for n, value, _ in fields} | {
         'vf_r2': slow_explained(q_N, v_N),
@@ -192,19 +195,26 @@ def imitation(env, reward_type, ent_reg, with_vf, mode, include_time=False, gail
     bounds_2_Da = np.array([mdp.info.a_low, mdp.info.a_high]) / 8 if gail and not finite else None
     policy = make_policy(mdp.obs_space, mdp.action_space, NET, mode != 'none', rng, bounds_2_Da=bounds_2_Da)
     vf_steps = 3 if gail else 1
-    vf = ValueFunc(obs_dim, NET, TIME_SCALE, MAX_KL, DAMPING, rng, enable_obsnorm=mode != 'none', steps=vf_steps) if with_vf else None
+    nets, vf = NetConfig(rng), None
+    if with_vf:
+        vf = ValueFunc(obs_dim, NET, TIME_SCALE, **LIMITS, nets=nets, enable_obsnorm=mode != 'none', steps=vf_steps)
     spaces = mdp.obs_space, mdp.action_space
     if reward_type == 'nn':
-        reward = TransitionClassifier(*spaces, NET, False, include_time, TIME_SCALE, 0.05, 2, 0.001, rng, grad_penalty=0.5 * gail)
+        config = ClassifierConfig(
+            hidden_spec=NET, include_time=include_time, time_scale=TIME_SCALE, lr=0.05, steps=2, grad_penalty=0.5 * gail
+        )
+        reward = TransitionClassifier(*spaces, config, nets)
     else:
-        reward = LinearReward(*spaces, reward_type, True, include_time, TIME_SCALE, *expert, rng)
+        seen = {'include_time': include_time, 'time_scale': TIME_SCALE, 'expert': Expert(*expert)}
+        reward = LinearReward(*spaces, mode=reward_type, favor_zero_expert_reward=True, **seen, rng=rng)
     if mode == 'expertdata':
         policy.update_obsnorm(expert[0])
         reward.update_inputnorm(*expert[:2])
         if vf is not None:
             vf.update_obsnorm(expert[0])
     falls = {'final_kl': MAX_KL / 5, 'max_iter': NUM_ITERATIONS} if gail else {}
-    opt = ImitationOptimizer(mdp, policy, vf, reward, expert, CONFIG, GAMMA, LAM, MAX_KL, DAMPING, ent_reg, SEED, rng, mode, **falls)
+    shared = {'sim_cfg': CONFIG, 'trpo': TRPO, 'seed': SEED, 'rng': rng}
+    opt = ImitationOptimizer(mdp, policy, vf, reward, expert, **shared, policy_ent_reg=ent_reg, obsnorm_mode=mode, **falls)
     return opt, expert
 
 
@@ -304,8 +314,10 @@ def test_trpo_on_the_true_reward_takes_its_steps_in_order(env, with_vf, enable_o
     """Before the first batch one more is played, that only fills the observation normalisers; the value targets are the returns."""
     mdp, rng = MDP(env), np.random.RandomState(2)
     policy = make_policy(mdp.obs_space, mdp.action_space, NET, enable_obsnorm, rng)
-    vf = ValueFunc(mdp.obs_space.dim, NET, TIME_SCALE, MAX_KL, DAMPING, rng, enable_obsnorm=enable_obsnorm) if with_vf else None
-    opt = rl.SamplingPolicyOptimizer(mdp, policy, vf, CONFIG, GAMMA, LAM, MAX_KL, DAMPING, SEED, rng)
+    nets, vf = NetConfig(rng), None
+    if with_vf:
+        vf = ValueFunc(mdp.obs_space.dim, NET, TIME_SCALE, **LIMITS, nets=nets, enable_obsnorm=enable_obsnorm)
+    opt = rl.SamplingPolicyOptimizer(mdp, policy, vf, sim_cfg=CONFIG, trpo=TRPO, seed=SEED, rng=rng)
     total_time, num_sa = 0.0, 0
     for k in range(NUM_ITERATIONS):
         now, copied_rng = copies(opt, ('policy', 'vf'))

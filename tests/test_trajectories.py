@@ -247,6 +247,18 @@ def test_flipped_bytes_are_refused_or_harmless(tmp_path):
     assert refused > 0
 
 
+def test_ends_are_said_by_0_and_1(tmp_path):
+    trajs, path = batch_of([2, 3]), str(tmp_path / 't.h5')
+    trajs.lastobs_B_Do, trajs.terminal_B = np.ones((2, 3)), np.array([False, True])
+    save_trajs(path, trajs, {})
+    with tables.open_file(path, 'a') as h5:
+        del h5.root._v_attrs['content_sha256']
+        h5.remove_node('/terminal_B')
+        h5.create_array('/', 'terminal_B', obj=np.array([0, 7]))
+    with pytest.raises(UserError, match='t.h5: terminal_B holds other things than 0 and 1'):
+        load_trajs(path)
+
+
 def test_a_failing_write_leaves_the_old_file(tmp_path):
     path = tmp_path / 'trajs.h5'
     save_trajs(path, batch_of([2]), {})

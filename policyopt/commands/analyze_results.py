@@ -22,7 +22,7 @@ def arguments(argv):
     parser = Parser('analyze_results', __doc__)
     parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
     parser.add_argument('-v', '--verbosity', type=int, choices=(0, 1, 2), help='0: overview (default), 1: a line per cell, 2: as --study')
-    parser.add_argument('--study', action='store_true', help='all columns, failed runs, power and negative controls')
+    parser.add_argument('--study', action='store_true', help='all columns, failed runs and negative controls')
     parser.add_argument('--run-name', metavar='NAME', help='only the campaign of that name')
     judged = parser.add_argument_group('next to published results')
     judged.add_argument(

@@ -4,11 +4,13 @@
     python scripts/import_trajs.py rollouts.npz trajs_mine.h5 --env_name CartPole-v1
     python scripts/import_trajs.py folder_of_csvs/ trajs_mine.h5
 
-SOURCE is the id of a Minari data set (pip install -e '.[minari]'), an .npz file, or a folder with one CSV file per episode.
-An .npz holds obs_0, acts_0, rews_0, obs_1, … (an episode each), obs, acts, rews with one axis for episodes, or the flat arrays of the
-package imitation and of D4RL. Where episodes end is said by terminals, timeouts, dones, lengths, masks, episode_starts or episode_ends.
-What the last action led to is kept where next_obs holds it and the end is known. A CSV has the columns obs…, act… and rew….
-Rewards may be missing. Files with Python objects (pickles) are refused: reading one runs code.
+SOURCE is an .npz file, an HDF5 file of D4RL or robomimic, a folder of CSV files or of the package imitation (pip install -e '.[hf]'),
+or the id of a Minari data set (pip install -e '.[minari]'). The layout is recognised; --inspect says what was understood.
+
+An .npz holds obs_0, acts_0, rews_0, obs_1, … (an episode each), obs, acts, rews with axes for episodes and steps, flat arrays as of
+imitation and of D4RL, or a buffer of Stable-Baselines3. A CSV file is an episode, with the columns obs…, act… and rew….
+Where episodes end is said by terminals, timeouts, dones, lengths, masks, episode_starts or episode_ends. What the last action led to is
+kept where next_obs holds it and the end is known. Rewards may be missing. Pickles are refused: reading one runs code.
 """
 
 import shlex
@@ -17,30 +19,33 @@ import sys
 from policyopt.command_line import Parser
 from policyopt.errors import UserError, printable
 from policyopt.files.atomic import check_output
-from policyopt.files.importing import batch_of, described, import_trajs, read_source
+from policyopt.files.importers import ReadOptions, batch_of, described, import_trajs, read_source
 from policyopt.shipped import as_typed
 
 
 def main(argv):
     p = Parser('import_trajs', __doc__)
-    p.add_argument('source', metavar='SOURCE', help='a Minari id, an .npz file, or a folder of CSV files')
+    p.add_argument('source', metavar='SOURCE', help='a file, a folder, or the id of a Minari data set')
     p.add_argument('out', metavar='OUT.h5', nargs='?', help='the trajectory file to write')
     p.add_argument('--inspect', action='store_true', help='say what is understood and write nothing')
-    p.add_argument('--ends', metavar='ARRAY', help='the array that says where episodes end, where several contradict each other')
+    p.add_argument('--ends', metavar='A,B,…', help='the arrays that say where episodes end, where several contradict each other')
     p.add_argument('--time_axis', type=int, choices=[0, 1], help='which axis is time, of arrays with one for environments')
+    p.add_argument('--obs_keys', metavar='A,B,…', help='the parts of an observation to put side by side, where it has several')
     p.add_argument('--force', action='store_true', help='store --env_name though the task cannot be made here')
     p.add_argument('--env_name', '--env', help='the task that the data belong to (default: what the source says)')
     p.add_argument('--download', action='store_true', help='fetch a Minari data set that is not on this computer')
     p.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = p.parse_args(argv)
+    obs_keys = None if args.obs_keys is None else tuple(args.obs_keys.split(','))
+    choices = {'download': args.download, 'ends': args.ends, 'time_axis': args.time_axis, 'obs_keys': obs_keys}
     if args.inspect:
-        found = read_source(args.source, args.download, args.ends, args.time_axis)
+        found = read_source(args.source, ReadOptions(**choices))
         print(described(found, batch_of(found.episodes, args.source)))
         return 0
     if args.out is None:
         raise UserError('OUT.h5 is missing: the trajectory file to write; or say --inspect')
     check_output(args.out, 'the trajectories')
-    trajs, env_name = import_trajs(args.source, args.out, args.env_name, args.download, args.force, args.ends, args.time_axis)
+    trajs, env_name = import_trajs(args.source, args.out, args.env_name, force=args.force, **choices)
     size = f'{len(trajs)} trajectories, {len(trajs.r.stacked)} pairs'
     env = printable(env_name or '')
     print(f'{args.out}: {size}, average return {trajs.returns.mean():.2f}' + (f' (env {env})' if env else ''))

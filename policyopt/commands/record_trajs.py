@@ -39,7 +39,7 @@ def main(argv):
     from policyopt.evaluation import record_person, scores
     from policyopt.files.trajectory_file import save_trajs
 
-    trajs = record_person(args.env_name, args.count, args.seed, args.noop, args.fps, args.max_traj_len)
+    trajs = record_person(args.env_name, args.count, args.seed, noop=args.noop, fps=args.fps, max_traj_len=args.max_traj_len)
     save_trajs(args.out, trajs, provenance() | {'env_name': args.env_name, 'seed': args.seed})
     print(f'{scores(trajs)}\n{len(trajs)} trajectories: {args.out}')
     options = f'--env_name {shlex.quote(args.env_name)} --data {shlex.quote(args.out)} --max_iter 1001 --log run.h5'

@@ -53,7 +53,9 @@ def score(args):
     """Play --count episodes, print what they earned, save and judge them where that is wanted."""
     from policyopt import evaluation, load_reward, save_trajs
 
-    _, mdp, trajs = evaluation.evaluate_file(args.policy, args.count, args.seed, args.deterministic, args.env_name, args.max_traj_len)
+    _, mdp, trajs = evaluation.evaluate_file(
+        args.policy, args.count, args.seed, deterministic=args.deterministic, env_name=args.env_name, max_traj_len=args.max_traj_len
+    )
     if args.reward:
         print(evaluation.beside_true_reward(trajs, load_reward(args.reward, mdp, args.max_traj_len)))
     print(evaluation.scores(trajs))
@@ -69,7 +71,7 @@ def show(args):
 
     gif = args.gif or (None if any(map(os.environ.get, ('DISPLAY', 'WAYLAND_DISPLAY'))) or sys.platform == 'darwin' else 'play.gif')
     played = evaluation.open_policy(args.policy, args.env_name)
-    for shown in evaluation.animate(*played, gif, args.frames, args.seed, args.deterministic, args.max_traj_len):
+    for shown in evaluation.animate(*played, gif, args.frames, args.seed, deterministic=args.deterministic, max_traj_len=args.max_traj_len):
         unfinished = '' if shown.over else f' so far (stopped at --frames {args.frames})'
         print(f'return: {shown.ret:.4f} in {shown.length} steps{unfinished}')
     if gif:

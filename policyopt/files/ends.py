@@ -6,7 +6,7 @@ Letters: R rows of a container, T steps of a row, Do observation dim.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,16 +18,18 @@ from policyopt.errors import UserError
 TERMINAL = ('terminal', 'terminals', 'terminations', 'terminated')  # a terminal state follows
 TRUNCATED = ('timeouts', 'truncations', 'truncateds', 'truncated')  # a time limit or the recorder ended it
 DONE = ('dones', 'done')  # one or the other
-STARTS, ENDS, LENGTHS, MASKS = 'episode_starts', 'episode_ends', 'lengths', ('masks', 'mask')
+STARTS, ENDS = 'episode_starts', 'episode_ends'
+LENGTHS, MASKS = ('lengths', 'lens', 'ep_lens', 'episode_lengths'), ('masks', 'mask')
 FLAGS = (*TERMINAL, *TRUNCATED, *DONE)
-EVERY = (*FLAGS, STARTS, ENDS, LENGTHS, *MASKS)
+EVERY = (*FLAGS, STARTS, ENDS, *LENGTHS, *MASKS)
 
 
 @dataclass
 class Row:
     """Steps one after the other: obs (T, Do), or (T + 1, Do) with what the last action led to; acts (T[, Da]).
 
-    said: {array: what it says of each step, or of the row}; `whole`: whether the row is one episode, perhaps filled up on the right.
+    said: {array: what it says of each step, or of the row}; `whole`: whether the row is one episode, perhaps filled up on the right;
+    `filled`: whether zeros at its end may be a filling, as in arrays that were made before their length was known.
     """
 
     where: str
@@ -37,18 +39,29 @@ class Row:
     next_obs: Any = None
     said: Mapping[str, Any] = field(default_factory=dict)
     whole: bool = False
+    filled: bool = False
 
 
 @dataclass
 class Episode:
-    """One episode; terminated: whether it ended in a terminal state (False: truncated; None: not said); last_obs_Do: what followed."""
+    """One episode: obs (T, Do), or (T + 1, Do) with what the last action led to; acts (T[, Da]); rews (T,).
+
+    terminated: whether it ended in a terminal state; False: it was truncated; None: nothing says so.
+    """
 
     where: str
     obs: Any
     acts: Any
     rews: Any = None
     terminated: bool | None = None
-    last_obs_Do: Any = None
+
+
+def numeric(where: str, name: str, x: Any) -> np.ndarray:
+    """An array of numbers, or UserError."""
+    x = np.asarray(x)
+    if x.dtype.kind not in 'biuf':
+        raise UserError(f'{where}: {name} of type {x.dtype}; expected numbers')
+    return x
 
 
 def flags_of(where: str, name: str, x: Any, num: int) -> np.ndarray:
@@ -74,7 +87,16 @@ def text_of(ends: np.ndarray) -> str:
 def contradiction(where: str, readings: Mapping[str, np.ndarray]) -> UserError:
     """Two arrays that name different ends; --ends decides."""
     said = '; '.join(f'{name} says {text_of(ends)}' for name, ends in readings.items())
-    return UserError(f'{where}: {said}. They contradict each other; say which is right: {" or ".join(f"--ends {n}" for n in readings)}')
+    ways = ' or '.join(f'--ends {name.replace(" and ", ",")}' for name in readings)
+    return UserError(f'{where}: {said}. They contradict each other; say which is right: {ways}')
+
+
+def check_chosen(where: str, chosen: str | None, names: Iterable[str]) -> None:
+    """Raise UserError unless each array that --ends names is there and says where episodes end."""
+    there = [name for name in EVERY if name in names]
+    for name in [] if chosen is None else chosen.split(','):
+        if name not in there:
+            raise UserError(f"{where}: --ends: no array '{name}' that says where episodes end; there is {', '.join(there) or 'none'}")
 
 
 def is_padding(row: Row, start: int, num: int) -> bool:
@@ -87,29 +109,45 @@ def is_padding(row: Row, start: int, num: int) -> bool:
     return bool(empty or frozen)
 
 
+def _check_filling(row: Row, ends: np.ndarray, num: int) -> None:
+    """Raise UserError where a row ends in zeros that nothing tells from steps."""
+    closed = any(name in (*LENGTHS, *MASKS) or name != STARTS and np.ravel(x)[-1] for name, x in row.said.items())
+    arrays = [np.asarray(x)[:num].reshape(num, -1) for x in (row.obs, row.acts, row.rews) if x is not None]
+    if not row.filled or closed or ends[-1] != num or any(x.dtype.kind not in 'biuf' for x in arrays):
+        return
+    used = np.flatnonzero(np.logical_or.reduce([((x != 0) & ~np.isnan(x)).any(axis=1) for x in arrays]))
+    start = used[-1] + 1 if len(used) else 0
+    if start < num:
+        raise UserError(
+            f'{row.where}: steps {start} to {num - 1} hold nothing but zeros, and nothing says whether they are padding; '
+            "cut them off before the arrays are saved, or where they are real, add an array 'lengths'"
+        )
+
+
 def follows(next_T_Do: np.ndarray, obs_T_Do: np.ndarray) -> np.ndarray:
     """(T − 1,) whether next_obs at t is the observation at t + 1, as far as the coarser of both types can say."""
     kinds = [x.dtype for x in (next_T_Do, obs_T_Do) if x.dtype.kind == 'f']
     eps = max((float(np.finfo(kind).eps) for kind in kinds), default=0.0)
     if eps < 1e-10 and any(np.array_equal(x, x.astype(np.float32)) for x in (next_T_Do, obs_T_Do)):
         eps = float(np.finfo(np.float32).eps)  # numbers of single precision that are stored in double
-    a, b = next_T_Do[:-1].astype(np.float64), obs_T_Do[1:].astype(np.float64)
-    scale_Do = np.abs(obs_T_Do).max(axis=0).astype(np.float64) if len(obs_T_Do) else 0.0
-    close: np.ndarray = np.abs(a - b) <= 4 * eps * np.maximum(np.abs(a), scale_Do)
-    return np.asarray(close.reshape(len(a), -1).all(axis=1))
+    with np.errstate(invalid='ignore', over='ignore'):  # NaN and infinity follow nothing, and are refused later by their step
+        a, b = next_T_Do[:-1].astype(np.float64), obs_T_Do[1:].astype(np.float64)
+        scale_Do = np.abs(obs_T_Do).max(axis=0).astype(np.float64) if len(obs_T_Do) else 0.0
+        close: np.ndarray = np.abs(a - b) <= 4 * eps * np.maximum(np.abs(a), scale_Do)
+    return np.asarray(close.all(axis=tuple(range(1, close.ndim))))
 
 
 def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndarray:
     """Every end in a row of `num` steps; steps behind the last one are padding. Raises UserError where nothing or both is said."""
     where, last = row.where, np.array([num])
-    said = {name: x for name, x in row.said.items() if chosen is None or name == chosen}
+    said = {name: x for name, x in row.said.items() if chosen is None or name in chosen.split(',')}
     readings: dict[str, np.ndarray] = {}
     flags = {name: flags_of(where, name, x, num) for name, x in said.items() if name in FLAGS}
     if flags:
         flagged = np.flatnonzero(np.logical_or.reduce(list(flags.values()))) + 1
         readings[' and '.join(flags)] = flagged
     for name, x in said.items():
-        if name == LENGTHS:
+        if name in LENGTHS:
             readings[name] = _checked_lengths(where, np.atleast_1d(x), num, row.whole)
         elif name == STARTS:
             readings[name] = np.union1d(np.setdiff1d(np.flatnonzero(flags_of(where, name, x, num)), [0]), last)
@@ -121,7 +159,7 @@ def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndar
             readings[name] = _ends_of_mask(row, name, flags_of(where, name, x, num), num)
     cut: dict[str, np.ndarray] = {}
     for name, ends in readings.items():
-        full = name == LENGTHS or name == STARTS or name in MASKS or (name == ENDS and bool(len(ends)))
+        full = name in LENGTHS or name == STARTS or name in MASKS or (name == ENDS and bool(len(ends)))
         if row.whole and len(ends) and is_padding(row, ends[0], num) and ends[0] < num:
             ends = ends[:1]  # flags may stay up to the end of the padding
         elif not full or not row.whole and (not len(ends) or ends[-1] != num):
@@ -184,24 +222,36 @@ def _ends_of_mask(row: Row, name: str, on_T: np.ndarray, num: int) -> np.ndarray
 
 def episodes_of(row: Row, chosen: str | None, notes: list[str]) -> list[Episode]:
     """The episodes of a row, with what their last actions led to where obs or next_obs holds it."""
-    num, extra = len(row.acts), len(row.obs) - len(row.acts)
+    where, num = row.where, len(row.acts)
+    obs = numeric(where, 'observations', row.obs)
     if num == 0:
-        raise UserError(f'{row.where}: has no step; expected at least one')
+        raise UserError(f'{where}: has no step; expected at least one')
+    if obs.ndim == 0 or len(obs) - num not in (0, 1):
+        seen = f'observations of shape {obs.shape} for {num} actions'
+        raise UserError(f'{where}: {seen}; expected as many, or one more, and at least one action')
+    for name, x in (('rewards', row.rews), ('next_obs', row.next_obs)):
+        wanted = num if name == 'rewards' else (num, *obs.shape[1:])
+        if x is not None and (numeric(where, name, x).shape[:1] != (num,) or name == 'next_obs' and np.shape(x) != wanted):
+            raise UserError(f'{where}: {name} of shape {np.shape(x)} for {num} actions; expected {wanted}')
     ends = ends_of(row, num, chosen, notes)
     if row.whole and len(ends) > 1:
         stream = text_of(ends)
         raise UserError(
-            f'{row.where}: holds {stream} one after the other, so its first axis may be the environment or the time; expected one episode '
+            f'{where}: holds {stream} one after the other, so its first axis may be the environment or the time; expected one episode '
             'a row, filled up with zeros. Say which axis is the time: --time_axis 0 or --time_axis 1'
         )
+    _check_filling(row, ends, num)
     episodes = []
     for i, (a, b) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
-        last = row.obs[b] if extra == 1 and b == num or extra == 1 and row.whole else None
-        if last is None and row.next_obs is not None:
-            last = row.next_obs[b - 1]
-        where = row.where if row.whole or len(ends) == 1 and row.where.rpartition(' ')[2].isdecimal() else f'{row.where}: episode {i}'
+        own = obs[a:b]
+        if len(obs) > num and (b == num or row.whole):
+            own = obs[a : b + 1]
+        elif row.next_obs is not None:
+            own = np.concatenate([own, row.next_obs[b - 1 : b]])
+        alone = row.whole or len(ends) == 1 and where.rpartition(' ')[2].isdecimal()
         rews = None if row.rews is None else row.rews[a:b]
-        episodes.append(Episode(where, row.obs[a:b], row.acts[a:b], rews, _terminated(row, b, num), last))
+        name = where if alone else f'{where}: episode {i}'
+        episodes.append(Episode(name, own, row.acts[a:b], rews, _terminated(row, b, num)))
     return episodes
 
 

@@ -171,7 +171,7 @@ def check_contents(h5: tables.File, path: str) -> None:
             if name in group._v_groups or (name in group._v_hidden and stat.type == 0):
                 groups.append((h5.get_node(where), depth + 1))
             elif stat.type == 1:
-                _check_dataset(path, group._v_objectid, name, where, size, memory)
+                _check_dataset(path, group._v_objectid, name, where=where, file_size=size, memory=memory)
                 leaves.append(where)
             else:
                 raise UserError(f"{path}: '{where}' is neither a group nor a dataset; expected nothing else in a file of ours")

@@ -134,6 +134,9 @@ def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
         held = data.dtype[f.name].base if f.name in data.dtype.names else None
         if held is not None and held.kind not in ('S' if f.type is str else 'iu' if f.type is int else 'iuf'):
             raise UserError(f"{path}: the column '{f.name}' of /{name} holds {held}; the file is damaged or not one of ours")
+        if held is not None and len(data.dtype[f.name].shape) != (f.type not in (str, int, float)):
+            seen = f'holds values of shape {data.dtype[f.name].shape}'
+            raise UserError(f"{path}: the column '{f.name}' of /{name} {seen}; the file is damaged or not one of ours")
     for f in (f for f in fields if f.name.endswith('returns') and f.name in data.dtype.names):
         returns = data[f.name]
         beyond = returns[np.isfinite(returns) & (np.abs(returns) > LARGEST)]

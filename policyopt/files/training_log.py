@@ -99,6 +99,9 @@ def read_snapshot(policy_path: str | os.PathLike) -> Snapshot:
         prefix = len(group._v_pathname)
         variables = {n._v_pathname[prefix:].removesuffix(':0'): n.read() for n in h5.walk_nodes(group, 'Array')}
         stored = attr_text(group, 'hash')
+    for name, array in variables.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in 'biuf':
+            raise UserError(f'{file}: {inner}{name} is not an array of numbers; the file is damaged or of another kind')
     if stored in (None, legacy_hash(len(variables))):
         status = 'unverified'
     elif stored == content_hash(variables):

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import tables
 
-from policyopt.arguments import check_shapes
+from policyopt.arguments import as_path, check_shapes, kind_of
 from policyopt.errors import UserError
 from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
 from policyopt.shipped import as_typed
 from policyopt.trajectories import TrajBatch
+
+MAX_RETURN = 1e100  # in size: squares of a sum of such numbers are floats too
 
 
 def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any], replace: bool = False) -> None:
@@ -44,6 +46,15 @@ def check_int64(what: str, x: np.ndarray) -> None:
         raise UserError(f'{what}: {x.max()} is among them; expected integers below 2^63')
 
 
+def check_returns(trajs: TrajBatch, what: str) -> None:
+    """Raise UserError where rewards add up to numbers of which no mean and no deviation can be taken."""
+    with np.errstate(over='ignore'):
+        returns_B = np.abs(trajs.returns)
+    if not (returns_B <= MAX_RETURN).all():
+        i = int(np.argmax(~(returns_B <= MAX_RETURN)))
+        raise UserError(f'{what}: the return of trajectory {i} is {returns_B[i]:.3g} in size; expected at most {MAX_RETURN:g}')
+
+
 def foreign_kind(source: str) -> str | None:
     """'folder', 'npz' or 'minari' (an id such as cartpole/expert-v0) of demonstrations that scripts/import_trajs.py converts; else None."""
     if os.path.isdir(source):
@@ -54,21 +65,45 @@ def foreign_kind(source: str) -> str | None:
     return 'minari' if is_id else None
 
 
+ARRAYS = ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B')
+
+
+def layout_of_h5(h5: Any) -> str:
+    """What an open HDF5 file holds: 'trajectories' (ours and those of 2016), 'd4rl', 'robomimic', 'minari', 'run', 'results' or 'other'."""
+    names = h5.root._v_children
+    if all(name in names for name in ARRAYS):
+        return 'trajectories'
+    if names.keys() & {'observations', 'obs', 'states'} and names.keys() & {'actions', 'acts', 'acs'}:
+        return 'd4rl'
+    for layout, name in (('run', 'log'), ('run', 'snapshots'), ('results', 'results'), ('minari', 'episode_0'), ('robomimic', 'data')):
+        if name in names:
+            return layout
+    return 'other'
+
+
+def _converted_with(path: str) -> str:
+    return f'are converted with: {as_typed(f"import_trajs.py {shlex.quote(str(path))} trajs.h5")}'
+
+
 def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
     """Read the first `limit_trajs` trajectories (all if None) of a trajectory file; adist is empty (Pa = 0).
 
     Raises UserError, naming the file: missing datasets, other things than numbers, shapes that disagree, lengths outside 1..T,
     NaN or infinite values, no trajectory, or fewer than `limit_trajs`.
     """
+    path = as_path(path)
+    if limit_trajs is not None and not isinstance(limit_trajs, int | np.integer):
+        raise UserError(f'limit_trajs is {kind_of(limit_trajs)}; expected a whole number')
     if foreign_kind(path):
-        way = as_typed(f'import_trajs.py {shlex.quote(str(path))} trajs.h5')
-        raise UserError(f'{path}: not a trajectory file (.h5); demonstrations of another kind are converted with: {way}')
+        raise UserError(f'{path}: not a trajectory file (.h5); demonstrations of another kind {_converted_with(path)}')
     with open_h5(path, 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)') as h5:
-        missing = [n for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B') if f'/{n}' not in h5]
+        missing = [n for n in ARRAYS if f'/{n}' not in h5]
+        if missing and layout_of_h5(h5) in ('d4rl', 'robomimic'):
+            raise UserError(f'{path}: demonstrations of another layout, as of {layout_of_h5(h5)}, {_converted_with(path)}')
         if missing:
             raise UserError(f'{path}: lacks the dataset {missing[0]}; a trajectory file holds obs_B_T_Do, a_B_T_Da, r_B_T and len_B')
         ends = ('lastobs_B_Do', 'terminal_B') if '/lastobs_B_Do' in h5 and '/terminal_B' in h5 else ()
-        nodes = {n: h5.get_node(f'/{n}') for n in ('obs_B_T_Do', 'a_B_T_Da', 'r_B_T', 'len_B', *ends)}
+        nodes = {n: h5.get_node(f'/{n}') for n in (*ARRAYS, *ends)}
         for name, node in nodes.items():
             if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
                 raise UserError(f'{path}: {name} is not an array of numbers; expected an expert trajectory file')
@@ -100,8 +135,11 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
             raise UserError(f'{path}: {name} holds NaN or infinity in trajectory {traj}; trajectories must be finite numbers')
     trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, len_B)
     trajs.env_name = env_name
+    check_returns(trajs, f'{path}: r_B_T')
     if ends:
         if not np.isfinite(ends[0]).all():
             raise UserError(f'{path}: lastobs_B_Do holds NaN or infinity; trajectories must be finite numbers')
+        if not np.isin(ends[1], (0, 1)).all():
+            raise UserError(f'{path}: terminal_B holds other things than 0 and 1; expected 1 where a trajectory ended in a terminal state')
         trajs.lastobs_B_Do, trajs.terminal_B = ends[0].astype(np.float64), ends[1] != 0
     return trajs

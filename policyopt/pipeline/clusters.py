@@ -190,7 +190,10 @@ class Cluster(abc.ABC):
             f'cd {shlex.quote(os.getcwd())} || exit 1',
             f'exec {shlex.join([*pipeline, *words])} {tail} {self.requeue_options(spec)}'.rstrip(),
         ]
-        return '\n'.join(lines) + '\n'
+        script = '\n'.join(lines) + '\n'
+        if printable(script, keep='\n') != script:
+            raise UserError(f'{spec.file}: a name in its job script has control characters or marks of direction; choose another one')
+        return script
 
     def _base(self, spec: Spec, later: int = 0) -> str:
         """A name for the files of a new job, without its ending; `later` counts those that are about to be written before."""
@@ -226,7 +229,7 @@ class Cluster(abc.ABC):
         plan = plan.of({run_id for array in arrays for run_id in array.run_ids})
         then = self.how.command(plan.spec, '1_train --summary') + '   (and 2_eval when the job is over)'
         done = self._submit_and_wait(plan.spec, arrays, f'{len(plan.todo)} runs', [r.out for r in plan.todo])
-        return self.how.command(plan.spec, '2_eval') if done else then
+        return self.how.evaluation(plan.spec) if done else then
 
     def execute_stage(self, spec: Spec, stage: str, outputs: Sequence[str]) -> bool:
         """Submit stage 0 or 2, which makes the files `outputs`; returns whether it was waited for."""
@@ -254,7 +257,8 @@ class Cluster(abc.ABC):
             os.makedirs(os.path.join(spec.checkpt_dir, folder), exist_ok=True)
         for job in jobs:
             listing = ''.join(' '.join(task) + '\n' for task in job.tasks)
-            for path, content in ([(job.list_path, listing)] if job.tasks else []) + [(job.script_path, job.script)]:
+            beside = [(job.list_path, listing), (submitted_spec(job.list_path), spec.text)] if job.tasks else []
+            for path, content in [*beside, (job.script_path, job.script)]:
                 with open(path, 'x', encoding='utf-8') as f:
                     f.write(content)
         print(f'{jobs[0].script_path}:\n{jobs[0].script}', file=sys.stderr)
@@ -308,6 +312,11 @@ class Cluster(abc.ABC):
         if listed.returncode == 0:
             return not listed.stdout.strip()
         return is_unknown(listed.stderr)
+
+
+def submitted_spec(list_path: str) -> str:
+    """The experiment as it was when the runs of a list were submitted, which it may not be any more when they begin."""
+    return list_path.removesuffix('.runs') + '.yaml'
 
 
 def requeue(signum: int, command: str | None) -> None:

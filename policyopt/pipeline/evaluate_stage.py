@@ -201,7 +201,16 @@ def _cache_dir(spec: Spec) -> str:
 
 def _task_row(spec: Spec, task: Task, sets: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]], seed: int) -> TaskRow:
     returns, lengths = _all_episodes(task.name, sets)
-    return TaskRow(task.name, task.env, task.policy or '', returns, lengths, *sample_stage.random_returns(spec, task, seed))
+    of_random = sample_stage.random_returns(spec, task, seed)
+    return TaskRow(
+        task.name,
+        task.env,
+        expert_policy=task.policy or '',
+        ex_traj_returns=returns,
+        ex_traj_lengths=lengths,
+        random_returns=of_random[0],
+        random_lengths=of_random[1],
+    )
 
 
 def _all_episodes(name: str, sets: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
@@ -249,7 +258,14 @@ def _store_row(job: dict[str, Any]) -> str:
         run = read_run(job['file'])
         snapshot, last_trueret = run.choose_snapshot(job['rule']), run.last_trueret
         policy_path = f'{job["file"]}/snapshots/{snapshot}'
-        trajs = evaluate_file(policy_path, job['num_trajs'], job['eval_seed'], job['deterministic'], job['env'], job['max_traj_len'])[2]
+        trajs = evaluate_file(
+            policy_path,
+            job['num_trajs'],
+            job['eval_seed'],
+            deterministic=job['deterministic'],
+            env_name=job['env'],
+            max_traj_len=job['max_traj_len'],
+        )[2]
         seed = job['run_seed'] if run.seed is None else run.seed
     with write_h5(job['cache'], replace=True) as h5:
         h5.create_array('/', 'returns', trajs.returns)
@@ -270,7 +286,9 @@ def _play_foreign(job: dict[str, Any]) -> TrajBatch:
     mdp = MDP(job['env'])
     actor = external_policies.ForeignActor(policy, mdp.info, source)
     key, one_process = (job['eval_seed'], 'evaluate'), 1  # a policy of another program need not survive being sent to others
-    return sample_trajectories(actor, mdp, job['num_trajs'], mdp.longest(job['max_traj_len']), key, True, one_process)
+    return sample_trajectories(
+        actor, mdp, job['num_trajs'], mdp.longest(job['max_traj_len']), key, deterministic=True, sim_batch_size=one_process
+    )
 
 
 def _measured(job: dict[str, Any]) -> str:

@@ -81,6 +81,12 @@ class Local:
         """What the command lines need beside themselves, and which of them are not needed."""
         folder, done = plan.spec.checkpt_dir, sum(job.done for job in plan.jobs)
         notes = [] if os.path.isdir(folder) else [f'these commands need the folder {folder}; 0_sampletrajs makes it']
+        paths = dict.fromkeys(plan.spec.traj_path(run.task, run.dataset) for run in plan.todo)
+        missing = [path for path in paths if not os.path.exists(path)]
+        if missing and not notes:
+            notes = [
+                f'these commands need {len(missing)} trajectory files that are not there, first {missing[0]}; 0_sampletrajs makes them'
+            ]
         return notes + ([f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else [])
 
     def execute(self, plan: Plan) -> str:
@@ -88,14 +94,14 @@ class Local:
         how, num = self.how, len(plan.todo)
         num_jobs = min(how.jobs or num_cores(), num)
         warn_about_cores(num_jobs, how.threads)
-        outcomes = run_local(plan.jobs, num_jobs, how.keep_going, how.threads, how.verbosity, how.wait)
+        outcomes = run_local(plan.jobs, num_jobs, keep_going=how.keep_going, threads=how.threads, verbosity=how.verbosity, wait=how.wait)
         bad = [o for o in outcomes if o.state != 'ok']
         if bad:
             left = num - len(outcomes)
             rest = f', {left} were not started (-k starts them all the same)' if left else ''
             first = f'{bad[0].job.id} ({bad[0].detail})'
             raise RunFailed(f'{len(bad)} of {num} runs did not finish, first {first}{rest}. Go on with --resume')
-        return how.command(plan.spec, '2_eval')
+        return how.evaluation(plan.spec)
 
 
 def run_local(
@@ -108,7 +114,7 @@ def run_local(
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 stop the runs (a second one kills them) and raise Stopped.
     """
     with CountedSignals() as signals, Progress(len(jobs), verbosity) as progress:
-        return _Launcher(jobs, num_jobs, keep_going, threads, signals, progress, wait).loop()
+        return _Launcher(jobs, num_jobs, keep_going=keep_going, threads=threads, signals=signals, progress=progress, wait=wait).loop()
 
 
 class _Launcher:

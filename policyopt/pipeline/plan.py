@@ -53,6 +53,10 @@ class How:
         chosen = [word for flag, keys in filters.items() if keys for word in (flag, *keys)]
         return ' '.join([spec.command(stage), shlex.join(chosen)]).rstrip()
 
+    def evaluation(self, spec: Spec) -> str:
+        """The command that evaluates what has been trained, into results that are there already or not."""
+        return self.command(spec, '2_eval --resume' if os.path.exists(spec.results_path) else '2_eval')
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -182,7 +186,7 @@ def job_of(spec: Spec, run: Run) -> Job:
     """The launcher's view of a run."""
     log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
     is_log = spec.algorithm(run.alg).policy is None
-    return Job(run.id, run.command, run.out, log, lock, is_log, renews=is_trainer(run.command))
+    return Job(run.id, run.command, out=run.out, log=log, lock=lock, is_log=is_log, renews=is_trainer(run.command))
 
 
 def _with_device(run: Run, device: str | None) -> Run:

@@ -66,7 +66,7 @@ def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
         grows = os.path.exists(path)
         if grows and check_trajs(spec, task, path, its_seed, longer=True) >= spec.training.full_dataset_num_trajs:
             continue  # another process has made it since the plan, and given the stage's lock back
-        _sample_expert(spec, task, policies[name], mdps[name], path, its_seed, grows)
+        _sample_expert(spec, task, policies[name], mdp=mdps[name], path=path, seed=its_seed, grows=grows)
     for name, mdp in mdps.items():
         random_returns(spec, spec.task(name), seed, mdp)
 
@@ -97,7 +97,9 @@ def _sample_expert(spec: Spec, task: Task, policy: Policy, mdp: MDP, path: str, 
     from policyopt.rl import mean_entropy
 
     t = spec.training
-    trajs = sample_episodes(policy, mdp, t.full_dataset_num_trajs, seed, t.deterministic_expert, task.max_traj_len)
+    trajs = sample_episodes(
+        policy, mdp, t.full_dataset_num_trajs, seed, deterministic=t.deterministic_expert, max_traj_len=task.max_traj_len
+    )
     attrs = {'env_name': task.env, 'policy': task.policy, 'deterministic': t.deterministic_expert, 'seed': seed, 'task': task.name}
     if grows:
         _check_begins_with(trajs, path)

@@ -197,7 +197,7 @@ class Spec:
         command = with_option(resolve_program(command), '--seed', seed)
         if task.max_traj_len is not None:
             command = with_option(command, '--max_traj_len', task.max_traj_len)
-        return Run(run_id, alg.name, task.name, num_trajs, run, dataset, seed, command, out)
+        return Run(run_id, alg=alg.name, task=task.name, num_trajs=num_trajs, run=run, dataset=dataset, seed=seed, command=command, out=out)
 
 
 def expand_folder(path: str) -> str:
@@ -239,7 +239,7 @@ def _read(source: Source, raw: Any, yaml_text: str, overrides: tuple[str, ...]) 
             expected = f"the expert of every task, and tasks[{lacking[0]}] has no 'policy'"
             source.fail(f'{alg.place}.cmd', 'the field {policy}', expected, " Add it, or name the expert's file in the command")
     run_name = top.get('run_name', _file_word, os.path.splitext(os.path.basename(source.file))[0])
-    return Spec(source.file, overrides, yaml_text, run_name, tasks, training, options)
+    return Spec(source.file, overrides, yaml_text, run_name=run_name, tasks=tasks, training=training, options=options)
 
 
 def _mapping(source: Source, path: str | None, value: Any) -> Any:
@@ -332,7 +332,15 @@ def _read_training(s: Section) -> Training:
     if datasets > runs:
         s.fail('datasets', f'at most training.runs = {runs}', ' Run r uses set r mod datasets, so the others would never be used')
     deterministic, seed = s.get('deterministic_expert', boolean, False), s.get('seed', whole, None, low=0, high=2**63 - 1)
-    return Training(full, tuple(sizes), deterministic, runs, algorithms, seed, datasets)
+    return Training(
+        full_dataset_num_trajs=full,
+        dataset_num_trajs=tuple(sizes),
+        deterministic_expert=deterministic,
+        runs=runs,
+        algorithms=algorithms,
+        seed=seed,
+        datasets=datasets,
+    )
 
 
 def _read_options(s: Section) -> Options:
@@ -380,14 +388,14 @@ def _read_between_sets(s: Section) -> list[str]:
     return found
 
 
-def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Run]:
+def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence[str] = (), flag: str = '--only') -> list[Run]:
     """The runs that `--only` keeps and `--exclude` leaves, in their order.
 
     A filter is a list of words KEY=VALUE: values of one key are alternatives, different keys must all hold; a value may have * and ?.
     Whole run ids are alternatives: `only` keeps those of these runs that fit its other words too, `exclude` drops them besides what fits
-    its other words. Raises UserError when a word matches no run at all, or when nothing is left.
+    its other words. flag: what messages call `only`. Raises UserError when a word matches no run at all, or when nothing is left.
     """
-    (keep, kept), (drop, dropped) = _filter(runs, only, '--only'), _filter(runs, exclude, '--exclude')
+    (keep, kept), (drop, dropped) = _filter(runs, only, flag), _filter(runs, exclude, '--exclude')
 
     def stays(run: Run) -> bool:
         if (drop and _fits(run, drop)) or any(_fits(run, one) for one in dropped):
@@ -396,7 +404,7 @@ def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence
 
     chosen = [r for r in runs if stays(r)]
     if not chosen:
-        words = ' '.join([*(['--only', *only] if only else []), *(['--exclude', *exclude] if exclude else [])])
+        words = ' '.join([*([flag, *only] if only else []), *(['--exclude', *exclude] if exclude else [])])
         raise UserError(f'{words}: leaves none of the {len(runs)} runs; expected a filter that matches some')
     return chosen
 

@@ -27,6 +27,7 @@ from policyopt.signals import INTERRUPTED, STOPPED, Stopped, stoppable, stopping
 if TYPE_CHECKING:
     from policyopt.pipeline import evaluate_stage
 
+MAX_STALE = 5  # rows that are named one by one
 STAGES = ('0_sampletrajs', '1_train', '2_eval')
 
 
@@ -87,7 +88,7 @@ def show_summary(spec: Spec, how: How) -> int:
     if done and state and not state.todo:
         following = f'analyze_results.py {spec.results_path}'
     elif done:
-        following = how.command(spec, '2_eval --resume' if evaluated else '2_eval')
+        following = how.evaluation(spec)
     else:
         following = how.command(spec, '1_train --resume' if sampled == len(trajs) else '0_sampletrajs --resume')
     print(f'next: {as_typed(following)}', file=sys.stderr)
@@ -149,14 +150,14 @@ def train(spec: Spec, how: How) -> str | None:
         return executor.execute(make_plan(spec, experiment_dir.base_seed(spec, store=False), how))
     plan = _draft(spec, how)
     plan.check()
-    _check_evaluation(spec, plan.runs)
+    _check_evaluation(spec, plan.runs, how)
     seed = experiment_dir.base_seed(spec, store=True)
     experiment_dir.prepare(spec, seed, how.resume, {r.id for r in plan.runs})
     plan = make_plan(spec, seed, how)
     if len(plan.todo) < len(plan.runs):
         print(f'{len(plan.runs) - len(plan.todo)} of {len(plan.runs)} runs are done', file=sys.stderr)
     if not plan.todo:
-        return how.command(spec, '2_eval')
+        return how.evaluation(spec)
     if how.estimate and executor.away:
         print(f'no estimate: --estimate measures on this computer, and the runs go to {executor.name}', file=sys.stderr)
     elif how.estimate:
@@ -171,7 +172,7 @@ def show_estimate(spec: Spec, how: How) -> str:
     plan = _draft(spec, how)
     plan.check()
     _print_estimate(plan, how)
-    return how.command(spec, '1_train --resume' if plan.todo else '2_eval')
+    return how.command(spec, '1_train --resume') if plan.todo else how.evaluation(spec)
 
 
 def _print_estimate(plan: Plan, how: How, optional: bool = False) -> None:
@@ -209,6 +210,12 @@ def _array_task(spec: Spec, how: How) -> None:
     unknown = set(ids) - {r.id for r in plan.runs}
     if unknown or not ids:
         raise UserError(f'{how.task_list}: {spec.file} has no run {min(unknown, default="in that line")}; submit again with -e')
+    submitted = clusters.submitted_spec(how.task_list or '')
+    if os.path.exists(submitted):
+        before = {r.id: r.command.split() for r in load_spec(submitted).runs(seed)}
+        for run in spec.runs(seed):
+            if run.id in ids and before.get(run.id) != run.command.split():
+                raise UserError(f'{spec.file}: the command of {run.id} is another one than in {submitted}; submit again with -e')
     for run_id in sorted(set(ids) - {r.id for r in plan.todo}):
         print(f'{run_id} is done already', file=sys.stderr)
     if plan.todo:
@@ -229,7 +236,7 @@ def _check_actions(spec: Spec) -> None:
         raise UserError(f'{spec.results_path}: {seen}; give another options.results_filename, or move it away')
 
 
-def _check_evaluation(spec: Spec, runs: Sequence[Run]) -> None:
+def _check_evaluation(spec: Spec, runs: Sequence[Run], how: How) -> None:
     """Raise UserError for what stage 2 would refuse, as far as it can be known before these runs are trained."""
     from policyopt.pipeline import evaluate_stage, sample_stage
 
@@ -237,6 +244,7 @@ def _check_evaluation(spec: Spec, runs: Sequence[Run]) -> None:
     for name in dict.fromkeys(r.task for r in runs):
         sample_stage.check_random(spec, spec.task(name))
     evaluate_stage.check_policies(spec, runs)
+    _standing(spec, list(runs), how)
 
 
 def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
@@ -301,13 +309,16 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
 def _standing(spec: Spec, runs: list[Run], how: How) -> evaluate_stage.Standing:
     from policyopt.pipeline import evaluate_stage
 
-    again = {r.id for r in select_runs(runs, how.rerun)} if how.rerun else set()
+    again = {r.id for r in select_runs(runs, how.rerun, flag='--rerun')} if how.rerun else set()
     return evaluate_stage.standing(spec, runs, experiment_dir.known_seed(spec) or 0, again)
 
 
 def _name_stale(state: evaluate_stage.Standing) -> None:
-    for name, change in state.stale.items():
+    shown = list(state.stale.items())[:MAX_STALE]
+    for name, change in shown:
         print(f'stale: {name}: {change}; evaluate it again with 2_eval --resume --rerun {name}', file=sys.stderr)
+    if len(shown) < len(state.stale):
+        print(f"stale: and {len(state.stale) - len(shown)} more; --rerun 'alg=*' evaluates all runs again", file=sys.stderr)
 
 
 def _all_sets(spec: Spec, runs: Iterable[Run]) -> list[tuple[str, int]]:

@@ -28,7 +28,6 @@ from policyopt.reporting.statistics import (
     LEVEL,
     NAN,
     Sets,
-    detectable_difference,
     holm,
     permutation_p,
     predict_one_set,
@@ -110,7 +109,6 @@ class Comparison:
     scale: float = NAN  # (expert − random), which makes scores of differences
     half_95: float = NAN  # half width of the 95% interval of the deciding test, and at the level of Holm's first step
     half_holm: float = NAN
-    detectable_score: float = NAN
     note: str = ''
 
     @property
@@ -400,7 +398,6 @@ def _judge(analysis: Analysis, ceiling: float) -> None:
         width = abs(scale.expert_mean - scale.random_mean)
         c.scale = width if width > 0 else NAN
         if math.isfinite(c.p_holm):
-            c.detectable_score = detectable_difference(c.se, c.df, LEVEL / family) / c.scale
             c.half_95, c.half_holm = (float(stats.t.isf(x / 2, c.df)) * c.se if c.se > 0 else NAN for x in (LEVEL, LEVEL / family))
             runs = np.concatenate([cell.y_N, c.ref.runs])
             at_ceiling = 0 < 2 * ceiling <= c.margin and bool(np.all(np.abs(scale.score(runs) - 1) <= ceiling))

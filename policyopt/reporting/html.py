@@ -49,8 +49,10 @@ def html_report(
         pictures: [(caption, PNG bytes)].
         sources: {what it is: file} of the files that were read.
     """
-    title = f'Results of {analysis.title or sources["results"]}'
-    parts = [f'<h1>{_e(title).replace("/", "/<wbr>")}</h1>', f'<p class="sub">{_e(analysis.of_sets())}</p>']  # a path may break at a slash
+    name, *about = (analysis.title or sources['results']).split('; ')
+    title = f'Results of {name}: {len(analysis.cells)} cells' + (', compared with published ones' if analysis.comparisons else '')
+    subtitles = [x for x in (*about, analysis.of_sets()) if x]
+    parts = [f'<h1>{_e(title)}</h1>', *(f'<p class="sub">{_e(x).replace("/", "/<wbr>")}</p>' for x in subtitles)]  # breaks at a slash
     parts += [_picture(*p) for p in pictures]
     for s in sections:
         parts += [f'<h2>{_e(s.title)}</h2>', *(f'<p>{_e(x)}</p>' for x in s.sentences)]
@@ -85,7 +87,7 @@ def pictures_of(analysis: Analysis, kinds: Mapping[str, Any]) -> Iterator[tuple[
     """(caption, PNG bytes) of every kind of picture that the data allow, those that answer first."""
     from policyopt.reporting.figures import png_bytes, results_figure  # here, because matplotlib takes longer than a printed table
 
-    for kind in sorted(kinds, key=lambda kind: kind not in ('forest', 'figure1')):
+    for kind in sorted(kinds, key=lambda kind: (kind != 'forest', kind != 'figure1')):
         twice = kind == 'raw' and not analysis.without_scores()  # it shows the same as figure1
         if not twice and not kinds[kind].reason(analysis):
             caption = kinds[kind].caption

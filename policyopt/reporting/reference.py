@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from scipy import stats
 
 from policyopt.errors import UserError, closest
 from policyopt.files.names import cell_id, id_of
+from policyopt.files.results_file import LARGEST
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
 
 FAILED = 0.01  # a run that gets at most this far from the random policy's return towards the expert's has learned nothing
@@ -104,12 +106,12 @@ def read_reference(path: str) -> dict[CellKey, Reference]:
     found = {}
     for number, line in enumerate(lines, 2):
         try:
-            key = CellKey(line['task'], line['alg'], int(line['num_trajs']))
-            run = 0 if per_cell else int(line['run'])
-            y = float(line[value])
-            if not math.isfinite(y):
+            key = CellKey(line['task'], line['alg'], _whole(line['num_trajs']))
+            run = 0 if per_cell else _whole(line['run'])
+            y = _number(line[value])
+            if not abs(y) <= LARGEST:
                 raise ValueError(f'{value} is {y}')
-            entry = _from_margin(y, line['margin95'], int(line['runs'])) if per_cell else y
+            entry = _from_margin(y, line['margin95'], _whole(line['runs'])) if per_cell else y
         except (TypeError, ValueError) as e:
             raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(need[2:])}') from e
         if run in found.setdefault(key, {}):
@@ -139,23 +141,42 @@ def read_tasks(path: str) -> dict[str, Baseline]:
     found = {}
     for number, line in enumerate(lines, 2):
         try:
-            mean, std, episodes, random_mean, random_std = (float(line[c]) for c in numbers)
-        except (TypeError, ValueError) as e:
+            mean, std, episodes, random_mean, random_std = (_number(line[c]) for c in numbers)
+            found[line['task']] = Baseline(line['task'], '', mean, std, int(episodes), random_mean, random_std, 0)
+        except (TypeError, ValueError, OverflowError) as e:
             raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(numbers)}') from e
-        found[line['task']] = Baseline(line['task'], '', mean, std, int(episodes), random_mean, random_std, 0)
     return found
 
 
 def _read_csv(path: str) -> tuple[Sequence[str], list[dict[str, str]]]:
     try:
-        with open(path, newline='', encoding='utf-8') as f:
+        with open(path, newline='', encoding='utf-8-sig') as f:
             reader = csv.DictReader(f)
-            lines = list(reader)
-            return reader.fieldnames or [], lines
+            lines, columns = list(reader), reader.fieldnames or []
     except FileNotFoundError as e:
         raise UserError(f'{path}: no such file; expected a CSV of reference results') from e
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise UserError(f'{path}: cannot be read as CSV ({e}); expected reference results') from e
+    twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None)
+    if twice is not None:
+        raise UserError(f"{path}: has two columns '{twice}'; expected each once")
+    for number, line in enumerate(lines, 2):
+        if None in line or None in line.values():
+            raise UserError(f'{path}: line {number}: has {"more" if None in line else "fewer"} fields than the {len(columns)} columns')
+    return columns, lines
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r'\s*[0-9]+\s*', text, re.ASCII):
+        raise ValueError(f'{text[:40]!r} is no whole number from 0')
+    return int(text)
+
+
+def _number(text: str) -> float:
+    """As `float`, without the underscores and the digits of other scripts that Python reads too."""
+    if '_' in text or not text.isascii():
+        raise ValueError(f'{text[:40]!r} is no number')
+    return float(text)
 
 
 def _from_margin(mean: float, margin: Any, m: int) -> Reference:
@@ -164,7 +185,7 @@ def _from_margin(mean: float, margin: Any, m: int) -> Reference:
         raise ValueError(f'runs is {m}')
     if m == 1 or margin == '':
         return Reference(mean, NAN, 1)
-    margin = float(margin)
+    margin = _number(margin)
     if not margin >= 0:
         raise ValueError(f'margin95 is {margin}')
     return Reference(mean, margin * math.sqrt(m) / float(stats.t.ppf(1 - LEVEL / 2, m - 1)), m)

@@ -1,4 +1,4 @@
-"""The tests of a cell against its reference: Welch, permutation, Holm, power, one expert set; and the verdict in words.
+"""The tests of a cell against its reference: Welch, permutation, Holm, one expert set; and the verdict in words.
 
 The unit of observation is the *run*, because episodes of one policy say nothing about the next training; and runs that learned
 from one expert set share that set's luck.
@@ -18,13 +18,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 LEVEL = 0.05
-POWER = 0.8
 NUM_RESAMPLES = 9999  # permutations; up to this number of them are enumerated, so 7 against 7 runs (3432) is exact
 NAN = float('nan')
 
@@ -81,28 +80,6 @@ def holm(p_K: ArrayLike) -> np.ndarray:
     if order:
         out_K[order] = np.minimum(1, np.maximum.accumulate((len(order) - np.arange(len(order))) * p_K[order]))
     return out_K
-
-
-def detectable_difference(se: float, df: float, level: float = LEVEL, power: float = POWER) -> float:
-    """The true difference that a two-sided t test with this standard error finds with probability `power`.
-
-    se·δ, where δ solves P(|T(df, δ)| > t(1 − level/2, df)) = power for the noncentral t, computed as noncentral F(1, df, δ²). NaN where
-    nothing can be tested.
-    """
-    if not (math.isfinite(se) and math.isfinite(df)):
-        return NAN
-    crit_sq = stats.t.isf(level / 2, df) ** 2
-
-    def excess(delta):
-        return stats.ncf.sf(crit_sq, 1, df, delta**2) - power
-
-    hi = math.sqrt(crit_sq) + 4
-    while not excess(hi) > 0:
-        hi *= 2
-        if hi > 1e9:
-            return NAN
-    root: Any = optimize.brentq(excess, 0, hi)
-    return float(se * root)
 
 
 def margin_text(margin: float) -> str:

@@ -25,7 +25,7 @@ from policyopt.files.atomic import write_text
 from policyopt.files.names import settings_of
 from policyopt.reporting.analysis import Analysis, Cell, Comparison, PlusMinus, repeat_commands, some_of
 from policyopt.reporting.reference import Baseline, CellKey
-from policyopt.reporting.statistics import LEVEL, NAN, POWER, sd
+from policyopt.reporting.statistics import LEVEL, NAN, sd
 
 WIDTH, HEIGHT = 100, 25  # of the output of a command that is asked for no details
 CSV_ONLY = 3
@@ -144,7 +144,6 @@ class CellRow(NamedTuple):
 
     cell: Cell
     comp: Comparison | None
-    ref_scale: Baseline | None = None
     command: str = ''
 
 
@@ -195,7 +194,6 @@ CELL_COLUMNS = [
     _of_ref('ref_sd', 'reference: standard deviation over runs', CSV_ONLY, 'ref.sd'),
     _of_ref('ref_runs', 'reference: runs', CSV_ONLY, 'ref.m'),
     _of_ref('ref_margin95', 'reference: half width of the 95% t interval', 2, 'ref.margin'),
-    Column('ref_percent_expert', 'reference: with its own expert and random returns', CSV_ONLY, lambda v: _ref_percent(v), True),
     _of_ref('difference', 'return_mean − ref_mean', 2, 'diff'),
     _of_ref('', 'score_difference with [lo90, hi90]', 1, 'estimate', lambda x: Estimate(*map(Score, x)), 'score difference [90%]'),
     _of_ref('score_difference', 'difference as a share of (expert − random)', CSV_ONLY, 'score_difference'),
@@ -216,14 +214,9 @@ CELL_COLUMNS = [
     _of_ref('p_holm', 'p, Holm-corrected over the table', 2, 'p_holm', P),
     _of_ref('margin', 'margin of the verdict, as a share of (expert − random)', CSV_ONLY, 'margin'),
     _of_ref('verdict', f'better, worse: p_holm < {LEVEL}, with * by Welch alone; same, no worse: within the margin', 1, 'marked_verdict'),
-    _of_ref('detectable_score', f'smallest true score difference that the test finds with {POWER:.0%} power', 2, 'detectable_score'),
     _of_ref('note', 'remarks', CSV_ONLY, 'note'),
     Column('command', 'repeats the runs of this cell', CSV_ONLY, attrgetter('command')),
 ]
-
-
-def _ref_percent(v: CellRow) -> float:
-    return 100 * float(v.ref_scale.score(v.comp.ref.mean)) if v.ref_scale and v.comp else NAN
 
 
 def run_rows(analysis: Analysis) -> list[RunRow]:
@@ -246,7 +239,7 @@ def cell_rows(analysis: Analysis, task: str = '', baselines: bool = False) -> li
                 out.append(CellRow(Cell(CellKey(name, who, 0), [], np.array([mean]), np.array([]), *values), None))
         for k, c in analysis.cells.items():
             if k.task == name and task in ('', name):
-                out.append(CellRow(c, analysis.comparisons.get(k), analysis.ref_baselines.get(name), commands[k]))
+                out.append(CellRow(c, analysis.comparisons.get(k), commands[k]))
     return out
 
 

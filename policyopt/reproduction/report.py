@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt.reporting.reference import FAILED
-from policyopt.reporting.statistics import LEVEL, POWER
-from policyopt.reporting.tables import CSV_ONLY, Column, Estimate, P, Section, Table, p_value, signed, table_of
+from policyopt.reporting.statistics import LEVEL
+from policyopt.reporting.tables import CSV_ONLY, Column, Estimate, P, Section, Table, signed, table_of
 from policyopt.reproduction.aggregate import CEILING
 from policyopt.reproduction.negative_controls import SHIFT
 
@@ -93,11 +93,6 @@ def interval(low: float, high: float) -> str:
     return f'[{signed(low)}, {signed(high)}]' if math.isfinite(low) and math.isfinite(high) else '–'
 
 
-def p_said(p: float) -> str:
-    """A p value within a sentence: 'p = 0.028', 'p < .001'."""
-    return f'p = {p_value(p)}'.replace('= <', '< ')
-
-
 def verdicts(aggregate: Aggregate) -> list[str]:
     """The verdict per algorithm with differences and 90% intervals, and what is left without the cells at the ceiling, in sentences."""
     by, rows = {}, aggregate.algs
@@ -175,19 +170,6 @@ def failure_section(study: Study) -> Section:
     return Section('Failed runs', [said], Table(titles, meanings, lines) if lines else None)
 
 
-def power_section(study: Study) -> Section | None:
-    """What single cells could have shown, at the level that judges."""
-    found = [c.detectable_score for c in study.comparisons.values() if math.isfinite(c.detectable_score)]
-    if not found:
-        return None
-    half, whole = (sum(x > y for x in found) for y in (0.5, 1.0))
-    said = (
-        f'Power: {half} of {len(study.comparisons)} cells find only a difference of more than half of (expert − random) with {POWER:.0%} '
-        f'probability, {whole} of them only one of more than the whole, at the level of Holm’s first step.'
-    )
-    return Section('What single cells could show', [said])
-
-
 def control_section(study: Study) -> Section | None:
     """How often the same verdict finds campaigns that do differ."""
     found = study.controls
@@ -219,5 +201,5 @@ def sections(study: Study, level: int = 2) -> list[Section]:
         return []
     if level < 2:
         return [answer_section(study, 0)]
-    makers = (answer_section, power_section, failure_section, block_section, control_section)
+    makers = (answer_section, failure_section, block_section, control_section)
     return [s for make in makers if (s := make(study))]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyopt.arguments import kind_of
 from policyopt.cores import MAX_WORKERS
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError, printable
@@ -84,7 +85,7 @@ class MDP:
     def warn_of_another_task(self, path: str, env_name: str | None) -> None:
         """Say when a file names a task other than this one; versions do not count, and None (of old files) says nothing."""
         if env_name and _base_name(env_name) != _base_name(self.env_name):
-            print(f"warning: {path} comes from env '{printable(env_name)}' and is used for '{self.env_name}'", file=sys.stderr)
+            print(f"warning: {path} comes from env '{printable(env_name)[:200]}' and is used for '{self.env_name}'", file=sys.stderr)
 
     def longest(self, max_traj_len: int | None = None) -> int | None:
         """Steps after which an episode is cut: max_traj_len, or the environment's own limit; None where neither is known.
@@ -142,6 +143,12 @@ class MDP:
         self._vec = self._pool = None
 
 
+def check_mdp(mdp: Any) -> None:
+    """Raise UserError for what is neither a task nor None."""
+    if mdp is not None and not isinstance(mdp, MDP):
+        raise UserError(f"mdp is {kind_of(mdp)}; expected a task, such as MDP('CartPole-v1')")
+
+
 class RecordedTask(MDP):
     """The spaces of demonstrations without an environment: enough to clone them, and nothing to play in."""
 
@@ -190,7 +197,17 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
             num_slots = vec.available(num_slots)
         except rlgymenv.BadEnvironment as e:
             raise RunFailed(str(e)) from e
-        rows = Rollout(actor, vec, mdp.env_name, mdp.obs_space.dim, cfg, ledger, Streams(key), num_slots, deterministic).run()
+        rows = Rollout(
+            actor,
+            vec,
+            env_name=mdp.env_name,
+            obs_dim=mdp.obs_space.dim,
+            cfg=cfg,
+            ledger=ledger,
+            streams=Streams(key),
+            num_slots=num_slots,
+            deterministic=deterministic,
+        ).run()
     lengths_B = ledger.lengths_B[: ledger.needed()].copy()
     mdp.mean_len = lengths_B.mean()
     obs_N_Do, adist_N_Pa, a_N_Da, r_N, *ends = in_order(rows, lengths_B)

@@ -68,7 +68,17 @@ def _serve(conn: Any, env_name: str, obs_dim: int, lengths: Any, counter: Any) -
                 if vec is None or vec.num_slots < num_slots:
                     vec = rlgymenv.make_vec_env(env_name, num_slots)
                 ledger = Ledger(cfg, lengths_B, counter)
-                rollout = Rollout(actor, vec, env_name, obs_dim, cfg, ledger, Streams(key), num_slots, deterministic)
+                rollout = Rollout(
+                    actor,
+                    vec,
+                    env_name=env_name,
+                    obs_dim=obs_dim,
+                    cfg=cfg,
+                    ledger=ledger,
+                    streams=Streams(key),
+                    num_slots=num_slots,
+                    deterministic=deterministic,
+                )
                 answer = 'rows', rollout.run()
             except (RunFailed, rlgymenv.BadEnvironment) as e:
                 answer = 'failed', str(e)

@@ -46,7 +46,7 @@ FIGURES = {
     'our_experts_figure1': ('benchmark/results', 'figure1'),
 }
 GAIL = ['results/gail/paper.h5', 'results/gail/ant.h5']  # what gail_figure1 shows, as far as it is there
-# picture: folders of training logs
+# picture: folders of training logs; drawn when they are shipped
 CURVES = {
     'mujoco_gail_curves': ['modern/ga_curves'],
     'reacher_curves': ['modern/reacher_ga_curves', 'modern/reacher_ga_4_11_curves'],
@@ -90,7 +90,8 @@ def main(argv):
     for command in [*(table_commands(tables) if tables else ()), *(figure_commands() if draws else ())]:
         print('python', shlex.join(command), flush=True)
         subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env={**os.environ, 'PYTHONPATH': str(ROOT)})
-    for picture, folders in CURVES.items() if draws else ():
+    there = {picture: folders for picture, folders in CURVES.items() if all(os.path.isdir(f'results/{f}') for f in folders)}
+    for picture, folders in there.items() if draws else ():
         print(f'draws results/{picture}.png from the logs in {", ".join(folders)}', flush=True)
         draw_curves([f'results/{folder}' for folder in folders], PAPER, f'results/{picture}.png')
     if draws:

@@ -1,0 +1,106 @@
+"""Demonstrations from elsewhere become trajectory files. One module for each family of formats; `READERS` says which reads what.
+
+Each reader yields a Source: episodes of arrays, with what the last action led to where it is known. Where episodes end is decided in
+policyopt.files.ends alone. Nothing here is ever unpickled, since unpickling a file runs what its author wished.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from policyopt.errors import UserError
+from policyopt.files.hdf5 import is_hdf5, open_h5
+from policyopt.files.importers.csv_folder import read_csvs
+from policyopt.files.importers.d4rl import read_d4rl
+from policyopt.files.importers.imitation_folder import read_imitation
+from policyopt.files.importers.minari import read_minari, save_minari
+from policyopt.files.importers.npz import read_npz
+from policyopt.files.importers.robomimic import read_robomimic
+from policyopt.files.importers.source import ReadOptions, Source, batch_of, check_task, described
+from policyopt.files.importers.unread import refuse_unread
+from policyopt.files.trajectory_file import foreign_kind, layout_of_h5, save_trajs
+from policyopt.provenance import provenance
+from policyopt.shipped import as_typed
+from policyopt.trajectories import TrajBatch
+
+__all__ = [
+    'READERS', 'ReadOptions', 'Source', 'batch_of', 'check_task', 'described', 'import_trajs', 'read_minari', 'read_source', 'save_minari',
+]  # fmt: skip
+
+READERS: dict[str, Callable[[str, ReadOptions], Source]] = {
+    'minari': read_minari, 'npz': read_npz, 'csv': read_csvs, 'imitation': read_imitation,
+}  # fmt: skip
+HDF5_READERS: dict[str, Callable[[str, Any, ReadOptions], Source]] = {'d4rl': read_d4rl, 'robomimic': read_robomimic}
+EXPECTED = 'an .npz file, HDF5 of D4RL or robomimic, a folder of CSV files or of imitation, or a Minari id such as cartpole/expert-v0'
+NOT_DEMONSTRATIONS = {
+    'trajectories': 'is a trajectory file already, which --data takes as it is; {show} shows what it holds',
+    'run': 'is the file of a training run, not demonstrations; its policy records some: {record}',
+    'results': 'holds the results of an experiment, not demonstrations',
+    'minari': 'is a part of a Minari data set; give its id, such as cartpole/expert-v0, and the folder of all data sets as '
+    'MINARI_DATASETS_PATH in the environment',
+    'other': 'is an HDF5 file with {holds}; expected observations and actions at its root (D4RL), or data/demo_0, … (robomimic)',
+}
+
+
+def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  # noqa: B008 (it is frozen)
+    """What demonstrations of a known format hold. Raises UserError for anything else, which says what it is."""
+    kind = foreign_kind(source)
+    if kind == 'folder' and os.path.isfile(os.path.join(source, 'state.json')):
+        kind = 'imitation'
+    elif kind == 'folder' and any(name.lower().endswith('.csv') for name in os.listdir(source)):
+        kind = 'csv'
+    elif kind in (None, 'folder'):
+        refuse_unread(source)
+        kind = 'csv' if kind == 'folder' else None
+    if kind in READERS:
+        return READERS[kind](source, options)
+    if is_hdf5(source):
+        return _read_hdf5(source, options)
+    seen = 'is of no known format' if os.path.exists(source) else 'no such file or folder'
+    raise UserError(f'{source}: {seen}; expected {EXPECTED}')
+
+
+def _read_hdf5(path: str, options: ReadOptions) -> Source:
+    with open_h5(path, 'an HDF5 file with demonstrations') as h5:
+        layout = layout_of_h5(h5)
+        if layout in HDF5_READERS:
+            return HDF5_READERS[layout](path, h5, options)
+        quoted, names = shlex.quote(path), ', '.join(sorted(h5.root._v_children)) or 'nothing in it'
+        show = as_typed(f'print_saved_returns.py {quoted}')
+        record = as_typed(f'vis_mj.py {quoted}/snapshots/last --count 10 --out trajs.h5')
+        raise UserError(f'{path}: {NOT_DEMONSTRATIONS[layout].format(show=show, record=record, holds=names)}')
+
+
+def import_trajs(
+    source: str,
+    out: str,
+    env_name: str | None = None,
+    *,
+    download: bool = False,
+    force: bool = False,
+    ends: str | None = None,
+    time_axis: int | None = None,
+    obs_keys: tuple[str, ...] | None = None,
+) -> tuple[TrajBatch, str | None]:
+    """Convert demonstrations from elsewhere into the trajectory file `out`; returns (TrajBatch, the task that they name or None).
+
+    Args:
+        source: the id of a Minari data set, an .npz file, or a folder with one CSV file per episode.
+        env_name: the task that the data belong to, instead of the one that the source names; the data must fit it, see `check_task`.
+        force: store a task that cannot be made here without comparing the data with it.
+        download, ends, time_axis, obs_keys: see ReadOptions.
+    """
+    if os.path.lexists(out):
+        raise UserError(f'{out}: exists already, and finished data is never overwritten; choose another name')
+    found = read_source(source, ReadOptions(download, ends, time_axis, obs_keys))
+    trajs = batch_of(found.episodes, source)
+    if env_name:
+        check_task(trajs, env_name, source, force)
+    env_name = env_name or found.env_name
+    print(described(found, trajs), file=sys.stderr)
+    save_trajs(out, trajs, provenance() | {'source': source} | ({'env_name': env_name} if env_name else {}))
+    return trajs, env_name

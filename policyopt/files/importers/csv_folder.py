@@ -1,0 +1,80 @@
+"""Folders with one CSV file for each episode."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+
+import numpy as np
+
+from policyopt.errors import UserError
+from policyopt.files import ends
+from policyopt.files.importers.source import ReadOptions, Source, in_order, refuse_options
+
+
+def read_csvs(folder: str, options: ReadOptions) -> Source:
+    """The episodes of a folder with one CSV file each, in the order of their names (2 before 10).
+
+    The first line names the columns: obs…, act…, rew, next_obs…, and terminated, truncated and the like, in any order; obs and act are
+    taken in the order of their names and numbers (obs2 before obs10), which must be the same in all files.
+    """
+    refuse_options(folder, options, 'time_axis', 'obs_keys')
+    names = [n for n in os.listdir(folder) if n.lower().endswith('.csv') and os.path.isfile(os.path.join(folder, n))]
+    names.sort(key=in_order)
+    if not names:
+        raise UserError(f'{folder}: a folder without .csv files; expected one for each episode')
+    episodes, notes, first = [], [], None
+    for name in names:
+        path = os.path.join(folder, name)
+        row, used, unused = _read_csv(path)
+        if first is not None and used != first[0]:
+            odd = sorted(set(used) ^ set(first[0])) or used
+            raise UserError(f'{path}: its columns differ from those of {names[0]}: {", ".join(odd)}; expected the same in every file')
+        first = first or (used, unused)
+        ends.check_chosen(path, options.ends, row.said)
+        episodes += ends.episodes_of(row, options.ends, notes)
+    assert first is not None
+    return Source('a CSV file for each episode', episodes, *first, notes)
+
+
+def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
+    """(row, columns used, columns not used) of one file."""
+    try:
+        with open(path, newline='', encoding='utf-8-sig') as f:
+            header, *rows = list(csv.reader(f)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise UserError(f'{path}: not a CSV file of UTF-8 text ({e})') from e
+    header = [name.strip().lower() for name in header]
+    kinds = {kind: sorted((n for n in header if n.startswith(kind)), key=in_order) for kind in ('obs', 'act', 'rew', 'next_obs')}
+    flags = [name for name in ends.FLAGS if name in header]
+    if not kinds['obs'] or not kinds['act'] or len(kinds['rew']) > 1:
+        raise UserError(f"{path}: its columns are '{','.join(header)[:80]}'; expected obs0, obs1, …, act0, … and at most one reward")
+    used = [*(name for names in kinds.values() for name in names), *flags]
+    if twice := sorted({name for name in used if header.count(name) > 1}):
+        raise UserError(f"{path}: the column '{twice[0]}' stands twice; expected different names")
+    if kinds['next_obs'] and len(kinds['next_obs']) != len(kinds['obs']):
+        raise UserError(f'{path}: {len(kinds["next_obs"])} columns next_obs… for {len(kinds["obs"])} obs…; expected as many')
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise UserError(f'{path}: line {line} has {len(row)} fields, the first line {len(header)}; expected as many')
+    if not rows:
+        raise UserError(f'{path}: has no line below its first; expected one for each step')
+
+    def columns(names: list[str]) -> np.ndarray:
+        return np.array([[_number(path, line, row[header.index(n)]) for line, row in enumerate(rows, start=2)] for n in names]).T
+
+    rews = columns(kinds['rew'])[:, 0] if kinds['rew'] else None
+    next_obs = columns(kinds['next_obs']).astype(np.float64) if kinds['next_obs'] else None
+    said = {name: columns([name])[:, 0] for name in flags}
+    row = ends.Row(path, columns(kinds['obs']).astype(np.float64), columns(kinds['act']), rews, next_obs, said, whole=True)
+    return row, used, [name for name in header if name not in used]
+
+
+def _number(path: str, line: int, text: str) -> float:
+    try:
+        if '_' in text or not text.isascii():
+            raise ValueError('a number as Python writes it, or of another script')
+        return int(text) if re.fullmatch(r'\s*[+-]?\d{1,18}\s*', text) else float(text)
+    except ValueError as e:
+        raise UserError(f"{path}: line {line}: '{text[:40]}' is not a number; expected only numbers below the first line") from e

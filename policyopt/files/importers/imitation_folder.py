@@ -1,0 +1,109 @@
+"""Folders that imitation's `serialize.save` writes: a data set in Arrow files, with one row for each episode."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from policyopt.errors import UserError
+from policyopt.files.ends import Episode
+from policyopt.files.importers.source import ReadOptions, Source, refuse_options
+
+USED = ('obs', 'acts', 'rews', 'terminal')
+
+
+def read_imitation(folder: str, options: ReadOptions) -> Source:
+    """The episodes of a folder with state.json and data-*.arrow: columns obs (T + 1 rows), acts, rews, terminal, infos.
+
+    infos are texts of jsonpickle and never unpickled. One entry that is plain JSON is read: imitation sets `terminal` wherever an
+    episode was over, and TimeLimit.truncated of the last step says whether a time limit was the reason.
+    """
+    refuse_options(folder, options, 'ends', 'time_axis', 'obs_keys')
+    episodes, columns, told = [], [], False
+    for name in _data_files(folder):
+        path = os.path.join(folder, name)
+        table = _table(path)
+        columns = table.column_names
+        for needed in ('obs', 'acts', 'terminal'):
+            if needed not in columns:
+                raise UserError(f"{path}: has no column '{needed}'; it has {', '.join(columns)}. Expected a data set of imitation")
+        for row in range(table.num_rows):
+            where = f'{folder}: episode {len(episodes)}'
+            arrays = {key: _array(where, key, table[key][row].values) for key in ('obs', 'acts', 'rews') if key in columns}
+            terminal, limit = table['terminal'][row].as_py(), None
+            if 'infos' in columns:
+                limit = _time_limit(table['infos'][row].values)
+                told = told or limit is not None
+            if not isinstance(terminal, bool):
+                raise UserError(f'{where}: terminal is {terminal}; expected true or false')
+            episodes.append(Episode(where, arrays['obs'], arrays['acts'], arrays.get('rews'), terminal and not limit))
+    unused = [key if key != 'infos' else 'infos (texts of jsonpickle, never unpickled)' for key in columns if key not in USED]
+    used = [key for key in USED if key in columns] + ['TimeLimit.truncated of infos'] * told
+    return Source('data set folder of imitation', episodes, used, unused)
+
+
+def _data_files(folder: str) -> Iterator[str]:
+    """The names of the Arrow files, in their order."""
+    path = os.path.join(folder, 'state.json')
+    try:
+        with open(path, encoding='utf-8') as f:
+            state = json.loads(f.read(1 << 24))
+        names = [entry['filename'] for entry in state['_data_files']]
+    except FileNotFoundError as e:
+        raise UserError(f'{path}: no such file; expected the folder of a data set as save_to_disk writes it') from e
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise UserError(f'{path}: damaged: it names no _data_files; restore or save the data set again') from e
+    for name in names:
+        if not isinstance(name, str) or name in ('', '.', '..') or '/' in name or '\0' in name:
+            raise UserError(f'{path}: names the file {name!r}; expected files of its own folder')
+        yield name
+
+
+def _table(path: str) -> Any:
+    """The table of an Arrow file, checked."""
+    try:
+        import pyarrow as pa  # pyright: ignore[reportMissingImports] (an extra)
+    except ImportError as e:
+        raise UserError(f"{path}: data sets of imitation need the package pyarrow ({e}); install it: pip install -e '.[hf]'") from e
+    if int(pa.__version__.split('.')[0]) < 15:
+        raise UserError(f"{path}: pyarrow {pa.__version__} can run code of a file; install a newer one: pip install -e '.[hf]'")
+    if not os.path.isfile(path):
+        raise UserError(f'{path}: no such file, but state.json names it; copy the whole folder')
+    try:
+        with pa.OSFile(path) as f:
+            table = pa.ipc.open_stream(f).read_all()
+        table.validate(full=True)
+    except Exception as e:  # on damaged bytes pyarrow raises errors of many types
+        raise UserError(f'{path}: not a readable Arrow file (truncated, damaged, or of another kind); save the data set again') from e
+    return table
+
+
+def _array(where: str, name: str, x: Any) -> np.ndarray:
+    """Nested lists of one depth and length as an array."""
+    if x is None:
+        raise UserError(f'{where}: {name} is missing; expected a list of numbers')
+    shape = [len(x)]
+    while hasattr(x.type, 'value_type') and hasattr(x, 'flatten'):
+        lengths = np.unique(x.value_lengths().to_numpy(zero_copy_only=False))
+        if x.null_count or len(lengths) > 1:
+            raise UserError(f'{where}: {name} holds vectors of different lengths; expected one length at every step')
+        shape.append(int(lengths[0]) if len(lengths) else 0)
+        x = x.flatten()
+    if x.null_count:
+        raise UserError(f'{where}: {name} holds entries without a value; expected numbers')
+    flat: np.ndarray = x.to_numpy(zero_copy_only=False)
+    return flat.reshape(shape)
+
+
+def _time_limit(infos: Any) -> bool | None:
+    """TimeLimit.truncated of the last step, where it is true or false; None where infos do not say."""
+    try:
+        last = json.loads(infos[-1].as_py())
+    except (ValueError, TypeError, IndexError, RecursionError):
+        return None  # infos may hold anything, and this entry may be missing
+    limit = last.get('TimeLimit.truncated') if isinstance(last, dict) else None
+    return limit if isinstance(limit, bool) else None

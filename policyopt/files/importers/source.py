@@ -1,0 +1,203 @@
+"""What every reader of demonstrations yields, how it is checked, and how it becomes a TrajBatch.
+
+Letters: B trajectories, T steps of one of them, N rows of all, Do observation dim, Da action dim.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from policyopt.errors import UserError, printable
+from policyopt.files.ends import Episode, numeric
+from policyopt.files.trajectory_file import check_int64
+from policyopt.trajectories import TrajBatch
+
+NAMES = {  # what others call these arrays
+    'obs': ('obs', 'observations', 'states'),
+    'acts': ('acts', 'actions', 'acs'),
+    'rews': ('rews', 'rewards'),
+    'next_obs': ('next_obs', 'next_observations', 'next_states'),
+}
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a user decides where a source can be read in several ways.
+
+    download: fetch a Minari data set that is not on this computer. ends: the array that says where episodes end, where several
+    contradict each other, or some ("terminals,timeouts"). time_axis: 0 or 1, of arrays (., ., …) whose rows hold several episodes.
+    obs_keys: the parts of an observation of several parts, in the order in which they are put side by side.
+    """
+
+    download: bool = False
+    ends: str | None = None
+    time_axis: int | None = None
+    obs_keys: tuple[str, ...] | None = None
+
+
+@dataclass
+class Source:
+    """What a source holds, as it was understood: its episodes, its format, which arrays were used and which were not, and notes."""
+
+    format: str
+    episodes: list[Episode]
+    used: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    env_name: str | None = None
+
+
+def refuse_options(where: str, options: ReadOptions, *names: str) -> None:
+    """Raise UserError where one of these options was given, which a format has no use for."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UserError(f'{where}: --{name} does not apply to this format; leave it out')
+
+
+def in_order(name: str) -> list[Any]:
+    """A key that sorts by name and number: obs2 before obs10."""
+    return [int(part) if part.isdecimal() and part.isascii() else part for part in re.split(r'([0-9]+)', name)]
+
+
+def chosen_parts(where: str, shapes: Mapping[str, tuple[int, ...]], options: ReadOptions) -> list[str]:
+    """The names of the parts of an observation that --obs_keys names, or of the only one. shapes: of one step of each part."""
+    shapes = {name: tuple(map(int, shape)) for name, shape in shapes.items()}
+    flat = [name for name, shape in shapes.items() if len(shape) <= 1]
+    if options.obs_keys is None and len(shapes) == len(flat) == 1:
+        return flat
+    has = ', '.join(f'{name} {shape}' for name, shape in shapes.items())
+    for name in options.obs_keys or ():
+        if name not in shapes:
+            raise UserError(f"{where}: --obs_keys names '{name}', but the observations have {has}")
+        if name not in flat:
+            raise UserError(
+                f"{where}: --obs_keys names '{name}', which is of shape {shapes[name]} at each step, no vector. There are {has}"
+            )
+    if options.obs_keys is None:
+        way = f'Name those to put side by side, in this order: --obs_keys {",".join(flat)}' if flat else 'None of them is a vector'
+        raise UserError(f'{where}: observations have the parts {has}. {way}')
+    return list(options.obs_keys)
+
+
+def joined(where: str, parts: Sequence[Any]) -> np.ndarray:
+    """Parts (T, …) of an observation side by side, (T, Do)."""
+    arrays = [numeric(where, 'observations', x) for x in parts]
+    columns = [x[:, None] if x.ndim == 1 else x for x in arrays]
+    if any(x.ndim != 2 or len(x) != len(columns[0]) for x in columns):
+        shapes = ', '.join(str(x.shape) for x in arrays)
+        raise UserError(f'{where}: parts of the observations have the shapes {shapes}; expected as many steps, and vectors')
+    return np.concatenate(columns, axis=1)
+
+
+def described(found: Source, trajs: TrajBatch) -> str:
+    """Lines that say what of a source was understood."""
+
+    def spread(x: np.ndarray) -> str:
+        return f'{x.min():.6g} to {x.max():.6g}, median {np.median(x):.6g}'
+
+    def span(x: np.ndarray) -> str:
+        return f'{x.min():.4g} to {x.max():.4g}'
+
+    ended = [e.terminated for e in found.episodes]
+    kinds = [f'{ended.count(value)} {name}' for value, name in ((True, 'terminated'), (False, 'truncated'), (None, 'of unknown end'))]
+    obs_N_Do, a_N_Da = trajs.obs.stacked, trajs.a.stacked
+    num_obs, num_a = obs_N_Do.shape[1], a_N_Da.shape[1]
+    each = f' (each: {", ".join(map(span, obs_N_Do.T))})' if 1 < num_obs <= 8 else ''
+    if a_N_Da.dtype.kind == 'i':
+        action = f'integers {a_N_Da.min()} to {a_N_Da.max()}'
+    else:
+        whole = ', all whole' if num_a == 1 and (a_N_Da == np.rint(a_N_Da)).all() else ''
+        action = f'{num_a} numbers, {span(a_N_Da)}{whole}'
+    kept = 'kept' if trajs.lastobs_B_Do is not None else 'not known'
+    lines = [
+        f'format: {found.format}',
+        f'used: {", ".join(found.used)}',
+        f'not used: {", ".join(found.unused) or "nothing"}',
+        f'episodes: {len(trajs)} ({", ".join(kind for kind in kinds if not kind.startswith("0 "))}); after their last actions: {kept}',
+        f'lengths: {spread(trajs.lengths)}; returns: {spread(trajs.returns)}',
+        f'observations: {num_obs} numbers, {span(obs_N_Do)}{each}',
+        f'actions: {action}',
+    ]
+    return '\n'.join(map(printable, [*lines, *(f'note: {note}' for note in dict.fromkeys(found.notes))]))
+
+
+def check_task(trajs: TrajBatch, env_name: str, what: str, force: bool = True) -> None:
+    """Raise UserError, which calls the data `what`, where a task cannot have their observations or actions.
+
+    To know, the task is made, and the module of package.module:EnvId imported. Where it cannot be made here, that is an error too,
+    or with `force` a note. Actions 0.0 and 1.0 of a finite space become the integers that they are.
+    """
+    from policyopt.environments.rlgymenv import BadEnvironment, env_info
+
+    try:
+        info = env_info(env_name)
+    except BadEnvironment as e:
+        if not force:
+            raise UserError(f'{what}: cannot be compared with its task: {e}; with --force it is stored as it is') from e
+        print(printable(f'note: {what}: not compared with a task, because {e}'), file=sys.stderr)
+        return
+    trajs.take_whole_actions(info)
+    if misfit := trajs.misfit(info):
+        raise UserError(f'{what}: {misfit}; give data of this env, or name theirs')
+
+
+def batch_of(episodes: list[Episode], source: str) -> TrajBatch:
+    """The TrajBatch of episodes, checked; without rewards these are 0.
+
+    What the last actions led to is kept where every episode says whether it ended in a terminal state, and what followed if it did not.
+    """
+    if not episodes:
+        raise UserError(f'{source}: holds no episode')
+    checked: list[Any] = [_episode(episode) for episode in episodes]
+    for i, name in enumerate(('observation', 'action')):
+        sizes = [e[i].shape[1] for e in checked]
+        other = next((j for j, size in enumerate(sizes) if size != sizes[0]), None)
+        if other is not None:
+            seen = f'{sizes[other]} {name} dims, but {sizes[0]} in {episodes[0].where}'
+            raise UserError(f'{episodes[other].where}: {seen}; expected one task')
+    if any(e.rews is None for e in episodes):
+        print(f'{source}: no rewards; 0 is stored (they are only reported, never learned from)', file=sys.stderr)
+    obs_N_Do, a_N_Da, r_N = (np.concatenate([e[k] for e in checked]) for k in range(3))
+    trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, [len(e[2]) for e in checked])
+    last = [e[3] for e in checked]
+    if all(e.terminated or (e.terminated is False and x is not None) for e, x in zip(episodes, last, strict=True)):
+        nothing = np.zeros(obs_N_Do.shape[1])
+        trajs.lastobs_B_Do = np.array([nothing if x is None else x for x in last])
+        trajs.terminal_B = np.array([bool(e.terminated) for e in episodes])
+    return trajs
+
+
+def _episode(episode: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """(obs_T_Do, a_T_Da, r_T, lastobs_Do or None) of one episode."""
+    where = episode.where
+    obs_T_Do, a_T_Da = numeric(where, 'observations', episode.obs), numeric(where, 'actions', episode.acts)
+    if obs_T_Do.ndim != 2 or obs_T_Do.shape[1] == 0:
+        raise UserError(f'{where}: observations of shape {obs_T_Do.shape}; expected (steps, numbers): one flat vector a step')
+    if a_T_Da.ndim == 1:
+        a_T_Da = a_T_Da[:, None]
+    if a_T_Da.ndim != 2 or a_T_Da.shape[1] == 0:
+        raise UserError(f'{where}: actions of shape {a_T_Da.shape}; expected (steps,) or (steps, numbers)')
+    num = len(a_T_Da)
+    if num == 0 or len(obs_T_Do) not in (num, num + 1):
+        raise UserError(f'{where}: {len(obs_T_Do)} observations for {num} actions; expected as many, or one more, and at least one action')
+    r_T = np.zeros(num) if episode.rews is None else numeric(where, 'rewards', episode.rews)
+    r_T = r_T[:, 0] if r_T.shape == (num, 1) else r_T
+    if r_T.shape != (num,):
+        raise UserError(f'{where}: rewards of shape {r_T.shape} for {num} actions; expected one number for each')
+    check_int64(f'{where}: actions', a_T_Da)
+    whole = a_T_Da.dtype.kind in 'biu' and a_T_Da.shape[1] == 1
+    with np.errstate(over='ignore'):  # a longdouble beyond float64 becomes infinite, which is said below
+        arrays = obs_T_Do.astype(np.float64), a_T_Da.astype(np.int64 if whole else np.float64), r_T.astype(np.float64)
+    for name, x in zip(('observations', 'actions', 'rewards'), arrays, strict=True):
+        if not np.isfinite(x).all():
+            row = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))[0])
+            place = f'among the {name} of step {row}' if row < num else 'in the observation after the last action'
+            raise UserError(f'{where}: NaN or infinity {place}; expected finite numbers')
+    obs, a_T_Da, r_T = arrays
+    return obs[:num], a_T_Da, r_T, obs[num] if len(obs) > num else None
