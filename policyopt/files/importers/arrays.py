@@ -87,7 +87,8 @@ def _numbered(arrays: Arrays, i: int) -> ends.Row:
     if 0 in (obs.ndim, acts.ndim):
         raise UserError(f'{where}: obs has shape {obs.shape}, acts {acts.shape}; expected a row for each step')
     said = {name: x if name in ends.LENGTHS else _at_last_step(x, len(acts)) for name, x in arrays.said(at).items()}
-    return ends.Row(where, obs, acts, arrays.find('rews', at), arrays.find('next_obs', at), said, whole=True)
+    rews, next_obs = arrays.find('rews', at), arrays.find('next_obs', at)
+    return ends.Row(where, obs, acts, rews, next_obs, said=said, whole=True)
 
 
 def _at_last_step(x: np.ndarray, num: int) -> np.ndarray:
@@ -121,7 +122,7 @@ def _shared(arrays: Arrays) -> tuple[str, list[ends.Row]]:
             obs, acts = obs[kept], acts[kept]
             rews, next_obs = (None if x is None else x[kept] for x in (rews, next_obs))
             said = {name: x[kept] if x.shape[:1] == (size,) else x for name, x in said.items()}
-        return _rows_of(path, obs, acts, rews, next_obs, said, time_axis)
+        return _rows_of(path, obs, acts, rews=rews, next_obs=next_obs, said=said, time_axis=time_axis)
     if time_axis is not None:
         raise UserError(f'{path}: --time_axis {time_axis}: obs has shape {obs.shape}, which has one axis of steps; leave it out')
     if len(obs) != len(acts) or rews is not None and len(rews) != len(acts):
@@ -129,7 +130,7 @@ def _shared(arrays: Arrays) -> tuple[str, list[ends.Row]]:
             if name in ends.FLAGS:
                 ends.flags_of(path, name, x, len(acts))
         raise UserError(f'{path}: {_counts(obs, acts, rews)}; expected as many of each')
-    return 'one step after the other', [ends.Row(path, obs, acts, rews, next_obs, said, filled=True)]
+    return 'one step after the other', [ends.Row(path, obs, acts, rews, next_obs, said=said, filled=True)]
 
 
 def _unflattened(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -210,7 +211,7 @@ def _rows_of(
         each = {name: x[i] if name in ends.LENGTHS else _at_last_step(np.asarray(x[i]), num) for name, x in said.items()}
         own_rews, own_next = (None if x is None else x[i] for x in (rews, next_obs))
         where = f'{path}: {"episode" if time_axis is None else "environment"} {i}'
-        rows.append(ends.Row(where, obs[i], acts[i], own_rews, own_next, each, time_axis is None, filled=True))
+        rows.append(ends.Row(where, obs[i], acts[i], own_rews, own_next, said=each, whole=time_axis is None, filled=True))
     return {None: 'axes (episode, step)', 0: 'axes (step, environment)', 1: 'axes (environment, step)'}[time_axis], rows
 
 

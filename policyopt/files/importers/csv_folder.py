@@ -67,7 +67,9 @@ def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
     rews = columns(kinds['rew'])[:, 0] if kinds['rew'] else None
     next_obs = columns(kinds['next_obs']).astype(np.float64) if kinds['next_obs'] else None
     said = {name: columns([name])[:, 0] for name in flags}
-    row = ends.Row(path, columns(kinds['obs']).astype(np.float64), columns(kinds['act']), rews, next_obs, said, whole=True)
+    row = ends.Row(
+        path, columns(kinds['obs']).astype(np.float64), columns(kinds['act']), rews=rews, next_obs=next_obs, said=said, whole=True
+    )
     return row, used, [name for name in header if name not in used]
 
 

@@ -52,7 +52,7 @@ def read_minari(dataset_id: Any, options: ReadOptions) -> Source:
     notes = []
     if used != [''] and env:  # its observations are dictionaries, on which no policy of ours acts
         notes, env = [f"recorded in '{env}'; name a task whose observations are these parts, in this order, with --env_name"], None
-    return Source('Minari data set', episodes, arrays, unused, notes, env)
+    return Source('Minari data set', episodes, arrays, unused, notes=notes, env_name=env)
 
 
 def _load(dataset_id: str, download: bool) -> Any:
@@ -108,8 +108,8 @@ def save_minari(trajs: TrajBatch, dataset_id: str, env_id: str) -> Any:
         acts = traj.a_T_Da.astype(action_space.dtype).reshape(len(traj), *action_space.shape)
         last_T = np.arange(len(traj)) == len(traj) - 1
         terminal = bool(terminal_B is not None and lastobs_B_Do is not None and terminal_B[i])
-        ends = (last_T & terminal).tolist(), (last_T & (not terminal)).tolist()
-        buffers.append(EpisodeBuffer(i, None, None, obs_Tp1_Do, acts, traj.r_T.tolist(), *ends, {}))
+        ends = {'terminations': (last_T & terminal).tolist(), 'truncations': (last_T & (not terminal)).tolist()}
+        buffers.append(EpisodeBuffer(i, observations=obs_Tp1_Do, actions=acts, rewards=traj.r_T.tolist(), **ends, infos={}))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # that nobody is named as the author
