@@ -122,7 +122,6 @@ class Rollout:
         Returns the recorded rows (traj_R, t_R, obs_R_Do, adist_R_Pa, a_R_Da, r_R) and then the ends (traj_E, lastobs_E_Do, terminal_E).
         """
         rows, bounds_2_Da = [], self.actor.bounds_2_Da
-        low_Da, high_Da = (None, None) if bounds_2_Da is None else bounds_2_Da
         slots_K = np.arange(self.num_slots)
         t_K = np.zeros(self.num_slots, dtype=np.int64)
         traj_K = self.ledger.take(self.num_slots, always=True)
@@ -132,7 +131,7 @@ class Rollout:
         while len(slots_K):
             out_K = self.actor.outputs(obs_K_Do)
             a_K_Da = self.actor.act(out_K, None if self.deterministic else self.noise[slots_K, phase_K])
-            played_K_Da = a_K_Da if bounds_2_Da is None else np.minimum(np.maximum(a_K_Da, low_Da), high_Da)
+            played_K_Da = a_K_Da if bounds_2_Da is None else np.minimum(np.maximum(a_K_Da, bounds_2_Da[0]), bounds_2_Da[1])
             next_obs_K_Do, r_K, done_K = self.step(slots_K, played_K_Da, t_K)
             rows.append((traj_K, t_K, obs_K_Do, out_K, a_K_Da, r_K))
             obs_K_Do, t_K = next_obs_K_Do, t_K + 1
