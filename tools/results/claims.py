@@ -81,7 +81,7 @@ def claims_table(blocks: Blocks) -> str:
         ['Classic control: GAIL minus the paper', '–', f'{difference(gail)}, {verdict(gail)}'],
         ['Classic control: FEM minus the paper', '–', f'{difference(fem)}, {verdict(fem)}'],
         ['Classic control: cloning minus the paper', '–', f'{difference(cloning)}, {verdict(cloning)}'],
-        ['Tests whose statement was committed before their runs began', '–', before],
+        ['Tests with dated runs whose statement was committed before', '–', before],
     ]
     return table(['claim', 'paper', 'here'], lines)
 
