@@ -455,6 +455,7 @@ def test_a_column_has_one_name_everywhere(tmp_path, run_here):
 def test_margins_are_those_of_the_longest_beginning_of_a_name(tmp_path, run_here):
     margins = {'': 0.1, 'ga': 0.05, 'gail': 0.02}
     assert [margin_of(alg, margins) for alg in ('bclone', 'ga', 'ga+x=1', 'gail')] == [0.1, 0.05, 0.05, 0.02]
+    assert [margin_of(alg, {'': 0.1, 'ga': 0.05}) for alg in ('gail', 'ga_entreg-3')] == [0.1, 0.05]
     ours, theirs = cell_rows([199, 200, 201, 198], [0, 0, 1, 1]), reference_of([199, 200, 199, 200])
     for margin in (0.1, 0.01):
         c = table(ours, reference={KEY: theirs}, margins={'': margin}).comparisons[KEY]

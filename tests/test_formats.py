@@ -286,6 +286,15 @@ def test_options_that_a_format_has_no_use_for_are_refused(name, option, write_h5
 # ---- .npz of other programs
 
 
+def test_lines_of_python_name_the_file_and_nothing_else_is_replaced(tmp_path):
+    (tmp_path / 'minari').mkdir()
+    (tmp_path / 'minari' / 'data').mkdir()
+    (tmp_path / 'minari' / 'data' / 'main_data.hdf5').touch()
+    with pytest.raises(UserError) as e:
+        read_source(str(tmp_path / 'minari'))
+    assert 'MINARI_DATASETS_PATH' in str(e.value)
+
+
 def equally_long(num=3, T=50):
     rng = np.random.default_rng(0)
     return {'obs': rng.normal(size=(num, T, 4)), 'acs': rng.normal(size=(num, T, 2)), 'rews': rng.random((num, T))}

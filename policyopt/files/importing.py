@@ -1,4 +1,4 @@
-"""The name under which scripts import what is public in policyopt.files.importers."""
+"""The name from before 1.0 of what is public in policyopt.files.importers."""
 
 from policyopt.files.importers import import_trajs, save_minari
 

@@ -111,6 +111,7 @@ def evaluate_runs(spec: Spec, runs: Sequence[Run], seed: int, how: How, stored: 
     old_tasks = {} if stored is None else {task.task: task for task in stored.tasks}
     sets = _expert_sets(spec, dict.fromkeys(r.task for r in runs))
     task_rows = old_tasks | {name: _task_row(spec, spec.task(name), sets, seed) for name in dict.fromkeys(r.task for r in runs)}
+    _in_order(spec, seed, old, task_rows)  # says what is missing before anything plays
     if not how.resume:
         forget_rows(spec)
     os.makedirs(_cache_dir(spec), exist_ok=True)
@@ -149,6 +150,10 @@ def _in_order(spec: Spec, seed: int, rows: dict[str, ResultRow], tasks: dict[str
     for row in rows.values():
         if len(row.ex_traj_returns) != num:
             sets = sets or _expert_sets(spec, tasks)
+            if (row.task, row.dataset) not in sets:
+                of_set = f'{spec.results_path}: {_id(row)} learned from expert set {row.dataset}'
+                seen = f'{of_set}, but training.datasets is {spec.training.datasets}'
+                raise UserError(f'{seen}; set that to {row.dataset + 1} or more, or give options.results_filename another name')
             returns, lengths = sets[row.task, row.dataset]
             rows[_id(row)] = dataclasses.replace(row, ex_traj_returns=returns, ex_traj_lengths=lengths)
     for name, task in tasks.items():

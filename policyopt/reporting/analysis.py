@@ -287,8 +287,8 @@ def missing_runs(rows: list, expected: list[str] | None = None) -> list[str]:
 
 
 def margin_of(alg: str, margins: Mapping[str, float]) -> float:
-    """The margin of the longest beginning of an algorithm's name that `margins` has; '' is that of all others."""
-    return margins[max((start for start in margins if alg.startswith(start)), key=len)]
+    """The margin of the longest beginning of an algorithm's name that `margins` has, in whole words; '' is that of all others."""
+    return margins[max((start for start in margins if re.match(rf'{re.escape(start)}(?![A-Za-z])', alg) or not start), key=len)]
 
 
 def compare(cell: Cell, ref: Reference, margin: float, between: Sets | None = None, between_from: str = '') -> Comparison:

@@ -117,7 +117,7 @@ def _sentence(parts: Iterable[str]) -> str:
 
 
 def answer_section(study: Study, level: int = 2) -> Section:
-    """Per algorithm: difference, interval, failed runs, verdict; from level 1 also tests and probability of improvement."""
+    """Per algorithm: difference, interval, failed runs, verdict; at level 2 also tests and probability of improvement."""
     a: Any = study.aggregate
     rows = [*a.algs, *([a.whole] if len(a.algs) > 1 else [])]
     marks = {_MARKS[r.sets] for r in rows}
@@ -131,8 +131,8 @@ def answer_section(study: Study, level: int = 2) -> Section:
         )
     if '‡' in marks:
         notes.append(
-            '‡ Single runs: the interval is that of the spread of tasks or of cells, whichever is larger, with one degree of freedom less '
-            'than tasks; with fewer than three tasks it is that of cells and decides nothing.'
+            '‡ Single runs: the interval is that of the spread of tasks, with one degree of freedom less than tasks; with fewer than '
+            'three tasks it is that of cells and decides nothing.'
         )
     return Section('Does it reproduce?', verdicts(a), _table(rows, level, ['task']), notes)
 
@@ -196,7 +196,7 @@ def control_section(study: Study) -> Section | None:
 
 
 def sections(study: Study, level: int = 2) -> list[Section]:
-    """The sections of a study; only the first, with few columns, at level 0; [] without a reference that can be normalised."""
+    """The sections of a study; only the first, with few columns, below level 2; [] without a reference that can be normalised."""
     if not study.aggregate:
         return []
     if level < 2:

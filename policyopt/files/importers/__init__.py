@@ -89,7 +89,7 @@ def import_trajs(
     """Convert demonstrations from elsewhere into the trajectory file `out`; returns (TrajBatch, the task that they name or None).
 
     Args:
-        source: the id of a Minari data set, an .npz file, or a folder with one CSV file per episode.
+        source: see EXPECTED.
         env_name: the task that the data belong to, instead of the one that the source names; the data must fit it, see `check_task`.
         force: store a task that cannot be made here without comparing the data with it.
         download, ends, time_axis, obs_keys: see ReadOptions.

@@ -15,7 +15,7 @@ import numpy as np
 from policyopt.errors import UserError
 from policyopt.files import ends
 from policyopt.files.ends import Episode
-from policyopt.files.importers.source import NAMES, ReadOptions, Source
+from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options
 
 ROLLOUT = {'episode_starts', 'values', 'log_probs'}  # beside observations: a rollout buffer of Stable-Baselines3
 RETURNS = ('ep_rets', 'episode_returns')  # one for each episode, as of openai/baselines and generate_expert_traj
@@ -67,6 +67,8 @@ def read_arrays(arrays: Arrays, file: str) -> Source:
     ends.check_chosen(path, chosen, {re.sub(r'_\d+$', '', name) for name in arrays.names})
     numbered = sorted({int(m[1]) for key in arrays.names for name in NAMES['obs'] if (m := re.fullmatch(rf'{name}_(\d+)', key))})
     notes: list[str] = []
+    if numbered or 'indices' in arrays.names:
+        refuse_options(path, arrays.options, 'time_axis')
     if numbered:
         layout, rows = 'arrays for each episode', [_numbered(arrays, i) for i in numbered]
     elif 'indices' in arrays.names:
@@ -174,7 +176,7 @@ def _steps_of_buffer(arrays: Arrays, size: int) -> np.ndarray:
 def _compare_returns(arrays: Arrays, episodes: list[Episode], notes: list[str]) -> None:
     """Note where a file's own list of returns is another than that of the episodes."""
     for name in RETURNS:
-        if name in arrays.names and all(e.rews is not None for e in episodes):
+        if name in arrays.names and all(e.rews is not None and e.rews.dtype.kind in 'biuf' for e in episodes):
             listed, summed = np.ravel(arrays.load(name)), np.array([np.sum(e.rews) for e in episodes])
             arrays.used.append(name)
             if len(listed) != len(episodes):
@@ -193,6 +195,9 @@ def _rows_of(
 ) -> tuple[str, list[ends.Row]]:
     """(layout, rows) of arrays with two axes before the numbers: an episode a row, or with time_axis one environment each."""
     if time_axis is not None:
+        if lengths := [name for name in said if name in ends.LENGTHS]:
+            counted = f'{path}: {lengths[0]} counts the steps of an episode in each row'
+            raise UserError(f'{counted}; with --time_axis, choose other arrays by --ends')
         shape = acts.shape[:2]
         for name, x in {**said, **({} if rews is None else {'rews': rews})}.items():
             if x.shape[:2] != shape:
@@ -227,7 +232,8 @@ def _by_indices(arrays: Arrays) -> list[Episode]:
             raise UserError(f'{path}: {name} has shape (); expected a row for each step')
     starts = [0, *indices.ravel().tolist(), len(acts)]
     if sorted(set(starts)) != starts or len(obs) != len(acts) + len(starts) - 1 or rews is not None and len(rews) != len(acts):
-        seen = f'{_counts(obs, acts, rews)} for {len(starts) - 1} episodes'
+        num = len(starts) - 1
+        seen = f'{_counts(obs, acts, rews)} for {num} episode{"s" * (num != 1)}'
         raise UserError(f'{path}: {seen}; expected as many of each, one observation more an episode')
     key = next((n for n in ends.TERMINAL if n in arrays.names), None)
     terminal = None if key is None else arrays.load(key)

@@ -20,7 +20,7 @@ def read_imitation(folder: str, options: ReadOptions) -> Source:
     """The episodes of a folder with state.json and data-*.arrow: columns obs (T + 1 rows), acts, rews, terminal, infos.
 
     infos are texts of jsonpickle and never unpickled. One entry that is plain JSON is read: imitation sets `terminal` wherever an
-    episode was over, and TimeLimit.truncated of the last step says whether a time limit was the reason.
+    episode was over, and TimeLimit.truncated of the last step says whether a time limit was the reason; else `terminal` decides.
     """
     refuse_options(folder, options, 'ends', 'time_axis', 'obs_keys')
     episodes, columns, told = [], [], False
@@ -33,10 +33,10 @@ def read_imitation(folder: str, options: ReadOptions) -> Source:
                 raise UserError(f"{path}: has no column '{needed}'; it has {', '.join(columns)}. Expected a data set of imitation")
         for row in range(table.num_rows):
             where = f'{folder}: episode {len(episodes)}'
-            arrays = {key: _array(where, key, table[key][row].values) for key in ('obs', 'acts', 'rews') if key in columns}
+            arrays = {key: _array(where, key, _list(where, key, table[key][row])) for key in ('obs', 'acts', 'rews') if key in columns}
             terminal, limit = table['terminal'][row].as_py(), None
             if 'infos' in columns:
-                limit = _time_limit(table['infos'][row].values)
+                limit = _time_limit(_list(where, 'infos', table['infos'][row]))
                 told = told or limit is not None
             if not isinstance(terminal, bool):
                 raise UserError(f'{where}: terminal is {terminal}; expected true or false')
@@ -53,6 +53,8 @@ def _data_files(folder: str) -> Iterator[str]:
         with open(path, encoding='utf-8') as f:
             state = json.loads(f.read(1 << 24))
         names = [entry['filename'] for entry in state['_data_files']]
+        if not names:
+            raise ValueError
     except FileNotFoundError as e:
         raise UserError(f'{path}: no such file; expected the folder of a data set as save_to_disk writes it') from e
     except (ValueError, KeyError, TypeError, RecursionError) as e:
@@ -80,6 +82,15 @@ def _table(path: str) -> Any:
     except Exception as e:  # on damaged bytes pyarrow raises errors of many types
         raise UserError(f'{path}: not a readable Arrow file (truncated, damaged, or of another kind); save the data set again') from e
     return table
+
+
+def _list(where: str, name: str, x: Any) -> Any:
+    """The entries of a cell that holds a list."""
+    import pyarrow as pa  # pyright: ignore[reportMissingImports] (an extra)
+
+    if not (pa.types.is_list(x.type) or pa.types.is_large_list(x.type) or pa.types.is_fixed_size_list(x.type)):
+        raise UserError(f'{where}: {name} holds {x.type}; expected a list, an entry for each step')
+    return x.values
 
 
 def _array(where: str, name: str, x: Any) -> np.ndarray:

@@ -23,6 +23,8 @@ def read_npz(path: str, options: ReadOptions) -> Source:
         npz = np.load(path, allow_pickle=False)
     except FileNotFoundError as e:
         raise UserError(f'{path}: no such file; expected an .npz file with obs and acts') from e
+    except MemoryError:
+        raise
     except Exception as e:  # on damaged bytes zipfile and numpy raise errors of any type
         raise UserError(f'{path}: {_NO_NPZ}') from e
     if not isinstance(npz, np.lib.npyio.NpzFile):
@@ -51,5 +53,7 @@ def _array(path: str, npz: Any, key: str) -> np.ndarray:
             f'  old = np.load({path!r}, allow_pickle=True)\n'
             f"  np.savez('converted.npz', **{{f'{{k}}_{{i}}': np.stack(x) for k in {keys} for i, x in enumerate(old[k])}})"
         ) from e
+    except MemoryError:
+        raise
     except Exception as e:  # as above
         raise UserError(f'{path}: {key} cannot be read; {_NO_NPZ}') from e

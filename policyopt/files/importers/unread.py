@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import zipfile
 
 from policyopt.errors import UserError
@@ -138,7 +139,7 @@ def refuse_unread(path: str) -> None:
     kind = unread_kind(path)
     if kind is None:
         return
-    what, *lines = (text.replace('PATH', repr(path)) for text in TEXTS[kind])
+    what, *lines = (re.sub(r'\bPATH\b', lambda _: repr(path), text) for text in TEXTS[kind])
     if kind == 'splits':
         folders = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
         what = what.replace('SPLITS', ', '.join(os.path.join(path, name) for name in folders) or 'none is there')
