@@ -179,7 +179,7 @@ class TrajBatch:
         spans = [np.arange(end - num, end) for end, num in zip(self.obs.ends[chosen].tolist(), self.lengths[chosen].tolist(), strict=True)]
         rows = np.concatenate([np.zeros(0, np.int64), *spans])
         obs_N_Do, adist_N_Pa, a_N_Da, r_N = (x.stacked[rows] for x in (self.obs, self.adist, self.a, self.r))
-        some = type(self)(obs_N_Do, adist_N_Pa, a_N_Da, r_N, self.lengths[chosen], self.time.stacked[rows])
+        some = type(self)(obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B=self.lengths[chosen], time_N=self.time.stacked[rows])
         some.env_name = self.env_name
         if self.lastobs_B_Do is not None and self.terminal_B is not None:
             some.lastobs_B_Do, some.terminal_B = self.lastobs_B_Do[chosen], self.terminal_B[chosen]

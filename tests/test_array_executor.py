@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 
 import pytest
 import yaml
@@ -108,19 +107,19 @@ def test_kubernetes_runs_the_template_as_an_indexed_job(tmp_path):
     kubernetes_validate.validate(job, '1.31', strict=True)
 
 
-PAGE = (REPO / 'docs' / 'cluster.md').read_text(encoding='utf-8')
+PAGE = (REPO / 'docs' / 'clusters.md').read_text(encoding='utf-8')
 BLOCKS = re.findall(r'(?ms)^```yaml\n(.*?)^```', PAGE)
 
 
 @pytest.mark.parametrize('block', BLOCKS, ids=range(len(BLOCKS)))
 def test_what_the_page_asks_clusters_for_is_taken(tmp_path, block):
-    (name,) = yaml.safe_load(block)
+    (name,) = yaml.safe_load(block)['options']
     path, _ = ready_spec(tmp_path)
-    add_options(path, textwrap.indent(block, '  '))
+    add_options(path, block.removeprefix('options:\n'))
     out, _ = im_pipeline(path, '1_train', '-e', name, '-n', '--set', 'training.runs=25')
     lines = head(out)
     if name == 'slurm':
         assert '#SBATCH --array=1-20%20' in lines and '#SBATCH --qos=long' in lines and '--requeue "scontrol requeue ' in out
     else:
-        assert any('1-200' in line for line in lines) and len(lines) == len(yaml.safe_load(block)['array']['directives']) + 2
+        assert any('1-200' in line for line in lines) and len(lines) == len(yaml.safe_load(block)['options']['array']['directives']) + 2
     assert subprocess.run(['bash', '-n'], input=out, text=True).returncode == 0

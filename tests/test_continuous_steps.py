@@ -16,6 +16,7 @@ from policyopt.imitation import ImitationOptimizer
 from policyopt.nn import NetConfig
 from policyopt.policies import make_policy
 from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier
+from policyopt.rl import TRPOConfig
 from policyopt.trajectories import ContinuousSpace, Expert, TrajBatch
 from policyopt.valuefuncs import ValueFunc
 
@@ -337,7 +338,9 @@ def both(reward_type, shift, favor_zero, ent_reg):
     reward.update_inputnorm(*expert[:2])
     for slow in (slow_policy, slow_values):
         slow.obsnorm.update(expert[0])
-    opt = Given(None, policy, vf, reward, expert, None, GAMMA, LAM, MAX_KL, DAMPING, ent_reg, 0, np.random.RandomState(7))
+    trpo = TRPOConfig(discount=GAMMA, lam=LAM, max_kl=MAX_KL, damping=DAMPING)
+    rng = np.random.RandomState(7)
+    opt = Given(None, policy, vf, reward, expert, sim_cfg=None, trpo=trpo, policy_ent_reg=ent_reg, seed=0, rng=rng)
     return opt, (slow_policy, slow_values, slow_reward), expert
 
 

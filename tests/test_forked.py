@@ -10,7 +10,7 @@ from conftest import ONE_THREAD, REPO, script_env
 from pipeline_tools import im_pipeline, lives, started_pipeline, wait_until
 from training_tools import differences
 
-from policyopt.pipeline import forked, locks
+from policyopt.pipeline import command, forked, locks
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='runs are forked on Linux only')
 
@@ -168,8 +168,8 @@ def test_only_plain_commands_of_our_own_trainer_are_forked(command, forks):
 
 
 def test_runs_with_more_threads_than_the_pipeline_get_a_process_of_their_own(monkeypatch):
-    command = f'{sys.executable} {REPO}/scripts/imitate_mj.py'
-    assert forked.script_and_options(command, ONE_THREAD) and command.plain_words(command)
-    assert forked.script_and_options(command, ONE_THREAD | {'OMP_NUM_THREADS': '2'}) is None
+    text = f'{sys.executable} {REPO}/scripts/imitate_mj.py'
+    assert forked.script_and_options(text, ONE_THREAD) and command.plain_words(text)
+    assert forked.script_and_options(text, ONE_THREAD | {'OMP_NUM_THREADS': '2'}) is None
     monkeypatch.setenv('OPENBLAS_NUM_THREADS', '2')
-    assert forked.script_and_options(command, ONE_THREAD) is None
+    assert forked.script_and_options(text, ONE_THREAD) is None

@@ -25,7 +25,7 @@ from pipeline_tools import (
     write_script,
 )
 
-from policyopt.pipeline import launch, locks
+from policyopt.pipeline import command, launch, locks
 
 
 def h5_files(folder):
@@ -383,11 +383,11 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('command', 'simple'),
+    ('text', 'simple'),
     [('true --x "b;c"', True), ('true a=b', True), ('true && true', False), ('A=1 true', False), ('true > x', False), ('cd x', False)],
 )
-def test_a_simple_command_replaces_its_shell(command, simple):
-    assert command.is_simple(command) == simple
+def test_a_simple_command_replaces_its_shell(text, simple):
+    assert command.is_simple(text) == simple
 
 
 def test_outcomes_can_be_had_as_a_function(tmp_path):

@@ -42,7 +42,7 @@ def test_defaults_are_the_constants_of_2016():
         ValueFunc: {'max_kl': 0.01, 'damping': 0.1, 'enable_obsnorm': True},
         LinearValueFunc: {'ridge': 1e-5},
         Standardizer: {'eps': 1e-6},
-        TransitionClassifier: {'lr': 0.01, 'steps': 1, 'ent_reg_weight': 0.001},
+        ClassifierConfig: {'lr': 0.01, 'steps': 1, 'ent_reg_weight': 0.001},
         LinearReward: {'quadratic_features': False, 'sqscale': 0.01},
         BehavioralCloningOptimizer: {'lr': 1e-3, 'batch_size': 128, 'eval_freq': 1000, 'train_frac': 0.7},
         make_policy: {'enable_obsnorm': True},

@@ -273,8 +273,14 @@ with open(out, 'xb') as f:
 os.unlink(out + '.part')
 lock.release()
 """
-PIPELINE = 'import sys, runpy; from policyopt.pipeline import locks; locks.LEASE_S = 2.0; runpy.run_path(sys.argv[1], run_name="__main__")'
-PIPELINE = PIPELINE.replace('; runpy.run', '; sys.argv.pop(0); runpy.run').replace('sys.argv[1]', 'sys.argv[0]')
+PIPELINE = """
+import runpy, sys
+from policyopt.pipeline import locks
+locks.LEASE_S = 2.0
+sys.argv.pop(0)
+sys.path.insert(0, 'scripts')
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
 
 
 def machine(name, *args):

@@ -466,6 +466,7 @@ def test_a_dry_run_imports_neither_torch_nor_gymnasium_and_is_quick():
         'before = resource.getrusage(resource.RUSAGE_SELF).ru_utime\n'
         "sys.argv = ['im_pipeline.py', 'pipelines/classic.yaml', '1_train', '-n']\n"
         'try:\n'
+        "    sys.path.insert(0, 'scripts')\n"
         "    runpy.run_path('scripts/im_pipeline.py', run_name='__main__')\n"
         'except SystemExit as e:\n'
         '    assert not e.code\n'

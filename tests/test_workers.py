@@ -65,7 +65,7 @@ FAULTS = {
     'shape': 'an observation of shape (4,), but its observation_space has shape (3,)',
     'reward': 'returned NaN or infinity as a reward at step',
     'killed': 'died by signal SIGKILL',
-    'exit': 'died with exit code 7',
+    'exit': 'failed in step() with SystemExit: os._exit(7)',
     'hang': 'no rollout worker has finished a step for 2 s; the environment hangs',
 }  # fmt: skip
 

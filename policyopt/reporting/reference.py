@@ -160,6 +160,8 @@ def _read_csv(path: str) -> tuple[Sequence[str], list[dict[str, str]]]:
     twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None)
     if twice is not None:
         raise UserError(f"{path}: has two columns '{twice}'; expected each once")
+    if 'task' not in columns:  # before its lines are counted, because it may be no CSV at all
+        raise UserError(f"{path}: has no column 'task'; expected a CSV of reference results")
     for number, line in enumerate(lines, 2):
         if None in line or None in line.values():
             raise UserError(f'{path}: line {number}: has {"more" if None in line else "fewer"} fields than the {len(columns)} columns')
