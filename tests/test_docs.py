@@ -358,19 +358,6 @@ def test_what_is_asked_before_training_is_answered(name, folder):
     assert any(answers[name] in out for _, out in done)
 
 
-@pytest.mark.parametrize('key', ['slurm', 'array'])
-def test_the_options_of_clusters_are_read(key, folder):
-    """Each block of the page, below the options of an experiment, and the job script that it gives."""
-    shown = [b.text for b in blocks(REPO / 'docs' / 'clusters.md', 'yaml') if b.text.startswith(key)]
-    assert len(shown) == (1 if key == 'slurm' else 2)
-    for text in shown:
-        (folder / 'x.yaml').write_text(PIPELINE + re.sub('(?m)^', '  ', text))
-        command = [sys.executable, 'scripts/im_pipeline.py', 'x.yaml', '1_train', '-e', key, '-n']
-        script = subprocess.run(command, env=script_env(), capture_output=True, text=True)
-        assert script.returncode == 0, script.stderr
-        assert '--gres=gpu:1' in script.stdout or re.search(r'-t 1-28|\[1-28\]', script.stdout), script.stdout
-
-
 def test_choosing_says_what_the_files_give():
     """Seconds a run and scores, mean and lowest run, of every shipped experiment in the second table."""
     import tables

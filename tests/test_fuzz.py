@@ -26,7 +26,7 @@ from policyopt.files.results_file import read_results, write_results
 
 SEED = int(os.environ.get('FUZZ_SEED', 0))
 PHASES = [Phase.explicit, Phase.generate]  # a case that fails is shown as it was found: to shrink it takes minutes
-CASES_IN_CI, CASES_SLOW = 12, 200  # of each of the ten kinds
+CASES_IN_CI, CASES_SLOW = 6, 200  # of each of the ten kinds
 
 
 @pytest.fixture(scope='module')
