@@ -103,6 +103,7 @@ def read_reference(path: str) -> dict[CellKey, Reference]:
                 f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, alg, num_trajs, return_mean "
                 '(or expert_ratio) and either run (one row per run) or margin95 and runs (one row per cell)'
             )
+    _check_fields(path, columns, lines)
     found = {}
     for number, line in enumerate(lines, 2):
         try:
@@ -138,6 +139,7 @@ def read_tasks(path: str) -> dict[str, Baseline]:
     for column in ['task', *numbers]:
         if column not in columns:
             raise UserError(f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, {', '.join(numbers)}")
+    _check_fields(path, columns, lines)
     found = {}
     for number, line in enumerate(lines, 2):
         try:
@@ -160,12 +162,14 @@ def _read_csv(path: str) -> tuple[Sequence[str], list[dict[str, str]]]:
     twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None)
     if twice is not None:
         raise UserError(f"{path}: has two columns '{twice}'; expected each once")
-    if 'task' not in columns:  # before its lines are counted, because it may be no CSV at all
-        raise UserError(f"{path}: has no column 'task'; expected a CSV of reference results")
+    return columns, lines
+
+
+def _check_fields(path: str, columns: Sequence[str], lines: Sequence[dict]) -> None:
+    """Raise UserError where a line has more or fewer fields than the columns, which are known to be those of a reference by then."""
     for number, line in enumerate(lines, 2):
         if None in line or None in line.values():
             raise UserError(f'{path}: line {number}: has {"more" if None in line else "fewer"} fields than the {len(columns)} columns')
-    return columns, lines
 
 
 def _whole(text: str) -> int:
