@@ -128,16 +128,33 @@ class Actor:
         return mean if noise_B_Dn is None else mean + self.stdev * noise_B_Dn
 
 
-class FunctionActor:
+class GivenActions:
+    """What actors share whose actions come from elsewhere: they are distribution and action at once, and draw nothing."""
+
+    num_noise, bounds_2_Da = 0, None
+
+    def __init__(self, info: EnvInfo):
+        self.num_actions, self.a_dim = info.num_actions, info.a_dim
+
+    def adist_of(self, out_B_Da: np.ndarray) -> np.ndarray:
+        return out_B_Da
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        return np.empty((num, 0))
+
+    def act(self, out_B_Da: np.ndarray, noise_B_0: Any = None) -> np.ndarray:
+        return out_B_Da.astype(np.int64) if self.num_actions else out_B_Da
+
+
+class FunctionActor(GivenActions):
     """Any function obs_B_Do → a_B_Da as an actor: a program, a person. What it says is both its distribution and its action.
 
     Finite actions are integers, as (B,) or (B, 1). Raises UserError when it returns anything but B actions of the task.
     """
 
-    num_noise, bounds_2_Da = 0, None
-
     def __init__(self, function: Callable[[np.ndarray], Any], info: EnvInfo):
-        self.function, self.num_actions, self.a_dim = function, info.num_actions, info.a_dim
+        super().__init__(info)
+        self.function = function
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
         said, num, n = as_array(self.function(obs_B_Do.copy()), 'what the expert returned'), len(obs_B_Do), self.num_actions
@@ -150,24 +167,13 @@ class FunctionActor:
             raise UserError(f'the expert returned actions from {a_B_Da.min()} to {a_B_Da.max()}; expected integers 0 to {n - 1}')
         return a_B_Da.astype(np.float64)
 
-    def adist_of(self, out_B_Da: np.ndarray) -> np.ndarray:
-        return out_B_Da
 
-    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
-        return np.empty((num, 0))
-
-    def act(self, out_B_Da: np.ndarray, noise_B_0: Any = None) -> np.ndarray:
-        return out_B_Da.astype(np.int64) if self.num_actions else out_B_Da
-
-
-class PlayerActor:
+class PlayerActor(GivenActions):
     """Whoever chooses actions, as an actor that plays one episode at a time: a model, a controller, a person.
 
     Asked are, where they exist, `predict` (of Stable-Baselines3: with its state, episode_start and deterministic) or `act`, else the
     object itself, with one observation (Do,); what does not take that, as a model of scikit-learn, with a batch (1, Do).
     """
-
-    num_noise, bounds_2_Da = 0, None
 
     def __init__(self, player: Any, info: EnvInfo, deterministic: bool):
         """Raises UserError for what cannot be asked."""
@@ -181,7 +187,8 @@ class PlayerActor:
             self.takes = set(inspect.signature(self.ask).parameters)
         except (TypeError, ValueError):  # what is not written in Python may have none
             self.takes = set()
-        self.num_actions, self.a_dim, self.deterministic = info.num_actions, info.a_dim, deterministic
+        super().__init__(info)
+        self.deterministic = deterministic
         self.batched = self.state = None
         self.begin_episode()
 
@@ -229,15 +236,6 @@ class PlayerActor:
         if n and (a != np.floor(a)).any() or n and not 0 <= a.min() <= a.max() < n:
             return None
         return a.reshape(1, Da).astype(np.float64)
-
-    def adist_of(self, out_B_Da: np.ndarray) -> np.ndarray:
-        return out_B_Da
-
-    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
-        return np.empty((num, 0))
-
-    def act(self, out_B_Da: np.ndarray, noise_B_0: Any = None) -> np.ndarray:
-        return out_B_Da.astype(np.int64) if self.num_actions else out_B_Da
 
 
 def shown(x: Any) -> str:
