@@ -121,7 +121,7 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
     if os.path.exists(path):
         if not os.path.isfile(path):
             raise UserError(f'{path}: exists and is no regular file; choose another file for {what}')
-        if is_hdf5(path):
+        if begins_as_hdf5(path):
             raise UserError(f'{path}: is an HDF5 file, and finished data is never overwritten; choose another file for {what}')
 
 
@@ -132,7 +132,7 @@ def _same_file(path: str, other: str) -> bool:
         return False
 
 
-def is_hdf5(path: str) -> bool:
+def begins_as_hdf5(path: str) -> bool:
     """Whether a file begins as HDF5 files do."""
     with open(path, 'rb') as f:
         return f.read(8) == b'\x89HDF\r\n\x1a\n'

@@ -32,7 +32,7 @@ import numpy as np
 import tables
 
 from policyopt.errors import RunFailed, UserError
-from policyopt.files.atomic import writing
+from policyopt.files.atomic import begins_as_hdf5, writing
 from policyopt.files.guard import check_contents, no_code, text_of
 
 DIGEST = 'content_sha256'
@@ -114,12 +114,10 @@ def write_h5(path: str, replace: bool = False) -> Iterator[Any]:
 
 def is_hdf5(path: object) -> bool:
     """Whether a path is that of an HDF5 file, by its first bytes, or by its name where these are damaged or there is no file."""
-    try:
-        with open(str(path), 'rb') as f:
-            start = f.read(8)
-    except OSError:
-        start = b''
-    return start == b'\x89HDF\r\n\x1a\n' or str(path).lower().endswith(('.h5', '.hdf5', '.hdf'))
+    with contextlib.suppress(OSError):  # there may be no file
+        if begins_as_hdf5(str(path)):
+            return True
+    return str(path).lower().endswith(('.h5', '.hdf5', '.hdf'))
 
 
 @contextlib.contextmanager

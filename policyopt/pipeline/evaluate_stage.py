@@ -111,7 +111,7 @@ def evaluate_runs(spec: Spec, runs: Sequence[Run], seed: int, how: How, stored: 
     old_tasks = {} if stored is None else {task.task: task for task in stored.tasks}
     sets = _expert_sets(spec, dict.fromkeys(r.task for r in runs))
     task_rows = old_tasks | {name: _task_row(spec, spec.task(name), sets, seed) for name in dict.fromkeys(r.task for r in runs)}
-    _in_order(spec, seed, old, task_rows)  # says what is missing before anything plays
+    _give_all_episodes(spec, old, task_rows)  # before anything plays, because their files may be missing
     if not how.resume:
         forget_rows(spec)
     os.makedirs(_cache_dir(spec), exist_ok=True)
@@ -140,12 +140,16 @@ def _expert_sets(spec: Spec, names: Iterable[str]) -> dict[tuple[str, int], tupl
 
 
 def _in_order(spec: Spec, seed: int, rows: dict[str, ResultRow], tasks: dict[str, TaskRow]) -> tuple[list[ResultRow], list[TaskRow]]:
-    """Rows and tasks in the order of the experiment, those that it does not have (any more) behind them.
-
-    The columns of expert episodes have one width. Kept rows from before full_dataset_num_trajs was changed get those of their expert
-    set again, which begin with the same.
-    """
+    """Rows and tasks in the order of the experiment, those that it does not have (any more) behind them."""
     ids, names = [r.id for r in spec.runs(seed)], [t.name for t in spec.tasks]
+    return [rows[i] for i in dict.fromkeys([*ids, *rows]) if i in rows], [tasks[n] for n in dict.fromkeys([*names, *tasks]) if n in tasks]
+
+
+def _give_all_episodes(spec: Spec, rows: dict[str, ResultRow], tasks: dict[str, TaskRow]) -> None:
+    """Give kept rows from before full_dataset_num_trajs was changed the episodes of their expert set again, which begin with the same.
+
+    The columns of expert episodes have one width.
+    """
     num, sets = spec.training.full_dataset_num_trajs, {}
     for row in rows.values():
         if len(row.ex_traj_returns) != num:
@@ -161,7 +165,6 @@ def _in_order(spec: Spec, seed: int, rows: dict[str, ResultRow], tasks: dict[str
             sets = sets or _expert_sets(spec, tasks)
             returns, lengths = _all_episodes(name, sets)
             tasks[name] = dataclasses.replace(task, ex_traj_returns=returns, ex_traj_lengths=lengths)
-    return [rows[i] for i in dict.fromkeys([*ids, *rows]) if i in rows], [tasks[n] for n in dict.fromkeys([*names, *tasks]) if n in tasks]
 
 
 def training_facts(spec: Spec, runs: Sequence[Run]) -> dict[str, str]:

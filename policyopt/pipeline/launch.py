@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from policyopt.cores import num_cores, threads_from_env
 from policyopt.errors import RunFailed
-from policyopt.files.atomic import is_hdf5
+from policyopt.files.atomic import begins_as_hdf5
 from policyopt.files.names import incomplete_path, lock_path, part_path
 from policyopt.pipeline import forked, locks
 from policyopt.pipeline.command import is_simple, with_option
@@ -253,7 +253,7 @@ class _Launcher:
         if code == 0 and not there:
             return 'failed', f'exited with code 0 but did not write {job.out}'
         fault = job.fault if there and job.is_log and not job.renews else None
-        if code == 0 and job.renews and not is_hdf5(job.out):
+        if code == 0 and job.renews and not begins_as_hdf5(job.out):
             fault = 'not an HDF5 file'
         if code == 0 and fault is None:
             return 'ok', ''
