@@ -120,7 +120,7 @@ def own_imports():
 
 def test_every_module_has_its_layer():
     homeless = [m for m in MODULES if m != 'policyopt' and layer(m) is None]
-    assert not homeless, f'no layer for {homeless}: name them in LAYERS of {where(REPO / "tests/test_architecture.py")}'
+    assert not homeless, f'no layer for {homeless}: name them in LAYERS of {where(REPO / "tests/docs/test_architecture.py")}'
 
 
 def test_imports_point_downward_only():

@@ -9,21 +9,21 @@ import textwrap
 import gymnasium
 import numpy as np
 import pytest
+from conftest import REPO
 
 from policyopt.environments import classic_vec, rlgymenv
 from policyopt.environments.rlgymenv import BadEnvironment, env_info, make_env, make_vec_env
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CLASSIC = ['CartPole-v0', 'CartPole-v1', 'MountainCar-v0', 'legacy/Acrobot-v0']
 
 
-def run_python(code, *flags, cwd=ROOT):
+def run_python(code, *flags, cwd=str(REPO)):
     return subprocess.run(
         [sys.executable, *flags, '-c', textwrap.dedent(code)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, 'PYTHONPATH': ROOT},
+        env={**os.environ, 'PYTHONPATH': str(REPO)},
         timeout=60,
     )
 
@@ -285,7 +285,7 @@ def test_a_users_module_is_found_by_a_script_elsewhere(user_folder):
     """A script's sys.path starts with its own folder, not with the working folder."""
     script = user_folder / 'robots' / 'script.py'
     script.write_text("from policyopt.environments.rlgymenv import env_info\nprint(env_info('robots.mine:Fine-v0').obs_dim)\n")
-    env = {**os.environ, 'PYTHONPATH': ROOT}
+    env = {**os.environ, 'PYTHONPATH': str(REPO)}
     out = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=user_folder, env=env, timeout=60)
     assert (out.stdout, out.stderr) == ('2\n', '')
 

@@ -3,7 +3,7 @@
 A case passes when the command does its work, or ends with exit code 2 or 1 and one sentence, has then written nothing, and takes no
 more than `fuzz_tools.LIMIT_S`. Every case runs in a fork of this process, so that a crash of a library or a hang fails one case.
 
-FUZZ_SEED=7 pytest -m slow tests/test_fuzz.py    tries 2000 other cases
+FUZZ_SEED=7 pytest -m slow tests/files/test_fuzz.py    tries 2000 other cases
 """
 
 import csv

@@ -152,7 +152,7 @@ def main(kind, whole_path, changes):
 
 def outcomes(kind, path, changes):
     command = [sys.executable, __file__, kind, path, json.dumps(changes)]
-    path = os.pathsep.join([str(REPO), str(REPO / 'tests')])
+    path = os.pathsep.join([str(REPO), str(REPO / 'tests'), os.path.dirname(__file__)])
     done = subprocess.run(command, env=script_env(PYTHONPATH=path), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f'the reader ended with {done.returncode}\n{done.stdout}\n{done.stderr}'
     assert not done.stderr, 'the reader spoke of something else than its error'

@@ -262,7 +262,7 @@ def said(done, *words):
 
 
 def test_the_readme_does_what_it_says(folder):
-    """Its Python is examples/train.py, which tests/test_api.py runs."""
+    """Its Python is examples/train.py, which tests/commands/test_api.py runs."""
     (block,) = blocks(DOCS[0], 'python')
     assert (REPO / 'examples' / 'train.py').read_text().endswith(f'\n\n{block.text}')
     lines = [line for b in shell_blocks(DOCS[0]) for line in filter(is_run, b.commands())]

@@ -1,6 +1,6 @@
 """A small campaign of 24 real runs, disturbed in every way, gives the results of one that was left alone.
 
-Slow: run with `python -m pytest -m slow tests/test_campaign.py`.
+Slow: run with `python -m pytest -m slow tests/pipeline/test_campaign.py`.
 """
 
 import os
