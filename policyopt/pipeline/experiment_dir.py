@@ -160,10 +160,10 @@ def _check_same_experiment(spec: Spec, seed: int, held: list[str], chosen: Colle
     for path, ids in _copies(spec.checkpt_dir):
         old = specs.load_spec(path)
         old = dataclasses.replace(old, options=dataclasses.replace(old.options, **places))
-        before |= {r.id: (r.command, path) for r in old.runs(seed) if ids is None or r.id in ids}
+        before |= {r.id: (r.command.text.split(), path) for r in old.runs(seed) if ids is None or r.id in ids}
     for run in spec.runs(seed):
-        command, path = before.get(run.id, (run.command, ''))
-        old_words, words = command.split(), run.command.split()
+        words = run.command.text.split()
+        old_words, path = before.get(run.id, (words, ''))
         if run.id in have and old_words != words:
             if run.id not in chosen:
                 others.append(run.id)

@@ -16,7 +16,7 @@ from policyopt.command_line import format_table
 from policyopt.errors import UserError
 from policyopt.files.names import lock_path, part_path
 from policyopt.pipeline import locks
-from policyopt.pipeline.command import fields_of, is_trainer, missing_script, with_option
+from policyopt.pipeline.command import Command, fields_of
 from policyopt.pipeline.spec import Run, Spec, select_runs
 from policyopt.shipped import as_typed
 
@@ -66,7 +66,7 @@ class Job:
     """
 
     id: str
-    command: str
+    command: Command
     out: str
     log: str
     lock: str
@@ -138,7 +138,7 @@ class Plan:
         """Raise UserError unless every run's program and expert data are there and fit."""
         spec = self.spec
         for run in {r.alg: r for r in self.runs}.values():
-            script = missing_script(run.command)
+            script = run.command.missing_script
             if script:
                 where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
                 raise UserError(f"{where}: no such file '{script}'; expected a script, seen from {os.getcwd()} or from our checkout")
@@ -186,13 +186,13 @@ def job_of(spec: Spec, run: Run) -> Job:
     """The launcher's view of a run."""
     log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
     is_log = spec.algorithm(run.alg).policy is None
-    return Job(run.id, run.command, out=run.out, log=log, lock=lock, is_log=is_log, renews=is_trainer(run.command))
+    return Job(run.id, run.command, out=run.out, log=log, lock=lock, is_log=is_log, renews=run.command.is_trainer)
 
 
 def _with_device(run: Run, device: str | None) -> Run:
-    return run if device is None else dataclasses.replace(run, command=with_option(run.command, '--device', device))
+    return run if device is None else dataclasses.replace(run, command=run.command.with_option('--device', device))
 
 
 def _with_resume(run: Run) -> Run:
     """A run that goes on where it stopped, if it is our trainer's; any other program starts anew."""
-    return dataclasses.replace(run, command=with_option(run.command, '--resume'))
+    return dataclasses.replace(run, command=run.command.with_option('--resume'))

@@ -212,9 +212,9 @@ def _array_task(spec: Spec, how: How) -> None:
         raise UserError(f'{how.task_list}: {spec.file} has no run {min(unknown, default="in that line")}; submit again with -e')
     submitted = clusters.submitted_spec(how.task_list or '')
     if os.path.exists(submitted):
-        before = {r.id: r.command.split() for r in load_spec(submitted).runs(seed)}
+        before = {r.id: r.command.text.split() for r in load_spec(submitted).runs(seed)}
         for run in spec.runs(seed):
-            if run.id in ids and before.get(run.id) != run.command.split():
+            if run.id in ids and before.get(run.id) != run.command.text.split():
                 raise UserError(f'{spec.file}: the command of {run.id} is another one than in {submitted}; submit again with -e')
     for run_id in sorted(set(ids) - {r.id for r in plan.todo}):
         print(f'{run_id} is done already', file=sys.stderr)

@@ -144,7 +144,7 @@ def test_all_executors_offer_the_same_and_touch_nothing_to_show_a_plan(tmp_path)
         one = executor(how)
         assert one.name == name and interface <= set(dir(one)) and interface <= set(dir(executors.Printing(one)))
         assert executors.Printing(one).script(plan) == one.script(plan)
-    assert executors.EXECUTORS['local'](how).script(plan).splitlines() == [r.command for r in plan.todo]
+    assert executors.EXECUTORS['local'](how).script(plan).splitlines() == [r.command.text for r in plan.todo]
     assert not folder.exists()
 
 

@@ -220,7 +220,7 @@ def test_training_makes_complete_runs_with_their_seeds(trained):
         root = read_root(run.out)
         assert int(root['seed']) == run.seed == derive_seed(0, run.id)
         assert root['args']['data'] == spec.traj_path('cartpole', run.run)
-    assert (folder / 'logs' / f'{IDS[0]}.txt').read_text().splitlines()[0] == spec.runs(0)[0].command
+    assert (folder / 'logs' / f'{IDS[0]}.txt').read_text().splitlines()[0] == spec.runs(0)[0].command.text
 
 
 def test_evaluation_gives_one_row_per_run_readable_with_pytables_alone(tiny):
