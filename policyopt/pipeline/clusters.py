@@ -73,7 +73,6 @@ class Cluster(abc.ABC):
     """
 
     name: str
-    away = True
     submit_words: tuple[str, ...]
     query_words: tuple[str, ...]
     cancel_words: tuple[str, ...]

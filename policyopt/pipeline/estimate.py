@@ -28,7 +28,7 @@ from policyopt.errors import RunFailed, UserError
 from policyopt.files.names import part_path
 from policyopt.options import MAX_ITER
 from policyopt.pipeline import launch
-from policyopt.pipeline.plan import job_of, make_plan
+from policyopt.pipeline.plan import chosen_runs, job_of
 from policyopt.progress import last_lines
 from policyopt.signals import Stopped
 
@@ -117,7 +117,7 @@ def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[t
         # an absolute folder for the runs leaves the expert data where they are
         elsewhere = dataclasses.replace(plan.spec, options=dataclasses.replace(plan.spec.options, checkpt_subdir=tmp))
         os.mkdir(os.path.join(tmp, 'logs'))
-        runs = {r.id: r for r in make_plan(elsewhere, plan.seed, how).runs}
+        runs = {r.id: r for r in chosen_runs(elsewhere, plan.seed, how)}
         jobs = [job_of(elsewhere, _shortened(runs[r.id])) for r in measured]
         try:
             outcomes = launch.run_local(jobs, num_jobs, threads=how.threads, verbosity=-2)

@@ -68,7 +68,7 @@ def warn_about_cores(num_jobs: int, threads: int | None) -> None:
 class Local:
     """The executor of this computer."""
 
-    name, away = 'local', False
+    name = 'local'
 
     def __init__(self, how: How):
         self.how = how

@@ -25,8 +25,10 @@ from pipeline_tools import (
     write_script,
 )
 
-from policyopt.pipeline import launch, locks
+from policyopt.errors import RunFailed
+from policyopt.pipeline import experiment_dir, launch, locks
 from policyopt.pipeline.command import Command
+from policyopt.pipeline.spec import load_spec
 
 
 def h5_files(folder):
@@ -233,6 +235,16 @@ def test_a_drawn_seed_is_kept_for_later(tmp_path):
     out, _ = im_pipeline(path, '1_train', '-n')
     stored = sorted(int(p.read_bytes()[len(SIGNATURE) :]) for p in folder.glob('*.h5'))
     assert sorted(int(line.split()[5]) for line in out.splitlines()) == stored
+
+
+def test_of_two_processes_that_draw_a_seed_at_once_the_first_decides(tmp_path):
+    path, folder = ready_spec(tmp_path)
+    path.write_text(path.read_text().replace('  seed: 0\n', ''))
+    spec = load_spec(str(path))
+    experiment_dir.store_seed(spec, 5)
+    with pytest.raises(RunFailed, match='seed.txt: another process has just drawn the base seed 5; it is kept, go on with --resume'):
+        experiment_dir.store_seed(spec, 6)
+    assert experiment_dir.base_seed(spec) == 5
 
 
 def test_an_unwritable_place_is_named(tmp_path):
