@@ -283,7 +283,7 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
         check_sampled(spec, _all_sets(spec, state.todo))
     if how.dry_run:
         if trained:
-            evaluate_stage.check_runs(spec, state.todo, seed)
+            evaluate_stage.read_runs(spec, state.todo)
         print(f'2_eval would evaluate {len(state.todo)} of {len(runs)} runs into {path}', file=sys.stderr)
         _name_stale(state)
         return None
@@ -300,11 +300,10 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
             if os.path.exists(path) and not how.resume:
                 raise RunFailed(f'{path}: another process has just written it, and it is kept; add to it with --resume')
             state = _standing(spec, runs, seed, how)  # as another pipeline may have left it
-            rows, task_rows = evaluate_stage.evaluate_runs(spec, state.todo, seed, how, state.stored)
+            rows, task_rows, facts = evaluate_stage.evaluate_runs(spec, state.todo, seed, how, state.stored)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
             said |= {'drawn_seed': seed} if spec.training.seed is None else {}
-            attrs = said | provenance() | evaluate_stage.facts_of_rows(spec, seed, rows, state.stored)
-            results_file.write_results(path, rows, task_rows, attrs, replace=state.stored is not None)
+            results_file.write_results(path, rows, task_rows, said | provenance() | facts, replace=state.stored is not None)
             evaluate_stage.forget_rows(spec)
     _name_stale(state)
     if not how.no_table:
