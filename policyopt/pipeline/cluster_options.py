@@ -12,125 +12,14 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from policyopt.files.yamlfile import Section, Source, boolean, one_of, show, text, whole
+from policyopt.files.yamlfile import Source, boolean, key, one_of, show, text, whole
 
 _FIELDS = ('name', 'num', 'max_running', 'cores', 'logs')  # of directives and submit commands
 
 
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """What every cluster is told of its array jobs: tasks at a time, runs in each, tasks in one array; None leaves it to the cluster."""
-
-    max_running: int | None = None
-    runs_per_task: int = 1
-    max_array: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Slurm(Batch):
-    """What `-e slurm` asks for; None leaves it to the cluster, `extra` are directives of the user's own."""
-
-    partition: str | None = None
-    time: str | None = None
-    mem: str | None = None
-    cpus: int = 1
-    account: str | None = None
-    requeue: bool = False
-    extra: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Pbs(Batch):
-    """What `-e pbs` asks for: the block of 2016, the dialect of the array job, and directives of the user's own."""
-
-    jobname: str | None = None
-    queue: str | None = None
-    ppn: int = 1
-    range: str | None = None
-    dialect: str = 'torque'
-    requeue: bool = False
-    extra: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class ArrayJobs(Batch):
-    """What `-e array` does: shell commands with {fields}, lines above the first command, and the shell's word for a task's index from 1."""
-
-    submit: str = ''
-    query: str = ''
-    cancel: str = ''
-    directives: tuple[str, ...] = ()
-    index: str = ''
-    cores: int = 1
-
-
-def read_slurm(options: Section) -> Slurm:
-    """The section slurm."""
-    s = _section(options, 'slurm', Slurm)
-    return Slurm(
-        partition=s.get('partition', _word, None),
-        time=s.get('time', _slurm_time, None),
-        mem=s.get('mem', _word, None),
-        cpus=s.get('cpus', whole, 1),
-        account=s.get('account', _word, None),
-        requeue=s.get('requeue', boolean, False),
-        extra=s.get('extra', _directives, (), prefix='#SBATCH', taken=('-a', '--array'), example='--gres=gpu:1'),
-        **_batch(s),
-    )
-
-
-def read_pbs(options: Section) -> Pbs:
-    """The section pbs."""
-    s = _section(options, 'pbs', Pbs)
-    return Pbs(
-        jobname=s.get('jobname', _word, None),
-        queue=s.get('queue', _word, None),
-        ppn=s.get('ppn', whole, 1),
-        range=s.get('range', _array_range, None),
-        dialect=s.get('dialect', one_of, 'torque', choices=('torque', 'openpbs')),
-        requeue=s.get('requeue', boolean, False),
-        extra=s.get('extra', _directives, (), prefix='#PBS', taken=('-t', '-J'), example='-l walltime=12:00:00'),
-        **_batch(s),
-    )
-
-
-def read_array(options: Section) -> ArrayJobs | None:
-    """The section array, None where it is not there."""
-    if 'array' not in options.value:
-        return None
-    s = _section(options, 'array', ArrayJobs)
-    expected = 'the shell word for the index of a task, counted from 1, such as $SGE_TASK_ID or $((JOB_COMPLETION_INDEX + 1))'
-    index = s.get('index', text, example=expected)
-    if not re.fullmatch(r'\$(\w+|\{\w+\}|\(\([\w$ +-]+\)\))', index, re.ASCII):
-        s.fail('index', expected)
-    return ArrayJobs(
-        submit=s.get('submit', _shell_line, field='script', others=_FIELDS, example='qsub -terse'),
-        query=s.get('query', _shell_line, field='job', example='qstat -j'),
-        cancel=s.get('cancel', _shell_line, field='job', example='qdel'),
-        directives=s.get('directives', _directives, (), fields=_FIELDS, example='"#$ -t 1-{num}"'),
-        index=index,
-        cores=s.get('cores', whole, 1),
-        **_batch(s),
-    )
-
-
-def _section(s: Section, key: str, kind: type) -> Section:
-    return Section(s.source, s.at(key), s.value.get(key, {}), [f.name for f in dataclasses.fields(kind)])
-
-
-def _batch(s: Section) -> dict[str, Any]:
-    return {
-        'max_running': s.get('max_running', whole, None),
-        'runs_per_task': s.get('runs_per_task', whole, 1),
-        'max_array': s.get('max_array', whole, None),
-    }
-
-
-def _shell_line(source: Source, path: str | None, value: Any, field: str = '', others: Sequence[str] = (), example: str = '') -> Any:
+def _shell_line(source: Source, path: str, value: Any, field: str = '', others: Sequence[str] = (), example: str = '') -> Any:
     """A command of the shell with a {field}, which is added at the end where it is missing; other braces are doubled."""
     expected = f'a shell command with {{{field}}}, such as {example} {{{field}}}'
-    if path is None:
-        return expected
     text(source, path, value, expected)
     fields = _check_fields(source, path, value, (field, *others), expected)
     if '\n' in value.strip():
@@ -154,13 +43,11 @@ def _check_fields(source: Source, path: str, value: str, known: Sequence[str], e
 
 
 def _directives(
-    source: Source, path: str | None, value: Any, prefix: str = '', taken: Sequence[str] = (), fields: Sequence[str] = (), example: str = ''
+    source: Source, path: str, value: Any, prefix: str = '', taken: Sequence[str] = (), fields: Sequence[str] = (), example: str = ''
 ) -> Any:
     """Lines for the head of a batch script: with `prefix` what stands behind it, else whole comment lines with {fields}."""
     kind = f'an option, as it stands behind {prefix}' if prefix else 'a comment line'
     expected = f'a list of directives, each {kind}, such as {example}'
-    if path is None:
-        return expected
     if not isinstance(value, list):
         source.fail(path, show(value), expected)
     for i, line in enumerate(value):
@@ -175,11 +62,9 @@ def _directives(
     return tuple(value)
 
 
-def _slurm_time(source: Source, path: str | None, value: Any) -> Any:
+def _slurm_time(source: Source, path: str, value: Any) -> Any:
     """A time limit as sbatch takes it."""
     expected = 'a time limit of Slurm: minutes, hours:minutes:seconds, or days-hours:minutes:seconds, such as 12:00:00 or 1-00'
-    if path is None:
-        return expected
     value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     text(source, path, value, expected)
     if not re.fullmatch(r'\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}|unlimited|infinite', value, re.ASCII | re.IGNORECASE):
@@ -188,11 +73,9 @@ def _slurm_time(source: Source, path: str | None, value: Any) -> Any:
     return value
 
 
-def _word(source: Source, path: str | None, value: Any) -> Any:
+def _word(source: Source, path: str, value: Any) -> Any:
     """A word for a line of a batch script: a name, a size, a time."""
     expected = 'one word, such as main, 4G or 12:00:00'
-    if path is None:
-        return expected
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     text(source, path, value, expected)
@@ -201,12 +84,66 @@ def _word(source: Source, path: str | None, value: Any) -> Any:
     return value
 
 
-def _array_range(source: Source, path: str | None, value: Any) -> Any:
+def _array_range(source: Source, path: str, value: Any) -> Any:
     """Indices of runs, counted from 1, as in `1-100` or `3,7,20-30`."""
     expected = 'indices of runs counted from 1, such as 1-100 or 3,7,20-30'
-    if path is None:
-        return expected
     value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(value, str) or not re.fullmatch(r'\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*(%\d{1,18})?', value, re.ASCII):
         source.fail(path, show(value), expected)
     return value
+
+
+def _index_word(source: Source, path: str, value: Any) -> Any:
+    """The shell's word for the index of an array task."""
+    expected = 'the shell word for the index of a task, counted from 1, such as $SGE_TASK_ID or $((JOB_COMPLETION_INDEX + 1))'
+    text(source, path, value, expected)
+    if not re.fullmatch(r'\$(\w+|\{\w+\}|\(\([\w$ +-]+\)\))', value, re.ASCII):
+        source.fail(path, show(value), expected)
+    return value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """What every cluster is told of its array jobs: tasks at a time, runs in each, tasks in one array; None leaves it to the cluster."""
+
+    max_running: int | None = key(whole, None)
+    runs_per_task: int = key(whole, 1)
+    max_array: int | None = key(whole, None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SlurmOptions(BatchOptions):
+    """What `-e slurm` asks for; None leaves it to the cluster, `extra` are directives of the user's own."""
+
+    partition: str | None = key(_word, None)
+    time: str | None = key(_slurm_time, None)
+    mem: str | None = key(_word, None)
+    cpus: int = key(whole, 1)
+    account: str | None = key(_word, None)
+    requeue: bool = key(boolean, False)
+    extra: tuple[str, ...] = key(_directives, (), prefix='#SBATCH', taken=('-a', '--array'), example='--gres=gpu:1')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PbsOptions(BatchOptions):
+    """What `-e pbs` asks for: the block of 2016, the dialect of the array job, and directives of the user's own."""
+
+    jobname: str | None = key(_word, None)
+    queue: str | None = key(_word, None)
+    ppn: int = key(whole, 1)
+    range: str | None = key(_array_range, None)
+    dialect: str = key(one_of, 'torque', choices=('torque', 'openpbs'))
+    requeue: bool = key(boolean, False)
+    extra: tuple[str, ...] = key(_directives, (), prefix='#PBS', taken=('-t', '-J'), example='-l walltime=12:00:00')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArrayOptions(BatchOptions):
+    """What `-e array` does: shell commands with {fields}, lines above the first command, and the shell's word for a task's index from 1."""
+
+    submit: str = key(_shell_line, field='script', others=_FIELDS, example='qsub -terse')
+    query: str = key(_shell_line, field='job', example='qstat -j')
+    cancel: str = key(_shell_line, field='job', example='qdel')
+    directives: tuple[str, ...] = key(_directives, (), fields=_FIELDS, example='"#$ -t 1-{num}"')
+    index: str = key(_index_word)
+    cores: int = key(whole, 1)

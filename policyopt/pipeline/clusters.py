@@ -86,7 +86,7 @@ class Cluster(abc.ABC):
     # what a system says in its own way
 
     @abc.abstractmethod
-    def options(self, spec: Spec) -> cluster_options.Batch:
+    def options(self, spec: Spec) -> cluster_options.BatchOptions:
         """The section of the experiment's options."""
 
     @abc.abstractmethod

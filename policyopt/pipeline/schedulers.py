@@ -27,7 +27,7 @@ class Slurm(Cluster):
     plain = r'[^%\\]+'  # sbatch takes quotes, but neither a literal % nor a literal backslash for sure
     index, gpu = '$SLURM_ARRAY_TASK_ID', '--gres=gpu:1'
 
-    def options(self, spec: Spec) -> cluster_options.Batch:
+    def options(self, spec: Spec) -> cluster_options.BatchOptions:
         return spec.options.slurm
 
     def cores(self, spec: Spec) -> int:
@@ -76,7 +76,7 @@ class Pbs(Cluster):
     name, submit_words, query_words, cancel_words = 'pbs', ('qsub',), ('qstat', '-t'), ('qdel',)
     gpu = '-l select=1:ncpus=4:ngpus=1'
 
-    def options(self, spec: Spec) -> cluster_options.Batch:
+    def options(self, spec: Spec) -> cluster_options.BatchOptions:
         return spec.options.pbs
 
     def cores(self, spec: Spec) -> int:
@@ -146,7 +146,7 @@ class ArrayJobs(Cluster):
 
     name = 'array'
 
-    def options(self, spec: Spec) -> cluster_options.ArrayJobs:
+    def options(self, spec: Spec) -> cluster_options.ArrayOptions:
         if spec.options.array is None:
             keys = 'submit, query, cancel, directives and index'
             raise UserError(f'{spec.file}: options.array: is missing; expected {keys} of the cluster, as docs/clusters.md shows them')

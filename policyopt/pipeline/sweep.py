@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from policyopt.files.names import MAX_VARIANTS, setting_word, sweep
-from policyopt.files.yamlfile import a_list, show
+from policyopt.files.yamlfile import list_of, show
 from policyopt.pipeline.command import FIELDS, BadTemplate, Command, check_trainer_option, fields_of, trainer_option
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def variants(section: Section, name: str, cmd: str) -> list[tuple[str, str]]:
         where = f'{section.at("vary")}.{key}'
         if not isinstance(key, str) or not re.fullmatch(r'[A-Za-z]\w*', key, re.ASCII) or key in FIELDS:
             section.source.fail(where, f'the setting {show(key)}', 'the name of an option, such as reward_lr')
-        words = [_word(section.source, f'{where}[{i}]', v) for i, v in enumerate(a_list(section.source, where, values))]
+        words = list_of(section.source, where, values, item=_word)
         for i, word in enumerate(words):
             if word in words[:i]:
                 section.source.fail(f'{where}[{i}]', f'{word} a second time', 'each only once')
@@ -61,8 +61,8 @@ def _check_option(source: Source, where: str, key: str, words: Sequence[str], cm
         source.fail(where_now, *e.args)
 
 
-def _settings(source: Source, path: str | None, value: Any) -> Any:
-    if path is not None and (not isinstance(value, dict) or not value):
+def _settings(source: Source, path: str, value: Any) -> Any:
+    if not isinstance(value, dict) or not value:
         source.fail(path, show(value), _EXAMPLE)
     return value
 
