@@ -132,7 +132,7 @@ def environment(**extra):
 def im_pipeline(*args, code=0, cwd=REPO, env=None, **kwargs):
     """Run the real command; returns (stdout, stderr) after checking its exit code."""
     command = [sys.executable, IM_PIPELINE, *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env or environment(), timeout=300, **kwargs)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env or environment(), timeout=900, **kwargs)
     assert done.returncode == code, f'exit code {done.returncode}\n{done.stdout}\n{done.stderr}'
     assert 'Traceback' not in done.stderr
     return done.stdout, done.stderr
