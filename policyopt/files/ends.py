@@ -187,7 +187,7 @@ def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndar
                 'shuffled? --ends ARRAY names the array that says where episodes end, and next_obs is left out then'
             )
         if most:
-            notes.append('next_obs does not continue the observations and is not used')
+            notes.append('where next_obs does not continue the observations of an episode, it is not used')
             row.next_obs = None
         elif only_terminal and chosen is None:
             ends = np.union1d(last if ends is None else ends, inner)
@@ -195,7 +195,8 @@ def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndar
             notes.append(f'next_obs does not continue at {len(inner)} steps where {next(iter(cut))} says that the episode goes on')
     if ends is None:
         if not row.whole:
-            raise UserError(f"{where}: nothing says where an episode ends; expected an array 'terminal' or 'dones' beside obs and acts")
+            expected = "an array 'dones', 'terminals', 'timeouts' or 'lengths' beside obs and acts"
+            raise UserError(f'{where}: nothing says where an episode ends; expected {expected}')
         return last
     return ends
 

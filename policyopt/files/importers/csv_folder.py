@@ -10,7 +10,7 @@ import numpy as np
 
 from policyopt.errors import UserError
 from policyopt.files import ends
-from policyopt.files.importers.source import ReadOptions, Source, in_order, refuse_options
+from policyopt.files.importers.source import ReadOptions, Source, in_order, refuse_options, without_unused_next
 
 
 def read_csvs(folder: str, options: ReadOptions) -> Source:
@@ -24,7 +24,7 @@ def read_csvs(folder: str, options: ReadOptions) -> Source:
     names.sort(key=in_order)
     if not names:
         raise UserError(f'{folder}: a folder without .csv files; expected one for each episode')
-    episodes, notes, first = [], [], None
+    episodes, rows, notes, first = [], [], [], None
     for name in names:
         path = os.path.join(folder, name)
         row, used, unused = _read_csv(path)
@@ -34,8 +34,9 @@ def read_csvs(folder: str, options: ReadOptions) -> Source:
         first = first or (used, unused)
         ends.check_chosen(path, options.ends, row.said)
         episodes += ends.episodes_of(row, options.ends, notes)
+        rows.append(row)
     assert first is not None
-    return Source('a CSV file for each episode', episodes, *first, notes)
+    return without_unused_next(Source('a CSV file for each episode', episodes, *first, notes), rows)
 
 
 def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
