@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Make every figure and every number of the pages anew from the shipped results files; says each command that it runs.
+"""Make the figures and numbers of the results pages anew from the shipped files.
 
     python tools/results/make_results.py                 # figures, then the numbers in the pages
     python tools/results/make_results.py --numbers       # only the numbers in the pages
-    python tools/results/make_results.py --check         # change nothing; exit code 1 when a page says other numbers than the files give
-    python tools/results/make_results.py --tables DIR    # also CSV, Markdown and HTML tables of every results file, into DIR
+    python tools/results/make_results.py --check         # change nothing; exit code 1 where they differ
+    python tools/results/make_results.py --tables DIR    # also tables of every results file, into DIR
 
-A page holds the block FILE:KIND, for example classic/results:cells, between <!-- begin: FILE:KIND --> and <!-- end: FILE:KIND -->.
+A page holds the block FILE:KIND, for example classic/results:cells, between
+<!-- begin: FILE:KIND --> and <!-- end: FILE:KIND -->.
 """
 
 import os
