@@ -1,4 +1,4 @@
-"""Run an experiment: sample the experts, train every run, evaluate them.
+"""Run an experiment: sample the experts, train and evaluate every run.
 
     python scripts/im_pipeline.py pipelines/quickstart.yaml all
     python scripts/im_pipeline.py pipelines/classic.yaml 1_train -j 4 --only alg=ga task=cartpole

@@ -1,4 +1,4 @@
-"""Convert demonstrations from elsewhere into a trajectory file for --data.
+"""Convert demonstrations of other programs into a trajectory file.
 
     python scripts/import_trajs.py cartpole/expert-v0 trajs_cartpole.h5
     python scripts/import_trajs.py rollouts.npz trajs_mine.h5 --env_name CartPole-v1

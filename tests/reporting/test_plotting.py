@@ -82,7 +82,7 @@ def test_bands_end_at_the_best_run():
 def test_raw_picture_works_without_random_returns_and_figure1_says_how_to_get_them():
     analysis = analyze(cell_rows([100, 110]), [task_row(random=None)])
     figures.results_figure(analysis, 'raw')
-    with pytest.raises(UserError, match='no random-policy returns; evaluate the campaign again .*2_eval.*--kind raw'):
+    with pytest.raises(UserError, match='no random-policy returns; evaluate the experiment again .*2_eval.*--kind raw'):
         figures.results_figure(analysis, 'figure1')
 
 
