@@ -26,7 +26,7 @@ class BehavioralCloningOptimizer:
     """Maximum likelihood on expert pairs: one Adam step on 128 of them per iteration.
 
     The pairs are split at random, int(train_frac·N) of them for training. `step` logs bcloss from before its update; every
-    eval_freq iterations valloss and valacc (−mean squared error of the mean, or −valloss for finite actions) from after it.
+    eval_freq iterations valloss and valacc (−mean squared error of the most likely action, or −valloss for finite actions) from after it.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class BehavioralCloningOptimizer:
         loss = -float(self.policy.logprob(adist, self.val_a).mean())
         if isinstance(self.policy.action_space, FiniteSpace):
             return loss, -loss
-        return loss, -float(((adist[:, : self.policy.action_space.dim] - self.val_a) ** 2).sum(1).mean())
+        return loss, -float(((self.policy.action(adist) - self.val_a) ** 2).sum(1).mean())
 
     def step(self) -> Fields:
         """One iteration; returns its log fields."""

@@ -20,7 +20,7 @@ from policyopt.sampling.rollout import Streams
 if TYPE_CHECKING:
     from policyopt.cloning import BehavioralCloningOptimizer
     from policyopt.interfaces import Fields
-    from policyopt.sampling.actors import AnyActor
+    from policyopt.sampling.actors import Teacher
     from policyopt.sampling.mdp import MDP
     from policyopt.trajectories import Expert, TrajBatch
 
@@ -62,7 +62,7 @@ class DaggerOptimizer:
     normaliser is that of all observations of the aggregate. Without rounds it is behavioural cloning to the bit.
     """
 
-    def __init__(self, mdp: MDP, cloning: BehavioralCloningOptimizer, teacher: AnyActor, expert: Expert, rounds: Rounds, seed: int):
+    def __init__(self, mdp: MDP, cloning: BehavioralCloningOptimizer, teacher: Teacher, expert: Expert, rounds: Rounds, seed: int):
         self.mdp, self.cloning, self.teacher, self.rounds, self.seed = mdp, cloning, teacher, rounds, seed
         self.policy, self.rng = cloning.policy, cloning.rng
         self.obs_N_Do, self.a_N_Da = expert[:2]
@@ -127,9 +127,9 @@ class DaggerOptimizer:
     def labels(self, adist_M_Pa: np.ndarray) -> np.ndarray:
         """The expert's actions a_M_Da."""
         if self.rounds.label == 'mean':
-            return self.teacher.act(adist_M_Pa, None)
+            return self.teacher.act_by(adist_M_Pa, None)
         rng = Streams((self.seed, 'dagger labels', self.round)).of(0)
-        return self.teacher.act(adist_M_Pa, self.teacher.noise(rng, len(adist_M_Pa)))
+        return self.teacher.act_by(adist_M_Pa, self.teacher.noise(rng, len(adist_M_Pa)))
 
     def aggregate(self, obs_M_Do: np.ndarray, a_M_Da: np.ndarray) -> None:
         """Add labelled pairs to those that cloning learns from and validates with."""

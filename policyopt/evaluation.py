@@ -17,12 +17,12 @@ from policyopt.environments.rlgymenv import BadEnvironment, exits_raise, make_en
 from policyopt.errors import RunFailed, UserError, printable
 from policyopt.files.atomic import check_output, replacing
 from policyopt.files.training_log import last_of, read_snapshot
-from policyopt.nn import NetConfig
 from policyopt.options import MAX_TRAJS, ImitationOptions, names
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actors import PlayerActor
 from policyopt.sampling.mdp import MDP, check_mdp, sample_trajectories
 from policyopt.sampling.rollout import Streams
+from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Expert, TrajBatch
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from policyopt.files.training_log import TrainingLog, last_of, read_root, read_s
 from policyopt.files.trajectory_file import load_trajs
 from policyopt.imitation import ImitationOptimizer
 from policyopt.interfaces import uses_transitions
-from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE, NetConfig
+from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.options import MAX_ITER, ImitationOptions, check_together, default_of
 from policyopt.pipeline import locks
 from policyopt.policies import make_policy
@@ -36,7 +36,7 @@ from policyopt.sampling.actors import FunctionActor
 from policyopt.sampling.mdp import MDP, RecordedTask, SimConfig, sample_trajectories
 from policyopt.shipped import as_typed, continuing_command
 from policyopt.signals import INTERRUPTED, STOPPED, StopSignals
-from policyopt.torchutil import numerics, setup_torch
+from policyopt.torchutil import NetConfig, numerics, setup_torch
 from policyopt.trajectories import Expert
 from policyopt.valuefuncs import ValueFunc
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Optimizer
     from policyopt.options import CommonOptions, Options, RLOptions
     from policyopt.policies import Policy
-    from policyopt.sampling.actors import AnyActor
+    from policyopt.sampling.actors import Teacher
     from policyopt.trajectories import TrajBatch
 
 EVAL_EPISODES = 10  # of each evaluation that --eval_every asks for
@@ -164,7 +164,7 @@ def with_reward_sign(options: ImitationOptions, trajs: TrajBatch, mdp: MDP) -> I
 
 
 def imitation_learner(
-    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: AnyActor | None = None, start: Start | None = None
+    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: Teacher | None = None, start: Start | None = None
 ) -> Optimizer:
     """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned.
 
@@ -236,7 +236,7 @@ def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: 
 
 
 def dagger_optimizer(
-    args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig, teacher: AnyActor | None = None
+    args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig, teacher: Teacher | None = None
 ) -> DaggerOptimizer:
     """The optimiser of mode dagger; `teacher` is the expert that labels."""
     if teacher is None:

@@ -16,10 +16,11 @@ from training_tools import run, run_until
 import policyopt as po
 from policyopt.files.training_log import read_root, read_snapshot
 from policyopt.files.trajectory_file import load_trajs
-from policyopt.nn import ACTIVATIONS, NetConfig
+from policyopt.nn import ACTIVATIONS
 from policyopt.options import ImitationOptions, changed
 from policyopt.rewards import ClassifierConfig, ClassifierRows, TransitionClassifier
 from policyopt.sampling.mdp import MDP
+from policyopt.torchutil import NetConfig
 
 EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
 
