@@ -48,6 +48,11 @@ SAME = {
     'flat ends': flat(episode_ends=np.cumsum(LENGTHS)),
     'flat flags of both kinds': flat(terminals=LAST & (np.arange(120) < 60), timeouts=LAST & (np.arange(120) > 60)),
     'starts and dones': flat(episode_starts=FIRST, dones=LAST),
+    'flat numbers of episodes': flat(episode_id=np.repeat([4, 2, 7], LENGTHS)),
+    'numbers of episodes, some terminal': flat(traj_ids=np.repeat([0, 1, 2], LENGTHS), terminals=LAST & (np.arange(120) > 99)),
+    'lengths as decimal numbers': padded(lengths=LENGTHS.astype(float)),
+    'one observation more a row': padded(obs=np.concatenate([padded()['obs'], np.zeros((3, 1, 4))], axis=1), dones=STEP),
+    'names of one thing': {{'obs': 'state', 'acts': 'action', 'rews': 'reward'}[k]: x for k, x in flat().items()} | {'done': LAST},
 }
 
 
@@ -70,6 +75,10 @@ REFUSED = {
     'spare observations': ({'obs_0': np.ones((10, 4)), 'acts_0': np.ones(5)}, 'shape (10, 4) for 5 actions', 'as many, or one more'),
     'spare rewards': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'rews_0': np.ones(9)}, 'rewards of shape (9,)', 'expected 5'),
     'other next_obs': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'next_obs_0': np.ones((5, 3))}, 'next_obs of shape', '(5, 4)'),
+    'a mask along the other axis': ({k: x.swapaxes(0, 1) for k, x in padded(masks=VALID).items()}, 'masks is 0 at step 0', 'the time'),
+    'padding on the left': ({k: x[:, ::-1] for k, x in padded(dones=0 * STEP).items()}, 'steps 0 to 19 hold nothing', 'lengths'),
+    'one step again and again': (padded(obs=np.where(VALID[..., None], padded()['obs'], -1)), 'steps 30 to 49 are all the same', 'lengths'),
+    'flags of the step before': (flat(dones=FIRST), 'as where it says that an episode begins', 'episode_starts'),
     'normalised next_obs': (flat(next_obs=np.random.default_rng(1).normal(size=(120, 4)), dones=LAST), 'was it normalised', '--ends'),
 }
 
@@ -81,6 +90,18 @@ def test_what_contradicts_itself_is_refused_with_the_option_that_decides(case, t
     with pytest.raises(UserError) as refused:
         import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'))
     assert all(text in str(refused.value) for text in expected) and not (tmp_path / 'out.h5').exists()
+
+
+def test_next_observations_that_go_on_where_episodes_end_are_no_last_observations(tmp_path):
+    """Some recorders keep the first observation of the next episode in the place of the last one, or flags one step late."""
+    arrays = flat(dones=LAST)
+    after = np.concatenate([arrays['obs'][1:], np.ones((1, 4))])
+    np.savez(tmp_path / 'reset.npz', **arrays, timeouts=0 * LAST, next_obs=after)
+    trajs, _ = import_trajs(str(tmp_path / 'reset.npz'), str(tmp_path / 'reset.h5'))
+    assert trajs.lengths.tolist() == LENGTHS.tolist() and trajs.terminal_B.all() and not trajs.lastobs_B_Do.any()
+    np.savez(tmp_path / 'late.npz', **flat(dones=np.roll(LAST, 2)), next_obs=np.where(LAST[:, None], 5.0, after))
+    with pytest.raises(UserError, match=r'but next_obs goes on there and breaks off elsewhere: 3 episodes, 120 steps \(30, 50, 40\)'):
+        import_trajs(str(tmp_path / 'late.npz'), str(tmp_path / 'late.h5'))
 
 
 def test_the_option_decides(tmp_path):

@@ -206,6 +206,7 @@ def _rows_of(
         rews, next_obs = (None if x is None else np.moveaxis(x, time_axis, 1) for x in (rews, next_obs))
         said = {name: np.moveaxis(x, time_axis, 1) for name, x in said.items()}
     num_rows, num = len(obs), acts.shape[1]
+    said = {name: x for name, x in said.items() if name not in ends.IDS or x.shape != (num_rows,)}  # the number of each row says nothing
     for name, x in said.items():
         per_row = name in ends.LENGTHS or (x.ndim == 1 and len(x) == num_rows and num_rows != num)
         if x.ndim == 0 or len(x) != num_rows or (not per_row and x.shape[:2] != (num_rows, num)):

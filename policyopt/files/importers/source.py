@@ -19,10 +19,10 @@ from policyopt.files.trajectory_file import check_int64, check_returns
 from policyopt.trajectories import TrajBatch
 
 NAMES = {  # what others call these arrays
-    'obs': ('obs', 'observations', 'states'),
-    'acts': ('acts', 'actions', 'acs'),
-    'rews': ('rews', 'rewards'),
-    'next_obs': ('next_obs', 'next_observations', 'next_states'),
+    'obs': ('obs', 'observations', 'states', 'observation', 'state'),
+    'acts': ('acts', 'actions', 'acs', 'action'),
+    'rews': ('rews', 'rewards', 'reward'),
+    'next_obs': ('next_obs', 'next_observations', 'next_states', 'next_observation', 'next_state'),
 }
 
 
