@@ -28,7 +28,8 @@ from policyopt.evaluation import load_policy  # noqa: E402
 from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.policies import GibbsPolicy  # noqa: E402
 from policyopt.rl import TRPOConfig  # noqa: E402
-from policyopt.sampling.mdp import MDP, SimConfig, sample_batch  # noqa: E402
+from policyopt.sampling.mdp import MDP, sample_batch  # noqa: E402
+from policyopt.sampling.rollout import SimConfig  # noqa: E402
 from policyopt.torchutil import NetConfig  # noqa: E402
 from policyopt.trajectories import ContinuousSpace, Expert, FiniteSpace, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
@@ -79,7 +80,7 @@ def pairs_per_second(slots, repeats=7):
 def picture(data, path):
     import matplotlib
 
-    matplotlib.use('Agg')
+    matplotlib.set_pairs('Agg')
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout='constrained')

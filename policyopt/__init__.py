@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.policies import GaussianPolicy, GibbsPolicy, Policy, make_policy
     from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier
     from policyopt.rl import SamplingPolicyOptimizer, TRPOConfig
-    from policyopt.sampling.mdp import MDP, SimConfig, sample_trajectories
+    from policyopt.sampling.mdp import MDP, sample_trajectories
+    from policyopt.sampling.rollout import SimConfig
     from policyopt.standardizer import Standardizer
     from policyopt.torchutil import NetConfig
     from policyopt.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory
@@ -52,7 +53,8 @@ _HOME = {
     'standardizer': ['Standardizer'],
     'torchutil': ['NetConfig'],
     'files.training_log': ['TrainingLog', 'read_snapshot'],
-    'sampling.mdp': ['MDP', 'SimConfig', 'sample_trajectories'],
+    'sampling.mdp': ['MDP', 'sample_trajectories'],
+    'sampling.rollout': ['SimConfig'],
     'trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch'],
     'files.trajectory_file': ['load_trajs', 'save_trajs'],
     'errors': ['RunFailed', 'UserError'],

@@ -50,11 +50,11 @@ class BehavioralCloningOptimizer:
             )
         perm_N = rng.permutation(len(obs_N_Do))
         self.train_rows, self.val_rows = perm_N[:num_train], perm_N[num_train:]
-        self.use(obs_N_Do, a_N_Da)
+        self.set_pairs(obs_N_Do, a_N_Da)
         self.adam = Adam(policy.theta_P, lr)
         self.iteration, self.total_time = 0, 0.0
 
-    def use(self, obs_N_Do: np.ndarray, a_N_Da: np.ndarray) -> None:
+    def set_pairs(self, obs_N_Do: np.ndarray, a_N_Da: np.ndarray) -> None:
         """Learn from the train_rows of these pairs and validate with the val_rows."""
         # the normaliser does not move while they are used, so observations are normalised once
         x_N_Do, a = self.policy.normalized_obs(obs_N_Do), self.policy.action_tensor(a_N_Da)

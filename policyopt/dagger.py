@@ -83,7 +83,7 @@ class DaggerOptimizer:
         if self.round < self.rounds.number and self.iteration == self.rounds.start(self.round + 1):
             self.round += 1
             trajs = self.play()
-            obs_M_Do, adist_M_Pa = self.asked(trajs)
+            obs_M_Do, adist_M_Pa = self.query(trajs)
             self.aggregate(obs_M_Do, self.labels(adist_M_Pa))
         tsamp = time.perf_counter() - t0 if trajs else 0.0
         self.cloning.total_time += tsamp
@@ -109,14 +109,14 @@ class DaggerOptimizer:
         key, workers = (self.seed, 'dagger', self.round), self.rounds.sim_batch_size
         return sample_trajectories(actor, self.mdp, self.rounds.trajs, self.rounds.horizon, key, sim_batch_size=workers)
 
-    def asked(self, trajs: TrajBatch) -> tuple[np.ndarray, np.ndarray]:
+    def query(self, trajs: TrajBatch) -> tuple[np.ndarray, np.ndarray]:
         """(obs_M_Do, adist_M_Pa): every subsamp_freq-th observation of each episode, and what the expert says there.
 
         As of the demonstrations, the first of them is drawn, but here one that the episode has: each is worth a label. No observation is
         put to the expert twice: where it has been playing, its word is there.
         """
         every, lengths_B = self.rounds.subsamp_freq, trajs.lengths
-        start_B = Streams((self.seed, 'dagger labels', self.round)).of(1).integers(np.minimum(every, lengths_B))
+        start_B = Streams((self.seed, 'dagger labels', self.round)).generator(1).integers(np.minimum(every, lengths_B))
         rows_M = np.flatnonzero(trajs.time.stacked % every == np.repeat(start_B, lengths_B))
         obs_M_Do = trajs.obs.stacked[rows_M]
         if self.rounds.beta_of(self.round):
@@ -128,7 +128,7 @@ class DaggerOptimizer:
         """The expert's actions a_M_Da."""
         if self.rounds.label == 'mean':
             return self.teacher.act_by(adist_M_Pa, None)
-        rng = Streams((self.seed, 'dagger labels', self.round)).of(0)
+        rng = Streams((self.seed, 'dagger labels', self.round)).generator(0)
         return self.teacher.act_by(adist_M_Pa, self.teacher.noise(rng, len(adist_M_Pa)))
 
     def aggregate(self, obs_M_Do: np.ndarray, a_M_Da: np.ndarray) -> None:
@@ -146,7 +146,7 @@ class DaggerOptimizer:
     def set_aggregate(self, obs_N_Do: np.ndarray, a_N_Da: np.ndarray, train_rows: np.ndarray, val_rows: np.ndarray) -> None:
         self.obs_N_Do, self.a_N_Da = obs_N_Do, a_N_Da
         self.cloning.train_rows, self.cloning.val_rows = train_rows, val_rows
-        self.cloning.use(obs_N_Do, a_N_Da)
+        self.cloning.set_pairs(obs_N_Do, a_N_Da)
 
     def counters(self) -> dict[str, Any]:
         """Those of cloning, the round, and what the rounds have added to the demonstrations."""

@@ -21,7 +21,8 @@ from policyopt.files.training_log import read_log
 from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.rewards import ClassifierConfig, ClassifierRows
 from policyopt.sampling.actors import RandomActor
-from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
+from policyopt.sampling.mdp import MDP, sample_batch
+from policyopt.sampling.rollout import SimConfig
 from policyopt.torchutil import NetConfig
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch, Transitions
 
