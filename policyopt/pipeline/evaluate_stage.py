@@ -19,6 +19,7 @@ import numpy as np
 
 from policyopt.cores import num_cores
 from policyopt.errors import RunFailed, UserError
+from policyopt.files.atomic import check_regular
 from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.names import id_of
 from policyopt.files.results_file import ResultRow, Results, TaskRow, read_results
@@ -312,6 +313,7 @@ def file_sha256(path: str) -> str:
     files = [path] if os.path.isfile(path) else sorted(os.path.join(d, f) for d, _, names in os.walk(path) for f in names)
     for file in files:
         sha.update(b'' if file == path else os.path.relpath(file, path).encode('utf-8', 'surrogateescape') + b'\0')
+        check_regular(file, 'the output of a run')
         with open(file, 'rb') as f:
             while block := f.read(1 << 20):
                 sha.update(block)

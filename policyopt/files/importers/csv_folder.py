@@ -10,6 +10,7 @@ import numpy as np
 
 from policyopt.errors import UserError
 from policyopt.files import ends
+from policyopt.files.atomic import check_regular
 from policyopt.files.importers.source import ReadOptions, Source, in_order, refuse_options, without_unused_next
 
 
@@ -20,7 +21,7 @@ def read_csvs(folder: str, options: ReadOptions) -> Source:
     taken in the order of their names and numbers (obs2 before obs10), which must be the same in all files.
     """
     refuse_options(folder, options, 'time_axis', 'obs_keys')
-    names = [n for n in os.listdir(folder) if n.lower().endswith('.csv') and os.path.isfile(os.path.join(folder, n))]
+    names = [n for n in os.listdir(folder) if n.lower().endswith('.csv') and not os.path.isdir(os.path.join(folder, n))]
     names.sort(key=in_order)
     if not names:
         raise UserError(f'{folder}: a folder without .csv files; expected one for each episode')
@@ -41,6 +42,7 @@ def read_csvs(folder: str, options: ReadOptions) -> Source:
 
 def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
     """(row, columns used, columns not used) of one file."""
+    check_regular(path, 'an episode as CSV')
     try:
         with open(path, newline='', encoding='utf-8-sig') as f:
             header, *rows = list(csv.reader(f)) or [[]]
