@@ -1,7 +1,7 @@
-"""Two small tasks with experts written by hand: a pendulum that is swung up, and a point that is driven to the middle of a plane.
+"""Small tasks with experts written by hand: a pendulum, a point on a plane, and the lunar lander with Gymnasium's own controller.
 
-python -m examples.small_tasks runs/gail_by_hand/trajs    # trajs_pendulum.h5 and trajs_point.h5, ten episodes each
-bash scripts/run_all.sh pipelines/gail_by_hand.yaml --resume
+python -m examples.small_tasks FOLDER pendulum point          # writes FOLDER/trajs_pendulum.h5 and FOLDER/trajs_point.h5, ten episodes each
+python -m examples.small_tasks FOLDER lander lander_continuous     # needs pip install 'gymnasium[box2d]'
 """
 
 import sys
@@ -43,11 +43,27 @@ def swing_up(obs):
     return np.clip([-16 * sin - 4 * speed if near else 3 * missing * (np.sign(speed) or 1)], -2, 2)
 
 
+def land(env_name):
+    """Gymnasium's controller of the lander."""
+    from gymnasium.envs.box2d.lunar_lander import heuristic
+
+    env = gymnasium.make(env_name).unwrapped  # says which kind of action the controller returns
+    return lambda obs: heuristic(env, obs)
+
+
+TASKS = {
+    'pendulum': ('Pendulum-v1', lambda _: swing_up),
+    'point': ('examples.small_tasks:PointMass-v0', lambda _: drive),
+    'lander': ('LunarLander-v3', land),
+    'lander_continuous': ('LunarLanderContinuous-v3', land),
+}
+
 if __name__ == '__main__':
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for task, controller, env in (('pendulum', swing_up, 'Pendulum-v1'), ('point', drive, 'examples.small_tasks:PointMass-v0')):
-        demos = po.Demonstrations.record(controller, env, episodes=10, seed=0)
+    for task in sys.argv[2:]:
+        env_name, controller = TASKS[task]
+        demos = po.Demonstrations.record(controller(env_name), env_name, episodes=10, seed=0)
         demos.save(folder / f'trajs_{task}.h5')
         print(task, demos)
 else:
