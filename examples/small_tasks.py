@@ -63,7 +63,7 @@ if __name__ == '__main__':
     folder.mkdir(parents=True, exist_ok=True)
     for task in sys.argv[2:]:
         env_name, controller = TASKS[task]
-        demos = po.Demonstrations.record(controller(env_name), env_name, episodes=10, seed=0)
+        demos = po.Demonstrations.record(controller(env_name), env_name, episodes=10, seed=1)
         demos.save(folder / f'trajs_{task}.h5')
         print(task, demos)
 else:
