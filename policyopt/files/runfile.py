@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,17 +40,23 @@ class RunFile:
         log = self.log or {}
         if 'valacc' not in log:
             raise UserError(f"{self.path}: its log has no column 'valacc', which eval: best_valacc needs. Use eval: last")
-        valacc = {f'iter{i:07d}': value for i, value in zip(log['iter'].tolist(), log['valacc'].tolist(), strict=True)}
-        judged = [n for n in self.snapshots if not np.isnan(valacc.get(n, np.nan))]
-        if not judged:
+        best = best_snapshot(log, self.snapshots)
+        if best is None:
             raise UserError(f'{self.path}: no snapshot has a valacc that is a number; expected one. Use eval: last for this algorithm')
-        return max(judged, key=valacc.__getitem__)
+        return best
 
     @property
     def last_trueret(self) -> float:
         """Mean true return of the last batch of the training, NaN where its log has none."""
         column = (self.log or {}).get('trueret')
         return np.nan if column is None or not len(column) else float(column[-1])
+
+
+def best_snapshot(log: Any, snapshots: Iterable[str]) -> str | None:
+    """The name of the snapshot with the highest `valacc` in a log (NaN ignored); None where none has one."""
+    valacc = {f'iter{i:07d}': value for i, value in zip(log['iter'].tolist(), log['valacc'].tolist(), strict=True)}
+    judged = [n for n in snapshots if not np.isnan(valacc.get(n, np.nan))]
+    return max(judged, key=valacc.__getitem__, default=None)
 
 
 def read_run(path: str) -> RunFile:

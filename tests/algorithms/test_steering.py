@@ -86,7 +86,11 @@ def test_the_options_of_steering_belong_to_modes_that_play(folder):
 def test_gail_starts_from_cloning_with_the_policy_held_until_its_critics_fit(folder):
     run('bclone', folder, '--log', 'cloned.h5')
     run('gail', folder, '--init_policy', 'cloned.h5', '--init_iterations', '3', '--max_iter', '5', '--save_freq', '1', '--log', 'warm.h5')
-    cloned = read_snapshot(str(folder / 'cloned.h5/snapshots/last')).variables
+    log = read_log(str(folder / 'cloned.h5'))
+    names = snapshot_names(str(folder / 'cloned.h5'))
+    best = max(names, key=lambda name: log['valacc'][int(name[4:])])
+    assert best != names[-1]
+    cloned = read_snapshot(str(folder / f'cloned.h5/snapshots/{best}')).variables
     for k in range(3):
         held = read_snapshot(str(folder / f'warm.h5/snapshots/iter000000{k}')).variables
         assert all(np.array_equal(value, held[name]) for name, value in cloned.items())
