@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ def _with_best_valacc(names: list[str], log: dict[str, np.ndarray], path: str) -
     return best
 
 
-def best_snapshot(log: Mapping[str, Any], names: Iterable[str]) -> str | None:
+def best_snapshot(log: Any, names: Iterable[str]) -> str | None:
     """The first of these snapshots with the highest `valacc` in a log (NaN ignored); None where none has one."""
     valacc = {f'iter{i:07d}': value for i, value in zip(log['iter'].tolist(), log['valacc'].tolist(), strict=True)}
     judged = [n for n in names if not np.isnan(valacc.get(n, np.nan))]
