@@ -10,7 +10,8 @@ from training_tools import folder as folder
 import policyopt as po
 from policyopt import rl
 from policyopt.files.training_log import read_log, read_root, read_snapshot, snapshot_names
-from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
+from policyopt.sampling.mdp import MDP, sample_batch
+from policyopt.sampling.rollout import SimConfig
 
 
 @pytest.mark.parametrize('name', ['ga', 'l2ball', 'airl', 'bclone', 'rl'])

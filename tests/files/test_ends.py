@@ -71,7 +71,7 @@ REFUSED = {
     'numbers': (flat(dones=np.arange(120)), 'expected 0 or 1 for each step', 'dones holds 2'),
     'a mask alone': (flat(masks=1 - LAST), 'can mean that an episode ends or that a step counts', "give 'dones'"),
     'several episodes a row': (padded(obs=np.ones((3, 50, 4)) * np.arange(50)[:, None], dones=STEP), 'which axis is', '--time_axis'),
-    'nothing': (flat(), 'nothing says where an episode ends', 'terminal'),
+    'nothing': (flat(), 'nothing says where an episode ends', "'dones', 'terminals', 'timeouts' or 'lengths'"),
     'spare observations': ({'obs_0': np.ones((10, 4)), 'acts_0': np.ones(5)}, 'shape (10, 4) for 5 actions', 'as many, or one more'),
     'spare rewards': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'rews_0': np.ones(9)}, 'rewards of shape (9,)', 'expected 5'),
     'other next_obs': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'next_obs_0': np.ones((5, 3))}, 'next_obs of shape', '(5, 4)'),
@@ -279,6 +279,29 @@ def test_inspect_says_what_is_understood_and_writes_nothing(run_script, tmp_path
     said = run_script('import_trajs.py', 'in.npz', '--inspect').stdout.splitlines()
     assert said[1:3] == ['used: obs, acts, rews, dones', 'not used: infos'] and 'episodes: 3 (3 of unknown end)' in said[3]
     assert said[4].startswith('lengths: 30 to 50, median 40') and list(tmp_path.glob('*.h5')) == []
+
+
+def test_next_observations_that_continue_nothing_are_not_called_used(tmp_path, capsys):
+    noise = np.random.default_rng(1).normal(size=(3, 50, 4))
+    np.savez(tmp_path / 'flat.npz', **flat(next_observations=noise.reshape(-1, 4)[:120], lengths=LENGTHS))
+    (tmp_path / 'csvs').mkdir()
+    for name, episode in zip(('a.csv', 'b.csv'), noise[:2], strict=True):
+        lines = ['obs0,act0,next_obs0,truncated', *(f'{x},0,{y},0' for x, y in episode[:, :2])]
+        (tmp_path / 'csvs' / name).write_text('\n'.join(lines))
+    obs = padded()['obs']
+    some = {f'obs_{i}': x for i, x in enumerate(obs)} | {f'acts_{i}': np.ones(50) for i in range(3)}
+    some |= {f'timeouts_{i}': np.zeros(50) for i in range(3)}
+    some |= {'next_obs_0': np.concatenate([obs[0, 1:], noise[0, :1]]), 'next_obs_1': noise[1], 'next_obs_2': noise[2]}
+    np.savez(tmp_path / 'some.npz', **some)
+    for source, used, unused in (
+        ('flat.npz', 'obs, acts, rews, lengths', 'next_observations'),
+        ('csvs', 'obs0, act0, truncated', 'next_obs0'),
+        ('some.npz', 'obs_N, acts_N, timeouts_N, next_obs_N', 'nothing'),
+    ):
+        import_trajs(str(tmp_path / source), str(tmp_path / f'{source}.h5'))
+        said = [line for line in capsys.readouterr().err.splitlines() if 'no rewards' not in line]
+        assert said[1:3] == [f'used: {used}', f'not used: {unused}']
+        assert said[-1] == 'note: where next_obs does not continue the observations of an episode, it is not used'
 
 
 def test_actions_of_a_finite_space_may_be_stored_as_decimal_numbers(run_script, tmp_path):

@@ -10,7 +10,8 @@ import numpy as np
 
 from policyopt.errors import UserError
 from policyopt.files import ends
-from policyopt.files.importers.source import ReadOptions, Source, in_order, refuse_options
+from policyopt.files.atomic import check_regular
+from policyopt.files.importers.source import ReadOptions, Source, in_order, refuse_options, without_unused_next
 
 COLUMNS = {  # the kinds of columns: these words alone, or before a number or a part of the name that no letter begins
     'obs': 'obs|observations?', 'act': 'acts?|actions?', 'rew': '(?:rews?|rewards?)$', 'next_obs': 'next_obs|next_observations?',
@@ -27,11 +28,11 @@ def read_csvs(source: str, options: ReadOptions) -> Source:
     refuse_options(source, options, 'time_axis', 'obs_keys')
     folder, names = os.path.split(source)[0], [os.path.basename(source)]
     if os.path.isdir(source):
-        folder, names = source, [n for n in os.listdir(source) if n.lower().endswith('.csv') and os.path.isfile(os.path.join(source, n))]
+        folder, names = source, [n for n in os.listdir(source) if n.lower().endswith('.csv') and not os.path.isdir(os.path.join(source, n))]
     names.sort(key=in_order)
     if not names:
         raise UserError(f'{folder}: a folder without .csv files; expected one for each episode')
-    episodes, notes, first = [], [], None
+    episodes, rows, notes, first = [], [], [], None
     for name in names:
         path = os.path.join(folder, name)
         row, used, unused = _read_csv(path)
@@ -41,12 +42,14 @@ def read_csvs(source: str, options: ReadOptions) -> Source:
         first = first or (used, unused)
         ends.check_chosen(path, options.ends, row.said)
         episodes += ends.episodes_of(row, options.ends, notes)
+        rows.append(row)
     assert first is not None
-    return Source('CSV files' if len(names) > 1 else 'a CSV file', episodes, *first, notes)
+    return without_unused_next(Source('CSV files' if len(names) > 1 else 'a CSV file', episodes, *first, notes), rows)
 
 
 def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
     """(row, columns used, columns not used) of one file."""
+    check_regular(path, 'an episode as CSV')
     try:
         with open(path, newline='', encoding='utf-8-sig') as f:
             header, *rows = list(csv.reader(f)) or [[]]
