@@ -13,7 +13,8 @@ An .npz holds obs_0, acts_0, rews_0, obs_1, … (an episode each), or obs, acts 
 episodes and steps, or flat arrays as of imitation and D4RL, or a buffer of Stable-Baselines3.
 A CSV file has the columns obs…, act… and rew…, and holds one episode or several. Where episodes end
 is said by terminals, timeouts, dones, lengths, masks, episode_starts, episode_ends or episode_id.
-What the last action led to is kept where next_obs holds it and the end is known. Rewards may be missing. Pickles are rejected: reading one runs code.
+What the last action led to is kept where next_obs holds it and the end is known.
+Rewards may be missing. Pickles are rejected: reading one runs code.
 """
 
 import shlex
