@@ -81,7 +81,7 @@ def episode_seeds(seed, num):
     from policyopt.sampling.rollout import Streams
 
     streams = Streams((seed, 'evaluate'))
-    return [int(streams.of(i).integers(2**31)) for i in range(num)]
+    return [int(streams.generator(i).integers(2**31)) for i in range(num)]
 
 
 def record(args):

@@ -32,7 +32,7 @@ import numpy as np
 import tables
 
 from policyopt.errors import RunFailed, UserError
-from policyopt.files.atomic import begins_as_hdf5, writing
+from policyopt.files.atomic import begins_as_hdf5, check_regular, writing
 from policyopt.files.guard import check_contents, no_code, text_of
 
 DIGEST = 'content_sha256'
@@ -110,7 +110,7 @@ def write_h5(path: str, replace: bool = False) -> Iterator[Any]:
 
 def is_hdf5(path: object) -> bool:
     """Whether a path is that of an HDF5 file, by its first bytes, or by its name where these are damaged or there is no file."""
-    with contextlib.suppress(OSError):  # there may be no file
+    with contextlib.suppress(OSError):  # it may not be readable
         if begins_as_hdf5(str(path)):
             return True
     return str(path).lower().endswith(('.h5', '.hdf5', '.hdf'))
@@ -132,8 +132,7 @@ def open_hashed(path: object, what: str) -> Iterator[tuple[Any, str]]:
     path = str(path)
     if not os.path.exists(path):
         raise UserError(f'{path}: no such file; expected {what}')
-    if not os.path.isfile(path):
-        raise UserError(f'{path}: is {"a folder" if os.path.isdir(path) else "no regular file"}; expected {what}')
+    check_regular(path, what)
     with no_code(path):
         try:
             intact, sha256 = read_seal(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,14 +80,26 @@ def _facts_in(h5: Any) -> dict[str, str]:
 
 
 def _with_best_valacc(names: list[str], log: dict[str, np.ndarray], path: str) -> str:
-    """The first snapshot with the highest `valacc` (NaN ignored)."""
     if 'valacc' not in log:
         raise UserError(f"{path}: its log has no column 'valacc', which eval: best_valacc needs. Use eval: last")
+    best = best_snapshot(log, names)
+    if best is None:
+        raise UserError(f'{path}: no snapshot has a valacc that is a number; expected one. Use eval: last for this algorithm')
+    return best
+
+
+def best_snapshot(log: Any, names: Iterable[str]) -> str | None:
+    """The first of these snapshots with the highest `valacc` in a log (NaN ignored); None where none has one."""
     valacc = {f'iter{i:07d}': value for i, value in zip(log['iter'].tolist(), log['valacc'].tolist(), strict=True)}
     judged = [n for n in names if not np.isnan(valacc.get(n, np.nan))]
-    if not judged:
-        raise UserError(f'{path}: no snapshot has a valacc that is a number; expected one. Use eval: last for this algorithm')
-    return max(judged, key=valacc.__getitem__)
+    return max(judged, key=valacc.__getitem__, default=None)
+
+
+def best_snapshot_in(path: str) -> str | None:
+    """As `best_snapshot`, of a run file; None where its log has no `valacc`."""
+    with open_h5(path, _WHAT) as h5:
+        log = _columns(h5, path)
+        return best_snapshot(log, snapshot_groups(h5, path)) if 'valacc' in log else None
 
 
 def _columns(h5: Any, path: str) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ import numpy as np
 import tables
 
 from policyopt.errors import UserError
+from policyopt.files.atomic import check_regular
 from policyopt.files.hdf5 import DIGEST, attr_names, attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.names import part_path
 
@@ -57,6 +58,8 @@ def split_policy_path(policy_path: str) -> tuple[str, str]:
         if os.path.isfile(part := part_path(file)):
             inner = policy_path[len(file) :] or '/snapshots/last'
             raise UserError(f'{file}: no such file, since that run is not finished; play what it has so far with {part}{inner}')
+        if not os.path.isdir(file):
+            check_regular(file, 'a file with policies')
         file = os.path.dirname(file)
         if file in ('', '/'):
             raise UserError(f'{policy_path}: no such file; a policy is named FILE.h5/snapshots/iter0000100')

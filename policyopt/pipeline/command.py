@@ -16,7 +16,7 @@ from typing import Any
 
 from policyopt import algorithms
 from policyopt.errors import UserError, closest
-from policyopt.options import ImitationOptions, check_together, checked, kind_of
+from policyopt.options import ImitationOptions, check_together, kind_of, validated
 from policyopt.shipped import here_or_shipped, shipped
 
 FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task', 'policy')
@@ -278,7 +278,7 @@ def check_trainer_option(name: str, word: str | None) -> dict[str, Any]:
         expected = 'the option alone, which has no values' if kind is bool else 'a value behind the option'
         raise BadTemplate(f'--{name}{"" if word is None else f" {word!r}"}', expected, '')
     try:
-        return {field.name: checked(field, kind is bool or kind(word))}
+        return {field.name: validated(field, kind is bool or kind(word))}
     except ValueError as e:
         raise BadTemplate(f'--{name} {word!r}', 'a whole number' if kind is int else 'a number', '') from e
     except UserError as e:

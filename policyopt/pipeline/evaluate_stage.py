@@ -20,6 +20,7 @@ import numpy as np
 
 from policyopt.cores import num_cores
 from policyopt.errors import RunFailed, UserError
+from policyopt.files.atomic import check_regular
 from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.names import KEYS, id_of
 from policyopt.files.results_file import ResultRow, Results, TaskRow, read_results
@@ -346,8 +347,10 @@ def _sha256(path: str, state: tuple[tuple[str, int, int], ...]) -> str:
     sha = hashlib.sha256()
     for file, *_ in state:
         sha.update(b'' if file == path else os.path.relpath(file, path).encode('utf-8', 'surrogateescape') + b'\0')
+        check_regular(file, 'the output of a run')
         with open(file, 'rb') as f:
-            hashlib.file_digest(f, lambda: sha)
+            while block := f.read(1 << 20):
+                sha.update(block)
     return sha.hexdigest()
 
 

@@ -126,4 +126,4 @@ def _run(words: list[str], log_fd: int, env: dict[str, str], gate: tuple[int, in
 def _imitate(argv: list[str]) -> int:
     from policyopt.training import train_imitation
 
-    return train_imitation(options.parsed('imitate_mj', None, options.ImitationOptions, argv))
+    return train_imitation(options.parse_options('imitate_mj', None, options.ImitationOptions, argv))

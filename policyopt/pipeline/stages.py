@@ -73,25 +73,31 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
 
 def show_summary(spec: Spec, how: How) -> int:
     """Print what is there and what is not; touches nothing, and may be asked while others work."""
+    from policyopt.pipeline import sample_stage
+
     seed = experiment_dir.base_seed(spec)
     plan = make_plan(spec, seed, how)
-    trajs = [spec.traj_path(*key) for key in _all_sets(spec, plan.runs)]
-    sampled = sum(map(os.path.exists, trajs))
-    print(f'{spec.run_name}: {sampled} of {len(trajs)} trajectory files in {spec.traj_dir}')
+    sets = _all_sets(spec, plan.runs)
+    trajs = [path for path in itertools.starmap(spec.traj_path, sets) if os.path.exists(path)]
+    unfit = sample_stage.unfit_sets(spec, sets)
+    sampled = len(trajs) - len(unfit)
+    print(f'{spec.run_name}: {sampled} of {len(sets)} trajectory files in {spec.traj_dir}')
     print(plan.summary())
     evaluated = os.path.exists(spec.results_path)
     state = _standing(spec, plan.runs, seed, how) if evaluated else None
     num = len(plan.runs) - len(state.todo) if state else 0
     print(f'results: {f"{num} of {len(plan.runs)} runs in {spec.results_path}" if evaluated else "not evaluated yet"}')
+    if unfit:
+        print(f'note: {unfit[0]}', file=sys.stderr)
     if state:
         _name_stale(state)
     done = all(s == 'done' for s in plan.states().values())
     if done and state and not state.todo:
         following = f'analyze_results.py {spec.results_path}'
-    elif done:
-        following = how.evaluation(spec)
+    elif sampled < len(sets):
+        following = how.command(spec, '0_sampletrajs --resume')
     else:
-        following = how.command(spec, '1_train --resume' if sampled == len(trajs) else '0_sampletrajs --resume')
+        following = how.evaluation(spec) if done else how.command(spec, '1_train --resume')
     print(f'next: {as_typed(following)}', file=sys.stderr)
     return 0
 

@@ -65,7 +65,7 @@ def test_the_kernel_decides():
 
 def test_every_number_of_2016_holds_without_avx512_too():
     needs_avx512()
-    files = [str(REPO / 'tests' / 'algorithms' / name) for name in ('test_golden.py', 'test_golden_imitation.py')]
+    files = [str(REPO / 'tests' / name) for name in ('test_golden.py', 'test_golden_imitation.py')]
     env = script_env(**elementwise.WITHOUT_AVX512) | {'PYTEST_ADDOPTS': '', 'GOLDEN_DIR': os.environ.get('GOLDEN_DIR', '')}
     command = [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', *files]
     done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, timeout=600)

@@ -185,8 +185,9 @@ def test_our_trainer_is_continued_from_its_checkpoint(tmp_path):
     begun = 'alg=ga,task=cartpole,num_trajs=1,run=0'
     (folder / f'{begun}.h5.part').touch()
     assert '0 finished and 1 unfinished' in im_pipeline(path, '1_train', code=2)[1]
-    out, _ = im_pipeline(path, '1_train', '--resume', '-n', '--only', 'alg=ga', 'task=cartpole', 'num_trajs=1')
-    assert [line.endswith(' --resume') for line in out.splitlines()] == [True, True]
+    for resume in ([], ['--resume']):
+        out, _ = im_pipeline(path, '1_train', *resume, '-n', '--only', 'alg=ga', 'task=cartpole', 'num_trajs=1')
+        assert [line.endswith(' --resume') for line in out.splitlines()] == [True, True]
     im_pipeline(path, '1_train', '--resume', '--device', 'cuda')
     assert (folder / f'{begun}.h5').read_bytes().removeprefix(SIGNATURE).split()[2:] == [b'--device', b'cuda', b'--resume']
     assert (folder / 'alg=ga,task=cartpole,num_trajs=1,run=1.h5').read_bytes().removeprefix(SIGNATURE).split()[2:] == [b'--device', b'cuda']

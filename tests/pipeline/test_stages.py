@@ -159,7 +159,13 @@ def test_more_trajectories_are_added_and_the_first_stay_to_the_bit(tiny):
     for stage in ('1', '2'):
         with pytest.raises(UserError, match='holds 3 trajectories, but training.full_dataset_num_trajs is 5'):
             run_stage(path, stage, more, resume=True)
+    short = f'{folder.parent}/trajs/trajs_cartpole_set0.h5: holds 3 trajectories, but training.full_dataset_num_trajs is 5; add more with: '
+    add = f'python scripts/im_pipeline.py {path} 0_sampletrajs --resume --set {more[0]}\n'
+    out, err = im_pipeline(path, '1', '--summary', '--set', *more)
+    assert out.startswith('tiny: 0 of 2 trajectory files') and err == f'note: {short}{add}next: {add}'
+    assert f'note: {short}{add}' in im_pipeline(path, '1', '-n', '--set', *more)[1]
     run_stage(path, '0', more, resume=True)
+    assert im_pipeline(path, '1', '--summary', '--set', *more)[0].startswith('tiny: 2 of 2')
     after = arrays(file)
     assert len(after['/len_B']) == 5 and np.array_equal(after['/len_B'][:3], before['/len_B'])
     assert all(np.array_equal(after[n][:3, : before[n].shape[1]], before[n]) for n in ('/obs_B_T_Do', '/a_B_T_Da', '/r_B_T'))

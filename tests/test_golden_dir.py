@@ -11,7 +11,7 @@ from conftest import REPO, script_env
 
 def parity_tests(golden_dir):
     """Run the parity tests on the vectors of a folder."""
-    files = [str(REPO / 'tests' / 'algorithms' / name) for name in ('test_golden.py', 'test_golden_imitation.py')]
+    files = [str(REPO / 'tests' / name) for name in ('test_golden.py', 'test_golden_imitation.py')]
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *files]
     return subprocess.run(command, cwd=REPO, env=script_env(GOLDEN_DIR=str(golden_dir)), capture_output=True, text=True, timeout=300)
 
