@@ -27,9 +27,9 @@ import yaml
 
 from policyopt.errors import UserError, closest, printable
 from policyopt.files.atomic import read_utf8
+from policyopt.options import MOST
 
 Described = TypeVar('Described')
-MOST = 10**9  # the largest count that is believed
 MAX_CHARS, MAX_DEPTH = 250_000, 50  # of a YAML text, aliases spelled out; the largest that we know has 5000 characters
 _IN_TEXT = '\n\t\u200c\u200d'  # of odd characters; joiners belong to the spelling of some languages
 _TAG = 'tag:yaml.org,2002:'
@@ -128,7 +128,7 @@ def read_text(path: str) -> str:
         raise UserError(f'{path}: cannot be read (no permission); expected a pipeline YAML') from e
 
 
-class Source:
+class YamlSource:
     """Where a mapping came from: the file, and which of its keys were replaced by `--set`."""
 
     def __init__(self, file: str):
@@ -149,7 +149,7 @@ class Missing:
         self.key = key
 
 
-def show(value: Any) -> str:
+def show_value(value: Any) -> str:
     """A value as the user would recognise it, with its YAML kind."""
     if isinstance(value, Missing):
         return f"the key '{value.key}' is missing"
@@ -171,14 +171,14 @@ def key(kind: Callable, default: Any = dataclasses.MISSING, **limits: Any) -> An
     return dataclasses.field(default=default, metadata={'kind': kind, 'limits': limits})
 
 
-class Section:
+class YamlSection:
     """One mapping of the file, described by a dataclass or by the names of its keys; unknown keys are refused at once."""
 
-    def __init__(self, source: Source, path: str, value: Any, described: type | Sequence[str]):
+    def __init__(self, source: YamlSource, path: str, value: Any, described: type | Sequence[str]):
         self.source, self.path, self.value = source, path, value
         keys = [f.name for f in dataclasses.fields(described)] if isinstance(described, type) else described
         if not isinstance(value, dict):
-            source.fail(path or 'the file', show(value), f'a mapping with the keys {", ".join(keys)}')
+            source.fail(path or 'the file', show_value(value), f'a mapping with the keys {", ".join(keys)}')
         for name in value:
             if name not in keys:
                 source.fail(self.at(name), f"unknown key '{str(name)[:60]}'", f'one of {", ".join(keys)}', closest(name, keys))
@@ -202,33 +202,35 @@ class Section:
 # A kind is a function that returns the checked value, or says what it expects.
 
 
-def section(source: Source, path: str, value: Any, described: type[Described]) -> Described:
+def section(source: YamlSource, path: str, value: Any, described: type[Described]) -> Described:
     """A mapping that a dataclass describes."""
-    return Section(source, path, value, described).read(described)
+    return YamlSection(source, path, value, described).read(described)
 
 
-def list_of(source: Source, path: str, value: Any, item: Callable, **limits: Any) -> tuple:
+def list_of(source: YamlSource, path: str, value: Any, item: Callable, **limits: Any) -> tuple:
     """A list with at least one item, all of one kind."""
     if not isinstance(value, list) or not value:
-        source.fail(path, 'an empty list' if value == [] else show(value), 'a list with at least one item')
+        source.fail(path, 'an empty list' if value == [] else show_value(value), 'a list with at least one item')
     return tuple(item(source, f'{path}[{i}]', one, **limits) for i, one in enumerate(value))
 
 
-def text(source: Source, path: str, value: Any, example: str = 'text') -> Any:
+def text(source: YamlSource, path: str, value: Any, example: str = 'text') -> Any:
     """A non-empty string."""
     if isinstance(value, bool):
-        source.fail(path, show(value), example, ' YAML reads an unquoted yes, no, on, off, true or false as a boolean: put it in quotes')
+        source.fail(
+            path, show_value(value), example, ' YAML reads an unquoted yes, no, on, off, true or false as a boolean: put it in quotes'
+        )
     if isinstance(value, (int, float)):
-        source.fail(path, show(value), example, ' Put it in quotes to make it text')
+        source.fail(path, show_value(value), example, ' Put it in quotes to make it text')
     if not isinstance(value, str) or not value.strip():
-        source.fail(path, show(value), example)
+        source.fail(path, show_value(value), example)
     odd = [c for c in value if c not in _IN_TEXT and printable(c) != c]
     if odd:  # a dry run prints commands as they are, and such characters could hide a part of one
         source.fail(path, f'text with the control character or mark of direction {odd[0]!r}', example)
     return value
 
 
-def whole(source: Source, path: str, value: Any, low: int = 1, high: int = MOST) -> Any:
+def whole(source: YamlSource, path: str, value: Any, low: int = 1, high: int = MOST) -> Any:
     """A whole number from `low` to `high`."""
     expected = f'a whole number of at least {low}'
     if isinstance(value, bool) or not isinstance(value, int):
@@ -237,31 +239,31 @@ def whole(source: Source, path: str, value: Any, low: int = 1, high: int = MOST)
             hint = ' Write it without quotes, leading zeros, commas or an exponent'
         elif isinstance(value, float):
             hint = f' Write {int(value)}' if value.is_integer() else ''
-        source.fail(path, show(value), expected, hint)
+        source.fail(path, show_value(value), expected, hint)
     if value < low:
-        source.fail(path, show(value), expected)
+        source.fail(path, show_value(value), expected)
     if value > high:
-        source.fail(path, show(value), f'{expected} and at most {high}')
+        source.fail(path, show_value(value), f'{expected} and at most {high}')
     return value
 
 
-def boolean(source: Source, path: str, value: Any) -> Any:
+def boolean(source: YamlSource, path: str, value: Any) -> Any:
     """true or false; 0 and 1 as 2016's `int(…)` took them."""
     expected = 'true or false'
     if not isinstance(value, bool) and value not in (0, 1):
         hint = ' Write it without quotes' if isinstance(value, str) and value.lower() in ('true', 'false', 'yes', 'no', '0', '1') else ''
-        source.fail(path, show(value), expected, hint)
+        source.fail(path, show_value(value), expected, hint)
     return bool(value)
 
 
-def one_of(source: Source, path: str, value: Any, choices: Sequence[str] = ()) -> Any:
+def one_of(source: YamlSource, path: str, value: Any, choices: Sequence[str] = ()) -> Any:
     """One of the given words."""
     if value not in choices:
-        source.fail(path, show(value), ' or '.join(choices), closest(value, choices))
+        source.fail(path, show_value(value), ' or '.join(choices), closest(value, choices))
     return value
 
 
-def override(mapping: Any, assignment: str, source: Source) -> None:
+def override(mapping: Any, assignment: str, source: YamlSource) -> None:
     """Apply one `--set training.runs=1` to the raw mapping; list items go by index or by name (`tasks.cartpole.env=…`)."""
     path, eq, value_text = assignment.partition('=')
     parts = [p for p in re.split(r'[.\[\]]+', path.strip()) if p]
@@ -286,7 +288,7 @@ def override(mapping: Any, assignment: str, source: Source) -> None:
             if not last and here.get(part) is None:
                 here[part] = {}
         else:
-            raise UserError(f"--set {assignment}: '{shown}' is {show(here)}, so it has no key '{part}'")
+            raise UserError(f"--set {assignment}: '{shown}' is {show_value(here)}, so it has no key '{part}'")
         if last:
             here[key] = value  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
         else:

@@ -12,12 +12,12 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from policyopt.files.yamlfile import Source, boolean, key, one_of, show, text, whole
+from policyopt.files.yamlfile import YamlSource, boolean, key, one_of, show_value, text, whole
 
 _FIELDS = ('name', 'num', 'max_running', 'cores', 'logs')  # of directives and submit commands
 
 
-def _shell_line(source: Source, path: str, value: Any, field: str = '', others: Sequence[str] = (), example: str = '') -> Any:
+def _shell_line(source: YamlSource, path: str, value: Any, field: str = '', others: Sequence[str] = (), example: str = '') -> Any:
     """A command of the shell with a {field}, which is added at the end where it is missing; other braces are doubled."""
     expected = f'a shell command with {{{field}}}, such as {example} {{{field}}}'
     text(source, path, value, expected)
@@ -27,78 +27,80 @@ def _shell_line(source: Source, path: str, value: Any, field: str = '', others: 
     try:
         shlex.split(value)
     except ValueError as e:
-        source.fail(path, f'{show(value)} ({str(e).lower()})', expected)
+        source.fail(path, f'{show_value(value)} ({str(e).lower()})', expected)
     return value.strip() if field in fields else f'{value.strip()} {{{field}}}'
 
 
-def _check_fields(source: Source, path: str, value: str, known: Sequence[str], expected: str) -> list[str]:
+def _check_fields(source: YamlSource, path: str, value: str, known: Sequence[str], expected: str) -> list[str]:
     try:
         parsed = [(name, form, how) for _, name, form, how in string.Formatter().parse(value) if name is not None]
     except ValueError as e:
-        source.fail(path, f'{show(value)} ({e})', f'{expected}; braces that are no field are doubled')
+        source.fail(path, f'{show_value(value)} ({e})', f'{expected}; braces that are no field are doubled')
     for name, form, how in parsed:
         if name not in known or form or how:
-            source.fail(path, f'the field {{{name}}} in {show(value)}', f'fields of {", ".join(known)}', ' Double braces that are no field')
+            source.fail(
+                path, f'the field {{{name}}} in {show_value(value)}', f'fields of {", ".join(known)}', ' Double braces that are no field'
+            )
     return [name for name, _, _ in parsed]
 
 
 def _directives(
-    source: Source, path: str, value: Any, prefix: str = '', taken: Sequence[str] = (), fields: Sequence[str] = (), example: str = ''
+    source: YamlSource, path: str, value: Any, prefix: str = '', taken: Sequence[str] = (), fields: Sequence[str] = (), example: str = ''
 ) -> Any:
     """Lines for the head of a batch script: with `prefix` what stands behind it, else whole comment lines with {fields}."""
     kind = f'an option, as it stands behind {prefix}' if prefix else 'a comment line'
     expected = f'a list of directives, each {kind}, such as {example}'
     if not isinstance(value, list):
-        source.fail(path, show(value), expected)
+        source.fail(path, show_value(value), expected)
     for i, line in enumerate(value):
         where = f'{path}[{i}]'
         text(source, where, line, expected)
         if '\n' in line or '\t' in line or line[0] != ('-' if prefix else '#'):
-            source.fail(where, show(line), f'{kind}, such as {example}')
+            source.fail(where, show_value(line), f'{kind}, such as {example}')
         if any(re.match(rf'{re.escape(option)}(\b|=)', line) for option in taken):
-            source.fail(where, show(line), 'no range of an array, which follows from what is to do')
+            source.fail(where, show_value(line), 'no range of an array, which follows from what is to do')
         if fields:
             _check_fields(source, where, line, fields, kind)
     return tuple(value)
 
 
-def _slurm_time(source: Source, path: str, value: Any) -> Any:
+def _slurm_time(source: YamlSource, path: str, value: Any) -> Any:
     """A time limit as sbatch takes it."""
     expected = 'a time limit of Slurm: minutes, hours:minutes:seconds, or days-hours:minutes:seconds, such as 12:00:00 or 1-00'
     value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     text(source, path, value, expected)
     if not re.fullmatch(r'\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}|unlimited|infinite', value, re.ASCII | re.IGNORECASE):
         hours = re.fullmatch(r'(\d{1,4})\s*h(ours?)?', value, re.ASCII | re.IGNORECASE)
-        source.fail(path, show(value), expected, f' Write {hours[1]}:00:00' if hours else '')
+        source.fail(path, show_value(value), expected, f' Write {hours[1]}:00:00' if hours else '')
     return value
 
 
-def _word(source: Source, path: str, value: Any) -> Any:
+def _word(source: YamlSource, path: str, value: Any) -> Any:
     """A word for a line of a batch script: a name, a size, a time."""
     expected = 'one word, such as main, 4G or 12:00:00'
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     text(source, path, value, expected)
     if not re.fullmatch(r'[\w.,:@+=/-]+', str(value), re.ASCII):
-        source.fail(path, show(value), expected)
+        source.fail(path, show_value(value), expected)
     return value
 
 
-def _array_range(source: Source, path: str, value: Any) -> Any:
+def _array_range(source: YamlSource, path: str, value: Any) -> Any:
     """Indices of runs, counted from 1, as in `1-100` or `3,7,20-30`."""
     expected = 'indices of runs counted from 1, such as 1-100 or 3,7,20-30'
     value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(value, str) or not re.fullmatch(r'\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*(%\d{1,18})?', value, re.ASCII):
-        source.fail(path, show(value), expected)
+        source.fail(path, show_value(value), expected)
     return value
 
 
-def _index_word(source: Source, path: str, value: Any) -> Any:
+def _index_word(source: YamlSource, path: str, value: Any) -> Any:
     """The shell's word for the index of an array task."""
     expected = 'the shell word for the index of a task, counted from 1, such as $SGE_TASK_ID or $((JOB_COMPLETION_INDEX + 1))'
     text(source, path, value, expected)
     if not re.fullmatch(r'\$(\w+|\{\w+\}|\(\([\w$ +-]+\)\))', value, re.ASCII):
-        source.fail(path, show(value), expected)
+        source.fail(path, show_value(value), expected)
     return value
 
 

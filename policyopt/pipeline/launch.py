@@ -210,7 +210,7 @@ class _Launcher:
             log.write(('\n' if old else '') + job.command.text + '\n')
             log.flush()
             words = forked.script_and_options(job.command, self.env)
-            if words and forked.load():
+            if words and forked.load_trainer():
                 process: Process = forked.ForkedRun(words, log, self.env)
             else:
                 process = self.shell(job.command, log)

@@ -16,7 +16,7 @@ from policyopt.pipeline.command import fill
 if TYPE_CHECKING:
     from policyopt.pipeline import cluster_options
     from policyopt.pipeline.plan import Plan
-    from policyopt.pipeline.spec import Run, Spec
+    from policyopt.pipeline.spec import PlannedRun, Spec
 
 
 class Slurm(Cluster):
@@ -91,7 +91,7 @@ class Pbs(Cluster):
             return '$PBS_ARRAYID'
         return '$PBS_ARRAY_INDEX' if num_tasks > 1 else '1'
 
-    def chosen(self, plan: Plan) -> list[Run]:
+    def chosen(self, plan: Plan) -> list[PlannedRun]:
         """As above; of options.pbs.range, which counts all selected runs, only those that are to do."""
         text = plan.spec.options.pbs.range
         if not text:

@@ -18,8 +18,8 @@ from policyopt import algorithms
 from policyopt.errors import UserError, closest
 from policyopt.files.names import KEYS, MAX_RUNS, done_file, id_of
 from policyopt.files.yamlfile import (
-    Section,
-    Source,
+    YamlSection,
+    YamlSource,
     boolean,
     dump_yaml,
     key,
@@ -29,7 +29,7 @@ from policyopt.files.yamlfile import (
     parse_yaml,
     read_text,
     section,
-    show,
+    show_value,
     text,
     whole,
 )
@@ -42,22 +42,22 @@ from policyopt.shipped import here_or_shipped, shipped
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
 
 
-def _file_word(source: Source, path: str, value: Any) -> Any:
+def _file_word(source: YamlSource, path: str, value: Any) -> Any:
     """A name that can stand in file names, in run ids and in --only."""
     expected = 'a name'
     text(source, path, value, expected)
     if not re.fullmatch(r'[\w.+-]+', value, re.ASCII) or value[0] in '.-' or len(value) > 80:
         hint = " ',', '=' and '/' would break the names of files" if re.search('[,=/]', value) else ''
-        source.fail(path, show(value), 'a name of at most 80 letters, digits and _ . + - that begins with a letter, digit or _', hint)
+        source.fail(path, show_value(value), 'a name of at most 80 letters, digits and _ . + - that begins with a letter, digit or _', hint)
     return value
 
 
-def _function(source: Source, path: str, value: Any) -> Any:
+def _function(source: YamlSource, path: str, value: Any) -> Any:
     """The name of a function of the user's."""
     expected = 'a function as package.module:load, called with the file of a run'
     text(source, path, value, expected)
     if not re.fullmatch(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*', value):
-        source.fail(path, show(value), expected)
+        source.fail(path, show_value(value), expected)
     return value
 
 
@@ -66,28 +66,28 @@ def expand_folder(path: str) -> str:
     return os.path.expanduser(os.path.expandvars(path))
 
 
-def _storage(source: Source, path: str, value: Any) -> Any:
+def _storage(source: YamlSource, path: str, value: Any) -> Any:
     """The folder of an experiment, whose environment variables must be set."""
     text(source, path, value, 'a folder')
     for match in re.finditer(r'\$\{?(\w+)[^/]*', value):
         # a $ can be a letter like others in the name of a folder, but then it is there
         if not os.environ.get(match[1]) and not os.path.isdir(expand_folder(value[: match.end()])):
-            seen = f'{show(value)}, and the environment variable {match[1]} is not set here'
+            seen = f'{show_value(value)}, and the environment variable {match[1]} is not set here'
             source.fail(path, seen, 'a folder', ' Set it, or write the folder out')
     return value
 
 
-def _reference(source: Source, path: str, value: Any) -> Any:
+def _reference(source: YamlSource, path: str, value: Any) -> Any:
     """A file name, or null, so that --set can take the comparison away."""
     return None if value is None else text(source, path, value, _A_REFERENCE)
 
 
-def _h5_name(source: Source, path: str, value: Any) -> Any:
+def _h5_name(source: YamlSource, path: str, value: Any) -> Any:
     """The name of a file in the folder of the runs."""
     expected = 'a plain file name that ends in .h5, such as results.h5'
     text(source, path, value, expected)
     if not re.fullmatch(r'[\w.+-]+\.h5', value, re.ASCII):
-        source.fail(path, show(value), expected)
+        source.fail(path, show_value(value), expected)
     return value
 
 
@@ -104,7 +104,7 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Algorithm:
+class AlgorithmSpec:
     """A command template and the rule (of algorithms.RULES) by which stage 2 picks a snapshot; `place` is where it stands in the file.
 
     policy: 'package.module:load' where runs are policies of another program, which no rule picks.
@@ -117,9 +117,9 @@ class Algorithm:
     place: str
 
 
-def _variants(source: Source, path: str, value: Any) -> list[Algorithm]:
+def _variants(source: YamlSource, path: str, value: Any) -> list[AlgorithmSpec]:
     """The algorithms of one item of the list: more than one where it varies settings."""
-    s = Section(source, path, value, ('name', 'cmd', 'eval', 'policy', 'vary'))
+    s = YamlSection(source, path, value, ('name', 'cmd', 'eval', 'policy', 'vary'))
     name = s.get('name', _file_word)
     cmd = one_line(s.get('cmd', text, example='a command template with {out}'))
     found = sweep.variants(s, name, cmd)
@@ -136,16 +136,16 @@ def _variants(source: Source, path: str, value: Any) -> list[Algorithm]:
         *first, last = algorithms.ALGORITHMS
         known = f'a name that begins with {", ".join(first)} or {last}'
         hint = ' Or say which snapshot stage 2 shall judge: add `eval: last` or `eval: best_valacc` to this algorithm'
-        source.fail(s.at('name'), f'the evaluation does not know {show(name)}', known, hint)
+        source.fail(s.at('name'), f'the evaluation does not know {show_value(name)}', known, hint)
     modes = {m for _, variant in found for m in Command(variant).trainer_modes} if rule == 'best_valacc' and policy is None else ()
     for mode in modes:
         if algorithms.MODES[mode].adversarial:
             seen = f"best_valacc with --mode {mode}, whose log has no column 'valacc'"
             source.fail(s.at('eval'), seen, 'eval: last', ' Add it to this algorithm')
-    return [Algorithm(variant, cmd, rule, policy, s.path) for variant, cmd in found]
+    return [AlgorithmSpec(variant, cmd, rule, policy, s.path) for variant, cmd in found]
 
 
-def _algorithms(source: Source, path: str, value: Any) -> tuple[Algorithm, ...]:
+def _algorithms(source: YamlSource, path: str, value: Any) -> tuple[AlgorithmSpec, ...]:
     return tuple(algorithm for variants in list_of(source, path, value, item=_variants) for algorithm in variants)
 
 
@@ -157,7 +157,7 @@ class Training:
     dataset_num_trajs: tuple[int, ...] = key(list_of, item=whole)
     deterministic_expert: bool = key(boolean, False)
     runs: int = key(whole)
-    algorithms: tuple[Algorithm, ...] = key(_algorithms)
+    algorithms: tuple[AlgorithmSpec, ...] = key(_algorithms)
     seed: int | None = key(whole, None, low=0, high=2**63 - 1)
     datasets: int = key(whole, 1)
 
@@ -180,7 +180,7 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One command to be run; `id` names it and its files, `dataset` is the index of its expert set."""
 
     id: str
@@ -255,11 +255,11 @@ class Spec:
         """The task of that name."""
         return next(t for t in self.tasks if t.name == name)
 
-    def algorithm(self, name: str) -> Algorithm:
+    def algorithm(self, name: str) -> AlgorithmSpec:
         """The algorithm of that name."""
         return next(a for a in self.training.algorithms if a.name == name)
 
-    def runs(self, base_seed: int) -> list[Run]:
+    def runs(self, base_seed: int) -> list[PlannedRun]:
         """All runs in the order of 2016: algorithm, task, dataset size, run. A seed depends only on (base_seed, run id)."""
         t = self.training
         return [
@@ -270,7 +270,7 @@ class Spec:
             for run in range(t.runs)
         ]
 
-    def _run(self, alg: Algorithm, task: Task, num_trajs: int, run: int, base_seed: int) -> Run:
+    def _run(self, alg: AlgorithmSpec, task: Task, num_trajs: int, run: int, base_seed: int) -> PlannedRun:
         run_id = id_of(alg.name, task.name, num_trajs, run)
         seed = derive_seed(base_seed, run_id)
         dataset = run % self.training.datasets
@@ -293,7 +293,9 @@ class Spec:
         command = Command(line).resolved().with_option('--seed', seed)
         if task.max_traj_len is not None:
             command = command.with_option('--max_traj_len', task.max_traj_len)
-        return Run(run_id, alg=alg.name, task=task.name, num_trajs=num_trajs, run=run, dataset=dataset, seed=seed, command=command, out=out)
+        return PlannedRun(
+            run_id, alg=alg.name, task=task.name, num_trajs=num_trajs, run=run, dataset=dataset, seed=seed, command=command, out=out
+        )
 
 
 def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
@@ -305,7 +307,7 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
     raw = parse_yaml(yaml_text, path)
     if raw is None:
         raise UserError(f'{path}: is empty; expected a pipeline YAML with the keys tasks, training, options')
-    source = Source(path)
+    source = YamlSource(path)
     for assignment in overrides if isinstance(raw, dict) else ():
         override(raw, assignment, source)
     spec = _read(source, raw, yaml_text, tuple(overrides))
@@ -315,8 +317,8 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
     return spec
 
 
-def _read(source: Source, raw: Any, yaml_text: str, overrides: tuple[str, ...]) -> Spec:
-    top = Section(source, '', raw, ('tasks', 'training', 'options', 'run_name'))
+def _read(source: YamlSource, raw: Any, yaml_text: str, overrides: tuple[str, ...]) -> Spec:
+    top = YamlSection(source, '', raw, ('tasks', 'training', 'options', 'run_name'))
     tasks: tuple[Task, ...] = top.get('tasks', list_of, item=section, described=Task)
     _no_duplicates(source, 'tasks', [t.name for t in tasks])
     training: Training = top.get('training', section, described=Training)
@@ -334,26 +336,29 @@ def _read(source: Source, raw: Any, yaml_text: str, overrides: tuple[str, ...]) 
     return Spec(source.file, overrides, yaml_text, run_name=run_name, tasks=tasks, training=training, options=options)
 
 
-def _check_training(source: Source, training: Training) -> None:
+def _check_training(source: YamlSource, training: Training) -> None:
     full, sizes = training.full_dataset_num_trajs, training.dataset_num_trajs
     for i, size in enumerate(sizes):
         if size > full:
             expected = f'at most training.full_dataset_num_trajs = {full}'
-            source.fail(f'training.dataset_num_trajs[{i}]', show(size), expected, ' Raise that, or drop this size')
+            source.fail(f'training.dataset_num_trajs[{i}]', show_value(size), expected, ' Raise that, or drop this size')
     _no_duplicates(source, 'training.dataset_num_trajs', sizes)
     _no_duplicates(source, 'training.algorithms', [a.name for a in training.algorithms])
     if training.datasets > training.runs:
         hint = ' Run r uses set r mod datasets, so the others would never be used'
-        source.fail('training.datasets', show(training.datasets), f'at most training.runs = {training.runs}', hint)
+        source.fail('training.datasets', show_value(training.datasets), f'at most training.runs = {training.runs}', hint)
 
 
-def _no_duplicates(source: Source, path: str, names: Sequence) -> None:
+def _no_duplicates(source: YamlSource, path: str, names: Sequence) -> None:
     for i, name in enumerate(names):
         if name in names[:i]:
-            source.fail(f'{path}[{i}].name' if isinstance(name, str) else f'{path}[{i}]', f'{show(name)} a second time', 'each only once')
+            where = f'{path}[{i}].name' if isinstance(name, str) else f'{path}[{i}]'
+            source.fail(where, f'{show_value(name)} a second time', 'each only once')
 
 
-def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence[str] = (), flag: str = '--only') -> list[Run]:
+def select_runs(
+    runs: Sequence[PlannedRun], only: Sequence[str] = (), exclude: Sequence[str] = (), flag: str = '--only'
+) -> list[PlannedRun]:
     """The runs that `--only` keeps and `--exclude` leaves, in their order.
 
     A filter is a list of words KEY=VALUE: values of one key are alternatives, different keys must all hold; a value may have * and ?.
@@ -362,7 +367,7 @@ def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence
     """
     (keep, kept), (drop, dropped) = _filter(runs, only, flag), _filter(runs, exclude, '--exclude')
 
-    def stays(run: Run) -> bool:
+    def stays(run: PlannedRun) -> bool:
         if (drop and _fits(run, drop)) or any(_fits(run, one) for one in dropped):
             return False
         return _fits(run, keep) and (not kept or any(_fits(run, one) for one in kept))
@@ -374,11 +379,11 @@ def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence
     return chosen
 
 
-def _fits(run: Run, wanted: dict[str, list[str]]) -> bool:
+def _fits(run: PlannedRun, wanted: dict[str, list[str]]) -> bool:
     return all(any(fnmatch.fnmatchcase(str(getattr(run, k)), v) for v in values) for k, values in wanted.items())
 
 
-def _filter(runs: Sequence[Run], words: Sequence[str], flag: str) -> tuple[dict[str, list[str]], list[dict[str, list[str]]]]:
+def _filter(runs: Sequence[PlannedRun], words: Sequence[str], flag: str) -> tuple[dict[str, list[str]], list[dict[str, list[str]]]]:
     """(the values that words KEY=VALUE want of each key, the same of each whole run id); other commas separate words as spaces do."""
     plain, ids = {}, []
     for argument in words:
