@@ -230,6 +230,15 @@ def text(source: YamlSource, path: str, value: Any, example: str = 'text') -> An
     return value
 
 
+def matching(source: YamlSource, path: str, value: Any, pattern: str, expected: str) -> Any:
+    """A text of this form; a whole number counts as its digits."""
+    value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    text(source, path, value, expected)
+    if not re.fullmatch(pattern, value, re.ASCII):
+        source.fail(path, show_value(value), expected)
+    return value
+
+
 def whole(source: YamlSource, path: str, value: Any, low: int = 1, high: int = MOST) -> Any:
     """A whole number from `low` to `high`."""
     expected = f'a whole number of at least {low}'

@@ -12,8 +12,17 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from policyopt.files.yamlfile import YamlSource, boolean, key, one_of, show_value, text, whole
+from policyopt.files.yamlfile import YamlSource, boolean, key, matching, one_of, show_value, text, whole
 
+_WORD = {'pattern': r'[\w.,:@+=/-]+', 'expected': 'one word, such as main, 4G or 12:00:00'}
+_RANGE = {
+    'pattern': r'\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*(%\d{1,18})?',
+    'expected': 'indices of runs counted from 1, such as 1-100 or 3,7,20-30',
+}
+_INDEX = {
+    'pattern': r'\$(\w+|\{\w+\}|\(\([\w$ +-]+\)\))',
+    'expected': 'the shell word for the index of a task, counted from 1, such as $SGE_TASK_ID or $((JOB_COMPLETION_INDEX + 1))',
+}
 _FIELDS = ('name', 'num', 'max_running', 'cores', 'logs')  # of directives and submit commands
 
 
@@ -75,35 +84,6 @@ def _slurm_time(source: YamlSource, path: str, value: Any) -> Any:
     return value
 
 
-def _word(source: YamlSource, path: str, value: Any) -> Any:
-    """A word for a line of a batch script: a name, a size, a time."""
-    expected = 'one word, such as main, 4G or 12:00:00'
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    text(source, path, value, expected)
-    if not re.fullmatch(r'[\w.,:@+=/-]+', str(value), re.ASCII):
-        source.fail(path, show_value(value), expected)
-    return value
-
-
-def _array_range(source: YamlSource, path: str, value: Any) -> Any:
-    """Indices of runs, counted from 1, as in `1-100` or `3,7,20-30`."""
-    expected = 'indices of runs counted from 1, such as 1-100 or 3,7,20-30'
-    value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(value, str) or not re.fullmatch(r'\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*(%\d{1,18})?', value, re.ASCII):
-        source.fail(path, show_value(value), expected)
-    return value
-
-
-def _index_word(source: YamlSource, path: str, value: Any) -> Any:
-    """The shell's word for the index of an array task."""
-    expected = 'the shell word for the index of a task, counted from 1, such as $SGE_TASK_ID or $((JOB_COMPLETION_INDEX + 1))'
-    text(source, path, value, expected)
-    if not re.fullmatch(r'\$(\w+|\{\w+\}|\(\([\w$ +-]+\)\))', value, re.ASCII):
-        source.fail(path, show_value(value), expected)
-    return value
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchOptions:
     """What every cluster is told of its array jobs: tasks at a time, runs in each, tasks in one array; None leaves it to the cluster."""
@@ -117,11 +97,11 @@ class BatchOptions:
 class SlurmOptions(BatchOptions):
     """What `-e slurm` asks for; None leaves it to the cluster, `extra` are directives of the user's own."""
 
-    partition: str | None = key(_word, None)
+    partition: str | None = key(matching, None, **_WORD)
     time: str | None = key(_slurm_time, None)
-    mem: str | None = key(_word, None)
+    mem: str | None = key(matching, None, **_WORD)
     cpus: int = key(whole, 1)
-    account: str | None = key(_word, None)
+    account: str | None = key(matching, None, **_WORD)
     requeue: bool = key(boolean, False)
     extra: tuple[str, ...] = key(_directives, (), prefix='#SBATCH', taken=('-a', '--array'), example='--gres=gpu:1')
 
@@ -130,10 +110,10 @@ class SlurmOptions(BatchOptions):
 class PbsOptions(BatchOptions):
     """What `-e pbs` asks for: the block of 2016, the dialect of the array job, and directives of the user's own."""
 
-    jobname: str | None = key(_word, None)
-    queue: str | None = key(_word, None)
+    jobname: str | None = key(matching, None, **_WORD)
+    queue: str | None = key(matching, None, **_WORD)
     ppn: int = key(whole, 1)
-    range: str | None = key(_array_range, None)
+    range: str | None = key(matching, None, **_RANGE)
     dialect: str = key(one_of, 'torque', choices=('torque', 'openpbs'))
     requeue: bool = key(boolean, False)
     extra: tuple[str, ...] = key(_directives, (), prefix='#PBS', taken=('-t', '-J'), example='-l walltime=12:00:00')
@@ -147,5 +127,5 @@ class ArrayOptions(BatchOptions):
     query: str = key(_shell_line, field='job', example='qstat -j')
     cancel: str = key(_shell_line, field='job', example='qdel')
     directives: tuple[str, ...] = key(_directives, (), fields=_FIELDS, example='"#$ -t 1-{num}"')
-    index: str = key(_index_word)
+    index: str = key(matching, **_INDEX)
     cores: int = key(whole, 1)

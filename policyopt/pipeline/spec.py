@@ -24,6 +24,7 @@ from policyopt.files.yamlfile import (
     dump_yaml,
     key,
     list_of,
+    matching,
     one_of,
     override,
     parse_yaml,
@@ -39,6 +40,8 @@ from policyopt.pipeline.command import BadTemplate, Command, check_template, fie
 from policyopt.provenance import derive_seed
 from policyopt.shipped import here_or_shipped, shipped
 
+_FUNCTION = {'pattern': r'[A-Za-z_][\w.]*:[A-Za-z_]\w*', 'expected': 'a function as package.module:load, called with the file of a run'}
+_H5_NAME = {'pattern': r'[\w.+-]+\.h5', 'expected': 'a plain file name that ends in .h5, such as results.h5'}
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
 
 
@@ -49,15 +52,6 @@ def _file_word(source: YamlSource, path: str, value: Any) -> Any:
     if not re.fullmatch(r'[\w.+-]+', value, re.ASCII) or value[0] in '.-' or len(value) > 80:
         hint = " ',', '=' and '/' would break the names of files" if re.search('[,=/]', value) else ''
         source.fail(path, show_value(value), 'a name of at most 80 letters, digits and _ . + - that begins with a letter, digit or _', hint)
-    return value
-
-
-def _function(source: YamlSource, path: str, value: Any) -> Any:
-    """The name of a function of the user's."""
-    expected = 'a function as package.module:load, called with the file of a run'
-    text(source, path, value, expected)
-    if not re.fullmatch(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*', value):
-        source.fail(path, show_value(value), expected)
     return value
 
 
@@ -80,15 +74,6 @@ def _storage(source: YamlSource, path: str, value: Any) -> Any:
 def _reference(source: YamlSource, path: str, value: Any) -> Any:
     """A file name, or null, so that --set can take the comparison away."""
     return None if value is None else text(source, path, value, _A_REFERENCE)
-
-
-def _h5_name(source: YamlSource, path: str, value: Any) -> Any:
-    """The name of a file in the folder of the runs."""
-    expected = 'a plain file name that ends in .h5, such as results.h5'
-    text(source, path, value, expected)
-    if not re.fullmatch(r'[\w.+-]+\.h5', value, re.ASCII):
-        source.fail(path, show_value(value), expected)
-    return value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +113,7 @@ def _variants(source: YamlSource, path: str, value: Any) -> list[AlgorithmSpec]:
             check_template(variant)
     except BadTemplate as e:
         source.fail(s.at('cmd'), *e.args)
-    policy = s.get('policy', _function, None)
+    policy = s.get('policy', matching, None, **_FUNCTION)
     rule, row = s.get('eval', one_of, None, choices=algorithms.RULES), algorithms.find(name)
     if rule is None and (row is not None or policy is not None):
         rule = 'last' if row is None else row.rule
@@ -171,7 +156,7 @@ class Options:
     checkpt_subdir: str = key(text, 'checkpoints', example='a folder below storagedir')
     eval_num_trajs: int = key(whole, 50, high=MAX_TRAJS)
     eval_deterministic: bool = key(boolean, True)
-    results_filename: str = key(_h5_name, 'results.h5')
+    results_filename: str = key(matching, 'results.h5', **_H5_NAME)
     reference: str | None = key(_reference, None)
     between_sets: tuple[str, ...] = key(list_of, (), item=text, example='a results file such as runs/five_sets/checkpoints/results.h5')
     pbs: cluster_options.PbsOptions = key(section, cluster_options.PbsOptions(), described=cluster_options.PbsOptions)
