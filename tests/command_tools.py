@@ -84,8 +84,8 @@ def _run_script(words, cwd, env, streams):
         os.environ.update(env)
         ours = [p for p in sys.path if p not in ('', str(REPO)) and not p.startswith(str(REPO / 'tests'))]
         sys.path[:] = [str(Path(words[0]).parent), *env['PYTHONPATH'].split(os.pathsep), *ours]
-        for name, module in list(sys.modules.items()):  # of other tests
-            if (getattr(module, '__file__', None) or '').startswith(tempfile.gettempdir()):
+        for name, module in list(sys.modules.items()):  # of other tests; the checkout may lie in a folder for temporary files too
+            if f'{os.sep}pytest-of-' in (getattr(module, '__file__', None) or ''):
                 del sys.modules[name]
         importlib.invalidate_caches()
         sys.argv = list(words)
