@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,7 @@ from policyopt.files.names import KEYS, id_of
 from policyopt.files.results_file import ResultRow, Results, TaskRow, read_results
 from policyopt.files.runfile import RunFile, read_facts, read_run
 from policyopt.pipeline import external_policies, forked, launch, sample_stage
+from policyopt.pipeline.spec import select_runs
 from policyopt.progress import Progress
 from policyopt.provenance import derive_seed, parse_time
 from policyopt.signals import follow_parent, holding_signals
@@ -92,11 +93,12 @@ def evaluation_of(spec: Spec, run: PlannedRun, seed: int) -> EvaluationJob:
     )
 
 
-def standing(spec: Spec, runs: Sequence[PlannedRun], seed: int, rerun: Collection[str] = ()) -> Standing:
-    """How far the evaluation of these runs is, those with an id in `rerun` once more; reads only.
+def standing(spec: Spec, runs: Sequence[PlannedRun], seed: int, how: How) -> Standing:
+    """How far the evaluation of these runs is, those that --rerun names once more; reads only.
 
     Raises UserError where the results cannot be read, or belong to other numbers of episodes or other actions.
     """
+    rerun = {r.id for r in select_runs(runs, how.rerun, flag='--rerun')} if how.rerun else set()
     if not os.path.exists(spec.results_path):
         return Standing(None, list(runs), {})
     stored = read_results(spec.results_path)
