@@ -5,7 +5,7 @@ so as many are measured at once as will run at once: where there are fewer kinds
 
     seconds of a run = start-up + iterations left · seconds of an iteration after the first
 
-Start-up is all that a measured process did besides iterating, and what its first iteration took longer than the later ones.
+Start-up is all that a measured process did apart from iterating, and what its first iteration took longer than the later ones.
 Where several runs of a kind were measured, these two numbers are means over them.
 """
 

@@ -60,7 +60,7 @@ def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resum
 
 
 def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
-    """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print what each earned."""
+    """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print the returns."""
     todo, mdps, policies = plan
     for (name, dataset), path in todo.items():
         task, its_seed = spec.task(name), set_seed(seed, name, dataset)

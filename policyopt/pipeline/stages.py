@@ -239,9 +239,9 @@ def _check_actions(spec: Spec) -> None:
     """Raise UserError when the results file is there and its policies chose their actions otherwise than this experiment asks."""
     if not os.path.exists(spec.results_path):
         return
-    from policyopt.files.results_file import likeliest_actions, read_results
+    from policyopt.files.results_file import read_results, takes_most_likely_actions
 
-    if likeliest_actions(read_results(spec.results_path).attrs) != spec.options.eval_deterministic:
+    if takes_most_likely_actions(read_results(spec.results_path).attrs) != spec.options.eval_deterministic:
         seen = f'was played with other actions than options.eval_deterministic: {str(spec.options.eval_deterministic).lower()} asks for'
         raise UserError(f'{spec.results_path}: {seen}; give another options.results_filename, or move it away')
 
