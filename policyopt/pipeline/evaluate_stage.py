@@ -391,5 +391,6 @@ def _play_all(jobs: list[tuple[EvaluationJob, Snapshot | None]], how: How) -> No
 
 def _start_worker(threads: int) -> None:
     follow_parent()
+    np.random.seed()  # for environments that draw from numpy's global generator: no two workers have its state in common
     for name in launch.THREAD_VARIABLES:
         os.environ[name] = str(threads)
