@@ -24,8 +24,8 @@ from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.names import KEYS, id_of
 from policyopt.files.results_file import ResultRow, Results, TaskRow, read_results
 from policyopt.files.runfile import RunFile, read_facts, read_run
-from policyopt.pipeline import external_policies, forked, launch, sample_stage
-from policyopt.pipeline.spec import select_runs
+from policyopt.pipeline import external_policies, launch, sample_stage
+from policyopt.pipeline.spec import PlannedRun, Spec, Task, select_runs
 from policyopt.progress import Progress
 from policyopt.provenance import derive_seed, parse_time
 from policyopt.signals import follow_parent, holding_signals
@@ -33,7 +33,6 @@ from policyopt.signals import follow_parent, holding_signals
 if TYPE_CHECKING:
     from policyopt.files.training_log import Snapshot
     from policyopt.pipeline.plan import How
-    from policyopt.pipeline.spec import PlannedRun, Spec, Task
     from policyopt.trajectories import TrajBatch
 
 
@@ -372,7 +371,7 @@ def _play_all(jobs: list[tuple[EvaluationJob, Snapshot | None]], how: How) -> No
                 progress.finished(_evaluate(*job))
             return
         # a fork has loaded torch and made the environments' modules ready; a process that is spawned starts from nothing
-        context = multiprocessing.get_context('fork' if forked.is_possible(launch.thread_environment(threads)) else 'spawn')
+        context = multiprocessing.get_context('fork' if launch.can_fork(launch.thread_environment(threads)) else 'spawn')
         pool = concurrent.futures.ProcessPoolExecutor(num_jobs, context, _start_worker, (threads,))
         try:
             with holding_signals():  # the first jobs start the workers

@@ -15,12 +15,11 @@ import numpy as np
 from policyopt.errors import RunFailed, UserError
 from policyopt.files.hdf5 import attr_text, numbers, open_h5, set_attrs, write_h5
 from policyopt.files.results_file import mean_sd
-from policyopt.pipeline.spec import find_policy
+from policyopt.pipeline.spec import Spec, Task, find_policy
 from policyopt.provenance import derive_seed, provenance
 from policyopt.shipped import as_typed
 
 if TYPE_CHECKING:
-    from policyopt.pipeline.spec import Spec, Task
     from policyopt.policies import Policy
     from policyopt.sampling.mdp import MDP
     from policyopt.trajectories import TrajBatch
