@@ -80,8 +80,6 @@ class Local:
 
     def notes(self, plan: Plan) -> list[str]:
         """What the command lines need beside themselves, and which of them are not needed."""
-        from policyopt.pipeline.sample_stage import unfit_sets
-
         folder, done = plan.spec.checkpt_dir, sum(job.done for job in plan.jobs)
         notes = [] if os.path.isdir(folder) else [f'these commands need the folder {folder}; 0_sampletrajs makes it']
         sets = dict.fromkeys((run.task, run.dataset) for run in plan.todo)
@@ -90,7 +88,10 @@ class Local:
             notes = [
                 f'these commands need {len(missing)} trajectory files that are not there, first {missing[0]}; 0_sampletrajs makes them'
             ]
-        notes += unfit_sets(plan.spec, sets)[:1]
+        if len(missing) < len(sets):
+            from policyopt.pipeline.sample_stage import unfit_sets  # which loads numpy and tables
+
+            notes += unfit_sets(plan.spec, sets)[:1]
         return notes + ([f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else [])
 
     def execute(self, plan: Plan) -> str:
