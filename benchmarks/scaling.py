@@ -26,11 +26,13 @@ import torch  # noqa: E402
 
 from policyopt import imitation, rewards  # noqa: E402
 from policyopt.evaluation import load_policy  # noqa: E402
-from policyopt.nn import SIMPLE_ARCHITECTURE, NetConfig  # noqa: E402
+from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.policies import GibbsPolicy  # noqa: E402
 from policyopt.reporting.figures import STYLE, WIDE, figure, save_figure  # noqa: E402
 from policyopt.rl import TRPOConfig  # noqa: E402
-from policyopt.sampling.mdp import MDP, SimConfig, sample_batch  # noqa: E402
+from policyopt.sampling.mdp import MDP, sample_batch  # noqa: E402
+from policyopt.sampling.rollout import SimConfig  # noqa: E402
+from policyopt.torchutil import NetConfig  # noqa: E402
 from policyopt.trajectories import ContinuousSpace, Expert, FiniteSpace, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 

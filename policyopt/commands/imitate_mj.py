@@ -19,7 +19,7 @@ from policyopt.command_line import run_main
 
 
 def main(argv):
-    chosen = options.parsed('imitate_mj', __doc__, options.ImitationOptions, argv)
+    chosen = options.parse_options('imitate_mj', __doc__, options.ImitationOptions, argv)
     from policyopt.training import train_imitation
 
     return train_imitation(chosen)

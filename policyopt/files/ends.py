@@ -21,7 +21,7 @@ DONE = ('dones', 'done')  # one or the other
 STARTS, ENDS = 'episode_starts', 'episode_ends'
 LENGTHS = ('lengths', 'lens', 'ep_lens', 'ep_lengths', 'episode_lengths', 'traj_lengths', 'seq_lens')
 MASKS = ('masks', 'mask')
-IDS = ('episode_id', 'episode_ids', 'episode_index', 'traj_id', 'traj_ids', 'trajectory_id', 'trajectory_ids')  # of each step
+IDS = ('episode', 'episode_id', 'episode_ids', 'episode_index', 'traj_id', 'traj_ids', 'trajectory_id', 'trajectory_ids')  # of each step
 FLAGS = (*TERMINAL, *TRUNCATED, *DONE)
 EVERY = (*FLAGS, STARTS, ENDS, *LENGTHS, *MASKS, *IDS)
 

@@ -378,7 +378,20 @@ def analyze(
     }
     missing = missing_runs(list(by_name.values()), expected)
     names = [name for name, _ in between]
-    analysis = kind(cells, baselines, comps, ref_baselines or {}, missing, [], published, sources, title, margins, names, attrs or {})
+    analysis = kind(
+        cells=cells,
+        baselines=baselines,
+        comparisons=comps,
+        ref_baselines=ref_baselines or {},
+        missing=missing,
+        notes=[],
+        reference=published,
+        sources=sources,
+        title=title,
+        margins=margins,
+        between=names,
+        attrs=attrs or {},
+    )
     _judge(analysis, ceiling)
     absent = [str(k) for k in cells if k not in published]
     if absent and reference is not None:

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from policyopt.errors import UserError, closest
+from policyopt.files.atomic import check_regular
 from policyopt.files.names import cell_id, id_of
 from policyopt.files.results_file import LARGEST
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
@@ -144,13 +145,23 @@ def read_tasks(path: str) -> dict[str, Baseline]:
     for number, line in enumerate(lines, 2):
         try:
             mean, std, episodes, random_mean, random_std = (_number(line[c]) for c in numbers)
-            found[line['task']] = Baseline(line['task'], '', mean, std, int(episodes), random_mean, random_std, 0)
+            found[line['task']] = Baseline(
+                task=line['task'],
+                env='',
+                expert_mean=mean,
+                expert_sd=std,
+                expert_episodes=int(episodes),
+                random_mean=random_mean,
+                random_sd=random_std,
+                random_episodes=0,
+            )
         except (TypeError, ValueError, OverflowError) as e:
             raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(numbers)}') from e
     return found
 
 
 def _read_csv(path: str) -> tuple[Sequence[str], list[dict[str, str]]]:
+    check_regular(path, 'a CSV of reference results')
     try:
         with open(path, newline='', encoding='utf-8-sig') as f:
             reader = csv.DictReader(f)

@@ -103,4 +103,6 @@ def controls(aggregate: Aggregate) -> list[Control]:
 
 def _control(pairs: list[Pair], between: Mapping[tuple[str, str], Between], row: Row, ref_alg: str, truth: float) -> Control:
     seed = derive_seed('control', row.alg, ref_alg, round(truth, 6))
-    return Control(row.alg, ref_alg, truth, row.sets, *rates(pairs, between, row, truth, seed), 'found' if row.p < LEVEL else 'not found')
+    found, same = rates(pairs, between, row, truth, seed)
+    now = 'found' if row.p < LEVEL else 'not found'
+    return Control(row.alg, ref_alg, truth, row.sets, found=found, same=same, verdict_now=now)

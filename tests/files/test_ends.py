@@ -226,6 +226,25 @@ def test_csv_files_that_could_be_read_wrongly_are_refused(case, tmp_path):
         import_trajs(str(tmp_path / 'in'), str(tmp_path / 'out.h5'))
 
 
+ROWS = [f'{t / 10},{t % 2},1,{t == 3 or t == 9}\n' for t in range(10)]  # two episodes, of four and of six steps
+
+
+@pytest.mark.parametrize('header', ['observation,action,reward,done', 'obs_x,act,rew,terminated', 'obs0,acts0,rewards,truncated'])
+def test_a_csv_file_may_hold_several_episodes(header, tmp_path):
+    """As pandas writes True and False, with an empty line at the end."""
+    (tmp_path / 'all.csv').write_text(f'{header}\n{"".join(ROWS)}\n')
+    trajs, _ = import_trajs(str(tmp_path / 'all.csv'), str(tmp_path / 'out.h5'))
+    assert trajs.lengths.tolist() == [4, 6] and trajs.returns.tolist() == [4, 6] and trajs.a.stacked.ravel().tolist() == [0, 1] * 5
+
+
+def test_a_csv_file_may_number_its_episodes(tmp_path, capsys):
+    """Columns whose names only begin like those of observations and actions are none."""
+    (tmp_path / 'all.csv').write_text('episode,obs0,act,active,observed_at\n' + ''.join(f'{t // 4},{t},0,1,99\n' for t in range(8)))
+    trajs, _ = import_trajs(str(tmp_path / 'all.csv'), str(tmp_path / 'out.h5'))
+    assert trajs.lengths.tolist() == [4, 4] and trajs.obs.stacked.ravel().tolist() == list(range(8))
+    assert 'not used: active, observed_at\n' in capsys.readouterr().err
+
+
 def test_ten_columns_are_in_the_order_of_their_numbers(tmp_path):
     (tmp_path / 'in').mkdir()
     (tmp_path / 'in' / 'a.csv').write_text(','.join([*(f'obs{k}' for k in sorted(map(str, range(12)))), 'act']) + '\n' +
