@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import inspect
 import json
-import numbers
 import os
 import re
 import sys
@@ -53,8 +52,6 @@ KNOWN_AS = {'bc': 'bclone', 'cloning': 'bclone'}  # elsewhere
 # what other arguments of `train` decide, or what belongs to commands only
 NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
-
-
 MAX_COLUMNS = 1000  # of a log
 # of the commands' options: what the arguments of `train` are called
 ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env', 'obs_keys': 'obs_keys', 'download': 'download'}
@@ -225,26 +222,24 @@ def _episode(i: int, obs: Any, actions: Any, rewards: Any = None) -> tuple[np.nd
     return obs_T_Do, a_T_Da, r_T
 
 
+@dataclasses.dataclass(repr=False, eq=False)
 class TrainedRun:
     """What `train` returns: the policy, the log, and all that `save` writes.
 
     algorithm: its name. policy: the learned Policy. log: structured array with one row per iteration; `log.dtype.names` are its
     columns (times in seconds). options: all settings, the seed among them. interrupted: whether Ctrl-C ended it early. ended: what
-    else ended it before its last iteration, 'callback' or 'stop_at_return'. state: what `train(init=run)` goes on from.
+    else ended it before its last iteration, 'callback' or 'stop_at_return'. state: what `train(init=run)` starts from.
     """
 
-    def __init__(
-        self,
-        algorithm: str,
-        policy: Policy,
-        options: CommonOptions,
-        training_log: TrainingLog,
-        interrupted: bool,
-        state: Mapping[str, np.ndarray],
-        ended: str | None = None,
-    ):
-        self.algorithm, self.policy, self.options, self.interrupted = algorithm, policy, options, interrupted
-        self.state, self.ended = state, ended
+    algorithm: str
+    policy: Policy
+    options: CommonOptions
+    training_log: dataclasses.InitVar[TrainingLog]
+    interrupted: bool
+    state: Mapping[str, np.ndarray]
+    ended: str | None = None
+
+    def __post_init__(self, training_log: TrainingLog):
         self.log: np.ndarray = training_log.table()
         self._training_log = training_log
 
@@ -308,8 +303,8 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     algorithm = KNOWN_AS.get(str(algorithm).lower(), algorithm)
     chosen = _options(algorithm, options, changes)
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
-        raise UserError(f"algorithm '{algorithm}' asks nobody for labels; leave expert out, or train 'dagger'")
-    known: dict[str, Any] = {'max_iter': _whole('iterations', iterations, 1)}
+        raise UserError(f"algorithm '{algorithm}' does not query an expert; leave expert out, or train 'dagger'")
+    known: dict[str, Any] = {'max_iter': as_integer(iterations, 'iterations', 1)}
     trajs, source = None, None
     if isinstance(chosen, ImitationOptions):
         trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
@@ -325,9 +320,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
             chosen = training.with_reward_sign(chosen, trajs, mdp)
             pairs = training.expert_pairs(chosen, trajs, mdp, source or 'demos')
             with _as_the_commands_compute():
-                learner = training.imitation_learner(chosen, mdp, pairs, teacher.actor() if isinstance(teacher, Policy) else teacher, start)
-                said = training.digest(pairs, teacher if isinstance(teacher, Policy) else None, start)
-                run = training.Run(chosen, learner, mdp, said)
+                run = training.imitation_run(chosen, mdp, pairs, teacher, start)
         else:
             if demos is not None:
                 raise UserError(f"algorithm '{algorithm}' learns from the true reward; leave demos out")
@@ -338,13 +331,6 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         return _iterate(algorithm, run, progress, callback)
     finally:
         mdp.close()
-
-
-def _whole(name: str, value: Any, low: int) -> int:
-    """A whole number as an int, or UserError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
-        raise UserError(f'{name} {value!r}: give a whole number, {low} or more')
-    return int(value)
 
 
 def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str, Any]) -> CommonOptions:
@@ -483,8 +469,8 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     run.log.attrs |= run.end_attrs()
     # a run that was interrupted is what one of fewer iterations would have been, where their number shapes nothing
     options = run.args if run.depends_on_max_iter else dataclasses.replace(run.args, max_iter=kept[0])
-    if said := run.falls_behind():
-        print(f'warning: {said}', file=sys.stderr)
+    if warning := run.warning():
+        print(f'warning: {warning}', file=sys.stderr)
     state = {} if midway else run.state()  # an iteration that was cut off leaves models of two kinds
     return TrainedRun(algorithm, policy, options=options, training_log=run.log, interrupted=interrupted, state=state, ended=ended)
 
@@ -519,11 +505,11 @@ def _play(
         raise UserError(f'policy is a {type(policy).__name__}; give run.policy, load_policy(…), or a function obs → action')
     if env is None:
         raise UserError("env is None, so there is nothing to play in; a run of 'bclone' without one is judged by run.log['valloss']")
-    episodes, seed = _whole('episodes', episodes, 1), _whole('seed', seed, 0)
-    max_traj_len = None if max_traj_len is None else _whole('max_traj_len', max_traj_len, 1)
+    episodes, seed = as_integer(episodes, 'episodes', 1), as_integer(seed, 'seed', 0)
+    max_traj_len = None if max_traj_len is None else as_integer(max_traj_len, 'max_traj_len', 1)
     mdp = MDP(env)
     try:
-        workers = _whole('sim_batch_size', sim_batch_size, 1)
+        workers = as_integer(sim_batch_size, 'sim_batch_size', 1)
         if isinstance(policy, Policy):
             _check_fits(policy, mdp)
         elif workers > 1:
