@@ -32,6 +32,7 @@ from policyopt.arguments import as_array, as_integer, as_numbers, as_path, kind_
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importers
+from policyopt.files.runfile import best_snapshot
 from policyopt.files.training_log import TrainingLog
 from policyopt.files.trajectory_file import check_int64, check_returns, load_trajs, save_trajs
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
@@ -393,8 +394,11 @@ def _start(init: Any) -> tuple[training.Start | None, str | None]:
     if not isinstance(policy, Policy):
         raise UserError(f'init is a {type(init).__name__}; give a Policy, a run that train returned, or the path of one')
     spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
-    state = init.state if isinstance(init, TrainedRun) else {}
-    return training.Start('init', policy.export(), spec, state), None
+    if not isinstance(init, TrainedRun):
+        return training.Start('init', policy.export(), spec), None
+    snapshots = init._training_log.snapshots
+    best = best_snapshot(init.log, snapshots) if init.algorithm == 'bclone' else None
+    return training.Start('init', policy.export() if best is None else snapshots[best], spec, init.state), None
 
 
 def _check_fits(policy: Policy, mdp: MDP) -> None:

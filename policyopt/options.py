@@ -205,7 +205,9 @@ class _ImitationOnly:
         0.0, "weight of (‖∇s‖ − 1)², s the classifier's score between policy and expert pairs", FROM_0, only=GAIL, gail=0.5
     )
     init_policy: str | None = option(
-        None, 'start from this policy, FILE.h5/snapshots/…; a whole RUN.h5 of the same mode brings its classifier and value function too'
+        None,
+        'start from this policy, FILE.h5/snapshots/…; of a whole RUN.h5 the last, of cloning the one with the highest valacc; '
+        'a RUN.h5 of the same mode brings its classifier and value function too',
     )
     init_iterations: int = option(
         10, 'first iterations that only fit classifier and value function to --init_policy', (0, MOST, f'0 to {MOST}'), only=ADVERSARIAL

@@ -22,6 +22,7 @@ from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import load_policy, load_reward
 from policyopt.files.atomic import check_output
 from policyopt.files.names import lock_path, part_path
+from policyopt.files.runfile import best_snapshot_in
 from policyopt.files.training_log import TrainingLog, last_of, read_root, read_snapshot, read_state
 from policyopt.files.trajectory_file import load_trajs
 from policyopt.imitation import ImitationOptimizer
@@ -93,9 +94,15 @@ class Start:
 
 
 def load_start(path: str) -> Start:
-    """The start that 'FILE.h5/snapshots/…' or a whole 'RUN.h5' holds. Raises UserError as `load_policy`."""
+    """The start that 'FILE.h5/snapshots/…' or a whole 'RUN.h5' holds: its last policy, of cloning that with the highest valacc.
+
+    Raises UserError as `load_policy`.
+    """
     whole = last_of(path)
     snapshot = read_snapshot(whole)
+    if whole != path and snapshot.args.get('mode') == 'bclone':
+        best = best_snapshot_in(path)
+        snapshot = snapshot if best is None else read_snapshot(f'{path}/snapshots/{best}')
     state = read_state(snapshot.file) if whole.endswith('/snapshots/last') else {}
     return Start(f'{snapshot.file}: {snapshot.path}', snapshot.variables, snapshot.args.get('policy_hidden_spec'), state)
 

@@ -7,19 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-# One thread per process, before numpy and torch are loaded: small arrays gain nothing from more, and sums stay equal.
-ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMEXPR_NUM_THREADS'), '1')
-os.environ.update(ONE_THREAD)
+import hypothesis
+import pytest
+from command_tools import ONE_THREAD, REPO, run_command, script_env
+
+os.environ.update(ONE_THREAD)  # before numpy and torch are loaded
 
 # A shell that runs tests in the background lets them ignore Ctrl-C, and what they start inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import hypothesis  # noqa: E402
-import pipeline_tools  # noqa: E402
-import pytest  # noqa: E402
+import pipeline_tools
 
-REPO = Path(__file__).resolve().parent.parent
 # Vectors of the 2016 functions; parity tests take every file of a kind that they know from this folder.
 GOLDEN_DIR = Path(os.environ.get('GOLDEN_DIR') or REPO / 'tests' / 'golden').resolve()
 LEGACY_DIR = REPO.parent / 'shared' / 'legacy'
@@ -56,29 +55,13 @@ def legacy_dir():
     return LEGACY_DIR
 
 
-def script_env(**extra):
-    """The environment of a command run by a test: this checkout first on the path, one thread, no colour, wide lines."""
-    path = os.pathsep.join(p for p in (str(REPO), os.environ.get('PYTHONPATH')) if p)
-    # COLUMNS keeps argparse from folding lines that a test compares
-    return {**os.environ, **ONE_THREAD, 'PYTHONPATH': path, 'NO_COLOR': '1', 'COLUMNS': '200', 'MPLBACKEND': 'Agg', **extra}
-
-
 @pytest.fixture
 def run_script(tmp_path):
-    """Run a real command line: run_script('imitate_mj.py', '--mode', 'ga', …, rc=0) -> CompletedProcess with text.
+    """`run_command` in a fresh temporary folder unless `cwd` says otherwise; keywords of `env` are added to the environment."""
 
-    The script is one of scripts/ (or an absolute path); it runs in a fresh temporary folder unless `cwd` says otherwise.
-    `rc` is the exit code that is expected, None for any. Keywords of `env` are added to the environment.
-    """
-
-    def run(script, *args, rc=0, cwd=None, timeout=300, env=None, stdin=None):
-        cmd = [sys.executable, str(REPO / 'scripts' / script), *map(str, args)]
-        done = subprocess.run(
-            cmd, cwd=cwd or tmp_path, env=script_env(**(env or {})), input=stdin or '', capture_output=True, text=True, timeout=timeout
-        )
-        if rc is not None and done.returncode != rc:
-            pytest.fail(f'{" ".join(cmd)}\nexit code {done.returncode}, expected {rc}\n{done.stdout}\n{done.stderr}', pytrace=False)
-        return done
+    def run(*words, cwd=tmp_path, env=None, **options):
+        options.setdefault('fresh', env is not None)
+        return run_command(*words, cwd=cwd, env=script_env(**(env or {})), **options)
 
     return run
 

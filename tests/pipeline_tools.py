@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import tables
+from command_tools import REPO, run_command
 
-REPO = Path(__file__).resolve().parent.parent
 IM_PIPELINE = str(REPO / 'scripts' / 'im_pipeline.py')
 
 SPEC = """
@@ -129,11 +129,9 @@ def environment(**extra):
     return env | {'PYTHONPATH': str(REPO)} | extra
 
 
-def im_pipeline(*args, code=0, cwd=REPO, env=None, **kwargs):
-    """Run the real command; returns (stdout, stderr) after checking its exit code."""
-    command = [sys.executable, IM_PIPELINE, *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env or environment(), timeout=300, **kwargs)
-    assert done.returncode == code, f'exit code {done.returncode}\n{done.stdout}\n{done.stderr}'
+def im_pipeline(*args, code=0, cwd=REPO, env=None, **options):
+    """`run_command` of im_pipeline.py; returns (stdout, stderr)."""
+    done = run_command('im_pipeline.py', *args, rc=code, cwd=cwd, env=env or environment(), **options)
     assert 'Traceback' not in done.stderr
     return done.stdout, done.stderr
 

@@ -4,14 +4,13 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
 import tables
-from conftest import REPO, script_env
+from command_tools import REPO, Forked, run_command, script_env
 
 from policyopt import elementwise
 from policyopt.torchutil import numerics
@@ -55,11 +54,7 @@ ATTRS_OF_TIME = ('start_time', 'end_time', 'wall_time', 'command', 'content_sha2
 def folder(tmp_path_factory):
     """A folder with expert trajectories that vis_mj.py --out wrote."""
     path = tmp_path_factory.mktemp('runs')
-    vis = [sys.executable, str(REPO / 'scripts' / 'vis_mj.py'), f'{EXPERT}/snapshots/last']
-    done = subprocess.run(
-        [*vis, '--count', '3', '--out', 'trajs.h5', '--seed', '1'], cwd=path, env=script_env(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    run_command('vis_mj.py', f'{EXPERT}/snapshots/last', '--count', '3', '--out', 'trajs.h5', '--seed', '1', cwd=path)
     return path
 
 
@@ -77,9 +72,7 @@ def needs_avx512():
 
 def run(name, folder, *options, rc=0, env=None):
     """Run to the end; returns the CompletedProcess after checking its exit code."""
-    done = subprocess.run(command(name, *options), cwd=folder, env=script_env(**(env or {})), capture_output=True, text=True, timeout=300)
-    assert done.returncode == rc, f'exit code {done.returncode}, expected {rc}\n{done.stdout}\n{done.stderr}'
-    return done
+    return run_command(*command(name, *options)[1:], rc=rc, cwd=folder, env=script_env(**(env or {})), fresh=env is not None)
 
 
 def run_until(name, folder, iteration, num, *options):
@@ -87,24 +80,20 @@ def run_until(name, folder, iteration, num, *options):
 
     It prints into a pipe of one page that nobody empties, so it cannot run far ahead of what was read.
     """
-    process = subprocess.Popen(
-        [sys.executable, '-u', *command(name, *options)[1:]],
-        cwd=folder,
-        env=script_env(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        bufsize=0,
-    )
-    with process:
-        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
-        for line in iter(process.stdout.readline, b''):
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    with open(os.devnull, 'rb') as nothing:
+        process = Forked(command(name, *options)[1:], folder, script_env(), [nothing.fileno(), write, write])
+    os.close(write)
+    with open(read, 'rb', buffering=0) as said:
+        for line in iter(said.readline, b''):
             first = line.split()[:1]
             if first and first[0].isdigit() and int(first[0]) >= iteration:
                 os.kill(process.pid, num)
                 break
-        drain = threading.Thread(target=process.stdout.read)
+        drain = threading.Thread(target=said.read)
         drain.start()
-        code = process.wait(timeout=120)
+        code = process.wait(120)
         drain.join()
     return -code if num == signal.SIGKILL else code
 

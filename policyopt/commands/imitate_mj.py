@@ -1,4 +1,4 @@
-r"""Train one imitation run: behavioural cloning, DAgger, or adversarial imitation with TRPO.
+r"""Train one imitation run: cloning, DAgger, GAIL and its relatives.
 
 GAIL on four expert trajectories of CartPole:
     python scripts/imitate_mj.py --mode gail --data trajs_cartpole.h5 --limit_trajs 4 \

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import itertools
 import os
+import stat
 from collections.abc import Iterable, Iterator
 
 from policyopt.errors import UserError, printable
 from policyopt.provenance import process_name
 
+_KINDS = {stat.S_IFDIR: 'a folder', stat.S_IFIFO: 'a pipe', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device', stat.S_IFSOCK: 'a socket'}
 _NO_HARD_LINKS = errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK  # what a file system without them answers
 
 
@@ -67,8 +69,23 @@ def replacing(path: str) -> contextlib.AbstractContextManager[str]:
     return writing(path, replace=True)
 
 
+def check_regular(path: str, what: str) -> None:
+    """Raise UserError where the file to read is a folder, a pipe, a device or a socket: opening or reading some of these never ends.
+
+    Every file of a user goes through this before it is opened. `what` names what it should be; a missing file is the caller's to say.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # not there, or no name of a file
+        return
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), 'no regular file')
+        raise UserError(f'{path}: is {kind}; expected {what} in a regular file')
+
+
 def read_utf8(path: str, what: str, most: int | None = None) -> str:
     """The text of a file, at most its first `most` characters; UserError where it is not UTF-8."""
+    check_regular(path, what)
     try:
         with open(path, encoding='utf-8') as f:
             return f.read(most)
@@ -133,6 +150,8 @@ def _same_file(path: str, other: str) -> bool:
 
 
 def begins_as_hdf5(path: str) -> bool:
-    """Whether a file begins as HDF5 files do."""
+    """Whether a path is that of a regular file that begins as HDF5 files do."""
+    if not os.path.isfile(path):
+        return False
     with open(path, 'rb') as f:
         return f.read(8) == b'\x89HDF\r\n\x1a\n'

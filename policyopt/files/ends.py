@@ -21,7 +21,7 @@ DONE = ('dones', 'done')  # one or the other
 STARTS, ENDS = 'episode_starts', 'episode_ends'
 LENGTHS = ('lengths', 'lens', 'ep_lens', 'ep_lengths', 'episode_lengths', 'traj_lengths', 'seq_lens')
 MASKS = ('masks', 'mask')
-IDS = ('episode_id', 'episode_ids', 'episode_index', 'traj_id', 'traj_ids', 'trajectory_id', 'trajectory_ids')  # of each step
+IDS = ('episode', 'episode_id', 'episode_ids', 'episode_index', 'traj_id', 'traj_ids', 'trajectory_id', 'trajectory_ids')  # of each step
 FLAGS = (*TERMINAL, *TRUNCATED, *DONE)
 EVERY = (*FLAGS, STARTS, ENDS, *LENGTHS, *MASKS, *IDS)
 
@@ -164,7 +164,8 @@ def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndar
             f'episode_starts. --ends {name.replace(" and ", ",")} takes it as it is'
         )
     if ends is None and not row.whole:
-        raise UserError(f"{where}: nothing says where an episode ends; expected an array 'terminal' or 'dones' beside obs and acts")
+        expected = "an array 'dones', 'terminals', 'timeouts' or 'lengths' beside obs and acts"
+        raise UserError(f'{where}: nothing says where an episode ends; expected {expected}')
     return last if ends is None else ends
 
 
@@ -236,7 +237,7 @@ def _ends_beside_next_obs(
                 f'{where}: next_obs is not the next observation at {len(inner)} of {num} steps; was it normalised, or were the steps '
                 'shuffled? --ends ARRAY names the array that says where episodes end, and next_obs is left out then'
             )
-        notes.append('next_obs does not continue the observations and is not used')
+        notes.append('where next_obs does not continue the observations of an episode, it is not used')
         row.next_obs = None
     elif may_lack and chosen is None:
         return np.union1d(last if ends is None else ends, inner)

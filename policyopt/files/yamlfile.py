@@ -108,7 +108,7 @@ def dump_yaml(value: Any, source: str) -> str:
 
 
 def read_text(path: str) -> str:
-    """The text of a YAML file, or UserError when it is missing, a folder, or not UTF-8."""
+    """The text of a YAML file, or UserError when it is missing, no regular file, or not UTF-8."""
     try:
         return read_utf8(path, 'a pipeline YAML', MAX_CHARS + 1)  # parse_yaml refuses more
     except FileNotFoundError as e:
@@ -117,8 +117,6 @@ def read_text(path: str) -> str:
         near = [os.path.join(folder, n) for n in names if n.endswith(('.yaml', '.yml'))]
         listing = f' There is: {", ".join(near)}.' if near else ''
         raise UserError(f'{path}: no such file; expected a pipeline YAML.{closest(path, near) or listing}') from e
-    except IsADirectoryError as e:
-        raise UserError(f'{path}: is a folder; expected a pipeline YAML') from e
     except PermissionError as e:
         raise UserError(f'{path}: cannot be read (no permission); expected a pipeline YAML') from e
 

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from policyopt.errors import UserError, closest
+from policyopt.files.atomic import check_regular
 from policyopt.files.names import cell_id, id_of
 from policyopt.files.results_file import LARGEST
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
@@ -160,6 +161,7 @@ def read_tasks(path: str) -> dict[str, Baseline]:
 
 
 def _read_csv(path: str) -> tuple[Sequence[str], list[dict[str, str]]]:
+    check_regular(path, 'a CSV of reference results')
     try:
         with open(path, newline='', encoding='utf-8-sig') as f:
             reader = csv.DictReader(f)

@@ -9,13 +9,12 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import types
 
 import numpy as np
 import pytest
 import tables
-from conftest import REPO, script_env
+from command_tools import REPO, run_command, script_env
 from training_tools import CLONING, EXPERT, RUNS, command, differences, needs_avx512, run, run_until
 from training_tools import folder as folder
 
@@ -310,28 +309,23 @@ def test_experts_are_trained_where_they_are_missing_and_only_played_where_they_a
     experts.mkdir()
     options = '--max_iter 31 --min_total_sa 150 --sim_batch_size 1 --save_freq 10 --seed 3'
     code = (
-        'import sys; sys.path.insert(0, sys.argv[1]); from tools.experts import gen_classic_policies as g\n'
+        'import sys; from tools.experts import gen_classic_policies as g\n'
         f"experts = dict.fromkeys(['CartPole-v0', 'CartPole-v1', 'Acrobot-v0'], '{options}')\n"
-        "sys.exit(g.run_main('gen', lambda argv: g.train_experts('gen', '', experts, list(experts), argv), ['experts', *sys.argv[2:]]))"
+        "sys.exit(g.run_main('gen', lambda argv: g.train_experts('gen', '', experts, list(experts), argv), ['experts', *sys.argv[1:]]))"
     )
-
-    def generate(*options, rc=0):
-        command = [sys.executable, '-c', code, str(REPO), *options]
-        done = subprocess.run(command, cwd=folder, env=script_env(), capture_output=True, text=True)
-        assert done.returncode == rc, done.stderr
-        return done
-
+    script = folder / 'generate.py'
+    script.write_text(code)
     begun = ['run_rl_mj.py', *options.split(), '--env_name', 'CartPole-v1', '--log', 'experts/CartPole-v1.h5']
     assert run_until(begun, folder, 5, signal.SIGTERM) == 75
     there = experts / 'CartPole-v0.h5'
     shutil.copy(finished('rl'), there)  # with all its snapshots, which are not ours to drop
     before = there.read_bytes()
-    done = generate()
+    done = run_command(script, cwd=folder)
     assert 'experts/CartPole-v0.h5: is there already' in done.stdout and 'continuing experts/CartPole-v1.h5.part' in done.stdout
     assert len(re.findall('(?m)^return: ', done.stdout)) == 3
     assert there.read_bytes() == before
     assert [snapshot_names(experts / f'{t}.h5') for t in ('CartPole-v1', 'Acrobot-v0')] == [['iter0000030']] * 2
-    assert 'experts/CartPole-v0.h5: is there already, with seed 3, not 5' in generate('--seed', '5', rc=2).stderr
+    assert 'experts/CartPole-v0.h5: is there already, with seed 3, not 5' in run_command(script, '--seed', '5', cwd=folder, rc=2).stderr
 
 
 @pytest.mark.mujoco
@@ -367,12 +361,12 @@ def test_an_animation_needs_no_screen(run_script, tmp_path):
     pytest.importorskip('pygame', reason='drawing CartPole needs pygame')
     from PIL import Image
 
-    no_screen = {'DISPLAY': '', 'WAYLAND_DISPLAY': '', 'SDL_VIDEODRIVER': 'dummy'}
     options = ('--frames', 25, '--seed', 1, '--max_traj_len', 10)
-    first = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--gif', 'mine.gif', *options, env=no_screen)
+    no_screen = {'env': {'DISPLAY': '', 'WAYLAND_DISPLAY': '', 'SDL_VIDEODRIVER': 'dummy'}, 'fresh': False}
+    first = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--gif', 'mine.gif', *options, **no_screen)
     said = ['return: 10.0000 in 10 steps'] * 2 + ['return: 5.0000 in 5 steps so far (stopped at --frames 25)']
     assert first.stdout.splitlines() == [*said, 'animation: mine.gif (25 pictures, as --frames says)'] and first.stderr == ''
-    done = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', *options, env=no_screen)
+    done = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', *options, **no_screen)
     assert 'animation: play.gif' in done.stdout
     for name in ('mine.gif', 'play.gif'):
         with Image.open(tmp_path / name) as image:

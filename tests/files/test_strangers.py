@@ -3,7 +3,10 @@
 import csv
 import dataclasses
 import html
+import os
 import re
+import signal
+import socket
 import time
 
 import numpy as np
@@ -150,3 +153,34 @@ def test_names_of_columns_and_files_are_only_names_in_pictures(name, tmp_path, r
     write_log(str(path), table, {'args': '{}'})
     run_here('showlog.py', path, '--fields', name.replace('/', '|'), '--plotfile', 'out.png')
     assert (tmp_path / 'out.png').exists()
+
+
+READERS = {
+    'x.yaml': 'im_pipeline.py x.yaml 1_train -n',
+    't.h5': 'imitate_mj.py --mode bclone --data t.h5 --env_name CartPole-v0 --max_iter 1 --seed 0',
+    'p.h5': 'vis_mj.py p.h5/snapshots/last --eval_only --seed 0',
+    'r.h5': 'analyze_results.py r.h5',
+    'ref.csv': 'analyze_results.py good.h5 --reference ref.csv',
+    'x.npz': 'import_trajs.py x.npz out.h5',
+    'x.pkl': 'import_trajs.py x.pkl out.h5',
+    'x.hdf5': 'import_trajs.py x.hdf5 out.h5',
+    'episodes/1.csv': 'import_trajs.py episodes out.h5',
+    'arrow/state.json': 'import_trajs.py arrow out.h5',
+}
+
+
+@pytest.mark.parametrize('name', READERS)
+def test_pipes_devices_and_sockets_are_refused_before_they_are_opened(name, tmp_path, run_here):  # noqa: F811
+    small_results(tmp_path / 'good.h5')
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    kinds = {'a pipe': os.mkfifo, 'a device': lambda p: p.symlink_to('/dev/zero'), 'a socket': lambda p: server.bind(str(p))}
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail('it waits'))
+    for kind, make in kinds.items():
+        with socket.socket(socket.AF_UNIX) as server:
+            make(path)
+            signal.alarm(20)
+            err = run_here(*READERS[name].split(), rc=2).stderr
+            signal.alarm(0)
+        assert f'{name}: is {kind}; expected ' in err and err.count('\n') == 1 and not (tmp_path / 'out.h5').exists()
+        path.unlink()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from policyopt.errors import UserError
+from policyopt.files.atomic import check_regular
 from policyopt.files.hdf5 import is_hdf5, open_h5
 from policyopt.files.importers.csv_folder import read_csvs
 from policyopt.files.importers.d4rl import read_d4rl
@@ -35,7 +36,9 @@ READERS: dict[str, Callable[[str, ReadOptions], Source]] = {
     'minari': read_minari, 'npz': read_npz, 'csv': read_csvs, 'imitation': read_imitation,
 }  # fmt: skip
 HDF5_READERS: dict[str, Callable[[str, Any, ReadOptions], Source]] = {'d4rl': read_d4rl, 'robomimic': read_robomimic}
-EXPECTED = 'an .npz file, HDF5 of D4RL or robomimic, a folder of CSV files or of imitation, or a Minari id such as cartpole/expert-v0'
+EXPECTED = (
+    'an .npz or .csv file, HDF5 of D4RL or robomimic, a folder of CSV files or of imitation, or a Minari id such as cartpole/expert-v0'
+)
 NOT_DEMONSTRATIONS = {
     'trajectories': 'is a trajectory file already, which --data takes as it is; {show} shows what it holds',
     'run': 'is the file of a training run, not demonstrations; its policy records some: {record}',
@@ -49,7 +52,9 @@ NOT_DEMONSTRATIONS = {
 def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  # noqa: B008 (it is frozen)
     """What demonstrations of a known format hold. Raises UserError for anything else, which says what it is."""
     kind = foreign_kind(source)
-    if kind == 'folder' and os.path.isfile(os.path.join(source, 'state.json')):
+    if kind != 'folder':
+        check_regular(source, 'demonstrations')
+    if kind == 'folder' and os.path.exists(os.path.join(source, 'state.json')):
         kind = 'imitation'
     elif kind == 'folder' and any(name.lower().endswith('.csv') for name in os.listdir(source)):
         kind = 'csv'

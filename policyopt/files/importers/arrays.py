@@ -15,7 +15,7 @@ import numpy as np
 from policyopt.errors import UserError
 from policyopt.files import ends
 from policyopt.files.ends import Episode
-from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options
+from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options, without_unused_next
 
 ROLLOUT = {'episode_starts', 'values', 'log_probs'}  # beside observations: a rollout buffer of Stable-Baselines3
 RETURNS = ('ep_rets', 'episode_returns')  # one for each episode, as of openai/baselines and generate_expert_traj
@@ -79,7 +79,8 @@ def read_arrays(arrays: Arrays, file: str) -> Source:
     _compare_returns(arrays, episodes, notes)
     unused = [name for name in arrays.names if name not in arrays.used]
     used, unused = (list(dict.fromkeys(re.sub(r'_\d+$', '_N', name) for name in names)) for names in (arrays.used, unused))
-    return Source(f'{file}, {layout}', episodes, used, unused, notes)
+    found = Source(f'{file}, {layout}', episodes, used, unused, notes)
+    return without_unused_next(found, (row for row in rows if isinstance(row, ends.Row)))
 
 
 def _numbered(arrays: Arrays, i: int) -> ends.Row:

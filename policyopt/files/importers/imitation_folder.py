@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.errors import UserError
+from policyopt.files.atomic import check_regular, read_utf8
 from policyopt.files.ends import Episode
 from policyopt.files.importers.source import ReadOptions, Source, refuse_options
 
@@ -50,8 +51,7 @@ def _data_files(folder: str) -> Iterator[str]:
     """The names of the Arrow files, in their order."""
     path = os.path.join(folder, 'state.json')
     try:
-        with open(path, encoding='utf-8') as f:
-            state = json.loads(f.read(1 << 24))
+        state = json.loads(read_utf8(path, 'the list of the files of a data set', 1 << 24))
         names = [entry['filename'] for entry in state['_data_files']]
         if not names:
             raise ValueError
@@ -73,7 +73,8 @@ def _table(path: str) -> Any:
         raise UserError(f"{path}: data sets of imitation need the package pyarrow ({e}); install it: pip install -e '.[hf]'") from e
     if int(pa.__version__.split('.')[0]) < 15:
         raise UserError(f"{path}: pyarrow {pa.__version__} can run code of a file; install a newer one: pip install -e '.[hf]'")
-    if not os.path.isfile(path):
+    check_regular(path, 'an Arrow file')
+    if not os.path.exists(path):
         raise UserError(f'{path}: no such file, but state.json names it; copy the whole folder')
     try:
         with pa.OSFile(path) as f:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.errors import UserError
+from policyopt.files.atomic import check_regular
 from policyopt.files.importers.arrays import Arrays, read_arrays
 from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options
 
@@ -17,9 +18,8 @@ _NO_NPZ = 'not a readable .npz file (damaged, or of another kind); numpy.savez m
 def read_npz(path: str, options: ReadOptions) -> Source:
     """The episodes of an .npz file, in any layout of `read_arrays`."""
     refuse_options(path, options, 'obs_keys')
+    check_regular(path, 'an .npz file with obs and acts')
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise ValueError('it is no regular file')  # a pipe would keep us waiting
         npz = np.load(path, allow_pickle=False)
     except FileNotFoundError as e:
         raise UserError(f'{path}: no such file; expected an .npz file with obs and acts') from e
