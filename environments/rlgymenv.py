@@ -248,7 +248,7 @@ def needs_seals(name: str) -> bool:
 
 
 def env_info(task: Task) -> EnvInfo:
-    """The EnvInfo of a task; makes an environment to look at its spaces, of a name once per process.
+    """The EnvInfo of a task; makes an environment to read its spaces, of a name once per process.
 
     Raises: BadEnvironment.
     """
@@ -451,7 +451,7 @@ class LoopVecEnv(classic_vec.VecEnv):
     def _new(self) -> SingleEnv:
         new = SingleEnv(self._task, info=self._info)
         if any(env is not None and env._env is new._env for env in self._envs):
-            raise _SameAgain(f"env '{self._info.name}' was asked for a second environment and returned the first; return a new one")
+            raise _SameAgain(f"env '{self._info.name}' returned the same environment twice; return a new one")
         return new
 
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

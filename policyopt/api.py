@@ -3,7 +3,7 @@
     demos = policyopt.Demonstrations.load('trajs.h5')
     run = policyopt.train('ga', env='CartPole-v1', demos=demos, iterations=100, seed=0)
 
-Nothing here prints, starts a process, or leaves a global setting changed, unless asked to.
+Nothing here prints, starts a process, or leaves a global setting changed, unless an argument says so.
 
 Letters: B trajectories or rows, T time, N stacked rows, Do observation dim, Da action dims (1 for finite actions).
 """
@@ -87,7 +87,7 @@ class Demonstrations(TrajBatch):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Demonstrations:
-        """The trajectories of a file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B). Raises UserError for anything else, in one sentence."""
+        """The trajectories of a file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B). Raises UserError for anything else."""
         path = as_path(path)
         found = load_trajs(path)
         return cls._copy(found, found.env_name, path)
@@ -285,7 +285,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         demos: Demonstrations, or the path of a trajectory file; none for 'trpo'.
         iterations: how many; of 'bclone' and 'dagger', updates with one batch.
         seed: 0 to 2³² − 1; None draws one, which is `run.options.seed` then.
-        expert: for 'dagger', who is asked for labels: a Policy, the path of one, or any function obs_B_Do → a_B_Da, a program or a
+        expert: for 'dagger', who labels: a Policy, the path of one, or any function obs_B_Do → a_B_Da, a program or a
             person; it gets a batch of observations and returns as many actions, for a finite space integers (B,) or (B, 1).
         options, changes: the other options of 2016, from an ImitationOptions or RLOptions, or by name: min_total_sa=5000.
         progress: show a bar on stderr where that is a terminal.
@@ -371,7 +371,7 @@ def _demonstrated(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[
 
 
 def _teacher(expert: Any, mdp: MDP) -> tuple[Policy | FunctionActor | None, str | None]:
-    """(who is asked for labels, the path that it comes from or None)."""
+    """(who labels, the path that it comes from or None)."""
     if expert is None:
         return None, None
     if isinstance(expert, str | os.PathLike):
@@ -475,7 +475,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     options = run.args if run.depends_on_max_iter else dataclasses.replace(run.args, max_iter=kept[0])
     if warning := run.warning():
         print(f'warning: {warning}', file=sys.stderr)
-    state = {} if midway else run.state()  # an iteration that was cut off leaves models of two kinds
+    state = {} if midway else run.state()  # an interrupted iteration has updated some models and not others
     return TrainedRun(algorithm, policy, options=options, training_log=run.log, interrupted=interrupted, state=state, ended=ended)
 
 

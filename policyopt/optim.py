@@ -50,20 +50,20 @@ def backtracking_line_search(
     f: Callable[[torch.Tensor], float],
     x0_P: torch.Tensor,
     f0: float,
-    slope: float,
+    derivative: float,
     dx_P: torch.Tensor,
     accept_ratio: float = 0.1,
     shrink: float = 0.5,
     max_steps: int = 10,
 ) -> tuple[torch.Tensor, int]:
-    """The first factor t = 1, shrink, shrink², … with f(x0 + t·dx) − f0 ≤ accept_ratio·t·slope, slope = gradient·dx < 0.
+    """The first factor t = 1, shrink, shrink², … with f(x0 + t·dx) − f0 ≤ accept_ratio·t·derivative, derivative = gradient·dx < 0.
 
     Returns (x_P, rejected). After max_steps rejections the next factor is taken untested (as in 2016), never the old point.
     """
     t = 1.0
     for rejected in range(max_steps):
         x_P = x0_P + t * dx_P
-        if f(x_P) - f0 <= accept_ratio * t * slope:
+        if f(x_P) - f0 <= accept_ratio * t * derivative:
             return x_P, rejected
         t *= shrink
     return x0_P + t * dx_P, max_steps

@@ -140,7 +140,8 @@ def test_expert_subsampling(path, tmp_path):
     for case, options in meta.items():
         limit = options['limit_trajs']
         kept = TrajBatch.from_trajs([trajs[i] for i in range(min(limit or len(trajs), len(trajs)))])
-        obs, a, t, start = trajectories.subsample(kept, options['data_subsamp_freq'])
+        rows, start = trajectories.subsampled_rows(kept, options['data_subsamp_freq'])
+        obs, a, t = (x.stacked[rows] for x in (kept.obs, kept.a, kept.time))
         np.testing.assert_array_equal(start, d[f'{case}_start_times'])
         np.testing.assert_array_equal(obs, d[f'{case}_obs'])
         np.testing.assert_array_equal(a, d[f'{case}_a'])

@@ -24,7 +24,7 @@ from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifi
 from policyopt.sampling.mdp import MDP, sample_batch
 from policyopt.sampling.rollout import SimConfig
 from policyopt.torchutil import NetConfig
-from policyopt.trajectories import Expert, FiniteSpace, TrajBatch, subsample
+from policyopt.trajectories import Expert, FiniteSpace, TrajBatch, subsampled_rows
 from policyopt.valuefuncs import ValueFunc
 
 NET = [{'type': 'fc', 'n': 8}, {'type': 'nonlin', 'func': 'tanh'}]
@@ -292,7 +292,7 @@ def test_a_run_starts_its_normalisers_as_the_option_says(mode, tmp_path):
     rng = np.random.RandomState(0)
     trajs = TrajBatch(rng.randn(70, 4), np.zeros((70, 0)), rng.randint(2, size=(70, 1)), np.ones(70), [30, 40])
     save_trajs(tmp_path / 'trajs.h5', trajs, {})
-    num_expert = len(subsample(load_trajs(tmp_path / 'trajs.h5'), 2)[0]) if mode == 'expertdata' else 0
+    num_expert = len(subsampled_rows(load_trajs(tmp_path / 'trajs.h5'), 2)[0]) if mode == 'expertdata' else 0
     options = ['imitate_mj.py', '--mode', 'ga', *DATA, *SAMPLED, '--obsnorm_mode', mode, '--log', 'x.h5']
     assert run_until(options, tmp_path, 0, signal.SIGTERM) == 75
     with tables.open_file(tmp_path / 'x.h5.part') as h5:

@@ -295,7 +295,10 @@ WRONG_RUNS = {
     'no time limit': (lambda d: small('trpo', env=Line), "env 'Line' has no time limit"),
     'a policy of another env': (lambda d: po.evaluate(po.load_policy(EXPERT), 'MountainCar-v0'), "env 'MountainCar-v0' has"),
     'no episodes': (lambda d: po.evaluate(po.load_policy(EXPERT), 'CartPole-v0', 0), 'episodes is .0.'),
-    'a seed that is no number': (lambda d: po.evaluate(po.load_policy(EXPERT), 'CartPole-v0', 1, seed='a'), "seed is .a.; expected a whole number"),
+    'a seed that is no number': (
+        lambda d: po.evaluate(po.load_policy(EXPERT), 'CartPole-v0', 1, seed='a'),
+        'seed is .a.; expected a whole number',
+    ),
     'no policy': (lambda d: po.evaluate(EXPERT, 'CartPole-v0'), 'policy is a str'),
     'no policy file': (lambda d: po.load_policy('no.h5'), 'no.h5: no such file'),
     'an observation of another dim': (lambda d: po.load_policy(EXPERT).act(np.zeros(3)), r'\(3,\); this policy takes \(4,\)'),
