@@ -102,6 +102,32 @@ class RaggedArray:
         return RaggedArray(stacked, self.lengths)
 
 
+class Transitions(NamedTuple):
+    """What a reward with `uses_transitions` sees in addition to pairs, a row for each."""
+
+    nextobs_B_Do: np.ndarray
+    terminal_B: np.ndarray  # bool: whether the next observation is that of a terminal state, which a time limit is not
+    logp_B: np.ndarray  # log π(a|s) under the policy that played the batch, for expert pairs too
+
+    def rows(self, which: Any) -> Transitions:
+        """Some of the rows."""
+        return Transitions(*(x[which] for x in self))
+
+
+class Batch(NamedTuple):
+    """Pairs with their times, and for a reward that uses transitions what follows them: what a reward function is given."""
+
+    obs_B_Do: np.ndarray
+    a_B_Da: np.ndarray
+    t_B: np.ndarray
+    transitions: Transitions | None = None
+
+    def rows(self, which: Any) -> Batch:
+        """Some of the rows."""
+        transitions = None if self.transitions is None else self.transitions.rows(which)
+        return Batch(self.obs_B_Do[which], self.a_B_Da[which], self.t_B[which], transitions)
+
+
 class Expert(NamedTuple):
     """Expert pairs, and for a reward that uses transitions what follows them.
 
@@ -115,17 +141,9 @@ class Expert(NamedTuple):
     terminal_N: np.ndarray | None = None
     ended: tuple[float, float] = (0.0, 0.0)
 
-
-class Transitions(NamedTuple):
-    """What a reward with `uses_transitions` sees in addition to pairs, a row for each."""
-
-    nextobs_B_Do: np.ndarray
-    terminal_B: np.ndarray  # bool: whether the next observation is that of a terminal state, which a time limit is not
-    logp_B: np.ndarray  # log π(a|s) under the policy that played the batch, for expert pairs too
-
-    def rows(self, which: Any) -> Transitions:
-        """Some of the rows."""
-        return Transitions(*(x[which] for x in self))
+    @property
+    def pairs(self) -> Batch:
+        return Batch(self.obs_N_Do, self.a_N_Da, self.time_N)
 
 
 class TrajBatch:
