@@ -28,13 +28,14 @@ from threadpoolctl import ThreadpoolController
 
 from policyopt import algorithms, training
 from policyopt import options as settings
-from policyopt.arguments import as_array, as_integer, as_numbers, as_path, kind_of
+from policyopt.arguments import as_array, as_integer, as_path, kind_of
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importers
+from policyopt.files.ends import Episode
 from policyopt.files.runfile import best_snapshot
 from policyopt.files.training_log import TrainingLog
-from policyopt.files.trajectory_file import check_int64, check_returns, load_trajs, save_trajs
+from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
 from policyopt.policies import Policy
 from policyopt.provenance import now, provenance
@@ -115,21 +116,9 @@ class Demonstrations(TrajBatch):
         for name, episodes in lists.items():
             if len(episodes) != len(obs):
                 raise UserError(f'{name} holds {len(episodes)} episodes, but obs holds {len(obs)}')
-        ended = _ended(terminated, len(obs))
-        lists['obs'], last = _last_observations(obs, actions, ended)
-        checked = [_episode(i, *arrays) for i, arrays in enumerate(zip(*lists.values(), strict=True))]
-        for name, k in (('obs', 0), ('actions', 1)):
-            sizes = [arrays[k].shape[1] for arrays in checked]
-            if len(set(sizes)) > 1:
-                odd = next(i for i, size in enumerate(sizes) if size != sizes[0])
-                raise UserError(f'{name}[{odd}] has {sizes[odd]} columns, but {name}[0] has {sizes[0]}')
-        obs_N_Do, a_N_Da, r_N = (np.concatenate(x) for x in zip(*checked, strict=True))
-        demos = cls(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, [len(r) for _, _, r in checked])
-        demos.env_name = env_name
-        if ended is not None:
-            demos.lastobs_B_Do = np.array([np.zeros(obs_N_Do.shape[1]) if x is None else x for x in last])
-            demos.terminal_B = ended
-        check_returns(demos, 'rewards')
+        ended = [None] * len(obs) if terminated is None else _ended(terminated, len(obs)).tolist()
+        recorded = [_episode(i, ended[i], *arrays) for i, arrays in enumerate(zip(*lists.values(), strict=True))]
+        demos = cls._copy(importers.batch_of(recorded, 'the arrays'), env_name)
         if env_name is not None:
             importers.check_task(demos, env_name, 'arrays')
         return demos
@@ -175,52 +164,26 @@ class Demonstrations(TrajBatch):
         save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
 
 
-def _ended(terminated: Any, num: int) -> np.ndarray | None:
+def _ended(terminated: Any, num: int) -> np.ndarray:
     """`terminated` as (B,) bool, or UserError."""
-    if terminated is None:
-        return None
     ended = np.asarray(terminated)
     if ended.shape != (num,) or ended.dtype.kind not in 'biuf' or not np.isin(ended, (0, 1)).all():
         raise UserError(f'terminated is {ended.dtype} of shape {ended.shape}; give True or False for each of {num} episodes')
     return ended.astype(bool)
 
 
-def _last_observations(obs: Sequence, actions: Sequence, ended: np.ndarray | None) -> tuple[list[Any], list[Any]]:
-    """(obs without what the last actions led to, that or None), for each episode; UserError where it is needed and not given."""
-    if ended is None:
-        return list(obs), []
-    shorter, last = [], []
-    for i, (x, a) in enumerate(zip(obs, actions, strict=True)):
-        x, num = as_array(x, f'obs[{i}]'), np.shape(a)[0] if np.ndim(a) else 0
-        longer = x.ndim == 2 and len(x) == num + 1
-        if not ended[i] and not longer:
-            raise UserError(f'obs[{i}] lacks the observation after the last action, and terminated[{i}] is False; give {num + 1} rows')
-        if longer and not np.isfinite(x[-1]).all():
-            raise UserError(f'obs[{i}] holds NaN or infinity in its last row; expected finite numbers')
-        shorter.append(x[:-1] if longer else x)
-        last.append(x[-1].astype(np.float64) if longer else None)
-    return shorter, last
-
-
-def _episode(i: int, obs: Any, actions: Any, rewards: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(obs_T_Do, a_T_Da, r_T) of episode i, or UserError."""
-    obs_T_Do = as_numbers(obs, f'obs[{i}]')
-    if obs_T_Do.ndim != 2 or 0 in obs_T_Do.shape:
-        raise UserError(f'obs[{i}] has shape {obs_T_Do.shape}; expected (T, Do), with at least one step')
-    T = len(obs_T_Do)
-    a = as_numbers(actions, f'actions[{i}]')
-    raw = as_array(actions, f'actions[{i}]')
-    check_int64(f'actions[{i}]', raw)
-    a_T_Da = raw.astype(np.int64) if raw.dtype.kind in 'biu' else a
-    a_T_Da = a_T_Da[:, None] if a.ndim == 1 else a_T_Da
-    r_T = np.zeros(T) if rewards is None else as_numbers(rewards, f'rewards[{i}]')
-    if a_T_Da.ndim != 2 or a_T_Da.shape[1] == 0:
-        raise UserError(f'actions[{i}] has shape {a.shape}; expected (T,) or (T, Da)')
-    for name, x in (('actions', a_T_Da), ('rewards', r_T)):
-        if len(x) != T or (name == 'rewards' and x.ndim != 1):
-            hint = '; is the last one what the last action led to? Then say terminated=[…]' if len(x) == T - 1 else ''
-            raise UserError(f'{name}[{i}] has shape {x.shape}, but obs[{i}] has {T} steps{hint}')
-    return obs_T_Do, a_T_Da, r_T
+def _episode(i: int, ended: bool | None, obs: Any, actions: Any, rewards: Any = None) -> Episode:
+    """Episode i, with the observation after its last action where `ended` says whether that was a terminal state."""
+    obs, actions = as_array(obs, f'obs[{i}]'), as_array(actions, f'actions[{i}]')
+    num = len(actions) if actions.ndim else 0
+    longer = obs.ndim == 2 and len(obs) == num + 1
+    if longer and ended is None:
+        raise UserError(
+            f'obs[{i}] has {num + 1} rows for {num} actions; is the last one what the last action led to? Then say terminated=[…]'
+        )
+    if ended is False and not longer:
+        raise UserError(f'obs[{i}] lacks the observation after the last action, and terminated[{i}] is False; give {num + 1} rows')
+    return Episode(f'episode {i}', obs, actions, np.zeros(num) if rewards is None else as_array(rewards, f'rewards[{i}]'), ended)
 
 
 @dataclasses.dataclass(repr=False, eq=False)
