@@ -349,7 +349,8 @@ def _sha256(path: str, state: tuple[tuple[str, int, int], ...]) -> str:
         sha.update(b'' if file == path else os.path.relpath(file, path).encode('utf-8', 'surrogateescape') + b'\0')
         check_regular(file, 'the output of a run')
         with open(file, 'rb') as f:
-            hashlib.file_digest(f, lambda: sha)
+            while block := f.read(1 << 20):
+                sha.update(block)
     return sha.hexdigest()
 
 

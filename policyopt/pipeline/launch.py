@@ -80,17 +80,19 @@ class Local:
 
     def notes(self, plan: Plan) -> list[str]:
         """What the command lines need beside themselves, and which of them are not needed."""
-        from policyopt.pipeline.sample_stage import unfit_sets
-
         folder, done = plan.spec.checkpt_dir, sum(job.done for job in plan.jobs)
         notes = [] if os.path.isdir(folder) else [f'these commands need the folder {folder}; 0_sampletrajs makes it']
         sets = dict.fromkeys((run.task, run.dataset) for run in plan.todo)
-        missing = [path for path in itertools.starmap(plan.spec.traj_path, sets) if not os.path.exists(path)]
+        paths = list(itertools.starmap(plan.spec.traj_path, sets))
+        missing = [path for path in paths if not os.path.exists(path)]
         if missing and not notes:
             notes = [
                 f'these commands need {len(missing)} trajectory files that are not there, first {missing[0]}; 0_sampletrajs makes them'
             ]
-        notes += unfit_sets(plan.spec, sets)[:1]
+        if len(missing) < len(paths):
+            from policyopt.pipeline.sample_stage import unfit_sets  # here, because it loads PyTables
+
+            notes += unfit_sets(plan.spec, sets)[:1]
         return notes + ([f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else [])
 
     def execute(self, plan: Plan) -> str:
