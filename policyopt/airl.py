@@ -13,7 +13,15 @@ import torch
 
 from policyopt.nn import FeedforwardNet, net_shapes, parse_spec
 from policyopt.optim import Adam
-from policyopt.rewards import ClassifierConfig, ClassifierReward, ClassifierRows, log_fields, logistic_derivative, logistic_loss, taken
+from policyopt.rewards import (
+    ClassifierConfig,
+    ClassifierReward,
+    ClassifierRows,
+    chosen_outputs,
+    log_fields,
+    logistic_derivative,
+    logistic_loss,
+)
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
 from policyopt.trajectories import Batch, FiniteSpace, Transitions
@@ -130,9 +138,9 @@ class AIRLReward(ClassifierReward):
         return x_B_Di, torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.by_action else None
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
-        """g of pairs (B,), the reward without its shaping, and where a terminal state follows what is paid there."""
+        """g of pairs (B,), the reward without its shaping, plus the rewards in a terminal state that follows."""
         x_B_Di, index_B_1 = self._pairs(self._states(obs_B_Do, t_B), a_B_Da)
-        g_B = taken(self.g.forward(x_B_Di), index_B_1)
+        g_B = chosen_outputs(self.g.forward(x_B_Di), index_B_1)
         return self._with_ends(g_B, t_B, np.zeros(len(t_B), bool) if terminal_B is None else terminal_B)
 
     def shaping(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> np.ndarray:
@@ -159,14 +167,14 @@ class AIRLReward(ClassifierReward):
 
     def _logits(self, rows: AIRLRows) -> torch.Tensor:
         h = self.h.forward(rows.states)[:, 0]
-        return taken(self.g.forward(rows.pairs), rows.index) + rows.gamma_B * h[rows.next_B] - h[: len(rows.next_B)] - rows.logp_B
+        return chosen_outputs(self.g.forward(rows.pairs), rows.index) + rows.gamma_B * h[rows.next_B] - h[: len(rows.next_B)] - rows.logp_B
 
     def steps_after(self, t_B: np.ndarray, terminal_B: np.ndarray) -> np.ndarray:
         """How many steps an episode spends in the terminal state that a pair leads to, (B,)."""
         return np.zeros(len(t_B)) if self.horizon is None else np.where(terminal_B, np.maximum(self.horizon - 1 - np.asarray(t_B), 0), 0)
 
     def compute_reward(self, batch: Batch) -> np.ndarray:
-        """Imitation rewards (B,): f − log π, and where a terminal state follows what is paid there."""
+        """Imitation rewards (B,): f − log π, plus the rewards in a terminal state that follows."""
         assert batch.transitions is not None  # see uses_transitions
         return self._with_ends(self.compute_logits(batch), batch.t_B, batch.transitions.terminal_B)
 

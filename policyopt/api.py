@@ -59,16 +59,15 @@ MAX_COLUMNS = 1000  # of a log
 ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env', 'obs_keys': 'obs_keys', 'download': 'download'}
 
 
-class _PythonNames(contextlib.ContextDecorator):
+@contextlib.contextmanager
+def _python_names() -> Iterator[None]:
     """Raise errors in the words of a caller from Python: `max_traj_len=`, where a command says `--max_traj_len`."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if isinstance(error, UserError | RunFailed):
-            known = {*settings.option_names(ImitationOptions), *settings.option_names(RLOptions)}
-            error.args = (re.sub(_OPTION, lambda m: _argument(m, known), str(error)),)
+    try:
+        yield
+    except (UserError, RunFailed) as e:
+        known = {*settings.option_names(ImitationOptions), *settings.option_names(RLOptions)}
+        e.args = (re.sub(_OPTION, lambda m: _argument(m, known), str(e)),)
+        raise
 
 
 _OPTION = r'--mode (?P<mode>\w+)|--(?P<name>[a-z_]+)(?: (?=[-.\d]+\b|\w+:|[A-Z]{2}))?'
@@ -124,7 +123,7 @@ class Demonstrations(TrajBatch):
         return demos
 
     @classmethod
-    @_PythonNames()
+    @_python_names()
     def from_minari(cls, dataset: Any, download: bool = False, obs_keys: str | Sequence[str] | None = None) -> Demonstrations:
         """The episodes of a Minari data set, given by its id or as it is. Raises UserError where it cannot be read.
 
@@ -143,7 +142,7 @@ class Demonstrations(TrajBatch):
         return f'<Demonstrations: {size}; observations {self.obs.stacked.shape[1]} numbers, actions {kind}; mean return {mean:.4g}>'
 
     @classmethod
-    @_PythonNames()
+    @_python_names()
     def record(cls, policy: Any, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
                max_traj_len: int | None = None) -> Demonstrations:  # fmt: skip
         """Episodes of a policy, or of whoever else plays, as in `evaluate`; actions are sampled unless deterministic. Raises as it."""
@@ -232,7 +231,7 @@ class Evaluation(NamedTuple):
     lengths: np.ndarray
 
 
-@_PythonNames()
+@_python_names()
 def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None = None, *, iterations: int, seed: int | None = None,
           options: CommonOptions | None = None, expert: Policy | str | os.PathLike | Callable[[np.ndarray], Any] | None = None,
           progress: bool = True, callback: Callable[..., Any] | None = None, init: Any = None, **changes: Any) -> TrainedRun:  # fmt: skip
@@ -442,7 +441,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     return TrainedRun(algorithm, policy, options=options, training_log=run.log, interrupted=interrupted, state=state, ended=ended)
 
 
-@_PythonNames()
+@_python_names()
 def evaluate(policy: Any, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
              sim_batch_size: int = 1) -> Evaluation:  # fmt: skip
     """Play a policy, by default its most likely actions: (returns (B,), lengths (B,)) of exactly `episodes` episodes.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from policyopt.trajectories import ContinuousSpace, Expert, Space
 
 
-def taken(out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.Tensor:
+def chosen_outputs(out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.Tensor:
     """The outputs (B,) of the actions that were taken, or the only ones."""
     return out_B_K[:, 0] if a_B_1 is None else out_B_K.gather(1, a_B_1)[:, 0]
 
@@ -181,7 +181,7 @@ class TransitionClassifier(ClassifierReward):
     def compute_scores(self, batch: Batch) -> torch.Tensor:
         """Scores (B,) as a tensor."""
         out = self.net.forward(self._inputs(self._norm_inputs(batch.obs_B_Do, batch.a_B_Da), batch.t_B))
-        return taken(out, self._index(batch.a_B_Da))
+        return chosen_outputs(out, self._index(batch.a_B_Da))
 
     def reward_of_scores(self, scores_B: torch.Tensor) -> np.ndarray:
         """Rewards of scores, a numpy array (B,)."""
@@ -204,7 +204,7 @@ class TransitionClassifier(ClassifierReward):
         scores_Ball = torch.empty_like(weight_Ball)
 
         def dout(out, rows):
-            s = scores_Ball[rows] = taken(out, None if index_Ball is None else index_Ball[rows])
+            s = scores_Ball[rows] = chosen_outputs(out, None if index_Ball is None else index_Ball[rows])
             ds = weight_Ball[rows] * logistic_derivative(s, labels_expert_is_one_Ball[rows], self.ent_reg_weight)
             if index_Ball is None:
                 return ds[:, None]
@@ -228,13 +228,13 @@ class TransitionClassifier(ClassifierReward):
         if self.net.is_piecewise_linear:  # two to three times as fast as torch.func, with the same bits
             dout_B_K = mix_B_Di.new_zeros((both.num_pi, self.net.shapes[-1][1]))
             dout_B_K = dout_B_K.fill_(1.0) if index_B is None else dout_B_K.scatter_(1, index_B, 1.0)
-            slope_B_Di, gradient = self.net.input_gradient(mix_B_Di, dout_B_K)
-            norm_B_1 = slope_B_Di.norm(dim=1, keepdim=True)
-            return gradient((norm_B_1 - 1) * (2 / both.num_pi) * (slope_B_Di / norm_B_1).masked_fill_(norm_B_1 == 0, 0.0))
+            derivative_B_Di, gradient = self.net.input_gradient(mix_B_Di, dout_B_K)
+            norm_B_1 = derivative_B_Di.norm(dim=1, keepdim=True)
+            return gradient((norm_B_1 - 1) * (2 / both.num_pi) * (derivative_B_Di / norm_B_1).masked_fill_(norm_B_1 == 0, 0.0))
 
         def penalty(net_P):
             def score(x_B_Di):
-                return taken(self.net.functional(net_P, x_B_Di), index_B).sum()
+                return chosen_outputs(self.net.functional(net_P, x_B_Di), index_B).sum()
 
             return ((torch.func.grad(score)(mix_B_Di).norm(dim=1) - 1) ** 2).mean()
 
@@ -256,7 +256,7 @@ class TransitionClassifier(ClassifierReward):
             if self.grad_penalty:
                 grad_P.add_(self.penalty_gradient(x_Ball_Di, index_Ball, both), alpha=self.grad_penalty)
             self.adam.step(grad_P)
-        scores_Ball = taken(self.net.forward(x_Ball_Di), index_Ball)
+        scores_Ball = chosen_outputs(self.net.forward(x_Ball_Di), index_Ball)
         return log_fields(loss, scores_Ball, both), self.reward_of_scores(scores_Ball[: both.num_pi])
 
 

@@ -124,9 +124,7 @@ class WorkerPool:
                 self.conns.append(ours)
                 self.processes.append(process)
 
-    def play(
-        self, actor: AnyActor, cfg: SimConfig, key: tuple, num_slots: int, deterministic: bool
-    ) -> tuple[Played, TrajectoryCounter]:
+    def play(self, actor: AnyActor, cfg: SimConfig, key: tuple, num_slots: int, deterministic: bool) -> tuple[Played, TrajectoryCounter]:
         """Play one batch on num_slots slots in all; returns (what was played, counter). Raises RunFailed, and the pool is closed then."""
         lengths_B = np.frombuffer(self.lengths, dtype=np.int64)
         lengths_B[:] = 0

@@ -13,7 +13,7 @@ from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.errors import RunFailed, UserError
 from policyopt.nn import ACTIVATIONS, FeedforwardNet, net_shapes
 from policyopt.policies import make_policy
-from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier, taken
+from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier, chosen_outputs
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Batch, ContinuousSpace, Expert, FiniteSpace
@@ -202,7 +202,7 @@ def test_the_classifier_falls_down_its_own_loss():
 
     def loss(theta_P):
         clf.theta_P.copy_(theta_P)
-        s = taken(clf.net.forward(x), index)
+        s = chosen_outputs(clf.net.forward(x), index)
         p = torch.sigmoid(s)
         cross_entropy = -(labels * p.log() + (1 - labels) * (1 - p).log())
         entropy = -(p * p.log() + (1 - p) * (1 - p).log())
