@@ -84,10 +84,7 @@ def _run_script(words, cwd, env, streams):
         os.environ.update(env)
         ours = [p for p in sys.path if p not in ('', str(REPO)) and not p.startswith(str(REPO / 'tests'))]
         sys.path[:] = [str(Path(words[0]).parent), *env['PYTHONPATH'].split(os.pathsep), *ours]
-        for name, module in list(sys.modules.items()):  # of other tests
-            if (getattr(module, '__file__', None) or '').startswith(tempfile.gettempdir()):
-                del sys.modules[name]
-        importlib.invalidate_caches()
+        _forget_other_tests()
         sys.argv = list(words)
         try:
             runpy.run_path(words[0], run_name='__main__')
@@ -102,6 +99,22 @@ def _run_script(words, cwd, env, streams):
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def _forget_other_tests():
+    """Drop the modules that other tests imported from their folders, the environments in them, and what is said or asked only once."""
+    theirs = {n for n, m in sys.modules.items() if (getattr(m, '__file__', None) or '').startswith(tempfile.gettempdir())}
+    for name in theirs:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    registry = sys.modules['gymnasium'].registry
+    for name, spec in list(registry.items()):
+        entry = spec.entry_point
+        if (entry.partition(':')[0] if isinstance(entry, str) else getattr(entry, '__module__', '')) in theirs:
+            del registry[name]
+    for function in vars(sys.modules['policyopt.environments.rlgymenv']).values():
+        if hasattr(function, 'cache_clear'):
+            function.cache_clear()
 
 
 def run_command(script, *args, rc=0, cwd=None, env=None, stdin='', timeout=300, fresh=False):
