@@ -26,7 +26,8 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 # One thread per process: small arrays gain nothing from more, and sums stay equal.
 ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMEXPR_NUM_THREADS'), '1')
-HEAVY = 'policyopt.training', 'policyopt.evaluation', 'policyopt.reporting.figures'  # what commands load when they need it
+# what commands load
+HEAVY = 'policyopt.training', 'policyopt.evaluation', 'policyopt.reproduction.figures', 'policyopt.commands.im_pipeline'
 
 
 def script_env(**extra):
@@ -118,11 +119,12 @@ def _forget_other_tests():
 
 
 def run_command(script, *args, rc=0, cwd=None, env=None, stdin='', timeout=300, fresh=False):
-    """Run a script of scripts/, or one given as a path; returns its CompletedProcess with text.
+    """Run a script of scripts/ or of the checkout; returns its CompletedProcess with text.
 
     rc: the exit code that is expected, None for any; env: its whole environment, by default `script_env()`.
     """
-    words = [str(REPO / 'scripts' / script), *map(str, args)]
+    file = REPO / 'scripts' / script
+    words = [str(file if file.exists() else REPO / script), *map(str, args)]
     cwd, env = cwd or os.getcwd(), env or script_env()
     if fresh or sys.platform != 'linux':
         done = subprocess.run([sys.executable, *words], cwd=cwd, env=env, input=stdin, capture_output=True, text=True, timeout=timeout)
