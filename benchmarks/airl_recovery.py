@@ -15,11 +15,13 @@ import argparse
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.airl import AIRLReward
+from policyopt.reporting.figures import STYLE, WIDE, figure, save_figure
 from policyopt.rewards import ClassifierConfig
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, Transitions
 
@@ -78,27 +80,25 @@ def recover(state_only, seed=0, iterations=4000):
     return tuple(x - x.mean() for x in (r_S, g_S_A, h_S, v_S))
 
 
+@matplotlib.rc_context(STYLE)
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('-o', '--out', default='airl_recovery.png')
     p.add_argument('--seed', type=int, default=0)
     args = p.parse_args()
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(9.5, 3.4), layout='constrained')
-    axes = fig.subplots(1, 3)
+    fig, axes = figure(WIDE, 3.2, 1, 3)
     r_S, g_S_A, h_S, v_S = recover(1, args.seed)
     pairs = [(r_S, g_S_A[:, 0], 'g(s)', 'true reward'), (v_S, h_S, 'h(s)', 'true value function')]
     r_S, both_S_A, _, _ = recover(0, args.seed)
     pairs.append((np.repeat(r_S, A), both_S_A.ravel(), 'g(s, a)', 'true reward'))
-    for ax, (truth, learned, name, what) in zip(axes, pairs, strict=True):
+    for ax, (truth, learned, name, what) in zip(axes[0], pairs, strict=True):
         low, high = min(truth.min(), learned.min()), max(truth.max(), learned.max())
         ax.plot([low, high], [low, high], color='0.7', lw=1)
         ax.plot(truth, learned, 'o', ms=4, color='#56B4E9', mec='0.3', mew=0.5)
-        ax.set(xlabel=f'{what} − its mean', ylabel=f'learned {name} − its mean')
-        ax.set_title(f'largest error {np.abs(truth - learned).max():.2g}', fontsize=10)
+        ax.set(xlabel=f'{what} − mean', ylabel=f'learned {name} − mean')
+        ax.set_title(f'largest error {np.abs(truth - learned).max():.2g}')
         print(f'{name}: largest error {np.abs(truth - learned).max():.3g}')
-    fig.savefig(args.out, dpi=120)
+    save_figure(fig, args.out)
 
 
 if __name__ == '__main__':

@@ -37,10 +37,15 @@ from derivatives import jobs  # noqa: E402
 
 from policyopt import algorithms, imitation, rewards, rl, training  # noqa: E402
 from policyopt.evaluation import evaluate_file  # noqa: E402
-from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE, NetConfig  # noqa: E402
+from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.options import ImitationOptions  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
-from policyopt.torchutil import mm, numerics, setup_torch  # noqa: E402
+from policyopt.torchutil import (  # noqa: E402
+    NetConfig,
+    mm,
+    numerics,
+    setup_torch,
+)
 from policyopt.trajectories import ContinuousSpace, Expert, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 

@@ -57,7 +57,7 @@ def main(argv):
         return fields
 
     training.Run.iterate = iterate_and_play
-    failed = training.train_imitation(options.parsed('imitate_mj', __doc__, options.ImitationOptions, job['options']))
+    failed = training.train_imitation(options.parse_options('imitate_mj', __doc__, options.ImitationOptions, job['options']))
     write_text(job['out'], json.dumps({'cpu_seconds': curve.seconds(), 'steps': curve.steps, 'points': curve.points}))
     return failed
 

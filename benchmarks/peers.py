@@ -81,7 +81,7 @@ def episode_seeds(seed, num):
     from policyopt.sampling.rollout import Streams
 
     streams = Streams((seed, 'evaluate'))
-    return [int(streams.of(i).integers(2**31)) for i in range(num)]
+    return [int(streams.generator(i).integers(2**31)) for i in range(num)]
 
 
 def record(args):
@@ -111,7 +111,7 @@ def record(args):
 def train_ours(args, name, seed, trajs):
     """What one of our runs came to: returns, CPU seconds, environment steps, and the points on the way."""
     from policyopt.evaluation import open_policy, sample_episodes
-    from policyopt.pipeline.evaluate_stage import choose_snapshot
+    from policyopt.files.runfile import read_run
 
     log, job, out = (args.folder / f'{kind}_{name}_{seed}{end}' for kind, end in (('ours', '.h5'), ('job_ours', '.json'), ('ours', '.out')))
     values = {'expert': args.expert, 'batch': args.batch, 'iterations': args.steps // args.batch, 'rounds': args.dagger_rounds}
@@ -123,7 +123,7 @@ def train_ours(args, name, seed, trajs):
     told = {'options': [str(word) for word in common] + words, 'eval_seed': args.seed, 'out': str(out)}
     write_text(str(job), json.dumps(told | {'every': args.every, 'curve_episodes': args.curve_episodes}))
     run([sys.executable, REPO / 'benchmarks' / 'peer_ours.py', job])
-    snapshot = f'{log}/snapshots/{choose_snapshot(str(log), ALGORITHMS[name][2])}'
+    snapshot = f'{log}/snapshots/{read_run(str(log), ALGORITHMS[name][2]).name}'
     # in this process: the time of workers would be taken for that of a later run
     played = sample_episodes(*open_policy(snapshot, args.env), args.episodes, args.seed, deterministic=True, sim_batch_size=1)
     return json.loads(out.read_text()) | {'returns': played.returns.tolist()}

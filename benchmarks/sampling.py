@@ -28,7 +28,8 @@ import numpy as np  # noqa: E402
 from policyopt.environments import rlgymenv  # noqa: E402
 from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
-from policyopt.sampling.mdp import MDP, SimConfig, sample_batch  # noqa: E402
+from policyopt.sampling.mdp import MDP, sample_batch  # noqa: E402
+from policyopt.sampling.rollout import SimConfig  # noqa: E402
 
 
 def one_at_a_time(actor, mdp, cfg):

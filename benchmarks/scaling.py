@@ -20,15 +20,19 @@ from policyopt.cores import limit_threads  # noqa: E402
 from policyopt.provenance import git_hash, versions  # noqa: E402
 
 limit_threads()
+import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from policyopt import imitation, rewards  # noqa: E402
 from policyopt.evaluation import load_policy  # noqa: E402
-from policyopt.nn import SIMPLE_ARCHITECTURE, NetConfig  # noqa: E402
+from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.policies import GibbsPolicy  # noqa: E402
+from policyopt.reporting.figures import STYLE, WIDE, figure, save_figure  # noqa: E402
 from policyopt.rl import TRPOConfig  # noqa: E402
-from policyopt.sampling.mdp import MDP, SimConfig, sample_batch  # noqa: E402
+from policyopt.sampling.mdp import MDP, sample_batch  # noqa: E402
+from policyopt.sampling.rollout import SimConfig  # noqa: E402
+from policyopt.torchutil import NetConfig  # noqa: E402
 from policyopt.trajectories import ContinuousSpace, Expert, FiniteSpace, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
 
@@ -75,30 +79,22 @@ def pairs_per_second(slots, repeats=7):
     return statistics.median(rates[1:])
 
 
+@matplotlib.rc_context(STYLE)
 def picture(data, path):
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout='constrained')
+    fig, axes = figure(WIDE, 3.2, 1, 3)
     panels = (
-        ('batch', 'state-action pairs per iteration', 'CPU ms per iteration'),
-        ('width', 'units per hidden layer', 'CPU ms per iteration'),
-        ('slots', 'environments in lock-step', 'pairs per CPU second'),
+        ('learning, 100-100 nets', 'batch', 'pairs an iteration', 'CPU ms an iteration'),
+        ('learning, 5000 pairs', 'width', 'units a layer', 'CPU ms an iteration'),
+        ('sampling, CartPole', 'slots', 'environments at once', 'pairs a CPU second'),
     )
-    for ax, (key, xlabel, ylabel) in zip(axes, panels, strict=True):
+    for ax, (title, key, xlabel, ylabel) in zip(axes[0], panels, strict=True):
         x, y = zip(*data[key], strict=True)
         ax.loglog(x, y, 'o-', color='#0072B2')
-        ax.set_xticks(x, [str(v) for v in x])
+        ax.set_xticks(x, [f'{v // 1000}k' if v >= 10000 else str(v) for v in x])
+        ax.tick_params(axis='x', labelsize=9)
         ax.minorticks_off()
-        ax.set_xlabel(xlabel)
-        ax.set_ylabel(ylabel)
-        ax.grid(alpha=0.3)
-    axes[0].set_title('learning, 100-100 nets')
-    axes[1].set_title('learning, 5000 pairs')
-    axes[2].set_title('sampling, CartPole')
-    fig.savefig(path, dpi=110)
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    save_figure(fig, path)
 
 
 def main():

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from policyopt.environments.rlgymenv import BadEnvironment, Env1, EnvInfo, Task, exits_raise
+from policyopt.environments.rlgymenv import BadEnvironment, EnvInfo, SingleEnv, Task, exits_raise
 
 ARROWS = {'left': 1073741904, 'right': 1073741903, 'up': 1073741906, 'down': 1073741905}  # what pygame calls them
 PAIRS = ('ad', 'sw', 'qe', 'zx', 'fh', 'gt')  # of keys, for the numbers of a continuous action: down to the lowest, up to the highest
@@ -35,7 +35,7 @@ class _Enough(BaseException):
 class _Recorder(gymnasium.Wrapper):
     """Keeps what is played; episode i begins with seed + i, and max_len cuts it."""
 
-    def __init__(self, env: gymnasium.Env, one: Env1, seed: int, num_episodes: int, max_len: int | None):
+    def __init__(self, env: gymnasium.Env, one: SingleEnv, seed: int, num_episodes: int, max_len: int | None):
         super().__init__(env)
         self.one, self.seed, self.num_episodes, self.max_len = one, seed, num_episodes, max_len
         self.complete: list[Played] = []
@@ -101,7 +101,7 @@ def play(task: Task, num_episodes: int, seed: int, noop: Any = None, fps: int | 
         from gymnasium.utils.play import play as play_game
     except ImportError as e:
         raise BadEnvironment(f"a window to play in needs 'pygame': pip install -e .[video] ({e})") from e
-    one = Env1(task, render_mode='rgb_array')
+    one = SingleEnv(task, render_mode='rgb_array')
     recorder = _Recorder(one._env, one, seed, num_episodes, max_len)
     keys = keys_of(one.info, one._env)
     print(f'keys: {words_for(keys)}; Escape ends', flush=True)

@@ -1,4 +1,4 @@
-"""Gymnasium behind a small interface: tasks to environments, one at a time (Env1) or many in lock-step (VecEnv).
+"""Gymnasium behind a small interface: tasks to environments, one at a time (SingleEnv) or many in lock-step (VecEnv).
 
 A task is a name; for programs it may also be a function that returns a new gymnasium.Env, or one such environment, which then plays
 one episode after the other and is never closed here.
@@ -316,7 +316,7 @@ def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
     )
 
 
-class Env1:
+class SingleEnv:
     """One environment: reset(seed) → obs_Do; step(a_Da) → (obs_Do, r, done); render() → HxWx3 uint8; close().
 
     cut_short: whether the last step, if it was done, was so without a terminal state. Call it within `exits_raise()`.
@@ -425,7 +425,7 @@ class LoopVecEnv(classic_vec.VecEnv):
         super().__init__(num_slots)
         self._task = task
         self._info = info or env_info(task)
-        self._envs: list[Any] = [None] * num_slots  # an Env1 where one was needed
+        self._envs: list[Any] = [None] * num_slots  # an SingleEnv where one was needed
 
     def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
         obs_K_Do = np.empty((len(slots_K), self._info.obs_dim))
@@ -448,8 +448,8 @@ class LoopVecEnv(classic_vec.VecEnv):
                 return slot
         return num_slots
 
-    def _new(self) -> Env1:
-        new = Env1(self._task, info=self._info)
+    def _new(self) -> SingleEnv:
+        new = SingleEnv(self._task, info=self._info)
         if any(env is not None and env._env is new._env for env in self._envs):
             raise _SameAgain(f"env '{self._info.name}' was asked for a second environment and returned the first; return a new one")
         return new
@@ -457,7 +457,7 @@ class LoopVecEnv(classic_vec.VecEnv):
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         K = len(slots_K)
         obs_K_Do, r_K, done_K = np.empty((K, self._info.obs_dim)), np.empty(K), np.empty(K, dtype=bool)
-        with exits_raise():  # here, not in Env1.step: it costs more than a microsecond
+        with exits_raise():  # here, not in SingleEnv.step: it costs more than a microsecond
             for k, slot in enumerate(slots_K):
                 obs_K_Do[k], r_K[k], done_K[k] = self._envs[slot].step(a_K_Da[k])
         return obs_K_Do, r_K, done_K
@@ -471,9 +471,9 @@ class LoopVecEnv(classic_vec.VecEnv):
                 env.close()
 
 
-def make_env(name: Task, render_mode: str | None = None) -> Env1:
-    """One environment (Env1); render_mode 'rgb_array' for pictures, 'human' for a window. Raises: BadEnvironment."""
-    return Env1(name, render_mode)
+def make_env(name: Task, render_mode: str | None = None) -> SingleEnv:
+    """One environment (SingleEnv); render_mode 'rgb_array' for pictures, 'human' for a window. Raises: BadEnvironment."""
+    return SingleEnv(name, render_mode)
 
 
 def make_vec_env(name: Task, num_slots: int, info: EnvInfo | None = None) -> classic_vec.VecEnv:

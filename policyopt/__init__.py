@@ -19,12 +19,15 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.files.training_log import TrainingLog, read_snapshot
     from policyopt.files.trajectory_file import load_trajs, save_trajs
     from policyopt.imitation import ImitationOptimizer
-    from policyopt.nn import FeedforwardNet, NetConfig, Standardizer
+    from policyopt.nn import FeedforwardNet
     from policyopt.options import ImitationOptions, RLOptions
     from policyopt.policies import GaussianPolicy, GibbsPolicy, Policy, make_policy
     from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier
     from policyopt.rl import SamplingPolicyOptimizer, TRPOConfig
-    from policyopt.sampling.mdp import MDP, SimConfig, sample_trajectories
+    from policyopt.sampling.mdp import MDP, sample_trajectories
+    from policyopt.sampling.rollout import SimConfig
+    from policyopt.standardizer import Standardizer
+    from policyopt.torchutil import NetConfig
     from policyopt.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory
     from policyopt.valuefuncs import ConstantValueFunc, LinearValueFunc, ValueFunc
 
@@ -46,9 +49,12 @@ _HOME = {
     'dagger': ['DaggerOptimizer'],
     'rewards': ['ClassifierConfig', 'TransitionClassifier', 'LinearReward'],
     'imitation': ['ImitationOptimizer'],
-    'nn': ['Standardizer', 'FeedforwardNet', 'NetConfig'],
+    'nn': ['FeedforwardNet'],
+    'standardizer': ['Standardizer'],
+    'torchutil': ['NetConfig'],
     'files.training_log': ['TrainingLog', 'read_snapshot'],
-    'sampling.mdp': ['MDP', 'SimConfig', 'sample_trajectories'],
+    'sampling.mdp': ['MDP', 'sample_trajectories'],
+    'sampling.rollout': ['SimConfig'],
     'trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch'],
     'files.trajectory_file': ['load_trajs', 'save_trajs'],
     'errors': ['RunFailed', 'UserError'],

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from policyopt.nn import FeedforwardNet, NetConfig, Standardizer, net_shapes, parse_spec
+from policyopt.nn import FeedforwardNet, net_shapes, parse_spec
 from policyopt.optim import Adam
 from policyopt.rewards import ClassifierConfig, ClassifierReward, ClassifierRows, log_fields, logistic_derivative, logistic_loss, taken
-from policyopt.torchutil import to_tensor
+from policyopt.standardizer import Standardizer
+from policyopt.torchutil import NetConfig, to_tensor
 from policyopt.trajectories import FiniteSpace, Transitions
 
 if TYPE_CHECKING:

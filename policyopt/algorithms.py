@@ -19,14 +19,14 @@ class Mode:
     optimizer: 'module:function' of (args, mdp, policy, expert, nets) that returns an `Optimizer` (interfaces.py).
     probe_iterations: how many iterations an estimate measures, about a second on the classic tasks.
     save_option: the option that says how often a run is saved; a mode with its own also prints as often.
-    max_iter_shapes: whether --max_iter changes the iterations before it, so that a run cannot be made longer.
+    depends_on_max_iter: whether --max_iter changes the iterations before it, so that a run cannot be made longer.
     adversarial: whether a reward function is learned.
     """
 
     optimizer: str
     probe_iterations: int
     save_option: str = 'save_freq'
-    max_iter_shapes: bool = False
+    depends_on_max_iter: bool = False
     adversarial: bool = False
 
 
@@ -53,7 +53,7 @@ class Algorithm:
 
 MODES = {
     'bclone': Mode('policyopt.training:cloning_optimizer', probe_iterations=300, save_option='bclone_eval_freq'),
-    'dagger': Mode('policyopt.training:dagger_optimizer', probe_iterations=300, save_option='bclone_eval_freq', max_iter_shapes=True),
+    'dagger': Mode('policyopt.training:dagger_optimizer', probe_iterations=300, save_option='bclone_eval_freq', depends_on_max_iter=True),
     'ga': Mode('policyopt.training:imitation_optimizer', probe_iterations=4, adversarial=True),
     'gail': Mode('policyopt.training:imitation_optimizer', probe_iterations=8, adversarial=True),
 }

@@ -33,6 +33,7 @@ from policyopt.arguments import as_array, as_integer, as_numbers, as_path, kind_
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importers
+from policyopt.files.runfile import best_snapshot
 from policyopt.files.training_log import TrainingLog
 from policyopt.files.trajectory_file import check_int64, check_returns, load_trajs, save_trajs
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
@@ -68,7 +69,7 @@ class _PythonNames(contextlib.ContextDecorator):
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if isinstance(error, UserError | RunFailed):
-            known = {*settings.names(ImitationOptions), *settings.names(RLOptions)}
+            known = {*settings.option_names(ImitationOptions), *settings.option_names(RLOptions)}
             error.args = (re.sub(_OPTION, lambda m: _argument(m, known), str(error)),)
 
 
@@ -321,7 +322,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
             start, known['init_policy'] = _start(chosen.init_policy if init is None else init)
             if start is not None and chosen.policy_hidden_spec is None and not chosen.tiny_policy:
                 known['policy_hidden_spec'] = start.hidden_spec
-            chosen = training.resolved(settings.changed(chosen, known | {'data': source, 'expert': path}))
+            chosen = training.resolved(settings.with_changes(chosen, known | {'data': source, 'expert': path}))
             chosen = training.with_reward_sign(chosen, trajs, mdp)
             pairs = training.expert_pairs(chosen, trajs, mdp, source or 'demos')
             with _as_the_commands_compute():
@@ -331,7 +332,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         else:
             if demos is not None:
                 raise UserError(f"algorithm '{algorithm}' learns from the true reward; leave demos out")
-            chosen = training.resolved(settings.changed(chosen, known))
+            chosen = training.resolved(settings.with_changes(chosen, known))
             assert isinstance(chosen, RLOptions)
             with _as_the_commands_compute():
                 run = training.rl_run(chosen, mdp)
@@ -356,7 +357,7 @@ def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str
     if options is not None and not isinstance(options, cls):
         raise UserError(f"options is a {type(options).__name__}; algorithm '{algorithm}' takes {cls.__name__}")
     for name in changes:
-        if name in NOT_OPTIONS and name in settings.names(cls):
+        if name in NOT_OPTIONS and name in settings.option_names(cls):
             instead = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'log': 'run.save(path)'}.get(name)
             raise UserError(f"train() does not take the option '{name}'{f'; use {instead}' if instead else ''}")
     spec = changes.get('policy_hidden_spec')
@@ -366,7 +367,7 @@ def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str
         except (TypeError, ValueError) as e:
             raise UserError(f'policy_hidden_spec is {kind_of(spec)}; expected a list of layers, or the JSON text of one') from e
     mine = dict.fromkeys(('log', 'seed', 'max_iter'), None) | {'resume': False, 'verbose': False}
-    return settings.changed(options or cls(), {**changes, **mine, **(meant or {})})
+    return settings.with_changes(options or cls(), {**changes, **mine, **(meant or {})})
 
 
 def _demonstrated(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[TrajBatch, str | None]:
@@ -407,8 +408,11 @@ def _start(init: Any) -> tuple[training.Start | None, str | None]:
     if not isinstance(policy, Policy):
         raise UserError(f'init is a {type(init).__name__}; give a Policy, a run that train returned, or the path of one')
     spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
-    state = init.state if isinstance(init, TrainedRun) else {}
-    return training.Start('init', policy.export(), spec, state), None
+    if not isinstance(init, TrainedRun):
+        return training.Start('init', policy.export(), spec), None
+    snapshots = init._training_log.snapshots
+    best = best_snapshot(init.log, snapshots) if init.algorithm == 'bclone' else None
+    return training.Start('init', policy.export() if best is None else snapshots[best], spec, init.state), None
 
 
 def _check_fits(policy: Policy, mdp: MDP) -> None:
@@ -482,7 +486,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
         bar.close()
     run.log.attrs |= run.end_attrs()
     # a run that was interrupted is what one of fewer iterations would have been, where their number shapes nothing
-    options = run.args if run.max_iter_shapes else dataclasses.replace(run.args, max_iter=kept[0])
+    options = run.args if run.depends_on_max_iter else dataclasses.replace(run.args, max_iter=kept[0])
     if said := run.falls_behind():
         print(f'warning: {said}', file=sys.stderr)
     state = {} if midway else run.state()  # an iteration that was cut off leaves models of two kinds

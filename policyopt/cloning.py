@@ -26,7 +26,7 @@ class BehavioralCloningOptimizer:
     """Maximum likelihood on expert pairs: one Adam step on 128 of them per iteration.
 
     The pairs are split at random, int(train_frac·N) of them for training. `step` logs bcloss from before its update; every
-    eval_freq iterations valloss and valacc (−mean squared error of the mean, or −valloss for finite actions) from after it.
+    eval_freq iterations valloss and valacc (−mean squared error of the most likely action, or −valloss for finite actions) from after it.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class BehavioralCloningOptimizer:
             )
         perm_N = rng.permutation(len(obs_N_Do))
         self.train_rows, self.val_rows = perm_N[:num_train], perm_N[num_train:]
-        self.use(obs_N_Do, a_N_Da)
+        self.set_pairs(obs_N_Do, a_N_Da)
         self.adam = Adam(policy.theta_P, lr)
         self.iteration, self.total_time = 0, 0.0
 
-    def use(self, obs_N_Do: np.ndarray, a_N_Da: np.ndarray) -> None:
+    def set_pairs(self, obs_N_Do: np.ndarray, a_N_Da: np.ndarray) -> None:
         """Learn from the train_rows of these pairs and validate with the val_rows."""
         # the normaliser does not move while they are used, so observations are normalised once
         x_N_Do, a = self.policy.normalized_obs(obs_N_Do), self.policy.action_tensor(a_N_Da)
@@ -79,7 +79,7 @@ class BehavioralCloningOptimizer:
         loss = -float(self.policy.logprob(adist, self.val_a).mean())
         if isinstance(self.policy.action_space, FiniteSpace):
             return loss, -loss
-        return loss, -float(((adist[:, : self.policy.action_space.dim] - self.val_a) ** 2).sum(1).mean())
+        return loss, -float(((self.policy.action(adist) - self.val_a) ** 2).sum(1).mean())
 
     def step(self) -> Fields:
         """One iteration; returns its log fields."""

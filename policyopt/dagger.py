@@ -20,7 +20,7 @@ from policyopt.sampling.rollout import Streams
 if TYPE_CHECKING:
     from policyopt.cloning import BehavioralCloningOptimizer
     from policyopt.interfaces import Fields
-    from policyopt.sampling.actors import AnyActor
+    from policyopt.sampling.actors import Teacher
     from policyopt.sampling.mdp import MDP
     from policyopt.trajectories import Expert, TrajBatch
 
@@ -62,7 +62,7 @@ class DaggerOptimizer:
     normaliser is that of all observations of the aggregate. Without rounds it is behavioural cloning to the bit.
     """
 
-    def __init__(self, mdp: MDP, cloning: BehavioralCloningOptimizer, teacher: AnyActor, expert: Expert, rounds: Rounds, seed: int):
+    def __init__(self, mdp: MDP, cloning: BehavioralCloningOptimizer, teacher: Teacher, expert: Expert, rounds: Rounds, seed: int):
         self.mdp, self.cloning, self.teacher, self.rounds, self.seed = mdp, cloning, teacher, rounds, seed
         self.policy, self.rng = cloning.policy, cloning.rng
         self.obs_N_Do, self.a_N_Da = expert[:2]
@@ -83,7 +83,7 @@ class DaggerOptimizer:
         if self.round < self.rounds.number and self.iteration == self.rounds.start(self.round + 1):
             self.round += 1
             trajs = self.play()
-            obs_M_Do, adist_M_Pa = self.asked(trajs)
+            obs_M_Do, adist_M_Pa = self.query(trajs)
             self.aggregate(obs_M_Do, self.labels(adist_M_Pa))
         tsamp = time.perf_counter() - t0 if trajs else 0.0
         self.cloning.total_time += tsamp
@@ -109,14 +109,14 @@ class DaggerOptimizer:
         key, workers = (self.seed, 'dagger', self.round), self.rounds.sim_batch_size
         return sample_trajectories(actor, self.mdp, self.rounds.trajs, self.rounds.horizon, key, sim_batch_size=workers)
 
-    def asked(self, trajs: TrajBatch) -> tuple[np.ndarray, np.ndarray]:
+    def query(self, trajs: TrajBatch) -> tuple[np.ndarray, np.ndarray]:
         """(obs_M_Do, adist_M_Pa): every subsamp_freq-th observation of each episode, and what the expert says there.
 
         As of the demonstrations, the first of them is drawn, but here one that the episode has: each is worth a label. No observation is
         put to the expert twice: where it has been playing, its word is there.
         """
         every, lengths_B = self.rounds.subsamp_freq, trajs.lengths
-        start_B = Streams((self.seed, 'dagger labels', self.round)).of(1).integers(np.minimum(every, lengths_B))
+        start_B = Streams((self.seed, 'dagger labels', self.round)).generator(1).integers(np.minimum(every, lengths_B))
         rows_M = np.flatnonzero(trajs.time.stacked % every == np.repeat(start_B, lengths_B))
         obs_M_Do = trajs.obs.stacked[rows_M]
         if self.rounds.beta_of(self.round):
@@ -127,9 +127,9 @@ class DaggerOptimizer:
     def labels(self, adist_M_Pa: np.ndarray) -> np.ndarray:
         """The expert's actions a_M_Da."""
         if self.rounds.label == 'mean':
-            return self.teacher.act(adist_M_Pa, None)
-        rng = Streams((self.seed, 'dagger labels', self.round)).of(0)
-        return self.teacher.act(adist_M_Pa, self.teacher.noise(rng, len(adist_M_Pa)))
+            return self.teacher.act_by(adist_M_Pa, None)
+        rng = Streams((self.seed, 'dagger labels', self.round)).generator(0)
+        return self.teacher.act_by(adist_M_Pa, self.teacher.noise(rng, len(adist_M_Pa)))
 
     def aggregate(self, obs_M_Do: np.ndarray, a_M_Da: np.ndarray) -> None:
         """Add labelled pairs to those that cloning learns from and validates with."""
@@ -146,7 +146,7 @@ class DaggerOptimizer:
     def set_aggregate(self, obs_N_Do: np.ndarray, a_N_Da: np.ndarray, train_rows: np.ndarray, val_rows: np.ndarray) -> None:
         self.obs_N_Do, self.a_N_Da = obs_N_Do, a_N_Da
         self.cloning.train_rows, self.cloning.val_rows = train_rows, val_rows
-        self.cloning.use(obs_N_Do, a_N_Da)
+        self.cloning.set_pairs(obs_N_Do, a_N_Da)
 
     def counters(self) -> dict[str, Any]:
         """Those of cloning, the round, and what the rounds have added to the demonstrations."""

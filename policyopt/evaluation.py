@@ -17,12 +17,12 @@ from policyopt.environments.rlgymenv import BadEnvironment, exits_raise, make_en
 from policyopt.errors import RunFailed, UserError, printable
 from policyopt.files.atomic import check_output, replacing
 from policyopt.files.training_log import last_of, read_snapshot
-from policyopt.nn import NetConfig
-from policyopt.options import MAX_TRAJS, ImitationOptions, names
+from policyopt.options import MAX_TRAJS, ImitationOptions, option_names
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actors import PlayerActor
 from policyopt.sampling.mdp import MDP, check_mdp, sample_trajectories
 from policyopt.sampling.rollout import Streams
+from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Expert, TrajBatch
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def load_reward(path: str | os.PathLike, mdp: MDP, max_traj_len: int | None = No
     """
     check_mdp(mdp)
     snapshot = read_snapshot(last_of(as_path(path)))
-    known = {k: v for k, v in snapshot.args.items() if k in names(ImitationOptions)}
+    known = {k: v for k, v in snapshot.args.items() if k in option_names(ImitationOptions)}
     where = f"{snapshot.file}: {snapshot.path} (for env '{mdp.env_name}')"
     kinds = {name.split('/')[1] for name in snapshot.variables}
     reward_class = algorithms.rewards().get(known.get('reward_type', ''), '')
@@ -173,14 +173,14 @@ def scores(trajs: TrajBatch) -> str:
 def beside_true_reward(trajs: TrajBatch, reward: Reward) -> str:
     """Lines with the true and a learned reward of every step of the first episode, and the returns by the learned one."""
     terminal_N = trajs.successors(int(trajs.lengths.max()))[1]
-    learned = trajs.r.like(reward.learned_reward(trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked, terminal_N))
+    learned = trajs.r.with_rows(reward.learned_reward(trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked, terminal_N))
     lines = [f'{"step":>6} {"reward":>12} {"learned":>12}']
     lines += [f'{t:>6} {r:>12.5g} {x:>12.5g}' for t, (r, x) in enumerate(zip(trajs.r[0], learned[0], strict=True))]
     return '\n'.join([*lines, f'learned return: {learned.sums().mean():.4f} (sd {learned.sums().std():.4f})'])
 
 
 @dataclasses.dataclass
-class Shown:
+class ShownEpisode:
     """An episode that is being shown: what it has earned so far in how many steps, and whether it is over."""
 
     ret: float = 0.0
@@ -190,8 +190,8 @@ class Shown:
 
 def frames(
     policy: Policy, mdp: MDP, num_frames: int, seed: int, deterministic: bool = False, max_traj_len: int | None = None
-) -> Iterator[tuple[np.ndarray, Shown]]:
-    """Yield (RGB picture (H, W, 3), Shown) at every step of a policy at play, in the episodes of `sample_episodes` with this seed.
+) -> Iterator[tuple[np.ndarray, ShownEpisode]]:
+    """Yield (RGB picture (H, W, 3), ShownEpisode) at every step of a policy at play, in the episodes of `sample_episodes` with this seed.
 
     Raises UserError where the task cannot be drawn, RunFailed where it fails at play.
     """
@@ -203,7 +203,7 @@ def frames(
     try:
         with exits_raise(), contextlib.closing(env):
             for i in itertools.count():
-                rng, shown = streams.of(i), Shown()
+                rng, shown = streams.generator(i), ShownEpisode()
                 obs = env.reset(int(rng.integers(2**31)))
                 while not shown.over:
                     picture = env.render()
@@ -228,8 +228,8 @@ def animate(
     deterministic: bool = False,
     max_traj_len: int | None = None,
     fps: float = 30,
-) -> list[Shown]:
-    """Save a policy at play as a GIF (out), or show it in a window (out None); returns the episodes shown, each a Shown."""
+) -> list[ShownEpisode]:
+    """Save a policy at play as a GIF (out), or show it in a window (out None); returns the episodes shown, each a ShownEpisode."""
     pictures: list[Any] = []
     episodes = []
     if out is None:

@@ -20,7 +20,8 @@ from policyopt.trajectories import Expert, Transitions
 if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Reward
     from policyopt.policies import Policy
-    from policyopt.sampling.mdp import MDP, SimConfig
+    from policyopt.sampling.mdp import MDP
+    from policyopt.sampling.rollout import SimConfig
     from policyopt.trajectories import TrajBatch
     from policyopt.valuefuncs import ValueFunc
 
@@ -97,10 +98,10 @@ class ImitationOptimizer:
         seen, exseen = self.transitions(trajs, logp_N) if by_transitions else (None, None)
         r_unreg_N = self.reward.compute_reward(obs_N_Do, played_N_Da, time_N, **({'transitions': seen} if seen else {}))
         preg_N = -self.policy_ent_reg * logp_N if self.policy_ent_reg else np.zeros_like(r_unreg_N)
-        r = trajs.r.like(r_unreg_N + preg_N)
+        r = trajs.r.with_rows(r_unreg_N + preg_N)
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
         after_N = rl.truncation_bonus(trajs, self.vf, trpo.discount) if trpo.bootstrap and self.vf is not None else None
-        paid = r if after_N is None else r.like(r.stacked + after_N)
+        paid = r if after_N is None else r.with_rows(r.stacked + after_N)
         adv_N, _, vf_r2, tdvf_r2 = rl.advantages(paid, time_N, v_N, trpo.discount, trpo.lam)
         t2 = time.perf_counter()
 
@@ -125,7 +126,7 @@ class ImitationOptimizer:
         )
         vf_fields = []
         if self.vf is not None:
-            q_new_N = rl.discount(r.like(r_new_N if after_N is None else r_new_N + after_N).padded(), trpo.discount)[r.mask_B_T]
+            q_new_N = rl.discount(r.with_rows(r_new_N if after_N is None else r_new_N + after_N).padded(), trpo.discount)[r.mask_B_T]
             vf_fields = self.vf.fit(obs_N_Do, time_N, q_new_N, self.rng)
         t3 = time.perf_counter()
 

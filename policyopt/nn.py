@@ -21,9 +21,7 @@ import numpy as np
 import torch
 
 from policyopt.errors import UserError
-from policyopt.standardizer import Standardizer as Standardizer  # known by this module's name too
-from policyopt.torchutil import NetConfig as NetConfig  # known by this module's name too
-from policyopt.torchutil import mm, row_dots, tanh_
+from policyopt.torchutil import NetConfig, mm, row_dots, tanh_
 
 OfRows = Callable[[torch.Tensor, slice], torch.Tensor]  # of a block of rows and where these stand among all
 
@@ -36,22 +34,18 @@ SIMPLE_ARCHITECTURE = (
 TINY_ARCHITECTURE = SIMPLE_ARCHITECTURE.replace('100', '64')
 
 
-# Activations: in-place value, first and second derivative as functions of the *output* h.
-
-
 @dataclass(frozen=True)
 class Activation:
-    """Value f, and its derivatives from h = f(z).
+    """A function f, and its derivative computed from the output h = f(z).
 
-    `apply(z)` → h, `apply_(z)` in place; `slope(h, out)` writes f'; `backward_(delta, h)` multiplies delta by f'; `bend(h)` returns f''
-    (None where it is 0).
+    `apply(z)` → h, `apply_(z)` in place; `derivative(h, out)` writes f'; `backward_(delta, h)` multiplies delta by f'.
     """
 
     apply: Callable[[torch.Tensor], torch.Tensor]
     apply_: Callable[[torch.Tensor], torch.Tensor]
-    slope: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    derivative: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     backward_: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    bend: Callable[[torch.Tensor], torch.Tensor | None]
+    is_piecewise_linear: bool = False
 
     def __reduce__(self) -> tuple:
         """Copies and pickles are the one in ACTIVATIONS, found by its name."""
@@ -70,28 +64,26 @@ ACTIVATIONS = {
         tanh_,
         lambda h, out: torch.mul(h, h, out=out).neg_().add_(1),
         lambda delta, h: aten.tanh_backward.grad_input(delta, h, grad_input=delta),
-        lambda h: -2 * h * (1 - h * h),
     ),
     'relu': Activation(
         torch.relu,
         torch.relu_,
         lambda h, out: _where_positive(h, torch.zeros_like(h), out),
         lambda delta, h: aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta),
-        lambda h: None,
+        is_piecewise_linear=True,
     ),
     'lrelu': Activation(
         lambda x: torch.nn.functional.leaky_relu(x, 0.01),
         lambda x: torch.nn.functional.leaky_relu_(x, 0.01),
         lambda h, out: _where_positive(h, torch.full_like(h, 0.01), out),
         lambda delta, h: aten.leaky_relu_backward.grad_input(delta, h, 0.01, True, grad_input=delta),
-        lambda h: None,
+        is_piecewise_linear=True,
     ),
     'elu': Activation(
         torch.nn.functional.elu,
         torch.nn.functional.elu_,
         lambda h, out: _where_positive(h, h + 1, out),
         lambda delta, h: aten.elu_backward.grad_input(delta, 1.0, 1.0, 1.0, True, h, grad_input=delta),
-        lambda h: torch.where(h > 0, torch.zeros_like(h), h + 1),
     ),
 }
 
@@ -292,7 +284,7 @@ class FeedforwardNet:
     @property
     def is_piecewise_linear(self) -> bool:
         """Whether no activation has a second derivative."""
-        return all(act is None or act.bend(self.net_P[:0]) is None for _, act in self.stages)
+        return all(act is None or act.is_piecewise_linear for _, act in self.stages)
 
     def input_gradient(self, x_B_Di: torch.Tensor, dout_B_Do: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
         """∂/∂x of Σ dout·out, (B, Di), and the function r ↦ ∇ of Σ r·∂/∂x with respect to net_P; of piecewise linear nets only.
@@ -357,41 +349,43 @@ class FeedforwardNet:
 
 
 class Curvature:
-    """Hessian-vector products of L(θ) = Σ_rows ℓ(out(θ)) over fixed rows, to be used before the net's parameters change.
+    """Hessian-vector products of L(θ) = Σ_rows ℓ(out(θ)) at a minimum of ℓ, to be used before the net's parameters change.
 
-    With M = ∂²ℓ/∂out² and δ = ∂ℓ/∂out:  H v = Jᵀ M J v + Σ δ·∂²out/∂θ² v  (Pearlmutter 1994). At the point where a KL divergence
-    has its minimum δ = 0, the second term vanishes and the Gauss–Newton product is the exact one. For a single output it is taken
-    from cached ∂out/∂z of every layer z = h W + b:  J v = Σ_layers ∂out/∂z·(h V + v_b), half the matrix products of two passes.
+    There ∂ℓ/∂out = 0, as of a KL divergence from the net's own outputs, so that the Gauss–Newton product is exact: H v = Jᵀ M J v
+    with M = ∂²ℓ/∂out² (Pearlmutter 1994). For a single output it is taken from cached ∂out/∂z of every layer z = h W + b:
+    J v = Σ_layers ∂out/∂z·(h V + v_b), half the matrix products of two passes.
     """
 
     def __init__(self, net: FeedforwardNet, x_B_Di: torch.Tensor):
         self.net = net
-        self.blocks = []  # (rows, hs, slopes) per block
+        self.blocks = []  # (rows, hs, derivatives) per block
         self.out_B_Do = net._new_out(x_B_Di)
         for rows in net._blocks(x_B_Di):
             hs = net._forward_block(x_B_Di[rows], self.out_B_Do[rows], keep=('curvature', rows.start))
-            slopes = [None if act is None else act.slope(h, torch.empty_like(h)) for (_, act), h in zip(net.stages, hs[1:], strict=True)]
-            self.blocks.append((rows, hs, slopes))
+            derivatives = [
+                None if act is None else act.derivative(h, torch.empty_like(h)) for (_, act), h in zip(net.stages, hs[1:], strict=True)
+            ]
+            self.blocks.append((rows, hs, derivatives))
         self.sensitivities: Any = None  # [[(h, ∂out/∂z) …] per block] of a net with a single output
         if self.out_B_Do.shape[1] == 1:
-            self.sensitivities = [self._sensitivities(hs, slopes) for _, hs, slopes in self.blocks]
+            self.sensitivities = [self._sensitivities(hs, derivatives) for _, hs, derivatives in self.blocks]
 
-    def _sensitivities(self, hs: list[torch.Tensor], slopes: list[torch.Tensor | None]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _sensitivities(self, hs: list[torch.Tensor], derivatives: list[torch.Tensor | None]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """[(h (B, Di), ∂out/∂z (B, D))] of a block's affine maps below the single output, from the first."""
         stages, found = self.net.stages, []
         first = next(i for i, (affine, _) in enumerate(stages) if affine is not None)
         delta = stages[-1][0][0].t()
         for i in range(len(stages) - 2, first - 1, -1):
             affine = stages[i][0]
-            delta = delta.expand(len(hs[0]), -1) if slopes[i] is None else delta * slopes[i]
+            delta = delta.expand(len(hs[0]), -1) if derivatives[i] is None else delta * derivatives[i]
             if affine is not None:
                 found.insert(0, (hs[i], delta))
                 if i > first:
                     delta = delta @ affine[0].t()
         return found
 
-    def _gauss_newton(self, v_P: torch.Tensor, hessian_out: OfRows) -> torch.Tensor:
-        """Jᵀ M J v from the cached sensitivities."""
+    def _single_output_product(self, v_P: torch.Tensor, hessian_out: OfRows) -> torch.Tensor:
+        """H v from the cached sensitivities."""
         net = self.net
         result_P = torch.zeros_like(net.net_P)
         results, vs = views(result_P, net.shapes), views(v_P, net.shapes)
@@ -407,60 +401,42 @@ class Curvature:
                 net._add_gradients(results[2 * k : 2 * k + 2], h, delta)
         return result_P
 
-    def product(self, v_P: torch.Tensor, hessian_out: OfRows, dout_B_Do: torch.Tensor | None = None) -> torch.Tensor:
-        """H v as a flat vector.
-
-        hessian_out(r_out, rows) maps J v (rows of a block) to M J v; dout_B_Do is δ, left out where it is zero.
-        """
-        if dout_B_Do is None and self.sensitivities is not None:
-            return self._gauss_newton(v_P, hessian_out)
+    def product(self, v_P: torch.Tensor, hessian_out: OfRows) -> torch.Tensor:
+        """H v as a flat vector; hessian_out(r_out, rows) maps J v (rows of a block) to M J v."""
+        if self.sensitivities is not None:
+            return self._single_output_product(v_P, hessian_out)
         net = self.net
         result_P = torch.zeros_like(net.net_P)
         results, vs = views(result_P, net.shapes), views(v_P, net.shapes)
-        for rows, hs, slopes in self.blocks:
-            rs, pre_rs = self._directional(hs, slopes, vs, keep_before=dout_B_Do is not None)
-            r_delta = hessian_out(rs[-1], rows)
-            delta = None if dout_B_Do is None else dout_B_Do[rows]
+        for rows, hs, derivatives in self.blocks:
+            r_delta = hessian_out(self._directional(hs, derivatives, vs), rows)
             k = len(vs)
             for i in range(len(net.stages) - 1, -1, -1):
-                affine, act = net.stages[i]
-                if act is not None:
-                    r_delta = r_delta.mul_(slopes[i])
-                    if delta is not None:
-                        bend = act.bend(hs[i + 1])
-                        if bend is not None:
-                            r_delta.add_(delta * bend * pre_rs[i])
-                        delta = delta * slopes[i]
+                affine, derivative = net.stages[i][0], derivatives[i]
+                if derivative is not None:
+                    r_delta = r_delta.mul_(derivative)
                 if affine is not None:
                     k -= 2
                     net._add_gradients(results[k : k + 2], hs[i], r_delta)
-                    if delta is not None and rs[i] is not None:
-                        results[k].addmm_(rs[i].t(), delta)
                     if not k:
                         break
                     r_delta = mm(r_delta, affine[0].t(), out=net._buffer(('delta', i), len(r_delta), affine[0].shape[0]))
-                    if delta is not None:
-                        r_delta.addmm_(delta, vs[k].t())
-                        delta = delta @ affine[0].t()
         return result_P
 
-    def _directional(self, hs, slopes, vs, keep_before):
-        """Directional derivatives of every stage's output (None for the inputs) and, if asked for, before its activation."""
+    def _directional(self, hs: list[torch.Tensor], derivatives: list[torch.Tensor | None], vs: list[torch.Tensor]) -> torch.Tensor:
+        """J v for the rows of a block."""
         net, k = self.net, 0
-        rs: list[Any] = [None]
-        pre_rs: list[Any] = []
+        r: Any = None  # of the inputs, which v does not move
         for i, (affine, _) in enumerate(net.stages):
-            r = rs[-1]
             if affine is not None:
                 shape = len(hs[i]), vs[k].shape[1]
                 rz = mm(hs[i], vs[k], out=net._buffer(('directional', i), *shape)).add_(vs[k + 1])
                 r = rz if r is None else rz.add_(mm(r, affine[0], out=net._buffer('product', *shape)))
                 k += 2
-            else:
-                r = torch.zeros_like(hs[i]) if r is None else r.clone()
-            pre_rs.append(r.clone() if keep_before else None)
-            rs.append(r if slopes[i] is None else r.mul_(slopes[i]))
-        return rs, pre_rs
+            if r is not None and derivatives[i] is not None:
+                r.mul_(derivatives[i])
+        assert r is not None  # the last map is affine
+        return r
 
 
 def numpy_layers(net: FeedforwardNet) -> list[tuple[tuple[np.ndarray, ...] | None, str | None]]:

@@ -59,26 +59,26 @@ METAVARS = {'env_name': 'ENV', 'data': 'TRAJS.h5', 'log': 'RUN.h5', 'reward': 'R
 RELU_32 = '[{"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}, {"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}]'
 
 
-class _OfMode:
+class _ByMode:
     """Stands for the default value of the mode, which is known when the options are made."""
 
     def __repr__(self) -> str:
         return "<the mode's default>"
 
 
-OF_MODE = _OfMode()
+BY_MODE = _ByMode()
 
 
 def option(default: Any, help: str, allowed: Range | None = None, choices: list | None = None, required: bool = False,
-           flags: tuple[str, ...] = (), only: tuple[str, tuple[str, ...]] | None = None, gail: Any = OF_MODE) -> Any:  # fmt: skip
+           flags: tuple[str, ...] = (), only: tuple[str, tuple[str, ...]] | None = None, gail: Any = BY_MODE) -> Any:  # fmt: skip
     """A field of an options class.
 
     required: on the command line; flags: further names there; only: an option and the values of it that this one goes with.
     default: as in 2016; gail: the default of mode gail, where it is another one.
     """
     metadata = {'help': help, 'allowed': allowed, 'choices': choices, 'required': required, 'flags': flags, 'only': only}
-    metadata |= {'default': default, 'by_mode': {} if gail is OF_MODE else {'gail': gail}}
-    return dataclasses.field(default=default if gail is OF_MODE else OF_MODE, metadata=metadata)
+    metadata |= {'default': default, 'by_mode': {} if gail is BY_MODE else {'gail': gail}}
+    return dataclasses.field(default=default if gail is BY_MODE else BY_MODE, metadata=metadata)
 
 
 def default_of(field: dataclasses.Field, mode: str | None) -> Any:
@@ -129,15 +129,15 @@ class CommonOptions:
     max_envs: int | None = option(None, 'environments made at most; 1 where only one can exist (same results)', AT_LEAST_1)
     clip_actions: int = option(0, '1: the environment and the classifier get actions clipped to the action box', choices=[0, 1], gail=1)
 
-    unsaid: typing.ClassVar[set[str]]  # of this object: the options that were not given and follow the mode
+    left_out: typing.ClassVar[set[str]]  # of this object: the options that were not given and follow the mode
 
     def __post_init__(self):
         mode = getattr(self, 'mode', None)
-        unsaid = {field.name for field in dataclasses.fields(self) if getattr(self, field.name) is OF_MODE}
-        object.__setattr__(self, 'unsaid', unsaid)
+        left_out = {field.name for field in dataclasses.fields(self) if getattr(self, field.name) is BY_MODE}
+        object.__setattr__(self, 'left_out', left_out)
         for field in dataclasses.fields(self):
-            value = default_of(field, mode) if field.name in unsaid else getattr(self, field.name)
-            object.__setattr__(self, field.name, checked(field, value))
+            value = default_of(field, mode) if field.name in left_out else getattr(self, field.name)
+            object.__setattr__(self, field.name, validated(field, value))
 
     def as_json(self) -> str:
         """The options as they are stored with a run: without those that only other modes or rewards have."""
@@ -150,7 +150,7 @@ class CommonOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _OfImitation:
+class _ImitationOnly:
     mode: str = option('ga', 'behavioural cloning, DAgger, or adversarial imitation', choices=[*algorithms.MODES], required=True)
     data: str | None = option(None, 'expert trajectories (HDF5)', required=True)
     limit_trajs: int | None = option(None, 'use the first N trajectories only', AT_LEAST_1)
@@ -205,7 +205,9 @@ class _OfImitation:
         0.0, "weight of (‖∇s‖ − 1)², s the classifier's score between policy and expert pairs", FROM_0, only=GAIL, gail=0.5
     )
     init_policy: str | None = option(
-        None, 'start from this policy, FILE.h5/snapshots/…; a whole RUN.h5 of the same mode brings its classifier and value function too'
+        None,
+        'start from this policy, FILE.h5/snapshots/…; of a whole RUN.h5 the last, of cloning the one with the highest valacc; '
+        'a RUN.h5 of the same mode brings its classifier and value function too',
     )
     init_iterations: int = option(
         10, 'first iterations that only fit classifier and value function to --init_policy', (0, MOST, f'0 to {MOST}'), only=ADVERSARIAL
@@ -220,7 +222,7 @@ class _OfImitation:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _OfRL:
+class _RLOnly:
     enable_obsnorm: int = option(1, '0: observations are not normalised', choices=[0, 1])
     use_tanh: int = option(0, 'kept from 2016; the built-in nets are tanh already', choices=[0, 1])
     vf_include_time: int = option(1, '0: the value function does not see the time', choices=[0, 1])
@@ -231,7 +233,7 @@ class _OfRL:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImitationOptions(CommonOptions, _OfImitation):
+class ImitationOptions(CommonOptions, _ImitationOnly):
     """Options of imitate_mj.py: behavioural cloning, DAgger and adversarial imitation.
 
     Original: section "Commands and their options" of the 2016 code, same names and defaults. Differs: seed, device, dtype, resume, and
@@ -241,7 +243,7 @@ class ImitationOptions(CommonOptions, _OfImitation):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RLOptions(CommonOptions, _OfRL):
+class RLOptions(CommonOptions, _RLOnly):
     """Options of run_rl_mj.py: TRPO on the true reward. Raises UserError for a value of another type or outside its range."""
 
     min_total_sa: int = option(100000, 'state-action pairs per iteration, at least', AT_LEAST_1)
@@ -250,7 +252,7 @@ class RLOptions(CommonOptions, _OfRL):
 Options = typing.TypeVar('Options', bound=CommonOptions)
 
 
-def checked(field: dataclasses.Field, value: Any) -> Any:
+def validated(field: dataclasses.Field, value: Any) -> Any:
     """The value of a field as its own type; raises UserError "reward_lr -1: give 0 or more"."""
     kind, allowed, choices = kind_of(field), field.metadata['allowed'], field.metadata['choices']
     if value is None and None in (field.metadata['default'], *field.metadata['by_mode'].values()):
@@ -286,21 +288,22 @@ def check_together(options: CommonOptions) -> None:
             )
 
 
-def names(cls: type[CommonOptions]) -> list[str]:
+def option_names(cls: type[CommonOptions]) -> list[str]:
     """The names of a class's options, in their order."""
     return [field.name for field in dataclasses.fields(cls)]
 
 
-def changed(options: Options, changes: Mapping[str, Any]) -> Options:
+def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
     """Options with other values; raises UserError for a name that is none of them."""
+    known = option_names(type(options))
     for name in changes:
-        if name not in names(type(options)):
-            raise UserError(f"there is no option '{name}'.{closest(name, names(type(options)))} Options: {', '.join(names(type(options)))}")
-    said = {name: getattr(options, name) for name in names(type(options)) if name not in options.unsaid}
-    return type(options)(**(said | dict(changes)))  # what was not given follows a new mode
+        if name not in known:
+            raise UserError(f"there is no option '{name}'.{closest(name, known)} Options: {', '.join(known)}")
+    given = {name: getattr(options, name) for name in known if name not in options.left_out}
+    return type(options)(**(given | dict(changes)))  # what was not given follows a new mode
 
 
-def add_to(parser: Parser, cls: type[CommonOptions]) -> None:
+def add_options(parser: Parser, cls: type[CommonOptions]) -> None:
     """Give an argparse parser every option of a class, in the groups of --help."""
     fields, has_modes = {field.name: field for field in dataclasses.fields(cls)}, cls is ImitationOptions
     for title, modes, listed in GROUPS:
@@ -335,11 +338,11 @@ def _add_option(group: Any, field: dataclasses.Field, cls: type[CommonOptions]) 
     group.add_argument(f'--{field.name}', *about['flags'], **words)
 
 
-def parsed(prog: str, doc: str | None, cls: type[Options], argv: list[str]) -> Options:
+def parse_options(prog: str, doc: str | None, cls: type[Options], argv: list[str]) -> Options:
     """The options of a command line, of a command with the help text `doc`. Raises UserError, which names the flag."""
     needed = '--mode MODE --data TRAJS.h5 [--env_name ENV]' if cls is ImitationOptions else '--env_name ENV'
     parser = Parser(prog, doc, usage=f'{prog} {needed} [options]', add_help=False)
-    add_to(parser, cls)
+    add_options(parser, cls)
     values = vars(parser.parse_args(argv))
     try:
         return cls(**values)

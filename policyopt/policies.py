@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +15,11 @@ import torch
 
 from policyopt.arguments import as_generator, as_numbers, kind_of
 from policyopt.errors import UserError
-from policyopt.nn import FeedforwardNet, Model, NetConfig, Standardizer, net_shapes, numpy_layers, parse_spec
+from policyopt.nn import FeedforwardNet, Model, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actors import Actor
-from policyopt.torchutil import DTYPES, as_device, to_tensor
-from policyopt.trajectories import ContinuousSpace, FiniteSpace
+from policyopt.standardizer import Standardizer
+from policyopt.torchutil import DTYPES, NetConfig, as_device, to_tensor
+from policyopt.trajectories import ContinuousSpace, FiniteSpace, Space
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from policyopt.files.training_log import Snapshot
     from policyopt.nn import OfRows
     from policyopt.sampling.mdp import MDP
-    from policyopt.trajectories import Space
 
 
 def categorical_entropy(p_B_K: torch.Tensor) -> torch.Tensor:
@@ -46,11 +46,19 @@ def gaussian_kl(mean1_B_D: torch.Tensor, stdev1_B_D: torch.Tensor, mean2_B_D: to
 
 
 class Policy(Model):
-    """What GibbsPolicy and GaussianPolicy share: observations → standardiser → net → distribution.
+    """Observations → standardiser → net → distribution over actions.
 
-    Subclasses give `adist`, `logprob`, `kl`, `entropy` of distribution parameters, and the derivatives of log π and KL with
-    respect to the net's outputs and the policy's own parameters.
+    A distribution is a subclass with `adist`, `logprob`, `kl`, `entropy` and `action`, of tensors and differentiable by torch
+    (docs/extending.md). The derivatives with respect to the net's outputs and the policy's own parameters follow by torch.func;
+    GibbsPolicy and GaussianPolicy have theirs written out, and actors in numpy, which are faster.
     """
+
+    def __init_subclass__(cls) -> None:
+        if cls.__base__ is not Policy:
+            raise TypeError(f'{cls.__name__}: derive it from Policy; derivatives and actor of another class do not follow its functions')
+
+    actions: type[Space] = ContinuousSpace  # the kind of space that the distribution is for
+    outputs_per_action = 1  # outputs of the net for each number of a continuous action, or each action of a finite space
 
     def __init__(
         self,
@@ -82,40 +90,60 @@ class Policy(Model):
     @property
     def num_outputs(self) -> int:
         """Outputs of the net."""
-        raise NotImplementedError
+        space = self.action_space
+        return self.outputs_per_action * (space.size if isinstance(space, FiniteSpace) else space.dim)
 
-    def adist(self, out_B_K: torch.Tensor) -> torch.Tensor:
-        """Distribution parameters (B, Pa) from the net's outputs."""
+    def adist(self, out_B_K: torch.Tensor, /) -> torch.Tensor:
+        """Distribution parameters (B, Pa) from the net's outputs and `own_P`."""
         raise NotImplementedError
 
     def logprob(self, adist_B_Pa: torch.Tensor, a_B_Da: torch.Tensor, /) -> torch.Tensor:
         """log π of actions, (B,)."""
         raise NotImplementedError
 
-    def logprob_derivatives(self, adist_B_Pa: torch.Tensor, a_B_Da: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Of log π with respect to the net's outputs, and to the policy's own parameters if it has any."""
-        raise NotImplementedError
-
     def kl(self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor, /) -> torch.Tensor:
         """KL(old ‖ new) of each row, (B,)."""
-        raise NotImplementedError
-
-    def kl_gradient(self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor, /) -> torch.Tensor:
-        """Of KL(old ‖ new) with respect to the new outputs."""
-        raise NotImplementedError
-
-    def kl_hessian_product(
-        self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor, r_B_K: torch.Tensor, v_own: torch.Tensor, /
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The Hessian of KL(old ‖ new) in the new outputs and own parameters, times (r, v)."""
         raise NotImplementedError
 
     def entropy(self, adist_B_Pa: torch.Tensor, /) -> torch.Tensor:
         """Of each row, (B,)."""
         raise NotImplementedError
 
+    def action(self, adist_B_Pa: torch.Tensor, u_B_Da: torch.Tensor | None = None, /) -> torch.Tensor:
+        """The most likely actions (B, Da), or those that uniform numbers from [0, 1) draw."""
+        raise NotImplementedError
+
     def own_shapes(self, scope: str) -> dict[str, tuple[int, ...]]:
+        """{scope/name: shape} of parameters that are not the net's; they start at 0, and `own_P` has them as one vector."""
         return {}
+
+    def logprob_vjp(
+        self, out_B_K: torch.Tensor, adist_B_Pa: torch.Tensor, a_B_Da: torch.Tensor, weight_B: torch.Tensor, /
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gradients of Σ weight·log π with respect to the net's outputs (B, K) and to `own_P`."""
+
+        def weighted(out, own_P):
+            return (weight_B * self.logprob(self._adist_with(out, own_P), a_B_Da)).sum()
+
+        return torch.func.grad(weighted, (0, 1))(out_B_K, self.own_P)
+
+    def kl_hessian_product(
+        self, out_B_K: torch.Tensor, adist_B_Pa: torch.Tensor, r_B_K: torch.Tensor, v_own: torch.Tensor, /
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The Hessian of Σ KL(this ‖ new) in the new outputs and own parameters, taken where new is this, times (r, v)."""
+
+        def sum_of_kl(out, own_P):
+            return self.kl(adist_B_Pa, self._adist_with(out, own_P)).sum()
+
+        return torch.func.jvp(torch.func.grad(sum_of_kl, (0, 1)), (out_B_K, self.own_P), (r_B_K, v_own))[1]
+
+    def _adist_with(self, out_B_K: torch.Tensor, own_P: torch.Tensor) -> torch.Tensor:
+        """`adist` as a function of the own parameters too, for torch.func."""
+        kept, self.own_P = self.own_P, own_P
+        try:
+            return self.adist(out_B_K)
+        finally:
+            self.own_P = kept
 
     def update_obsnorm(self, obs_B_Do: ArrayLike) -> None:
         """Pool observations (numpy or tensor) into the standardiser; does nothing without one."""
@@ -145,38 +173,30 @@ class Policy(Model):
         own_P = torch.zeros_like(self.own_P)
 
         def dout(out, rows):
-            adist = self.adist(out)
-            logp_B[rows] = self.logprob(adist, a_B_Da[rows])
-            d_out, d_own = self.logprob_derivatives(adist, a_B_Da[rows])
-            coef = dlogp(logp_B[rows], rows)
-            if d_own is not None:
-                own_P.add_(coef @ d_own)
-            return d_out.mul_(coef[:, None])
+            adist, a = self.adist(out), a_B_Da[rows]
+            logp_B[rows] = self.logprob(adist, a)
+            d_out, d_own = self.logprob_vjp(out, adist, a, dlogp(logp_B[rows], rows))
+            own_P.add_(d_own)
+            return d_out
 
         _, net_P = self.net.forward_backward(x_B_Do, dout)
         return logp_B, torch.cat([own_P, net_P])
 
-    def kl_hvp(self, x_B_Do: torch.Tensor, adist_old_B_Pa: torch.Tensor | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The function v ↦ H v, H the Hessian of mean KL(old ‖ this policy) over rows that are already normalised.
-
-        adist_old None: old is this policy itself, where the Gauss–Newton product is exact.
-        """
+    def kl_hvp(self, x_B_Do: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The function v ↦ H v, H the Hessian of mean KL(this policy ‖ new) at this policy, over rows that are already normalised."""
         curv = self.net.curvature(x_B_Do)
         adist = self.adist(curv.out_B_Do)
-        old = adist if adist_old_B_Pa is None else adist_old_B_Pa
-        dout = None if adist_old_B_Pa is None else self.kl_gradient(old, adist) / len(x_B_Do)
 
         def product(v_P):
             own_P = torch.zeros_like(self.own_P)
             v_own, v_net = v_P[: self.num_own], v_P[self.num_own :]
 
             def hessian_out(r_out, rows):
-                h_out, h_own = self.kl_hessian_product(old[rows], adist[rows], r_out, v_own)
-                if h_own is not None:
-                    own_P.add_(h_own, alpha=1 / len(x_B_Do))
+                h_out, h_own = self.kl_hessian_product(curv.out_B_Do[rows], adist[rows], r_out, v_own)
+                own_P.add_(h_own, alpha=1 / len(x_B_Do))
                 return h_out.div_(len(x_B_Do))
 
-            net_P = curv.product(v_net, hessian_out, dout)
+            net_P = curv.product(v_net, hessian_out)
             return torch.cat([own_P, net_P])
 
         return product
@@ -223,25 +243,51 @@ class Policy(Model):
         return DeterministicPolicy(self)
 
     def actor(self) -> Actor:
-        """A numpy copy for stepping environments."""
-        finite, norm = isinstance(self.action_space, FiniteSpace), self.obsnorm
-        return Actor(
-            layers=numpy_layers(self.net),
-            mean=None if norm is None else norm.mean_1_D.cpu().numpy().copy(),
-            scale=None if norm is None else norm.stdev_1_D.cpu().numpy() + norm.eps,
-            stdev=None if finite else np.exp(self.own_P.cpu().numpy()),
-            bounds_2_Da=None if self.bounds_2_Da is None else self.bounds_2_Da.numpy().copy(),
-        )
+        """A copy for stepping environments, with the net in numpy."""
+        return DistributionActor(self)
+
+    def numpy_net(self) -> dict[str, Any]:
+        """Normaliser, net and bounds as the arguments of an Actor."""
+        norm, bounds = self.obsnorm, self.bounds_2_Da
+        return {
+            'layers': numpy_layers(self.net),
+            'mean': None if norm is None else norm.mean_1_D.cpu().numpy().copy(),
+            'scale': None if norm is None else norm.stdev_1_D.cpu().numpy() + norm.eps,
+            'bounds_2_Da': None if bounds is None else bounds.numpy().copy(),
+        }
+
+
+class DistributionActor(Actor):
+    """An actor whose distribution is a policy's, computed by torch."""
+
+    def __init__(self, policy: Policy):
+        super().__init__(**policy.numpy_net(), stdev=None)
+        self.policy, self.finite = policy, isinstance(policy.action_space, FiniteSpace)
+        self.num_noise = policy.action_space.storage_size
+
+    def adist_of(self, out_B_K: np.ndarray) -> np.ndarray:
+        return self.policy.adist(self._tensor(out_B_K)).cpu().numpy()
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        return rng.random((num, self.num_noise))
+
+    def act(self, out_B_K: np.ndarray, noise_B_Dn: np.ndarray | None = None) -> np.ndarray:
+        return self.act_by(self.adist_of(out_B_K), noise_B_Dn)
+
+    def act_by(self, adist_B_Pa: np.ndarray, noise_B_Dn: np.ndarray | None = None) -> np.ndarray:
+        u_B_Da = None if noise_B_Dn is None else self._tensor(noise_B_Dn)
+        a_B_Da = self.policy.action(self._tensor(adist_B_Pa), u_B_Da)
+        return a_B_Da.cpu().numpy().astype(self.policy.action_space.storage_type)
+
+    def _tensor(self, x: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(x, device=self.policy.theta_P.device)
 
 
 class GibbsPolicy(Policy):
     """Softmax over net scores; adist = log-probabilities (B, number of actions)."""
 
+    actions = FiniteSpace
     action_space: FiniteSpace
-
-    @property
-    def num_outputs(self) -> int:
-        return self.action_space.size
 
     def adist(self, out_B_K: torch.Tensor) -> torch.Tensor:
         return torch.log_softmax(out_B_K, dim=1)
@@ -249,36 +295,40 @@ class GibbsPolicy(Policy):
     def logprob(self, adist_B_K: torch.Tensor, a_B_1: torch.Tensor) -> torch.Tensor:
         return adist_B_K.gather(1, a_B_1)[:, 0]
 
-    def logprob_derivatives(self, adist_B_K: torch.Tensor, a_B_1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(∂log π/∂scores = onehot − p, None)."""
-        d = adist_B_K.exp().neg_()
-        return d.scatter_add_(1, a_B_1, torch.ones_like(d[:, :1])), None
-
     def kl(self, old_B_K: torch.Tensor, new_B_K: torch.Tensor) -> torch.Tensor:
         return (old_B_K.exp() * (old_B_K - new_B_K)).sum(1)
 
-    def kl_gradient(self, old_B_K: torch.Tensor, new_B_K: torch.Tensor) -> torch.Tensor:
-        return new_B_K.exp() - old_B_K.exp()
-
-    def kl_hessian_product(
-        self, old_B_K: torch.Tensor, new_B_K: torch.Tensor, r_B_K: torch.Tensor, v_own: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(diag(p) − p pᵀ) r, whatever the old distribution."""
-        pr = new_B_K.exp() * r_B_K
-        return pr - new_B_K.exp() * pr.sum(1, keepdim=True), None
-
     def entropy(self, adist_B_K: torch.Tensor) -> torch.Tensor:
         return categorical_entropy(adist_B_K.exp())
+
+    def action(self, adist_B_K: torch.Tensor, u_B_1: torch.Tensor | None = None) -> torch.Tensor:
+        if u_B_1 is None:
+            return adist_B_K.argmax(1, keepdim=True)
+        return (adist_B_K[:, :-1].exp().cumsum(1) < u_B_1).sum(1, keepdim=True)
+
+    def logprob_vjp(
+        self, out_B_K: torch.Tensor, adist_B_K: torch.Tensor, a_B_1: torch.Tensor, weight_B: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """∂log π/∂scores = onehot − p."""
+        d = adist_B_K.exp().neg_()
+        d.scatter_add_(1, a_B_1, torch.ones_like(d[:, :1]))
+        return d.mul_(weight_B[:, None]), self.own_P  # which is empty
+
+    def kl_hessian_product(
+        self, out_B_K: torch.Tensor, adist_B_K: torch.Tensor, r_B_K: torch.Tensor, v_own: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(diag(p) − p pᵀ) r."""
+        pr = adist_B_K.exp() * r_B_K
+        return pr - adist_B_K.exp() * pr.sum(1, keepdim=True), v_own
+
+    def actor(self) -> Actor:
+        return Actor(**self.numpy_net(), stdev=None)
 
 
 class GaussianPolicy(Policy):
     """Mean from the net, free log-stdevs (start 0); adist = [means, stdevs] (B, 2·dim)."""
 
     action_space: ContinuousSpace
-
-    @property
-    def num_outputs(self) -> int:
-        return self.action_space.dim
 
     def own_shapes(self, scope: str) -> dict[str, tuple[int, ...]]:
         return {f'{scope}/logstdevs_1_Da': (1, self.action_space.dim)}
@@ -293,30 +343,37 @@ class GaussianPolicy(Policy):
         mean, stdev = self._split(adist_B_Pa)
         return -0.5 * (((a_B_D - mean) / stdev) ** 2).sum(1) - stdev.log().sum(1) - 0.5 * math.log(2 * math.pi) * mean.shape[1]
 
-    def logprob_derivatives(self, adist_B_Pa: torch.Tensor, a_B_D: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(∂log π/∂mean = (a − μ)/σ², ∂log π/∂log σ = (a − μ)²/σ² − 1)."""
-        mean, stdev = self._split(adist_B_Pa)
-        z = (a_B_D - mean) / stdev
-        return z / stdev, z * z - 1
-
     def kl(self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor) -> torch.Tensor:
         return gaussian_kl(*self._split(old_B_Pa), *self._split(new_B_Pa))
 
-    def kl_gradient(self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor) -> torch.Tensor:
-        (mean_o, _), (mean_n, stdev_n) = self._split(old_B_Pa), self._split(new_B_Pa)
-        return (mean_n - mean_o) / stdev_n**2
-
-    def kl_hessian_product(
-        self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor, r_B_D: torch.Tensor, v_own: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Per row with Δ = μ_new − μ_old: ∂²/∂μ² = 1/σ², ∂²/∂μ∂logσ = −2Δ/σ², ∂²/∂logσ² = 2(σ_old² + Δ²)/σ²."""
-        (mean_o, stdev_o), (mean_n, stdev_n) = self._split(old_B_Pa), self._split(new_B_Pa)
-        delta, var = mean_n - mean_o, stdev_n**2
-        cross = -2 * delta / var
-        return r_B_D / var + cross * v_own, (cross * r_B_D + 2 * (stdev_o**2 + delta**2) / var * v_own).sum(0)
-
     def entropy(self, adist_B_Pa: torch.Tensor) -> torch.Tensor:
         return gaussian_entropy(self._split(adist_B_Pa)[1])
+
+    def action(self, adist_B_Pa: torch.Tensor, u_B_D: torch.Tensor | None = None) -> torch.Tensor:
+        mean, stdev = self._split(adist_B_Pa)
+        return mean if u_B_D is None else mean + stdev * torch.special.ndtri(u_B_D)
+
+    def logprob_vjp(
+        self, out_B_D: torch.Tensor, adist_B_Pa: torch.Tensor, a_B_D: torch.Tensor, weight_B: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """∂log π/∂mean = (a − μ)/σ², ∂log π/∂log σ = (a − μ)²/σ² − 1."""
+        mean, stdev = self._split(adist_B_Pa)
+        z = (a_B_D - mean) / stdev
+        return (z / stdev).mul_(weight_B[:, None]), weight_B @ (z * z - 1)
+
+    def kl_hessian_product(
+        self, out_B_D: torch.Tensor, adist_B_Pa: torch.Tensor, r_B_D: torch.Tensor, v_own: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """∂²/∂μ² = 1/σ², ∂²/∂logσ² = 2 in each row."""
+        # a sum over rows, not a product: their last bits differ
+        return r_B_D / self._split(adist_B_Pa)[1] ** 2, (2 * v_own).repeat(len(r_B_D), 1).sum(0)
+
+    def actor(self) -> Actor:
+        return Actor(**self.numpy_net(), stdev=np.exp(self.own_P.cpu().numpy()))
+
+
+# the class of a new policy, by the kind of its actions
+POLICY_CLASSES: dict[type[Space], type[Policy]] = {FiniteSpace: GibbsPolicy, ContinuousSpace: GaussianPolicy}
 
 
 class DeterministicPolicy(torch.nn.Module):
@@ -328,7 +385,9 @@ class DeterministicPolicy(torch.nn.Module):
 
     def __init__(self, policy: Policy):
         super().__init__()
-        self.finite = isinstance(policy.action_space, FiniteSpace)
+        if not isinstance(policy, GibbsPolicy | GaussianPolicy):
+            raise UserError(f'to_torch exports a GibbsPolicy or a GaussianPolicy, and this is {kind_of(policy)}; export its `net`')
+        self.finite = isinstance(policy, GibbsPolicy)
         self.register_buffer('bounds_2_Da', None if policy.bounds_2_Da is None else policy.bounds_2_Da.to(policy.theta_P))
         norm, like, layers = policy.obsnorm, policy.theta_P, []
         # float64 for nets of both types, as in the policy
@@ -372,8 +431,9 @@ def make_policy(
     dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = 'cpu',
     bounds_2_Da: np.ndarray | None = None,
+    policy_class: type[Policy] | None = None,
 ) -> Policy:
-    """The policy class that fits the action space: GibbsPolicy for finite ones, GaussianPolicy for continuous ones.
+    """A policy of the class given, or of that in POLICY_CLASSES: GibbsPolicy for finite actions, GaussianPolicy for continuous ones.
 
     obs_space, action_space: a ContinuousSpace or a FiniteSpace, or Gymnasium's Box (1-D) or Discrete (from 0).
     rng (numpy RandomState) draws the hidden weights; without it all weights are 0, to be loaded. bounds_2_Da: see Policy.
@@ -387,9 +447,9 @@ def make_policy(
     if not (dtype := DTYPES.get(str(dtype).removeprefix('torch.'), torch.int64)).is_floating_point:
         raise UserError(f'dtype is none of those for nets; expected {" or ".join(map(repr, DTYPES))}')
     device = as_device(device, 'device=')
-    cls = GibbsPolicy if isinstance(action_space, FiniteSpace) else GaussianPolicy
+    policy_class = policy_class or POLICY_CLASSES[type(action_space)]
     nets = NetConfig(rng, dtype, device)
-    return cls(obs_space, action_space, hidden_spec, enable_obsnorm=enable_obsnorm, nets=nets, bounds_2_Da=bounds_2_Da)
+    return policy_class(obs_space, action_space, hidden_spec, enable_obsnorm=enable_obsnorm, nets=nets, bounds_2_Da=bounds_2_Da)
 
 
 def as_space(space: Any, name: str) -> Space:
@@ -413,26 +473,42 @@ def policy_from_snapshot(snapshot: Snapshot, mdp: MDP | None = None) -> Policy:
     """
     spec, obsnorm = snapshot_options(snapshot)
     where = f'{snapshot.file}: {snapshot.path}' + (f" (for env '{mdp.env_name}')" if mdp else '')
-    spaces = (mdp.obs_space, mdp.action_space) if mdp else spaces_of(snapshot.variables, where)
-    bounds_2_Da = snapshot.variables.get('/GaussianPolicy/bounds_2_Da')
-    policy = make_policy(*spaces, spec, obsnorm, bounds_2_Da=bounds_2_Da)
-    kinds = {name.split('/')[1] for name in snapshot.variables}
-    if type(policy).__name__ not in kinds:
-        held = ', '.join(sorted(kinds)) or 'nothing'
-        raise UserError(f'{where}: holds {held}, but the task needs a {type(policy).__name__}; is it the right env?')
+    policy_class = class_of(snapshot.variables, where)
+    if mdp and not isinstance(mdp.action_space, policy_class.actions):
+        needed = POLICY_CLASSES[type(mdp.action_space)].__name__
+        raise UserError(f'{where}: holds {held(snapshot.variables)}, but the task needs a {needed}; is it the right env?')
+    spaces = (mdp.obs_space, mdp.action_space) if mdp else spaces_of(policy_class, snapshot.variables, where)
+    bounds_2_Da = snapshot.variables.get(f'/{policy_class.__name__}/bounds_2_Da')
+    policy = make_policy(*spaces, spec, obsnorm, bounds_2_Da=bounds_2_Da, policy_class=policy_class)
     policy.load(snapshot.variables, where)
     return policy
 
 
-def spaces_of(variables: Mapping[str, np.ndarray], where: str) -> tuple[ContinuousSpace, Space]:
+def held(variables: Iterable[str]) -> str:
+    """The classes that variables are named after, in words."""
+    return ', '.join(sorted({name.split('/')[1] for name in variables})) or 'nothing'
+
+
+def class_of(variables: Iterable[str], where: str) -> type[Policy]:
+    """The policy class that variables are named after; raises UserError where no such class has been imported."""
+    known = {cls.__name__: cls for cls in Policy.__subclasses__()}
+    names = [name for name in known if any(variable.startswith(f'/{name}/') for variable in variables)]
+    if not names:
+        raise UserError(
+            f'{where}: holds {held(variables)}, and no policy of a known class ({", ".join(known)}); '
+            'import the module that defines the class before the file is read'
+        )
+    return known[names[0]]
+
+
+def spaces_of(policy_class: type[Policy], variables: Mapping[str, np.ndarray], where: str) -> tuple[ContinuousSpace, Space]:
     """(observation space, action space) that a policy's variables are for: the inputs of its first weights, the outputs of its last."""
-    for cls in (GibbsPolicy, GaussianPolicy):
-        scope = f'/{cls.__name__}'
-        weights = [np.shape(variables[name]) for name in sorted(variables, key=_layer) if re.fullmatch(f'{scope}/.*/AffineLayer/W', name)]
-        if weights and all(len(shape) == 2 for shape in weights) and f'{scope}/out/AffineLayer/W' in variables:
-            num_in, num_out = weights[0][0], weights[-1][1]
-            return ContinuousSpace(num_in), FiniteSpace(num_out) if cls is GibbsPolicy else ContinuousSpace(num_out)
-    raise UserError(f'{where}: holds no policy; expected the variables of a GibbsPolicy or a GaussianPolicy')
+    scope = f'/{policy_class.__name__}'
+    weights = [np.shape(variables[name]) for name in sorted(variables, key=_layer) if re.fullmatch(f'{scope}/.*/AffineLayer/W', name)]
+    if not weights or any(len(shape) != 2 for shape in weights) or f'{scope}/out/AffineLayer/W' not in variables:
+        raise UserError(f'{where}: lacks weights of a {policy_class.__name__}; the file is damaged or of another kind')
+    num_in, num_out = weights[0][0], weights[-1][1]
+    return ContinuousSpace(num_in), policy_class.actions(num_out // policy_class.outputs_per_action)
 
 
 def _layer(name: str) -> float:

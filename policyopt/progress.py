@@ -20,7 +20,7 @@ class Eta:
         self.on_terminal = self.out.isatty()
         self.start, self.first, self.due, self.shown = clock(), None, 0.0 if self.on_terminal else self.FIRST_S, False
 
-    def tell(self, iteration: int) -> None:
+    def update(self, iteration: int) -> None:
         """To be called after each iteration."""
         elapsed = self.clock() - self.start
         if self.first is None:  # its time includes what is made once

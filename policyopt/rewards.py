@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from policyopt.errors import UserError
-from policyopt.nn import FeedforwardNet, Model, NetConfig, Standardizer, net_shapes, parse_spec
+from policyopt.nn import FeedforwardNet, Model, net_shapes, parse_spec
 from policyopt.optim import Adam
-from policyopt.torchutil import to_tensor
+from policyopt.standardizer import Standardizer
+from policyopt.torchutil import NetConfig, to_tensor
 from policyopt.trajectories import FiniteSpace
 
 if TYPE_CHECKING:

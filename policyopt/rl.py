@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Reward
     from policyopt.options import CommonOptions
     from policyopt.policies import Policy
-    from policyopt.sampling.mdp import MDP, SimConfig
+    from policyopt.sampling.mdp import MDP
+    from policyopt.sampling.rollout import SimConfig
     from policyopt.trajectories import TrajBatch
     from policyopt.valuefuncs import ValueFunc
 
@@ -75,8 +76,8 @@ def advantages(
     per_time.fit(None, time_N, q_N)
     tdv_N = per_time.evaluate(None, time_N)
     v_N = tdv_N if v_N is None else v_N
-    adv_N = gae(r.padded(), r.like(v_N).padded(), gamma, lam)[mask_B_T]
-    return adv_N, r.like(q_N), explained_variance(q_N, v_N), explained_variance(q_N, tdv_N)
+    adv_N = gae(r.padded(), r.with_rows(v_N).padded(), gamma, lam)[mask_B_T]
+    return adv_N, r.with_rows(q_N), explained_variance(q_N, v_N), explained_variance(q_N, tdv_N)
 
 
 def truncation_bonus(trajs: TrajBatch, vf: ValueFunc, gamma: float) -> np.ndarray:
@@ -252,11 +253,11 @@ class SamplingPolicyOptimizer:
         r = trajs.r
         if self.learned is not None:
             terminal_N = trajs.successors(self.sim_cfg.max_traj_len or 0)[1]
-            r = r.like(self.learned.learned_reward(obs_N_Do, trajs.a.stacked, time_N, terminal_N))
+            r = r.with_rows(self.learned.learned_reward(obs_N_Do, trajs.a.stacked, time_N, terminal_N))
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
         paid = r
         if self.trpo.bootstrap and self.vf is not None:
-            paid = r.like(r.stacked + truncation_bonus(trajs, self.vf, self.trpo.discount))
+            paid = r.with_rows(r.stacked + truncation_bonus(trajs, self.vf, self.trpo.discount))
         adv_N, q, vf_r2, tdvf_r2 = advantages(paid, time_N, v_N, self.trpo.discount, self.trpo.lam)
         t2 = time.perf_counter()
         theta0_P = self.policy.theta_P.clone()

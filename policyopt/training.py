@@ -22,21 +22,23 @@ from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import load_policy, load_reward
 from policyopt.files.atomic import check_output
 from policyopt.files.names import lock_path, part_path
+from policyopt.files.runfile import best_snapshot_in
 from policyopt.files.training_log import TrainingLog, last_of, read_root, read_snapshot, read_state
 from policyopt.files.trajectory_file import load_trajs
 from policyopt.imitation import ImitationOptimizer
 from policyopt.interfaces import uses_transitions
-from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE, NetConfig
+from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.options import MAX_ITER, ImitationOptions, check_together, default_of
 from policyopt.pipeline import locks
 from policyopt.policies import make_policy
 from policyopt.progress import Eta
 from policyopt.provenance import draw_seed, now, provenance
 from policyopt.sampling.actors import FunctionActor
-from policyopt.sampling.mdp import MDP, RecordedTask, SimConfig, sample_trajectories
+from policyopt.sampling.mdp import MDP, RecordedTask, sample_trajectories
+from policyopt.sampling.rollout import SimConfig
 from policyopt.shipped import as_typed, continuing_command
 from policyopt.signals import INTERRUPTED, STOPPED, StopSignals
-from policyopt.torchutil import numerics, setup_torch
+from policyopt.torchutil import NetConfig, numerics, setup_torch
 from policyopt.trajectories import Expert
 from policyopt.valuefuncs import ValueFunc
 
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Optimizer
     from policyopt.options import CommonOptions, Options, RLOptions
     from policyopt.policies import Policy
-    from policyopt.sampling.actors import AnyActor
+    from policyopt.sampling.actors import Teacher
     from policyopt.trajectories import TrajBatch
 
 EVAL_EPISODES = 10  # of each evaluation that --eval_every asks for
@@ -73,14 +75,14 @@ def train_imitation(options: ImitationOptions) -> int:
     print(f'Every {options.data_subsamp_freq}. pair is used: {len(expert[0])} pairs')
     start = None if options.init_policy is None else load_start(options.init_policy)
     learner = imitation_learner(options, mdp, expert, None if teacher is None else teacher.actor(), start)
-    return Run(options, learner, mdp, digest(expert, teacher, start)).go()
+    return Run(options, learner, mdp, digest(expert, teacher, start)).execute()
 
 
 def train_rl(options: RLOptions) -> int:
     """Run run_rl_mj.py's options (RLOptions) to the end; returns an exit code."""
     options = prepare(options)
     assert options.env_name is not None  # required on the command line
-    return rl_run(options, MDP(options.env_name)).go()
+    return rl_run(options, MDP(options.env_name)).execute()
 
 
 @dataclasses.dataclass
@@ -94,9 +96,15 @@ class Start:
 
 
 def load_start(path: str) -> Start:
-    """The start that 'FILE.h5/snapshots/…' or a whole 'RUN.h5' holds. Raises UserError as `load_policy`."""
+    """The start that 'FILE.h5/snapshots/…' or a whole 'RUN.h5' holds: its last policy, of cloning that with the highest valacc.
+
+    Raises UserError as `load_policy`.
+    """
     whole = last_of(path)
     snapshot = read_snapshot(whole)
+    if whole != path and snapshot.args.get('mode') == 'bclone':
+        best = best_snapshot_in(path)
+        snapshot = snapshot if best is None else read_snapshot(f'{path}/snapshots/{best}')
     state = read_state(snapshot.file) if whole.endswith('/snapshots/last') else {}
     return Start(f'{snapshot.file}: {snapshot.path}', snapshot.variables, snapshot.args.get('policy_hidden_spec'), state)
 
@@ -164,7 +172,7 @@ def with_reward_sign(options: ImitationOptions, trajs: TrajBatch, mdp: MDP) -> I
 
 
 def imitation_learner(
-    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: AnyActor | None = None, start: Start | None = None
+    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: Teacher | None = None, start: Start | None = None
 ) -> Optimizer:
     """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned.
 
@@ -236,7 +244,7 @@ def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: 
 
 
 def dagger_optimizer(
-    args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig, teacher: AnyActor | None = None
+    args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig, teacher: Teacher | None = None
 ) -> DaggerOptimizer:
     """The optimiser of mode dagger; `teacher` is the expert that labels."""
     if teacher is None:
@@ -422,13 +430,13 @@ class Run:
         attrs = provenance() | {'numerics': numerics(), 'args': args.as_json(), 'seed': args.seed, 'data_digest': data_digest}
         self.started_with = attrs
         self.log = TrainingLog(args.log, attrs)
-        self.lock: locks.Lock | None = None  # while `go` writes to a log
+        self.lock: locks.Lock | None = None  # while `execute` writes to a log
 
     @property
-    def max_iter_shapes(self) -> bool:
+    def depends_on_max_iter(self) -> bool:
         """Whether a run of fewer iterations is not the beginning of one of more."""
         mode = getattr(self.args, 'mode', None)
-        return getattr(self.args, 'policy_final_kl', None) is not None or (mode is not None and algorithms.MODES[mode].max_iter_shapes)
+        return getattr(self.args, 'policy_final_kl', None) is not None or (mode is not None and algorithms.MODES[mode].depends_on_max_iter)
 
     def iterate(self) -> Fields:
         """One iteration: step, check, log, and a snapshot where one is due; returns the log fields."""
@@ -494,7 +502,7 @@ class Run:
         reward = getattr(self.opt, 'reward', None) if getattr(self.args, 'save_reward', 0) else None
         return self.opt.policy.export() | (reward.learned() if reward is not None else {})
 
-    def go(self) -> int:
+    def execute(self) -> int:
         args = self.args
         if args.log is None:
             return self.complete()
@@ -555,7 +563,7 @@ class Run:
                 if signals.first is not None or last:
                     eta.clear()
                 else:
-                    eta.tell(iteration)
+                    eta.update(iteration)
             except OSError:
                 signals.readers_gone()
             stop = signals.first is not None
@@ -635,7 +643,7 @@ class Run:
         ends_here = self.args.max_iter == done < theirs['max_iter']
         if self.args.max_iter < done:
             raise UserError(f'{path}: has done {done} iterations already, more than --max_iter {self.args.max_iter}; {done} ends it there')
-        if self.args.max_iter != theirs['max_iter'] and self.max_iter_shapes and not ends_here:
+        if self.args.max_iter != theirs['max_iter'] and self.depends_on_max_iter and not ends_here:
             raise UserError(
                 f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}, on which all iterations of '
                 f'--mode {self.args.mode} depend; give the same number, or delete it'

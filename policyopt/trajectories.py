@@ -97,7 +97,7 @@ class RaggedArray:
         """The sum of each array of numbers, (B,)."""
         return np.add.reduceat(self.stacked, self.ends - self.lengths) if len(self) else np.zeros(0)
 
-    def like(self, stacked: np.ndarray) -> RaggedArray:
+    def with_rows(self, stacked: np.ndarray) -> RaggedArray:
         """Other rows with the same lengths."""
         return RaggedArray(stacked, self.lengths)
 
@@ -152,11 +152,11 @@ class TrajBatch:
         check_shapes(obs_N_Do=obs_N_Do, adist_N_Pa=adist_N_Pa, a_N_Da=a_N_Da, r_N=r_N)
         self.obs = RaggedArray(obs_N_Do, lengths_B)
         self.obsfeat = self.obs
-        self.adist, self.a, self.r = (self.obs.like(x) for x in (adist_N_Pa, a_N_Da, r_N))
+        self.adist, self.a, self.r = (self.obs.with_rows(x) for x in (adist_N_Pa, a_N_Da, r_N))
         if time_N is None:
             starts_B = self.obs.ends - self.obs.lengths
             time_N = np.arange(len(r_N), dtype=np.float64) - np.repeat(starts_B, self.obs.lengths)
-        self.time = self.obs.like(time_N)
+        self.time = self.obs.with_rows(time_N)
 
     @classmethod
     def from_trajs(cls, trajs: Sequence[Trajectory]) -> Self:

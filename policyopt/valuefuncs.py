@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from policyopt import optim
-from policyopt.nn import FeedforwardNet, Model, NetConfig, Standardizer, net_shapes, parse_spec
-from policyopt.torchutil import to_tensor
+from policyopt.nn import FeedforwardNet, Model, net_shapes, parse_spec
+from policyopt.standardizer import Standardizer
+from policyopt.torchutil import NetConfig, to_tensor
 
 if TYPE_CHECKING:
     from policyopt.interfaces import Fields
@@ -73,11 +74,10 @@ class ValueFunc(Model):
         out, grad_P = self.net.forward_backward(x_B_Di, lambda out, rows: (target_B[rows, None] - out).mul_(2 / num))
         return out[:, 0], -float(((out[:, 0] - target_B) ** 2).mean()), grad_P
 
-    def kl_hvp(self, x_B_Di: torch.Tensor, v_old_B: torch.Tensor | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
-        """v ↦ H v, H the Hessian of mean((v_old − v)²); v_old None: the present output."""
-        num, curv = len(x_B_Di), self.net.curvature(x_B_Di)
-        dout = None if v_old_B is None else (curv.out_B_Do - v_old_B[:, None]).mul_(2 / num)
-        return lambda v_P: curv.product(v_P, lambda r_out, rows: r_out * (2 / num), dout)
+    def kl_hvp(self, x_B_Di: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """v ↦ H v, H the Hessian of mean((v_old − v)²) where v is v_old, the present output."""
+        curv = self.net.curvature(x_B_Di)
+        return lambda v_P: curv.product(v_P, lambda r_out, rows: r_out * (2 / len(x_B_Di)))
 
     def fit(
         self, obs_B_Do: np.ndarray, t_B: np.ndarray, y_B: np.ndarray, rng: np.random.RandomState, hvp_frac: float | None = HVP_FRAC

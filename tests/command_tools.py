@@ -104,7 +104,8 @@ def _run_script(words, cwd, env, streams):
 
 def _forget_other_tests():
     """Drop the modules that other tests imported from their folders, the environments in them, and what is said or asked only once."""
-    theirs = {n for n, m in sys.modules.items() if (getattr(m, '__file__', None) or '').startswith(tempfile.gettempdir())}
+    # the checkout may lie in a folder for temporary files too
+    theirs = {n for n, m in sys.modules.items() if f'{os.sep}pytest-of-' in (getattr(m, '__file__', None) or '')}
     for name in theirs:
         del sys.modules[name]
     importlib.invalidate_caches()
@@ -118,7 +119,7 @@ def _forget_other_tests():
             function.cache_clear()
 
 
-def run_command(script, *args, rc=0, cwd=None, env=None, stdin='', timeout=300, fresh=False):
+def run_command(script, *args, rc=0, cwd=None, env=None, stdin='', timeout=900, fresh=False):
     """Run a script of scripts/ or of the checkout; returns its CompletedProcess with text.
 
     rc: the exit code that is expected, None for any; env: its whole environment, by default `script_env()`.

@@ -10,8 +10,9 @@ import torch
 from golden_tools import action_space, check_beyond_rounding, check_vars, close, files, perturb, read, set_vars
 
 from policyopt import optim, policies, rl, valuefuncs
-from policyopt.nn import NetConfig, Standardizer
 from policyopt.sampling import actors
+from policyopt.standardizer import Standardizer
+from policyopt.torchutil import NetConfig
 from policyopt.trajectories import ContinuousSpace, RaggedArray
 
 # a, b: advantages, distributions, standardiser
@@ -83,6 +84,15 @@ def golden_policy(d, meta):
     return cls(ContinuousSpace(obs_dim), space, meta['hidden_spec'], enable_obsnorm=meta.get('enable_obsnorm', True), nets=NetConfig(rng))
 
 
+def hessian_products(loss, theta_P):
+    """v ↦ H v by torch.func, at points where the hand-written products do not hold."""
+    return lambda v_P: torch.func.jvp(torch.func.grad(loss), (theta_P,), (v_P,))[1]
+
+
+def functional_adist(policy, theta_P, x):
+    return policy._adist_with(policy.net.functional(theta_P[policy.num_own :], x), theta_P[: policy.num_own])
+
+
 @files('c_policy_*.npz')
 def test_policy_evaluations_gradients_and_hessian_products(path):
     d, meta = read(path)
@@ -107,7 +117,11 @@ def test_policy_evaluations_gradients_and_hessian_products(path):
         close(obj, d[f'{tag}_obj'], atol=1e-12)
         close(policy.kl(old, adist).mean(), d[f'{tag}_kl'])
         close(grad_P, d[f'{tag}_grad'])
-        hvp = policy.kl_hvp(x) if tag == 'on' else policy.kl_hvp(x, old)
+        hvp = (
+            policy.kl_hvp(x)
+            if tag == 'on'
+            else hessian_products(lambda theta_P, old=old: policy.kl(old, functional_adist(policy, theta_P, x)).mean(), policy.theta_P)
+        )
         for v, hv in zip(d['hvp_v'], d[f'{tag}_hvp'], strict=True):
             close(hvp(torch.as_tensor(v)), hv)
     logp, grad_P = policy.logprob_gradient(x, a, lambda logp, rows: torch.full_like(logp, -1 / len(x)))
@@ -197,7 +211,7 @@ def test_value_function_evaluations(path):
     close(obj, d['obj'])
     close(((old - v) ** 2).mean(), d['kl'])
     close(grad_P, d['grad'])
-    hvp = vf.kl_hvp(x, old)
+    hvp = hessian_products(lambda theta_P: ((old - vf.net.functional(theta_P, x)[:, 0]) ** 2).mean(), vf.theta_P)
     for vec, hv in zip(d['hvp_v'], d['hvp'], strict=True):
         close(hvp(torch.as_tensor(vec)), hv)
 

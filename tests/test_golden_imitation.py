@@ -22,8 +22,8 @@ from golden_tools import (
 from policyopt import cloning, imitation, optim, policies, rewards, trajectories, valuefuncs
 from policyopt.files import training_log
 from policyopt.files.trajectory_file import load_trajs
-from policyopt.nn import NetConfig
 from policyopt.rl import TRPOConfig
+from policyopt.torchutil import NetConfig
 from policyopt.trajectories import ContinuousSpace, Expert, TrajBatch
 
 # e, f: reward functions

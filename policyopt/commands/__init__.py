@@ -19,10 +19,10 @@ _HELP = """usage: gail-pipeline COMMAND …
     gail-pipeline all SPEC.yaml                       a whole experiment, as quickstart does it
     gail-pipeline run pipelines/classic.yaml 1_train
 
-Each command is a script of the checkout: where a help text says `python scripts/imitate_mj.py`, `gail-pipeline imitate_mj` (or
-`imitate`) is the same. `gail-pipeline COMMAND --help` shows the options. Files that come with the package, such as
-pipelines/classic.yaml and expert_policies/classic/…, are found from any folder. Equal seeds give equal bits on one kind of
-processor only.
+Each command is a script of the checkout: where a help text says `python scripts/imitate_mj.py`,
+`gail-pipeline imitate_mj` (or `imitate`) is the same. `gail-pipeline COMMAND --help` shows the
+options. Files that come with the package, such as pipelines/classic.yaml and
+expert_policies/classic/…, are found from any folder.
 
 commands:
 """

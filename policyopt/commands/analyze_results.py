@@ -1,4 +1,4 @@
-"""Print a results table: every cell with its interval, and a verdict next to published results.
+"""Print the results of an experiment, with intervals and verdicts.
 
     python scripts/analyze_results.py runs/classic/checkpoints/results.h5
     python scripts/analyze_results.py results.h5 --reference results/paper/results_per_run.csv -v 2
@@ -23,7 +23,7 @@ def arguments(argv):
     parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
     parser.add_argument('-v', '--verbosity', type=int, choices=(0, 1, 2), help='0: overview (default), 1: a line per cell, 2: as --study')
     parser.add_argument('--study', action='store_true', help='all columns, failed runs and negative controls')
-    parser.add_argument('--run-name', metavar='NAME', help='only the campaign of that name')
+    parser.add_argument('--run-name', metavar='NAME', help='only the experiment of that name')
     judged = parser.add_argument_group('next to published results')
     judged.add_argument(
         '--reference', metavar='F', help='CSV of published results, one row per run or cell; tasks.csv next to it is read too'

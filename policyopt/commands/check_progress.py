@@ -1,8 +1,9 @@
-"""Print the last snapshot of each training log, finished (.h5) or running (.h5.part), and how far its table has got.
+"""Print how far training logs have got, and the last snapshot of each.
 
     python scripts/check_progress.py runs/classic/checkpoints/*.h5*
 
-Reading never disturbs a training: it replaces its file whole at every save. A folder stands for all logs in it.
+Takes finished runs (.h5), running ones (.h5.part), and folders of them.
+Reading never disturbs a training, which replaces its file whole at every save.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Print what a task looks like from outside: its id, observations, actions and time limit.
+"""Print the observations, actions and time limit of tasks.
 
 Example:
     python scripts/media/env_info.py CartPole-v0 Acrobot-v0 mypackage.envs:Robot-v0

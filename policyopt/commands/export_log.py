@@ -1,14 +1,16 @@
-"""Hand training logs to other programs: as one CSV table, a folder that TensorBoard (and what reads its files) shows, or small files.
+"""Export training logs: as CSV, for TensorBoard, or as small files.
 
     python scripts/export_log.py runs/quickstart/checkpoints/alg=*.h5 --csv logs.csv
     python scripts/export_log.py run.h5.part --tensorboard tb --follow
     python scripts/export_log.py runs/modern/checkpoints/alg=*.h5 --logs curves
 
-The table has one line for every iteration of every log; a table that exists is replaced. TensorBoard gets one folder for every log
-(pip install -e '.[tensorboard]'; then tensorboard --logdir tb); one that holds an export already is refused, because TensorBoard would
-draw both. --logs writes each log as an .h5 file without the snapshots, a small part of the size, which showlog.py draws. Logs of
-running trainings (.h5.part) are read as far as they have been saved; --follow goes on until they are complete. Files that are no logs
-are skipped.
+--csv writes one table with a line for every iteration of every log; it may replace a table.
+--tensorboard writes a folder for every log (pip install -e '.[tensorboard]', then tensorboard
+--logdir tb); one that holds an export already is rejected, because TensorBoard would draw both.
+--logs writes each log as an .h5 file without snapshots, for showlog.py.
+
+Logs of running trainings (.h5.part) are read as of their last save; --follow continues until they
+are complete. Files that are no logs are skipped.
 """
 
 import sys

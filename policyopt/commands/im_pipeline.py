@@ -1,13 +1,15 @@
-"""Run an imitation experiment in three stages: sample the experts, train every run, evaluate what was learned.
+"""Run an experiment: sample the experts, train and evaluate every run.
 
     python scripts/im_pipeline.py pipelines/quickstart.yaml all
     python scripts/im_pipeline.py pipelines/classic.yaml 1_train -j 4 --only alg=ga task=cartpole
     python scripts/im_pipeline.py pipelines/classic.yaml 1_train -n | parallel -j 8
     python scripts/im_pipeline.py pipelines/classic.yaml 1_train --estimate -j 4
 
-Stages: 0_sampletrajs, 1_train, 2_eval (or their digits), or all. After an interruption, the same command with --resume goes on.
-A run is done when its .h5 exists. Templates that call our imitate_mj.py get --seed (and a task's --max_traj_len) added unless they
-have it; those of other programs stay as they are. `python` at the head of a template is the Python that runs this command.
+Stages: 0_sampletrajs, 1_train, 2_eval (or their digits), or all. A run is done when its .h5 exists.
+After an interruption, the same command with --resume continues.
+Templates that call our imitate_mj.py get --seed (and a task's --max_traj_len) added unless they
+have it; those of other programs stay as they are. `python` at the head of a template is the Python
+that runs this command.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-r"""Train one imitation run: behavioural cloning, DAgger, or adversarial imitation with TRPO.
+r"""Train one imitation run: cloning, DAgger, GAIL and its relatives.
 
 GAIL on four expert trajectories of CartPole:
     python scripts/imitate_mj.py --mode gail --data trajs_cartpole.h5 --limit_trajs 4 \
@@ -19,7 +19,7 @@ from policyopt.command_line import run_main
 
 
 def main(argv):
-    chosen = options.parsed('imitate_mj', __doc__, options.ImitationOptions, argv)
+    chosen = options.parse_options('imitate_mj', __doc__, options.ImitationOptions, argv)
     from policyopt.training import train_imitation
 
     return train_imitation(chosen)

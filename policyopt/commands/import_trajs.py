@@ -1,16 +1,20 @@
-"""Convert demonstrations from elsewhere into a trajectory file for --data.
+"""Convert demonstrations of other programs into a trajectory file.
 
     python scripts/import_trajs.py cartpole/expert-v0 trajs_cartpole.h5
     python scripts/import_trajs.py rollouts.npz trajs_mine.h5 --env_name CartPole-v1
     python scripts/import_trajs.py folder_of_csvs/ trajs_mine.h5
 
-SOURCE is an .npz file, an HDF5 file of D4RL or robomimic, a folder of CSV files or of the package imitation (pip install -e '.[hf]'),
-or the id of a Minari data set (pip install -e '.[minari]'). The layout is recognised; --inspect says what was understood.
+SOURCE is an .npz file, an HDF5 file of D4RL or robomimic, a CSV file or a folder of them, a folder
+of the package imitation (pip install -e '.[hf]'), or the id of a Minari data set (pip install -e
+'.[minari]').
+The layout is recognised; --inspect says what was understood.
 
-An .npz holds obs_0, acts_0, rews_0, obs_1, … (an episode each), obs, acts, rews with axes for episodes and steps, flat arrays as of
-imitation and of D4RL, or a buffer of Stable-Baselines3. A CSV file is an episode, with the columns obs…, act… and rew….
-Where episodes end is said by terminals, timeouts, dones, lengths, masks, episode_starts or episode_ends. What the last action led to is
-kept where next_obs holds it and the end is known. Rewards may be missing. Pickles are refused: reading one runs code.
+An .npz holds obs_0, acts_0, rews_0, obs_1, … (an episode each), or obs, acts and rews with axes for
+episodes and steps, or flat arrays as of imitation and D4RL, or a buffer of Stable-Baselines3.
+A CSV file has the columns obs…, act… and rew…, and holds one episode or several. Where episodes end
+is said by terminals, timeouts, dones, lengths, masks, episode_starts, episode_ends or episode_id.
+What the last action led to is kept where next_obs holds it and the end is known.
+Rewards may be missing. Pickles are rejected: reading one runs code.
 """
 
 import shlex

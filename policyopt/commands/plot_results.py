@@ -1,16 +1,17 @@
-"""Draw the results of a campaign: Figure 1 of the paper, the same in raw returns, or the table beside its reference.
+r"""Draw the results of an experiment, alone or next to published ones.
 
-Examples:
     python scripts/plot_results.py runs/classic/checkpoints/results.h5
-    python scripts/plot_results.py results.h5 --kind reproduction --reference results/paper/results_per_run.csv -o ours_and_paper.pdf
+    python scripts/plot_results.py results.h5 --kind reproduction -o ours_and_paper.pdf \
+        --reference results/paper/results_per_run.csv
 
-figure1       (return − random)/(expert − random) against the number of expert trajectories; thin: the reference
-raw           mean return against the number of expert trajectories
-forest        ours − reference per algorithm and task, with the intervals and margins that judge
-reproduction  every cell: ours filled, the reference open, the interval that judges it; cells that differ are shaded
-profile       share of runs with at least that score, ours and the reference
+figure1       score, (return − random) / (expert − random), over the number of expert trajectories
+raw           the same of the mean return; in both, published results are thin lines
+forest        our score minus the published one per algorithm and task, with intervals and margins
+reproduction  every cell, ours filled and published ones open; cells that differ are shaded
+profile       share of runs that reach a score
 
-The bands of figure1 and raw are the 95% interval of the mean over runs; of fewer than 4 runs, from the lowest to the highest.
+The bands of figure1 and raw are the 95% interval of the mean over runs; of fewer than 4 runs, from
+the lowest to the highest.
 """
 
 import os

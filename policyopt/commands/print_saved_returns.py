@@ -1,7 +1,8 @@
-"""Print returns and lengths of saved trajectories: mean, standard deviation (sd), lowest and highest, per file.
+"""Print the returns and lengths in trajectory files.
 
-Example:
     python scripts/print_saved_returns.py trajs/trajs_cartpole.h5 trajs/trajs_mountaincar.h5 --each
+
+Per file: mean, standard deviation (sd), lowest and highest.
 """
 
 from policyopt.command_line import Parser

@@ -1,10 +1,10 @@
-"""Print the returns of the policy that acts at random: mean and sd over episodes, and the mean length.
+"""Print the returns of the policy that acts at random.
 
-Finite actions are equally likely; continuous ones are uniform between the task's bounds (standard normal where it has none), which
-is what gives the random returns of the paper.
-
-Example:
     python scripts/media/random_returns.py CartPole-v0 Reacher-v1 --num_trajs 100 --seed 0
+
+Per task: mean and standard deviation (sd) of the return over episodes, and the mean length.
+Finite actions are equally likely. Continuous ones are uniform between the task's bounds (standard
+normal where it has none), which gives the random returns of the paper.
 """
 
 import sys

@@ -3,8 +3,9 @@
     python scripts/record_trajs.py CartPole-v1 trajs_mine.h5 --count 5
     python scripts/record_trajs.py MountainCar-v0 trajs_mine.h5 --noop 1
 
-A window shows the environment; the keys that act are printed. Without --noop, time stands still while no key is held. Escape ends
-the recording: complete episodes are kept, one that was not played to its end is not. Needs pip install -e '.[video]'.
+A window shows the environment; the keys that act are printed. Without --noop, time stands still
+while no key is held. Escape ends the recording and keeps complete episodes only.
+Needs pip install -e '.[video]'.
 """
 
 import shlex

@@ -13,7 +13,7 @@ from policyopt import options
 
 
 def main(argv):
-    chosen = options.parsed('run_rl_mj', __doc__, options.RLOptions, argv)
+    chosen = options.parse_options('run_rl_mj', __doc__, options.RLOptions, argv)
     from policyopt.training import train_rl
 
     return train_rl(chosen)

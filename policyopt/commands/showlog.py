@@ -1,12 +1,14 @@
-"""Print the last row of training logs and draw their learning curves, one subplot per field, all logs over each other.
+r"""Print the last row of training logs and draw their learning curves.
 
-Examples:
     python scripts/showlog.py runs/*.h5 --plotfile curves.png
-    python scripts/showlog.py checkpoints/*.h5 checkpoints/*.h5.part --group --smooth 10 --fields trueret,racc --plotfile curves.png
+    python scripts/showlog.py checkpoints/*.h5* --group --smooth 10 --fields trueret,racc \
+        --plotfile curves.png
 
-Logs of running trainings (.h5.part) are read as far as they have been saved; --follow draws them anew until they are complete. Files
-that are no logs, such as results.h5, are skipped. With --group, runs are grouped by algorithm (and by task and
-dataset size where these differ): a line for the mean, a band from the lowest to the highest run. vf_r2 is shown floored at 0.
+One panel per field shows all logs. With --group, runs are grouped by algorithm (and by task and
+dataset size where these differ): a line for the mean, a band from the lowest to the highest run.
+Logs of running trainings (.h5.part) are read as of their last save; --follow redraws them until
+they are complete. Files that are no logs, such as results.h5, are skipped.
+vf_r2 is shown floored at 0.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Save pictures of a policy at play, one PNG per step, to make a film of.
+"""Save pictures of a policy at play, one PNG per step, for a film.
 
     python scripts/media/video_frames.py FILE.h5/snapshots/last frames/ --frames 300
     ffmpeg -framerate 30 -i frames/%05d.png play.mp4

@@ -1,11 +1,12 @@
-"""Play a policy: score it (--eval_only), save its trajectories (--out with --count), or watch it.
+"""Play a policy: evaluate it, record its trajectories, or watch it.
 
     python scripts/vis_mj.py FILE.h5/snapshots/iter0000100 --eval_only
     python scripts/vis_mj.py FILE.h5/snapshots/last --count 10 --out trajs_mine.h5
     python scripts/vis_mj.py FILE.h5/snapshots/last --gif play.gif
     python scripts/vis_mj.py FILE.h5/snapshots/last --reward RUN.h5
 
-Without --eval_only, --out, --reward or --gif it opens a window; where there is no screen it writes play.gif instead.
+--eval_only scores it, --out with --count records it. Without --eval_only, --out, --reward or --gif
+it opens a window; where there is no screen it writes play.gif instead.
 """
 
 import os

@@ -19,9 +19,11 @@ TERMINAL = ('terminal', 'terminals', 'terminations', 'terminated')  # a terminal
 TRUNCATED = ('timeouts', 'truncations', 'truncateds', 'truncated')  # a time limit or the recorder ended it
 DONE = ('dones', 'done')  # one or the other
 STARTS, ENDS = 'episode_starts', 'episode_ends'
-LENGTHS, MASKS = ('lengths', 'lens', 'ep_lens', 'episode_lengths'), ('masks', 'mask')
+LENGTHS = ('lengths', 'lens', 'ep_lens', 'ep_lengths', 'episode_lengths', 'traj_lengths', 'seq_lens')
+MASKS = ('masks', 'mask')
+IDS = ('episode', 'episode_id', 'episode_ids', 'episode_index', 'traj_id', 'traj_ids', 'trajectory_id', 'trajectory_ids')  # of each step
 FLAGS = (*TERMINAL, *TRUNCATED, *DONE)
-EVERY = (*FLAGS, STARTS, ENDS, *LENGTHS, *MASKS)
+EVERY = (*FLAGS, STARTS, ENDS, *LENGTHS, *MASKS, *IDS)
 
 
 @dataclass
@@ -101,7 +103,8 @@ def check_chosen(where: str, chosen: str | None, names: Iterable[str]) -> None:
 
 def is_padding(row: Row, start: int, num: int) -> bool:
     """Whether the steps from `start` on are filled up: nothing but zeros or NaN, or one step again and again."""
-    arrays = [np.asarray(x)[start:num] for x in (row.obs, row.acts, row.rews) if x is not None]
+    after = len(row.obs) - num  # 1: obs holds what the last action led to
+    arrays = [np.asarray(row.obs)[start + after :], *(np.asarray(x)[start:num] for x in (row.acts, row.rews) if x is not None)]
     if any(x.dtype.kind not in 'biuf' for x in arrays):
         return False
     empty = all(((x == 0) | np.isnan(x.astype(np.float64))).all() for x in arrays)
@@ -110,16 +113,26 @@ def is_padding(row: Row, start: int, num: int) -> bool:
 
 
 def _check_filling(row: Row, ends: np.ndarray, num: int) -> None:
-    """Raise UserError where a row ends in zeros that nothing tells from steps."""
-    closed = any(name in (*LENGTHS, *MASKS) or name != STARTS and np.ravel(x)[-1] for name, x in row.said.items())
+    """Raise UserError where a row begins or ends in steps that may be padding, and nothing says whether they are."""
     arrays = [np.asarray(x)[:num].reshape(num, -1) for x in (row.obs, row.acts, row.rews) if x is not None]
-    if not row.filled or closed or ends[-1] != num or any(x.dtype.kind not in 'biuf' for x in arrays):
+    if not row.filled or any(name in LENGTHS for name in row.said) or any(x.dtype.kind not in 'biuf' for x in arrays):
         return
+    closed = any(name in MASKS or name not in (STARTS, *IDS) and np.ravel(x)[-1] for name, x in row.said.items())
     used = np.flatnonzero(np.logical_or.reduce([((x != 0) & ~np.isnan(x)).any(axis=1) for x in arrays]))
-    start = used[-1] + 1 if len(used) else 0
-    if start < num:
+    moves = np.flatnonzero(np.logical_or.reduce([(x[1:] != x[:-1]).any(axis=1) for x in arrays])) + 1
+    still = moves[-1] if len(moves) else 0  # the first of the steps at the end that are all the same
+    doubtful = None
+    if ends[-1] == num and not closed:
+        if not len(used) or used[-1] < num - 1:
+            doubtful = used[-1] + 1 if len(used) else 0, num - 1, 'hold nothing but zeros'
+        elif row.whole and num - still > 2:
+            doubtful = still, num - 1, 'are all the same'
+    if doubtful is None and row.whole and len(used) and used[0] > 1:
+        doubtful = 0, used[0] - 1, 'hold nothing but zeros'
+    if doubtful:
+        first, last, what = doubtful
         raise UserError(
-            f'{row.where}: steps {start} to {num - 1} hold nothing but zeros, and nothing says whether they are padding; '
+            f'{row.where}: steps {first} to {last} {what}, and nothing says whether they are padding; '
             "cut them off before the arrays are saved, or where they are real, add an array 'lengths'"
         )
 
@@ -140,12 +153,34 @@ def follows(next_T_Do: np.ndarray, obs_T_Do: np.ndarray) -> np.ndarray:
 def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndarray:
     """Every end in a row of `num` steps; steps behind the last one are padding. Raises UserError where nothing or both is said."""
     where, last = row.where, np.array([num])
+    said, only_flags = _said_ends(row, num, chosen)
+    ends = next(iter(said.values()), None)
+    if row.next_obs is not None:
+        ends = _ends_beside_next_obs(row, num, next(iter(said), ''), ends, ends is None or only_flags, chosen, notes)
+    elif only_flags and chosen is None and not row.whole and _is_late(row, next(iter(said.values()))):
+        name = next(iter(said))
+        raise UserError(
+            f'{where}: {name} is up at the first step and not at the last, as where it says that an episode begins. Then call it '
+            f'episode_starts. --ends {name.replace(" and ", ",")} takes it as it is'
+        )
+    if ends is None and not row.whole:
+        expected = "an array 'dones', 'terminals', 'timeouts' or 'lengths' beside obs and acts"
+        raise UserError(f'{where}: nothing says where an episode ends; expected {expected}')
+    return last if ends is None else ends
+
+
+def _said_ends(row: Row, num: int, chosen: str | None) -> tuple[dict[str, np.ndarray], bool]:
+    """({array, or all flags: the ends that it names}, whether they are flags that may leave out time limits).
+
+    Raises UserError where two of them contradict each other.
+    """
+    where, last = row.where, np.array([num])
     said = {name: x for name, x in row.said.items() if chosen is None or name in chosen.split(',')}
     readings: dict[str, np.ndarray] = {}
     flags = {name: flags_of(where, name, x, num) for name, x in said.items() if name in FLAGS}
+    all_flags = ' and '.join(flags)
     if flags:
-        flagged = np.flatnonzero(np.logical_or.reduce(list(flags.values()))) + 1
-        readings[' and '.join(flags)] = flagged
+        readings[all_flags] = np.flatnonzero(np.logical_or.reduce(list(flags.values()))) + 1
     for name, x in said.items():
         if name in LENGTHS:
             readings[name] = _checked_lengths(where, np.atleast_1d(x), num, row.whole)
@@ -155,11 +190,13 @@ def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndar
             readings[name] = _checked_lengths(where, np.diff(np.concatenate([[0], np.ravel(x)])), num, row.whole)
         elif name == ENDS:
             readings[name] = np.flatnonzero(flags_of(where, name, x, num)) + 1
+        elif name in IDS:
+            readings[name] = np.union1d(np.flatnonzero(np.diff(_ids(where, name, x, num))) + 1, last)
         elif name in MASKS:
             readings[name] = _ends_of_mask(row, name, flags_of(where, name, x, num), num)
     cut: dict[str, np.ndarray] = {}
     for name, ends in readings.items():
-        full = name in LENGTHS or name == STARTS or name in MASKS or (name == ENDS and bool(len(ends)))
+        full = name in (*LENGTHS, STARTS, *MASKS, *IDS) or (name == ENDS and bool(len(ends)))
         if row.whole and len(ends) and is_padding(row, ends[0], num) and ends[0] < num:
             ends = ends[:1]  # flags may stay up to the end of the padding
         elif not full or not row.whole and (not len(ends) or ends[-1] != num):
@@ -168,39 +205,63 @@ def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndar
     for name in list(cut):
         if len(cut) > 1 and not len(readings[name]):
             del cut[name]  # no flag is up, as in an array of time limits alone: it contradicts nothing
-    if len(cut) > 1:
-        (first, ends), *others = cut.items()
-        for name, other in others:
-            if not np.array_equal(ends, other):
-                raise contradiction(where, {first: ends, name: other})
-        return ends
-    ends = next(iter(cut.values()), None)
-    if row.next_obs is not None:
-        # flags without time limits may leave out the episodes that one ended
-        only_terminal = ends is None or bool(flags) and len(cut) == 1 and not any(name in TRUNCATED for name in flags)
-        jumps = np.flatnonzero(~follows(row.next_obs, np.asarray(row.obs)[:num])) + 1
-        inner = np.setdiff1d(jumps, [] if ends is None else ends)
-        most = len(inner) > max(1, num // 2)
-        if most and only_terminal and chosen is None:
+    no_limits = all_flags in cut and not any(name in TRUNCATED for name in flags)
+    if no_limits and len(cut) > 1 and all(np.isin(readings[all_flags], ends).all() for ends in cut.values()):
+        del cut[all_flags]
+    first = next(iter(cut), '')
+    for name, ends in cut.items():
+        if not np.array_equal(ends, cut[first]):
+            raise contradiction(where, {first: cut[first], name: ends})
+    return cut, no_limits and len(cut) == 1 and all_flags in cut
+
+
+def _ends_beside_next_obs(
+    row: Row, num: int, name: str, ends: np.ndarray | None, may_lack: bool, chosen: str | None, notes: list[str]
+) -> np.ndarray | None:
+    """The ends of a row that has next_obs, of which `name` says `ends`; where it may lack some, a break of next_obs is one."""
+    where, last = row.where, np.array([num])
+    jumps = np.flatnonzero(~follows(row.next_obs, np.asarray(row.obs)[:num])) + 1
+    inner = np.setdiff1d(jumps, [] if ends is None else ends)
+    if ends is not None and len(ends) > 1 and not np.isin(ends[:-1], jumps).any():
+        if len(inner) and chosen is None:
+            raise UserError(
+                f'{where}: {name} says {text_of(ends)}, but next_obs goes on there and breaks off elsewhere: '
+                f'{text_of(np.union1d(inner, last))}. Is {name} that of the step before? Then call it episode_starts. '
+                f'--ends {name.replace(" and ", ",")} takes it as it is'
+            )
+        notes.append('next_obs goes on into the next episode where one ends, and is not used')
+        row.next_obs = None
+    elif len(inner) > max(1, num // 2):
+        if may_lack and chosen is None:
             raise UserError(
                 f'{where}: next_obs is not the next observation at {len(inner)} of {num} steps; was it normalised, or were the steps '
                 'shuffled? --ends ARRAY names the array that says where episodes end, and next_obs is left out then'
             )
-        if most:
-            notes.append('next_obs does not continue the observations and is not used')
-            row.next_obs = None
-        elif only_terminal and chosen is None:
-            ends = np.union1d(last if ends is None else ends, inner)
-        elif len(inner):
-            notes.append(f'next_obs does not continue at {len(inner)} steps where {next(iter(cut))} says that the episode goes on')
-    if ends is None:
-        if not row.whole:
-            raise UserError(f"{where}: nothing says where an episode ends; expected an array 'terminal' or 'dones' beside obs and acts")
-        return last
+        notes.append('where next_obs does not continue the observations of an episode, it is not used')
+        row.next_obs = None
+    elif may_lack and chosen is None:
+        return np.union1d(last if ends is None else ends, inner)
+    elif len(inner):
+        notes.append(f'next_obs does not continue at {len(inner)} steps where {name} says that the episode goes on')
     return ends
 
 
+def _is_late(row: Row, ends: np.ndarray) -> bool:
+    """Whether flags may be those of the step before: up at the first step and not at the last, which ends all the same."""
+    is_last_up = any(name in FLAGS and bool(np.ravel(x)[-1]) for name, x in row.said.items())
+    return len(ends) > 2 and ends[0] == 1 and not is_last_up
+
+
+def _ids(where: str, name: str, x: Any, num: int) -> np.ndarray:
+    ids = numeric(where, name, x)
+    if ids.size != num or ids.shape[:1] != (num,):
+        raise UserError(f'{where}: {name} has shape {ids.shape} for {num} actions; expected one for each')
+    return ids.reshape(num).astype(np.float64)
+
+
 def _checked_lengths(where: str, lengths: np.ndarray, num: int, whole: bool) -> np.ndarray:
+    if lengths.dtype.kind == 'f' and (lengths == np.rint(lengths)).all() and (np.abs(lengths) <= num).all():
+        lengths = lengths.astype(np.int64)
     good = lengths.dtype.kind in 'iu' and len(lengths) and (lengths > 0).all()
     if not good or (lengths.sum() > num if whole else lengths.sum() != num):
         wanted = f'a whole number, 1 to {num}' if whole else f'whole numbers that add up to {num}'
@@ -215,8 +276,14 @@ def _ends_of_mask(row: Row, name: str, on_T: np.ndarray, num: int) -> np.ndarray
         raise UserError(f"{row.where}: {name} can mean that an episode ends or that a step counts; give 'dones', or 'lengths', instead")
     if off == num:
         return np.array([num])
-    if is_padding(row, off, num) and not on_T[off:].any():
-        return np.array([off])
+    if not on_T[off:].any():
+        return np.array([off if is_padding(row, off, num) else off + 1])
+    if not on_T[off + 1 :].all() or not is_padding(row, off + 1, num):
+        again = off + int(np.argmax(on_T[off:]))
+        raise UserError(
+            f"{row.where}: {name} is 0 at step {off} and 1 at step {again}; expected 1 on an episode's steps and 0 behind its last. "
+            'Is its first axis the time? Then swap the first two axes of all arrays'
+        )
     return np.array([off + 1])
 
 

@@ -69,21 +69,17 @@ def seal(image: bytes) -> bytes:
     return SEAL + hashlib.sha256(image).hexdigest().encode() + b'\n'
 
 
-def seal_holds(path: str) -> bool | None:
-    """Whether the bytes of a file are those that were sealed; None for a file without a seal."""
+def read_seal(path: str) -> tuple[bool | None, str]:
+    """(whether the bytes of a file are those that were sealed, None for a file without a seal; SHA-256 of all its bytes)."""
     with open(path, 'rb') as f:
-        num = f.seek(0, os.SEEK_END) - SEAL_SIZE
-        if num < 0:
-            return None
-        f.seek(num)
-        end = f.read()
-        if not end.startswith(SEAL):
-            return None
+        num = max(0, f.seek(0, os.SEEK_END) - SEAL_SIZE)
         f.seek(0)
         sha = hashlib.sha256()
         for start in range(0, num, BLOCK):
             sha.update(f.read(min(BLOCK, num - start)))
-    return end == SEAL + sha.hexdigest().encode() + b'\n'
+        sealed, end = SEAL + sha.hexdigest().encode() + b'\n', f.read()
+    sha.update(end)
+    return (end == sealed if end.startswith(SEAL) else None), sha.hexdigest()
 
 
 @contextlib.contextmanager
@@ -126,13 +122,20 @@ def open_h5(path: object, what: str) -> Iterator[Any]:
 
     `what` names what the file should be ("an expert trajectory file").
     """
+    with open_hashed(path, what) as (h5, _):
+        yield h5
+
+
+@contextlib.contextmanager
+def open_hashed(path: object, what: str) -> Iterator[tuple[Any, str]]:
+    """As `open_h5`, but yield (the open file, SHA-256 of its bytes), for which they are read only once."""
     path = str(path)
     if not os.path.exists(path):
         raise UserError(f'{path}: no such file; expected {what}')
     check_regular(path, what)
     with no_code(path):
         try:
-            intact = seal_holds(path)
+            intact, sha256 = read_seal(path)
             if intact is None and not _survives(path):
                 raise ValueError('the HDF5 library crashes or hangs on it')
             h5 = None if intact is False else _open(path)
@@ -155,7 +158,7 @@ def open_h5(path: object, what: str) -> Iterator[Any]:
             if intact is None:
                 _verify(h5, path)
             try:
-                yield h5
+                yield h5, sha256
             except tables.HDF5ExtError as e:
                 raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate {what}') from e
             except tables.NoSuchNodeError as e:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,67 +13,93 @@ import numpy as np
 import tables
 
 from policyopt.errors import UserError
-from policyopt.files.hdf5 import attr_text, open_h5
-from policyopt.files.training_log import read_snapshot, snapshot_groups
+from policyopt.files.hdf5 import attr_text, open_h5, open_hashed
+from policyopt.files.training_log import Snapshot, snapshot_groups, snapshot_in
 from policyopt.provenance import parse_time
 
 _WHAT = 'the file of a run (/snapshots, /log)'
+_FACTS = ('git_hash', 'host', 'machine', 'numerics', 'start_time', 'end_time')  # root attributes
 
 
 @dataclass(frozen=True)
 class RunFile:
     """What stage 2 uses of a run file.
 
-    snapshots: their sorted names. log: {'iter', and 'valacc' and 'trueret' where it has them: an array}, or None without /log.
-    seed: None where it says none.
+    snapshot: the one that stands for the run, which is called `name`. seed: None where the file says none. last_trueret: mean true return
+    of the last batch of the training, NaN where its log has none. facts: {attribute: text} of where and when it was trained.
+    sha256: of the bytes of the file.
     """
 
-    path: str
-    snapshots: list[str]
-    log: dict[str, np.ndarray] | None
+    snapshot: Snapshot
+    name: str
     seed: int | None
-
-    def choose_snapshot(self, rule: str) -> str:
-        """The name of the snapshot that stands for the run: the last one, or the one with the highest `valacc` (NaN ignored)."""
-        if rule == 'last':
-            return self.snapshots[-1]
-        log = self.log or {}
-        if 'valacc' not in log:
-            raise UserError(f"{self.path}: its log has no column 'valacc', which eval: best_valacc needs. Use eval: last")
-        valacc = {f'iter{i:07d}': value for i, value in zip(log['iter'].tolist(), log['valacc'].tolist(), strict=True)}
-        judged = [n for n in self.snapshots if not np.isnan(valacc.get(n, np.nan))]
-        if not judged:
-            raise UserError(f'{self.path}: no snapshot has a valacc that is a number; expected one. Use eval: last for this algorithm')
-        return max(judged, key=valacc.__getitem__)
-
-    @property
-    def last_trueret(self) -> float:
-        """Mean true return of the last batch of the training, NaN where its log has none."""
-        column = (self.log or {}).get('trueret')
-        return np.nan if column is None or not len(column) else float(column[-1])
+    last_trueret: float
+    facts: dict[str, str]
+    sha256: str
 
 
-def read_run(path: str) -> RunFile:
-    """Read a run file of ours, of 2016, or of another program. Raises UserError with the place of anything that is not as expected."""
-    with open_h5(path, _WHAT) as h5:
+def read_run(path: str, rule: str = 'last') -> RunFile:
+    """Read a run file of ours, of 2016, or of another program, and its snapshot by one of algorithms.RULES; opens it once.
+
+    Raises UserError with the place of anything that is not as expected.
+    """
+    with open_hashed(path, _WHAT) as (h5, sha256):
         names = snapshot_groups(h5, path)
         odd = [n for n in names if not re.fullmatch('iter[0-9]{7,}', n)]
         if odd:
             raise UserError(f"{path}: /snapshots/{odd[0]}: a snapshot that is called '{odd[0]}'; expected iter0000100 for iteration 100")
-        seed, *times = (attr_text(h5.root, key) for key in ('seed', 'start_time', 'end_time'))
+        seed, facts = attr_text(h5.root, 'seed'), _facts_in(h5)
+        if seed is not None and not re.fullmatch('[0-9]{1,18}', seed):
+            raise UserError(f"{path}: the attribute 'seed' is {seed[:40]!r}; expected a whole number, or no such attribute")
+        start, end = (parse_time(facts[key]) for key in ('start_time', 'end_time'))
+        if start and end and end < start:
+            seen = f"the attribute 'end_time' is {facts['end_time']}, before 'start_time', {facts['start_time']}"
+            raise UserError(f'{path}: {seen}; expected it later')
         log = _columns(h5, path)
-    start, end = (parse_time(text or '') for text in times)
-    if seed is not None and not re.fullmatch('[0-9]{1,18}', seed):
-        raise UserError(f"{path}: the attribute 'seed' is {seed[:40]!r}; expected a whole number, or no such attribute")
-    if start and end and end < start:
-        raise UserError(f"{path}: the attribute 'end_time' is {times[1]}, before 'start_time', {times[0]}; expected it later")
-    return RunFile(path, names, log, None if seed is None else int(seed))
+        name = names[-1] if rule == 'last' else _with_best_valacc(names, log, path)
+        snapshot = snapshot_in(h5, path, f'snapshots/{name}')
+    returns = log.get('trueret', np.empty(0))
+    last = float(returns[-1]) if len(returns) else np.nan
+    return RunFile(snapshot, name, None if seed is None else int(seed), last, facts, sha256)
 
 
-def _columns(h5: Any, path: str) -> dict[str, np.ndarray] | None:
-    """The columns of /log that stage 2 uses; None without that table."""
+def read_facts(path: str) -> dict[str, str]:
+    """The `facts` of a run file alone."""
+    with open_h5(path, _WHAT) as h5:
+        return _facts_in(h5)
+
+
+def _facts_in(h5: Any) -> dict[str, str]:
+    return {key: attr_text(h5.root, key, '') for key in _FACTS}
+
+
+def _with_best_valacc(names: list[str], log: dict[str, np.ndarray], path: str) -> str:
+    if 'valacc' not in log:
+        raise UserError(f"{path}: its log has no column 'valacc', which eval: best_valacc needs. Use eval: last")
+    best = best_snapshot(log, names)
+    if best is None:
+        raise UserError(f'{path}: no snapshot has a valacc that is a number; expected one. Use eval: last for this algorithm')
+    return best
+
+
+def best_snapshot(log: Any, names: Iterable[str]) -> str | None:
+    """The first of these snapshots with the highest `valacc` in a log (NaN ignored); None where none has one."""
+    valacc = {f'iter{i:07d}': value for i, value in zip(log['iter'].tolist(), log['valacc'].tolist(), strict=True)}
+    judged = [n for n in names if not np.isnan(valacc.get(n, np.nan))]
+    return max(judged, key=valacc.__getitem__, default=None)
+
+
+def best_snapshot_in(path: str) -> str | None:
+    """As `best_snapshot`, of a run file; None where its log has no `valacc`."""
+    with open_h5(path, _WHAT) as h5:
+        log = _columns(h5, path)
+        return best_snapshot(log, snapshot_groups(h5, path)) if 'valacc' in log else None
+
+
+def _columns(h5: Any, path: str) -> dict[str, np.ndarray]:
+    """The columns of /log that stage 2 uses: 'iter', and 'valacc' and 'trueret' where it has them; none without that table."""
     if '/log' not in h5:
-        return None
+        return {}
     if not isinstance(h5.root.log, tables.Table):
         raise UserError(f'{path}: /log is no table; expected one row per iteration')
     table, names = h5.root.log.read(), h5.root.log.colnames
@@ -100,7 +127,7 @@ def fault_of(path: str) -> str | None:
 @functools.lru_cache(maxsize=10000)
 def _fault_of(path: str, *_state: int) -> str | None:
     try:
-        read_snapshot(f'{path}/snapshots/{read_run(path).snapshots[-1]}')
+        read_run(path)
     except (UserError, OSError) as e:
         return str(e)
     return None

@@ -92,16 +92,21 @@ def read_snapshot(policy_path: str | os.PathLike) -> Snapshot:
     """
     file, inner = split_policy_path(str(policy_path))
     with open_h5(file, 'a training log with snapshots') as h5:
-        args = _args(h5, file)
-        names = snapshot_groups(h5, file)
-        if inner == 'snapshots/last':
-            inner = f'snapshots/{names[-1]}'
-        if f'/{inner}' not in h5 or not isinstance(h5.get_node(f'/{inner}'), tables.Group):
-            raise UserError(f'{file}: has no {inner}; it holds {names[0]} to {names[-1]}')
-        group = h5.get_node(f'/{inner}')
-        prefix = len(group._v_pathname)
-        variables = {n._v_pathname[prefix:].removesuffix(':0'): n.read() for n in h5.walk_nodes(group, 'Array')}
-        stored = attr_text(group, 'hash')
+        return snapshot_in(h5, file, inner)
+
+
+def snapshot_in(h5: Any, file: str, inner: str) -> Snapshot:
+    """The snapshot 'snapshots/iter0000100' or 'snapshots/last' of an open file; raises UserError as `read_snapshot`."""
+    args = _args(h5, file)
+    names = snapshot_groups(h5, file)
+    if inner == 'snapshots/last':
+        inner = f'snapshots/{names[-1]}'
+    if f'/{inner}' not in h5 or not isinstance(h5.get_node(f'/{inner}'), tables.Group):
+        raise UserError(f'{file}: has no {inner}; it holds {names[0]} to {names[-1]}')
+    group = h5.get_node(f'/{inner}')
+    prefix = len(group._v_pathname)
+    variables = {n._v_pathname[prefix:].removesuffix(':0'): n.read() for n in h5.walk_nodes(group, 'Array')}
+    stored = attr_text(group, 'hash')
     for name, array in variables.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind not in 'biuf':
             raise UserError(f'{file}: {inner}{name} is not an array of numbers; the file is damaged or of another kind')

@@ -56,11 +56,11 @@ def check_returns(trajs: TrajBatch, what: str) -> None:
 
 
 def foreign_kind(source: str) -> str | None:
-    """'folder', 'npz' or 'minari' (an id such as cartpole/expert-v0) of demonstrations that scripts/import_trajs.py converts; else None."""
+    """'folder', 'npz', 'csv' or 'minari' (an id, cartpole/expert-v0) of demonstrations that scripts/import_trajs.py converts; else None."""
     if os.path.isdir(source):
         return 'folder'
-    if str(source).lower().endswith('.npz'):
-        return 'npz'
+    if (suffix := str(source).lower()[-4:]) in ('.npz', '.csv'):
+        return suffix[1:]
     is_id = re.fullmatch(r'([\w-]+/)*[\w-]+-v\d+', str(source), re.ASCII) and not os.path.exists(source)
     return 'minari' if is_id else None
 

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from policyopt.errors import RunFailed, UserError, printable
-from policyopt.pipeline.command import option
 from policyopt.shipped import as_typed, continuing_command, shipped
 
 if TYPE_CHECKING:
@@ -74,7 +73,6 @@ class Cluster(abc.ABC):
     """
 
     name: str
-    away = True
     submit_words: tuple[str, ...]
     query_words: tuple[str, ...]
     cancel_words: tuple[str, ...]
@@ -207,7 +205,7 @@ class Cluster(abc.ABC):
 
     def notes(self, plan: Plan) -> list[str]:
         """What the script does not say itself: that runs want a GPU which it does not ask for."""
-        wants = any((option(run.command, '--device') or '').startswith('cuda') for run in plan.todo)
+        wants = any((run.command.options.get('--device') or '').startswith('cuda') for run in plan.todo)
         if not self.gpu or not wants or re.search('gpu|gres', repr(self.options(plan.spec)), re.IGNORECASE):
             return []
         return [f"warning: --device cuda, but the job asks for no GPU; add a directive such as '{self.gpu}' to options.{self.name}.extra"]

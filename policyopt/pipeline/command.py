@@ -1,6 +1,9 @@
-"""Command templates: check one, fill it in, and add arguments to a finished command line."""
+"""Command lines of the shell, parsed once, and the templates that they are made from."""
+
+from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import re
@@ -8,17 +11,157 @@ import shlex
 import shutil
 import string
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from policyopt import algorithms
 from policyopt.errors import UserError, closest
-from policyopt.options import ImitationOptions, check_together, checked, kind_of
+from policyopt.options import ImitationOptions, check_together, kind_of, validated
 from policyopt.shipped import here_or_shipped, shipped
 
 FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task', 'policy')
 _TRAINER = 'imitate_mj.py'
 _NOT_KNOWN_YET = set('{}$`*?[')  # what stands for other text
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A line for the shell: usually one program with its arguments, but operators of the shell are allowed.
+
+    It may be a template. Then words with fields are not known yet, nor are words with shell variables or patterns.
+    """
+
+    text: str
+
+    @functools.cached_property
+    def words(self) -> list[str]:
+        """The words, without their quotes."""
+        return shlex.split(self.text)
+
+    @functools.cached_property
+    def options(self) -> dict[str, str | None]:
+        """{--option: its value}, of an option that stands twice the last one, as argparse has it."""
+        return _options_of(self.words)
+
+    @functools.cached_property
+    def is_trainer(self) -> bool:
+        """Whether it runs our own trainer, so that its options are known: --seed, --device, --max_traj_len, --resume."""
+        return any(os.path.basename(word) == _TRAINER for word in self.words)
+
+    @functools.cached_property
+    def _tokens(self) -> list[str]:
+        """The words, and the operators of the shell as words of their own."""
+        lexer = shlex.shlex(self.text, posix=True, punctuation_chars=True)
+        lexer.whitespace_split, lexer.commenters = True, ''
+        return list(lexer)
+
+    @property
+    def has_operators(self) -> bool:
+        """Whether it has pipes, redirections, lists or substitutions of the shell."""
+        return any(map(_is_operator, self._tokens)) or '`' in self.text or '$(' in self.text
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether it is one program with its arguments, without operators or a leading assignment."""
+        program = next(iter(self._tokens), '')
+        return shutil.which(program) is not None and not self.has_operators
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the shell takes every word as it stands: no operators, and no variables whose values it puts in."""
+        variables = any(ch == '$' and state in ('', '"') for ch, state in zip(self.text, _states(self.text), strict=False))
+        return not self.has_operators and not variables
+
+    @property
+    def plain_words(self) -> list[str] | None:
+        """The words of one program with its arguments where the shell would pass them on just so, else None."""
+        unquoted = {ch for ch, state in zip(self.text, _states(self.text), strict=False) if not state}
+        plain = not unquoted & set('*?[~#{\n') and '\\' not in self.text and self.is_simple and self.is_literal
+        return self.words if plain else None
+
+    @property
+    def missing_script(self) -> str | None:
+        """The script that it would run with Python but that does not exist, else None."""
+        words = list(itertools.dropwhile(lambda word: re.match(r'\w+=', word), self.words))
+        is_script = len(words) > 1 and words[0] == sys.executable and words[1].endswith('.py')
+        return words[1] if is_script and not os.path.exists(words[1]) else None
+
+    @property
+    def trainer_calls(self) -> list[list[str]]:
+        """What follows the trainer of this checkout, each time that it is called."""
+        calls = []
+        for i, token in enumerate(self._tokens):
+            if os.path.basename(token) == _TRAINER and is_our_trainer(here_or_shipped(token)):
+                words = list(itertools.takewhile(lambda t: not _is_operator(t), self._tokens[i + 1 :]))
+                redirection = self._tokens[i + 1 + len(words) :][:1] in (['>'], ['>&'], ['>>'])
+                calls.append(words[:-1] if redirection and words and words[-1].isdecimal() else words)  # the 2 of 2>&1
+        return calls
+
+    @property
+    def trainer_modes(self) -> list[str]:
+        """The modes in which it calls the trainer of this checkout, as far as they are known."""
+        modes = (_options_of(words).get('--mode') for words in self.trainer_calls)
+        return [mode for mode in modes if mode in algorithms.MODES]
+
+    def resolved(self) -> Command:
+        """`python` at the head becomes the running interpreter; a script that is only in our own checkout gets its full path.
+
+        So a template of 2016 (`python scripts/imitate_mj.py …`) works from any folder and in any virtual environment.
+        """
+        head = r'(?:\w+=[^\s\'"|;&<>$]*\s+)*python(\s+)(?:([^\s\'"|;&<>$*-][^\s\'"|;&<>$*]*\.py)(?=\s|$))?'
+        match = re.match(head, self.text + ' ')
+        if not match:
+            return self
+        rest, script = self.text[match.end(1) :], match[2]
+        if script and here_or_shipped(script) != script:
+            rest = shlex.quote(shipped(script)) + rest[len(script) :]
+        return Command(f'{self.text[: match.start(1) - len("python")]}{shlex.quote(sys.executable)} {rest}')
+
+    def with_option(self, flag: str, value: object | None = None) -> Command:
+        """Our trainer's command with an option more, unless it has that already; programs other than ours stay as they are."""
+        return self.with_added(flag, value) if self.is_trainer and flag not in self.options else self
+
+    def with_added(self, flag: str, value: object | None = None) -> Command:
+        """The command with an option more, at the end but before a pipe or redirection."""
+        operators = (i for i, (ch, state) in enumerate(zip(self.text, _states(self.text), strict=False)) if not state and ch in '|;&<>')
+        end = next(operators, len(self.text))
+        head = self.text[:end]
+        if self.text[end : end + 1] in ('<', '>'):
+            head = re.sub(r'\s\d$', '', head)  # the 2 of 2>&1
+        option = flag if value is None else f'{flag} {shlex.quote(str(value))}'
+        return Command(' '.join(part for part in (head.rstrip(), option, self.text[len(head) :].strip()) if part))
+
+
+def is_our_trainer(script: str) -> bool:
+    """Whether a path is the trainer of this very checkout."""
+    return os.path.realpath(script) == os.path.realpath(shipped(f'scripts/{_TRAINER}'))
+
+
+def _options_of(words: Sequence[str]) -> dict[str, str | None]:
+    found = {}
+    for word, following in itertools.zip_longest(words, words[1:]):
+        if word.startswith('--'):
+            flag, eq, value = word.partition('=')
+            found[flag] = value if eq else following
+    return found
+
+
+def _is_operator(token: str) -> bool:
+    return token != '' and set(token) <= set('();<>|&')
+
+
+def _states(text: str, state: str = '') -> list[str]:
+    r"""The shell's state before each character and at the end; it is '', "'", '"', or one of them with a backslash pending."""
+    states = [state]
+    for ch in text:
+        if state.endswith('\\'):
+            state = state[:-1]
+        elif ch == '\\' and state != "'":
+            state += '\\'
+        elif ch in '\'"' and state in ('', ch):
+            state = '' if state else ch
+        states.append(state)
+    return states
 
 
 class BadTemplate(ValueError):
@@ -53,10 +196,18 @@ def check_template(template: str) -> None:
     except (ValueError, KeyError, IndexError) as e:
         raise BadTemplate(f'a format that its field cannot have ({e})', 'fields alone, such as {seed}, or numbers as {run:03d}') from e
     try:
-        shlex.split(command)
+        Command(command).words  # noqa: B018 (splitting it is what checks it)
     except ValueError as e:
         raise BadTemplate(f'{e} in the command', 'a shell command line', ' Every quote needs its partner') from e
     check_trainer_options(template)
+
+
+def fields_of(template: str) -> list[str]:
+    """The names of the {fields} of a template; none of one whose braces do not balance, which check_template refuses."""
+    try:
+        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError:
+        return []
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
@@ -67,7 +218,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
     out, state = [], ''
     for literal, name, spec, conversion in string.Formatter().parse(template):
         out.append(literal)
-        state = ([state] + [after for _, after in _scan(literal, state)])[-1]
+        state = _states(literal, state)[-1]
         if name is not None:
             if conversion:
                 raise ValueError(f"'!{conversion}' after a field")
@@ -83,59 +234,12 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
     return ''.join(out)
 
 
-def _scan(text: str, state: str = '') -> Iterator[tuple[str, str]]:
-    r"""Yield (character, state after it) of a shell text; state is '', "'", '"', or one of them with a backslash pending."""
-    for ch in text:
-        if state.endswith('\\'):
-            state = state[:-1]
-        elif ch == '\\' and state != "'":
-            state += '\\'
-        elif ch in '\'"' and state in ('', ch):
-            state = '' if state else ch
-        yield ch, state
-
-
-def resolve_program(command: str) -> str:
-    """`python` at the head becomes the running interpreter; a script that is only in our own checkout gets its full path.
-
-    So a template of 2016 (`python scripts/imitate_mj.py …`) works from any folder and in any virtual environment.
-    """
-    match = re.match(r'(?:\w+=[^\s\'"|;&<>$]*\s+)*python(\s+)(?:([^\s\'"|;&<>$*-][^\s\'"|;&<>$*]*\.py)(?=\s|$))?', command + ' ')
-    if not match:
-        return command
-    rest = command[match.end(1) :]
-    script = match[2]
-    if script and here_or_shipped(script) != script:
-        rest = shlex.quote(shipped(script)) + rest[len(script) :]
-    return f'{command[: match.start(1) - len("python")]}{shlex.quote(sys.executable)} {rest}'
-
-
-def missing_script(command: str) -> str | None:
-    """The script that a command would run with Python but that does not exist, else None."""
-    tokens = shlex.split(command)
-    while tokens and re.match(r'\w+=', tokens[0]):
-        tokens.pop(0)
-    if len(tokens) > 1 and tokens[0] == sys.executable and tokens[1].endswith('.py') and not os.path.exists(tokens[1]):
-        return tokens[1]
-    return None
-
-
-def is_trainer(command: str) -> bool:
-    """Whether a command runs our own trainer, so that its options are known: --seed, --device, --max_traj_len, --resume."""
-    return any(os.path.basename(token) == _TRAINER for token in shlex.split(command))
-
-
-def is_our_trainer(script: str) -> bool:
-    """Whether a path is the trainer of this very checkout."""
-    return os.path.realpath(script) == os.path.realpath(shipped(f'scripts/{_TRAINER}'))
-
-
 def check_trainer_options(template: str) -> None:
     """Raise BadTemplate where a template gives the trainer of this checkout an option that it does not have, a wrong value, or two at odds.
 
-    Words with fields, shell variables or patterns are not known yet; options that are missing are left to the trainer.
+    Options that are missing are left to the trainer.
     """
-    for words in our_trainer_calls(template):
+    for words in Command(template).trainer_calls:
         given, known = {}, True
         while words:
             flag, eq, value = words.pop(0).partition('=')
@@ -152,23 +256,6 @@ def check_trainer_options(template: str) -> None:
                 check_together(ImitationOptions(**given))
         except UserError as e:
             raise BadTemplate(str(e).rpartition(';')[0], 'one of the two left out', '') from e
-
-
-def our_trainer_calls(template: str) -> list[list[str]]:
-    """What follows the trainer of this checkout, each time that the template calls it."""
-    tokens, calls = _shell_tokens(template), []
-    for i, token in enumerate(tokens):
-        if os.path.basename(token) == _TRAINER and is_our_trainer(here_or_shipped(token)):
-            words = list(itertools.takewhile(lambda t: not _is_operator(t), tokens[i + 1 :]))
-            redirection = tokens[i + 1 + len(words) :][:1] in (['>'], ['>&'], ['>>'])
-            calls.append(words[:-1] if redirection and words and words[-1].isdecimal() else words)  # the 2 of 2>&1
-    return calls
-
-
-def trainer_modes(template: str) -> list[str]:
-    """The modes in which a template calls the trainer of this checkout, as far as they are known before the fields are filled in."""
-    modes = (option(shlex.join(words), '--mode') for words in our_trainer_calls(template))
-    return [mode for mode in modes if mode in algorithms.MODES]
 
 
 def trainer_option(name: str) -> dataclasses.Field:
@@ -191,91 +278,8 @@ def check_trainer_option(name: str, word: str | None) -> dict[str, Any]:
         expected = 'the option alone, which has no values' if kind is bool else 'a value behind the option'
         raise BadTemplate(f'--{name}{"" if word is None else f" {word!r}"}', expected, '')
     try:
-        return {field.name: checked(field, kind is bool or kind(word))}
+        return {field.name: validated(field, kind is bool or kind(word))}
     except ValueError as e:
         raise BadTemplate(f'--{name} {word!r}', 'a whole number' if kind is int else 'a number', '') from e
     except UserError as e:
         raise BadTemplate(f'--{name} {word!r}', str(e).partition(': give ')[2], '') from e
-
-
-def fields_of(template: str) -> list[str]:
-    """The names of the {fields} of a template; none of one whose braces do not balance, which check_template refuses."""
-    try:
-        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError:
-        return []
-
-
-def with_option(command: str, flag: str, value: object | None = None) -> str:
-    """A trainer's command with an option added, unless it has it already; programs other than ours are left alone.
-
-    The option goes to the end, but before a pipe or redirection.
-    """
-    if not is_trainer(command) or any(t == flag or t.startswith(flag + '=') for t in shlex.split(command)):
-        return command
-    return add_option(command, flag, value)
-
-
-def add_option(command: str, flag: str, value: object | None = None) -> str:
-    """A command with an option more, at the end but before a pipe or redirection."""
-    end, before = len(command), ''
-    for i, (ch, state) in enumerate(_scan(command)):
-        if not state and not before and ch in '|;&<>':
-            end = i
-            break
-        before = state
-    head, tail = command[:end], command[end:]
-    head = re.sub(r'\s\d$', '', head) if tail[:1] in ('<', '>') else head
-    tail = command[len(head) :].strip()
-    option = flag if value is None else f'{flag} {shlex.quote(str(value))}'
-    return ' '.join(p for p in (head.rstrip(), option, tail) if p)
-
-
-def option(command: str, flag: str) -> str | None:
-    """The value that a command gives an option, the last one as argparse has it; None where the option is not there."""
-    value = None
-    words = shlex.split(command)
-    for token, following in itertools.zip_longest(words, words[1:]):
-        if token == flag:
-            value = following
-        elif token.startswith(flag + '='):
-            value = token.removeprefix(flag + '=')
-    return value
-
-
-def has_operators(command: str) -> bool:
-    """Whether a command line has pipes, redirections, lists or substitutions of the shell."""
-    return any(map(_is_operator, _shell_tokens(command))) or '`' in command or '$(' in command
-
-
-def is_literal(command: str) -> bool:
-    """Whether the shell takes every word of a command as it stands: no operators, and no variables whose values it puts in."""
-    return not has_operators(command) and not any(ch == '$' and state in ('', '"') for ch, state in _with_state_before(command))
-
-
-def plain_words(command: str) -> list[str] | None:
-    """The words of a command that is one program with its arguments, just as the shell would pass them on; else None."""
-    unquoted = {ch for ch, state in _with_state_before(command) if not state}
-    plain = not unquoted & set('*?[~#{\n') and '\\' not in command and is_simple(command) and is_literal(command)
-    return shlex.split(command) if plain else None
-
-
-def _with_state_before(command: str) -> Iterator[tuple[str, str]]:
-    states = ['', *(state for _, state in _scan(command))]
-    return zip(command, states, strict=False)
-
-
-def is_simple(command: str) -> bool:
-    """Whether a command is one program with its arguments, without shell operators or a leading assignment."""
-    program = next(iter(_shell_tokens(command)), '')
-    return shutil.which(program) is not None and not has_operators(command)
-
-
-def _is_operator(token: str) -> bool:
-    return token != '' and set(token) <= set('();<>|&')
-
-
-def _shell_tokens(command: str) -> list[str]:
-    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
-    lexer.whitespace_split, lexer.commenters = True, ''
-    return list(lexer)

@@ -28,8 +28,7 @@ from policyopt.errors import RunFailed, UserError
 from policyopt.files.names import part_path
 from policyopt.options import MAX_ITER
 from policyopt.pipeline import launch
-from policyopt.pipeline.command import is_literal, is_trainer, option
-from policyopt.pipeline.plan import job_of, make_plan
+from policyopt.pipeline.plan import chosen_runs, job_of
 from policyopt.progress import last_lines
 from policyopt.signals import Stopped
 
@@ -58,7 +57,7 @@ def estimate(plan: Plan, how: How) -> str:
     if not pending:
         return f'{len(runs)} of {len(runs)} runs are done: nothing to do'
     todo = f'{len(pending)} of {len(runs)} runs to do'
-    known = [r for r in pending if is_trainer(r.command) and is_literal(r.command)]
+    known = [r for r in pending if r.command.is_trainer and r.command.is_literal]
     if not known:
         return f'{todo}; how long that takes is not known: only plain commands of imitate_mj.py can be measured'
     num_jobs = min(how.jobs or num_cores(), len(pending))
@@ -83,7 +82,7 @@ def estimate(plan: Plan, how: How) -> str:
 
 def max_iter(run: Run) -> int:
     """The number of iterations that a trainer's command asks for."""
-    value = option(run.command, '--max_iter')
+    value = run.command.options.get('--max_iter')
     try:
         return MAX_ITER if value is None else int(value)
     except ValueError as e:
@@ -118,7 +117,7 @@ def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[t
         # an absolute folder for the runs leaves the expert data where they are
         elsewhere = dataclasses.replace(plan.spec, options=dataclasses.replace(plan.spec.options, checkpt_subdir=tmp))
         os.mkdir(os.path.join(tmp, 'logs'))
-        runs = {r.id: r for r in make_plan(elsewhere, plan.seed, how).runs}
+        runs = {r.id: r for r in chosen_runs(elsewhere, plan.seed, how)}
         jobs = [job_of(elsewhere, _shortened(runs[r.id])) for r in measured]
         try:
             outcomes = launch.run_local(jobs, num_jobs, threads=how.threads, verbosity=-2)
@@ -139,10 +138,11 @@ def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[t
 
 def _shortened(run: Run) -> Run:
     """A run with its first few iterations only; of an option that stands twice, argparse takes the last."""
-    rounds = option(run.command, '--dagger_rounds') or ''  # each needs a step
-    num = max(algorithms.probe_iterations(option(run.command, '--mode')), 1 + int(rounds) if rounds.isdecimal() else 0)
+    options = run.command.options
+    rounds = options.get('--dagger_rounds') or ''  # each needs a step
+    num = max(algorithms.probe_iterations(options.get('--mode')), 1 + int(rounds) if rounds.isdecimal() else 0)
     num = min(max_iter(run), num)
-    return dataclasses.replace(run, command=f'{run.command} --max_iter {num}')
+    return dataclasses.replace(run, command=run.command.with_added('--max_iter', num))
 
 
 def _ttotal(job: Job) -> np.ndarray:

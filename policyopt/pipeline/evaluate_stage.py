@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import multiprocessing
@@ -12,7 +13,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,15 +22,16 @@ from policyopt.cores import num_cores
 from policyopt.errors import RunFailed, UserError
 from policyopt.files.atomic import check_regular
 from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
-from policyopt.files.names import id_of
+from policyopt.files.names import KEYS, id_of
 from policyopt.files.results_file import ResultRow, Results, TaskRow, read_results
-from policyopt.files.runfile import read_run
-from policyopt.pipeline import external_policies, launch, sample_stage
+from policyopt.files.runfile import RunFile, read_facts, read_run
+from policyopt.pipeline import external_policies, forked, launch, sample_stage
 from policyopt.progress import Progress
 from policyopt.provenance import derive_seed, parse_time
 from policyopt.signals import STOP_SIGNALS, holding_signals, ignore_signals
 
 if TYPE_CHECKING:
+    from policyopt.files.training_log import Snapshot
     from policyopt.pipeline.plan import How
     from policyopt.pipeline.spec import Run, Spec, Task
     from policyopt.trajectories import TrajBatch
@@ -42,6 +44,53 @@ class Standing:
     stored: Results | None
     todo: list[Run]
     stale: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How one run is evaluated, as plain values for a worker process; `seed` is that of its episodes."""
+
+    id: str
+    file: str
+    cache: str
+    rule: str
+    policy: str | None  # package.module:load of a policy of another program
+    place: str  # of `policy` in the YAML file
+    env: str
+    num_trajs: int
+    deterministic: bool
+    seed: int
+    max_traj_len: int | None
+
+    def __str__(self) -> str:
+        """How the row is measured, as results hold it."""
+        actions = 'most likely' if self.deterministic else 'sampled'
+        what = f'{self.policy or self.rule}, {self.num_trajs} episodes of {self.env}, {actions} actions, seed {self.seed}'
+        return what + (f', max_traj_len {self.max_traj_len}' if self.max_traj_len else '')
+
+    def key(self) -> str:
+        """What a stored row must agree with to be used again: how it was measured, and which file."""
+        stat = os.stat(self.file)
+        measured = [self.policy or self.rule, self.num_trajs, self.deterministic, self.seed, self.env, self.max_traj_len]
+        return repr([*measured, stat.st_size, stat.st_mtime_ns])
+
+
+def evaluation_of(spec: Spec, run: Run, seed: int) -> Evaluation:
+    """How a run is evaluated in an experiment with this base seed."""
+    task, alg = spec.task(run.task), spec.algorithm(run.alg)
+    return Evaluation(
+        id=run.id,
+        file=run.out,
+        cache=os.path.join(_cache_dir(spec), run.id + '.h5'),
+        rule=alg.eval,
+        policy=alg.policy,
+        place=f'{spec.file}: {alg.place}.policy',
+        env=task.env,
+        num_trajs=spec.options.eval_num_trajs,
+        deterministic=spec.options.eval_deterministic,
+        seed=derive_seed(seed, 'evaluate', run.id),
+        max_traj_len=task.max_traj_len,
+    )
 
 
 def standing(spec: Spec, runs: Sequence[Run], seed: int, rerun: Collection[str] = ()) -> Standing:
@@ -57,7 +106,7 @@ def standing(spec: Spec, runs: Sequence[Run], seed: int, rerun: Collection[str] 
     kept = rows.keys() - {r.id for r in todo}
     stale = {}
     for run in spec.runs(seed):
-        if run.id in kept and (changed := _changed(_job(spec, run, seed), rows[run.id])):
+        if run.id in kept and (changed := _changed(evaluation_of(spec, run, seed), rows[run.id])):
             stale[run.id] = changed
     num = spec.options.eval_num_trajs
     other = next((i for i in kept if len(rows[i].alg_traj_returns) != num), None)
@@ -71,29 +120,32 @@ def _id(row: ResultRow) -> str:
     return id_of(row.alg, row.task, row.num_trajs, row.run)
 
 
-def _changed(job: dict[str, Any], row: ResultRow) -> str:
+def _changed(asked: Evaluation, row: ResultRow) -> str:
     """What has changed since a row was made; empty for nothing, and where an older file does not say it."""
-    asked = _measured(job)
-    if row.evaluated not in ('', asked):
-        return f"was evaluated as '{row.evaluated}', but {asked!r} is asked for"
-    if row.run_sha256 and os.path.exists(job['file']) and file_sha256(job['file']) != row.run_sha256:
+    if row.evaluated not in ('', str(asked)):
+        return f"was evaluated as '{row.evaluated}', but {str(asked)!r} is asked for"
+    if row.run_sha256 and os.path.exists(asked.file) and file_sha256(asked.file) != row.run_sha256:
         return 'its run file has changed since it was evaluated'
     return ''
 
 
-def check_runs(spec: Spec, runs: Sequence[Run], seed: int) -> None:
-    """Raise UserError unless the files of these runs hold what their evaluation will need, before any of them plays."""
-    from policyopt.files.training_log import read_snapshot
+def read_runs(spec: Spec, runs: Sequence[Run]) -> dict[str, RunFile]:
+    """{run id: its file}, those with policies of other programs left out.
+
+    Raises UserError unless they hold what their evaluation will need, before any of them plays.
+    """
     from policyopt.policies import policy_from_snapshot
     from policyopt.sampling.mdp import MDP
 
     check_policies(spec, runs)
     mdps = {}
-    for run in runs:
-        job = _job(spec, run, seed)
-        if not job['policy']:
-            mdp = mdps[run.task] = mdps.get(run.task) or MDP(job['env'])
-            policy_from_snapshot(read_snapshot(f'{run.out}/snapshots/{read_run(run.out).choose_snapshot(job["rule"])}'), mdp)
+    files = {run.id: read_run(run.out, alg.eval) for run in runs for alg in [spec.algorithm(run.alg)] if not alg.policy}
+    for run in (run for run in runs if run.id in files):
+        mdp = mdps[run.task] = mdps.get(run.task) or MDP(spec.task(run.task).env)
+        snapshot = files[run.id].snapshot
+        policy_from_snapshot(snapshot, mdp)
+        mdp.warn_of_another_task(f'{snapshot.file}/{snapshot.path}', snapshot.args.get('env_name'))
+    return files
 
 
 def check_policies(spec: Spec, runs: Sequence[Run]) -> None:
@@ -102,12 +154,14 @@ def check_policies(spec: Spec, runs: Sequence[Run]) -> None:
     external_policies.check_loaders({a.policy: f'{spec.file}: {a.place}.policy' for a in algs if a.policy}.items())
 
 
-def evaluate_runs(spec: Spec, runs: Sequence[Run], seed: int, how: How, stored: Results | None) -> tuple[list[ResultRow], list[TaskRow]]:
-    """The rows of /results and /tasks: those of `runs`, which play, and the stored ones of all other runs.
+def evaluate_runs(
+    spec: Spec, runs: Sequence[Run], seed: int, how: How, stored: Results | None
+) -> tuple[list[ResultRow], list[TaskRow], dict[str, str]]:
+    """The rows of /results and /tasks, and facts of the training: those of `runs`, which play, and the stored ones of all other runs.
 
     Rows that an interrupted attempt left are used when resumed.
     """
-    check_runs(spec, runs, seed)
+    files = read_runs(spec, runs)
     old = {} if stored is None else {_id(row): row for row in stored.rows}
     old_tasks = {} if stored is None else {task.task: task for task in stored.tasks}
     sets = _expert_sets(spec, dict.fromkeys(r.task for r in runs))
@@ -116,23 +170,35 @@ def evaluate_runs(spec: Spec, runs: Sequence[Run], seed: int, how: How, stored: 
     if not how.resume:
         forget_rows(spec)
     os.makedirs(_cache_dir(spec), exist_ok=True)
-    jobs = [_job(spec, run, seed) for run in runs]
-    for job in (j for j in jobs if j['id'] in old):  # to be done again
+    jobs = [evaluation_of(spec, run, seed) for run in runs]
+    for job in (j for j in jobs if j.id in old):  # to be done again
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(job['cache'])
-    kept = {job['id'] for job in jobs if _read_row(job) is not None}
+            os.unlink(job.cache)
+    kept = {job.id for job in jobs if _read_row(job) is not None}
     if kept:
         print(f'{len(kept)} of {len(jobs)} runs were evaluated before', file=sys.stderr)
-    _play_all([job for job in jobs if job['id'] not in kept], how)
+    _play_all([(job, files[job.id].snapshot if job.id in files else None) for job in jobs if job.id not in kept], how)
     rows = dict(old)
     for run, job in zip(runs, jobs, strict=True):
-        row = _read_row(job)
+        row, file = _read_row(job), files.get(run.id)
         if row is None:
-            raise RunFailed(f'{job["cache"]}: the evaluation of {run.id} has vanished or changed; go on with --resume')
-        which = (run.alg, run.task, run.num_trajs, run.run, row['seed'], row['snapshot'], run.dataset)
-        values = (*sets[run.task, run.dataset], row['returns'], row['lengths'], row['last_trueret'], file_sha256(run.out), _measured(job))
-        rows[run.id] = ResultRow(*which, *values)
-    return _in_order(spec, seed, rows, task_rows)
+            raise RunFailed(f'{job.cache}: the evaluation of {run.id} has vanished or changed; go on with --resume')
+        returns, lengths = sets[run.task, run.dataset]
+        rows[run.id] = ResultRow(
+            **{key: getattr(run, key) for key in KEYS},
+            seed=run.seed if file is None or file.seed is None else file.seed,
+            snapshot=file.name if file else str(job.policy),
+            dataset=run.dataset,
+            ex_traj_returns=returns,
+            ex_traj_lengths=lengths,
+            alg_traj_returns=row[0],
+            alg_traj_lengths=row[1],
+            last_trueret=file.last_trueret if file else np.nan,
+            run_sha256=file.sha256 if file else file_sha256(run.out),
+            evaluated=str(job),
+        )
+    ordered = _in_order(spec, seed, rows, task_rows)
+    return *ordered, _facts_of_rows(spec, seed, ordered[0], files, stored)
 
 
 def _expert_sets(spec: Spec, names: Iterable[str]) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
@@ -168,15 +234,11 @@ def _give_all_episodes(spec: Spec, rows: dict[str, ResultRow], tasks: dict[str, 
             tasks[name] = dataclasses.replace(task, ex_traj_returns=returns, ex_traj_lengths=lengths)
 
 
-def training_facts(spec: Spec, runs: Sequence[Run]) -> dict[str, str]:
-    """Where and when these runs were trained, for the results' root attributes; what a file does not say is left out.
+def training_facts(said: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Where and when runs were trained, for the results' root attributes; what a file does not say is left out.
 
     training_seconds sums the runs' times from first start to end, interruptions included.
     """
-    said = []
-    for run in (r for r in runs if spec.algorithm(r.alg).policy is None):
-        with open_h5(run.out, 'a training log') as h5:
-            said.append({k: attr_text(h5.root, k, '') for k in ('git_hash', 'host', 'machine', 'numerics', 'start_time', 'end_time')})
     facts = {f'training_{k}': ', '.join(sorted({s[k] for s in said if s[k]})) for k in ('git_hash', 'host', 'machine', 'numerics')}
     pairs = [(parse_time(s['start_time']), parse_time(s['end_time'])) for s in said]
     times = [(start, end) for start, end in pairs if start is not None and end is not None]
@@ -186,11 +248,14 @@ def training_facts(spec: Spec, runs: Sequence[Run]) -> dict[str, str]:
     return {k: v for k, v in facts.items() if v}
 
 
-def facts_of_rows(spec: Spec, seed: int, rows: Sequence[ResultRow], stored: Results | None) -> dict[str, str]:
+def _facts_of_rows(
+    spec: Spec, seed: int, rows: Sequence[ResultRow], files: Mapping[str, RunFile], stored: Results | None
+) -> dict[str, str]:
     """`training_facts` of all these rows; of those whose files are gone what `stored` says, but without times, not known for all then."""
     ids = set(map(_id, rows))
     here = [r for r in spec.runs(seed) if r.id in ids and os.path.exists(r.out)]
-    facts = training_facts(spec, here)
+    ours = [r for r in here if spec.algorithm(r.alg).policy is None]
+    facts = training_facts([files[r.id].facts if r.id in files else read_facts(r.out) for r in ours])
     if stored is None or len(here) == len(rows):
         return facts
     for key in ('training_git_hash', 'training_host', 'training_machine', 'training_numerics'):
@@ -227,91 +292,60 @@ def _all_episodes(name: str, sets: dict[tuple[str, int], tuple[np.ndarray, np.nd
     return [np.concatenate(column) for column in zip(*(sets[key] for key in sorted(sets) if key[0] == name), strict=True)]
 
 
-def _job(spec: Spec, run: Run, seed: int) -> dict[str, Any]:
-    """All that a worker process needs to evaluate one run, as plain values."""
-    task = spec.task(run.task)
-    return {
-        'id': run.id,
-        'file': run.out,
-        'cache': os.path.join(_cache_dir(spec), run.id + '.h5'),
-        'rule': spec.algorithm(run.alg).eval,
-        'num_trajs': spec.options.eval_num_trajs,
-        'deterministic': spec.options.eval_deterministic,
-        'eval_seed': derive_seed(seed, 'evaluate', run.id),
-        'run_seed': run.seed,
-        'env': task.env,
-        'policy': spec.algorithm(run.alg).policy,
-        'place': f'{spec.file}: {spec.algorithm(run.alg).place}.policy',
-        'max_traj_len': task.max_traj_len,
-    }
-
-
-def choose_snapshot(path: str, rule: str) -> str:
-    """The name of the snapshot that stands for a run, by one of algorithms.RULES."""
-    return read_run(path).choose_snapshot(rule)
-
-
-def _evaluate(job: dict[str, Any]) -> str:
+def _evaluate(job: Evaluation, snapshot: Snapshot | None) -> str:
     """Play one run's policy and store its row; code of strangers plays in a process of its own."""
-    if job['policy']:
-        return external_policies.apart(f'{job["policy"]} of {job["file"]}', _store_row, job)
-    return _store_row(job)
+    if job.policy:
+        return external_policies.apart(f'{job.policy} of {job.file}', _store_row, job, None)
+    return _store_row(job, snapshot)
 
 
-def _store_row(job: dict[str, Any]) -> str:
-    from policyopt.evaluation import evaluate_file
-
-    if job['policy']:
-        snapshot, seed, trajs, last_trueret = job['policy'], job['run_seed'], _play_foreign(job), np.nan
-    else:
-        run = read_run(job['file'])
-        snapshot, last_trueret = run.choose_snapshot(job['rule']), run.last_trueret
-        policy_path = f'{job["file"]}/snapshots/{snapshot}'
-        trajs = evaluate_file(
-            policy_path,
-            job['num_trajs'],
-            job['eval_seed'],
-            deterministic=job['deterministic'],
-            env_name=job['env'],
-            max_traj_len=job['max_traj_len'],
-        )[2]
-        seed = job['run_seed'] if run.seed is None else run.seed
-    with write_h5(job['cache'], replace=True) as h5:
+def _store_row(job: Evaluation, snapshot: Snapshot | None) -> str:
+    key, trajs = job.key(), _play_foreign(job) if snapshot is None else _play(job, snapshot)
+    with write_h5(job.cache, replace=True) as h5:
         h5.create_array('/', 'returns', trajs.returns)
         h5.create_array('/', 'lengths', trajs.lengths)
-        set_attrs(h5.root, {'snapshot': snapshot, 'seed': seed, 'last_trueret': last_trueret, 'key': _key(job)})
-    return job['id']
+        set_attrs(h5.root, {'key': key})
+    return job.id
 
 
-def _play_foreign(job: dict[str, Any]) -> TrajBatch:
+def _play(job: Evaluation, snapshot: Snapshot) -> TrajBatch:
+    from policyopt.evaluation import sample_episodes
+    from policyopt.policies import policy_from_snapshot
+    from policyopt.sampling.mdp import MDP
+
+    mdp = MDP(job.env)
+    policy = policy_from_snapshot(snapshot, mdp)
+    return sample_episodes(policy, mdp, job.num_trajs, job.seed, deterministic=job.deterministic, max_traj_len=job.max_traj_len)
+
+
+def _play_foreign(job: Evaluation) -> TrajBatch:
     """The episodes of a policy that the user's own function loads."""
     from policyopt.sampling.mdp import MDP, sample_trajectories
 
-    load, source = external_policies.loader(job['policy'], job['place']), f'{job["policy"]} of {job["file"]}'
+    assert job.policy
+    load, source = external_policies.loader(job.policy, job.place), f'{job.policy} of {job.file}'
     try:
-        policy = load(job['file'])
+        policy = load(job.file)
     except BaseException as e:
         raise RunFailed(f'{source}: failed with {external_policies.said(e)}') from e
-    mdp = MDP(job['env'])
+    mdp = MDP(job.env)
     actor = external_policies.ForeignActor(policy, mdp.info, source)
-    key, one_process = (job['eval_seed'], 'evaluate'), 1  # a policy of another program need not survive being sent to others
+    key, one_process = (job.seed, 'evaluate'), 1  # a policy of another program need not survive being sent to others
     return sample_trajectories(
-        actor, mdp, job['num_trajs'], mdp.longest(job['max_traj_len']), key, deterministic=True, sim_batch_size=one_process
+        actor, mdp, job.num_trajs, mdp.longest(job.max_traj_len), key, deterministic=True, sim_batch_size=one_process
     )
-
-
-def _measured(job: dict[str, Any]) -> str:
-    """How a row is measured, as results hold it."""
-    actions = 'most likely' if job['deterministic'] else 'sampled'
-    what = f'{job["policy"] or job["rule"]}, {job["num_trajs"]} episodes of {job["env"]}, {actions} actions, seed {job["eval_seed"]}'
-    return what + (f', max_traj_len {job["max_traj_len"]}' if job['max_traj_len'] else '')
 
 
 def file_sha256(path: str) -> str:
     """SHA-256 of a run's output: of a file, or of all files in a folder."""
-    sha = hashlib.sha256()
     files = [path] if os.path.isfile(path) else sorted(os.path.join(d, f) for d, _, names in os.walk(path) for f in names)
-    for file in files:
+    return _sha256(path, tuple((file, stat.st_size, stat.st_mtime_ns) for file in files for stat in [os.stat(file)]))
+
+
+@functools.lru_cache(maxsize=10000)
+def _sha256(path: str, state: tuple[tuple[str, int, int], ...]) -> str:
+    sha = hashlib.sha256()
+    for file, *_ in state:
         sha.update(b'' if file == path else os.path.relpath(file, path).encode('utf-8', 'surrogateescape') + b'\0')
         check_regular(file, 'the output of a run')
         with open(file, 'rb') as f:
@@ -320,37 +354,29 @@ def file_sha256(path: str) -> str:
     return sha.hexdigest()
 
 
-def _key(job: dict[str, Any]) -> str:
-    """What a stored row must agree with to be used again: how it was measured, and which file."""
-    stat = os.stat(job['file'])
-    measured = [job[k] for k in ('num_trajs', 'deterministic', 'eval_seed', 'env', 'max_traj_len')]
-    return repr([job['policy'] or job['rule'], *measured, stat.st_size, stat.st_mtime_ns])
-
-
-def _read_row(job: dict[str, Any]) -> dict[str, Any] | None:
-    if not os.path.exists(job['cache']):
+def _read_row(job: Evaluation) -> tuple[np.ndarray, np.ndarray] | None:
+    """(returns, lengths) of a run's episodes, None where they are not stored or were measured otherwise."""
+    if not os.path.exists(job.cache):
         return None
-    with open_h5(job['cache'], 'the evaluation of one run') as h5:
-        if attr_text(h5.root, 'key') != _key(job):
-            return None
-        found = {'snapshot': attr_text(h5.root, 'snapshot'), 'seed': int(attr_text(h5.root, 'seed', ''))}
-        found['last_trueret'] = float(attr_text(h5.root, 'last_trueret', 'nan'))
-        return found | {'returns': h5.root.returns.read(), 'lengths': h5.root.lengths.read()}
+    with open_h5(job.cache, 'the evaluation of one run') as h5:
+        is_current = attr_text(h5.root, 'key') == job.key()
+        return (h5.root.returns.read(), h5.root.lengths.read()) if is_current else None
 
 
-def _play_all(jobs: list[dict[str, Any]], how: How) -> None:
-    num_jobs = min(how.jobs or num_cores(), len(jobs))
+def _play_all(jobs: list[tuple[Evaluation, Snapshot | None]], how: How) -> None:
+    num_jobs, threads = min(how.jobs or num_cores(), len(jobs)), how.threads or 1
     with Progress(len(jobs), how.verbosity) as progress:
         if num_jobs <= 1:
             for job in jobs:
-                progress.finished(_evaluate(job))
+                progress.finished(_evaluate(*job))
             return
-        context = multiprocessing.get_context('spawn')
+        # a fork has loaded torch and made the environments' modules ready; a process that is spawned starts from nothing
+        context = multiprocessing.get_context('fork' if forked.is_possible(launch.thread_environment(threads)) else 'spawn')
         stop = context.Event()
-        pool = concurrent.futures.ProcessPoolExecutor(num_jobs, context, _start_worker, (os.getpid(), stop, how.threads or 1))
+        pool = concurrent.futures.ProcessPoolExecutor(num_jobs, context, _start_worker, (os.getpid(), stop, threads))
         try:
             with holding_signals(*STOP_SIGNALS):  # the first jobs start the workers
-                futures = [pool.submit(_evaluate, job) for job in jobs]
+                futures = [pool.submit(_evaluate, *job) for job in jobs]
             for future in concurrent.futures.as_completed(futures):
                 progress.finished(future.result())
         except concurrent.futures.process.BrokenProcessPool as e:

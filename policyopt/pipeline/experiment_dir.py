@@ -42,35 +42,33 @@ def stage_lock(spec: Spec, name: str, wait_s: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
-def base_seed(spec: Spec, store: bool, quiet: bool = False) -> int:
-    """The seed that every other one follows from: training.seed, else the folder's, else a fresh one.
+def base_seed(spec: Spec) -> int:
+    """The seed that every other one follows from: training.seed, else the folder's, else a fresh one."""
+    seed = known_seed(spec)
+    return draw_seed() if seed is None else seed
 
-    With `store` it is written to seed.txt in the checkpoint folder, so that all later stages agree. Raises UserError when the
-    folder holds runs of another seed.
+
+def store_seed(spec: Spec, seed: int) -> None:
+    """Write the base seed to seed.txt in the checkpoint folder, so that all later stages agree.
+
+    Raises UserError when the folder holds runs of another seed, RunFailed when another process has just drawn another one.
     """
     path = _seed_path(spec)
-    if not store:
-        seed = known_seed(spec)
-        if seed is None:
-            seed = draw_seed()
-            if not quiet:
-                print(f'no training.seed: listing with a fresh seed {seed}, which is not stored', file=sys.stderr)
-        return seed
     make_dir(spec.checkpt_dir)
     with stage_lock(spec, 'folder', wait_s=30):
         stored = _stored_seed(path)
-        seed = next((s for s in (spec.training.seed, stored) if s is not None), None)
-        if seed is None:
-            seed = draw_seed()
+        if stored == seed:
+            return
+        if spec.training.seed is None:
+            if stored is not None:
+                raise RunFailed(f'{path}: another process has just drawn the base seed {stored}; it is kept, go on with --resume')
             print(f'no training.seed: drew {seed} and stored it in {path}', file=sys.stderr)
-        if stored is not None and seed != stored and held_runs(spec):
+        elif stored is not None and held_runs(spec):
             raise UserError(
                 f'{path}: the runs in this folder belong to the base seed {stored}, but training.seed is {seed}; '
                 f'set it to {stored}, or choose another options.storagedir'
             )
-        if seed != stored:
-            _store(path, f'{seed}\n')
-        return seed
+        _store(path, f'{seed}\n')
 
 
 def known_seed(spec: Spec) -> int | None:
@@ -160,10 +158,10 @@ def _check_same_experiment(spec: Spec, seed: int, held: list[str], chosen: Colle
     for path, ids in _copies(spec.checkpt_dir):
         old = specs.load_spec(path)
         old = dataclasses.replace(old, options=dataclasses.replace(old.options, **places))
-        before |= {r.id: (r.command, path) for r in old.runs(seed) if ids is None or r.id in ids}
+        before |= {r.id: (r.command.text.split(), path) for r in old.runs(seed) if ids is None or r.id in ids}
     for run in spec.runs(seed):
-        command, path = before.get(run.id, (run.command, ''))
-        old_words, words = command.split(), run.command.split()
+        words = run.command.text.split()
+        old_words, path = before.get(run.id, (words, ''))
         if run.id in have and old_words != words:
             if run.id not in chosen:
                 others.append(run.id)

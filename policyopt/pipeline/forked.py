@@ -17,7 +17,7 @@ from typing import TextIO
 
 from policyopt import options
 from policyopt.command_line import run_main
-from policyopt.pipeline.command import is_our_trainer, plain_words
+from policyopt.pipeline.command import Command, is_our_trainer
 from policyopt.shipped import PACKAGE
 from policyopt.signals import NEVER_BEGUN, STOP_SIGNALS
 
@@ -33,14 +33,19 @@ def _sources() -> dict[str, tuple[int, int]]:
 _SOURCES_AT_START = _sources()
 
 
-def script_and_options(command: str, env: Mapping[str, str]) -> list[str] | None:
+def is_possible(env: Mapping[str, str]) -> bool:
+    """Whether a fork of this process would do what a fresh one does under the environment `env`: on Linux, with one thread, as this has."""
+    return sys.platform == 'linux' and all(e.get(name) == '1' for name in BLAS_THREAD_VARIABLES for e in (env, os.environ))
+
+
+def script_and_options(command: Command, env: Mapping[str, str]) -> list[str] | None:
     """[script, option, …] of a command that `ForkedRun` can do under the environment `env`, else None.
 
     It must run our trainer with this very interpreter, as plain words, and with one thread: as many as this process has.
     """
-    if sys.platform != 'linux' or any(e.get(name) != '1' for name in BLAS_THREAD_VARIABLES for e in (env, os.environ)):
+    if not is_possible(env):
         return None
-    program, *words = plain_words(command) or ['']
+    program, *words = command.plain_words or ['']
     if program != sys.executable or not words or not is_our_trainer(words[0]):
         return None
     return words
@@ -121,4 +126,4 @@ def _run(words: list[str], log_fd: int, env: dict[str, str], gate: tuple[int, in
 def _imitate(argv: list[str]) -> int:
     from policyopt.training import train_imitation
 
-    return train_imitation(options.parsed('imitate_mj', None, options.ImitationOptions, argv))
+    return train_imitation(options.parse_options('imitate_mj', None, options.ImitationOptions, argv))

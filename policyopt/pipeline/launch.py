@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import itertools
 import os
 import signal
 import subprocess
@@ -22,12 +23,12 @@ from policyopt.errors import RunFailed
 from policyopt.files.atomic import begins_as_hdf5
 from policyopt.files.names import incomplete_path, lock_path, part_path
 from policyopt.pipeline import forked, locks
-from policyopt.pipeline.command import is_simple, with_option
 from policyopt.pipeline.plan import Job
 from policyopt.progress import Progress
 from policyopt.signals import NEVER_BEGUN, STOPPED, CountedSignals, Stopped
 
 if TYPE_CHECKING:
+    from policyopt.pipeline.command import Command
     from policyopt.pipeline.plan import How, Plan
 
 Process = Any  # a subprocess.Popen with a pipe as its stdin, or a forked.ForkedRun
@@ -68,25 +69,30 @@ def warn_about_cores(num_jobs: int, threads: int | None) -> None:
 class Local:
     """The executor of this computer."""
 
-    name, away = 'local', False
+    name = 'local'
 
     def __init__(self, how: How):
         self.how = how
 
     def script(self, plan: Plan) -> str:
         """The bare command lines."""
-        return ''.join(run.command + '\n' for run in plan.todo)
+        return ''.join(run.command.text + '\n' for run in plan.todo)
 
     def notes(self, plan: Plan) -> list[str]:
         """What the command lines need beside themselves, and which of them are not needed."""
         folder, done = plan.spec.checkpt_dir, sum(job.done for job in plan.jobs)
         notes = [] if os.path.isdir(folder) else [f'these commands need the folder {folder}; 0_sampletrajs makes it']
-        paths = dict.fromkeys(plan.spec.traj_path(run.task, run.dataset) for run in plan.todo)
+        sets = dict.fromkeys((run.task, run.dataset) for run in plan.todo)
+        paths = list(itertools.starmap(plan.spec.traj_path, sets))
         missing = [path for path in paths if not os.path.exists(path)]
         if missing and not notes:
             notes = [
                 f'these commands need {len(missing)} trajectory files that are not there, first {missing[0]}; 0_sampletrajs makes them'
             ]
+        if len(missing) < len(paths):
+            from policyopt.pipeline.sample_stage import unfit_sets  # here, because it loads PyTables
+
+            notes += unfit_sets(plan.spec, sets)[:1]
         return notes + ([f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else [])
 
     def execute(self, plan: Plan) -> str:
@@ -182,7 +188,7 @@ class _Launcher:
         if os.path.exists(job.out):  # what a program that writes in place has left
             os.replace(job.out, incomplete_path(job.out))
         if os.path.exists(part_path(job.out)):  # perhaps another pipeline has begun it since the plan
-            job = dataclasses.replace(job, command=with_option(job.command, '--resume'))
+            job = dataclasses.replace(job, command=job.command.with_option('--resume'))
         try:
             process = self.spawn(job, lock)
         except OSError as e:
@@ -192,7 +198,7 @@ class _Launcher:
             lock.release()
             raise
         self.running[process] = (job, lock, time.monotonic())
-        self.progress.started(job.id, job.command)
+        self.progress.started(job.id, job.command.text)
         return True
 
     def spawn(self, job: Job, lock: locks.Lock) -> Process:
@@ -203,7 +209,7 @@ class _Launcher:
         os.makedirs(os.path.dirname(job.log) or '.', exist_ok=True)  # a user may have cleared it away since
         old = os.path.exists(job.log) and os.path.getsize(job.log) > 0
         with open(job.log, 'a', encoding='utf-8') as log:
-            log.write(('\n' if old else '') + job.command + '\n')
+            log.write(('\n' if old else '') + job.command.text + '\n')
             log.flush()
             words = forked.script_and_options(job.command, self.env)
             if words and forked.load():
@@ -220,9 +226,9 @@ class _Launcher:
             raise
         return process
 
-    def shell(self, command: str, log: TextIO) -> Process:
+    def shell(self, command: Command, log: TextIO) -> Process:
         """A shell that waits for a line on its stdin and then is the command."""
-        line = f'exec {command}' if is_simple(command) else command
+        line = f'exec {command.text}' if command.is_simple else command.text
         return subprocess.Popen(
             ['/bin/sh', '-c', f'read -r go || exit {NEVER_BEGUN}; exec </dev/null; {line}'],
             stdin=subprocess.PIPE,

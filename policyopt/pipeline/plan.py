@@ -16,7 +16,7 @@ from policyopt.command_line import format_table
 from policyopt.errors import UserError
 from policyopt.files.names import lock_path, part_path
 from policyopt.pipeline import locks
-from policyopt.pipeline.command import fields_of, is_trainer, missing_script, with_option
+from policyopt.pipeline.command import Command, fields_of
 from policyopt.pipeline.spec import Run, Spec, select_runs
 from policyopt.shipped import as_typed
 
@@ -66,7 +66,7 @@ class Job:
     """
 
     id: str
-    command: str
+    command: Command
     out: str
     log: str
     lock: str
@@ -138,7 +138,7 @@ class Plan:
         """Raise UserError unless every run's program and expert data are there and fit."""
         spec = self.spec
         for run in {r.alg: r for r in self.runs}.values():
-            script = missing_script(run.command)
+            script = run.command.missing_script
             if script:
                 where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
                 raise UserError(f"{where}: no such file '{script}'; expected a script, seen from {os.getcwd()} or from our checkout")
@@ -166,16 +166,25 @@ def check_sampled(spec: Spec, sets: Iterable[tuple[str, int]]) -> None:
 def make_plan(spec: Spec, seed: int, how: How) -> Plan:
     """The plan of an order; a dry run without --resume lists every run as if none were there.
 
+    Raises UserError as `chosen_runs`.
+    """
+    runs = chosen_runs(spec, seed, how)
+    if how.dry_run:  # a line that is printed may be carried out more than once, by a pod that starts again for example
+        todo = tuple(r for r in runs if not (how.resume and _is_done(spec, r)))
+        return Plan(spec, seed, runs, tuple(_with(r, '--resume') for r in todo))
+    todo = (r for r in runs if not _is_done(spec, r))
+    return Plan(spec, seed, runs, tuple(_with(r, '--resume') if os.path.exists(part_path(r.out)) else r for r in todo))
+
+
+def chosen_runs(spec: Spec, seed: int, how: How) -> tuple[Run, ...]:
+    """The runs that the options choose.
+
     Raises UserError when --only or --exclude leaves no run, and for a device that our trainer cannot have.
     """
     if how.device is not None and not re.fullmatch(r'cpu|cuda(:\d{1,3})?', how.device, re.ASCII):
         raise UserError(f'--device {how.device!r}: expected cpu, or cuda (cuda:1 for the second one) on a machine with a GPU')
-    runs = tuple(_with_device(r, how.device) for r in select_runs(spec.runs(seed), how.only, how.exclude))
-    if how.dry_run:  # a line that is printed may be carried out more than once, by a pod that starts again for example
-        todo = tuple(r for r in runs if not (how.resume and _is_done(spec, r)))
-        return Plan(spec, seed, runs, tuple(map(_with_resume, todo)))
-    todo = (r for r in runs if not _is_done(spec, r))
-    return Plan(spec, seed, runs, tuple(_with_resume(r) if os.path.exists(part_path(r.out)) else r for r in todo))
+    runs = select_runs(spec.runs(seed), how.only, how.exclude)
+    return tuple(runs if how.device is None else (_with(r, '--device', how.device) for r in runs))
 
 
 def _is_done(spec: Spec, run: Run) -> bool:
@@ -186,13 +195,9 @@ def job_of(spec: Spec, run: Run) -> Job:
     """The launcher's view of a run."""
     log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
     is_log = spec.algorithm(run.alg).policy is None
-    return Job(run.id, run.command, out=run.out, log=log, lock=lock, is_log=is_log, renews=is_trainer(run.command))
+    return Job(run.id, run.command, out=run.out, log=log, lock=lock, is_log=is_log, renews=run.command.is_trainer)
 
 
-def _with_device(run: Run, device: str | None) -> Run:
-    return run if device is None else dataclasses.replace(run, command=with_option(run.command, '--device', device))
-
-
-def _with_resume(run: Run) -> Run:
-    """A run that goes on where it stopped, if it is our trainer's; any other program starts anew."""
-    return dataclasses.replace(run, command=with_option(run.command, '--resume'))
+def _with(run: Run, flag: str, value: str | None = None) -> Run:
+    """A run whose command has an option more, if it is our trainer's."""
+    return dataclasses.replace(run, command=run.command.with_option(flag, value))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -148,6 +149,19 @@ def check_trajs(spec: Spec, task: Task, path: str, seed: int | None = None, long
                 'Undo the change, move the file away and sample again, or choose another storagedir'
             )
     return num
+
+
+def unfit_sets(spec: Spec, sets: Iterable[tuple[str, int]]) -> list[str]:
+    """A sentence for each trajectory file that is there but cannot be used as it is: too short, or of another experiment."""
+    reasons = []
+    for name, dataset in sets:
+        path = spec.traj_path(name, dataset)
+        if os.path.exists(path):
+            try:
+                check_trajs(spec, spec.task(name), path)
+            except UserError as e:
+                reasons.append(str(e))
+    return reasons
 
 
 def expert_returns(spec: Spec, path: str) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from policyopt.files.names import KEYS, MAX_RUNS, done_file, id_of
 from policyopt.files.yamlfile import Section, Source, a_list, boolean, dump_yaml, one_of, override, parse_yaml, read_text, show, text, whole
 from policyopt.options import MAX_TRAJS
 from policyopt.pipeline import cluster_options, sweep
-from policyopt.pipeline.command import BadTemplate, check_template, fields_of, fill, one_line, resolve_program, trainer_modes, with_option
+from policyopt.pipeline.command import BadTemplate, Command, check_template, fields_of, fill, one_line
 from policyopt.provenance import derive_seed
 from policyopt.shipped import here_or_shipped, shipped
 
@@ -94,7 +94,7 @@ class Run:
     run: int
     dataset: int
     seed: int
-    command: str
+    command: Command
     out: str
 
 
@@ -179,7 +179,7 @@ class Spec:
         seed = derive_seed(base_seed, run_id)
         dataset = run % self.training.datasets
         out = os.path.join(self.checkpt_dir, done_file(run_id))
-        command = fill(
+        line = fill(
             alg.cmd,
             {
                 'env': task.env,
@@ -194,9 +194,9 @@ class Spec:
                 'policy': task.policy and (find_policy(task.policy) or task.policy),
             },
         )
-        command = with_option(resolve_program(command), '--seed', seed)
+        command = Command(line).resolved().with_option('--seed', seed)
         if task.max_traj_len is not None:
-            command = with_option(command, '--max_traj_len', task.max_traj_len)
+            command = command.with_option('--max_traj_len', task.max_traj_len)
         return Run(run_id, alg=alg.name, task=task.name, num_trajs=num_trajs, run=run, dataset=dataset, seed=seed, command=command, out=out)
 
 
@@ -298,7 +298,7 @@ def _read_algorithm(s: Section) -> list[Algorithm]:
         known = f'a name that begins with {", ".join(first)} or {last}'
         hint = ' Or say which snapshot stage 2 shall judge: add `eval: last` or `eval: best_valacc` to this algorithm'
         s.source.fail(s.at('name'), f'the evaluation does not know {show(name)}', known, hint)
-    modes = {m for _, variant in found for m in trainer_modes(variant)} if rule == 'best_valacc' and policy is None else ()
+    modes = {m for _, variant in found for m in Command(variant).trainer_modes} if rule == 'best_valacc' and policy is None else ()
     for mode in modes:
         if algorithms.MODES[mode].adversarial:
             seen = f"best_valacc with --mode {mode}, whose log has no column 'valacc'"

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.files.atomic import read_utf8
 from policyopt.pipeline import clusters, experiment_dir, launch
-from policyopt.pipeline.executors import EXECUTORS, cluster_for, executor_for
-from policyopt.pipeline.plan import How, Plan, check_sampled, make_plan
+from policyopt.pipeline.executors import cluster_for, executor_for, show_plan
+from policyopt.pipeline.plan import How, Plan, check_sampled, chosen_runs, make_plan
 from policyopt.pipeline.spec import Run, Spec, load_spec, select_runs
 from policyopt.provenance import provenance
 from policyopt.shipped import as_typed
@@ -44,7 +44,7 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
     if how.estimate and (how.dry_run or names[stage] not in (['1_train'], list(STAGES))):
         seen = '--dry-run, which runs nothing' if how.dry_run else f"stage '{stage}'"
         raise UserError(f'--estimate with {seen}; expected 1_train or all, whose training it measures')
-    if EXECUTORS[how.executor].away:
+    if cluster_for(how):
         if stage == 'all' and not (how.wait or how.dry_run):
             why = 'a stage needs what the one before it makes'
             raise UserError(f"-e {how.executor} with stage 'all': {why}; for all, add --wait, or submit one stage after the other")
@@ -73,33 +73,38 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
 
 def show_summary(spec: Spec, how: How) -> int:
     """Print what is there and what is not; touches nothing, and may be asked while others work."""
-    plan = make_plan(spec, experiment_dir.base_seed(spec, store=False, quiet=True), how)
-    trajs = [spec.traj_path(*key) for key in _all_sets(spec, plan.runs)]
-    sampled = sum(map(os.path.exists, trajs))
-    print(f'{spec.run_name}: {sampled} of {len(trajs)} trajectory files in {spec.traj_dir}')
+    from policyopt.pipeline import sample_stage
+
+    seed = experiment_dir.base_seed(spec)
+    plan = make_plan(spec, seed, how)
+    sets = _all_sets(spec, plan.runs)
+    trajs = [path for path in itertools.starmap(spec.traj_path, sets) if os.path.exists(path)]
+    unfit = sample_stage.unfit_sets(spec, sets)
+    sampled = len(trajs) - len(unfit)
+    print(f'{spec.run_name}: {sampled} of {len(sets)} trajectory files in {spec.traj_dir}')
     print(plan.summary())
     evaluated = os.path.exists(spec.results_path)
-    state = _standing(spec, list(plan.runs), how) if evaluated else None
+    state = _standing(spec, plan.runs, seed, how) if evaluated else None
     num = len(plan.runs) - len(state.todo) if state else 0
     print(f'results: {f"{num} of {len(plan.runs)} runs in {spec.results_path}" if evaluated else "not evaluated yet"}')
+    if unfit:
+        print(f'note: {unfit[0]}', file=sys.stderr)
     if state:
         _name_stale(state)
     done = all(s == 'done' for s in plan.states().values())
     if done and state and not state.todo:
         following = f'analyze_results.py {spec.results_path}'
-    elif done:
-        following = how.evaluation(spec)
+    elif sampled < len(sets):
+        following = how.command(spec, '0_sampletrajs --resume')
     else:
-        following = how.command(spec, '1_train --resume' if sampled == len(trajs) else '0_sampletrajs --resume')
+        following = how.evaluation(spec) if done else how.command(spec, '1_train --resume')
     print(f'next: {as_typed(following)}', file=sys.stderr)
     return 0
 
 
-def _draft(spec: Spec, how: How) -> Plan:
-    """The plan for checks that come before anything is written, a seed that is drawn included."""
+def _check_places(spec: Spec) -> None:
     for path in (spec.traj_dir, spec.checkpt_dir):
         experiment_dir.check_place(path)
-    return make_plan(spec, experiment_dir.known_seed(spec) or 0, how)
 
 
 # 0_sampletrajs ------------------------------------------------------------------------------------------------------------------
@@ -110,11 +115,13 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
 
     Refuses to overwrite; resumed, it keeps whole files that belong to this experiment and makes the others.
     """
-    wanted = _all_sets(spec, _draft(spec, how).runs)
+    _check_places(spec)
+    seed = experiment_dir.base_seed(spec)
+    wanted = _all_sets(spec, chosen_runs(spec, seed, how))
     cluster = cluster_for(how)
     outputs = [*(spec.traj_path(*one) for one in wanted), *(spec.random_path(name) for name in dict.fromkeys(task for task, _ in wanted))]
     if cluster and how.dry_run:
-        cluster.execute_stage(spec, '0_sampletrajs', outputs)
+        print(cluster.stage(spec, '0_sampletrajs').script, end='')
         return None
     from policyopt.pipeline import sample_stage
 
@@ -123,7 +130,7 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
         for path in to_sample[0].values():
             print(f'0_sampletrajs would sample {path}', file=sys.stderr)
         return None
-    seed = experiment_dir.base_seed(spec, store=True)
+    experiment_dir.store_seed(spec, seed)
     experiment_dir.make_dir(spec.traj_dir)
     if cluster and not all(map(os.path.exists, outputs)):
         done = cluster.execute_stage(spec, '0_sampletrajs', outputs)
@@ -145,20 +152,22 @@ def train(spec: Spec, how: How) -> str | None:
     if how.task_index is not None:
         _array_task(spec, how)
         return None
-    executor = executor_for(how)
+    executor, seed = executor_for(how), experiment_dir.base_seed(spec)
     if how.dry_run:
-        return executor.execute(make_plan(spec, experiment_dir.base_seed(spec, store=False), how))
-    plan = _draft(spec, how)
-    plan.check()
-    _check_evaluation(spec, plan.runs, how)
-    seed = experiment_dir.base_seed(spec, store=True)
-    experiment_dir.prepare(spec, seed, how.resume, {r.id for r in plan.runs})
+        if experiment_dir.known_seed(spec) is None:
+            print(f'no training.seed: listing with a fresh seed {seed}, which is not stored', file=sys.stderr)
+        return show_plan(executor, make_plan(spec, seed, how))
+    _check_places(spec)
     plan = make_plan(spec, seed, how)
+    plan.check()
+    _check_evaluation(plan, how)
+    experiment_dir.store_seed(spec, seed)
+    experiment_dir.prepare(spec, seed, how.resume, {r.id for r in plan.runs})
     if len(plan.todo) < len(plan.runs):
         print(f'{len(plan.runs) - len(plan.todo)} of {len(plan.runs)} runs are done', file=sys.stderr)
     if not plan.todo:
         return how.evaluation(spec)
-    if how.estimate and executor.away:
+    if how.estimate and cluster_for(how):
         print(f'no estimate: --estimate measures on this computer, and the runs go to {executor.name}', file=sys.stderr)
     elif how.estimate:
         _print_estimate(plan, how, optional=True)
@@ -167,9 +176,10 @@ def train(spec: Spec, how: How) -> str | None:
 
 def show_estimate(spec: Spec, how: How) -> str:
     """Print how long stage 1 would take from here; writes nothing into the experiment's folders."""
-    if EXECUTORS[how.executor].away:
+    if cluster_for(how):
         raise UserError(f'--estimate with -e {how.executor}: it measures on this computer; expected it without -e')
-    plan = _draft(spec, how)
+    _check_places(spec)
+    plan = make_plan(spec, experiment_dir.base_seed(spec), how)
     plan.check()
     _print_estimate(plan, how)
     return how.command(spec, '1_train --resume') if plan.todo else how.evaluation(spec)
@@ -212,9 +222,9 @@ def _array_task(spec: Spec, how: How) -> None:
         raise UserError(f'{how.task_list}: {spec.file} has no run {min(unknown, default="in that line")}; submit again with -e')
     submitted = clusters.submitted_spec(how.task_list or '')
     if os.path.exists(submitted):
-        before = {r.id: r.command.split() for r in load_spec(submitted).runs(seed)}
+        before = {r.id: r.command.text.split() for r in load_spec(submitted).runs(seed)}
         for run in spec.runs(seed):
-            if run.id in ids and before.get(run.id) != run.command.split():
+            if run.id in ids and before.get(run.id) != run.command.text.split():
                 raise UserError(f'{spec.file}: the command of {run.id} is another one than in {submitted}; submit again with -e')
     for run_id in sorted(set(ids) - {r.id for r in plan.todo}):
         print(f'{run_id} is done already', file=sys.stderr)
@@ -236,15 +246,16 @@ def _check_actions(spec: Spec) -> None:
         raise UserError(f'{spec.results_path}: {seen}; give another options.results_filename, or move it away')
 
 
-def _check_evaluation(spec: Spec, runs: Sequence[Run], how: How) -> None:
+def _check_evaluation(plan: Plan, how: How) -> None:
     """Raise UserError for what stage 2 would refuse, as far as it can be known before these runs are trained."""
     from policyopt.pipeline import evaluate_stage, sample_stage
 
+    spec, runs = plan.spec, plan.runs
     check_sampled(spec, _all_sets(spec, runs))
     for name in dict.fromkeys(r.task for r in runs):
         sample_stage.check_random(spec, spec.task(name))
     evaluate_stage.check_policies(spec, runs)
-    _standing(spec, list(runs), how)
+    _standing(spec, runs, plan.seed, how)
 
 
 def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
@@ -259,12 +270,14 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
 
     cluster = cluster_for(how)
     if cluster and how.dry_run:
-        cluster.execute_stage(spec, '2_eval', [spec.results_path])
+        print(cluster.stage(spec, '2_eval').script, end='')
         return None
-    runs, path = list(_draft(spec, how).runs), spec.results_path
+    _check_places(spec)
+    seed, path = experiment_dir.base_seed(spec), spec.results_path
+    runs = chosen_runs(spec, seed, how)
     if os.path.exists(path) and not how.resume:
         raise UserError(f'{path}: exists already, and results are never overwritten; move it away, or add to it with --resume')
-    state = _standing(spec, runs, how)
+    state = _standing(spec, runs, seed, how)
     missing = [r.out for r in state.todo if not os.path.exists(r.out)]
     if missing and trained:
         listing = ''.join(f'\n  {path}' for path in [*missing[:20], *([f'and {len(missing) - 20} more'] if len(missing) > 20 else [])])
@@ -276,11 +289,11 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
         check_sampled(spec, _all_sets(spec, state.todo))
     if how.dry_run:
         if trained:
-            evaluate_stage.check_runs(spec, state.todo, experiment_dir.known_seed(spec) or 0)
+            evaluate_stage.read_runs(spec, state.todo)
         print(f'2_eval would evaluate {len(state.todo)} of {len(runs)} runs into {path}', file=sys.stderr)
         _name_stale(state)
         return None
-    seed = experiment_dir.base_seed(spec, store=True)
+    experiment_dir.store_seed(spec, seed)
     if not state.todo:
         assert state.stored is not None
         rows = state.stored.rows
@@ -292,12 +305,11 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
         with experiment_dir.stage_lock(spec, '2_eval'):
             if os.path.exists(path) and not how.resume:
                 raise RunFailed(f'{path}: another process has just written it, and it is kept; add to it with --resume')
-            state = _standing(spec, list(make_plan(spec, seed, how).runs), how)  # as another pipeline may have left it
-            rows, task_rows = evaluate_stage.evaluate_runs(spec, state.todo, seed, how, state.stored)
+            state = _standing(spec, runs, seed, how)  # as another pipeline may have left it
+            rows, task_rows, facts = evaluate_stage.evaluate_runs(spec, state.todo, seed, how, state.stored)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
             said |= {'drawn_seed': seed} if spec.training.seed is None else {}
-            attrs = said | provenance() | evaluate_stage.facts_of_rows(spec, seed, rows, state.stored)
-            results_file.write_results(path, rows, task_rows, attrs, replace=state.stored is not None)
+            results_file.write_results(path, rows, task_rows, said | provenance() | facts, replace=state.stored is not None)
             evaluate_stage.forget_rows(spec)
     _name_stale(state)
     if not how.no_table:
@@ -306,11 +318,11 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
     return f'analyze_results.py {path}'
 
 
-def _standing(spec: Spec, runs: list[Run], how: How) -> evaluate_stage.Standing:
+def _standing(spec: Spec, runs: Sequence[Run], seed: int, how: How) -> evaluate_stage.Standing:
     from policyopt.pipeline import evaluate_stage
 
     again = {r.id for r in select_runs(runs, how.rerun, flag='--rerun')} if how.rerun else set()
-    return evaluate_stage.standing(spec, runs, experiment_dir.known_seed(spec) or 0, again)
+    return evaluate_stage.standing(spec, runs, seed, again)
 
 
 def _name_stale(state: evaluate_stage.Standing) -> None:

@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from policyopt.files.names import MAX_VARIANTS, setting_word, sweep
 from policyopt.files.yamlfile import a_list, show
-from policyopt.pipeline.command import (
-    FIELDS,
-    BadTemplate,
-    add_option,
-    check_trainer_option,
-    fields_of,
-    is_trainer,
-    our_trainer_calls,
-    trainer_option,
-)
+from policyopt.pipeline.command import FIELDS, BadTemplate, Command, check_trainer_option, fields_of, trainer_option
 
 if TYPE_CHECKING:
     from policyopt.files.yamlfile import Section, Source
@@ -56,12 +47,12 @@ def variants(section: Section, name: str, cmd: str) -> list[tuple[str, str]]:
 
 def _check_option(source: Source, where: str, key: str, words: Sequence[str], cmd: str) -> None:
     """Refuse a setting that the command has no field for, unless it is an option of our trainer with these values."""
-    if not is_trainer(cmd):
+    if not Command(cmd).is_trainer:
         expected = f'{{{key}}} in the command of a program that is not our imitate_mj.py'
         source.fail(where, 'a setting that the command does not have', expected)
     where_now = where
     try:
-        if our_trainer_calls(cmd):
+        if Command(cmd).trainer_calls:
             trainer_option(key)
             for i, word in enumerate(words):
                 where_now = f'{where}[{i}]'
@@ -90,5 +81,5 @@ def _with(cmd: str, settings: Iterable[tuple[str, str]], fields: set[str]) -> st
         if key in fields:
             cmd = re.sub(rf'(?<!\{{)\{{{key}\}}(?!\}})', word, cmd)
         else:
-            cmd = add_option(cmd, f'--{key}', word)  # of an option that stands twice, argparse takes the last
+            cmd = Command(cmd).with_added(f'--{key}', word).text  # of an option that stands twice, argparse takes the last
     return cmd

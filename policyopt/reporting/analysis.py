@@ -158,7 +158,7 @@ class Analysis:
         unmeasured = [t for t in tasks if not self.baselines[t].random_episodes]
         if unmeasured:
             return (
-                f'no scores for {", ".join(unmeasured)}: the results hold no random-policy returns; evaluate the campaign again '
+                f'no scores for {", ".join(unmeasured)}: the results hold no random-policy returns; evaluate the experiment again '
                 '(stage 2_eval of im_pipeline.py measures and stores them)'
             )
         return f'no scores for {", ".join(tasks)}: the expert earns there what the random policy earns' if tasks else ''
@@ -191,7 +191,7 @@ def _checked(rows: list) -> dict[str, Any]:
     for row in rows:
         name = run_id(row)
         if name in by_name:
-            raise UserError(f'{name}: appears twice in the results; give every campaign its own file')
+            raise UserError(f'{name}: appears twice in the results; give every experiment its own file')
         r_E = np.asarray(row.alg_traj_returns, float)
         if not r_E.size:
             raise UserError(f'{name}: has no evaluation episodes; evaluate that run again')
@@ -203,7 +203,7 @@ def _checked(rows: list) -> dict[str, Any]:
             )
         by_name[name] = row
     if not by_name:
-        raise UserError('the results hold no runs; evaluate a campaign first (stage 2_eval)')
+        raise UserError('the results hold no runs; evaluate an experiment first (stage 2_eval)')
     return by_name
 
 
@@ -352,7 +352,7 @@ def analyze(
         reference: {CellKey: Reference} from `read_reference`; shares of an expert's return are taken of ours.
         ref_baselines: {task: Baseline} from `read_reference_tasks`.
         between: [(name, rows)] of other results files with several expert sets, for the variance between sets.
-        expected: names of all runs of the campaign; default: the grid that the rows span.
+        expected: names of all runs of the experiment; default: the grid that the rows span.
         title: what the pictures are headed with.
         margins: {beginning of an algorithm's name: margin} of the verdicts, as a score; '' is that of all others.
         ceiling: a cell whose runs all lie within this of the expert's score, on both sides, counts as the same.
@@ -378,7 +378,20 @@ def analyze(
     }
     missing = missing_runs(list(by_name.values()), expected)
     names = [name for name, _ in between]
-    analysis = kind(cells, baselines, comps, ref_baselines or {}, missing, [], published, sources, title, margins, names, attrs or {})
+    analysis = kind(
+        cells=cells,
+        baselines=baselines,
+        comparisons=comps,
+        ref_baselines=ref_baselines or {},
+        missing=missing,
+        notes=[],
+        reference=published,
+        sources=sources,
+        title=title,
+        margins=margins,
+        between=names,
+        attrs=attrs or {},
+    )
     _judge(analysis, ceiling)
     absent = [str(k) for k in cells if k not in published]
     if absent and reference is not None:
@@ -418,10 +431,10 @@ def read_analysis(
         path: the results file.
         reference: CSV of published results; tasks.csv next to it is the scale of scores, unless `scale` names another such file.
         between: results files with several expert sets; default: those that options.between_sets of the stored YAML names.
-        run_name: the campaign that the file must hold.
+        run_name: the experiment that the file must hold.
         options: margins, ceiling and kind, as `analyze` takes them.
 
-    Raises UserError for files that are missing, damaged, of another campaign, or evaluated the other way.
+    Raises UserError for files that are missing, damaged, of another experiment, or evaluated the other way.
     """
     results = read_results(path)
     attrs = results.attrs
@@ -436,7 +449,7 @@ def read_analysis(
         reference=read_reference(reference) if reference else None,
         ref_baselines=scales,
         between=read_other_sets([f for f in named if f not in absent], path, results),
-        expected=campaign_runs(attrs.get('spec', '')),
+        expected=experiment_runs(attrs.get('spec', '')),
         title=heading(results, reference),
         attrs=attrs,
         **options,
@@ -453,11 +466,11 @@ def some_of(names: Sequence[str], most: int = 4) -> str:
     return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
-# --- the campaign behind the rows -----------------------------------------------------------------------------------
+# --- the experiment behind the rows -----------------------------------------------------------------------------------
 
 
 def heading(results: Any, reference_path: str | None = None) -> str:
-    """What a page or a picture of these results is called: the campaign, whose experts, and what it stands beside."""
+    """What a page or a picture of these results is called: the experiment, whose experts, and what it stands beside."""
     folders = dict.fromkeys(os.path.dirname(t.expert_policy.partition('.h5')[0]) for t in results.tasks if t.expert_policy)
     parts = [str(results.attrs.get('run_name') or 'results')]
     parts += [f'experts: {", ".join(folders)}'] if any(folders) else []
@@ -466,7 +479,7 @@ def heading(results: Any, reference_path: str | None = None) -> str:
 
 
 def between_sets(spec_text: str) -> list[str]:
-    """The results files with several expert sets that a campaign's YAML names; [] when the text does not say it."""
+    """The results files with several expert sets that an experiment's YAML names; [] when the text does not say it."""
     try:
         found = parse_yaml(spec_text, 'spec')['options'].get('between_sets') or []
     except (UserError, KeyError, TypeError, AttributeError):
@@ -474,8 +487,8 @@ def between_sets(spec_text: str) -> list[str]:
     return [f for f in found if isinstance(f, str)] if isinstance(found, list) else []
 
 
-def campaign_runs(spec_text: str) -> list[str] | None:
-    """Names of all runs that a campaign's YAML asks for, or None when the text does not say it.
+def experiment_runs(spec_text: str) -> list[str] | None:
+    """Names of all runs that an experiment's YAML asks for, or None when the text does not say it.
 
     Raises UserError when it asks for more than MAX_RUNS, which no experiment may.
     """

@@ -221,7 +221,7 @@ def band(logs: Sequence[Log], field: str, window: int = 1) -> tuple[np.ndarray, 
 def panels_of(logs: Sequence[Log], fields: Sequence[str], group: bool) -> list[tuple[str, str, list[Log]]]:
     """[(title, field, its logs)]: one panel per field; of groups one per field and task, and per dataset size where algorithms differ."""
     if not group:
-        return [(field, field, list(logs)) for field in fields]
+        return [(meaning_of(logs, field), field, list(logs)) for field in fields]
     several = len({log.parts['alg'] for log in logs}) > 1
     parts: dict[tuple[str, str], list[Log]] = {}
     for log in sorted(logs, key=lambda log: size_of(log.parts)):
@@ -286,7 +286,7 @@ def curves_figure(
         ax.set_title(picture_text(title))
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4 if cols > 3 else 5, integer=True))
         ax.set_xlabel('iteration')
-        if ax in axes[:, 0] or len(fields) > 1:
+        if group and (ax in axes[:, 0] or len(fields) > 1):
             ax.set_ylabel(picture_text(meaning_of(logs, field)))
     if len(names) <= MAX_LEGEND:
         outside_legend(fig, axes, 4 if group else min(cols, 2))

@@ -28,8 +28,8 @@ from policyopt.files.atomic import check_output, replacing
 from policyopt.reporting.reference import FAILED
 
 if TYPE_CHECKING:
-    from policyopt.reporting.analysis import Analysis, Cell, Comparison
-    from policyopt.reporting.reference import Baseline, CellKey
+    from policyopt.reporting.analysis import Analysis, Cell
+    from policyopt.reporting.reference import CellKey
 
 MIN_RUNS = 4  # a t interval over fewer runs is wider than any axis
 _BAND = f'band: its 95% interval within the lowest and the highest run (fewer than {MIN_RUNS} runs: from the lowest to the highest)'
@@ -217,7 +217,7 @@ def _reproduction(analysis: Analysis) -> Figure:
             for k in (k for k in mine if k.alg == alg):
                 x[k] = len(x) + 0.8 * a
         for k in mine:
-            _cell(ax, x[k], analysis.cells[k], analysis.comparisons[k], style[k.alg], analysis.scales[task], published_name(analysis))
+            _cell(ax, x[k], analysis, k, style[k.alg])
         ax.axhline(analysis.scales[task].expert_mean, color=GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
         ax.set_xticks(list(x.values()), [str(k.num_trajs) for k in x])
         for alg in algs:
@@ -243,8 +243,9 @@ def _reproduction(analysis: Analysis) -> Figure:
     return fig
 
 
-def _cell(ax: Any, x: float, cell: Cell, comp: Comparison, style: dict[str, Any], scale: Baseline, theirs_are: str) -> None:
+def _cell(ax: Any, x: float, analysis: Analysis, key: CellKey, style: dict[str, Any]) -> None:
     """One cell of the reproduction figure: our runs, mean and judging interval to the left, the published ones to the right."""
+    cell, comp, scale = analysis.cells[key], analysis.comparisons[key], analysis.scales[key.task]
     colour, marker = style['color'], style['marker']
     if comp.differs:
         ax.axvspan(x - 0.45, x + 0.45, color='#F0E442', alpha=0.45, linewidth=0, label='differs (5%, Holm)')
@@ -268,7 +269,7 @@ def _cell(ax: Any, x: float, cell: Cell, comp: Comparison, style: dict[str, Any]
             if failed.sum() > 1:
                 ax.annotate(str(failed.sum()), (at, runs[failed].max()), (0, 4), textcoords='offset points', ha='center', fontsize=8)
     ax.plot(x - 0.17, cell.mean, marker, color=colour, markersize=6, label=f'ours, {picture_name(cell.key.alg)}')
-    ax.plot(x + 0.17, comp.ref.mean, marker, color=GREY, markerfacecolor='white', markersize=6, label=f'{theirs_are} (open)')
+    ax.plot(x + 0.17, comp.ref.mean, marker, color=GREY, markerfacecolor='white', markersize=6, label=f'{published_name(analysis)} (open)')
 
 
 def _honest_limits(ax: Any, analysis: Analysis, keys: list[CellKey]) -> None:

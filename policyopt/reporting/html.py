@@ -70,13 +70,13 @@ def html_report(
     remarks = [f'{key}: {c.note}' for key, c in analysis.comparisons.items() if c.note]
     parts += [_details('Remarks on single cells', _list(remarks))] if remarks else []
     parts += [_details(f'{len(analysis.missing)} missing runs', _list(analysis.missing))] if analysis.missing else []
-    parts += ['<h2>Repeat it</h2><p>Seeds depend on the campaign and the run only, so each of these repeats the runs of its cell:</p>']
+    parts += ['<h2>Repeat it</h2><p>Seeds depend on the experiment and the run only, so each of these repeats the runs of its cell:</p>']
     parts += [_pairs((key, f'<code>{_e(x)}</code>') for key, x in repeat_commands(analysis.cells, analysis.attrs).items())]
     told = {k: v for k, v in analysis.attrs.items() if k not in ('spec', 'content_sha256')}
     origin = {**sources, **told, **{f'report: {k}': v for k, v in provenance().items()}}
     parts += ['<h2>Provenance</h2>', _pairs((name, _value(value)) for name, value in origin.items())]
     if spec := analysis.attrs.get('spec', ''):
-        parts += [_details('The campaign (YAML)', f'<pre>{_e(spec)}</pre>')]
+        parts += [_details('The experiment (YAML)', f'<pre>{_e(spec)}</pre>')]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{_e(title)}</title><style>{_STYLE}</style></head>\n<body>\n' + '\n'.join(parts) + '\n</body></html>\n'

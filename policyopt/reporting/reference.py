@@ -145,7 +145,16 @@ def read_tasks(path: str) -> dict[str, Baseline]:
     for number, line in enumerate(lines, 2):
         try:
             mean, std, episodes, random_mean, random_std = (_number(line[c]) for c in numbers)
-            found[line['task']] = Baseline(line['task'], '', mean, std, int(episodes), random_mean, random_std, 0)
+            found[line['task']] = Baseline(
+                task=line['task'],
+                env='',
+                expert_mean=mean,
+                expert_sd=std,
+                expert_episodes=int(episodes),
+                random_mean=random_mean,
+                random_sd=random_std,
+                random_episodes=0,
+            )
         except (TypeError, ValueError, OverflowError) as e:
             raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(numbers)}') from e
     return found

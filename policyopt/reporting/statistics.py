@@ -49,7 +49,7 @@ def welch(cell: Any, ref: Any) -> tuple[float, float, float]:
     if n + m < 3 or v + w == 0:
         return NAN, NAN, NAN
     pooled = min(n, m) == 1
-    p = stats.ttest_ind_from_stats(cell.mean, math.sqrt(v), n, ref.mean, math.sqrt(w), m, equal_var=pooled).pvalue
+    p = stats.ttest_ind_from_stats(cell.mean, math.sqrt(v), n, ref.mean, std2=math.sqrt(w), nobs2=m, equal_var=pooled).pvalue
     if pooled:
         return float(p), math.sqrt(((n - 1) * v + (m - 1) * w) / (n + m - 2) * (1 / n + 1 / m)), n + m - 2
     return float(p), math.sqrt(v / n + w / m), (v / n + w / m) ** 2 / ((v / n) ** 2 / (n - 1) + (w / m) ** 2 / (m - 1))
@@ -126,12 +126,12 @@ def sets_of(y_N: np.ndarray, set_N: np.ndarray) -> Sets:
     between = sum(g.size * (g.mean() - y_N.mean()) ** 2 for g in groups) if np.ptp(y_N) > 0 else 0.0
     several = count > 1
     return Sets(
-        num,
-        count,
-        float(np.sum((n_D / num) ** 2)),
-        (num - float(np.sum(n_D**2)) / num) / (count - 1) if several else NAN,
-        float(between) / (count - 1) if several else NAN,
-        within,
+        num_runs=num,
+        num_sets=count,
+        sum_sq=float(np.sum((n_D / num) ** 2)),
+        n0=(num - float(np.sum(n_D**2)) / num) / (count - 1) if several else NAN,
+        ms_between=float(between) / (count - 1) if several else NAN,
+        ss_within=within,
     )
 
 

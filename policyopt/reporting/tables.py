@@ -172,7 +172,7 @@ RUN_COLUMNS = [
 def _of_ref(csv_name: str, meaning: str, level: int, field: str, kind: Callable[[Any], Any] | None = None, heading: str = '') -> Column:
     """A column of the comparison with a reference."""
     get = attrgetter(f'comp.{field}')
-    return Column(csv_name, meaning, level, (lambda v: kind(get(v))) if kind else get, True, heading)
+    return Column(csv_name, meaning, level, (lambda v: kind(get(v))) if kind else get, needs_reference=True, heading=heading)
 
 
 CELL_COLUMNS = [
@@ -195,7 +195,7 @@ CELL_COLUMNS = [
     _of_ref('ref_runs', 'reference: runs', CSV_ONLY, 'ref.m'),
     _of_ref('ref_margin95', 'reference: half width of the 95% t interval', 2, 'ref.margin'),
     _of_ref('difference', 'return_mean − ref_mean', 2, 'diff'),
-    _of_ref('', 'score_difference with [lo90, hi90]', 1, 'estimate', lambda x: Estimate(*map(Score, x)), 'score difference [90%]'),
+    _of_ref('', 'score_difference with [lo90, hi90]', 1, 'estimate', lambda x: Estimate(*map(Score, x)), heading='score difference [90%]'),
     _of_ref('score_difference', 'difference as a share of (expert − random)', CSV_ONLY, 'score_difference'),
     _of_ref('lo90', 'its 90% interval, low; empty where the variance between sets is unknown', CSV_ONLY, 'estimate', itemgetter(1)),
     _of_ref('hi90', 'high', CSV_ONLY, 'estimate', itemgetter(2)),

@@ -80,7 +80,8 @@ def pairs_of(cells: Cells, reference: Mapping[CellKey, Reference], scales: Mappi
         if ref is not None and scale is not None and math.isfinite(float(scale.score(0.0))):
             width = abs(scale.expert_mean - scale.random_mean)
             x_M = None if ref.y_M is None else scale.score(ref.y_M)
-            out.append(Pair(key, scale.score(y_N), np.asarray(set_N), float(scale.score(ref.mean)), ref.sd / width, ref.m, x_M))
+            x_mean = float(scale.score(ref.mean))
+            out.append(Pair(key, scale.score(y_N), np.asarray(set_N), x_mean=x_mean, x_sd=ref.sd / width, m=ref.m, x_M=x_M))
     return out
 
 
@@ -237,7 +238,17 @@ def row_of(
     """
     num = len(pairs)
     d_K = np.array([p.diff for p in pairs])
-    row = Row(alg, task, num, sum(p.ceiling for p in pairs), float(d_K.mean()), NAN, NAN, 'measured', margin_of(alg, margins))
+    row = Row(
+        alg=alg,
+        task=task,
+        num_cells=num,
+        num_ceiling=sum(p.ceiling for p in pairs),
+        diff=float(d_K.mean()),
+        se=NAN,
+        df=NAN,
+        sets='measured',
+        margin=margin_of(alg, margins),
+    )
     known = [p.x_M for p in pairs if p.x_M is not None]
     row.failed, row.num_runs = (int(sum(f(p.y_N) for p in pairs)) for f in (_failed, np.size))
     row.ref_failed, row.ref_runs = (int(sum(map(f, known))) for f in (_failed, np.size))
@@ -388,25 +399,25 @@ def aggregate(
         mine = [p for p in pairs if alg in ('', p.key.alg) and task in ('', p.key.task)]
         if not mine:
             return None
-        out = row_of(mine, between, alg, task, spare, margins)
+        out = row_of(mine, between, alg, task, spare=spare, margins=margins)
         if full:
             out.improvement, out.iqm, out.ref_iqm = bootstrap(mine, derive_seed('aggregate bootstrap', alg, task))
         return out
 
     rows = [row(True, alg=a) for a in algs]
     return Aggregate(
-        rows,
-        [r for a in algs for t in tasks if (r := row(False, a, t))],
-        [row(True, task=t) for t in tasks],
-        row(True),
-        pairs,
-        between,
-        [
-            row_of([p for p in pairs if p.key.alg == r.alg and not p.ceiling], between, r.alg, '', spare, margins)
+        algs=rows,
+        blocks=[r for a in algs for t in tasks if (r := row(False, a, t))],
+        tasks=[row(True, task=t) for t in tasks],
+        whole=row(True),
+        pairs=pairs,
+        between=between,
+        free=[
+            row_of([p for p in pairs if p.key.alg == r.alg and not p.ceiling], between, r.alg, spare=spare, margins=margins)
             for r in rows
             if 0 < r.num_ceiling < r.num_cells
         ],
-        margins,
+        margins=margins,
     )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from policyopt.reporting import figures
 from policyopt.reporting.figures import (
     GREY,
-    WIDE,
     Kind,
     figure,
     outside_legend,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from policyopt.reproduction.study import Study
 
+FOREST_WIDTH = 6.8  # inches
 FOREST_SPAN = 0.3  # half the width of a forest; an arrow marks an interval that goes on
 
 
@@ -35,9 +35,9 @@ def _forest(study: Study) -> Figure:
     rows = []
     for r in a.algs:
         tasks = [b for b in a.blocks if b.alg == r.alg]
-        rows += [(r, picture_name(r.alg)), *((b, picture_text(b.task)) for b in tasks if len(tasks) > 1)]
+        rows += [(r, picture_name(r.alg, 20)), *((b, picture_text(b.task)) for b in tasks if len(tasks) > 1)]
     rows += [(a.whole, 'all cells')] if len(a.algs) > 1 else []
-    fig, axes = figure(WIDE, 0.29 * len(rows) + 1.5, 1, 1)
+    fig, axes = figure(FOREST_WIDTH, 0.29 * len(rows) + 1.5, 1, 1)
     ax = axes[0, 0]
     style = styles_of([r.alg for r in a.algs])
     reach = max([0.2, *(abs(x) for r, _ in rows for x in (*r.interval(0.95), r.diff) if math.isfinite(x))])
@@ -61,6 +61,7 @@ def _forest(study: Study) -> Figure:
     for label, (row, _) in zip(ax.get_yticklabels(), rows, strict=True):
         label.set_fontweight('normal' if row.task else 'bold')
     ax.set_xlim(-edge, edge)
+    ax.locator_params(axis='x', nbins=4)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(axis='y', visible=False)
     theirs = {'paper': "paper's"}.get(published_name(study), 'published one')
@@ -77,28 +78,30 @@ def difference(x: float) -> str:
 def _profile(study: Study) -> Figure:
     """Share of runs with at least that score, per algorithm, ours solid and the published dashed (Agarwal et al. 2021, fig. 4)."""
     a = study.aggregate
-    cols = min(len(a.algs), 4)
+    cols = min(len(a.algs), 2)
     rows = -(-len(a.algs) // cols)
-    fig, axes = figure(WIDE if cols > 1 else 4.6, 2.6 * rows + 0.9, rows, cols)
+    fig, axes = figure(6.4 if cols > 1 else 4.6, 2.3 * rows + 0.9, rows, cols)
     style = styles_of([r.alg for r in a.algs])
     for ax in axes.flat[len(a.algs) :]:
         ax.set_visible(False)
     tau = np.linspace(-0.05, 1.1, 231)
+    axes[0, 0].plot([], [], color='black', label='ours')  # in the panels it has the colours of the algorithms
     for number, (ax, row) in enumerate(zip(axes.flat, a.algs, strict=False)):
         share_y(ax, axes, number % cols == 0)
         pairs = [p for p in a.pairs if p.key.alg == row.alg and p.x_M is not None]
         for runs, look in (
-            ([p.y_N for p in pairs], {'label': 'ours'}),
-            ([p.x_M for p in pairs], {'label': published_name(study), 'linestyle': '--'}),
+            ([p.y_N for p in pairs], {'color': style[row.alg]['color']}),
+            ([p.x_M for p in pairs], {'color': GREY, 'linestyle': '--', 'label': published_name(study)}),
         ):
             if pairs:
                 shares = [np.mean(x[:, None] >= tau, axis=0) for x in runs]
-                ax.plot(tau, np.mean(shares, axis=0), **({'color': GREY} if len(look) > 1 else {'color': style[row.alg]['color']}) | look)
-        ax.set_title(picture_name(row.alg, 20))
+                ax.plot(tau, np.mean(shares, axis=0), **look)
+        ax.set_title(picture_name(row.alg))
         ax.set_ylim(-0.03, 1.03)
-        ax.set_xlabel('score')
+        if number + cols >= len(a.algs):
+            ax.set_xlabel('score')
         if number % cols == 0:
-            ax.set_ylabel('share of runs that reach it')
+            ax.set_ylabel('runs that reach it')
     outside_legend(fig, axes, 2)
     return fig
 

@@ -1,7 +1,7 @@
-"""Negative controls: the same verdict put to campaigns that do differ, to see how often it says so.
+"""Negative controls: the same verdict put to experiments that do differ, to see how often it says so.
 
-Campaigns are made from the data: runs are redrawn around a mean that we choose, expert sets are drawn anew with the variance that was
-measured, and the measured variance is itself uncertain. R counts campaigns.
+Experiments are made from the data: runs are redrawn around a mean that we choose, expert sets are drawn anew with the variance that was
+measured, and the measured variance is itself uncertain. R counts experiments.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ NUM_CAMPAIGNS = 1000
 
 @dataclasses.dataclass
 class Control:
-    """A campaign that differs from its reference by `truth` on average; how often the verdict finds that, or claims sameness."""
+    """An experiment that differs from its reference by `truth` on average; how often the verdict finds that, or claims sameness."""
 
     alg: str
     ref_alg: str
     truth: float
     sets: str  # as in Row: what the verdict's variance holds
-    found: float  # share of campaigns whose 95% interval excludes 0
+    found: float  # share of experiments whose 95% interval excludes 0
     same: float  # share whose 90% interval lies within the margin
     verdict_now: str  # what the data themselves say of this pair: 'found' or 'not found'
 
@@ -53,11 +53,11 @@ def swapped(pairs: list[Pair], alg: str, other: str) -> list[Pair]:
 def rates(
     pairs: list[Pair], between: Mapping[tuple[str, str], Between], row: Row, truth: float, seed: int, num: int = NUM_CAMPAIGNS
 ) -> tuple[float, float]:
-    """(found, same): shares of `num` campaigns with that true mean difference in which the verdict of `row` says so.
+    """(found, same): shares of `num` experiments with that true mean difference in which the verdict of `row` says so.
 
     d* = truth + Σ_c (ē*_c − ē'*_c)/K + set luck, with e* the runs' deviations redrawn with replacement and scaled by √(N/(N − 1)), and the
     luck normal with the row's variance between sets. se* follows from the redrawn runs and from that variance times χ²(ν)/ν. The variance
-    that the row does not know is not in the campaigns either.
+    that the row does not know is not in the experiments either.
     """
     rng = np.random.default_rng(seed)
     error_R, runs_R, v_runs = np.zeros(num), np.zeros(num), 0.0
@@ -103,4 +103,6 @@ def controls(aggregate: Aggregate) -> list[Control]:
 
 def _control(pairs: list[Pair], between: Mapping[tuple[str, str], Between], row: Row, ref_alg: str, truth: float) -> Control:
     seed = derive_seed('control', row.alg, ref_alg, round(truth, 6))
-    return Control(row.alg, ref_alg, truth, row.sets, *rates(pairs, between, row, truth, seed), 'found' if row.p < LEVEL else 'not found')
+    found, same = rates(pairs, between, row, truth, seed)
+    now = 'found' if row.p < LEVEL else 'not found'
+    return Control(row.alg, ref_alg, truth, row.sets, found=found, same=same, verdict_now=now)

@@ -171,7 +171,7 @@ def failure_section(study: Study) -> Section:
 
 
 def control_section(study: Study) -> Section | None:
-    """How often the same verdict finds campaigns that do differ."""
+    """How often the same verdict finds experiments that do differ."""
     found = study.controls
     if not found:
         return None
@@ -182,13 +182,13 @@ def control_section(study: Study) -> Section | None:
     swaps, shifts = [c for c in found if c.alg != c.ref_alg], [c for c in found if c.alg == c.ref_alg and c.truth]
     rates = ', '.join(f'{share(c.found)} ({c.alg})' for c in shifts)
     said = (
-        [f'A true shift of {SHIFT} in every cell of an algorithm would be found in {rates} of campaigns like this one.'] if shifts else []
+        [f'A true shift of {SHIFT} in every cell of an algorithm would be found in {rates} of experiments like this one.'] if shifts else []
     )
     if swaps:
         now = sum(c.verdict_now == 'found' for c in swaps)
         said.append(f'Our runs of one algorithm next to the reference’s of another: {now} of {len(swaps)} pairs are told apart.')
     notes = [
-        'Campaigns made from these data: runs redrawn around that difference, expert sets drawn anew with the measured variance. found: '
+        'Experiments made from these data: runs redrawn around that difference, expert sets drawn anew with the measured variance. found: '
         '95% interval without 0; in the lines with no true difference it is the rate of false alarms. found here: the same verdict on '
         'the data themselves, so shifted or swapped.'
     ]

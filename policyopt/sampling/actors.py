@@ -46,6 +46,12 @@ class AnyActor(Protocol):
     def act(self, out_B_K: np.ndarray, noise_B_Dn: Any, /) -> np.ndarray: ...
 
 
+class Teacher(AnyActor, Protocol):
+    """An actor that is asked for labels: its actions can also be taken from its distribution parameters."""
+
+    def act_by(self, adist_B_Pa: np.ndarray, noise_B_Dn: Any, /) -> np.ndarray: ...
+
+
 class Actor:
     """A policy frozen into numpy: distributions and actions for small batches of observations, without torch's overhead per call.
 
@@ -118,7 +124,7 @@ class Actor:
         return rng.random((num, 1)) if self.finite else rng.standard_normal((num, self.num_noise))
 
     def act(self, out_B_K: np.ndarray, noise_B_Dn: np.ndarray | None = None) -> np.ndarray:
-        """Actions (B, Da) from `outputs` (or from distribution parameters) and noise; without noise the most likely one."""
+        """Actions (B, Da) from `outputs` and noise; without noise the most likely one."""
         if self.finite:
             if noise_B_Dn is None:
                 return out_B_K.argmax(axis=1)[:, None]
@@ -126,6 +132,10 @@ class Actor:
             return sample_categorical(weight_B_K, noise_B_Dn[:, 0] * np.add.reduce(weight_B_K, axis=1))[:, None]
         mean = out_B_K[:, : self.num_noise].astype(np.float64)
         return mean if noise_B_Dn is None else mean + self.stdev * noise_B_Dn
+
+    def act_by(self, adist_B_Pa: np.ndarray, noise_B_Dn: np.ndarray | None = None) -> np.ndarray:
+        """Actions from distribution parameters; log-probabilities serve as scores, and means come first."""
+        return self.act(adist_B_Pa, noise_B_Dn)
 
 
 class GivenActions:
@@ -144,6 +154,8 @@ class GivenActions:
 
     def act(self, out_B_Da: np.ndarray, noise_B_0: Any = None) -> np.ndarray:
         return out_B_Da.astype(np.int64) if self.num_actions else out_B_Da
+
+    act_by = act
 
 
 class FunctionActor(GivenActions):

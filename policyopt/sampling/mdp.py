@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policyopt.arguments import kind_of
-from policyopt.cores import MAX_WORKERS
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError, printable
 from policyopt.sampling.actors import RandomActor
-from policyopt.sampling.rollout import Ledger, Rollout, Streams, in_order
+from policyopt.sampling.rollout import Rollout, SimConfig, Streams, TrajectoryCounter, in_order
 from policyopt.sampling.workers import WorkerPool, default_workers
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
 
@@ -33,32 +31,6 @@ MAX_ACTIONS = 100_000  # different ones of a finite space that nothing but data 
 def _base_name(env_name: str) -> str:
     """'Hopper' of package.module:legacy/Hopper-v1."""
     return re.sub(r'-v\d+$', '', re.split('[:/]', str(env_name))[-1])
-
-
-@dataclass(frozen=True)
-class SimConfig:
-    """Quotas of a batch: at least min_num_trajs trajectories and at least min_total_sa pairs, each at most max_traj_len steps.
-
-    max_traj_len None: episodes end by themselves. sim_batch_size: 1 is one process; None uses worker processes where that pays;
-    another number that many workers. max_envs: environments made at most; results do not depend on it.
-    """
-
-    min_num_trajs: int
-    min_total_sa: int
-    max_traj_len: int | None
-    sim_batch_size: int | None = None
-    max_envs: int | None = None
-
-    def __post_init__(self):
-        for name in ('min_num_trajs', 'min_total_sa'):
-            if getattr(self, name) < 0:
-                raise UserError(f'{name} is {getattr(self, name)}; give 0 or more')
-        if self.min_num_trajs < 1 and self.min_total_sa < 1:
-            raise UserError('a batch needs min_num_trajs or min_total_sa of at least 1')
-        if self.sim_batch_size is not None and not 1 <= self.sim_batch_size <= MAX_WORKERS:
-            raise UserError(f'sim_batch_size is {self.sim_batch_size}; give 1 or more, up to {MAX_WORKERS}, or leave it out')
-        if self.max_traj_len is not None and self.max_traj_len < 1:
-            raise UserError(f'max_traj_len is {self.max_traj_len}; give 1 or more')
 
 
 class MDP:
@@ -188,10 +160,10 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
     num_slots, num_workers = min(want, cfg.max_envs or MAX_SLOTS if mdp.info.copies else 1), mdp.num_workers(cfg.sim_batch_size)
     num_workers = min(num_workers, cfg.max_envs or num_workers)
     if num_workers > 1:
-        pool = mdp.worker_pool(num_workers, Ledger.capacity(cfg, MAX_SLOTS + num_workers))
-        rows, ledger = pool.play(actor, cfg, key, num_slots, deterministic)
+        pool = mdp.worker_pool(num_workers, TrajectoryCounter.capacity(cfg, MAX_SLOTS + num_workers))
+        rows, counter = pool.play(actor, cfg, key, num_slots, deterministic)
     else:
-        ledger = Ledger(cfg, np.zeros(Ledger.capacity(cfg, num_slots), dtype=np.int64))
+        counter = TrajectoryCounter(cfg, np.zeros(TrajectoryCounter.capacity(cfg, num_slots), dtype=np.int64))
         vec = mdp.vec_env(num_slots)
         try:
             num_slots = vec.available(num_slots)
@@ -203,12 +175,12 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
             env_name=mdp.env_name,
             obs_dim=mdp.obs_space.dim,
             cfg=cfg,
-            ledger=ledger,
+            counter=counter,
             streams=Streams(key),
             num_slots=num_slots,
             deterministic=deterministic,
         ).run()
-    lengths_B = ledger.lengths_B[: ledger.needed()].copy()
+    lengths_B = counter.lengths_B[: counter.needed()].copy()
     mdp.mean_len = lengths_B.mean()
     obs_N_Do, adist_N_Pa, a_N_Da, r_N, *ends = in_order(rows, lengths_B)
     trajs = TrajBatch(obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B)

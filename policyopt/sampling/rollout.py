@@ -13,10 +13,12 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyopt.cores import MAX_WORKERS
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.actors import PlayerActor
@@ -29,17 +31,30 @@ NOISE_CHUNK = 256  # steps of action noise drawn ahead
 ENDLESS = 20000  # steps of an episode that nothing cuts, after which it counts as one that never ends
 
 
-class Quotas(Protocol):
-    """What a batch is to hold; tasks.SimConfig is it, checked."""
+@dataclass(frozen=True)
+class SimConfig:
+    """Quotas of a batch: at least min_num_trajs trajectories and at least min_total_sa pairs, each at most max_traj_len steps.
 
-    @property
-    def min_num_trajs(self) -> int: ...
+    max_traj_len None: episodes end by themselves. sim_batch_size: 1 is one process; None uses worker processes where that pays;
+    another number that many workers. max_envs: environments made at most; results do not depend on it.
+    """
 
-    @property
-    def min_total_sa(self) -> int: ...
+    min_num_trajs: int
+    min_total_sa: int
+    max_traj_len: int | None
+    sim_batch_size: int | None = None
+    max_envs: int | None = None
 
-    @property
-    def max_traj_len(self) -> int | None: ...
+    def __post_init__(self):
+        for name in ('min_num_trajs', 'min_total_sa'):
+            if getattr(self, name) < 0:
+                raise UserError(f'{name} is {getattr(self, name)}; give 0 or more')
+        if self.min_num_trajs < 1 and self.min_total_sa < 1:
+            raise UserError('a batch needs min_num_trajs or min_total_sa of at least 1')
+        if self.sim_batch_size is not None and not 1 <= self.sim_batch_size <= MAX_WORKERS:
+            raise UserError(f'sim_batch_size is {self.sim_batch_size}; give 1 or more, up to {MAX_WORKERS}, or leave it out')
+        if self.max_traj_len is not None and self.max_traj_len < 1:
+            raise UserError(f'max_traj_len is {self.max_traj_len}; give 1 or more')
 
 
 class Streams:
@@ -48,7 +63,7 @@ class Streams:
     def __init__(self, key: Iterable):
         self.key = np.frombuffer(hashlib.sha256(repr(tuple(key)).encode()).digest()[:16], dtype=np.uint64)
 
-    def of(self, i: int) -> np.random.Generator:
+    def generator(self, i: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, 0, i]))
 
 
@@ -59,18 +74,18 @@ class _LocalCounter:
         return contextlib.nullcontext()
 
 
-class Ledger:
+class TrajectoryCounter:
     """Which trajectories have been started and how many steps each has so far: it decides when a batch is full.
 
-    lengths_B and counter may lie in shared memory; the counter's lock then makes `take` safe between processes. Lengths only grow,
-    so a stale one makes `needed` larger, never wrong.
+    lengths_B and counter may lie in shared memory; the counter's lock then makes `next_numbers` safe between processes. Lengths only
+    grow, so a stale one makes `needed` larger, never wrong.
     """
 
-    def __init__(self, cfg: Quotas, lengths_B: np.ndarray, counter: Any = None):
+    def __init__(self, cfg: SimConfig, lengths_B: np.ndarray, counter: Any = None):
         self.cfg, self.lengths_B, self.counter = cfg, lengths_B, counter or _LocalCounter()
 
     @staticmethod
-    def capacity(cfg: Quotas, num_slots: int) -> int:
+    def capacity(cfg: SimConfig, num_slots: int) -> int:
         """Trajectories that can be started at most: each adds at least one step."""
         return cfg.min_num_trajs + cfg.min_total_sa + num_slots + 1
 
@@ -82,7 +97,7 @@ class Ledger:
         by_pairs = int(np.searchsorted(cum_B, self.cfg.min_total_sa)) + 1
         return np.inf if by_pairs > len(cum_B) else max(self.cfg.min_num_trajs, by_pairs)
 
-    def take(self, num: int, always: bool = False) -> np.ndarray:
+    def next_numbers(self, num: int, always: bool = False) -> np.ndarray:
         """The next `num` trajectory numbers, fewer when fewer are needed (unless always)."""
         with self.counter.get_lock():
             first = self.counter.value
@@ -101,14 +116,14 @@ class Rollout:
         vec: VecEnv,
         env_name: str,
         obs_dim: int,
-        cfg: Quotas,
-        ledger: Ledger,
+        cfg: SimConfig,
+        counter: TrajectoryCounter,
         streams: Streams,
         num_slots: int,
         deterministic: bool,
     ):
         self.actor, self.vec, self.env_name, self.obs_dim = actor, vec, env_name, obs_dim
-        self.cfg, self.ledger, self.streams, self.deterministic = cfg, ledger, streams, deterministic
+        self.cfg, self.counter, self.streams, self.deterministic = cfg, counter, streams, deterministic
         self.num_slots = num_slots
         self.rngs: list[Any] = [None] * num_slots  # a generator in each slot that is in use
         self.limit = cfg.max_traj_len or ENDLESS
@@ -124,7 +139,7 @@ class Rollout:
         rows, bounds_2_Da = [], self.actor.bounds_2_Da
         slots_K = np.arange(self.num_slots)
         t_K = np.zeros(self.num_slots, dtype=np.int64)
-        traj_K = self.ledger.take(self.num_slots, always=True)
+        traj_K = self.counter.next_numbers(self.num_slots, always=True)
         obs_K_Do = self.start(slots_K, traj_K)
         phase_K = np.zeros_like(t_K)
         self.refill_noise(slots_K)
@@ -135,7 +150,7 @@ class Rollout:
             next_obs_K_Do, r_K, done_K = self.step(slots_K, played_K_Da, t_K)
             rows.append((traj_K, t_K, obs_K_Do, out_K, a_K_Da, r_K))
             obs_K_Do, t_K = next_obs_K_Do, t_K + 1
-            self.ledger.lengths_B[traj_K] = t_K
+            self.counter.lengths_B[traj_K] = t_K
             late_K = t_K >= self.limit
             if self.cfg.max_traj_len is None and (late_K & ~done_K).any():
                 ended = f'and an episode has not ended in {ENDLESS} steps'
@@ -152,7 +167,7 @@ class Rollout:
 
     def start(self, slots_K: np.ndarray, traj_K: np.ndarray) -> np.ndarray:
         """Reset these slots for these trajectory numbers; returns their first observations."""
-        rngs = [self.streams.of(int(i)) for i in traj_K]
+        rngs = [self.streams.generator(int(i)) for i in traj_K]
         seeds_K = [int(rng.integers(2**31)) for rng in rngs]
         for slot, rng in zip(slots_K, rngs, strict=True):
             self.rngs[slot] = rng
@@ -195,8 +210,8 @@ class Rollout:
         if self.cfg.max_traj_len is not None:
             cut_K |= t_K[done_K] >= self.cfg.max_traj_len
         self.ends.append((traj_K[done_K], obs_K_Do[done_K], ~cut_K))
-        keep = ~done_K & (traj_K < self.ledger.needed())
-        new_traj = self.ledger.take(int(done_K.sum()))
+        keep = ~done_K & (traj_K < self.counter.needed())
+        new_traj = self.counter.next_numbers(int(done_K.sum()))
         free = slots_K[done_K][: len(new_traj)]
         slots_K, t_K, traj_K, obs_K_Do = slots_K[keep], t_K[keep], traj_K[keep], obs_K_Do[keep]
         if len(free):

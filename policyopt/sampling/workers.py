@@ -23,7 +23,7 @@ import numpy as np
 from policyopt.cores import num_cores, number_from_env
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
-from policyopt.sampling.rollout import Ledger, Quotas, Rollout, Streams
+from policyopt.sampling.rollout import Rollout, SimConfig, Streams, TrajectoryCounter
 from policyopt.signals import holding_signals, ignore_signals
 
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ def _serve(conn: Any, env_name: str, obs_dim: int, lengths: Any, counter: Any) -
             try:
                 if vec is None or vec.num_slots < num_slots:
                     vec = rlgymenv.make_vec_env(env_name, num_slots)
-                ledger = Ledger(cfg, lengths_B, counter)
+                trajectories = TrajectoryCounter(cfg, lengths_B, counter)
                 rollout = Rollout(
                     actor,
                     vec,
                     env_name=env_name,
                     obs_dim=obs_dim,
                     cfg=cfg,
-                    ledger=ledger,
+                    counter=trajectories,
                     streams=Streams(key),
                     num_slots=num_slots,
                     deterministic=deterministic,
@@ -103,7 +103,7 @@ def _importable_main() -> Iterator[None]:
 
 
 class WorkerPool:
-    """num_workers processes that play env_name; `capacity` bounds the trajectories of a batch (Ledger.capacity)."""
+    """num_workers processes that play env_name; `capacity` bounds the trajectories of a batch (TrajectoryCounter.capacity)."""
 
     def __init__(self, env_name: str, obs_dim: int, num_workers: int, capacity: int):
         if getattr(multiprocessing.current_process(), '_inheriting', False):
@@ -124,8 +124,10 @@ class WorkerPool:
                 self.conns.append(ours)
                 self.processes.append(process)
 
-    def play(self, actor: AnyActor, cfg: Quotas, key: tuple, num_slots: int, deterministic: bool) -> tuple[list[np.ndarray], Ledger]:
-        """Play one batch on num_slots slots in all; returns (rows, Ledger). Raises RunFailed, and the pool is closed then."""
+    def play(
+        self, actor: AnyActor, cfg: SimConfig, key: tuple, num_slots: int, deterministic: bool
+    ) -> tuple[list[np.ndarray], TrajectoryCounter]:
+        """Play one batch on num_slots slots in all; returns (rows, counter). Raises RunFailed, and the pool is closed then."""
         lengths_B = np.frombuffer(self.lengths, dtype=np.int64)
         lengths_B[:] = 0
         self.counter.value = 0
@@ -140,7 +142,7 @@ class WorkerPool:
         except BaseException:
             self.close()
             raise
-        return [np.concatenate(column) for column in zip(*parts, strict=True)], Ledger(cfg, lengths_B, self.counter)
+        return [np.concatenate(column) for column in zip(*parts, strict=True)], TrajectoryCounter(cfg, lengths_B, self.counter)
 
     def _gather(self, lengths_B: np.ndarray) -> list[list[np.ndarray]]:
         parts, last_sum, last_time = {}, -1, time.monotonic()

@@ -19,10 +19,11 @@ from policyopt.errors import UserError
 from policyopt.evaluation import load_reward
 from policyopt.files.training_log import read_log
 from policyopt.files.trajectory_file import load_trajs, save_trajs
-from policyopt.nn import NetConfig
 from policyopt.rewards import ClassifierConfig, ClassifierRows
 from policyopt.sampling.actors import RandomActor
-from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
+from policyopt.sampling.mdp import MDP, sample_batch
+from policyopt.sampling.rollout import SimConfig
+from policyopt.torchutil import NetConfig
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch, Transitions
 
 sys.path.insert(0, str(REPO / 'benchmarks'))

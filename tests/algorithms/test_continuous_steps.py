@@ -13,10 +13,10 @@ import torch
 from test_steps import GAMMA, LAM, TIMINGS, slow_advantages, slow_entropy, slow_explained, slow_log_density, slow_returns
 
 from policyopt.imitation import ImitationOptimizer
-from policyopt.nn import NetConfig
 from policyopt.policies import make_policy
 from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier
 from policyopt.rl import TRPOConfig
+from policyopt.torchutil import NetConfig
 from policyopt.trajectories import ContinuousSpace, Expert, TrajBatch
 from policyopt.valuefuncs import ValueFunc
 

@@ -156,7 +156,7 @@ def test_labels_are_the_experts_most_likely_actions_at_what_was_visited(kind, be
     opt = learner(folder, kind, dagger_beta=beta, dagger_round_trajs=2)
     opt.round = 1
     trajs = opt.play()
-    obs_M_Do, adist_M_Pa = opt.asked(trajs)
+    obs_M_Do, adist_M_Pa = opt.query(trajs)
     np.testing.assert_array_equal(obs_M_Do, trajs.obs.stacked)
     expected = po.load_policy(folder / TASKS[kind][2]).act(obs_M_Do).reshape(len(obs_M_Do), -1)
     np.testing.assert_array_equal(opt.labels(adist_M_Pa), expected)
@@ -166,7 +166,7 @@ def test_labels_are_the_experts_most_likely_actions_at_what_was_visited(kind, be
 def test_drawn_labels_have_the_experts_distribution_and_are_the_same_every_time(folder):
     opt = learner(folder, 'continuous', dagger_label='sampled', dagger_round_trajs=40)
     opt.round = 1
-    _, adist_M_Pa = opt.asked(opt.play())
+    _, adist_M_Pa = opt.query(opt.play())
     mean, stdev = np.split(adist_M_Pa, 2, axis=1)
     first = opt.labels(adist_M_Pa)
     z = (first - mean) / stdev
@@ -225,7 +225,7 @@ def test_a_run_that_was_killed_in_any_round_continues_bit_for_bit(kind, folder, 
         return training.Run(args, opt, 'digest')
 
     undisturbed = started(tmp_path / 'whole.h5')
-    assert undisturbed.go() == 0
+    assert undisturbed.execute() == 0
     for num in range(1, 12):
         path = tmp_path / f'{num}.h5'
         first = started(path)
@@ -233,7 +233,7 @@ def test_a_run_that_was_killed_in_any_round_continues_bit_for_bit(kind, folder, 
             first.iterate()
         first.log.save(first.state())
         first.iterate()  # lost
-        assert started(path, resume=True).go() == 0
+        assert started(path, resume=True).execute() == 0
         assert differences(tmp_path / 'whole.h5', path) == [], f'continued after iteration {num}'
 
 

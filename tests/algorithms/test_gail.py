@@ -16,10 +16,11 @@ from training_tools import run, run_until
 import policyopt as po
 from policyopt.files.training_log import read_root, read_snapshot
 from policyopt.files.trajectory_file import load_trajs
-from policyopt.nn import ACTIVATIONS, NetConfig
-from policyopt.options import ImitationOptions, changed
+from policyopt.nn import ACTIVATIONS
+from policyopt.options import ImitationOptions, with_changes
 from policyopt.rewards import ClassifierConfig, ClassifierRows, TransitionClassifier
 from policyopt.sampling.mdp import MDP
+from policyopt.torchutil import NetConfig
 
 EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
 
@@ -163,8 +164,8 @@ def test_options_that_are_not_given_follow_the_mode():
     ours, of_2016 = ImitationOptions(mode='gail', lam=0.5), ImitationOptions(lam=0.5)
     assert (of_2016.discount, of_2016.reward_lr, of_2016.clip_actions, of_2016.policy_final_kl) == (0.995, 0.01, 0, None)
     assert ours.discount < 0.995 and ours.lam == 0.5 and ours.clip_actions == 1
-    assert changed(of_2016, {'mode': 'gail'}) == ours and changed(ours, {'mode': 'ga'}) == of_2016
-    assert changed(ImitationOptions(discount=0.995), {'mode': 'gail'}).discount == 0.995, 'what was given stays, were it the default'
+    assert with_changes(of_2016, {'mode': 'gail'}) == ours and with_changes(ours, {'mode': 'ga'}) == of_2016
+    assert with_changes(ImitationOptions(discount=0.995), {'mode': 'gail'}).discount == 0.995, 'what was given stays, were it the default'
 
 
 def test_python_and_the_command_train_the_same_policy(run_script, tmp_path):

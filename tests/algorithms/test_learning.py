@@ -11,9 +11,11 @@ import torch
 from policyopt import optim, policies, rl
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.errors import RunFailed, UserError
-from policyopt.nn import ACTIVATIONS, FeedforwardNet, NetConfig, Standardizer, net_shapes
+from policyopt.nn import ACTIVATIONS, FeedforwardNet, net_shapes
 from policyopt.policies import make_policy
 from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier, taken
+from policyopt.standardizer import Standardizer
+from policyopt.torchutil import NetConfig
 from policyopt.trajectories import ContinuousSpace, Expert, FiniteSpace
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, ValueFunc
 

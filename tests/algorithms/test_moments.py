@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import policyopt as po
-from policyopt.nn import Standardizer
+from policyopt.standardizer import Standardizer
 
 FEATURES = {
     'pressure hPa': (1013.0, 0.1),

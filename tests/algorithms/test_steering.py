@@ -10,7 +10,8 @@ from training_tools import folder as folder
 import policyopt as po
 from policyopt import rl
 from policyopt.files.training_log import read_log, read_root, read_snapshot, snapshot_names
-from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
+from policyopt.sampling.mdp import MDP, sample_batch
+from policyopt.sampling.rollout import SimConfig
 
 
 @pytest.mark.parametrize('name', ['ga', 'l2ball', 'airl', 'bclone', 'rl'])
@@ -86,7 +87,11 @@ def test_the_options_of_steering_belong_to_modes_that_play(folder):
 def test_gail_starts_from_cloning_with_the_policy_held_until_its_critics_fit(folder):
     run('bclone', folder, '--log', 'cloned.h5')
     run('gail', folder, '--init_policy', 'cloned.h5', '--init_iterations', '3', '--max_iter', '5', '--save_freq', '1', '--log', 'warm.h5')
-    cloned = read_snapshot(str(folder / 'cloned.h5/snapshots/last')).variables
+    log = read_log(str(folder / 'cloned.h5'))
+    names = snapshot_names(str(folder / 'cloned.h5'))
+    best = max(names, key=lambda name: log['valacc'][int(name[4:])])
+    assert best != names[-1]
+    cloned = read_snapshot(str(folder / f'cloned.h5/snapshots/{best}')).variables
     for k in range(3):
         held = read_snapshot(str(folder / f'warm.h5/snapshots/iter000000{k}')).variables
         assert all(np.array_equal(value, held[name]) for name, value in cloned.items())
@@ -118,6 +123,11 @@ def test_python_starts_from_a_policy_a_run_or_a_path(folder):
     for init in (cloned.policy, cloned):
         run_ = po.train('gail', iterations=2, init=init, init_iterations=1, **small)
         assert run_.log['kl'][0] == 0 < run_.log['kl'][1]
+    held = po.train('gail', iterations=1, init=cloned, **small).policy.export()
+    cloned.save(folder / 'cloned_in_python.h5')
+    best = f'iter{cloned.log["iter"][np.nanargmax(cloned.log["valacc"])]:07d}'
+    from_file = read_snapshot(f'{folder}/cloned_in_python.h5/snapshots/{best}').variables
+    assert all(np.array_equal(x, held[n]) for n, x in from_file.items()) and best != snapshot_names(f'{folder}/cloned_in_python.h5')[-1]
     again = po.train('gail', iterations=2, init=run_, **small)
     assert (again.log['kl'] > 0).all()
     run_.save(folder / 'from_python.h5')

@@ -19,10 +19,11 @@ from policyopt import rl
 from policyopt.files.training_log import read_log
 from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.imitation import ImitationOptimizer
-from policyopt.nn import NetConfig
 from policyopt.policies import make_policy
 from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier
-from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
+from policyopt.sampling.mdp import MDP, sample_batch
+from policyopt.sampling.rollout import SimConfig
+from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Expert, FiniteSpace, TrajBatch, subsample
 from policyopt.valuefuncs import ValueFunc
 

@@ -261,7 +261,7 @@ def test_elsewhere_the_time_that_is_left_is_a_line_now_and_then():
     seconds, out = iter(range(0, 1000, 4)), io.StringIO()
     eta = Eta(100, out, lambda: next(seconds))
     for iteration in range(20, 40):
-        eta.tell(iteration)
+        eta.update(iteration)
     eta.clear()
     assert out.getvalue().splitlines() == [
         'iteration 21 of 100, elapsed 0:00:08, ETA 0:05:12',

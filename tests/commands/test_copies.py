@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import policyopt as po
-from policyopt.nn import NetConfig
 from policyopt.rewards import ClassifierConfig
+from policyopt.torchutil import NetConfig
 
 NET = [{'type': 'fc', 'n': 8}, {'type': 'nonlin', 'func': 'tanh'}, {'type': 'nonlin', 'func': 'relu'}]
 COPIES = {

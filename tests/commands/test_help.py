@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from policyopt import options
+from policyopt import commands, options
 from policyopt.pipeline.plan import How
 from policyopt.pipeline.stages import run_stage
 
@@ -39,6 +39,19 @@ def test_the_help_of_a_trainer_begins_with_what_is_required(script, run_script):
     assert set(shown) == names - set(options.NO_EFFECT) and len(shown) == len(set(shown))
     required = [field.name for field in dataclasses.fields(TRAINERS[script]) if field.metadata['required']]
     assert set(shown[: len(required)]) == set(required) and '\nrequired:\n' in text
+
+
+@pytest.mark.parametrize('name', sorted({*commands.names()} - {script.removesuffix('.py') for script in TRAINERS}))
+def test_every_help_fits_100_columns(name, monkeypatch, capsys):
+    monkeypatch.setenv('COLUMNS', '300')
+    with pytest.raises(SystemExit):
+        commands.run(name, ['--help'])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+def test_the_list_of_commands_fits_100_columns(capsys):
+    commands.main(['--help'])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
 
 
 @pytest.mark.parametrize('terminal', [True, False])

@@ -189,8 +189,7 @@ def test_the_way_from_file_to_executor_names_no_heavy_package():
         assert not any(n.startswith('policyopt.environments') for n in imported), where(path)
 
 
-# rooms whose calls are still to be given keywords, and functions of libraries that take none
-POSITIONAL = ('policyopt/reporting', 'policyopt/reproduction', 'policyopt/files/import', 'policyopt/files/ends.py', 'tools')
+# functions of libraries that take no keywords
 WITHOUT_KEYWORDS = {'_lib.H5Pget_filter2', 'aten.elu_backward.grad_input'}
 
 
@@ -198,7 +197,6 @@ def test_no_call_has_more_than_five_positional_arguments():
     calls = (
         (node, where(path, node.lineno))
         for path in HOUSE
-        if not where(path).startswith(POSITIONAL)
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
         if isinstance(node, ast.Call)
     )

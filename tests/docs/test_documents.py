@@ -12,7 +12,6 @@ import pytest
 import scipy.stats
 from conftest import REPO
 from results_tools import analyze, cell_rows, task_row
-from test_plotting import lines_of
 
 from policyopt.errors import UserError
 from policyopt.files.training_log import TrainingLog
@@ -250,10 +249,10 @@ def test_figure_1_has_the_reference_as_a_thin_line_and_profiles_show_both_sides(
     thin = [line for line in ax.get_lines() if line.get_linewidth() < 1 and len(line.get_ydata())]
     assert thin[0].get_ydata()[0] == pytest.approx((125.75 - 20) / 180)
     assert len(thin[0].get_ydata()) == 1 and thin[0].get_marker() == '.'  # a line through one point would not be seen
-    profile = lines_of(figures.results_figure(analysis, 'profile', KINDS).axes[0])
-    tau = profile['ours'].get_xdata()
-    half = np.argmin(np.abs(tau - (157 - 20) / 180))
-    assert (profile['ours'].get_ydata()[half], profile['published'].get_ydata()[half]) == (0.5, 0)
+    in_legend, ours, published = figures.results_figure(analysis, 'profile', KINDS).axes[0].get_lines()
+    assert (in_legend.get_label(), published.get_label()) == ('ours', 'published')
+    half = np.argmin(np.abs(ours.get_xdata() - (157 - 20) / 180))
+    assert (ours.get_ydata()[half], published.get_ydata()[half]) == (0.5, 0)
 
 
 def test_the_shift_of_the_reward_is_judged_as_stated_before_its_runs():

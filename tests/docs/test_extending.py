@@ -1,5 +1,6 @@
 """The table of algorithms, and what docs/extending.md promises: a reward that is added by one class and one row really trains."""
 
+import pickle
 import re
 import signal
 import subprocess
@@ -7,15 +8,25 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPO, script_env
 from training_tools import RUNS, differences, run, run_until
 
 from policyopt import algorithms
-from policyopt.files.training_log import read_log, snapshot_names
+from policyopt.files.training_log import read_log, read_snapshot, snapshot_names
 from policyopt.files.trajectory_file import save_trajs
-from policyopt.trajectories import TrajBatch
+from policyopt.policies import GaussianPolicy, GibbsPolicy, Policy, make_policy
+from policyopt.rl import trpo_step
+from policyopt.trajectories import ContinuousSpace, TrajBatch
 
-EXAMPLE = re.search(r'```python\n(# my_reward.py.*?)```', (REPO / 'docs' / 'extending.md').read_text(encoding='utf-8'), re.S)[1]
+PAGE = (REPO / 'docs' / 'extending.md').read_text(encoding='utf-8')
+
+
+def block(name):
+    """The code of the page that begins with the comment `# name`."""
+    return re.search(rf'```python\n(# {name}.*?)```', PAGE, re.S)[1]
+
+
 # the trainer as it is, in a process that has read the module of docs/extending.md
 TRAIN = """
 import my_reward, sys
@@ -27,7 +38,7 @@ sys.exit(commands.run('imitate_mj', sys.argv[1:]))
 @pytest.fixture
 def folder(tmp_path):
     """A folder with the module of docs/extending.md, a trainer that knows it, and expert data that could be CartPole's."""
-    (tmp_path / 'my_reward.py').write_text(EXAMPLE)
+    (tmp_path / 'my_reward.py').write_text(block('my_reward.py'))
     (tmp_path / 'train.py').write_text(TRAIN)
     rng = np.random.RandomState(0)
     trajs = TrajBatch(rng.randn(120, 4) * 0.1, rng.rand(120, 2), rng.randint(2, size=(120, 1)), np.ones(120), [40, 40, 40])
@@ -84,3 +95,104 @@ def test_every_row_can_be_built_and_looks_like_no_other():
     assert all(callable(algorithms.load(mode.optimizer)) for mode in algorithms.MODES.values())
     for look in ('label', 'colour', 'line', 'marker'):
         assert len({getattr(row, look) for row in rows}) == len(rows)
+
+
+# ---- a policy distribution
+
+
+def copied(cls):
+    """A policy class with the functions of another, and with the default derivatives and actor."""
+    names = ('adist', 'logprob', 'kl', 'entropy', 'action', 'own_shapes', '_split', 'actions')
+    return type(f'Plain{cls.__name__}', (Policy,), {name: vars(cls)[name] for name in names if name in vars(cls)})
+
+
+PlainGaussianPolicy, PlainGibbsPolicy = copied(GaussianPolicy), copied(GibbsPolicy)
+
+
+@pytest.mark.parametrize(('cls', 'plain_cls'), [(GaussianPolicy, PlainGaussianPolicy), (GibbsPolicy, PlainGibbsPolicy)])
+def test_default_derivatives_equal_those_that_are_written_out(cls, plain_cls):
+    rng, space = np.random.RandomState(0), cls.actions(3)
+    ours, plain = (make_policy(ContinuousSpace(4), space, '[{"type":"fc","n":8},{"type":"nonlin","func":"tanh"}]', policy_class=c)
+                   for c in (cls, plain_cls))  # fmt: skip
+    for policy in (ours, plain):
+        policy.theta_P.copy_(torch.as_tensor(np.random.RandomState(1).randn(len(policy.theta_P)) * 0.3))
+    obs, a = rng.randn(600, 4), rng.randint(3, size=(600, 1)) if cls is GibbsPolicy else rng.randn(600, 3)
+    v_P, weight = torch.as_tensor(rng.randn(len(ours.theta_P))), torch.as_tensor(rng.randn(600))
+
+    def derivatives(policy):
+        x = policy.normalized_obs(obs)
+        gradient = policy.logprob_gradient(x, policy.action_tensor(a), lambda logp, rows: weight[rows])[1]
+        return gradient.numpy(), policy.kl_hvp(x)(v_P).numpy()
+
+    for found, expected in zip(derivatives(plain), derivatives(ours), strict=True):
+        assert np.abs(expected).max() > 0.01
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
+    steps = [trpo_step(p, obs, a, p.compute_adist(obs).numpy(), obs[:, 0], max_kl=0.01, damping=0.1, rng=np.random.RandomState(0))
+             for p in (ours, plain)]  # fmt: skip
+    assert steps[0][1][1] > 1e-3
+    np.testing.assert_allclose(plain.theta_P.numpy(), ours.theta_P.numpy(), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(('cls', 'plain_cls'), [(GaussianPolicy, PlainGaussianPolicy), (GibbsPolicy, PlainGibbsPolicy)])
+def test_the_default_actor_draws_from_the_distribution_and_survives_pickling(cls, plain_cls):
+    ours, plain = (make_policy(ContinuousSpace(4), cls.actions(3), '[]', policy_class=c) for c in (cls, plain_cls))
+    for policy in (ours, plain):
+        policy.theta_P.copy_(torch.as_tensor(np.random.RandomState(1).randn(len(policy.theta_P)) * 0.3))
+    obs, fast, slow = np.tile([[0.1, 0.2, -0.3, 0.4]], (40_000, 1)), ours.actor(), pickle.loads(pickle.dumps(plain.actor()))
+    np.testing.assert_allclose(slow.adist(obs[:5]), fast.adist(obs[:5]), rtol=1e-12)
+    np.testing.assert_array_equal(slow.act(slow.outputs(obs[:5])), fast.act(fast.outputs(obs[:5])))
+    drawn = [a.act(a.outputs(obs), a.noise(np.random.default_rng(0), len(obs))) for a in (slow, fast)]
+    if cls is GibbsPolicy:
+        assert drawn[0].dtype == np.int64
+        np.testing.assert_array_equal(*drawn)
+    else:
+        np.testing.assert_allclose(*(a.mean(0) for a in drawn), atol=0.03)
+        np.testing.assert_allclose(*(a.std(0) for a in drawn), atol=0.03)
+
+
+def test_a_class_that_would_inherit_derivatives_of_another_distribution_is_rejected():
+    with pytest.raises(TypeError, match='Squashed: derive it from Policy'):
+        type('Squashed', (GaussianPolicy,), {})
+
+
+@pytest.fixture(scope='module')
+def beta_folder(tmp_path_factory):
+    """A folder with the Beta policy of the page, after its learn.py has run there."""
+    path = tmp_path_factory.mktemp('beta')
+    for name in ('beta_policy.py', 'learn.py', 'train.py'):
+        (path / name).write_text(block(name))
+    done = in_folder(path, 'learn.py')
+    name, mean = done.stdout.split()
+    assert name == 'BetaPolicy' and float(mean) > 85, 'the car does not reach its goal as the demonstrations do'
+    return path
+
+
+def in_folder(folder, *args, rc=0):
+    done = subprocess.run([sys.executable, *map(str, args)], cwd=folder, env=script_env(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == rc, done.stderr
+    return done
+
+
+def test_a_beta_policy_clones_learns_by_gail_and_is_read_from_its_file(beta_folder):
+    log = read_log(beta_folder / 'beta.h5')
+    assert log['kl'][-1] > 1e-4 and np.isfinite(log['ent']).all()
+    variables = read_snapshot(f'{beta_folder}/beta.h5/snapshots/last').variables
+    assert {name.split('/')[1] for name in variables} == {'BetaPolicy'}
+
+
+RECORD = """
+import policyopt as po
+po.Demonstrations.record(lambda obs: [0.9 if obs[1] > 0 else -0.9], 'MountainCarContinuous-v0', 2).save('trajs.h5')
+"""
+DAGGER = (
+    'train.py --mode dagger --expert beta.h5 --dagger_beta 0.5 --dagger_label sampled --dagger_rounds 2 --max_iter 21 --seed 0 '
+    '--env MountainCarContinuous-v0 --data trajs.h5 --sim_batch_size 1 --bclone_eval_freq 10 --log dagger.h5'
+)
+
+
+def test_commands_train_a_beta_policy_and_reject_its_file_without_the_module(beta_folder):
+    in_folder(beta_folder, '-c', RECORD)
+    in_folder(beta_folder, *DAGGER.split())
+    assert read_log(beta_folder / 'dagger.h5')['nlabels'][-1] > 200
+    err = in_folder(beta_folder, REPO / 'scripts' / 'vis_mj.py', 'dagger.h5/snapshots/last', '--count', '1', rc=2).stderr
+    assert 'holds BetaPolicy' in err and 'import the module that defines the class' in err

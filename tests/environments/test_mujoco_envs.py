@@ -424,7 +424,7 @@ def ant():
 
 def test_dead_contact_columns_do_not_blow_up_normalisation(ant):
     torch = pytest.importorskip('torch')
-    from policyopt.nn import Standardizer
+    from policyopt.standardizer import Standardizer
 
     obs_N_Do = torch.as_tensor(ant[1].obs.stacked)
     dead = (obs_N_Do == obs_N_Do[0]).all(0)

@@ -16,7 +16,8 @@ from policyopt.nn import SIMPLE_ARCHITECTURE
 from policyopt.policies import make_policy
 from policyopt.sampling import rollout
 from policyopt.sampling.actors import ACTOR_ROWS
-from policyopt.sampling.mdp import MDP, SimConfig, sample_batch, sample_trajectories
+from policyopt.sampling.mdp import MDP, sample_batch, sample_trajectories
+from policyopt.sampling.rollout import SimConfig
 from policyopt.trajectories import ContinuousSpace, FiniteSpace
 
 CLASSIC = ['CartPole-v0', 'MountainCar-v0', 'Acrobot-v0']

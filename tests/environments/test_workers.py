@@ -18,7 +18,8 @@ from policyopt.errors import RunFailed
 from policyopt.files.training_log import read_log
 from policyopt.policies import make_policy
 from policyopt.sampling import workers
-from policyopt.sampling.mdp import MDP, SimConfig, sample_batch
+from policyopt.sampling.mdp import MDP, sample_batch
+from policyopt.sampling.rollout import SimConfig
 
 TANH = [{'type': 'fc', 'n': 16}, {'type': 'nonlin', 'func': 'tanh'}]
 

@@ -48,6 +48,11 @@ SAME = {
     'flat ends': flat(episode_ends=np.cumsum(LENGTHS)),
     'flat flags of both kinds': flat(terminals=LAST & (np.arange(120) < 60), timeouts=LAST & (np.arange(120) > 60)),
     'starts and dones': flat(episode_starts=FIRST, dones=LAST),
+    'flat numbers of episodes': flat(episode_id=np.repeat([4, 2, 7], LENGTHS)),
+    'numbers of episodes, some terminal': flat(traj_ids=np.repeat([0, 1, 2], LENGTHS), terminals=LAST & (np.arange(120) > 99)),
+    'lengths as decimal numbers': padded(lengths=LENGTHS.astype(float)),
+    'one observation more a row': padded(obs=np.concatenate([padded()['obs'], np.zeros((3, 1, 4))], axis=1), dones=STEP),
+    'names of one thing': {{'obs': 'state', 'acts': 'action', 'rews': 'reward'}[k]: x for k, x in flat().items()} | {'done': LAST},
 }
 
 
@@ -66,10 +71,14 @@ REFUSED = {
     'numbers': (flat(dones=np.arange(120)), 'expected 0 or 1 for each step', 'dones holds 2'),
     'a mask alone': (flat(masks=1 - LAST), 'can mean that an episode ends or that a step counts', "give 'dones'"),
     'several episodes a row': (padded(obs=np.ones((3, 50, 4)) * np.arange(50)[:, None], dones=STEP), 'which axis is', '--time_axis'),
-    'nothing': (flat(), 'nothing says where an episode ends', 'terminal'),
+    'nothing': (flat(), 'nothing says where an episode ends', "'dones', 'terminals', 'timeouts' or 'lengths'"),
     'spare observations': ({'obs_0': np.ones((10, 4)), 'acts_0': np.ones(5)}, 'shape (10, 4) for 5 actions', 'as many, or one more'),
     'spare rewards': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'rews_0': np.ones(9)}, 'rewards of shape (9,)', 'expected 5'),
     'other next_obs': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'next_obs_0': np.ones((5, 3))}, 'next_obs of shape', '(5, 4)'),
+    'a mask along the other axis': ({k: x.swapaxes(0, 1) for k, x in padded(masks=VALID).items()}, 'masks is 0 at step 0', 'the time'),
+    'padding on the left': ({k: x[:, ::-1] for k, x in padded(dones=0 * STEP).items()}, 'steps 0 to 19 hold nothing', 'lengths'),
+    'one step again and again': (padded(obs=np.where(VALID[..., None], padded()['obs'], -1)), 'steps 30 to 49 are all the same', 'lengths'),
+    'flags of the step before': (flat(dones=FIRST), 'as where it says that an episode begins', 'episode_starts'),
     'normalised next_obs': (flat(next_obs=np.random.default_rng(1).normal(size=(120, 4)), dones=LAST), 'was it normalised', '--ends'),
 }
 
@@ -81,6 +90,18 @@ def test_what_contradicts_itself_is_refused_with_the_option_that_decides(case, t
     with pytest.raises(UserError) as refused:
         import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'))
     assert all(text in str(refused.value) for text in expected) and not (tmp_path / 'out.h5').exists()
+
+
+def test_next_observations_that_go_on_where_episodes_end_are_no_last_observations(tmp_path):
+    """Some recorders keep the first observation of the next episode in the place of the last one, or flags one step late."""
+    arrays = flat(dones=LAST)
+    after = np.concatenate([arrays['obs'][1:], np.ones((1, 4))])
+    np.savez(tmp_path / 'reset.npz', **arrays, timeouts=0 * LAST, next_obs=after)
+    trajs, _ = import_trajs(str(tmp_path / 'reset.npz'), str(tmp_path / 'reset.h5'))
+    assert trajs.lengths.tolist() == LENGTHS.tolist() and trajs.terminal_B.all() and not trajs.lastobs_B_Do.any()
+    np.savez(tmp_path / 'late.npz', **flat(dones=np.roll(LAST, 2)), next_obs=np.where(LAST[:, None], 5.0, after))
+    with pytest.raises(UserError, match=r'but next_obs goes on there and breaks off elsewhere: 3 episodes, 120 steps \(30, 50, 40\)'):
+        import_trajs(str(tmp_path / 'late.npz'), str(tmp_path / 'late.h5'))
 
 
 def test_the_option_decides(tmp_path):
@@ -205,6 +226,25 @@ def test_csv_files_that_could_be_read_wrongly_are_refused(case, tmp_path):
         import_trajs(str(tmp_path / 'in'), str(tmp_path / 'out.h5'))
 
 
+ROWS = [f'{t / 10},{t % 2},1,{t == 3 or t == 9}\n' for t in range(10)]  # two episodes, of four and of six steps
+
+
+@pytest.mark.parametrize('header', ['observation,action,reward,done', 'obs_x,act,rew,terminated', 'obs0,acts0,rewards,truncated'])
+def test_a_csv_file_may_hold_several_episodes(header, tmp_path):
+    """As pandas writes True and False, with an empty line at the end."""
+    (tmp_path / 'all.csv').write_text(f'{header}\n{"".join(ROWS)}\n')
+    trajs, _ = import_trajs(str(tmp_path / 'all.csv'), str(tmp_path / 'out.h5'))
+    assert trajs.lengths.tolist() == [4, 6] and trajs.returns.tolist() == [4, 6] and trajs.a.stacked.ravel().tolist() == [0, 1] * 5
+
+
+def test_a_csv_file_may_number_its_episodes(tmp_path, capsys):
+    """Columns whose names only begin like those of observations and actions are none."""
+    (tmp_path / 'all.csv').write_text('episode,obs0,act,active,observed_at\n' + ''.join(f'{t // 4},{t},0,1,99\n' for t in range(8)))
+    trajs, _ = import_trajs(str(tmp_path / 'all.csv'), str(tmp_path / 'out.h5'))
+    assert trajs.lengths.tolist() == [4, 4] and trajs.obs.stacked.ravel().tolist() == list(range(8))
+    assert 'not used: active, observed_at\n' in capsys.readouterr().err
+
+
 def test_ten_columns_are_in_the_order_of_their_numbers(tmp_path):
     (tmp_path / 'in').mkdir()
     (tmp_path / 'in' / 'a.csv').write_text(','.join([*(f'obs{k}' for k in sorted(map(str, range(12)))), 'act']) + '\n' +
@@ -239,6 +279,29 @@ def test_inspect_says_what_is_understood_and_writes_nothing(run_script, tmp_path
     said = run_script('import_trajs.py', 'in.npz', '--inspect').stdout.splitlines()
     assert said[1:3] == ['used: obs, acts, rews, dones', 'not used: infos'] and 'episodes: 3 (3 of unknown end)' in said[3]
     assert said[4].startswith('lengths: 30 to 50, median 40') and list(tmp_path.glob('*.h5')) == []
+
+
+def test_next_observations_that_continue_nothing_are_not_called_used(tmp_path, capsys):
+    noise = np.random.default_rng(1).normal(size=(3, 50, 4))
+    np.savez(tmp_path / 'flat.npz', **flat(next_observations=noise.reshape(-1, 4)[:120], lengths=LENGTHS))
+    (tmp_path / 'csvs').mkdir()
+    for name, episode in zip(('a.csv', 'b.csv'), noise[:2], strict=True):
+        lines = ['obs0,act0,next_obs0,truncated', *(f'{x},0,{y},0' for x, y in episode[:, :2])]
+        (tmp_path / 'csvs' / name).write_text('\n'.join(lines))
+    obs = padded()['obs']
+    some = {f'obs_{i}': x for i, x in enumerate(obs)} | {f'acts_{i}': np.ones(50) for i in range(3)}
+    some |= {f'timeouts_{i}': np.zeros(50) for i in range(3)}
+    some |= {'next_obs_0': np.concatenate([obs[0, 1:], noise[0, :1]]), 'next_obs_1': noise[1], 'next_obs_2': noise[2]}
+    np.savez(tmp_path / 'some.npz', **some)
+    for source, used, unused in (
+        ('flat.npz', 'obs, acts, rews, lengths', 'next_observations'),
+        ('csvs', 'obs0, act0, truncated', 'next_obs0'),
+        ('some.npz', 'obs_N, acts_N, timeouts_N, next_obs_N', 'nothing'),
+    ):
+        import_trajs(str(tmp_path / source), str(tmp_path / f'{source}.h5'))
+        said = [line for line in capsys.readouterr().err.splitlines() if 'no rewards' not in line]
+        assert said[1:3] == [f'used: {used}', f'not used: {unused}']
+        assert said[-1] == 'note: where next_obs does not continue the observations of an episode, it is not used'
 
 
 def test_actions_of_a_finite_space_may_be_stored_as_decimal_numbers(run_script, tmp_path):

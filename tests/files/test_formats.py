@@ -566,11 +566,10 @@ UNREAD = {
     'all.tar.gz': (b'\x1f\x8b', 'is an archive. Unpack it'),
     'play.mp4': (b'\0\0\0\x18ftypmp42', 'is a video or a picture, which holds no actions'),
     'demos.mat': (b'MATLAB 5.0 MAT-file', 'is a MATLAB file'),
-    'demos.csv': (b'obs0,act\n', 'is a single CSV file. Put one for each episode into a folder'),
     'data-00000.arrow': (b'ARROW1', 'is a part of a data set. Give the folder'),
     'replay.zarr/.zgroup': (b'{}', 'is a Zarr store'),
     'expert-v0/data/main_data.hdf5': (b'', 'is a Minari data set. Give its id'),
-    'notes.xyz': (b'hello', 'is of no known format; expected an .npz file, HDF5 of D4RL or robomimic'),
+    'notes.xyz': (b'hello', 'is of no known format; expected an .npz or .csv file, HDF5 of D4RL or robomimic'),
 }
 
 

@@ -151,7 +151,7 @@ BAD = {
     'a short line': ('in', bad_csv('obs0,act\n1,0\n1\n'), 'line 3 has 1 fields, the first line 2'),
     'a csv with no step': ('in', bad_csv('obs0,act\n'), 'has no line below its first'),
     'no HDF5 file': ('in.h5', lambda f: None, 'no such file'),
-    'a picture': ('in.png', lambda f: None, 'expected an .npz file, HDF5 of D4RL or robomimic, a folder of CSV files'),
+    'a picture': ('in.png', lambda f: None, 'expected an .npz or .csv file, HDF5 of D4RL or robomimic, a folder of CSV files'),
 }
 
 

@@ -64,7 +64,7 @@ def test_an_element_is_a_view_and_like_keeps_the_lengths():
     ragged = RaggedArray(np.zeros(5), [2, 3])
     ragged[1][:] = 7
     assert ragged.stacked.tolist() == [0, 0, 7, 7, 7]
-    assert ragged.like(np.arange(5))[1].tolist() == [2, 3, 4]
+    assert ragged.with_rows(np.arange(5))[1].tolist() == [2, 3, 4]
 
 
 def test_shapes_that_disagree_are_named():

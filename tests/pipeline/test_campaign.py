@@ -133,7 +133,7 @@ def test_fifty_random_kills_change_nothing(tmp_path, undisturbed):
 def test_two_pipelines_at_once_do_every_run_once(tmp_path, undisturbed):
     path, folder = make_spec(tmp_path)
     with started_pipeline(path, '1', '--resume', '-q', '-j', 1), started_pipeline(path, '1', '--resume', '-q', '-j', 1):
-        wait_until(lambda: len(finished(folder)) == 24, 300)
+        wait_until(lambda: len(finished(folder)) == 24, 900)
         stamps = finished(folder)
         time.sleep(2)
     assert finished(folder) == stamps
@@ -152,7 +152,7 @@ def test_slurm_with_a_cancelled_and_resubmitted_task_gives_the_same(tmp_path, un
 
     task = wait_until(a_task_runs, 120)[0]
     subprocess.run(['scancel', task], env=slurm, check=True)
-    wait_until(lambda: not subprocess.run(['squeue', '-h'], env=slurm, capture_output=True, text=True).stdout.strip(), 280)
+    wait_until(lambda: not subprocess.run(['squeue', '-h'], env=slurm, capture_output=True, text=True).stdout.strip(), 900)
     assert len(finished(folder)) == 23
     im_pipeline(path, '1', '-e', 'slurm', '-y', '--wait', '--resume', env=slurm)
     im_pipeline(path, '2', '-q')

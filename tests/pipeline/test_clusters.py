@@ -134,17 +134,18 @@ def test_a_borrowed_range_that_is_wider_than_the_runs_is_cut_with_a_note(tmp_pat
     assert capsys.readouterr().err == "note: options.pbs.range: '15-1000000000000' is cut to the 16 runs there are\n"
 
 
-def test_all_executors_offer_the_same_and_touch_nothing_to_show_a_plan(tmp_path):
+def test_all_executors_offer_the_same_and_touch_nothing_to_show_a_plan(tmp_path, capsys):
     path, folder = ready_spec(tmp_path)
     add_options(path, SGE)
     how = How(dry_run=True)
     plan = make_plan(load_spec(str(path)), 0, how)
-    interface = {'name', 'away', 'script', 'notes', 'execute'}
+    interface = {'name', 'script', 'notes', 'execute'}
     for name, executor in executors.EXECUTORS.items():
         one = executor(how)
-        assert one.name == name and interface <= set(dir(one)) and interface <= set(dir(executors.Printing(one)))
-        assert executors.Printing(one).script(plan) == one.script(plan)
-    assert executors.EXECUTORS['local'](how).script(plan).splitlines() == [r.command for r in plan.todo]
+        assert one.name == name and interface <= set(dir(one))
+        executors.show_plan(one, plan)
+        assert capsys.readouterr().out == one.script(plan)
+    assert executors.executor_for(how).script(plan).splitlines() == [r.command.text for r in plan.todo]
     assert not folder.exists()
 
 

@@ -9,7 +9,7 @@ import tables
 from pipeline_tools import im_pipeline, lives, ready_spec, started_pipeline, starts, wait_until, write_program, write_script
 
 from policyopt.pipeline import estimate
-from policyopt.pipeline.command import is_literal
+from policyopt.pipeline.command import Command
 
 OURS = 'python scripts/imitate_mj.py --env {env} --data {dataset} --limit_trajs {num_trajs} --log {out}'
 NO_NETS = '--policy_hidden_spec x'  # a mistake that only the run itself notices
@@ -142,7 +142,7 @@ def test_other_programs_and_pipes_are_not_run(tmp_path):
     [('--max_iter $N', False), ('"$N"', False), ('$(y)', False), ('`y`', False), ('| y', False), ("'$N'", True), (r'\$N', True)],
 )
 def test_words_that_the_shell_would_change_are_seen(tail, literal):
-    assert is_literal(f"python imitate_mj.py --data 'a b' {tail}") == literal
+    assert Command(f"python imitate_mj.py --data 'a b' {tail}").is_literal == literal
 
 
 @pytest.mark.parametrize('stage', ['1_train', 'all'])

@@ -201,15 +201,15 @@ def test_a_file_that_another_program_has_rewritten_is_still_vouched_for(kind, fi
     """Opening it for writing cuts the seal off; the digest of the contents remains, and tells a change from none."""
     copy = str(tmp_path / os.path.basename(files[kind]))
     shutil.copy(files[kind], copy)
-    assert hdf5.seal_holds(copy) is True
+    assert hdf5.read_seal(copy)[0] is True
     with tables.open_file(copy, 'a') as h5:
         h5.flush()
     expected = values(kind, files[kind])
-    assert hdf5.seal_holds(copy) is None and outcome(kind, copy, expected) == 'unchanged'
+    assert hdf5.read_seal(copy)[0] is None and outcome(kind, copy, expected) == 'unchanged'
     with tables.open_file(copy, 'a') as h5:
         node = next(n for n in h5.walk_nodes('/', 'Array') if n.dtype.kind == 'f') if kind != 'results' else h5.root.results
         change(node)
-    assert hdf5.seal_holds(copy) is None
+    assert hdf5.read_seal(copy)[0] is None
     with pytest.raises(UserError, match='damaged: its contents do not match'):
         values(kind, copy)
 
@@ -244,7 +244,7 @@ def test_a_run_on_a_disk_that_fills_up_stops_with_one_sentence_and_resume_comple
     assert process.returncode == 1
     assert len(err.splitlines()) == 1 and err.startswith('imitate_mj: error: ') and 'No space left on device' in err and '--resume' in err
     assert sorted(p.name for p in small_disk.iterdir()) == ['ballast', 'run.h5.part', 'trajs.h5']
-    assert hdf5.seal_holds(part) and len(read_log(part)) % 5 == 1 and len(read_log(part)) >= 11
+    assert hdf5.read_seal(part)[0] and len(read_log(part)) % 5 == 1 and len(read_log(part)) >= 11
     assert 'No space left' in train(small_disk, '--log', 'run.h5', '--resume', rc=1).stderr
     ballast.unlink()
     train(small_disk, '--log', 'run.h5', '--resume')

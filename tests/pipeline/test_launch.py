@@ -25,7 +25,10 @@ from pipeline_tools import (
     write_script,
 )
 
-from policyopt.pipeline import command, launch, locks
+from policyopt.errors import RunFailed
+from policyopt.pipeline import experiment_dir, launch, locks
+from policyopt.pipeline.command import Command
+from policyopt.pipeline.spec import load_spec
 
 
 def h5_files(folder):
@@ -182,8 +185,9 @@ def test_our_trainer_is_continued_from_its_checkpoint(tmp_path):
     begun = 'alg=ga,task=cartpole,num_trajs=1,run=0'
     (folder / f'{begun}.h5.part').touch()
     assert '0 finished and 1 unfinished' in im_pipeline(path, '1_train', code=2)[1]
-    out, _ = im_pipeline(path, '1_train', '--resume', '-n', '--only', 'alg=ga', 'task=cartpole', 'num_trajs=1')
-    assert [line.endswith(' --resume') for line in out.splitlines()] == [True, True]
+    for resume in ([], ['--resume']):
+        out, _ = im_pipeline(path, '1_train', *resume, '-n', '--only', 'alg=ga', 'task=cartpole', 'num_trajs=1')
+        assert [line.endswith(' --resume') for line in out.splitlines()] == [True, True]
     im_pipeline(path, '1_train', '--resume', '--device', 'cuda')
     assert (folder / f'{begun}.h5').read_bytes().removeprefix(SIGNATURE).split()[2:] == [b'--device', b'cuda', b'--resume']
     assert (folder / 'alg=ga,task=cartpole,num_trajs=1,run=1.h5').read_bytes().removeprefix(SIGNATURE).split()[2:] == [b'--device', b'cuda']
@@ -232,6 +236,16 @@ def test_a_drawn_seed_is_kept_for_later(tmp_path):
     out, _ = im_pipeline(path, '1_train', '-n')
     stored = sorted(int(p.read_bytes()[len(SIGNATURE) :]) for p in folder.glob('*.h5'))
     assert sorted(int(line.split()[5]) for line in out.splitlines()) == stored
+
+
+def test_of_two_processes_that_draw_a_seed_at_once_the_first_decides(tmp_path):
+    path, folder = ready_spec(tmp_path)
+    path.write_text(path.read_text().replace('  seed: 0\n', ''))
+    spec = load_spec(str(path))
+    experiment_dir.store_seed(spec, 5)
+    with pytest.raises(RunFailed, match='seed.txt: another process has just drawn the base seed 5; it is kept, go on with --resume'):
+        experiment_dir.store_seed(spec, 6)
+    assert experiment_dir.base_seed(spec) == 5
 
 
 def test_an_unwritable_place_is_named(tmp_path):
@@ -387,13 +401,13 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path):
     [('true --x "b;c"', True), ('true a=b', True), ('true && true', False), ('A=1 true', False), ('true > x', False), ('cd x', False)],
 )
 def test_a_simple_command_replaces_its_shell(text, simple):
-    assert command.is_simple(text) == simple
+    assert Command(text).is_simple == simple
 
 
 def test_outcomes_can_be_had_as_a_function(tmp_path):
     commands = ['false', *(f'cp {signature(tmp_path)} {tmp_path}/{i}.h5' for i in (1, 2, 3))]
     places = [[str(tmp_path / name) for name in (f'{i}.h5', f'{i}.txt', f'locks/{i}.lock')] for i in range(4)]
-    jobs = [launch.Job(str(i), command, *places[i]) for i, command in enumerate(commands)]
+    jobs = [launch.Job(str(i), Command(command), *places[i]) for i, command in enumerate(commands)]
     outcomes = launch.run_local(jobs, num_jobs=2, keep_going=True, verbosity=-1)
     assert sorted((o.job.id, o.state) for o in outcomes) == [('0', 'failed'), ('1', 'ok'), ('2', 'ok'), ('3', 'ok')]
 

@@ -11,7 +11,7 @@ from pipeline_tools import REPO, SPEC, environment, im_pipeline, write_spec
 
 from policyopt.errors import UserError
 from policyopt.files import names
-from policyopt.pipeline.command import has_operators, is_simple, option, resolve_program, with_option
+from policyopt.pipeline.command import Command
 from policyopt.pipeline.spec import load_spec, select_runs
 from policyopt.provenance import derive_seed
 
@@ -75,12 +75,12 @@ def test_a_yaml_of_2016_runs_as_it_is(tmp_path):
     run = spec.runs(7)[4]
     assert run.id == 'alg=ga,task=hopper,num_trajs=4,run=0'
     assert run.seed == derive_seed(7, run.id)
-    assert shlex.split(run.command) == shlex.split(
+    assert shlex.split(run.command.text) == shlex.split(
         f'{sys.executable} scripts/imitate_mj.py --mode ga --env Hopper-v1 --data {tmp_path}/trajs/trajs_hopper.h5 --limit_trajs 4 '
         '--favor_zero_expert_reward 0 --min_total_sa 50000 --max_iter 501 --reward_include_time 0 '
         f'--log {tmp_path}/checkpoints_all/{run.id}.h5 --seed {run.seed}'
     )
-    assert '\n' not in run.command
+    assert '\n' not in run.command.text
 
 
 def test_runs_come_in_the_order_of_2016(tmp_path):
@@ -106,7 +106,7 @@ def test_every_field_is_filled_in(tmp_path):
     run = spec_of(tmp_path, cmd=cmd).runs(0)[6]
     store = tmp_path / 'store'
     data, out = f'{store}/trajs/trajs_mountaincar.h5', f'{store}/checkpoints/{run.id}.h5'
-    assert run.command == f'prog MountainCar-v0 {data} 4 1 5 {out} {run.seed} {run.run} mountaincar 004 {{x}}'
+    assert run.command.text == f'prog MountainCar-v0 {data} 4 1 5 {out} {run.seed} {run.run} mountaincar 004 {{x}}'
 
 
 @pytest.mark.parametrize('quote', ['', '"', "'"])
@@ -114,12 +114,14 @@ def test_a_folder_with_blanks_and_quotes_stays_one_argument(tmp_path, quote):
     folder = tmp_path / "it's a $folder"
     folder.mkdir()
     run = spec_of(folder, cmd=f'|-\n      prog {quote}{{out}}{quote} "a  b"').runs(0)[0]
-    shown = subprocess.run(['/bin/sh', '-c', run.command.replace('prog', r"printf '%s\n'")], capture_output=True, text=True).stdout
+    shown = subprocess.run(['/bin/sh', '-c', run.command.text.replace('prog', r"printf '%s\n'")], capture_output=True, text=True).stdout
     assert shown.splitlines() == [run.out, 'a  b']
 
 
 def test_options_are_added_to_our_trainer_only():
-    add = with_option
+    def add(text, *option):
+        return Command(text).with_option(*option).text
+
     assert add('python scripts/imitate_mj.py --log x', '--seed', 5) == 'python scripts/imitate_mj.py --log x --seed 5'
     assert add('python imitate_mj.py --seed 3', '--seed', 5) == 'python imitate_mj.py --seed 3'
     assert add('python imitate_mj.py --seed=3', '--seed', 5) == 'python imitate_mj.py --seed=3'
@@ -130,13 +132,13 @@ def test_options_are_added_to_our_trainer_only():
 
 def test_options_are_read_as_argparse_does():
     command = "python imitate_mj.py --max_iter 3 --log 'a b.h5' --max_iter=5 --resume"
-    assert [option(command, f) for f in ('--max_iter', '--log', '--resume', '--seed')] == ['5', 'a b.h5', None, None]
+    assert Command(command).options == {'--max_iter': '5', '--log': 'a b.h5', '--resume': None}
 
 
 @pytest.mark.parametrize('tail', ['| tee x', '> x', '2>&1', '&& y', '; y', '$(y)', '"$(y)"', '`y`'])
 def test_operators_of_the_shell_are_seen(tail):
-    assert has_operators(f'A=1 python imitate_mj.py {tail}') and not is_simple(f'python imitate_mj.py {tail}')
-    assert not has_operators("A=1 python imitate_mj.py 'x;y' \"a > b\" ''")
+    assert Command(f'A=1 python imitate_mj.py {tail}').has_operators and not Command(f'python imitate_mj.py {tail}').is_simple
+    assert not Command("A=1 python imitate_mj.py 'x;y' \"a > b\" ''").has_operators
 
 
 def test_the_reference_is_found_as_given_or_in_the_checkout(tmp_path, monkeypatch):
@@ -155,17 +157,21 @@ def test_the_reference_is_found_as_given_or_in_the_checkout(tmp_path, monkeypatc
 
 def test_python_at_the_head_is_this_python_and_scripts_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert resolve_program('python scripts/im_pipeline.py x') == f'{sys.executable} {REPO}/scripts/im_pipeline.py x'
-    assert resolve_program('python scripts/no_such.py x') == f'{sys.executable} scripts/no_such.py x'
-    assert resolve_program('python -c "pass"') == f'{sys.executable} -c "pass"'
-    assert resolve_program('python3 a.py') == 'python3 a.py'
-    assert resolve_program('echo python a.py') == 'echo python a.py'
+
+    def resolved(text):
+        return Command(text).resolved().text
+
+    assert resolved('python scripts/im_pipeline.py x') == f'{sys.executable} {REPO}/scripts/im_pipeline.py x'
+    assert resolved('python scripts/no_such.py x') == f'{sys.executable} scripts/no_such.py x'
+    assert resolved('python -c "pass"') == f'{sys.executable} -c "pass"'
+    assert resolved('python3 a.py') == 'python3 a.py'
+    assert resolved('echo python a.py') == 'echo python a.py'
 
 
 def test_max_traj_len_of_a_task_reaches_the_trainer(tmp_path):
     text = SPEC.replace('data_subsamp_freq: 10', 'data_subsamp_freq: 10\n  max_traj_len: 77')
     runs = spec_of(tmp_path, text, 'python scripts/imitate_mj.py --log {out}').runs(0)
-    assert ['--max_traj_len 77' in r.command for r in runs] == ['cartpole' in r.id for r in runs]
+    assert ['--max_traj_len 77' in r.command.text for r in runs] == ['cartpole' in r.id for r in runs]
 
 
 def test_several_expert_sets_are_shared_out_over_the_runs(tmp_path):
@@ -295,7 +301,7 @@ def test_options_that_are_not_known_yet_are_left_to_the_trainer(tmp_path):
                   '--dagger_beta .5', '--mode ga --reward_type airl --airl_state_only 1', '--mode dagger --dagger_beta .5'):  # fmt: skip
         command = f'python scripts/imitate_mj.py {words} --log {{out}}'
         text = SPEC.replace('{cmd}', command).replace('- name: bclone', '- name: bclone\n    eval: last')
-        assert words in spec_of(tmp_path, text).runs(0)[0].command
+        assert words in spec_of(tmp_path, text).runs(0)[0].command.text
 
 
 def test_the_command_line_says_it_in_one_line_with_exit_code_2(tmp_path):
@@ -333,7 +339,7 @@ def test_set_replaces_keys_with_yaml_types(tmp_path):
     assert spec.tasks[0].data_subsamp_freq == 3 and spec.tasks[1].env == 'Acrobot-v0' and spec.options.slurm.time == '1:00'
     copy = tmp_path / 'copy.yaml'
     copy.write_text(spec.text)
-    assert [r.command for r in load_spec(str(copy)).runs(0)] == [r.command for r in spec.runs(0)]
+    assert [r.command.text for r in load_spec(str(copy)).runs(0)] == [r.command.text for r in spec.runs(0)]
 
 
 @pytest.mark.parametrize(
@@ -404,7 +410,7 @@ def test_the_other_pipelines_are_valid(name, num):
     spec = load_spec(str(REPO / 'pipelines' / f'{name}.yaml'))
     runs = spec.runs(spec.training.seed)
     assert len(runs) == num and spec.training.seed == 0
-    assert all(r.command.count('--seed ') == 1 for r in runs)
+    assert all(r.command.text.count('--seed ') == 1 for r in runs)
 
 
 REWARD_TYPES = {'ga': 'nn', 'fem': 'l2ball', 'simplex': 'simplex'}
@@ -448,7 +454,7 @@ def test_the_papers_experiments_have_its_numbers(name):
     runs = spec.runs(0)
     assert len(runs) == len(tasks) * len(sizes) * num_runs * len(algorithms)
     for run in runs:
-        words = shlex.split(run.command)
+        words = shlex.split(run.command.text)
         options = dict(zip(words[2::2], words[3::2], strict=True))
         env, freq, on_success = tasks[run.task]
         kind = run.alg.partition('_')[0]

@@ -1,12 +1,14 @@
 """The three stages on a real, tiny experiment: experts, training, evaluation, and the results file."""
 
+import collections
+import dataclasses
+import hashlib
 import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import types
 from datetime import datetime
 
 import numpy as np
@@ -28,8 +30,9 @@ from pipeline_tools import (
 
 from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import evaluate_file
-from policyopt.files import results_file
+from policyopt.files import hdf5, results_file
 from policyopt.files.hdf5 import set_attrs, write_h5
+from policyopt.files.runfile import read_facts, read_run
 from policyopt.files.training_log import read_log, read_root
 from policyopt.pipeline import evaluate_stage, stages
 from policyopt.pipeline.spec import load_spec
@@ -156,7 +159,13 @@ def test_more_trajectories_are_added_and_the_first_stay_to_the_bit(tiny):
     for stage in ('1', '2'):
         with pytest.raises(UserError, match='holds 3 trajectories, but training.full_dataset_num_trajs is 5'):
             run_stage(path, stage, more, resume=True)
+    short = f'{folder.parent}/trajs/trajs_cartpole_set0.h5: holds 3 trajectories, but training.full_dataset_num_trajs is 5; add more with: '
+    add = f'python scripts/im_pipeline.py {path} 0_sampletrajs --resume --set {more[0]}\n'
+    out, err = im_pipeline(path, '1', '--summary', '--set', *more)
+    assert out.startswith('tiny: 0 of 2 trajectory files') and err == f'note: {short}{add}next: {add}'
+    assert f'note: {short}{add}' in im_pipeline(path, '1', '-n', '--set', *more)[1]
     run_stage(path, '0', more, resume=True)
+    assert im_pipeline(path, '1', '--summary', '--set', *more)[0].startswith('tiny: 2 of 2')
     after = arrays(file)
     assert len(after['/len_B']) == 5 and np.array_equal(after['/len_B'][:3], before['/len_B'])
     assert all(np.array_equal(after[n][:3, : before[n].shape[1]], before[n]) for n in ('/obs_B_T_Do', '/a_B_T_Da', '/r_B_T'))
@@ -220,7 +229,7 @@ def test_training_makes_complete_runs_with_their_seeds(trained):
         root = read_root(run.out)
         assert int(root['seed']) == run.seed == derive_seed(0, run.id)
         assert root['args']['data'] == spec.traj_path('cartpole', run.run)
-    assert (folder / 'logs' / f'{IDS[0]}.txt').read_text().splitlines()[0] == spec.runs(0)[0].command
+    assert (folder / 'logs' / f'{IDS[0]}.txt').read_text().splitlines()[0] == spec.runs(0)[0].command.text
 
 
 def test_evaluation_gives_one_row_per_run_readable_with_pytables_alone(tiny):
@@ -255,15 +264,15 @@ def test_evaluation_gives_one_row_per_run_readable_with_pytables_alone(tiny):
 
 
 def test_times_of_other_programs_do_not_stop_an_evaluation(tmp_path):
-    runs = [types.SimpleNamespace(alg='ga', out=str(tmp_path / f'{i}.h5')) for i in range(4)]
-    spec = types.SimpleNamespace(algorithm=lambda name: types.SimpleNamespace(policy=None))
+    paths = [str(tmp_path / f'{i}.h5') for i in range(4)]
     good = {'start_time': '2026-01-01T10:00:00+00:00', 'end_time': '2026-01-01T10:01:00+00:00', 'git_hash': 'abc'}
-    for run, attrs in zip(runs, (good, {}, good | {'end_time': 'yesterday'}, good | {'end_time': '2026-01-01T10:01:00'}), strict=True):
-        with write_h5(run.out) as h5:
+    for path, attrs in zip(paths, (good, {}, good | {'end_time': 'yesterday'}, good | {'end_time': '2026-01-01T10:01:00'}), strict=True):
+        with write_h5(path) as h5:
             set_attrs(h5.root, attrs)
-    facts = evaluate_stage.training_facts(spec, runs)
+    said = [read_facts(path) for path in paths]
+    facts = evaluate_stage.training_facts(said)
     assert facts['training_seconds'] == '60' and facts['training_git_hash'] == 'abc' and 'training_host' not in facts
-    assert 'training_start' not in evaluate_stage.training_facts(spec, runs[1:])
+    assert 'training_start' not in evaluate_stage.training_facts(said[1:])
 
 
 def test_the_number_of_jobs_changes_no_number_and_rows_are_those_of_the_policy(tiny):
@@ -278,6 +287,25 @@ def test_the_number_of_jobs_changes_no_number_and_rows_are_those_of_the_policy(t
     row = results_file.read_results(folder / 'results.h5').rows[3]
     trajs = evaluate_file(f'{folder}/{IDS[3]}.h5/snapshots/{row.snapshot}', 4, derive_seed(0, 'evaluate', IDS[3]), True)[2]
     assert np.array_equal(trajs.returns, row.alg_traj_returns) and np.array_equal(trajs.lengths, row.alg_traj_lengths)
+
+
+def test_evaluation_opens_and_hashes_each_run_file_once(tiny, monkeypatch):
+    path, folder = tiny
+    counts = collections.Counter()
+
+    def count(name, original):
+        def counted(file, *args, **options):
+            counts[name, file] += 1
+            return original(file, *args, **options)
+
+        return counted
+
+    for module, name in ((tables, 'open_file'), (hdf5, 'read_seal')):
+        monkeypatch.setattr(module, name, count(name, getattr(module, name)))
+    stages.evaluate(load_spec(str(path)), quiet(jobs=1))
+    assert [counts[name, f'{folder}/{i}.h5'] for name in ('open_file', 'read_seal') for i in IDS] == [1] * 8
+    sha256 = [row.run_sha256 for row in results_file.read_results(folder / 'results.h5').rows]
+    assert sha256 == [hashlib.sha256((folder / f'{i}.h5').read_bytes()).hexdigest() for i in IDS]
 
 
 def test_evaluation_needs_every_run_and_says_which_are_missing(tiny):
@@ -335,9 +363,9 @@ def test_rows_of_one_kind_of_actions_are_neither_used_nor_lost_by_the_other(tiny
     spec, sampled = load_spec(str(path)), load_spec(str(path), ['options.eval_deterministic=false', 'options.results_filename=s.h5'])
     run = spec.runs(0)[0]
     os.makedirs(folder / 'evaluated')
-    job = evaluate_stage._job(spec, run, 0)
-    evaluate_stage._evaluate(job)
-    assert evaluate_stage._read_row(job | {'deterministic': False}) is None
+    job, snapshot = evaluate_stage.evaluation_of(spec, run, 0), read_run(run.out).snapshot
+    evaluate_stage._evaluate(job, snapshot)
+    assert evaluate_stage._read_row(dataclasses.replace(job, deterministic=False)) is None
     stages.evaluate(sampled, quiet(jobs=1, only=['alg=bclone', 'run=0']))
     assert evaluate_stage._read_row(job) is not None and not (folder / 'evaluated_sampled').exists()
 
@@ -355,7 +383,7 @@ def test_rows_evaluated_before_an_interruption_are_used_again(tiny, capsys):
     spec = load_spec(str(path))
     os.makedirs(folder / 'evaluated')
     for run in spec.runs(0)[:3]:
-        evaluate_stage._evaluate(evaluate_stage._job(spec, run, 0))
+        evaluate_stage._evaluate(evaluate_stage.evaluation_of(spec, run, 0), read_run(run.out, spec.algorithm(run.alg).eval).snapshot)
     run_stage(path, '2', resume=True)
     assert (
         '3 of 4 runs were evaluated before' in capsys.readouterr().err and len(results_file.read_results(folder / 'results.h5').rows) == 4
@@ -367,13 +395,13 @@ def test_a_row_of_another_run_file_is_not_used_again(tiny):
     path, folder = tiny
     spec = load_spec(str(path))
     run = spec.runs(0)[0]
-    job = evaluate_stage._job(spec, run, 0)
+    job, snapshot = evaluate_stage.evaluation_of(spec, run, 0), read_run(run.out).snapshot
     os.makedirs(folder / 'evaluated')
-    evaluate_stage._evaluate(job)
+    evaluate_stage._evaluate(job, snapshot)
     assert evaluate_stage._read_row(job) is not None
     shutil.copy(folder / f'{IDS[1]}.h5', run.out)
     assert evaluate_stage._read_row(job) is None
-    assert evaluate_stage._read_row(job | {'num_trajs': 5}) is None
+    assert evaluate_stage._read_row(dataclasses.replace(job, num_trajs=5)) is None
 
 
 @pytest.mark.slow
@@ -411,6 +439,7 @@ def fake_log(path, valacc, **attrs):
     with write_h5(str(path)) as h5:
         log = np.array([(i * 10, v) for i, v in enumerate(valacc)], dtype=[('iter', np.int32), ('valacc', np.float32)])
         h5.create_table('/', 'log', obj=log)
+        h5.root._v_attrs['args'] = '{}'
         for i in range(len(valacc)):
             h5.create_group('/snapshots', f'iter{i * 10:07d}', createparents=True)
     return str(path)
@@ -418,17 +447,17 @@ def fake_log(path, valacc, **attrs):
 
 def test_the_snapshot_with_the_best_valacc_is_chosen_and_nan_is_ignored(tmp_path):
     path = fake_log(tmp_path / 'a.h5', [-3.0, np.nan, -1.0, -1.0, -2.0])
-    assert evaluate_stage.choose_snapshot(path, 'best_valacc') == 'iter0000020'
-    assert evaluate_stage.choose_snapshot(path, 'last') == 'iter0000040'
-    assert evaluate_stage.choose_snapshot(fake_log(tmp_path / 'c.h5', [0.5, 0.1]), 'best_valacc') == 'iter0000000'
+    assert read_run(path, 'best_valacc').name == 'iter0000020'
+    assert read_run(path, 'last').name == 'iter0000040'
+    assert read_run(fake_log(tmp_path / 'c.h5', [0.5, 0.1]), 'best_valacc').name == 'iter0000000'
     with pytest.raises(UserError, match='no snapshot has a valacc'):
-        evaluate_stage.choose_snapshot(fake_log(tmp_path / 'b.h5', [np.nan] * 3), 'best_valacc')
+        read_run(fake_log(tmp_path / 'b.h5', [np.nan] * 3), 'best_valacc')
 
 
 def test_best_valacc_without_that_column_says_what_to_do(tiny):
     _, folder = tiny
     with pytest.raises(UserError, match="no column 'valacc'.*Use eval: last"):
-        evaluate_stage.choose_snapshot(str(folder / f'{IDS[2]}.h5'), 'best_valacc')
+        read_run(str(folder / f'{IDS[2]}.h5'), 'best_valacc')
 
 
 def test_results_without_the_return_of_the_last_batch_are_read(tmp_path):

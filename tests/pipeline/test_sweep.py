@@ -10,7 +10,7 @@ from policyopt.files.names import parts_of, settings_of
 from policyopt.pipeline import external_policies
 from policyopt.pipeline.spec import load_spec, select_runs
 from policyopt.reporting import tables
-from policyopt.reporting.analysis import analyze, campaign_runs
+from policyopt.reporting.analysis import analyze, experiment_runs
 
 TRAINER = 'python scripts/imitate_mj.py --mode ga --reward_lr 1 --env {env} --data {dataset} --log {out} | tee log.txt'
 VARY = 'training.algorithms.ga.vary={reward_lr: [.003, 1e20], reward_steps: [1, 4]}'
@@ -29,9 +29,9 @@ def test_a_sweep_is_an_algorithm_for_each_combination(tmp_path):
     runs = spec.runs(0)
     chosen = select_runs(runs, ['alg=ga+reward_lr=1e20*', 'task=cartpole', 'num_trajs=1', 'run=0'])
     assert [r.alg for r in chosen] == names[3:]
-    assert chosen[1].command.endswith(f'--log {chosen[1].out} --reward_lr 1e20 --reward_steps 4 --seed {chosen[1].seed} | tee log.txt')
+    assert chosen[1].command.text.endswith(f'--log {chosen[1].out} --reward_lr 1e20 --reward_steps 4 --seed {chosen[1].seed} | tee log.txt')
     assert parts_of(chosen[1].id)['alg'] == chosen[1].alg and len({r.seed for r in runs}) == len(runs)
-    assert campaign_runs(spec.text) is not None and sorted(campaign_runs(spec.text)) == sorted(r.id for r in runs)
+    assert experiment_runs(spec.text) is not None and sorted(experiment_runs(spec.text)) == sorted(r.id for r in runs)
     alone = {r.id: r for r in spec_of(tmp_path).runs(0)}
     assert all(alone[r.id] == r for r in runs if r.alg == 'bclone')
 

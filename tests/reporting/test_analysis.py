@@ -20,7 +20,7 @@ from tables import open_file
 from policyopt.errors import UserError
 from policyopt.files.results_file import read_results, write_results
 from policyopt.reporting import tables
-from policyopt.reporting.analysis import analyze, campaign_runs, margin_of, read_analysis, repeat_commands
+from policyopt.reporting.analysis import analyze, experiment_runs, margin_of, read_analysis, repeat_commands
 from policyopt.reporting.reference import CellKey, Reference, read_reference, read_reference_tasks
 from policyopt.reporting.statistics import (
     holm,
@@ -288,9 +288,9 @@ def test_missing_runs_are_named_from_the_spec_or_from_the_grid():
     rows = cell_rows([1, 2, 3], alg='ga') + cell_rows([1, 2], alg='bclone')
     assert analyze(rows, []).missing == ['alg=bclone,task=cartpole,num_trajs=4,run=2']
     spec = 'tasks: [{name: cartpole}]\ntraining: {algorithms: [{name: ga}], dataset_num_trajs: [4, 7], runs: 3}'
-    expected = campaign_runs(spec)
+    expected = experiment_runs(spec)
     assert analyze(cell_rows([1, 2, 3]), [], expected=expected).missing == [f'alg=ga,task=cartpole,num_trajs=7,run={i}' for i in range(3)]
-    assert campaign_runs('') is None and campaign_runs('a: [') is None
+    assert experiment_runs('') is None and experiment_runs('a: [') is None
 
 
 def test_the_command_that_repeats_a_cell_keeps_what_the_campaign_changed():

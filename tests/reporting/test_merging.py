@@ -93,12 +93,12 @@ def longer(path):
 
 WRONG = {
     'a run twice': ({}, 'holds the run alg=bclone,task=cartpole,num_trajs=1,run=0, as a.h5 does'),
-    'another name': ({'run_name': 'large'}, 'holds another campaign than a.h5'),
-    'another training': ({'spec': ATTRS['spec'].replace('runs: 3', 'runs: 4')}, 'holds another campaign than a.h5'),
+    'another name': ({'run_name': 'large'}, 'holds another experiment than a.h5'),
+    'another training': ({'spec': ATTRS['spec'].replace('runs: 3', 'runs: 4')}, 'holds another experiment than a.h5'),
     'no campaign': ({'spec': '[]'}, 'its attribute spec has no tasks and training'),
     'no YAML': ({'spec': '{'}, 'c.h5: the attribute spec'),
     'another environment': ({'tasks': [dataclasses.replace(task_row(), env='CartPole-v1')]}, 'its task cartpole is CartPole-v1 with'),
-    'a task that is not in it': ({'tasks': [task_row('hopper')]}, "its task 'hopper' is not in its campaign; expected one of cartpole"),
+    'a task that is not in it': ({'tasks': [task_row('hopper')]}, "its task 'hopper' is not in its experiment; expected one of cartpole"),
     'tasks that are none': ({'spec': '{tasks: 3, training: {}}'}, 'its attribute spec has no tasks and training'),
     'a time that is none': ({'training_seconds': 'long'}, "its attribute training_seconds is 'long', not a number"),
     'sampled actions': ({'eval_deterministic': 'false'}, 'c.h5: was played with sampled actions, a.h5 with the likeliest'),

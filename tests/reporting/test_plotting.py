@@ -81,7 +81,7 @@ def test_bands_end_at_the_best_run():
 def test_raw_picture_works_without_random_returns_and_figure1_says_how_to_get_them():
     analysis = analyze(cell_rows([100, 110]), [task_row(random=None)])
     figures.results_figure(analysis, 'raw')
-    with pytest.raises(UserError, match='no random-policy returns; evaluate the campaign again .*2_eval.*--kind raw'):
+    with pytest.raises(UserError, match='no random-policy returns; evaluate the experiment again .*2_eval.*--kind raw'):
         figures.results_figure(analysis, 'figure1')
 
 
@@ -199,7 +199,7 @@ def test_groups_are_named_by_algorithm_and_by_what_else_differs(tmp_path):
 def test_figure_has_a_subplot_per_field_and_a_line_per_log_or_group(tmp_path):
     logs = curves.read_logs([write_log(run_path(tmp_path, alg, run)) for alg in ('ga', 'fem') for run in (0, 1)])
     axes = curves.curves_figure(logs, ['trueret', 'racc'])
-    assert [a.get_title() for a in axes.axes] == ['trueret', 'racc'] and len(axes.axes[0].get_lines()) == 4
+    assert [a.get_title() for a in axes.axes] == ['true return', 'discriminator accuracy'] and len(axes.axes[0].get_lines()) == 4
     grouped = curves.curves_figure(logs, ['trueret'], group=True, smooth=3).axes[0]
     assert [line.get_label() for line in grouped.get_lines()] == ['GAIL (2016)', label_of('fem')]
 

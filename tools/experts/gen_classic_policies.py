@@ -61,14 +61,15 @@ def train_experts(prog, doc, experts, default, argv):
             print(f'{log}: is there already')
         else:
             options = experts[task].split() + ([] if args.seed is None else ['--seed', args.seed])  # the last --seed counts
-            run(task, scripts / 'run_rl_mj.py', '--env_name', task, *options, '--print_freq', 20, '--resume', '--log', log)
+            run(task, [scripts / 'run_rl_mj.py', '--env_name', task, *options, '--print_freq', 20, '--resume', '--log', log])
             TrainingLog(log, {}).keep_last()
-        run(task, scripts / 'vis_mj.py', f'{log}/snapshots/last', '--env_name', task, '--eval_only', '--count', 200, '--seed', 0)
+        snapshot = f'{log}/snapshots/last'
+        run(task, [scripts / 'vis_mj.py', snapshot, '--env_name', task, '--eval_only', '--count', 200, '--seed', 0])
 
 
-def run(task, script, *options):
-    """Show a command and run it; RunFailed when it fails."""
-    command = [str(script), *map(str, options)]
+def run(task, command):
+    """Show a command, a script and its options, and run it; RunFailed when it fails."""
+    command = [str(word) for word in command]
     print('python', os.path.relpath(command[0]), *command[1:], flush=True)
     if call([sys.executable, *command]):
         raise RunFailed(f'{task}: the command above failed')

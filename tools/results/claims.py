@@ -14,6 +14,7 @@ from policyopt.errors import UserError
 from policyopt.reporting.reference import CellKey, read_reference, read_reference_tasks
 from policyopt.reporting.tables import decimals_of, number, trajectories
 from tools.results.benchmark_tables import efficiency_table, label_table, transfer_table
+from tools.results.gail_starts import starts_table
 from tools.results.reward_shift import shift_table
 from tools.results.robustness_checks import beside, checks, run_by_run
 from tools.results.words import difference, table, verdict
@@ -226,6 +227,8 @@ WHOLE = {
     'gail-mujoco': functools.partial(gail_table, files=('gail/paper', 'gail/ant')),
     'gail-classic': functools.partial(gail_table, files=('gail/classic',)),
     'gail-predictions': prediction_table,
+    'gail-from-cloning': functools.partial(starts_table, name='from_cloning'),
+    'gail-lander': functools.partial(starts_table, name='lander'),
     'claims': claims_table,
     'agreement': agreement_overview,
     'preregistration': registration_table,

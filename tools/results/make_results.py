@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Make every figure and every number of the pages anew from the shipped results files; says each command that it runs.
+"""Make the figures and numbers of the results pages anew from the shipped files.
 
     python tools/results/make_results.py                 # figures, then the numbers in the pages
     python tools/results/make_results.py --numbers       # only the numbers in the pages
-    python tools/results/make_results.py --check         # change nothing; exit code 1 when a page says other numbers than the files give
-    python tools/results/make_results.py --tables DIR    # also CSV, Markdown and HTML tables of every results file, into DIR
+    python tools/results/make_results.py --check         # change nothing; exit code 1 where they differ
+    python tools/results/make_results.py --tables DIR    # also tables of every results file, into DIR
 
-A page holds the block FILE:KIND, for example classic/results:cells, between <!-- begin: FILE:KIND --> and <!-- end: FILE:KIND -->.
+A page holds the block FILE:KIND, for example classic/results:cells, between
+<!-- begin: FILE:KIND --> and <!-- end: FILE:KIND -->.
 """
 
 import os
@@ -16,6 +17,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from policyopt.algorithms import label_of
 from policyopt.command_line import Parser, run_main
 from policyopt.errors import RunFailed
 from policyopt.files.atomic import write_text
@@ -46,12 +48,23 @@ FIGURES = {
     'our_experts_figure1': ('benchmark/results', 'figure1'),
 }
 GAIL = ['results/gail/paper.h5', 'results/gail/ant.h5']  # what gail_figure1 shows, as far as it is there
-# picture: folders of training logs; drawn when they are shipped
-CURVES = {
-    'mujoco_gail_curves': ['modern/ga_curves'],
-    'reacher_curves': ['modern/reacher_ga_curves', 'modern/reacher_ga_4_11_curves'],
-    'linear_rewards_curves': ['modern/fem_simplex_curves'],
-    'reward_shift_curves': ['linear_rewards/curves'],
+BOUNDS = {'': 'bound of 2016', '_batch': "batch's bound", '_none': 'no bound'}
+# picture: folders of training logs, and what its legend calls algorithms; drawn when they are shipped
+CURVES: dict[str, tuple[list[str], dict[str, str]]] = {
+    'mujoco_gail_curves': (['modern/ga_curves'], {}),
+    'reacher_curves': (
+        ['modern/reacher_ga_curves', 'modern/reacher_ga_4_11_curves'],
+        {'ga_entreg0': 'no entropy bonus', 'ga_entreg-3': 'entropy bonus of weight 0.001'},
+    ),
+    'linear_rewards_curves': (['modern/fem_simplex_curves'], {label_of('fem'): 'FEM', label_of('simplex'): 'game-theoretic'}),
+    'reward_shift_curves': (
+        ['linear_rewards/curves'],
+        {
+            label_of(f'{alg}{end}'): f'{name}, {bound}'
+            for alg, name in (('fem', 'FEM'), ('simplex', 'game-theoretic'))
+            for end, bound in BOUNDS.items()
+        },
+    ),
 }
 
 
@@ -90,10 +103,10 @@ def main(argv):
     for command in [*(table_commands(tables) if tables else ()), *(figure_commands() if draws else ())]:
         print('python', shlex.join(command), flush=True)
         subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env={**os.environ, 'PYTHONPATH': str(ROOT)})
-    there = {picture: folders for picture, folders in CURVES.items() if all(os.path.isdir(f'results/{f}') for f in folders)}
-    for picture, folders in there.items() if draws else ():
-        print(f'draws results/{picture}.png from the logs in {", ".join(folders)}', flush=True)
-        draw_curves([f'results/{folder}' for folder in folders], PAPER, f'results/{picture}.png')
+    for picture, (folders, words) in CURVES.items() if draws else ():
+        if all(os.path.isdir(f'results/{f}') for f in folders):
+            print(f'draws results/{picture}.png from the logs in {", ".join(folders)}', flush=True)
+            draw_curves([f'results/{folder}' for folder in folders], PAPER, f'results/{picture}.png', words)
     if draws:
         draw_gail(GAIL, PAPER, 'results/gail_figure1.png')
         print('draws results/sample_efficiency.png from results/peers/halfcheetah.csv', flush=True)

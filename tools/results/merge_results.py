@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Put the results of a campaign that was run in parts, on several machines or days, into one file.
+"""Merge the results of an experiment that was run in parts into one file.
 
     python tools/results/merge_results.py monday.h5 tuesday.h5 -o results.h5
 
-The parts are files that 2_eval wrote with --only or --exclude, from one YAML file: equal tasks and training, every run in one part.
+The parts are files that 2_eval wrote with --only or --exclude, from one YAML file: equal tasks and
+training, every run in one part.
 """
 
 import os

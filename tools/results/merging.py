@@ -1,4 +1,4 @@
-"""Results files of one campaign that was run in parts, on several machines or days, as one file."""
+"""Results files of one experiment that was run in parts, on several machines or days, as one file."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ WHEN = ('training_start', 'training_end', 'training_seconds')
 def merge_results(parts: Sequence[tuple[str, Results]]) -> tuple[list[ResultRow], list[TaskRow], dict[str, Any], list[str]]:
     """(rows, tasks, root attributes, remarks) of the parts (path, results) together.
 
-    Rows are in the order of the campaign's tasks, then of algorithms as they come, sizes and runs. Where parts measured the expert or the
+    Rows are in the order of the experiment's tasks, then of algorithms as they come, sizes and runs. Where parts measured the expert or the
     random policy of a task on other episodes, as those of other expert sets, the first part's are kept and a remark says so.
-    Raises UserError for parts of different campaigns, a task with two environments or experts, a run that two parts hold, and numbers of
+    Raises UserError for parts of different experiments, a task with two environments or experts, a run that two parts hold, and numbers of
     episodes that do not fit into one table.
     """
     first_path, first = parts[0]
@@ -33,7 +33,7 @@ def merge_results(parts: Sequence[tuple[str, Results]]) -> tuple[list[ResultRow]
     remarks = []
     for path, part in parts:
         if part.attrs.get('run_name') != first.attrs.get('run_name') or _experiment(path, part)[1] != experiment:
-            raise UserError(f'{path}: holds another campaign than {first_path}; expected parts of one, with equal tasks and training')
+            raise UserError(f'{path}: holds another experiment than {first_path}; expected parts of one, with equal tasks and training')
         check_same_actions(path, part, first_path, first)
         for task in part.tasks:
             kept_path, kept = tasks.setdefault(task.task, (path, task))
@@ -46,7 +46,7 @@ def merge_results(parts: Sequence[tuple[str, Results]]) -> tuple[list[ResultRow]
                 )
         unknown = sorted({r.task for r in (*part.rows, *part.tasks)} - set(names))
         if unknown:
-            raise UserError(f"{path}: its task '{unknown[0]}' is not in its campaign; expected one of {', '.join(names)}")
+            raise UserError(f"{path}: its task '{unknown[0]}' is not in its experiment; expected one of {', '.join(names)}")
         for row in part.rows:
             key = row.alg, row.task, row.num_trajs, row.run
             if key in rows:
@@ -68,12 +68,12 @@ def _check_widths(what: str, counts: list[tuple[str, int]]) -> None:
 
 
 def _experiment(path: str, part: Results) -> tuple[list[str], Any]:
-    """(names of the tasks, what must be equal in all parts: the tasks and the training of the campaign's file)."""
+    """(names of the tasks, what must be equal in all parts: the tasks and the training of the experiment's file)."""
     spec = parse_yaml(part.attrs.get('spec', ''), f'{path}: the attribute spec')
     tasks = spec.get('tasks') if isinstance(spec, dict) else None
     names = [str(t.get('name')) for t in tasks if isinstance(t, dict)] if isinstance(tasks, list) else []
     if not names or 'training' not in spec:
-        raise UserError(f'{path}: its attribute spec has no tasks and training; expected the campaign as 2_eval writes it')
+        raise UserError(f'{path}: its attribute spec has no tasks and training; expected the experiment as 2_eval writes it')
     return names, (tasks, spec['training'])
 
 
@@ -83,7 +83,7 @@ def _same_episodes(a: TaskRow, b: TaskRow) -> bool:
 
 
 def _attrs(parts: Sequence[tuple[str, Results]]) -> dict[str, Any]:
-    """Root attributes: the campaign's, those of training together, and what each part says of its own origin in `merged_from`."""
+    """Root attributes: the experiment's, those of training together, and what each part says of its own origin in `merged_from`."""
     attrs = [part.attrs for _, part in parts]
     found: dict[str, Any] = {k: attrs[0].get(k, '') for k in ('spec', 'run_name', 'eval_deterministic')}
     if len({a.get('drawn_seed') for a in attrs}) == 1:

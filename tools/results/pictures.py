@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -17,10 +17,10 @@ from policyopt.reporting.figures import STYLE, WIDE, figure, outside_legend, sav
 from policyopt.reporting.reference import CellKey, read_reference, read_reference_tasks
 
 
-def draw_curves(folders: Sequence[str], reference: str, path: str) -> None:
+def draw_curves(folders: Sequence[str], reference: str, path: str, words: Mapping[str, str]) -> None:
     """Draw the true return of all training logs of some folders, with the paper's mean of each group as a dotted line.
 
-    The paper's is that of finished runs over evaluation episodes, with their most likely actions.
+    The paper's is that of finished runs over evaluation episodes, with their most likely actions. The legend calls algorithms by `words`.
     """
     published = read_reference(reference)
     logs = curves.read_logs([p for folder in folders for p in sorted(glob.glob(os.path.join(glob.escape(folder), '*.h5')))])
@@ -29,7 +29,10 @@ def draw_curves(folders: Sequence[str], reference: str, path: str) -> None:
         found = published.get(CellKey(log.parts['task'], log.parts['alg'], int(log.parts['num_trajs'])))
         return {'paper, when finished': found.mean} if found else {}
 
-    save_figure(curves.curves_figure(logs, ['trueret'], group=True, levels=levels), path)
+    fig = curves.curves_figure(logs, ['trueret'], group=True, levels=levels)
+    for text in fig.legends[0].get_texts():
+        text.set_text(words.get(text.get_text(), text.get_text()))
+    save_figure(fig, path)
 
 
 @matplotlib.rc_context(STYLE)

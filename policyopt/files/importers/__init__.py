@@ -36,7 +36,9 @@ READERS: dict[str, Callable[[str, ReadOptions], Source]] = {
     'minari': read_minari, 'npz': read_npz, 'csv': read_csvs, 'imitation': read_imitation,
 }  # fmt: skip
 HDF5_READERS: dict[str, Callable[[str, Any, ReadOptions], Source]] = {'d4rl': read_d4rl, 'robomimic': read_robomimic}
-EXPECTED = 'an .npz file, HDF5 of D4RL or robomimic, a folder of CSV files or of imitation, or a Minari id such as cartpole/expert-v0'
+EXPECTED = (
+    'an .npz or .csv file, HDF5 of D4RL or robomimic, a folder of CSV files or of imitation, or a Minari id such as cartpole/expert-v0'
+)
 NOT_DEMONSTRATIONS = {
     'trajectories': 'is a trajectory file already, which --data takes as it is; {show} shows what it holds',
     'run': 'is the file of a training run, not demonstrations; its policy records some: {record}',

@@ -15,7 +15,7 @@ import numpy as np
 from policyopt.errors import UserError
 from policyopt.files import ends
 from policyopt.files.ends import Episode
-from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options
+from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options, without_unused_next
 
 ROLLOUT = {'episode_starts', 'values', 'log_probs'}  # beside observations: a rollout buffer of Stable-Baselines3
 RETURNS = ('ep_rets', 'episode_returns')  # one for each episode, as of openai/baselines and generate_expert_traj
@@ -79,7 +79,8 @@ def read_arrays(arrays: Arrays, file: str) -> Source:
     _compare_returns(arrays, episodes, notes)
     unused = [name for name in arrays.names if name not in arrays.used]
     used, unused = (list(dict.fromkeys(re.sub(r'_\d+$', '_N', name) for name in names)) for names in (arrays.used, unused))
-    return Source(f'{file}, {layout}', episodes, used, unused, notes)
+    found = Source(f'{file}, {layout}', episodes, used, unused, notes)
+    return without_unused_next(found, (row for row in rows if isinstance(row, ends.Row)))
 
 
 def _numbered(arrays: Arrays, i: int) -> ends.Row:
@@ -206,6 +207,7 @@ def _rows_of(
         rews, next_obs = (None if x is None else np.moveaxis(x, time_axis, 1) for x in (rews, next_obs))
         said = {name: np.moveaxis(x, time_axis, 1) for name, x in said.items()}
     num_rows, num = len(obs), acts.shape[1]
+    said = {name: x for name, x in said.items() if name not in ends.IDS or x.shape != (num_rows,)}  # the number of each row says nothing
     for name, x in said.items():
         per_row = name in ends.LENGTHS or (x.ndim == 1 and len(x) == num_rows and num_rows != num)
         if x.ndim == 0 or len(x) != num_rows or (not per_row and x.shape[:2] != (num_rows, num)):

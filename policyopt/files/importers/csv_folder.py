@@ -1,4 +1,4 @@
-"""Folders with one CSV file for each episode."""
+"""CSV files: a folder with one for each episode, or a single one."""
 
 from __future__ import annotations
 
@@ -11,21 +11,28 @@ import numpy as np
 from policyopt.errors import UserError
 from policyopt.files import ends
 from policyopt.files.atomic import check_regular
-from policyopt.files.importers.source import ReadOptions, Source, in_order, refuse_options
+from policyopt.files.importers.source import ReadOptions, Source, in_order, refuse_options, without_unused_next
+
+COLUMNS = {  # the kinds of columns: these words alone, or before a number or a part of the name that no letter begins
+    'obs': 'obs|observations?', 'act': 'acts?|actions?', 'rew': '(?:rews?|rewards?)$', 'next_obs': 'next_obs|next_observations?',
+}  # fmt: skip
 
 
-def read_csvs(folder: str, options: ReadOptions) -> Source:
-    """The episodes of a folder with one CSV file each, in the order of their names (2 before 10).
+def read_csvs(source: str, options: ReadOptions) -> Source:
+    """The episodes of a CSV file, or of a folder of them in the order of their names (2 before 10).
 
-    The first line names the columns: obs…, act…, rew, next_obs…, and terminated, truncated and the like, in any order; obs and act are
-    taken in the order of their names and numbers (obs2 before obs10), which must be the same in all files.
+    The first line names the columns: obs…, act…, rew, next_obs…, and terminated, truncated, episode_id and the like, in any order; obs
+    and act are taken in the order of their names and numbers (obs2 before obs10), which must be the same in all files. A file is one
+    episode unless its columns say where several end.
     """
-    refuse_options(folder, options, 'time_axis', 'obs_keys')
-    names = [n for n in os.listdir(folder) if n.lower().endswith('.csv') and not os.path.isdir(os.path.join(folder, n))]
+    refuse_options(source, options, 'time_axis', 'obs_keys')
+    folder, names = os.path.split(source)[0], [os.path.basename(source)]
+    if os.path.isdir(source):
+        folder, names = source, [n for n in os.listdir(source) if n.lower().endswith('.csv') and not os.path.isdir(os.path.join(source, n))]
     names.sort(key=in_order)
     if not names:
         raise UserError(f'{folder}: a folder without .csv files; expected one for each episode')
-    episodes, notes, first = [], [], None
+    episodes, rows, notes, first = [], [], [], None
     for name in names:
         path = os.path.join(folder, name)
         row, used, unused = _read_csv(path)
@@ -35,8 +42,9 @@ def read_csvs(folder: str, options: ReadOptions) -> Source:
         first = first or (used, unused)
         ends.check_chosen(path, options.ends, row.said)
         episodes += ends.episodes_of(row, options.ends, notes)
+        rows.append(row)
     assert first is not None
-    return Source('a CSV file for each episode', episodes, *first, notes)
+    return without_unused_next(Source('CSV files' if len(names) > 1 else 'a CSV file', episodes, *first, notes), rows)
 
 
 def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
@@ -48,11 +56,13 @@ def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
     except (UnicodeDecodeError, csv.Error) as e:
         raise UserError(f'{path}: not a CSV file of UTF-8 text ({e})') from e
     header = [name.strip().lower() for name in header]
-    kinds = {kind: sorted((n for n in header if n.startswith(kind)), key=in_order) for kind in ('obs', 'act', 'rew', 'next_obs')}
-    flags = [name for name in ends.FLAGS if name in header]
+    while rows and not rows[-1]:
+        rows.pop()
+    kinds = {kind: sorted((n for n in header if re.match(f'(?:{words})(?![a-z])', n)), key=in_order) for kind, words in COLUMNS.items()}
+    said = [name for name in (*ends.FLAGS, *ends.IDS) if name in header]
     if not kinds['obs'] or not kinds['act'] or len(kinds['rew']) > 1:
         raise UserError(f"{path}: its columns are '{','.join(header)[:80]}'; expected obs0, obs1, …, act0, … and at most one reward")
-    used = [*(name for names in kinds.values() for name in names), *flags]
+    used = [*(name for names in kinds.values() for name in names), *said]
     if twice := sorted({name for name in used if header.count(name) > 1}):
         raise UserError(f"{path}: the column '{twice[0]}' stands twice; expected different names")
     if kinds['next_obs'] and len(kinds['next_obs']) != len(kinds['obs']):
@@ -68,15 +78,15 @@ def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
 
     rews = columns(kinds['rew'])[:, 0] if kinds['rew'] else None
     next_obs = columns(kinds['next_obs']).astype(np.float64) if kinds['next_obs'] else None
-    said = {name: columns([name])[:, 0] for name in flags}
-    row = ends.Row(
-        path, columns(kinds['obs']).astype(np.float64), columns(kinds['act']), rews=rews, next_obs=next_obs, said=said, whole=True
-    )
-    return row, used, [name for name in header if name not in used]
+    arrays = {'obs': columns(kinds['obs']).astype(np.float64), 'acts': columns(kinds['act']), 'rews': rews, 'next_obs': next_obs}
+    row = ends.Row(path, **arrays, said={name: columns([name])[:, 0] for name in said}, whole=not said)
+    return row, used, [name or '(without a name)' for name in header if name not in used]
 
 
 def _number(path: str, line: int, text: str) -> float:
     try:
+        if text.strip().lower() in ('true', 'false'):
+            return int(text.strip().lower() == 'true')
         if '_' in text or not text.isascii():
             raise ValueError('a number as Python writes it, or of another script')
         return int(text) if re.fullmatch(r'\s*[+-]?\d{1,18}\s*', text) else float(text)

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from policyopt.errors import UserError, printable
-from policyopt.files.ends import Episode, numeric
+from policyopt.files.ends import Episode, Row, numeric
 from policyopt.files.trajectory_file import check_int64, check_returns
 from policyopt.trajectories import TrajBatch
 
 NAMES = {  # what others call these arrays
-    'obs': ('obs', 'observations', 'states'),
-    'acts': ('acts', 'actions', 'acs'),
-    'rews': ('rews', 'rewards'),
-    'next_obs': ('next_obs', 'next_observations', 'next_states'),
+    'obs': ('obs', 'observations', 'states', 'observation', 'state'),
+    'acts': ('acts', 'actions', 'acs', 'action'),
+    'rews': ('rews', 'rewards', 'reward'),
+    'next_obs': ('next_obs', 'next_observations', 'next_states', 'next_observation', 'next_state'),
 }
 
 
@@ -51,6 +51,15 @@ class Source:
     unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     env_name: str | None = None
+
+
+def without_unused_next(found: Source, rows: Iterable[Row]) -> Source:
+    """Move the arrays of next observations to those that are not used, if no row had a use for them."""
+    names = [name for name in found.used if name.startswith(NAMES['next_obs'])]
+    if names and all(row.next_obs is None for row in rows):
+        found.used = [name for name in found.used if name not in names]
+        found.unused = names + found.unused
+    return found
 
 
 def refuse_options(where: str, options: ReadOptions, *names: str) -> None:

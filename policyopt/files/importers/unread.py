@@ -53,7 +53,6 @@ TEXTS = {  # what a file is and what to do, then perhaps lines of Python, in whi
         'import policyopt; from stable_baselines3 import PPO  # or what it was trained with',
         "policyopt.Demonstrations.record(PPO.load(PATH), 'ENV', episodes=10).save('trajs.h5')",
     ),
-    'csv': ('a single CSV file. Put one for each episode into a folder, and give the folder',),
     'arrow': ('a part of a data set. Give the folder that holds it, with its state.json',),
     'minari': ('a Minari data set. Give its id, such as cartpole/expert-v0, with MINARI_DATASETS_PATH set to the folder of all data sets',),
     'splits': ('a data set of several parts. Give one of its folders: SPLITS',),
@@ -78,7 +77,7 @@ TEXTS = {  # what a file is and what to do, then perhaps lines of Python, in whi
 }
 SUFFIXES = {
     'pickle': ('.pkl', '.pickle', '.p', '.joblib'), 'parquet': ('.parquet',), 'json': ('.json', '.jsonl'), 'npy': ('.npy',),
-    'csv': ('.csv',), 'arrow': ('.arrow', '.feather'), 'torch': ('.pt', '.pth'), 'matlab': ('.mat',), 'zarr': ('.zarr',),
+    'arrow': ('.arrow', '.feather'), 'torch': ('.pt', '.pth'), 'matlab': ('.mat',), 'zarr': ('.zarr',),
     'video': ('.mp4', '.avi', '.mkv', '.webm', '.mov', '.gif', '.png', '.jpg', '.jpeg'),
     'archive': ('.zip', '.gz', '.tgz', '.tar', '.xz', '.bz2', '.zst', '.7z'),
 }  # fmt: skip

@@ -1,0 +1,61 @@
+"""How runs of `gail` begin and end, next to the scores that were predicted: starts from cloning, and signs of the reward."""
+
+from __future__ import annotations
+
+import csv
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from policyopt.files.names import settings_of
+from policyopt.reporting.tables import decimals_of, number
+from tools.results.words import NAMES, table
+
+if TYPE_CHECKING:
+    from tools.results.documents import Blocks
+
+WINDOW = 5  # iterations, of 2000 steps each, that a return in training is averaged over
+
+
+def _read(path: str) -> list[dict[str, str]]:
+    with open(path, newline='', encoding='utf-8') as f:
+        return list(csv.DictReader(f))
+
+
+def _words(alg: str) -> str:
+    """An algorithm of a sweep: `gail`, init_iterations 5."""
+    base, settings = settings_of(alg)
+    return ', '.join([NAMES.get(base, f'`{base}`'), *(f'`{k} {v}`' for k, v in settings.items())])
+
+
+def ends_of_curves(path: str) -> dict[tuple[str, str], np.ndarray]:
+    """{(task, algorithm): mean over runs of the returns (first, lowest, last) of WINDOW iterations} of a CSV file of export_log.py."""
+    runs: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for r in _read(path):
+        if r['trueret']:
+            runs.setdefault((r['task'], r['alg']), {}).setdefault(r['run'], []).append(float(r['trueret']))
+
+    def ends(returns):
+        y_W = np.convolve(returns, np.full(WINDOW, 1 / WINDOW), mode='valid')
+        return y_W[0], y_W.min(), y_W[-1]
+
+    return {cell: np.mean([ends(returns) for returns in of.values()], axis=0) for cell, of in runs.items()}
+
+
+def starts_table(blocks: Blocks, name: str) -> str:
+    """A line per row of gail/NAME.csv: returns in training, the return and length of the last policy, its score, and what was predicted."""
+    rows, folder = _read(f'{blocks.root}/gail/{name}.csv'), f'{blocks.root}/gail/{name}'
+    a = blocks.analysis(f'gail/{name}') if f'gail/{name}' in blocks.between else None
+    curves = ends_of_curves(f'{folder}_returns.csv') if os.path.exists(f'{folder}_returns.csv') else {}
+    lines = []
+    for r in rows:
+        cell = None if a is None else next((c for k, c in a.cells.items() if (k.task, k.alg) == (r['task'], r['algorithm'])), None)
+        found = ['', '', '', 'not run', '', '']
+        if a is not None and cell is not None:
+            d, score = decimals_of(a, r['task']), a.baselines[r['task']].score(cell.y_N).mean()
+            ends = [number(y, d) for y in curves.get((r['task'], r['algorithm']), [])] or ['', '', '']
+            found = [*ends, ', '.join(number(y, d) for y in np.sort(cell.y_N)), f'{cell.length_mean:.0f}', f'{score:.2f}']
+        lines.append([r['task'], _words(r['algorithm']), *found, f'{r["from"]} to {r["to"]}'])
+    heads = ['task', 'algorithm', 'first steps', 'lowest', 'last steps', 'last policy, each run', 'length', 'score', 'predicted']
+    return table(heads, lines, words=2)
