@@ -333,8 +333,8 @@ WRONG_CALLS = {
     'a number': ({'expert': 3}, 'expert is a int; give a Policy'),
     'another task': ({'expert': pendulum_expert()}, 'the policy is for'),
     'another task by path': ({'expert': 'expert.h5'}, 'holds GaussianPolicy, but the task needs a GibbsPolicy'),
-    'cloning': ({'algorithm': 'bclone', 'expert': LAST}, "'bclone' asks nobody for labels"),
-    'TRPO': ({'algorithm': 'trpo', 'expert': LAST}, "'trpo' asks nobody for labels"),
+    'cloning': ({'algorithm': 'bclone', 'expert': LAST}, "'bclone' queries no expert"),
+    'TRPO': ({'algorithm': 'trpo', 'expert': LAST}, "'trpo' queries no expert"),
     'an option of dagger': (
         {'algorithm': 'bclone', 'expert': None, 'dagger_rounds': 3},
         "dagger_rounds=3: only 'dagger' has this option",
