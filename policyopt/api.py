@@ -249,11 +249,12 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         seed: 0 to 2³² − 1; None draws one, which is `run.options.seed` then.
         expert: for 'dagger', who labels: a Policy, the path of one, or any function obs_B_Do → a_B_Da, a program or a
             person; it gets a batch of observations and returns as many actions, for a finite space integers (B,) or (B, 1).
-        options, changes: the other options of 2016, from an ImitationOptions or RLOptions, or by name: min_total_sa=5000.
+        options: an ImitationOptions or RLOptions, which has all other options of the command.
         progress: show a bar on stderr where that is a terminal.
         init: a Policy to start from, a run whose classifier and value function are taken too, or the path of either.
         callback: called after each iteration with its number, {column: value} of its row of the log, and the policy if it takes three
             arguments; returning False (or raising StopIteration) ends the run there.
+        **changes: single options by name, such as min_total_sa=5000; they have priority over `options`.
     Ctrl-C returns the run as of its last complete iteration; before there is one it raises KeyboardInterrupt.
     Raises UserError, one sentence, for bad arguments; RunFailed when the environment fails or a number is not finite any more.
     Source: Ross et al. 2011 (dagger), Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Fu et al. 2018

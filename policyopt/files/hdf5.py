@@ -103,7 +103,7 @@ def write_h5(path: str, replace: bool = False) -> Iterator[Any]:
         raise RunFailed(f'{path}: {seen}. Choose another name, or move that file away') from e
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            what = f'{os.strerror(e.errno)} while writing; nothing was changed. Free some space and go on with --resume'
+            what = f'{os.strerror(e.errno)} while writing; nothing was changed. Free some space and continue with --resume'
             raise OSError(e.errno, what, str(path)) from e
         raise
 

@@ -94,7 +94,7 @@ def check_same_actions(path: str, results: Results, other_path: str, other: Resu
     """Raise UserError when the policies of one file took their most likely actions, those of the other drew them."""
     if likeliest_actions(results.attrs) != likeliest_actions(other.attrs):
         drawn, likely = (other_path, path) if likeliest_actions(results.attrs) else (path, other_path)
-        raise UserError(f'{drawn}: was played with sampled actions, {likely} with the likeliest; expected one eval_deterministic')
+        raise UserError(f'{drawn}: was played with sampled actions, {likely} with the most likely ones; expected one eval_deterministic')
 
 
 def read_other_sets(paths: Iterable[str], path: str, results: Results) -> list[tuple[str, list[ResultRow]]]:

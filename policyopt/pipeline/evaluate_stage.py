@@ -181,7 +181,7 @@ def evaluated_rows(
     for run, job in zip(runs, jobs, strict=True):
         row, file = _read_row(job), files.get(run.id)
         if row is None:
-            raise RunFailed(f'{job.cache}: the evaluation of {run.id} has vanished or changed; go on with --resume')
+            raise RunFailed(f'{job.cache}: the evaluation of {run.id} has vanished or changed; continue with --resume')
         returns, lengths = sets[run.task, run.dataset]
         rows[run.id] = ResultRow(
             **{key: getattr(run, key) for key in KEYS},
@@ -378,7 +378,7 @@ def _play_all(jobs: list[tuple[EvaluationJob, Snapshot | None]], how: How) -> No
             for future in concurrent.futures.as_completed(futures):
                 progress.finished(future.result())
         except concurrent.futures.process.BrokenProcessPool as e:
-            raise RunFailed('a worker process of the evaluation was killed; rows evaluated so far are kept, go on with --resume') from e
+            raise RunFailed('a worker process of the evaluation was killed; rows evaluated so far are kept, continue with --resume') from e
         except BaseException:
             for worker in multiprocessing.active_children():
                 worker.kill()

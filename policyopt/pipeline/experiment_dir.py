@@ -61,7 +61,7 @@ def store_seed(spec: Spec, seed: int) -> None:
             return
         if spec.training.seed is None:
             if stored is not None:
-                raise RunFailed(f'{path}: another process has just drawn the base seed {stored}; it is kept, go on with --resume')
+                raise RunFailed(f'{path}: another process has just drawn the base seed {stored}; it is kept, continue with --resume')
             print(f'no training.seed: drew {seed} and stored it in {path}', file=sys.stderr)
         elif stored is not None and held_runs(spec):
             raise UserError(
@@ -135,7 +135,7 @@ def prepare_folder(spec: Spec, seed: int, resume: bool, chosen: Collection[str])
             done = sum(not is_part(n) for n in held)
             raise UserError(
                 f'{folder}: already holds {done} finished and {len(held) - done} unfinished runs; expected an empty folder. '
-                'Add --resume (it skips the finished runs and goes on with the others), or choose another options.storagedir'
+                'Add --resume (it skips the finished runs and continues the others), or choose another options.storagedir'
             )
         others = _check_same_experiment(spec, seed, held, chosen) if held else []
         locks.remove_leftovers(folder)
@@ -205,7 +205,7 @@ def _store(path: str, content: str) -> None:
         with replacing(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
             f.write(content)
     except OSError as e:
-        raise OSError(e.errno, f'{e.strerror}; finished runs are kept, go on with --resume', path) from e
+        raise OSError(e.errno, f'{e.strerror}; finished runs are kept, continue with --resume', path) from e
 
 
 def _note_commit(path: str) -> None:

@@ -106,7 +106,7 @@ class Local:
             left = num - len(outcomes)
             rest = f', {left} were not started (-k starts them all the same)' if left else ''
             first = f'{bad[0].job.id} ({bad[0].detail})'
-            raise RunFailed(f'{len(bad)} of {num} runs did not finish, first {first}{rest}. Go on with --resume')
+            raise RunFailed(f'{len(bad)} of {num} runs did not finish, first {first}{rest}. Continue with --resume')
         return how.evaluation(plan.spec)
 
 
@@ -191,7 +191,7 @@ class _Launcher:
             process = self.spawn(job, lock)
         except OSError as e:
             lock.release()
-            raise RunFailed(f'{job.id}: cannot be started: {e}; finished runs are kept, go on with --resume') from e
+            raise RunFailed(f'{job.id}: cannot be started: {e}; finished runs are kept, continue with --resume') from e
         except BaseException:
             lock.release()
             raise

@@ -167,7 +167,7 @@ class WorkerPool:
             said = 'worker processes import the script that starts them, and this one starts workers again when it is imported'
             return UserError(f"{said}; put what it does under `if __name__ == '__main__':`, or use sim_batch_size 1")
         if code is not None and code < 0:
-            memory = '; is there enough memory? Go on with --resume' if code == -signal.SIGKILL else ''
+            memory = '; is there enough memory? Continue with --resume' if code == -signal.SIGKILL else ''
             return RunFailed(f'{worker} died by signal {signal.Signals(-code).name}{memory}')
         return RunFailed(f'{worker} died with exit code {code}; an error of its own stands above')
 

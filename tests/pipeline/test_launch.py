@@ -243,7 +243,7 @@ def test_of_two_processes_that_draw_a_seed_at_once_the_first_decides(tmp_path):
     path.write_text(path.read_text().replace('  seed: 0\n', ''))
     spec = load_spec(str(path))
     experiment_dir.store_seed(spec, 5)
-    with pytest.raises(RunFailed, match='seed.txt: another process has just drawn the base seed 5; it is kept, go on with --resume'):
+    with pytest.raises(RunFailed, match='seed.txt: another process has just drawn the base seed 5; it is kept, continue with --resume'):
         experiment_dir.store_seed(spec, 6)
     assert experiment_dir.base_seed(spec) == 5
 

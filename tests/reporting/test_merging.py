@@ -101,7 +101,7 @@ WRONG = {
     'a task that is not in it': ({'tasks': [task_row('hopper')]}, "its task 'hopper' is not in its experiment; expected one of cartpole"),
     'tasks that are none': ({'spec': '{tasks: 3, training: {}}'}, 'its attribute spec has no tasks and training'),
     'a time that is none': ({'training_seconds': 'long'}, "its attribute training_seconds is 'long', not a number"),
-    'sampled actions': ({'eval_deterministic': 'false'}, 'c.h5: was played with sampled actions, a.h5 with the likeliest'),
+    'sampled actions': ({'eval_deterministic': 'false'}, 'c.h5: was played with sampled actions, a.h5 with the most likely ones'),
     'a damaged origin': ({'merged_from': '{'}, 'its attribute merged_from is no list in JSON'),
 }
 
