@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import stat
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing import resource_tracker
+from multiprocessing import connection, resource_tracker
 from types import FrameType
 from typing import Any
 
@@ -27,20 +28,20 @@ STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # t
 
 
 @contextlib.contextmanager
-def holding_signals(*nums: int) -> Iterator[None]:
-    """Hold signals back in the block, from this process and for good from those that it starts; ours arrive after it.
+def holding_signals() -> Iterator[None]:
+    """Hold stop signals back in the block, from this process and for good from those that it starts; ours arrive after it.
 
     A terminal's Ctrl-C goes to worker processes too, also to one that does not yet ignore it.
     """
     resource_tracker.ensure_running()  # multiprocessing lets SIGINT and SIGTERM through again when it starts this
-    with delaying_signals(*nums):
+    with delaying_signals():
         yield
 
 
 @contextlib.contextmanager
-def delaying_signals(*nums: int) -> Iterator[None]:
-    """Let signals arrive at the end of the block, which is where their handlers raise what they raise."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, nums)
+def delaying_signals() -> Iterator[None]:
+    """Let stop signals arrive at the end of the block, which is where their handlers raise what they raise."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -59,11 +60,19 @@ def interrupt_again(ignored: Any) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.01)  # by then the destructor is over, or it happens once more
 
 
-def ignore_signals(*nums: int) -> None:
-    """Ignore signals from now on, those that were held back at the start of this process too: its parent decides."""
-    for num in nums:
+def follow_parent() -> None:
+    """For a worker process: leave stop signals to the parent, those that were held back too, and end as soon as it has ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    for num in STOP_SIGNALS:
         signal.signal(num, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, nums)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    def watch():
+        connection.wait([parent.sentinel])
+        os._exit(1)  # whatever it is doing
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def call(command: Sequence[str]) -> int:

@@ -44,7 +44,8 @@ from policyopt.valuefuncs import ValueFunc
 
 if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Optimizer
-    from policyopt.options import CommonOptions, Options, RLOptions
+    from policyopt.options import AnyOptions, CommonOptions, RLOptions
+    from policyopt.policies import Policy
     from policyopt.sampling.actors import Teacher
     from policyopt.trajectories import TrajBatch
 
@@ -362,7 +363,7 @@ def warn_of_constant_features(obs_N_Do: np.ndarray) -> None:
         )  # fmt: skip
 
 
-def prepare(options: Options) -> Options:
+def prepare(options: AnyOptions) -> AnyOptions:
     """The options of a command as they are stored, after checking its log; switches autograd off."""
     if options.log is not None:
         check_log(options.log, options.resume, inputs=[getattr(options, name, None) for name in ('data', 'reward')])
@@ -380,7 +381,7 @@ def prepare(options: Options) -> Options:
     return options
 
 
-def resolved(options: Options) -> Options:
+def resolved(options: AnyOptions) -> AnyOptions:
     """Options with nothing left open: the nets, the seed, the number of iterations, and how often a mode saves and prints.
 
     Raises UserError for options that contradict each other.

@@ -76,4 +76,4 @@ def show(args):
         unfinished = '' if shown.over else f' so far (stopped at --frames {args.frames})'
         print(f'return: {shown.ret:.4f} in {shown.length} steps{unfinished}')
     if gif:
-        print(f'animation: {gif} ({args.frames} pictures, as --frames says)')
+        print(f'animation: {gif} ({args.frames} pictures; --frames N for another number)')

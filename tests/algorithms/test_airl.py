@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tables
 import torch
-from conftest import REPO, script_env
+from command_tools import REPO, run_command, script_env
 from training_tools import run
 
 import policyopt as po
@@ -309,11 +309,7 @@ def folder(tmp_path_factory):
 
 
 def script(name, folder, *args, rc=0):
-    done = subprocess.run(
-        [sys.executable, REPO / 'scripts' / name, *map(str, args)], cwd=folder, env=script_env(), capture_output=True, text=True
-    )
-    assert done.returncode == rc, done.stderr
-    return done
+    return run_command(name, *args, cwd=folder, rc=rc)
 
 
 def test_snapshots_hold_rewards_where_they_should(folder):

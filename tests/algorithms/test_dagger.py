@@ -4,14 +4,12 @@ import dataclasses
 import re
 import shutil
 import signal
-import subprocess
-import sys
 
 import gymnasium
 import numpy as np
 import pytest
 import training_tools
-from conftest import REPO, script_env
+from command_tools import REPO, run_command
 from training_tools import EXPERT, TINY_NET, differences
 
 import policyopt as po
@@ -388,10 +386,8 @@ def test_a_wrong_command_is_one_sentence_and_writes_nothing(case, folder, tmp_pa
     for name in ('cartpole.h5', 'expert.h5'):
         shutil.copy(folder / name, tmp_path)
     script, *args = line.split()
-    done = subprocess.run(
-        [sys.executable, str(REPO / 'scripts' / script), *args], cwd=tmp_path, env=script_env(), capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 2 and re.fullmatch(r'imitate_mj: error: [^\n]+\n', done.stderr), done.stderr
+    done = run_command(script, *args, cwd=tmp_path, rc=2)
+    assert re.fullmatch(r'imitate_mj: error: [^\n]+\n', done.stderr), done.stderr
     assert sentence in done.stderr and {p.name for p in tmp_path.iterdir()} == {'cartpole.h5', 'expert.h5'}
 
 

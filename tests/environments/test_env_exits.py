@@ -1,10 +1,9 @@
 """An environment that ends its process is a failure of the run that plays it, in every command and from Python."""
 
-import subprocess
 import sys
 
 import pytest
-from conftest import REPO, script_env
+from command_tools import run_command
 from exploits import demonstrations, policy
 from pipeline_tools import write_spec
 
@@ -79,8 +78,7 @@ def write(place, where, exits):
 
 
 def command(place, script, *args):
-    words = [sys.executable, REPO / 'scripts' / f'{script}.py', *args]
-    return subprocess.run(words, cwd=place, env=script_env(), capture_output=True, text=True, timeout=100)
+    return run_command(f'{script}.py', *args, cwd=place, rc=None, timeout=100)
 
 
 FAST = ('imitate_mj', 'step'), ('run_rl_mj', 'import'), ('vis_mj', 'reset')

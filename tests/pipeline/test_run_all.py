@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO, script_env
+from command_tools import REPO, run_command, script_env
 from pipeline_tools import write_trajs
 from results_tools import write_csv
 
@@ -49,18 +49,24 @@ def folder(tmp_path):
     return path
 
 
-def run_all(folder, *args, rc=0):
+def run_all_sh(folder, *args):
     """The real script, with the Python that runs the tests as its active environment."""
     command = ['bash', str(REPO / 'scripts' / 'run_all.sh'), *args]
     done = subprocess.run(command, cwd=folder, env=script_env(VIRTUAL_ENV=sys.prefix), capture_output=True, text=True, timeout=300)
-    assert done.returncode == rc, f'exit code {done.returncode}\n{done.stdout}\n{done.stderr}'
+    assert done.returncode == 0 and 'Traceback' not in done.stderr, f'exit code {done.returncode}\n{done.stdout}\n{done.stderr}'
+    return done
+
+
+def run_all(folder, *args, rc=0):
+    """What the script calls."""
+    done = run_command('policyopt/commands/run_all.py', *args, cwd=folder, rc=rc)
     assert 'Traceback' not in done.stderr
     return done
 
 
 @pytest.mark.slow
 def test_one_command_does_it_all_and_again_without_training(folder):
-    first = run_all(folder, 'spec.yaml', '-j', '2')
+    first = run_all_sh(folder, 'spec.yaml', '-j', '2')
     checkpoints = folder / 'store' / 'checkpoints'
     assert sorted(p.name for p in checkpoints.glob('results*')) == OUTPUTS
     stages, table = re.split(r'(?m)^(?=Variance between expert sets: )', first.stdout)
@@ -78,7 +84,7 @@ def test_one_command_does_it_all_and_again_without_training(folder):
 
     kept = {p.name: p.stat().st_mtime_ns for p in [*checkpoints.glob('alg=*'), checkpoints / 'results.h5']}
     tables = {name: (checkpoints / name).read_text() for name in ('results.csv', 'results_cells.csv', 'results.md')}
-    again = run_all(folder, 'spec.yaml', '-j', '2')
+    again = run_all_sh(folder, 'spec.yaml', '-j', '2')
     assert 'to do' not in again.stdout and '4 of 4 runs are done' in again.stderr
     assert again.stdout.endswith(table)
     assert kept == {name: (checkpoints / name).stat().st_mtime_ns for name in kept}
@@ -102,7 +108,7 @@ def test_a_wrong_reference_is_refused_before_anything_is_done(folder, changes, m
 
 @pytest.mark.parametrize('options', [['--set', 'options.reference=null'], ['--only', 'alg=ga']])
 def test_a_dry_run_shows_commands_only(folder, options):
-    lines = run_all(folder, 'spec.yaml', '-n', *options).stdout.splitlines()
+    lines = run_all_sh(folder, 'spec.yaml', '-n', *options).stdout.splitlines()
     assert len(lines) == (2 if '--only' in options else 4) and all('imitate_mj.py' in line for line in lines)
     assert not (folder / 'store').exists()
 
