@@ -24,13 +24,13 @@ from policyopt.rewards import (
 )
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
-from policyopt.trajectories import Batch, FiniteSpace, Transitions
+from policyopt.trajectories import FiniteSpace
 
 if TYPE_CHECKING:
     from policyopt.interfaces import Fields
     from policyopt.options import ImitationOptions
     from policyopt.sampling.mdp import MDP
-    from policyopt.trajectories import ContinuousSpace, Expert, Space
+    from policyopt.trajectories import Batch, ContinuousSpace, Expert, Space
 
 
 class AIRLRows(NamedTuple):
@@ -210,12 +210,10 @@ class AIRLReward(ClassifierReward):
 
         Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new f).
         """
-        assert batch.transitions is not None and expert.transitions is not None  # see uses_transitions
-        both = ClassifierRows(len(batch.t_B), len(expert.t_B), excount_Bex, self.theta_P)
-        obs, a, t = (np.concatenate(pair) for pair in zip(batch[:3], expert[:3], strict=True))
-        self.update_inputnorm(obs, a, both.count_Ball)
-        transitions = Transitions(*(np.concatenate(pair) for pair in zip(batch.transitions, expert.transitions, strict=True)))
-        rows = self.rows(Batch(obs, a, t, transitions))
+        assert batch.transitions is not None  # see uses_transitions
+        both, all_pairs = ClassifierRows(len(batch.t_B), len(expert.t_B), excount_Bex, self.theta_P), batch.followed_by(expert)
+        self.update_inputnorm(all_pairs.obs_B_Do, all_pairs.a_B_Da, both.count_Ball)
+        rows = self.rows(all_pairs)
         weight_Ball = both.weight_Ball.clone()
         if self.horizon is not None:  # a step of the ones that the nets see is one among those in terminal states too
             after = self.steps_after(batch.t_B, batch.transitions.terminal_B).sum()

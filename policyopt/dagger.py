@@ -65,7 +65,7 @@ class DaggerOptimizer:
     def __init__(self, mdp: MDP, cloning: BehavioralCloningOptimizer, teacher: Teacher, expert: Expert, rounds: Rounds, seed: int):
         self.mdp, self.cloning, self.teacher, self.rounds, self.seed = mdp, cloning, teacher, rounds, seed
         self.policy, self.rng = cloning.policy, cloning.rng
-        self.obs_N_Do, self.a_N_Da = expert[:2]
+        self.obs_N_Do, self.a_N_Da = expert.obs_N_Do, expert.a_N_Da
         self.num_demos, self.round = len(self.obs_N_Do), 0
 
     @property

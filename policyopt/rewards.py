@@ -246,11 +246,10 @@ class TransitionClassifier(ClassifierReward):
         excount_Bex says how often each expert row was drawn (default once each).
         Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new classifier).
         """
-        raw = torch.cat([self._norm_inputs(rows.obs_B_Do, rows.a_B_Da) for rows in (batch, expert)])
-        both = ClassifierRows(len(batch.t_B), len(expert.t_B), excount_Bex, self.theta_P)
+        both, all_pairs = ClassifierRows(len(batch.t_B), len(expert.t_B), excount_Bex, self.theta_P), batch.followed_by(expert)
+        raw = self._norm_inputs(all_pairs.obs_B_Do, all_pairs.a_B_Da)
         self.inputnorm.update(raw, both.count_Ball)
-        x_Ball_Di = self._inputs(raw, np.concatenate([batch.t_B, expert.t_B]))
-        index_Ball = self._index(np.concatenate([batch.a_B_Da, expert.a_B_Da])) if self.finite else None
+        x_Ball_Di, index_Ball = self._inputs(raw, all_pairs.t_B), self._index(all_pairs.a_B_Da)
         for _ in range(self.steps):
             loss, grad_P = self.loss_gradient(x_Ball_Di, index_Ball, both.labels_expert_is_one_Ball, both.weight_Ball)
             if self.grad_penalty:

@@ -72,7 +72,7 @@ def train_imitation(options: ImitationOptions) -> int:
     expert = expert_pairs(options, trajs, mdp, data)
     teacher = None if options.expert is None else load_policy(options.expert, mdp)
     print(f'Expert dataset: {len(trajs.r.stacked)} pairs in {len(trajs)} trajectories, average return {trajs.returns.mean():.2f}')
-    print(f'Every {options.data_subsamp_freq}. pair is used: {len(expert[0])} pairs')
+    print(f'Every {options.data_subsamp_freq}. pair is used: {len(expert.obs_N_Do)} pairs')
     start = None if options.init_policy is None else load_start(options.init_policy)
     return imitation_run(options, mdp, expert, teacher, start).execute()
 
@@ -184,8 +184,8 @@ def imitation_learner(
     nets = net_config(options)
     policy = new_policy(options, mdp, nets, options.obsnorm_mode != 'none')
     if options.obsnorm_mode == 'expertdata':
-        warn_of_constant_features(expert[0])
-        policy.update_obsnorm(expert[0])
+        warn_of_constant_features(expert.obs_N_Do)
+        policy.update_obsnorm(expert.obs_N_Do)
     if start is not None:
         bounds = {name: value for name, value in policy.export().items() if name.endswith('/bounds_2_Da')}
         policy.load({**start.variables, **bounds}, start.where)
@@ -288,9 +288,9 @@ def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert
     reward = algorithms.load(algorithms.rewards()[args.reward_type]).from_options(args, mdp, expert, time_scale, nets)
     vf = value_function(args, mdp, time_scale, nets, args.obsnorm_mode != 'none') if not args.no_vf else None
     if args.obsnorm_mode == 'expertdata':
-        reward.update_inputnorm(expert[0], expert[1])
+        reward.update_inputnorm(expert.obs_N_Do, expert.a_N_Da)
         if vf is not None:
-            vf.update_obsnorm(expert[0])
+            vf.update_obsnorm(expert.obs_N_Do)
     return ImitationOptimizer(
         mdp,
         policy,

@@ -127,6 +127,14 @@ class Batch(NamedTuple):
         transitions = None if self.transitions is None else self.transitions.rows(which)
         return Batch(self.obs_B_Do[which], self.a_B_Da[which], self.t_B[which], transitions)
 
+    def followed_by(self, other: Batch) -> Batch:
+        """These rows and then those of another batch of the same kind."""
+        transitions = None
+        if self.transitions is not None and other.transitions is not None:
+            transitions = Transitions(*map(np.concatenate, zip(self.transitions, other.transitions, strict=True)))
+        obs_B_Do, a_B_Da = np.concatenate([self.obs_B_Do, other.obs_B_Do]), np.concatenate([self.a_B_Da, other.a_B_Da])
+        return Batch(obs_B_Do, a_B_Da, np.concatenate([self.t_B, other.t_B]), transitions)
+
 
 class Expert(NamedTuple):
     """Expert pairs, and for a reward that uses transitions what follows them.
