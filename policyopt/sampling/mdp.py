@@ -52,7 +52,7 @@ class MDP:
         self.obs_space = ContinuousSpace(info.obs_dim)
         self.action_space = FiniteSpace(info.num_actions) if info.finite else ContinuousSpace(info.a_dim)
         self._vec = self._pool = None
-        self.mean_len = None  # of the last batch: a hint for how many environments to step at once, never a result
+        self.mean_len: float | None = None  # of the last batch: a hint for how many environments to step at once, never a result
 
     def warn_of_another_task(self, path: str, env_name: str | None) -> None:
         """Say when a file names a task other than this one; versions do not count, and None (of old files) says nothing."""

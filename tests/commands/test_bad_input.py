@@ -7,20 +7,11 @@ import numpy as np
 import pytest
 import tables
 from command_tools import REPO, run_command
+from pipeline_tools import CARTPOLE, spec_text
 
 EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
-SPEC = """\
-tasks:
-- {name: cartpole, env: CartPole-v0, policy: POLICY, cuts_off_on_success: false, data_subsamp_freq: 10}
-training:
-  full_dataset_num_trajs: 4
-  dataset_num_trajs: [1, 4]
-  runs: 1
-  seed: 0
-  algorithms:
-  - {name: bclone, cmd: 'python scripts/imitate_mj.py --mode bclone --data {dataset} --env {env} --log {out}'}
-options: {storagedir: store, eval_num_trajs: 3}
-"""
+TRAINER = 'python scripts/imitate_mj.py --mode bclone --data {dataset} --env {env} --log {out}'
+SPEC = spec_text({'bclone': TRAINER}, [CARTPOLE | {'policy': 'POLICY'}], full_dataset_num_trajs=4, dataset_num_trajs=[1, 4])
 
 
 def trajs(path, num=3, length=40, obs_dim=4, a_dim=1, **changes):

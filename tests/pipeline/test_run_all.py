@@ -7,34 +7,20 @@ import sys
 
 import pytest
 from command_tools import REPO, run_command, script_env
-from pipeline_tools import write_trajs
+from pipeline_tools import spec_text, write_trajs
 from results_tools import write_csv
 
 from policyopt.pipeline.spec import load_spec
 from policyopt.reporting.reference import read_reference
 
-SPEC = """
-tasks:
-- name: cartpole
-  env: CartPole-v0
-  policy: expert_policies/classic/CartPole-v0.h5/snapshots/last
-  cuts_off_on_success: false
-  data_subsamp_freq: 10
-training:
-  full_dataset_num_trajs: 3
-  dataset_num_trajs: [2]
-  runs: 2
-  seed: 0
-  algorithms:
-  - name: bclone
-    cmd: python scripts/imitate_mj.py --mode bclone --max_iter 301 --bclone_eval_freq 100 OPTIONS
-  - name: ga
-    cmd: python scripts/imitate_mj.py --mode ga --max_iter 201 --min_total_sa 300 --sim_batch_size 1 OPTIONS
-options:
-  storagedir: store
-  eval_num_trajs: 4
-  reference: published results.csv
-""".replace('OPTIONS', '--env {env} --data {dataset} --limit_trajs {num_trajs} --data_subsamp_freq {data_subsamp_freq} --log {out}')
+OPTIONS = '--env {env} --data {dataset} --limit_trajs {num_trajs} --data_subsamp_freq {data_subsamp_freq} --log {out}'
+ALGORITHMS = {
+    'bclone': f'python scripts/imitate_mj.py --mode bclone --max_iter 301 --bclone_eval_freq 100 {OPTIONS}',
+    'ga': f'python scripts/imitate_mj.py --mode ga --max_iter 201 --min_total_sa 300 --sim_batch_size 1 {OPTIONS}',
+}
+SPEC = spec_text(
+    ALGORITHMS, options={'eval_num_trajs': 4, 'reference': 'published results.csv'}, full_dataset_num_trajs=3, dataset_num_trajs=[2], runs=2
+)
 OUTPUTS = [f'results{end}' for end in ('.csv', '.h5', '.html', '.md', '_aggregate.csv', '_cells.csv', '_figure1.png', '_reproduction.png')]
 
 
