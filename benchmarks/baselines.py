@@ -12,6 +12,7 @@ import csv
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,10 @@ from policyopt.command_line import Parser, run_main
 from policyopt.errors import UserError
 from policyopt.files.atomic import write_text
 
-COLUMNS = ('task', 'env', 'policy', 'seed', 'expert_episodes', 'expert_return_mean', 'expert_return_std', 'expert_return_median',
-           'expert_length_mean', 'random_episodes', 'random_return_mean', 'random_return_std')  # fmt: skip
+COLUMNS: tuple[str, ...] = (
+    'task', 'env', 'policy', 'seed', 'expert_episodes', 'expert_return_mean', 'expert_return_std', 'expert_return_median',
+    'expert_length_mean', 'random_episodes', 'random_return_mean', 'random_return_std',
+)  # fmt: skip
 
 
 def measured(task, env, policy_path, count, random_count, seed):
@@ -49,7 +52,7 @@ def main(argv):
     if len(args.task) % 3:
         raise UserError(f'{len(args.task)} words after the file; expected three for each task: NAME ENV POLICY')
     path = Path(args.out)
-    rows = {r['task']: r for r in csv.DictReader(io.StringIO(path.read_text()))} if path.exists() else {}
+    rows: dict[str, dict[str, Any]] = {r['task']: r for r in csv.DictReader(io.StringIO(path.read_text()))} if path.exists() else {}
     for name, env, policy in zip(*(args.task[i::3] for i in range(3)), strict=True):
         rows[name] = measured(name, env, policy, args.count, args.random_count, args.seed)
         print(*rows[name].values(), flush=True)

@@ -17,6 +17,7 @@ import functools
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -44,7 +45,7 @@ def baselines():
         return {row['task']: row for row in csv.DictReader(f)}
 
 
-def learner(mode, base, expert, every, num, seed, steps=STEPS):
+def learner(mode, base, expert, every, num, seed, steps=STEPS) -> Any:
     """The optimiser of a run of so many Adam steps, at its start."""
     import policyopt as po
     from policyopt import training
@@ -64,7 +65,7 @@ def learner(mode, base, expert, every, num, seed, steps=STEPS):
             **own,
         )
     )
-    return training.imitation_learner(options, mdp, training.expert_pairs(options, demos, mdp, 'demos'), own and expert.actor() or None)
+    return training.imitation_learner(options, mdp, training.expert_pairs(options, demos, mdp, 'demos'), expert.actor() if own else None)
 
 
 def cloned(base, expert, every, num, seed):
@@ -104,7 +105,7 @@ def measure(args, rows, save):
 
     torch.set_grad_enabled(False)
     there = {tuple(row[k] for k in COLUMNS[:5]) for row in rows}
-    for seed, task, (algorithm, run) in itertools.product(range(args.seeds), args.tasks, RUNS.items()):
+    for seed, task, algorithm in itertools.product(range(args.seeds), args.tasks, RUNS):
         base = baselines()[task]
         expert = po.load_policy(shipped(base['policy']))
         mean, random = (float(base[k]) for k in ('expert_return_mean', 'random_return_mean'))
@@ -114,7 +115,7 @@ def measure(args, rows, save):
             for num in sizes(every) if algorithm == 'bclone' else (1,):
                 if (task, algorithm, str(every), str(num), str(seed)) in there:
                     continue
-                for name, played, labels, policy in run(base, expert, every, num, seed):
+                for name, played, labels, policy in RUNS[algorithm](base, expert, every, num, seed):
                     ret = po.evaluate(policy, base['env'], EPISODES, seed=seed).returns.mean()
                     values = (task, name, every, played, seed, labels, f'{ret:.6g}', f'{(ret - random) / (mean - random):.6g}')
                     rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))

@@ -9,6 +9,8 @@ in turn, --repeat times; the best CPU time counts. Example:
 
   python benchmarks/env_stepping.py --tasks legacy/Hopper-v1 legacy/HalfCheetah-v1 --std 0.3 --json stepping.json
 """
+# MuJoCo's compiled parts have no types
+# pyright: reportAttributeAccessIssue=false
 
 import argparse
 import json
@@ -16,6 +18,7 @@ import os
 import platform
 import sys
 import time
+from typing import Any
 
 os.environ.update(OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1')
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -111,7 +114,8 @@ def run_rollout(env, episodes):
             u_K_Da = np.array([a_T_Da[t] for _, a_T_Da in episodes if len(a_T_Da) > t])
             start = time.process_time()
             u_K_F_Da = np.repeat(u_K_Da[:, None], env.frame_skip, axis=1)
-            state_K_S = engine.rollout([model] * len(u_K_Da), scratch, state_K_S[: len(u_K_Da)], u_K_F_Da)[0][:, -1]
+            states: Any = engine.rollout([model] * len(u_K_Da), scratch, state_K_S[: len(u_K_Da)], u_K_F_Da)[0]
+            state_K_S = states[:, -1]
             seconds += time.process_time() - start
     return seconds
 

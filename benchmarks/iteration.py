@@ -24,6 +24,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
@@ -87,6 +88,8 @@ def median_ms(f, repeats):
 class FixedShapeOptimizer(imitation.ImitationOptimizer):
     """The product's step on one batch of observations and actions, with the present policy's distributions."""
 
+    fixed: tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]
+
     def sample(self):
         obs, a, r, lengths = self.fixed
         return TrajBatch(obs, self.policy.actor().adist(obs), a, r, lengths)
@@ -105,7 +108,7 @@ def fixed_shape_optimizer(reward_type, task, dtype):
     vf = ValueFunc(obs_dim, SIMPLE_ARCHITECTURE, 1e-3, nets=nets)
     expert = Expert(obs[:200], a[:200], np.arange(200.0))
     if reward_type == 'nn':
-        reward = rewards.TransitionClassifier(
+        reward: Any = rewards.TransitionClassifier(
             obs_space, a_space, rewards.ClassifierConfig(hidden_spec=SIMPLE_ARCHITECTURE, time_scale=1e-3), nets
         )
     else:
@@ -113,12 +116,13 @@ def fixed_shape_optimizer(reward_type, task, dtype):
             obs_space, a_space, mode=reward_type, favor_zero_expert_reward=0, include_time=0, time_scale=1e-3, expert=expert, rng=rng
         )
     trpo = rl.TRPOConfig(discount=0.995, lam=0.97, max_kl=0.01, damping=0.1)
-    opt = FixedShapeOptimizer(None, policy, vf, reward, expert, sim_cfg=None, trpo=trpo, policy_ent_reg=0.0, seed=0, rng=rng)
+    nothing: Any = None
+    opt = FixedShapeOptimizer(nothing, policy, vf, reward, expert, sim_cfg=nothing, trpo=trpo, policy_ent_reg=0.0, seed=0, rng=rng)
     opt.fixed = obs, a, r, lengths
     return opt
 
 
-def make_optimizer(alg, task, dtype):
+def make_optimizer(alg, task, dtype) -> Any:
     """The optimiser of an algorithm at the start of a run with the default options of its mode."""
     row = algorithms.ALGORITHMS[alg]
     if task in SHAPES:

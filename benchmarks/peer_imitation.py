@@ -6,6 +6,7 @@ Started by peers.py with the Python of an environment that has that package. It 
 imports it. The options are those that the package ships as tuned (imitation/scripts/config/tuned_hps), else the defaults of its
 own training scripts; those scripts are not run, because their release forgets the policy's options in cloning.
 """
+# pyright: reportMissingImports=false
 
 import json
 import pathlib
@@ -35,7 +36,7 @@ NUM_ENVS = 8  # the default of the package's scripts
 def shipped_options(alg, env_id):
     """The package's tuned options of an algorithm on a task, {} where it has none."""
     name = NAMES.get(env_id.removeprefix('seals/'))
-    path = pathlib.Path(imitation.__file__).parent / 'scripts' / 'config' / 'tuned_hps' / f'{alg}_seals_{name}_best_hp_eval.json'
+    path = pathlib.Path(str(imitation.__file__)).parent / 'scripts' / 'config' / 'tuned_hps' / f'{alg}_seals_{name}_best_hp_eval.json'
     return jsonpickle.decode(path.read_text()) if path.exists() else {}
 
 
@@ -145,7 +146,7 @@ def returns_of(policy, env_id, seeds):
         (obs, _), total, over = env.reset(seed=seed), 0.0, False
         while not over:
             obs, r, terminated, truncated, _ = env.step(policy.predict(obs, deterministic=True)[0])
-            total, over = total + r, terminated or truncated
+            total, over = total + float(r), terminated or truncated
         returns.append(total)
     return returns
 

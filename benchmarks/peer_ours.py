@@ -56,7 +56,7 @@ def main(argv):
         curve.add_point(run, {name: value for name, value, _ in fields})
         return fields
 
-    training.Run.iterate = iterate_and_play
+    training.Run.iterate = iterate_and_play  # pyright: ignore[reportAttributeAccessIssue] (a method by another name)
     failed = training.train_imitation(options.parse_options('imitate_mj', __doc__, options.ImitationOptions, job['options']))
     write_text(job['out'], json.dumps({'cpu_seconds': curve.seconds(), 'steps': curve.steps, 'points': curve.points}))
     return failed

@@ -18,6 +18,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,8 @@ def record(args):
     affine = [layer for layer, _ in actor.layers if layer is not None]
     if {act for _, act in actor.layers} - {'tanh', None}:
         raise UserError(f'{args.expert}: has other layers than tanh, which peer_imitation.py does not know')
-    arrays = {'num_layers': len(affine)} | {f'W{i}': W for i, (W, _) in enumerate(affine)} | {f'b{i}': b for i, (_, b) in enumerate(affine)}
+    arrays: dict[str, Any] = {'num_layers': len(affine)}
+    arrays |= {f'W{i}': W for i, (W, _) in enumerate(affine)} | {f'b{i}': b for i, (_, b) in enumerate(affine)}
     arrays |= {k: v for k, v in (('mean', actor.mean), ('scale', actor.scale), ('stdev', actor.stdev)) if v is not None}
     np.savez(net, **arrays)
     return trajs, npz, net, demos

@@ -8,6 +8,7 @@ Reads the tables of results, five_sets, bclone_twenty_sets and linear_sets of re
 both versions of every number of the whole table and of the files with most sets, and exits with 1 when two differ by more than 1e-9
 (absolute; the CSV files keep ten digits).
 """
+# pyright: reportMissingImports=false
 
 import sys
 from pathlib import Path

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
@@ -42,6 +43,8 @@ BATCHES, WIDTHS, SLOTS = (1250, 2500, 5000, 10000, 20000, 40000), (25, 50, 100, 
 class FixedBatch(imitation.ImitationOptimizer):
     """The product's step on one batch."""
 
+    batch: TrajBatch
+
     def sample(self):
         return self.batch
 
@@ -53,10 +56,11 @@ def learning_ms(batch, width, repeats=7):
     obs, a = rng.randn(batch, 4), rng.randint(0, 2, (batch, 1))
     policy, vf = GibbsPolicy(obs_space, a_space, spec, nets=nets), ValueFunc(4, spec, 0.005, nets=nets)
     policy.update_obsnorm(obs)
-    reward = rewards.TransitionClassifier(obs_space, a_space, rewards.ClassifierConfig(hidden_spec=spec, time_scale=0.005), nets)
+    reward: Any = rewards.TransitionClassifier(obs_space, a_space, rewards.ClassifierConfig(hidden_spec=spec, time_scale=0.005), nets)
     expert = Expert(obs[:80], a[:80], np.arange(80.0))
     trpo = TRPOConfig(discount=0.995, lam=0.97, max_kl=0.01, damping=0.1)
-    opt = FixedBatch(None, policy, vf, reward, expert, sim_cfg=None, trpo=trpo, policy_ent_reg=0.0, seed=0, rng=rng)
+    nothing: Any = None
+    opt = FixedBatch(nothing, policy, vf, reward, expert, sim_cfg=nothing, trpo=trpo, policy_ent_reg=0.0, seed=0, rng=rng)
     times = []
     for _ in range(repeats):
         opt.batch = TrajBatch(obs, policy.compute_adist(obs).numpy(), a, np.ones(batch), [125] * (batch // 125))
@@ -69,8 +73,7 @@ def learning_ms(batch, width, repeats=7):
 def pairs_per_second(slots, repeats=7):
     mdp = MDP('CartPole-v0')
     actor = load_policy(str(REPO / 'expert_policies/classic/CartPole-v0.h5/snapshots/last'), mdp).actor()
-    mdp.MAX_SLOTS = slots
-    cfg, rates = SimConfig(0, max(5000, 200 * slots), 200, 1), []
+    cfg, rates = SimConfig(0, max(5000, 200 * slots), 200, 1, max_envs=slots), []
     for i in range(repeats):
         mdp.mean_len = 1  # asks for as many environments as allowed
         start = time.process_time()

@@ -69,7 +69,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
         print(f'{prog}: error: ' + '\n'.join(map(printable, lines)), file=sys.stderr)
         return BAD_INPUT if isinstance(e, UserError) else FAILED
     except MemoryError as e:
-        print(f'{prog}: error: not enough memory for what was asked ({e or "no details"}); use smaller numbers', file=sys.stderr)
+        print(f'{prog}: error: not enough memory ({e or "no details"}); use smaller numbers', file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print(f'{prog}: interrupted', file=sys.stderr)

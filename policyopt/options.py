@@ -264,8 +264,8 @@ def validated(field: dataclasses.Field, value: Any) -> Any:
     else:
         good = isinstance(value, numbers.Integral if kind is int else numbers.Real) and kind is not bool
     if good:
-        value = kind(value)  # pyright: ignore[reportArgumentType] (it was looked at above)
-        good = (not choices or value in choices) and (not allowed or allowed[0] <= value <= allowed[1])  # this way round, NaN is refused
+        value = kind(value)  # pyright: ignore[reportArgumentType] (checked above)
+        good = (not choices or value in choices) and (not allowed or allowed[0] <= value <= allowed[1])  # in this order, NaN is rejected
     if not good:
         words = {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a text'}[kind]
         raise UserError(f'{field.name} {value!r}: give {" or ".join(map(repr, choices)) if choices else allowed[2] if allowed else words}')

@@ -31,7 +31,7 @@ STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # t
 def holding_signals() -> Iterator[None]:
     """Hold stop signals back in the block, from this process and for good from those that it starts; ours arrive after it.
 
-    A terminal's Ctrl-C goes to helpers too, also to one that has not yet come to ignoring it.
+    A terminal's Ctrl-C goes to worker processes too, also to one that does not yet ignore it.
     """
     resource_tracker.ensure_running()  # multiprocessing lets SIGINT and SIGTERM through again when it starts this
     with delaying_signals():
@@ -49,7 +49,7 @@ def delaying_signals() -> Iterator[None]:
 
 
 def interrupt_again(ignored: Any) -> None:
-    """A sys.unraisablehook for KeyboardInterrupt: raised in a destructor, Python would show it, drop it and go on; here it comes again.
+    """A sys.unraisablehook for KeyboardInterrupt: raised in a destructor, Python would show and drop it; here it is raised again.
 
     PyTables has many destructors, so that Ctrl-C is likely to land in one. All other exceptions are shown as always.
     """
@@ -85,7 +85,7 @@ def call(command: Sequence[str]) -> int:
 
 
 class StopSignals:
-    """While active, a stop signal is only noted, for the loop to look at after its iteration; a second Ctrl-C ends the run at once."""
+    """While active, a stop signal is only noted, and the loop checks for it after each iteration; a second Ctrl-C ends the run at once."""
 
     def __enter__(self) -> StopSignals:
         self.first: Any = None  # the signal that came first
@@ -125,7 +125,7 @@ def mute() -> None:
 
 
 class CountedSignals:
-    """While active, stop signals are only counted: the launcher looks at them between two steps, never in the middle of one."""
+    """While active, stop signals are only counted: the launcher checks for them between two steps, never within one."""
 
     def __enter__(self) -> CountedSignals:
         self.first, self.count, self.old = None, 0, {}
@@ -147,7 +147,7 @@ class CountedSignals:
 
 
 class Stopped(RunFailed):
-    """The pipeline was asked to stop by a signal; its runs have been stopped."""
+    """A signal stopped the pipeline; its runs have been stopped."""
 
     def __init__(self, signum: int, then: str | None = None):
         then = then or f'what is finished is kept; continue with: {continuing_command()}'

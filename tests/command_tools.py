@@ -26,7 +26,8 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 # One thread per process: small arrays gain nothing from more, and sums stay equal.
 ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMEXPR_NUM_THREADS'), '1')
-HEAVY = 'policyopt.training', 'policyopt.evaluation', 'policyopt.reporting.figures'  # what commands load when they need it
+# what commands load
+HEAVY = 'policyopt.training', 'policyopt.evaluation', 'policyopt.reproduction.figures', 'policyopt.commands.im_pipeline'
 
 
 def script_env(**extra):
@@ -84,10 +85,7 @@ def _run_script(words, cwd, env, streams):
         os.environ.update(env)
         ours = [p for p in sys.path if p not in ('', str(REPO)) and not p.startswith(str(REPO / 'tests'))]
         sys.path[:] = [str(Path(words[0]).parent), *env['PYTHONPATH'].split(os.pathsep), *ours]
-        for name, module in list(sys.modules.items()):  # of other tests; the checkout may lie in a folder for temporary files too
-            if f'{os.sep}pytest-of-' in (getattr(module, '__file__', None) or ''):
-                del sys.modules[name]
-        importlib.invalidate_caches()
+        _forget_other_tests()
         sys.argv = list(words)
         try:
             runpy.run_path(words[0], run_name='__main__')
@@ -104,12 +102,30 @@ def _run_script(words, cwd, env, streams):
         os._exit(code)
 
 
+def _forget_other_tests():
+    """Drop the modules that other tests imported from their folders, the environments in them, and what is said or asked only once."""
+    # the checkout may lie in a folder for temporary files too
+    theirs = {n for n, m in sys.modules.items() if f'{os.sep}pytest-of-' in (getattr(m, '__file__', None) or '')}
+    for name in theirs:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    registry = sys.modules['gymnasium'].registry
+    for name, spec in list(registry.items()):
+        entry = spec.entry_point
+        if (entry.partition(':')[0] if isinstance(entry, str) else getattr(entry, '__module__', '')) in theirs:
+            del registry[name]
+    for function in vars(sys.modules['policyopt.environments.rlgymenv']).values():
+        if hasattr(function, 'cache_clear'):
+            function.cache_clear()
+
+
 def run_command(script, *args, rc=0, cwd=None, env=None, stdin='', timeout=900, fresh=False):
-    """Run a script of scripts/, or one given as a path; returns its CompletedProcess with text.
+    """Run a script of scripts/ or of the checkout; returns its CompletedProcess with text.
 
     rc: the exit code that is expected, None for any; env: its whole environment, by default `script_env()`.
     """
-    words = [str(REPO / 'scripts' / script), *map(str, args)]
+    file = REPO / 'scripts' / script
+    words = [str(file if file.exists() else REPO / script), *map(str, args)]
     cwd, env = cwd or os.getcwd(), env or script_env()
     if fresh or sys.platform != 'linux':
         done = subprocess.run([sys.executable, *words], cwd=cwd, env=env, input=stdin, capture_output=True, text=True, timeout=timeout)

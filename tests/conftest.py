@@ -60,7 +60,6 @@ def run_script(tmp_path):
     """`run_command` in a fresh temporary folder unless `cwd` says otherwise; keywords of `env` are added to the environment."""
 
     def run(*words, cwd=tmp_path, env=None, **options):
-        options.setdefault('fresh', env is not None)
         return run_command(*words, cwd=cwd, env=script_env(**(env or {})), **options)
 
     return run

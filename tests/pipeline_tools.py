@@ -9,9 +9,25 @@ from pathlib import Path
 
 import numpy as np
 import tables
+import yaml
 from command_tools import REPO, run_command
 
 IM_PIPELINE = str(REPO / 'scripts' / 'im_pipeline.py')
+
+CARTPOLE = {
+    'name': 'cartpole', 'env': 'CartPole-v0', 'policy': 'expert_policies/classic/CartPole-v0.h5/snapshots/last',
+    'cuts_off_on_success': False, 'data_subsamp_freq': 10,
+}  # fmt: skip
+
+
+def spec_text(algorithms, tasks=(CARTPOLE,), options=None, **training):
+    """An experiment as YAML: {name: command or a mapping with `cmd`}, tasks, what differs in its options, and in its training."""
+    algs = [{'name': name} | (cmd if isinstance(cmd, dict) else {'cmd': cmd}) for name, cmd in algorithms.items()]
+    training = {'full_dataset_num_trajs': 1, 'dataset_num_trajs': [1], 'runs': 1, 'seed': 0} | training | {'algorithms': algs}
+    options = {'storagedir': 'store', 'eval_num_trajs': 3} | (options or {})
+    spec = {'tasks': [*tasks], 'training': training, 'options': options}
+    return yaml.safe_dump(spec, sort_keys=False, default_flow_style=None, width=999)
+
 
 SPEC = """
 tasks:

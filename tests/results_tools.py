@@ -1,14 +1,10 @@
-"""What the tests of tables and pictures share: results made of numbers, with the real row types, and commands run without a new process."""
+"""What the tests of tables and pictures share: results made of numbers, with the real row types."""
 
 import functools
-import importlib.util
-import types
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from policyopt.command_line import run_main
 from policyopt.files.results_file import ResultRow, TaskRow, write_results
 from policyopt.reporting.analysis import analyze as analyze_cells
 from policyopt.reproduction.aggregate import CEILING, MARGINS
@@ -71,24 +67,3 @@ def write_csv(path, columns, rows):
     """A CSV from lists; returns its path."""
     path.write_text('\n'.join(','.join(map(str, line)) for line in [columns, *rows]) + '\n')
     return path
-
-
-@pytest.fixture
-def run_here(tmp_path, monkeypatch, capsys):
-    """As run_script, but within this process, because starting scipy and matplotlib anew takes longer than most commands."""
-
-    def run(script, *args, rc=0):
-        name = Path(script).stem
-        module = importlib.import_module(f'tools.results.{name}' if 'tools' in Path(script).parts else f'policyopt.commands.{name}')
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv('COLUMNS', '200')
-        capsys.readouterr()
-        try:
-            code = run_main(name, module.main, [str(a) for a in args])
-        except SystemExit as e:  # argparse
-            code = e.code or 0
-        out, err = capsys.readouterr()
-        assert code == rc, f'exit code {code}, expected {rc}\n{out}\n{err}'
-        return types.SimpleNamespace(stdout=out, stderr=err)
-
-    return run

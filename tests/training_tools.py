@@ -70,9 +70,9 @@ def needs_avx512():
         pytest.skip(f'this processor has one code path only: {numerics()}')
 
 
-def run(name, folder, *options, rc=0, env=None):
+def run(name, folder, *options, rc=0, env=None, fresh=False):
     """Run to the end; returns the CompletedProcess after checking its exit code."""
-    return run_command(*command(name, *options)[1:], rc=rc, cwd=folder, env=script_env(**(env or {})), fresh=env is not None)
+    return run_command(*command(name, *options)[1:], rc=rc, cwd=folder, env=script_env(**(env or {})), fresh=fresh)
 
 
 def run_until(name, folder, iteration, num, *options):

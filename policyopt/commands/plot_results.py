@@ -25,9 +25,9 @@ from policyopt.reproduction.study import read_study
 def main(argv):
     parser = Parser('plot_results', __doc__)
     parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
-    parser.add_argument('-o', '--output', metavar='FILE', help='.png, .pdf or .svg (default: RESULTS_<kind>.png beside the results)')
+    parser.add_argument('-o', '--output', metavar='FILE', help='.png, .pdf or .svg (default: RESULTS_<kind>.png next to the results)')
     parser.add_argument('--kind', choices=list(KINDS), default='figure1', help='what to draw (default: figure1)')
-    parser.add_argument('--reference', metavar='F', help='CSV of published results; tasks.csv beside it is the scale of scores')
+    parser.add_argument('--reference', metavar='F', help='CSV of published results; tasks.csv next to it is the scale of scores')
     parser.add_argument('--scale', metavar='F', help='CSV like results/paper/tasks.csv: other expert and random returns for scores')
     parser.add_argument('--between-set', metavar='F', nargs='+', help='results with several expert sets, as for analyze_results.py')
     parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')

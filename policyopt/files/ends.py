@@ -156,7 +156,8 @@ def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndar
     said, only_flags = _said_ends(row, num, chosen)
     ends = next(iter(said.values()), None)
     if row.next_obs is not None:
-        ends = _ends_beside_next_obs(row, num, next(iter(said), ''), ends, ends is None or only_flags, chosen, notes)
+        may_lack = ends is None or only_flags
+        ends = _ends_beside_next_obs(row, num, next(iter(said), ''), ends, notes=notes, may_lack=may_lack, is_chosen=chosen is not None)
     elif only_flags and chosen is None and not row.whole and _is_late(row, next(iter(said.values()))):
         name = next(iter(said))
         raise UserError(
@@ -216,14 +217,17 @@ def _said_ends(row: Row, num: int, chosen: str | None) -> tuple[dict[str, np.nda
 
 
 def _ends_beside_next_obs(
-    row: Row, num: int, name: str, ends: np.ndarray | None, may_lack: bool, chosen: str | None, notes: list[str]
+    row: Row, num: int, name: str, ends: np.ndarray | None, *, notes: list[str], may_lack: bool, is_chosen: bool
 ) -> np.ndarray | None:
-    """The ends of a row that has next_obs, of which `name` says `ends`; where it may lack some, a break of next_obs is one."""
+    """The ends of a row that has next_obs, of which `name` says `ends`; where it may lack some, a break of next_obs is one too.
+
+    is_chosen: the user has chosen `name`, which decides then.
+    """
     where, last = row.where, np.array([num])
     jumps = np.flatnonzero(~follows(row.next_obs, np.asarray(row.obs)[:num])) + 1
     inner = np.setdiff1d(jumps, [] if ends is None else ends)
     if ends is not None and len(ends) > 1 and not np.isin(ends[:-1], jumps).any():
-        if len(inner) and chosen is None:
+        if len(inner) and not is_chosen:
             raise UserError(
                 f'{where}: {name} says {ends_in_words(ends)}, but next_obs goes on there and breaks off elsewhere: '
                 f'{ends_in_words(np.union1d(inner, last))}. Is {name} that of the step before? Then call it episode_starts. '
@@ -232,14 +236,14 @@ def _ends_beside_next_obs(
         notes.append('next_obs goes on into the next episode where one ends, and is not used')
         row.next_obs = None
     elif len(inner) > max(1, num // 2):
-        if may_lack and chosen is None:
+        if may_lack and not is_chosen:
             raise UserError(
                 f'{where}: next_obs is not the next observation at {len(inner)} of {num} steps; was it normalised, or were the steps '
                 'shuffled? --ends ARRAY names the array that says where episodes end, and next_obs is left out then'
             )
         notes.append('where next_obs does not continue the observations of an episode, it is not used')
         row.next_obs = None
-    elif may_lack and chosen is None:
+    elif may_lack and not is_chosen:
         return np.union1d(last if ends is None else ends, inner)
     elif len(inner):
         notes.append(f'next_obs does not continue at {len(inner)} steps where {name} says that the episode goes on')

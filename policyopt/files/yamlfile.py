@@ -17,7 +17,9 @@ A section is described by a frozen dataclass, whose fields say what they hold an
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import glob
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -28,6 +30,7 @@ import yaml
 from policyopt.errors import UserError, closest, printable
 from policyopt.files.atomic import read_utf8
 from policyopt.options import MOST
+from policyopt.shipped import shipped
 
 Described = TypeVar('Described')
 MAX_CHARS, MAX_DEPTH = 250_000, 50  # of a YAML text, aliases spelled out; the largest that we know has 5000 characters
@@ -114,16 +117,26 @@ def dump_yaml(value: Any, source: str) -> str:
     return text
 
 
+def _experiments(folder: str) -> list[str]:
+    """The YAML files of a folder that have a line `tasks:`, as those of experiments do."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.y*ml'))):
+        if os.path.isfile(path):
+            with contextlib.suppress(OSError), open(path, encoding='utf-8', errors='replace') as f:
+                if re.search('(?m)^tasks:', f.read(MAX_CHARS)):
+                    found.append(path)
+    return found
+
+
 def read_text(path: str) -> str:
     """The text of a YAML file, or UserError when it is missing, no regular file, or not UTF-8."""
     try:
         return read_utf8(path, 'a pipeline YAML', MAX_CHARS + 1)  # parse_yaml refuses more
     except FileNotFoundError as e:
-        folder = os.path.dirname(path)
-        names = sorted(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else []
-        near = [os.path.join(folder, n) for n in names if n.endswith(('.yaml', '.yml'))]
-        listing = f' There is: {", ".join(near)}.' if near else ''
-        raise UserError(f'{path}: no such file; expected a pipeline YAML.{closest(path, near) or listing}') from e
+        near = _experiments(os.path.dirname(path))
+        listing = f' There is: {", ".join(near)}' if near else ' To begin with: pipelines/quickstart.yaml'
+        known = [os.path.join('pipelines', os.path.basename(name)) for name in _experiments(shipped('pipelines'))]
+        raise UserError(f'{path}: no such file; expected a pipeline YAML.{closest(path, [*near, *known]) or listing}') from e
     except PermissionError as e:
         raise UserError(f'{path}: cannot be read (no permission); expected a pipeline YAML') from e
 

@@ -135,7 +135,7 @@ def prepare_folder(spec: Spec, seed: int, resume: bool, chosen: Collection[str])
             done = sum(not is_part(n) for n in held)
             raise UserError(
                 f'{folder}: already holds {done} finished and {len(held) - done} unfinished runs; expected an empty folder. '
-                'Add --resume (it skips the finished runs and goes on with the others), or choose another options.storagedir'
+                'Add --resume (it skips the finished runs and continues the others), or choose another options.storagedir'
             )
         others = _check_same_experiment(spec, seed, held, chosen) if held else []
         locks.remove_leftovers(folder)

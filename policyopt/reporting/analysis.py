@@ -161,7 +161,7 @@ class Analysis:
                 f'no scores for {", ".join(unmeasured)}: the results hold no random-policy returns; evaluate the experiment again '
                 '(stage 2_eval of im_pipeline.py measures and stores them)'
             )
-        return f'no scores for {", ".join(tasks)}: the expert earns there what the random policy earns' if tasks else ''
+        return f'no scores for {", ".join(tasks)}: expert and random policy have the same return there' if tasks else ''
 
     def of_sets(self) -> str:
         """Where the variance between expert sets comes from, as a sentence; empty without a reference."""

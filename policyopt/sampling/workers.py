@@ -22,7 +22,7 @@ import numpy as np
 from policyopt.cores import num_cores, number_from_env
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
-from policyopt.sampling.rollout import Rollout, SimConfig, Streams, TrajectoryCounter
+from policyopt.sampling.rollout import Played, Rollout, SimConfig, Streams, TrajectoryCounter
 from policyopt.signals import follow_parent, holding_signals
 
 if TYPE_CHECKING:
@@ -113,10 +113,8 @@ class WorkerPool:
                 self.conns.append(ours)
                 self.processes.append(process)
 
-    def play(
-        self, actor: AnyActor, cfg: SimConfig, key: tuple, num_slots: int, deterministic: bool
-    ) -> tuple[list[np.ndarray], TrajectoryCounter]:
-        """Play one batch on num_slots slots in all; returns (rows, counter). Raises RunFailed, and the pool is closed then."""
+    def play(self, actor: AnyActor, cfg: SimConfig, key: tuple, num_slots: int, deterministic: bool) -> tuple[Played, TrajectoryCounter]:
+        """Play one batch on num_slots slots in all; returns (what was played, counter). Raises RunFailed, and the pool is closed then."""
         lengths_B = np.frombuffer(self.lengths, dtype=np.int64)
         lengths_B[:] = 0
         self.counter.value = 0
@@ -131,9 +129,9 @@ class WorkerPool:
         except BaseException:
             self.close()
             raise
-        return [np.concatenate(column) for column in zip(*parts, strict=True)], TrajectoryCounter(cfg, lengths_B, self.counter)
+        return Played.joined(parts), TrajectoryCounter(cfg, lengths_B, self.counter)
 
-    def _gather(self, lengths_B: np.ndarray) -> list[list[np.ndarray]]:
+    def _gather(self, lengths_B: np.ndarray) -> list[Played]:
         parts, last_sum, last_time = {}, -1, time.monotonic()
         while len(parts) < len(self.conns):
             pending = [i for i in range(len(self.conns)) if i not in parts]
@@ -150,7 +148,7 @@ class WorkerPool:
                 )
         return list(parts.values())
 
-    def _answer(self, i: int) -> list[np.ndarray]:
+    def _answer(self, i: int) -> Played:
         try:
             kind, value = self.conns[i].recv()
         except (EOFError, OSError) as e:  # OSError when it died in the middle of its answer

@@ -112,7 +112,7 @@ def test_a_run_continued_on_another_kind_of_processor_says_so(folder):
     needs_avx512()
     assert run_until('ga', folder, 11, signal.SIGTERM, '--log', 'moved.h5') == 75
     first = read_root(folder / 'moved.h5.part')['numerics']
-    done = run('ga', folder, '--log', 'moved.h5', '--resume', env=elementwise.WITHOUT_AVX512)
+    done = run('ga', folder, '--log', 'moved.h5', '--resume', env=elementwise.WITHOUT_AVX512, fresh=True)
     said = [line for line in done.stdout.splitlines() if 'equal to the bit' in line]
     assert len(said) == 1 and first in said[0] and 'X86_V3' in said[0]
     assert read_root(folder / 'moved.h5')['numerics'].startswith(first + '; numpy X86_V3')
@@ -362,11 +362,11 @@ def test_an_animation_needs_no_screen(run_script, tmp_path):
     from PIL import Image
 
     options = ('--frames', 25, '--seed', 1, '--max_traj_len', 10)
-    no_screen = {'env': {'DISPLAY': '', 'WAYLAND_DISPLAY': '', 'SDL_VIDEODRIVER': 'dummy'}, 'fresh': False}
-    first = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--gif', 'mine.gif', *options, **no_screen)
+    no_screen = {'DISPLAY': '', 'WAYLAND_DISPLAY': '', 'SDL_VIDEODRIVER': 'dummy'}
+    first = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--gif', 'mine.gif', *options, env=no_screen)
     said = ['return: 10.0000 in 10 steps'] * 2 + ['return: 5.0000 in 5 steps so far (stopped at --frames 25)']
-    assert first.stdout.splitlines() == [*said, 'animation: mine.gif (25 pictures, as --frames says)'] and first.stderr == ''
-    done = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', *options, **no_screen)
+    assert first.stdout.splitlines() == [*said, 'animation: mine.gif (25 pictures; --frames N for another number)'] and first.stderr == ''
+    done = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', *options, env=no_screen)
     assert 'animation: play.gif' in done.stdout
     for name in ('mine.gif', 'play.gif'):
         with Image.open(tmp_path / name) as image:

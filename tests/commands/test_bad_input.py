@@ -2,27 +2,16 @@
 
 import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tables
-from conftest import REPO, script_env
+from command_tools import REPO, run_command
+from pipeline_tools import CARTPOLE, spec_text
 
 EXPERT = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
-SPEC = """\
-tasks:
-- {name: cartpole, env: CartPole-v0, policy: POLICY, cuts_off_on_success: false, data_subsamp_freq: 10}
-training:
-  full_dataset_num_trajs: 4
-  dataset_num_trajs: [1, 4]
-  runs: 1
-  seed: 0
-  algorithms:
-  - {name: bclone, cmd: 'python scripts/imitate_mj.py --mode bclone --data {dataset} --env {env} --log {out}'}
-options: {storagedir: store, eval_num_trajs: 3}
-"""
+TRAINER = 'python scripts/imitate_mj.py --mode bclone --data {dataset} --env {env} --log {out}'
+SPEC = spec_text({'bclone': TRAINER}, [CARTPOLE | {'policy': 'POLICY'}], full_dataset_num_trajs=4, dataset_num_trajs=[1, 4])
 
 
 def trajs(path, num=3, length=40, obs_dim=4, a_dim=1, **changes):
@@ -165,10 +154,8 @@ def test_bad_input_is_one_sentence_and_changes_nothing(case, tmp_path):
             make(tmp_path / name)
     before = state(tmp_path)
     script, *args = line.split()
-    command = [sys.executable, str(REPO / 'scripts' / script), *args]
-    done = subprocess.run(command, cwd=tmp_path, env=script_env(PYTHONDONTWRITEBYTECODE='1'), capture_output=True, text=True, timeout=120)
+    done = run_command(script, *args, cwd=tmp_path, rc=2)
     prog = os.path.basename(script).removesuffix('.py')
-    assert done.returncode == 2, f'exit code {done.returncode}\n{done.stdout}\n{done.stderr}'
     assert re.fullmatch(rf'{prog}: error: [^\n]+\n', done.stderr), done.stderr
     assert expected in done.stderr, done.stderr
     assert state(tmp_path) == before
@@ -178,6 +165,5 @@ def test_bad_input_is_one_sentence_and_changes_nothing(case, tmp_path):
 def test_a_folder_without_write_permission_is_named(tmp_path):
     locked = tmp_path / 'locked'
     locked.mkdir(mode=0o555)
-    command = [sys.executable, str(REPO / 'scripts' / 'run_rl_mj.py'), '--env_name', 'CartPole-v0', '--log', str(locked / 'x.h5')]
-    done = subprocess.run(command, cwd=tmp_path, env=script_env(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and 'no write permission' in done.stderr
+    done = run_command('run_rl_mj.py', '--env_name', 'CartPole-v0', '--log', locked / 'x.h5', cwd=tmp_path, rc=2)
+    assert 'no write permission' in done.stderr

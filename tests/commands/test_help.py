@@ -5,22 +5,13 @@ import re
 import sys
 
 import pytest
+from pipeline_tools import spec_text
 
 from policyopt import commands, options
 from policyopt.pipeline.plan import How
 from policyopt.pipeline.stages import run_stage
 
 TRAINERS = {'imitate_mj.py': options.ImitationOptions, 'run_rl_mj.py': options.RLOptions}
-SPEC = """
-tasks: [{name: cartpole, env: CartPole-v0, cuts_off_on_success: false, data_subsamp_freq: 10}]
-training:
-  full_dataset_num_trajs: 1
-  dataset_num_trajs: [1]
-  runs: 5
-  seed: 0
-  algorithms: [{name: bclone, cmd: 'python scripts/imitate_mj.py --mode bclone --data {dataset} --log {out}'}]
-options: {storagedir: store}
-"""
 
 
 def test_every_option_stands_in_one_group():
@@ -56,7 +47,8 @@ def test_the_list_of_commands_fits_100_columns(capsys):
 
 @pytest.mark.parametrize('terminal', [True, False])
 def test_a_dry_run_is_short_on_a_terminal_and_complete_in_a_pipe(terminal, tmp_path, monkeypatch, capsys):
-    (tmp_path / 'x.yaml').write_text(SPEC)
+    cmd = 'python scripts/imitate_mj.py --mode bclone --data {dataset} --log {out}'
+    (tmp_path / 'x.yaml').write_text(spec_text({'bclone': cmd}, runs=5))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal)
     run_stage('1_train', 'x.yaml', [], False, How(dry_run=True))

@@ -12,7 +12,6 @@ import pytest
 import scipy.stats
 from conftest import REPO
 from results_tools import analyze, cell_rows, task_row
-from results_tools import run_here as run_here
 
 from policyopt.errors import UserError
 from policyopt.files.training_log import TrainingLog
@@ -29,8 +28,8 @@ from tools.results.words import verdict
 KEY = CellKey('cartpole', 'ga', 4)
 
 
-def test_pages_say_what_the_shipped_files_give(run_here):
-    assert 'agree' in run_here('../tools/results/make_results.py', '--check').stdout
+def test_pages_say_what_the_shipped_files_give(run_script):
+    assert 'agree' in run_script('../tools/results/make_results.py', '--check').stdout
 
 
 def test_every_number_of_a_changed_page_is_noticed():

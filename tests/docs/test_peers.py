@@ -2,12 +2,11 @@
 
 import csv
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import REPO, script_env
+from command_tools import REPO, run_command
 
 from policyopt.files.training_log import read_snapshot
 
@@ -51,12 +50,7 @@ def peers(tmp_path):
         small = ['--folder', 'peers', '--seeds', 0, 1, '--trajs', 2, '--episodes', 3, '--steps', 1000, '--batch', 500]
         ours = ['--ours', 'bc=--max_iter 21 --bclone_eval_freq 10']
         command = ['--env', 'CartPole-v0', '--expert', EXPERT, '--peer_python', stand_in, *small, *ours, *options]
-        done = subprocess.run(
-            [sys.executable, str(REPO / 'benchmarks' / 'peers.py'), *map(str, command)],
-            cwd=tmp_path, env=script_env(), capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == rc, done.stderr
-        return done
+        return run_command('benchmarks/peers.py', *command, cwd=tmp_path, rc=rc)
 
     return run
 
@@ -92,8 +86,7 @@ def test_every_point_on_the_way_becomes_a_row_of_the_csv_file(peers, tmp_path):
     assert all(8 <= float(r['return_mean']) <= 200 and float(r['return_sd']) >= 0 for r in (first, second, final))
     # the points are those of the snapshots: playing leaves the training as it is
     log = ['--env_name', 'CartPole-v0', '--data', 'peers/trajs.h5', '--sim_batch_size', '1', '--seed', '1', '--log', 'plain.h5']
-    plain = [sys.executable, str(REPO / 'scripts' / 'imitate_mj.py'), '--mode', 'gail', '--max_iter', '4', *log]
-    assert not subprocess.run(plain, cwd=tmp_path, env=script_env(), capture_output=True).returncode
+    run_command('imitate_mj.py', '--mode', 'gail', '--max_iter', '4', *log, cwd=tmp_path)
     mine, same = (read_snapshot(str(tmp_path / f'{file}/snapshots/last')) for file in ('peers/ours_gail_1.h5', 'plain.h5'))
     assert all(np.array_equal(value, mine.variables[name]) for name, value in same.variables.items())
 

@@ -1,12 +1,11 @@
 """An environment that ends its process is a failure of the run that plays it, in every command and from Python."""
 
-import subprocess
 import sys
 
 import pytest
-from conftest import REPO, script_env
+from command_tools import run_command
 from exploits import demonstrations, policy
-from pipeline_tools import write_spec
+from pipeline_tools import spec_text
 
 import policyopt as po
 
@@ -79,8 +78,7 @@ def write(place, where, exits):
 
 
 def command(place, script, *args):
-    words = [sys.executable, REPO / 'scripts' / f'{script}.py', *args]
-    return subprocess.run(words, cwd=place, env=script_env(), capture_output=True, text=True, timeout=100)
+    return run_command(f'{script}.py', *args, cwd=place, rc=None, timeout=100)
 
 
 FAST = ('imitate_mj', 'step'), ('run_rl_mj', 'import'), ('vis_mj', 'reset')
@@ -122,25 +120,19 @@ def test_a_function_that_exits_is_an_exception_of_ours():
         po.train('trpo', env=lambda: sys.exit(3), iterations=1, seed=0)
 
 
-SPEC = """
-tasks: [{name: line, env: 'ENV', cuts_off_on_success: false, data_subsamp_freq: 1, policy: p.h5/snapshots/last}]
-training:
-  full_dataset_num_trajs: 3
-  dataset_num_trajs: [1]
-  runs: 1
-  seed: 0
-  algorithms:
-  - {name: ga, cmd: 'python scripts/imitate_mj.py --mode ga --env_name {env} --data {dataset} --limit_trajs {num_trajs}
-      --data_subsamp_freq {data_subsamp_freq} --max_iter 1 --min_total_sa 60 --seed {seed} --log {out}'}
-options: {storagedir: store, eval_num_trajs: 3}
-"""
+TRAIN = (
+    'python scripts/imitate_mj.py --mode ga --env_name {env} --data {dataset} --limit_trajs {num_trajs} '
+    '--data_subsamp_freq {data_subsamp_freq} --max_iter 1 --min_total_sa 60 --seed {seed} --log {out}'
+)
+LINE = {'name': 'line', 'env': 'mine:Line-v0', 'policy': 'p.h5/snapshots/last', 'cuts_off_on_success': False, 'data_subsamp_freq': 1}
 
 
 @pytest.mark.parametrize('where', [pytest.param('import', marks=pytest.mark.slow), 'step'])
 def test_every_stage_fails_with_one_message(where, place):
     good, bad = MODULE.format(where='', exits='pass'), MODULE.format(where=where, exits='os._exit(0)')
     module = place / 'mine.py'
-    spec = write_spec(place, text=SPEC.replace('ENV', 'mine:Line-v0'))
+    spec = place / 'spec.yaml'
+    spec.write_text(spec_text({'ga': TRAIN}, [LINE], full_dataset_num_trajs=3))
 
     def stage(num, text, code):
         module.write_text(text)

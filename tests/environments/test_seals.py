@@ -8,7 +8,7 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
-from conftest import REPO, script_env
+from command_tools import REPO, run_command, script_env
 
 from policyopt.environments.rlgymenv import LoopVecEnv, env_info, make_env, make_vec_env
 
@@ -159,8 +159,7 @@ def trained(tmp_path_factory):
     """A file of three iterations of TRPO on CartPole."""
     folder = tmp_path_factory.mktemp('rl')
     options = '--tiny_policy --min_total_sa 1000 --sim_batch_size 1 --max_iter 3 --seed 0 --log expert.h5'.split()
-    command = [sys.executable, str(REPO / 'scripts' / 'run_rl_mj.py'), '--env_name', CARTPOLE, *options]
-    subprocess.run(command, cwd=folder, env=script_env(), check=True, capture_output=True)
+    run_command('run_rl_mj.py', '--env_name', CARTPOLE, *options, cwd=folder)
     return folder / 'expert.h5'
 
 

@@ -533,7 +533,7 @@ def test_without_pyarrow_its_extra_is_named(run_script, tmp_path):
     (tmp_path / 'in').mkdir()
     (tmp_path / 'in' / 'state.json').write_text('{"_data_files": [{"filename": "a.arrow"}]}')
     (tmp_path / 'pyarrow.py').write_text('raise ImportError("not here")')
-    refused = run_script('import_trajs.py', 'in', 'out.h5', env={'PYTHONPATH': str(tmp_path)}, rc=2).stderr
+    refused = run_script('import_trajs.py', 'in', 'out.h5', env={'PYTHONPATH': str(tmp_path)}, rc=2, fresh=True).stderr
     assert "need the package pyarrow (not here); install it: pip install -e '.[hf]'" in refused and refused.count('\n') == 1
 
 

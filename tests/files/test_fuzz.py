@@ -19,6 +19,7 @@ from fuzz_kinds import MORE_KINDS
 from fuzz_tools import ODD_TEXTS, ODD_VALUES, judge, main_of
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from pipeline_tools import CARTPOLE, spec_text
 from results_tools import ATTRS, small_results
 from test_bad_input import SPEC
 
@@ -196,16 +197,10 @@ def odd_names(place, command, task, alg, run_name, spec):
         reference.unlink(missing_ok=True)
 
 
-RUNS = """
-tasks: [{name: cartpole, env: CartPole-v0, cuts_off_on_success: false, data_subsamp_freq: 1}]
-training:
-  full_dataset_num_trajs: 3
-  dataset_num_trajs: [1]
-  runs: 1
-  seed: 0
-  algorithms: [{name: mine, eval: last, cmd: 'true {out}'}]
-options: {storagedir: store, traj_subdir: checkpoints}
-"""
+RUNS = spec_text(
+    {'mine': {'eval': 'last', 'cmd': 'true {out}'}}, [CARTPOLE | {'data_subsamp_freq': 1}], {'traj_subdir': 'checkpoints'},
+    full_dataset_num_trajs=3,
+)  # fmt: skip
 columns = st.one_of(
     st.lists(st.floats(width=32), min_size=3, max_size=3), st.lists(st.integers(-5, 2**40), min_size=3, max_size=3),
     st.sampled_from([[b'a', b'b', b'c'], [[1.0, 2.0]] * 3, [True] * 3, [1 + 2j] * 3, [2**63] * 3, []]),

@@ -328,7 +328,7 @@ def test_minari_faults_are_one_sentence(minari, run_script, tmp_path):
 
 def test_without_minari_its_extra_is_named(run_script, tmp_path):
     (tmp_path / 'minari.py').write_text('raise ImportError("not here")')
-    done = run_script('import_trajs.py', 'cartpole/expert-v0', 'out.h5', env={'PYTHONPATH': str(tmp_path)}, rc=2)
+    done = run_script('import_trajs.py', 'cartpole/expert-v0', 'out.h5', env={'PYTHONPATH': str(tmp_path)}, rc=2, fresh=True)
     assert "pip install -e '.[minari]'" in done.stderr
 
 
@@ -347,7 +347,7 @@ FAULTS = {
 def test_what_download_ends_in_is_one_sentence(case, run_script, tmp_path):
     fault, expected = FAULTS[case]
     (tmp_path / 'minari.py').write_text(f'def load_dataset(name, download):\n    assert download\n    raise {fault}\n')
-    done = run_script('import_trajs.py', 'cartpole/expert-v0', 'out.h5', '--download', env={'PYTHONPATH': str(tmp_path)}, rc=2)
+    done = run_script('import_trajs.py', 'cartpole/expert-v0', 'out.h5', '--download', env={'PYTHONPATH': str(tmp_path)}, rc=2, fresh=True)
     assert f'cartpole/expert-v0: {expected}' in done.stderr and done.stderr.count('\n') == 1
 
 

@@ -7,7 +7,7 @@ import pytest
 import tables
 from conftest import REPO, script_env
 from exploits import demonstrations, policy
-from results_tools import run_here, small_results  # noqa: F401 (a fixture)
+from results_tools import small_results
 from test_bad_input import spec, state
 
 LONG = 'x' * 300
@@ -108,24 +108,24 @@ def place(tmp_path):
 
 
 @pytest.mark.parametrize('case', OUTPUTS | SIZES)
-def test_the_answer_comes_before_the_work(case, place, run_here, monkeypatch):  # noqa: F811
+def test_the_answer_comes_before_the_work(case, place, run_script, monkeypatch):
     monkeypatch.setattr(sys, 'dont_write_bytecode', True)
     monkeypatch.syspath_prepend(place)
     line, expected = (OUTPUTS | SIZES)[case]
     script, *args = line.format(here=place.name).split() if isinstance(line, str) else line
     before = state(place)
-    done = run_here(script, *args, rc=2)
+    done = run_script(script, *args, rc=2)
     assert expected in done.stderr and done.stderr.count('\n') == 1 and len(done.stderr) < 1500, done.stderr
     assert state(place) == before
 
 
 @pytest.mark.parametrize('stage', ['0', '1'])
 @pytest.mark.parametrize('case', PIPELINE)
-def test_a_campaign_that_cannot_be_is_refused_before_a_folder_is_made(case, stage, place, run_here):  # noqa: F811
+def test_a_campaign_that_cannot_be_is_refused_before_a_folder_is_made(case, stage, place, run_script):
     old, new, expected = PIPELINE[case]
     spec(place, (old, new))
     before = state(place)
-    assert expected in run_here('im_pipeline.py', 'spec.yaml', stage, rc=2).stderr
+    assert expected in run_script('im_pipeline.py', 'spec.yaml', stage, rc=2).stderr
     assert state(place) == before
 
 
@@ -157,20 +157,20 @@ def test_a_deleted_current_folder_is_named(tmp_path):
     assert done.returncode == 2 and 'error: the current folder does not exist any more' in done.stderr and done.stderr.count('\n') == 1
 
 
-def test_what_is_no_run_does_not_count_as_one(place, run_here):  # noqa: F811
+def test_what_is_no_run_does_not_count_as_one(place, run_script):
     (place / 'store' / 'trajs').mkdir(parents=True)
     demonstrations(place / 'store' / 'trajs' / 'trajs_cartpole.h5')
     text = (place / 'spec.yaml').read_text()
     trainer = next(line for line in text.splitlines() if 'imitate_mj' in line)
     text = text.replace(trainer, "  - {name: bclone, cmd: 'echo hi > {out}'}").replace('4', '3')
     (place / 'spec.yaml').write_text(text)
-    done = run_here('im_pipeline.py', 'spec.yaml', '1', '-j', 1, '-k', rc=1)
+    done = run_script('im_pipeline.py', 'spec.yaml', '1', '-j', 1, '-k', rc=1)
     assert 'what it wrote is no run (' in done.stderr
     folder = place / 'store' / 'checkpoints'
     assert not list(folder.glob('*.h5')) and len(list(folder.glob('*.h5.incomplete'))) == 2
 
 
-def test_tables_that_are_no_input_may_be_replaced(place, run_here):  # noqa: F811
+def test_tables_that_are_no_input_may_be_replaced(place, run_script):
     for _ in range(2):
-        run_here('analyze_results.py', 'r.h5', '--csv', 'نامه\u200cها.csv', '--html', 'out.html')  # a joiner is spelling
+        run_script('analyze_results.py', 'r.h5', '--csv', 'نامه\u200cها.csv', '--html', 'out.html')  # a joiner is spelling
     assert (place / 'نامه\u200cها_cells.csv').exists() and (place / 'out.html').exists()

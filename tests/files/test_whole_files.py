@@ -14,7 +14,7 @@ import tables
 from conftest import REPO, script_env
 from exploits import demonstrations, policy
 from pipeline_tools import im_pipeline, write_spec
-from results_tools import run_here, small_results  # noqa: F401 (a fixture)
+from results_tools import small_results
 from training_tools import TINY_NET, command
 
 from policyopt import provenance
@@ -121,10 +121,10 @@ def test_a_run_whose_lock_was_taken_over_writes_nothing_more(tmp_path):
     assert lock.read_text() == theirs and len(read_log(tmp_path / 'a.h5.part')) < 2000
 
 
-def test_a_link_to_nothing_is_no_place_for_an_output(tmp_path, run_here):  # noqa: F811
+def test_a_link_to_nothing_is_no_place_for_an_output(tmp_path, run_script):
     policy(tmp_path / 'p.h5')
     os.symlink(tmp_path / 'nowhere' / 'x.h5', tmp_path / 'x.h5')
-    done = run_here('vis_mj.py', 'p.h5/snapshots/last', '--count', 1, '--out', 'x.h5', rc=2)
+    done = run_script('vis_mj.py', 'p.h5/snapshots/last', '--count', 1, '--out', 'x.h5', rc=2)
     assert 'x.h5: is a link to nothing' in done.stderr
 
 
@@ -152,11 +152,11 @@ def test_texts_of_more_than_64_kb_are_kept_beside_the_attributes(tmp_path):
         assert h5.root.long_attributes.spec.read().tobytes().decode() == long
 
 
-def test_a_name_that_no_table_holds_is_refused_before_anything_runs(tmp_path, run_here):  # noqa: F811
+def test_a_name_that_no_table_holds_is_refused_before_anything_runs(tmp_path, run_script):
     demonstrations(tmp_path / 't.h5')
     (tmp_path / 'long_env.py').write_text(f"import gymnasium\ngymnasium.register('{'x' * 70000}-v0', entry_point=lambda: 1 / 0)\n")
     words = ['--mode', 'bclone', '--data', 't.h5', '--log', 'a.h5', '--env_name', f'long_env:{"x" * 70000}-v0']
-    done = run_here('imitate_mj.py', *words, rc=2)
+    done = run_script('imitate_mj.py', *words, rc=2)
     assert 'has 70012 characters; expected at most 1000' in done.stderr and len(done.stderr) < 500
     assert sorted(os.listdir(tmp_path)) == ['long_env.py', 't.h5']
 
@@ -197,13 +197,13 @@ def test_a_file_system_without_locks_is_read_all_the_same(sealed, tmp_path):
 
 
 @pytest.mark.parametrize('sealed', [True, False])
-def test_a_file_that_a_viewer_has_open_is_in_use(sealed, tmp_path, run_here):  # noqa: F811
+def test_a_file_that_a_viewer_has_open_is_in_use(sealed, tmp_path, run_script):
     small_results(tmp_path / 'r.h5')
     if not sealed:
         os.truncate(tmp_path / 'r.h5', os.path.getsize(tmp_path / 'r.h5') - 3000)
     with open(tmp_path / 'r.h5', 'rb') as viewer:
         fcntl.flock(viewer, fcntl.LOCK_EX)
-        done = run_here('analyze_results.py', 'r.h5', rc=2)
+        done = run_script('analyze_results.py', 'r.h5', rc=2)
     assert 'r.h5: is in use: another program (a viewer?) has it open for writing' in done.stderr
     assert 'damaged' not in done.stderr
 

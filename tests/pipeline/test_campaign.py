@@ -13,48 +13,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tables
-from pipeline_tools import im_pipeline, started_pipeline, wait_until
+from pipeline_tools import CARTPOLE, im_pipeline, spec_text, started_pipeline, wait_until
 
 from policyopt.files.results_file import read_results
 
 pytestmark = pytest.mark.slow
 
 OPTIONS = '--env {env} --data {dataset} --limit_trajs {num_trajs} --data_subsamp_freq {data_subsamp_freq} --seed {seed} --log {out}'
-SPEC = f"""
-tasks:
-- name: cartpole
-  env: CartPole-v0
-  policy: expert_policies/classic/CartPole-v0.h5/snapshots/last
-  cuts_off_on_success: false
-  data_subsamp_freq: 10
-- name: mountaincar
-  env: MountainCar-v0
-  policy: expert_policies/classic/MountainCar-v0.h5/snapshots/last
-  cuts_off_on_success: true
-  data_subsamp_freq: 5
-training:
-  full_dataset_num_trajs: 4
-  dataset_num_trajs: [2, 4]
-  deterministic_expert: false
-  runs: 3
-  seed: 7
-  algorithms:
-  - name: bclone
-    cmd: python scripts/imitate_mj.py --mode bclone --max_iter 2001 --bclone_eval_freq 100 {OPTIONS}
-  - name: ga
-    cmd: python scripts/imitate_mj.py --mode ga --max_iter 31 --min_total_sa 1500 --sim_batch_size 1 --save_freq 5 {OPTIONS}
-options:
-  storagedir: STORAGE
-  eval_num_trajs: 5
-  slurm: {{partition: main, time: '0-00:20:00', mem: 500M, cpus: 1}}
-"""
+MOUNTAINCAR = {
+    'name': 'mountaincar', 'env': 'MountainCar-v0', 'policy': 'expert_policies/classic/MountainCar-v0.h5/snapshots/last',
+    'cuts_off_on_success': True, 'data_subsamp_freq': 5,
+}  # fmt: skip
+ALGORITHMS = {
+    'bclone': f'python scripts/imitate_mj.py --mode bclone --max_iter 2001 --bclone_eval_freq 100 {OPTIONS}',
+    'ga': f'python scripts/imitate_mj.py --mode ga --max_iter 31 --min_total_sa 1500 --sim_batch_size 1 --save_freq 5 {OPTIONS}',
+}
+SLURM = {'partition': 'main', 'time': '0-00:20:00', 'mem': '500M', 'cpus': 1}
 TIMES = ('tsamp', 'tadv', 'tstep', 'ttotal')
 
 
 def make_spec(folder):
     """spec.yaml with its storage below the folder, expert data sampled; returns (spec path, checkpoint folder)."""
     path = Path(folder) / 'spec.yaml'
-    path.write_text(SPEC.replace('STORAGE', str(Path(folder) / 'store')))
+    options = {'storagedir': str(Path(folder) / 'store'), 'eval_num_trajs': 5, 'slurm': SLURM}
+    training = {'full_dataset_num_trajs': 4, 'dataset_num_trajs': [2, 4], 'deterministic_expert': False, 'runs': 3, 'seed': 7}
+    path.write_text(spec_text(ALGORITHMS, [CARTPOLE, MOUNTAINCAR], options, **training))
     im_pipeline(path, '0')
     return path, Path(folder) / 'store' / 'checkpoints'
 

@@ -13,7 +13,7 @@ import pytest
 import tables
 import test_forked
 from conftest import REPO, script_env
-from pipeline_tools import IM_PIPELINE, environment, im_pipeline, lives, wait_until
+from pipeline_tools import CARTPOLE, IM_PIPELINE, environment, im_pipeline, lives, spec_text, wait_until
 from training_tools import TINY_NET, differences, run
 
 from policyopt.files.training_log import read_log
@@ -35,18 +35,6 @@ class Slow(CartPoleEnv):
         return super().step(action)
 
 gymnasium.register('Slow-v0', entry_point=Slow, max_episode_steps=200)
-"""
-SPEC = """
-tasks:
-- {name: slow, env: 'slow_env:Slow-v0', policy: POLICY, cuts_off_on_success: false, data_subsamp_freq: 1}
-training:
-  full_dataset_num_trajs: 1
-  dataset_num_trajs: [1]
-  deterministic_expert: false
-  runs: 2
-  seed: 0
-  algorithms: [{name: ga, cmd: 'cp POLICYFILE {out}'}]
-options: {storagedir: store, eval_num_trajs: 2}
 """
 
 
@@ -133,8 +121,9 @@ def test_without_a_log_nothing_is_promised(folder):
 def slow(tmp_path):
     """A spec whose task takes its time at every step; returns (its folder, a function that sets the seconds)."""
     expert = REPO / 'expert_policies' / 'classic' / 'CartPole-v0.h5'
-    text = SPEC.replace('POLICYFILE', str(expert)).replace('POLICY', f'{expert}/snapshots/last')
-    (tmp_path / 'spec.yaml').write_text(text)
+    task = CARTPOLE | {'name': 'slow', 'env': 'slow_env:Slow-v0', 'policy': f'{expert}/snapshots/last'}
+    copy = {'ga': f'cp {expert} {{out}}'}
+    (tmp_path / 'spec.yaml').write_text(spec_text(copy, [task], {'eval_num_trajs': 2}, runs=2, deterministic_expert=False))
 
     def pace(seconds):
         (tmp_path / 'slow_env.py').write_text(SLOW_ENV.replace('SECONDS', str(seconds)))

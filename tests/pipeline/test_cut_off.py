@@ -11,10 +11,10 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import REPO, script_env
+from command_tools import REPO, run_command, script_env
 from exploits import demonstrations
 from pipeline_tools import IM_PIPELINE, environment, im_pipeline, ready_spec, started_pipeline, wait_until
-from results_tools import run_here, small_results  # noqa: F401 (a fixture)
+from results_tools import small_results
 from training_tools import TINY_NET, command, differences, run
 
 from policyopt.files import results_file
@@ -155,22 +155,22 @@ def test_a_run_that_leaves_the_finite_numbers_ends_in_one_sentence_and_resume_sa
     env = script_env(PYTHONPATH=f'{REPO}{os.pathsep}{place}')
     words = command(['run_rl_mj.py'], '--env_name', 'big_env:Big-v0', '--policy_hidden_spec', TINY_NET, '--seed', 0, '--min_total_sa', 150)
     words += ['--sim_batch_size', str(workers), '--max_iter', '50', '--save_freq', '1', '--log', 'a.h5']
-    done = subprocess.run(words, cwd=place, env=env, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
+    done = run_command(*words[1:], cwd=place, env=env, rc=1)
+    assert done.stderr.count('error: ') == 1 and 'Warning' not in done.stderr, done.stderr
     said = 'iteration 2: ret is not a finite number (in float32, as logs hold it)'
     assert said in done.stderr
     table = read_log(place / 'a.h5.part')
     assert len(table) == 2 and all(np.isfinite(table[name]).all() for name in ('ret', 'dl', 'kl'))
-    done = subprocess.run([*words, '--resume'], cwd=place, env=env, capture_output=True, text=True)
-    assert done.returncode == 2 and f'a.h5.part: left the finite numbers ({said})' in done.stderr and '--resume' in done.stderr
+    done = run_command(*words[1:], '--resume', cwd=place, env=env, rc=2)
+    assert f'a.h5.part: reached NaN or infinity ({said})' in done.stderr and '--resume' in done.stderr
     assert done.stderr.count('\n') == 1 and not (place / 'a.h5.lock').exists()
 
 
 def test_a_curvature_that_is_no_number_ends_a_run_in_the_same_way(place):
     words = command(['imitate_mj.py'], '--mode', 'ga', '--data', 't.h5', '--env_name', 'CartPole-v0', '--seed', 0, '--min_total_sa', 50)
     words += ['--sim_batch_size', '1', '--max_iter', '2', '--reward_lr', '1e300', '--log', 'a.h5']
-    done = subprocess.run(words, cwd=place, env=script_env(), capture_output=True, text=True)
-    assert done.returncode == 1 and 'iteration 0: the curvature along a search direction is not a finite number' in done.stderr
+    done = run_command(*words[1:], cwd=place, rc=1)
+    assert 'iteration 0: the curvature along a search direction is not a finite number' in done.stderr
     assert 'lower the step sizes' in done.stderr and done.stderr.count('error') == 1 and not (place / 'a.h5').exists()
 
 
@@ -181,26 +181,26 @@ def test_under_another_version_it_is_tried_again(place):
     words = command(['run_rl_mj.py'], '--env_name', 'big_env:Big-v0', '--policy_hidden_spec', TINY_NET, '--seed', 0, '--min_total_sa', 150)
     words += ['--sim_batch_size', '1', '--max_iter', '50', '--save_freq', '1', '--log', 'a.h5', '--resume']
     env = script_env(PYTHONPATH=f'{REPO}{os.pathsep}{place}')
-    done = subprocess.run(words, cwd=place, env=env, capture_output=True, text=True)
-    assert done.returncode == 1 and 'iteration 2: ret' in done.stderr and 'continuing a.h5.part at iteration 2' in done.stdout
+    done = run_command(*words[1:], cwd=place, env=env, rc=1)
+    assert 'iteration 2: ret' in done.stderr and 'continuing a.h5.part at iteration 2' in done.stdout
 
 
 @pytest.mark.parametrize('largest', [1e101, -1.7e308])
-def test_returns_without_a_variance_are_refused_by_everything_that_reads_results(largest, tmp_path, run_here):  # noqa: F811
+def test_returns_without_a_variance_are_refused_by_everything_that_reads_results(largest, tmp_path, run_script):
     small_results(tmp_path / 'small.h5')
     small = results_file.read_results(str(tmp_path / 'small.h5'))
     rows = [dataclasses.replace(r, alg_traj_returns=np.full_like(r.alg_traj_returns, largest)) for r in small.rows]
     results_file.write_results(str(tmp_path / 'r.h5'), rows, small.tasks, small.attrs)
     said = f"r.h5: the column 'alg_traj_returns' of /results holds {largest:g}; expected numbers up to 1e+100"
-    assert said in run_here('analyze_results.py', 'r.h5', '--html', 'r.html', rc=2).stderr
+    assert said in run_script('analyze_results.py', 'r.h5', '--html', 'r.html', rc=2).stderr
     for kind in ('figure1', 'profile'):
-        assert said in run_here('plot_results.py', 'r.h5', '--kind', kind, '-o', f'{kind}.png', rc=2).stderr
+        assert said in run_script('plot_results.py', 'r.h5', '--kind', kind, '-o', f'{kind}.png', rc=2).stderr
 
 
-def test_large_returns_are_shown(tmp_path, run_here):  # noqa: F811
+def test_large_returns_are_shown(tmp_path, run_script):
     small_results(tmp_path / 'small.h5')
     small = results_file.read_results(str(tmp_path / 'small.h5'))
     rows = [dataclasses.replace(r, alg_traj_returns=r.alg_traj_returns * 9e95) for r in small.rows]
     results_file.write_results(str(tmp_path / 'r.h5'), rows, small.tasks, small.attrs)
-    run_here('analyze_results.py', 'r.h5', '--html', 'r.html', '--csv', 'r.csv', '--markdown', 'r.md', '--latex', 'r.tex')
-    run_here('plot_results.py', 'r.h5', '-o', 'r.png')
+    run_script('analyze_results.py', 'r.h5', '--html', 'r.html', '--csv', 'r.csv', '--markdown', 'r.md', '--latex', 'r.tex')
+    run_script('plot_results.py', 'r.h5', '-o', 'r.png')

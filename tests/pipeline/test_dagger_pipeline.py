@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tables
 import training_tools
-from pipeline_tools import im_pipeline, write_trajs
+from pipeline_tools import CARTPOLE, im_pipeline, spec_text, write_trajs
 from training_tools import EXPERT, differences
 
 import policyopt as po
@@ -18,32 +18,25 @@ from policyopt.pipeline import estimate
 from policyopt.pipeline.command import Command
 from policyopt.pipeline.spec import PlannedRun
 
-SPEC = """
-tasks:
-- name: cartpole
-  env: CartPole-v0
-  policy: expert_policies/classic/CartPole-v0.h5/snapshots/last
-  cuts_off_on_success: false
-  data_subsamp_freq: 10
-training:
-  full_dataset_num_trajs: 1
-  dataset_num_trajs: [1]
-  runs: 2
-  seed: 0
-  algorithms:
-  - name: dagger
-    cmd: python scripts/imitate_mj.py --mode dagger --expert {policy} --dagger_rounds 4 --max_iter 501 --bclone_eval_freq 100 --tiny_policy
-      --env {env} --data {dataset} --limit_trajs {num_trajs} --data_subsamp_freq {data_subsamp_freq} --seed {seed} --log {out}
-options: {storagedir: runs/dagger, eval_num_trajs: 5}
-"""
+DAGGER = (
+    'python scripts/imitate_mj.py --mode dagger --expert {policy} --dagger_rounds 4 --max_iter 501 --bclone_eval_freq 100 --tiny_policy '
+    '--env {env} --data {dataset} --limit_trajs {num_trajs} --data_subsamp_freq {data_subsamp_freq} --seed {seed} --log {out}'
+)
+
+
+def write(folder, policy):
+    """An experiment with that expert (None: without); returns its path."""
+    task = {key: value for key, value in (CARTPOLE | {'policy': policy}).items() if value is not None}
+    path = folder / 'dagger.yaml'
+    path.write_text(spec_text({'dagger': DAGGER}, [task], runs=2, options={'storagedir': str(folder / 'store'), 'eval_num_trajs': 5}))
+    return path
 
 
 def test_all_three_stages_with_the_task_s_expert(tmp_path):
     """The expert lies in a folder whose name has a blank, and one run is interrupted and continued."""
     (tmp_path / 'my experts').mkdir()
     shutil.copy(EXPERT, tmp_path / 'my experts')
-    spec = tmp_path / 'dagger.yaml'
-    spec.write_text(SPEC.replace('expert_policies/classic', 'my experts').replace('runs/dagger', str(tmp_path / 'store')))
+    spec = write(tmp_path, 'my experts/CartPole-v0.h5/snapshots/last')
     im_pipeline(spec, '0', cwd=tmp_path)
     shown, _ = im_pipeline(spec, '1', '-n', cwd=tmp_path)
     assert shown.count("--expert 'my experts/CartPole-v0.h5/snapshots/last'") == 2
@@ -63,11 +56,10 @@ def test_all_three_stages_with_the_task_s_expert(tmp_path):
 
 
 def test_a_pipeline_without_the_expert_that_a_command_names_is_refused(tmp_path):
-    spec = tmp_path / 'dagger.yaml'
-    spec.write_text(re.sub(r'  policy: .*\n', '', SPEC).replace('runs/dagger', str(tmp_path / 'store')))
+    spec = write(tmp_path, None)
     _, err = im_pipeline(spec, '1', '-n', code=2)
     assert "training.algorithms[0].cmd: the field {policy}; expected the expert of every task, and tasks[0] has no 'policy'" in err
-    spec.write_text(SPEC.replace('classic/CartPole', 'classic/CartPool').replace('runs/dagger', str(tmp_path / 'store')))
+    write(tmp_path, CARTPOLE['policy'].replace('CartPole', 'CartPool'))
     write_trajs(tmp_path / 'store' / 'trajs' / 'trajs_cartpole.h5')
     _, err = im_pipeline(spec, '1', code=2)
     assert "tasks[0].policy: no file for 'expert_policies/classic/CartPool-v0.h5/snapshots/last'" in err

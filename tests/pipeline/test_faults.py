@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 import tables
-from conftest import REPO, script_env
+from command_tools import REPO, run_command, script_env
 from training_tools import RUNS, TINY_NET, differences
 
 from policyopt.errors import UserError
@@ -41,9 +41,7 @@ def folder(tmp_path_factory):
 
 
 def train(cwd, *options, rc=0):
-    done = subprocess.run([*GA, *options], cwd=cwd, env=script_env(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == rc, f'exit code {done.returncode}, expected {rc}\n{done.stdout}\n{done.stderr}'
-    return done
+    return run_command(*GA[2:], *options, cwd=cwd, rc=rc)
 
 
 # ---- killed at any moment

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from conftest import ONE_THREAD, REPO, script_env
-from pipeline_tools import im_pipeline, lives, started_pipeline, wait_until
+from pipeline_tools import im_pipeline, lives, spec_text, started_pipeline, wait_until
 from training_tools import differences
 
 from policyopt.pipeline import launch, locks
@@ -15,32 +15,18 @@ from policyopt.pipeline.command import Command
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='runs are forked on Linux only')
 
-SPEC = """
-tasks:
-- name: cartpole
-  env: CartPole-v0
-  policy: expert_policies/classic/CartPole-v0.h5/snapshots/last
-  cuts_off_on_success: false
-  data_subsamp_freq: 10
-training:
-  full_dataset_num_trajs: 2
-  dataset_num_trajs: [1, 2]
-  deterministic_expert: false
-  runs: 1
-  seed: 0
-  algorithms:
-  - name: ga
-    cmd: python scripts/imitate_mj.py --mode ga --tiny_policy --min_total_sa 150 --sim_batch_size WORKERS --max_iter ITERS --save_freq 10
-      --env {env} --data {dataset} --limit_trajs {num_trajs} --seed {seed} --log {out} OPTIONS
-options: {storagedir: STORE, eval_num_trajs: 3}
-"""
+GA = (
+    'python scripts/imitate_mj.py --mode ga --tiny_policy --min_total_sa 150 --sim_batch_size {workers} --max_iter {iters} --save_freq 10 '
+    '--env {{env}} --data {{dataset}} --limit_trajs {{num_trajs}} --seed {{seed}} --log {{out}} {options}'
+)
 
 
 def sampled(tmp_path, iters, workers=1, options=''):
     """A spec of two runs with its expert data; returns (spec path, checkpoint folder)."""
     path = tmp_path / 'spec.yaml'
-    text = SPEC.replace('STORE', str(tmp_path / 'store')).replace('ITERS', str(iters)).replace('WORKERS', str(workers))
-    path.write_text(text.replace('OPTIONS', options))
+    training = {'full_dataset_num_trajs': 2, 'dataset_num_trajs': [1, 2], 'deterministic_expert': False}
+    cmd = GA.format(iters=iters, workers=workers, options=options)
+    path.write_text(spec_text({'ga': cmd}, options={'storagedir': str(tmp_path / 'store')}, **training))
     im_pipeline(path, '0', '-q')
     return path, tmp_path / 'store' / 'checkpoints'
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tables
 from pipeline_tools import im_pipeline
-from results_tools import run_here  # noqa: F401
 from test_stages import IDS, arrays, tiny, trained  # noqa: F401
 from test_stages import run_stage as in_this_process
 
@@ -271,12 +270,12 @@ def test_a_rule_that_no_log_will_fit_is_refused_before_training(tiny):  # noqa: 
         run_stage(path, '1', ['training.algorithms.ga.eval=best_valacc'], resume=True)
 
 
-def test_an_unfinished_run_is_named_where_it_stands(tiny, run_here):  # noqa: F811
+def test_an_unfinished_run_is_named_where_it_stands(tiny, run_script):  # noqa: F811
     _, folder = tiny
     (folder / 'x.h5.part').write_bytes((folder / f'{IDS[2]}.h5').read_bytes())
-    err = run_here('vis_mj.py', folder / 'x.h5/snapshots/last', '--eval_only', '--count', 1, rc=2).stderr
+    err = run_script('vis_mj.py', folder / 'x.h5/snapshots/last', '--eval_only', '--count', 1, rc=2).stderr
     assert (
         f'{folder}/x.h5: no such file, since that run is not finished; play what it has so far with {folder}/x.h5.part/snapshots/last'
         in err
     )
-    run_here('vis_mj.py', folder / 'x.h5.part/snapshots/last', '--eval_only', '--count', 1)
+    run_script('vis_mj.py', folder / 'x.h5.part/snapshots/last', '--eval_only', '--count', 1)

@@ -6,35 +6,21 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO, script_env
-from pipeline_tools import write_trajs
+from command_tools import REPO, run_command, script_env
+from pipeline_tools import spec_text, write_trajs
 from results_tools import write_csv
 
 from policyopt.pipeline.spec import load_spec
 from policyopt.reporting.reference import read_reference
 
-SPEC = """
-tasks:
-- name: cartpole
-  env: CartPole-v0
-  policy: expert_policies/classic/CartPole-v0.h5/snapshots/last
-  cuts_off_on_success: false
-  data_subsamp_freq: 10
-training:
-  full_dataset_num_trajs: 3
-  dataset_num_trajs: [2]
-  runs: 2
-  seed: 0
-  algorithms:
-  - name: bclone
-    cmd: python scripts/imitate_mj.py --mode bclone --max_iter 301 --bclone_eval_freq 100 OPTIONS
-  - name: ga
-    cmd: python scripts/imitate_mj.py --mode ga --max_iter 201 --min_total_sa 300 --sim_batch_size 1 OPTIONS
-options:
-  storagedir: store
-  eval_num_trajs: 4
-  reference: published results.csv
-""".replace('OPTIONS', '--env {env} --data {dataset} --limit_trajs {num_trajs} --data_subsamp_freq {data_subsamp_freq} --log {out}')
+OPTIONS = '--env {env} --data {dataset} --limit_trajs {num_trajs} --data_subsamp_freq {data_subsamp_freq} --log {out}'
+ALGORITHMS = {
+    'bclone': f'python scripts/imitate_mj.py --mode bclone --max_iter 301 --bclone_eval_freq 100 {OPTIONS}',
+    'ga': f'python scripts/imitate_mj.py --mode ga --max_iter 201 --min_total_sa 300 --sim_batch_size 1 {OPTIONS}',
+}
+SPEC = spec_text(
+    ALGORITHMS, options={'eval_num_trajs': 4, 'reference': 'published results.csv'}, full_dataset_num_trajs=3, dataset_num_trajs=[2], runs=2
+)
 OUTPUTS = [f'results{end}' for end in ('.csv', '.h5', '.html', '.md', '_aggregate.csv', '_cells.csv', '_figure1.png', '_reproduction.png')]
 
 
@@ -49,18 +35,24 @@ def folder(tmp_path):
     return path
 
 
-def run_all(folder, *args, rc=0):
+def run_all_sh(folder, *args):
     """The real script, with the Python that runs the tests as its active environment."""
     command = ['bash', str(REPO / 'scripts' / 'run_all.sh'), *args]
     done = subprocess.run(command, cwd=folder, env=script_env(VIRTUAL_ENV=sys.prefix), capture_output=True, text=True, timeout=300)
-    assert done.returncode == rc, f'exit code {done.returncode}\n{done.stdout}\n{done.stderr}'
+    assert done.returncode == 0 and 'Traceback' not in done.stderr, f'exit code {done.returncode}\n{done.stdout}\n{done.stderr}'
+    return done
+
+
+def run_all(folder, *args, rc=0):
+    """What the script calls."""
+    done = run_command('policyopt/commands/run_all.py', *args, cwd=folder, rc=rc)
     assert 'Traceback' not in done.stderr
     return done
 
 
 @pytest.mark.slow
 def test_one_command_does_it_all_and_again_without_training(folder):
-    first = run_all(folder, 'spec.yaml', '-j', '2')
+    first = run_all_sh(folder, 'spec.yaml', '-j', '2')
     checkpoints = folder / 'store' / 'checkpoints'
     assert sorted(p.name for p in checkpoints.glob('results*')) == OUTPUTS
     stages, table = re.split(r'(?m)^(?=Variance between expert sets: )', first.stdout)
@@ -78,7 +70,7 @@ def test_one_command_does_it_all_and_again_without_training(folder):
 
     kept = {p.name: p.stat().st_mtime_ns for p in [*checkpoints.glob('alg=*'), checkpoints / 'results.h5']}
     tables = {name: (checkpoints / name).read_text() for name in ('results.csv', 'results_cells.csv', 'results.md')}
-    again = run_all(folder, 'spec.yaml', '-j', '2')
+    again = run_all_sh(folder, 'spec.yaml', '-j', '2')
     assert 'to do' not in again.stdout and '4 of 4 runs are done' in again.stderr
     assert again.stdout.endswith(table)
     assert kept == {name: (checkpoints / name).stat().st_mtime_ns for name in kept}
@@ -102,7 +94,7 @@ def test_a_wrong_reference_is_refused_before_anything_is_done(folder, changes, m
 
 @pytest.mark.parametrize('options', [['--set', 'options.reference=null'], ['--only', 'alg=ga']])
 def test_a_dry_run_shows_commands_only(folder, options):
-    lines = run_all(folder, 'spec.yaml', '-n', *options).stdout.splitlines()
+    lines = run_all_sh(folder, 'spec.yaml', '-n', *options).stdout.splitlines()
     assert len(lines) == (2 if '--only' in options else 4) and all('imitate_mj.py' in line for line in lines)
     assert not (folder / 'store').exists()
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from conftest import REPO
 from results_tools import analyze, cell_rows, small_results, task_row
-from results_tools import run_here as run_here
 from scipy import stats
 
 from policyopt.files.results_file import read_results
@@ -324,25 +323,25 @@ def test_single_runs_beside_single_runs_have_no_bootstrap_interval():
 # --- where it is shown -----------------------------------------------------------------------------------------------------
 
 
-def test_the_answer_comes_first_everywhere(tmp_path, run_here):
+def test_the_answer_comes_first_everywhere(tmp_path, run_script):
     small_results(tmp_path / 'results.h5', datasets=3)
     args = ['results.h5', '--reference', PAPER, '--markdown', 'r.md', '--html', 'r.html', '--csv', 'r.csv']
-    out = run_here('analyze_results.py', *args, '--study').stdout
+    out = run_script('analyze_results.py', *args, '--study').stdout
     page, md = (tmp_path / 'r.html').read_text(), (tmp_path / 'r.md').read_text()
     for text, first_cell in ((out, 'cartpole (CartPole-v0)'), (md, '### cartpole'), (page, '<h3>cartpole')):
         assert 0 <= text.index('Does it reproduce?') < text.index('Failed runs') < text.index(first_cell)
-    assert 'ref failed' in run_here('analyze_results.py', *args[:3]).stdout.splitlines()[1]
-    assert 'ref failed' not in run_here('analyze_results.py', 'results.h5').stdout
+    assert 'ref failed' in run_script('analyze_results.py', *args[:3]).stdout.splitlines()[1]
+    assert 'ref failed' not in run_script('analyze_results.py', 'results.h5').stdout
     rows = list(csv.DictReader(open(tmp_path / 'r_aggregate.csv')))
     assert [(r['alg'], r['task']) for r in rows][:2] == [('bclone', ''), ('ga', '')] and rows[-1]['cells'] == '4'
     assert {r['sets'] for r in rows} == {'measured'}
 
 
-def test_several_between_files_flow_in(tmp_path, run_here):
+def test_several_between_files_flow_in(tmp_path, run_script):
     small_results(tmp_path / 'one.h5')
     small_results(tmp_path / 'three.h5', datasets=3)
     small_results(tmp_path / 'two.h5', datasets=2)
-    text = run_here('analyze_results.py', 'one.h5', '--reference', PAPER, '--between-set', 'two.h5', 'three.h5', '--csv', 'c.csv').stdout
+    text = run_script('analyze_results.py', 'one.h5', '--reference', PAPER, '--between-set', 'two.h5', 'three.h5', '--csv', 'c.csv').stdout
     assert '†' not in text
     with open(tmp_path / 'c_cells.csv', newline='') as f:
         assert {c['between_from'] for c in csv.DictReader(f)} == {'', '3 sets of three.h5'}

@@ -14,7 +14,6 @@ from conftest import REPO, script_env
 from hypothesis import given
 from hypothesis import strategies as st
 from results_tools import ATTRS, cell_rows, result_row, small_results, task_row, write_csv
-from results_tools import run_here as run_here
 from scipy import stats
 from tables import open_file
 
@@ -381,7 +380,7 @@ def test_returns_that_are_no_list_of_episodes_are_refused(tmp_path):
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
-def test_the_output_fits_a_screen_and_names_what_it_wrote(tmp_path, run_script, run_here):
+def test_the_output_fits_a_screen_and_names_what_it_wrote(tmp_path, run_script):
     small_results(tmp_path / 'results.h5', drop=[('ga', 4, 2)])
     args = ['results.h5', '--reference', PAPER, '--csv', 'r.csv', '--latex', 'r.tex', '--markdown', 'r.md', '--html', 'r.html']
     done = run_script('analyze_results.py', *args)
@@ -390,19 +389,19 @@ def test_the_output_fits_a_screen_and_names_what_it_wrote(tmp_path, run_script, 
     assert lines[0].startswith('Variance between expert sets: none used.')
     assert lines[-2] == 'wrote r.csv, r_cells.csv, r_aggregate.csv, r.tex, r.md, r.html' and '--study' in lines[-1]
     assert '1 run is missing: alg=ga,task=cartpole,num_trajs=4,run=2' in done.stdout
-    widths = [max(map(len, run_here('analyze_results.py', *args[:3], '-v', v).stdout.splitlines())) for v in (0, 1, 2)]
+    widths = [max(map(len, run_script('analyze_results.py', *args[:3], '-v', v).stdout.splitlines())) for v in (0, 1, 2)]
     assert widths[0] < widths[1] < widths[2]
-    details = run_here('analyze_results.py', *args[:3], '--study').stdout
-    assert details == run_here('analyze_results.py', *args[:3], '-v', 2).stdout
+    details = run_script('analyze_results.py', *args[:3], '--study').stdout
+    assert details == run_script('analyze_results.py', *args[:3], '-v', 2).stdout
     assert 'expert 200.0 (sd 0.0, 3 episodes), random 20.0 (sd 0.0, 4 episodes)' in details and 'Single cells, 4:' in details
     assert 'A verdict judges ours − reference.' in details and 'Negative controls' in details
     assert r'\begin{tabular}{llrr}' in (tmp_path / 'r.tex').read_text() and '| bclone | 1 |' in (tmp_path / 'r.md').read_text()
 
 
-def test_a_long_table_is_cut_to_the_screen(tmp_path, run_here):
+def test_a_long_table_is_cut_to_the_screen(tmp_path, run_script):
     rows = [row for n in range(30) for row in cell_rows([100, 101], alg=f'alg{n}')]
     write_results(str(tmp_path / 'r.h5'), rows, [task_row()], {'run_name': 'many'})
-    lines = run_here('analyze_results.py', 'r.h5').stdout.splitlines()
+    lines = run_script('analyze_results.py', 'r.h5').stdout.splitlines()
     assert len(lines) == 25 and lines[-3] == '… 10 more lines: -v 1' and 'alg19' in lines[-4]
 
 
@@ -418,9 +417,9 @@ def columns_of(path):
     return list(rows[0]), rows
 
 
-def test_csv_files_have_their_documented_columns_and_serve_as_references(tmp_path, run_here):
+def test_csv_files_have_their_documented_columns_and_serve_as_references(tmp_path, run_script):
     small_results(tmp_path / 'results.h5', datasets=3)
-    run_here('analyze_results.py', 'results.h5', '--csv', 'r.csv', '--reference', PAPER)
+    run_script('analyze_results.py', 'results.h5', '--csv', 'r.csv', '--reference', PAPER)
     found = {name: columns_of(tmp_path / f'r{name}.csv') for name in ('', '_cells', '_aggregate')}
     told = (REPO / 'docs' / 'pipelines.md').read_text().partition('## The CSV tables')[2]
     for name, columns in {'': tables.RUN_COLUMNS, '_cells': tables.CELL_COLUMNS, '_aggregate': AGGREGATE_COLUMNS}.items():
@@ -433,18 +432,18 @@ def test_csv_files_have_their_documented_columns_and_serve_as_references(tmp_pat
     assert (float(ga['return_mean']), float(ga['margin95'])) == (199, pytest.approx(t_margin(1, 3)))
     assert ga['command'].endswith('pipelines/small.yaml all --set options.storagedir=repeat --only alg=ga task=cartpole num_trajs=4')
     for ref in ('r.csv', 'r_cells.csv'):
-        out = run_here('analyze_results.py', 'results.h5', '--reference', ref, '-v', 1).stdout
+        out = run_script('analyze_results.py', 'results.h5', '--reference', ref, '-v', 1).stdout
         assert 'Single cells, 4: ' in out and '0.000' in out
 
 
-def test_a_column_has_one_name_everywhere(tmp_path, run_here):
+def test_a_column_has_one_name_everywhere(tmp_path, run_script):
     """Headings are the names of the CSV files with spaces; what is only for reading is made of columns that the CSV files have too."""
     for columns in (tables.RUN_COLUMNS, tables.CELL_COLUMNS, AGGREGATE_COLUMNS):
         names = [c.csv_name for c in columns if c.csv_name]
         assert len(set(names)) == len(names)
         assert all(c.title == c.csv_name.replace('_', ' ') for c in columns if c.csv_name)
     small_results(tmp_path / 'results.h5', datasets=3)
-    run_here('analyze_results.py', 'results.h5', '--reference', PAPER, '--html', 'r.html', '--markdown', 'r.md', '-v', 2)
+    run_script('analyze_results.py', 'results.h5', '--reference', PAPER, '--html', 'r.html', '--markdown', 'r.md', '-v', 2)
     page, text = (tmp_path / 'r.html').read_text(), (tmp_path / 'r.md').read_text()
     for column in (c for c in tables.CELL_COLUMNS if c.level <= 2):
         meaning = html.escape(column.meaning)
@@ -452,7 +451,7 @@ def test_a_column_has_one_name_everywhere(tmp_path, run_here):
     assert 'setting of the sweep' not in page
 
 
-def test_margins_are_those_of_the_longest_beginning_of_a_name(tmp_path, run_here):
+def test_margins_are_those_of_the_longest_beginning_of_a_name(tmp_path, run_script):
     margins = {'': 0.1, 'ga': 0.05, 'gail': 0.02}
     assert [margin_of(alg, margins) for alg in ('bclone', 'ga', 'ga+x=1', 'gail')] == [0.1, 0.05, 0.05, 0.02]
     assert [margin_of(alg, {'': 0.1, 'ga': 0.05}) for alg in ('gail', 'ga_entreg-3')] == [0.1, 0.05]
@@ -463,10 +462,10 @@ def test_margins_are_those_of_the_longest_beginning_of_a_name(tmp_path, run_here
         assert c.estimate == pytest.approx((c.diff / 180, c.diff / 180 - half, c.diff / 180 + half))
         assert (c.verdict == 'same within 0.10') == (margin == 0.1 and half < 0.1)
     small_results(tmp_path / 'results.h5', datasets=3)
-    out = run_here('analyze_results.py', 'results.h5', '--reference', PAPER, '--margin', '0.9', 'ga=0.8').stdout
+    out = run_script('analyze_results.py', 'results.h5', '--reference', PAPER, '--margin', '0.9', 'ga=0.8').stdout
     assert 'within 0.80' in out or 'worse by 0.80' in out
     for wrong in ('x', 'ga=2', '0'):
-        err = run_here('analyze_results.py', 'results.h5', '--reference', PAPER, '--margin', wrong, rc=2).stderr
+        err = run_script('analyze_results.py', 'results.h5', '--reference', PAPER, '--margin', wrong, rc=2).stderr
         assert f'--margin {wrong}: ' in err and 'expected a number between 0 and 1' in err
 
 
@@ -487,37 +486,37 @@ def test_an_interval_gives_one_verdict_in_words(low, high, differs, expected):
     assert verdict_of(low, high, 0.05, differs, -0.1 if low < -0.1 else 0.1) == expected
 
 
-def test_sets_of_another_file_judge_a_file_with_one_set(tmp_path, run_here):
+def test_sets_of_another_file_judge_a_file_with_one_set(tmp_path, run_script):
     small_results(tmp_path / 'one.h5')
     small_results(tmp_path / 'three.h5', datasets=3)
-    alone = run_here('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
+    alone = run_script('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
     assert alone.startswith('Variance between expert sets: none used.')
-    helped = run_here('analyze_results.py', 'one.h5', '--reference', PAPER, '--between-set', 'three.h5', '--csv', 'c.csv').stdout
+    helped = run_script('analyze_results.py', 'one.h5', '--reference', PAPER, '--between-set', 'three.h5', '--csv', 'c.csv').stdout
     assert helped.splitlines()[0] == 'Variance between expert sets: from three.h5'
     with open(tmp_path / 'c_cells.csv', newline='') as f:
         assert {c['between_from'] for c in csv.DictReader(f)} == {'', '3 sets of three.h5'}
 
 
-def test_the_yaml_in_the_results_names_files_with_several_sets(tmp_path, run_here):
+def test_the_yaml_in_the_results_names_files_with_several_sets(tmp_path, run_script):
     def results_of(names):
         return small_results(tmp_path / 'one.h5', spec=f'{ATTRS["spec"]}\noptions: {{between_sets: [{names}]}}')
 
     small_results(tmp_path / 'three.h5', datasets=3)
     results_of('three.h5')
-    named = run_here('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
+    named = run_script('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
     assert named.splitlines()[0] == 'Variance between expert sets: from three.h5'
-    assert named == run_here('analyze_results.py', 'one.h5', '--reference', PAPER, '--between-set', 'three.h5').stdout
-    assert read_analysis('one.h5', str(PAPER), between=[]).of_sets().startswith('Variance between expert sets: none used.')
+    assert named == run_script('analyze_results.py', 'one.h5', '--reference', PAPER, '--between-set', 'three.h5').stdout
+    assert read_analysis(str(tmp_path / 'one.h5'), str(PAPER), between=[]).of_sets().startswith('Variance between expert sets: none used.')
     results_of('"no\\e.h5", three.h5')
-    out = run_here('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
+    out = run_script('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
     assert r'options.between_sets names no\x1b.h5: no such file' in out and 'from three.h5' in out
     results_of('{}')
-    assert 'none used' in run_here('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
+    assert 'none used' in run_script('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
 
 
-def test_the_html_report_needs_no_other_file(tmp_path, run_here):
+def test_the_html_report_needs_no_other_file(tmp_path, run_script):
     small_results(tmp_path / 'results.h5', drop=[('bclone', 1, 0)])
-    run_here('analyze_results.py', 'results.h5', '--reference', PAPER, '--html', 'r.html')
+    run_script('analyze_results.py', 'results.h5', '--reference', PAPER, '--html', 'r.html')
     page = (tmp_path / 'r.html').read_text()
     assert len(re.findall(r'<img [^>]*src="data:image/png;base64,', page)) == len(re.findall('<img', page)) == 4
     assert not re.search(r'https?://|<script|<link|url\(', page)
@@ -532,10 +531,10 @@ def test_the_html_report_needs_no_other_file(tmp_path, run_here):
         assert said in page, said
 
 
-def test_output_is_the_same_every_time_and_a_foreign_task_is_only_a_remark(tmp_path, run_here):
+def test_output_is_the_same_every_time_and_a_foreign_task_is_only_a_remark(tmp_path, run_script):
     small_results(tmp_path / 'results.h5')
     foreign = write_csv(tmp_path / 'f.csv', ['task', 'alg', 'num_trajs', 'run', 'return_mean'], [['pong', 'ga', 4, 0, 1]])
-    first, second = (run_here('analyze_results.py', 'results.h5', '--reference', foreign, '--run-name', 'small').stdout for _ in range(2))
+    first, second = (run_script('analyze_results.py', 'results.h5', '--reference', foreign, '--run-name', 'small').stdout for _ in range(2))
     assert first == second and 'the reference has no number for 4 of our 4 cells' in first.replace('\n ', '')
 
 
@@ -558,14 +557,14 @@ BAD = {
 
 
 @pytest.mark.parametrize('args, said', BAD.values(), ids=BAD.keys())
-def test_bad_input_is_one_sentence_and_exit_code_2(args, said, tmp_path, run_here):
+def test_bad_input_is_one_sentence_and_exit_code_2(args, said, tmp_path, run_script):
     small_results(tmp_path / 'results.h5')
     small_results(tmp_path / 'nan.h5', nan_in=('ga', 1, 2))
     small_results(tmp_path / 'drawn.h5', datasets=3, eval_deterministic='false')
     (tmp_path / 'cut.h5').write_bytes((tmp_path / 'results.h5').read_bytes()[:3000])
     (tmp_path / 'f.csv').write_text('a,b\n')
     before = sorted(p.name for p in tmp_path.iterdir())
-    done = run_here('analyze_results.py', *args, *([] if '--csv' in args else ['--csv', 'out.csv']), rc=2)
+    done = run_script('analyze_results.py', *args, *([] if '--csv' in args else ['--csv', 'out.csv']), rc=2)
     assert re.search(said, done.stderr) and 'Traceback' not in done.stderr and not done.stdout
     assert len([line for line in done.stderr.splitlines() if line.startswith('analyze_results: error: ')]) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == before

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from results_tools import ATTRS, run_here, small_results, task_row  # noqa: F401
+from results_tools import ATTRS, small_results, task_row
 
 from policyopt.files.results_file import read_results, write_results
 
@@ -35,10 +35,10 @@ def equal_rows(xs, ys):
     return all(np.array_equal(a, b) or (isinstance(a, float) and np.isnan([a, b]).all()) for a, b in pairs)
 
 
-def test_parts_together_are_the_campaign_run_at_once(tmp_path, halves, run_here):  # noqa: F811
+def test_parts_together_are_the_campaign_run_at_once(tmp_path, halves, run_script):
     whole = read_results(small_results(tmp_path / 'whole.h5'))
     for order, order_of in ((halves, ['Xeon, 2 cores', 'EPYC, 2 cores']), (halves[::-1], ['EPYC, 2 cores', 'Xeon, 2 cores'])):
-        run_here('../tools/results/merge_results.py', *order, '-o', 'merged.h5')
+        run_script('../tools/results/merge_results.py', *order, '-o', 'merged.h5')
         merged = read_results(tmp_path / 'merged.h5')
         assert equal_rows(sorted(merged.rows, key=lambda r: r.alg), whole.rows) and equal_rows(merged.tasks, whole.tasks)
         assert (merged.attrs['training_start'][:10], merged.attrs['training_end'][:10]) == ('2026-01-01', '2026-01-02')
@@ -47,42 +47,42 @@ def test_parts_together_are_the_campaign_run_at_once(tmp_path, halves, run_here)
         (tmp_path / 'merged.h5').unlink()
 
 
-def test_a_merged_file_is_analysed_and_merged_like_any_other(tmp_path, halves, run_here):  # noqa: F811
+def test_a_merged_file_is_analysed_and_merged_like_any_other(tmp_path, halves, run_script):
     ga_1 = part(tmp_path / 'c.h5', [(a, n, r) for a in ('bclone', 'ga') for n in (1, 4) for r in range(3) if (a, n) != ('ga', 1)])
     bclone_4 = part(tmp_path / 'd.h5', [(a, n, r) for a in ('bclone', 'ga') for n in (1, 4) for r in range(3) if (a, n) != ('bclone', 4)])
-    run_here('../tools/results/merge_results.py', halves[0], ga_1, '-o', 'three.h5')  # both of one machine
+    run_script('../tools/results/merge_results.py', halves[0], ga_1, '-o', 'three.h5')  # both of one machine
     assert read_results(tmp_path / 'three.h5').attrs['training_machine'] == 'Xeon, 2 cores'
-    done = run_here('../tools/results/merge_results.py', 'three.h5', bclone_4, '-o', 'all.h5')
+    done = run_script('../tools/results/merge_results.py', 'three.h5', bclone_4, '-o', 'all.h5')
     assert 'next: python scripts/analyze_results.py all.h5' in done.stderr
     origins = json.loads(read_results(tmp_path / 'all.h5').attrs['merged_from'])
     assert [(o['file'], o['runs']) for o in origins] == [(str(halves[0]), 6), (str(ga_1), 3), (str(bclone_4), 3)]
-    run_here('analyze_results.py', 'all.h5', '--csv', 'all.csv')
+    run_script('analyze_results.py', 'all.h5', '--csv', 'all.csv')
     assert 'im_pipeline.py pipelines/small.yaml all' in (tmp_path / 'all_cells.csv').read_text()
 
 
-def test_what_older_parts_do_not_say_is_left_out(tmp_path, halves, run_here):  # noqa: F811
+def test_what_older_parts_do_not_say_is_left_out(tmp_path, halves, run_script):
     newer = part(tmp_path / 'c.h5', FIRST_HALF, training_numerics='AVX512')
-    run_here('../tools/results/merge_results.py', halves[0], newer, '-o', 'merged.h5')
+    run_script('../tools/results/merge_results.py', halves[0], newer, '-o', 'merged.h5')
     assert read_results(tmp_path / 'merged.h5').attrs['training_numerics'] == 'AVX512'
 
 
-def test_other_episodes_of_the_expert_are_said(tmp_path, halves, run_here):  # noqa: F811
+def test_other_episodes_of_the_expert_are_said(tmp_path, halves, run_script):
     other = part(tmp_path / 'c.h5', FIRST_HALF, tasks=[task_row(random=21.0)])
-    done = run_here('../tools/results/merge_results.py', halves[0], other, '-o', 'merged.h5')
+    done = run_script('../tools/results/merge_results.py', halves[0], other, '-o', 'merged.h5')
     assert done.stderr.startswith(f'note: {other}: other episodes of the expert or the random policy of cartpole than in {halves[0]}')
     assert read_results(tmp_path / 'merged.h5').tasks[0].random_returns[0] == 20
 
 
-def test_sampled_parts_make_a_sampled_file_and_no_file_is_replaced(tmp_path, halves, run_here):  # noqa: F811
+def test_sampled_parts_make_a_sampled_file_and_no_file_is_replaced(tmp_path, halves, run_script):
     for name, some in (('a', SECOND_HALF), ('b', FIRST_HALF)):
         part(tmp_path / f's{name}.h5', some, eval_deterministic='false')
-    run_here('../tools/results/merge_results.py', 'sa.h5', 'sb.h5', '-o', 'merged.h5')
+    run_script('../tools/results/merge_results.py', 'sa.h5', 'sb.h5', '-o', 'merged.h5')
     assert read_results(tmp_path / 'merged.h5').attrs['eval_deterministic'] == 'false'
-    done = run_here('analyze_results.py', 'merged.h5', '--markdown', 'merged.md')
+    done = run_script('analyze_results.py', 'merged.h5', '--markdown', 'merged.md')
     assert 'Played with sampled actions' in done.stdout and 'Played with sampled actions' in (tmp_path / 'merged.md').read_text()
-    assert 'sampled' not in run_here('analyze_results.py', 'a.h5').stdout
+    assert 'sampled' not in run_script('analyze_results.py', 'a.h5').stdout
     (tmp_path / 'mine.yaml').write_text('precious')
-    assert 'mine.yaml: exists already' in run_here('../tools/results/merge_results.py', 'a.h5', 'b.h5', '-o', 'mine.yaml', rc=2).stderr
+    assert 'mine.yaml: exists already' in run_script('../tools/results/merge_results.py', 'a.h5', 'b.h5', '-o', 'mine.yaml', rc=2).stderr
     assert (tmp_path / 'mine.yaml').read_text() == 'precious'
 
 
@@ -107,18 +107,18 @@ WRONG = {
 
 
 @pytest.mark.parametrize('case', WRONG)
-def test_parts_that_do_not_fit_give_one_sentence_and_no_file(tmp_path, halves, run_here, case):  # noqa: F811
+def test_parts_that_do_not_fit_give_one_sentence_and_no_file(tmp_path, halves, run_script, case):
     changed, sentence = WRONG[case]
     part(tmp_path / 'c.h5', () if case == 'a run twice' else FIRST_HALF, **changed)
-    done = run_here('../tools/results/merge_results.py', 'a.h5', 'c.h5', '-o', 'merged.h5', rc=2)
+    done = run_script('../tools/results/merge_results.py', 'a.h5', 'c.h5', '-o', 'merged.h5', rc=2)
     assert sentence in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / 'merged.h5').exists()
 
 
-def test_other_numbers_of_episodes_and_a_file_that_exists_are_refused(tmp_path, halves, run_here):  # noqa: F811
+def test_other_numbers_of_episodes_and_a_file_that_exists_are_refused(tmp_path, halves, run_script):
     part(tmp_path / 'c.h5', FIRST_HALF, rows=longer(halves[1]))
-    done = run_here('../tools/results/merge_results.py', 'a.h5', 'c.h5', '-o', 'merged.h5', rc=2)
+    done = run_script('../tools/results/merge_results.py', 'a.h5', 'c.h5', '-o', 'merged.h5', rc=2)
     assert 'the runs were judged by different numbers of episodes (2 in a.h5, 3 in c.h5); expected one number' in done.stderr
     before = halves[1].read_bytes()
-    run_here('../tools/results/merge_results.py', 'a.h5', 'b.h5', '-o', 'b.h5', rc=2)
+    run_script('../tools/results/merge_results.py', 'a.h5', 'b.h5', '-o', 'b.h5', rc=2)
     assert halves[1].read_bytes() == before

@@ -9,7 +9,6 @@ from conftest import REPO
 from hypothesis import given
 from hypothesis import strategies as st
 from results_tools import analyze, cell_rows, small_results, task_row
-from results_tools import run_here as run_here
 
 from policyopt.algorithms import ALGORITHMS, label_of
 from policyopt.errors import UserError
@@ -114,7 +113,7 @@ def test_an_algorithm_keeps_its_colour_and_eight_are_told_apart(names):
     assert len({(s['color'], s['linestyle']) for s in more}) == len(more)
 
 
-def test_pictures_are_written_by_the_command_in_every_format(tmp_path, run_script, run_here):
+def test_pictures_are_written_by_the_command_in_every_format(tmp_path, run_script):
     small_results(tmp_path / 'results.h5', drop=[('ga', 4, 1), ('bclone', 4, 0), ('bclone', 4, 1), ('bclone', 4, 2)])
     done = run_script('plot_results.py', 'results.h5')
     assert done.stdout.splitlines()[-1] == 'wrote results_figure1.png' and not done.stderr
@@ -122,7 +121,7 @@ def test_pictures_are_written_by_the_command_in_every_format(tmp_path, run_scrip
     for name, kind, magic in (('a.pdf', 'raw', b'%PDF'), ('a.svg', 'reproduction', b'<?xml')):
         seen = set()
         for _ in range(2):
-            run_here('plot_results.py', 'results.h5', '--kind', kind, '--reference', PAPER, '-o', name)
+            run_script('plot_results.py', 'results.h5', '--kind', kind, '--reference', PAPER, '-o', name)
             seen.add((tmp_path / name).read_bytes())
         assert len(seen) == 1 and seen.pop().startswith(magic), 'not the same file for the same data'
 
@@ -138,9 +137,9 @@ def test_pictures_are_written_by_the_command_in_every_format(tmp_path, run_scrip
         (['results.h5', '--kind', 'pie'], 'invalid choice'),
     ],
 )
-def test_pictures_that_cannot_be_are_refused(args, said, tmp_path, run_here):
+def test_pictures_that_cannot_be_are_refused(args, said, tmp_path, run_script):
     small_results(tmp_path / 'results.h5', random=None)
-    done = run_here('plot_results.py', *args, rc=2)
+    done = run_script('plot_results.py', *args, rc=2)
     assert said in done.stderr and 'Traceback' not in done.stderr and [p.name for p in tmp_path.iterdir()] == ['results.h5']
 
 
@@ -232,36 +231,36 @@ def test_showlog_prints_last_rows_and_draws_running_campaigns(tmp_path, run_scri
     assert 'no log has kll: skipped' in done.stderr and (tmp_path / 'c.png').read_bytes().startswith(PNG)
 
 
-def test_showlog_without_a_screen_says_so_and_still_prints(tmp_path, run_here):
+def test_showlog_without_a_screen_says_so_and_still_prints(tmp_path, run_script):
     path = write_log(tmp_path / 'a.h5')
-    done = run_here('showlog.py', path, '--range_end', '9')
+    done = run_script('showlog.py', path, '--range_end', '9')
     assert done.stdout.splitlines()[-1].split()[:3] == ['a', '9', '9'] and '--plotfile' in done.stderr
-    assert not run_here('showlog.py', path, '--noplot', '--fields', 'trueret').stderr
+    assert not run_script('showlog.py', path, '--noplot', '--fields', 'trueret').stderr
 
 
-def test_cloning_logs_show_their_own_fields(tmp_path, run_here):
+def test_cloning_logs_show_their_own_fields(tmp_path, run_script):
     log = TrainingLog(str(tmp_path / 'b.h5'), {'args': '{}'})
     for i in range(20):
         val = 1.0 / (i + 1) if i % 10 == 0 else None
         log.append([('iter', i, int), ('bcloss', 1.0, float), ('valloss', val, float), ('trueret', None, float), ('avglen', -1, int)])
     log.finish({})
-    done = run_here('showlog.py', 'b.h5', '--plotfile', 'b.svg')
+    done = run_script('showlog.py', 'b.h5', '--plotfile', 'b.svg')
     assert done.stdout.splitlines()[0].split() == ['log', 'iter', 'bcloss', 'valloss']
     assert 'no numbers in trueret, avglen: skipped' in done.stderr
 
 
 @pytest.mark.parametrize(('valacc', 'said'), [(-2.0, 'validation log-likelihood'), (-0.5, '−squared error of validation actions')])
-def test_valacc_is_called_what_it_is(valacc, said, tmp_path, run_here):
+def test_valacc_is_called_what_it_is(valacc, said, tmp_path, run_script):
     log = TrainingLog(str(tmp_path / 'c.h5'), {'args': '{}'})
     log.append([('iter', 0, int), ('valloss', 2.0, float), ('valacc', valacc, float)])
     log.finish({})
-    done = run_here('showlog.py', 'c.h5', '--fields', 'valacc', '--plotfile', 'c.svg')
+    done = run_script('showlog.py', 'c.h5', '--fields', 'valacc', '--plotfile', 'c.svg')
     assert f'valacc: {said}' in done.stderr
     assert curves.meaning_of(curves.read_logs([str(tmp_path / 'c.h5')]), 'valacc') == said
 
 
-def test_legacy_expert_logs_are_drawn(legacy_dir, tmp_path, run_here):
-    run_here('showlog.py', *sorted(legacy_dir.rglob('*.h5')), '--plotfile', 'l.png', '--range_end', '40')
+def test_legacy_expert_logs_are_drawn(legacy_dir, tmp_path, run_script):
+    run_script('showlog.py', *sorted(legacy_dir.rglob('*.h5')), '--plotfile', 'l.png', '--range_end', '40')
     assert (tmp_path / 'l.png').read_bytes().startswith(PNG)
 
 
@@ -279,11 +278,11 @@ def test_legacy_expert_logs_are_drawn(legacy_dir, tmp_path, run_here):
         (['a.h5', '--group', '--plotfile', 'c.png'], 'a.h5: --group needs names as the pipeline gives them'),
     ],
 )
-def test_showlog_refuses_in_one_sentence(args, said, tmp_path, run_here):
+def test_showlog_refuses_in_one_sentence(args, said, tmp_path, run_script):
     path = write_log(tmp_path / 'a.h5')
     (tmp_path / 'cut.h5').write_bytes(open(path, 'rb').read()[:2500])
     small_results(tmp_path / 'results.h5')
-    done = run_here('showlog.py', *args, rc=2)
+    done = run_script('showlog.py', *args, rc=2)
     assert said in done.stderr and len(done.stderr.splitlines()) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ['a.h5', 'cut.h5', 'results.h5']
 
@@ -291,7 +290,7 @@ def test_showlog_refuses_in_one_sentence(args, said, tmp_path, run_here):
 # --- saved trajectories ---------------------------------------------------------------------------------------------
 
 
-def test_saved_returns_are_printed(tmp_path, run_script, run_here):
+def test_saved_returns_are_printed(tmp_path, run_script):
     trajs = TrajBatch(np.zeros((5, 2)), np.zeros((5, 0)), np.zeros((5, 1), int), np.array([1.0, 1, 1, 2, 3]), np.array([3, 2]))
     save_trajs(str(tmp_path / 't.h5'), trajs, {'env': 'CartPole-v0'})
     out = run_script('print_saved_returns.py', 't.h5', '--each').stdout
@@ -299,7 +298,7 @@ def test_saved_returns_are_printed(tmp_path, run_script, run_here):
     assert out.splitlines()[-1].split() == ['1', 'return', '5', 'length', '2']
     for bad in ('no.h5', 'cut.h5'):
         (tmp_path / 'cut.h5').write_bytes((tmp_path / 't.h5').read_bytes()[:1000])
-        assert f'print_saved_returns: error: {bad}: ' in run_here('print_saved_returns.py', bad, rc=2).stderr
+        assert f'print_saved_returns: error: {bad}: ' in run_script('print_saved_returns.py', bad, rc=2).stderr
 
 
 def test_the_papers_own_numbers_make_its_figure():
