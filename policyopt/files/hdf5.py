@@ -10,9 +10,9 @@ Two checksums let a reader refuse a flipped bit by name instead of taking it for
 Files without both (those of 2016, or made by other programs) are accepted; `open_h5` then cannot vouch for them. A checksum says
 that a file is as its author made it, not that the author is a friend: what any file may do is limited in guard.py.
 
-Two more checksums guard some of the same bytes. HDF5's own fletcher32, in trajectory files, is the only one that other programs check
-by themselves. The `hash` of a snapshot belongs to the format of 2016 and goes along when a policy is copied into another file. Where the
-seal is there, all this costs one more read of the file, so none is left out.
+A reader computes one of the two over the whole file: the seal, or where that is lost the digest. Two more guard parts of it. HDF5's own
+fletcher32, in trajectory files, is the only one that other programs check by themselves. The `hash` of a snapshot belongs to the format
+of 2016 and goes along when a policy is copied into another file.
 """
 
 from __future__ import annotations
