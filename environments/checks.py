@@ -1,4 +1,4 @@
-"""What an environment must be to be learned on: its spaces, and a `reset` that heeds its seed."""
+"""Checks of environments: supported spaces, and a `reset` that uses its seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAILURES = (Exception, SystemExit)
 
 
 class exits_raise:
-    """Let os._exit raise SystemExit where the block calls it, so that the user's code cannot end our process without a word.
+    """Let os._exit raise SystemExit where the block calls it, so that the user's code cannot end our process without a message.
 
     It does what it always does in other threads and in forks, which may need it.
     """
@@ -66,7 +66,7 @@ def check_spaces(name: str, env: gymnasium.Env) -> tuple[int, int, int]:
 
 
 def _cure(obs: Any) -> str:
-    """What makes a supported observation of a space, as a sentence; nothing where no wrapper does."""
+    """The wrapper that turns a space into a supported one, as a sentence; empty where there is none."""
     if not isinstance(obs, gymnasium.Space) or not obs.is_np_flattenable:
         return ''
     image = isinstance(obs, gymnasium.spaces.Box) and len(obs.shape) > 1

@@ -47,7 +47,7 @@ class VecEnv:
         raise NotImplementedError
 
     def cut_short(self, slots_K: np.ndarray) -> np.ndarray:
-        """Which of these slots, done by their last step, came to no terminal state although there was time left; by default none."""
+        """Which of these slots were truncated by their last step although there was time left; by default none."""
         return np.zeros(len(slots_K), dtype=bool)
 
     def available(self, num_slots: int) -> int:

@@ -172,7 +172,7 @@ def _make(name: Task, render_mode: str | None = None) -> gymnasium.Env:
 
 @contextlib.contextmanager
 def _quiet_bounds() -> Iterator[None]:
-    """Keep quiet about the bounds of a space that are cast to float32, as those of seals' CartPole are."""
+    """Suppress warnings about bounds of a space that are cast to float32, as those of seals' CartPole are."""
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='.*precision lowered by casting')
         yield
@@ -388,7 +388,7 @@ class SingleEnv:
         return BadEnvironment(f"env '{self.info.name}': {method}() returned {what}")
 
     def _outside(self, a_Da: np.ndarray) -> str:
-        """What to do where an action is outside the box, which not every environment takes."""
+        """A hint where an action is outside the action space, which not every environment accepts."""
         if self.info.a_low is None or (np.greater_equal(a_Da, self.info.a_low) & np.less_equal(a_Da, self.info.a_high)).all():  # pyright: ignore
             return ''
         return f'; the action {np.round(a_Da, 3).tolist()} is outside the action space: --clip_actions 1 clips it'
@@ -437,7 +437,7 @@ class LoopVecEnv(classic_vec.VecEnv):
         return obs_K_Do
 
     def available(self, num_slots: int) -> int:
-        """How many of num_slots environments can be made; where it is fewer, results are the same and say so once."""
+        """How many of num_slots environments can be made; where it is fewer, prints that once (results are the same)."""
         for slot in range(num_slots):
             try:
                 self._envs[slot] = self._envs[slot] or self._new()

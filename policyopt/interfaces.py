@@ -1,4 +1,4 @@
-"""What a reward function and an optimiser must offer to be trained, saved and continued like those that are here.
+"""The protocols of reward functions and optimisers, by which a run trains, saves and continues them.
 
 Letters: B policy rows, Bex expert rows, Do, Da observation and action dims.
 """

@@ -1,4 +1,4 @@
-"""What flows through a training: spaces, trajectories of different lengths, expert pairs, transitions. Nothing here reads files.
+"""The data of training: spaces, trajectories of different lengths, expert pairs, transitions. Nothing here reads files.
 
 Letters: B trajectories, T time, N stacked rows, Do observation dim, Df feature dim, Da action storage dim, Pa distribution parameters.
 """

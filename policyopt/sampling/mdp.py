@@ -55,12 +55,12 @@ class MDP:
         self.mean_len: float | None = None  # of the last batch: a hint for how many environments to step at once, never a result
 
     def warn_of_another_task(self, path: str, env_name: str | None) -> None:
-        """Say when a file names a task other than this one; versions do not count, and None (of old files) says nothing."""
+        """Warn when a file names a task other than this one; versions are ignored, and so is None (of old files)."""
         if env_name and _base_name(env_name) != _base_name(self.env_name):
             print(f"warning: {path} comes from env '{printable(env_name)[:200]}' and is used for '{self.env_name}'", file=sys.stderr)
 
     def longest(self, max_traj_len: int | None = None) -> int | None:
-        """Steps after which an episode is cut: max_traj_len, or the environment's own limit; None where neither is known.
+        """Steps after which an episode is truncated: max_traj_len, or the environment's own limit; None where neither is known.
 
         Raises UserError for a max_traj_len below 1.
         """
@@ -70,7 +70,7 @@ class MDP:
         return min(limit, self.time_limit or limit) if limit else None
 
     def horizon(self, max_traj_len: int | None = None, needed_by: str = '') -> int:
-        """As `longest`, for what cannot do without one; raises UserError where there is none."""
+        """As `longest`, where a time limit is required; raises UserError where there is none."""
         limit = self.longest(max_traj_len)
         if limit is None:
             needs = f', and {needed_by} needs one' if needed_by else ''
@@ -78,7 +78,7 @@ class MDP:
         return limit
 
     def time_scale(self, max_traj_len: int | None = None) -> float:
-        """What the time is multiplied with where a net sees it: 1 / time limit, or 0 (the net does not see it) without a limit."""
+        """The factor of the time in the inputs of nets: 1 / time limit, or 0 without a limit."""
         limit = self.time_limit or self.longest(max_traj_len)
         return 1.0 / limit if limit else 0.0
 
@@ -141,7 +141,7 @@ class RecordedTask(MDP):
         self.env_name: Any = None
 
     def warn_of_another_task(self, path: str, env_name: str | None) -> None:
-        """Nothing to compare with."""
+        """Does nothing: there is no task to compare with."""
 
     def vec_env(self, num_slots: int) -> VecEnv:
         raise UserError('there is no environment to play in; give --env_name')

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from policyopt.sampling.actors import AnyActor
 
 NOISE_CHUNK = 256  # steps of action noise drawn ahead
-ENDLESS = 20000  # steps of an episode that nothing cuts, after which it counts as one that never ends
+ENDLESS = 20000  # steps after which an episode without a time limit counts as one that never ends
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class TrajectoryCounter:
         return cfg.min_num_trajs + cfg.min_total_sa + num_slots + 1
 
     def needed(self) -> float:
-        """How many trajectories can still belong to the batch, judged by the steps so far; infinite while they do not suffice."""
+        """How many trajectories can still belong to the batch, given the steps so far; infinite while these are too few."""
         if self.cfg.min_total_sa == 0:
             return self.cfg.min_num_trajs
         cum_B = np.cumsum(self.lengths_B[: self.counter.value])

@@ -47,7 +47,7 @@ def _end(processes: list, conns: list) -> None:
 
 
 def _serve(conn: Any, env_name: str, obs_dim: int, lengths: Any, counter: Any) -> None:
-    """A worker's life: one batch per message, until the pipe closes."""
+    """The loop of a worker process: one batch per message, until the pipe closes."""
     follow_parent()
     lengths_B, vec = np.frombuffer(lengths, dtype=np.int64), None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
@@ -96,7 +96,7 @@ class WorkerPool:
 
     def __init__(self, env_name: str, obs_dim: int, num_workers: int, capacity: int):
         if getattr(multiprocessing.current_process(), '_inheriting', False):
-            os._exit(_NO_MAIN_GUARD)  # this is a worker that imports the main script, and has come to its training
+            os._exit(_NO_MAIN_GUARD)  # this is a worker, which imports the main script, and that starts its training again
         context = multiprocessing.get_context('spawn')
         self.env_name, self.capacity = env_name, capacity
         self.lengths, self.counter = context.RawArray('q', capacity), context.Value('q', 0)
