@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPO, script_env
-from training_tools import RUNS, differences, run, run_until
+from training_tools import RUNS, command, differences, run
 
 from policyopt import algorithms
 from policyopt.files.training_log import read_log, read_snapshot, snapshot_names
@@ -27,7 +27,7 @@ def block(name):
     return re.search(rf'```python\n(# {name}.*?)```', PAGE, re.S)[1]
 
 
-# the trainer as it is, in a process that has read the module of docs/extending.md
+# the trainer as it is, in a process that has read the module of docs/extending.md before anything else
 TRAIN = """
 import my_reward, sys
 from policyopt import commands
@@ -51,12 +51,16 @@ def logit_run(folder, word='logit'):
 
 
 def test_a_reward_of_one_class_and_one_row_trains_and_continues_bit_for_bit(folder):
-    run(logit_run(folder), folder, '--log', 'logit.h5')
+    run(logit_run(folder), folder, '--log', 'logit.h5', fresh=True)
     log = read_log(folder / 'logit.h5')
     assert len(log) == 31 and 'racc' in log.dtype.names and snapshot_names(folder / 'logit.h5')[-1] == 'iter0000030'
     assert log['avgunregr'].min() < 0, 'a classifier of ours pays nothing below zero: this was not the new class'
-    assert run_until(logit_run(folder), folder, 5, signal.SIGTERM, '--log', 'again.h5') == 75
-    run(logit_run(folder), folder, '--log', 'again.h5', '--resume')
+    with subprocess.Popen(command(logit_run(folder), '--log', 'again.h5'), cwd=folder, env=script_env(), stdout=subprocess.PIPE) as process:
+        next(line for line in process.stdout if line.split()[:1] == [b'5'])
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+    assert process.returncode == 75
+    run(logit_run(folder), folder, '--log', 'again.h5', '--resume', fresh=True)
     assert differences(folder / 'logit.h5', folder / 'again.h5') == []
 
 
@@ -72,7 +76,7 @@ def test_the_row_is_all_that_pipeline_and_pictures_need(folder):
 
 
 def test_a_reward_without_a_row_is_refused_with_those_that_have_one(folder):
-    err = run(logit_run(folder, 'logits'), folder, rc=2).stderr
+    err = run(logit_run(folder, 'logits'), folder, rc=2, fresh=True).stderr
     assert "'logits'" in err and all(f"'{word}'" in err for word in ('nn', 'l2ball', 'simplex', 'logit'))
 
 
