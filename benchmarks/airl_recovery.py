@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.airl import AIRLReward
 from policyopt.reporting.figures import STYLE, WIDE, figure, save_figure
 from policyopt.rewards import ClassifierConfig
-from policyopt.trajectories import ContinuousSpace, FiniteSpace, Transitions
+from policyopt.trajectories import Batch, ContinuousSpace, FiniteSpace, Transitions
 
 SIDE, GAMMA = 4, 0.9
 MOVES = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
@@ -72,7 +72,7 @@ def recover(state_only, seed=0, iterations=4000):
         logp_N = np.log(pi_S_A).ravel()
         seen = Transitions(onehot[next_S_A.ravel()], np.zeros(S * A, bool), logp_N)
         twice = [np.concatenate([x, x]) for x in (onehot[states_N], a_N_1, zeros_N, *seen)]
-        rows = reward.rows(twice[0], twice[1], twice[2], Transitions(*twice[3:]))
+        rows = reward.rows(Batch(twice[0], twice[1], twice[2], Transitions(*twice[3:])))
         weight = torch.as_tensor(np.concatenate([visits(pi_S_A, next_S_A).ravel(), expert_N]))
         reward.adam.step(reward.loss_gradient(rows, labels, weight)[1])
         g_S_A = reward.learned_reward(onehot[states_N], a_N_1, zeros_N).reshape(S, A)

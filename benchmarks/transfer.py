@@ -27,7 +27,7 @@ from airl_recovery import GAMMA, MOVES, A, S, next_states, recover, soft_policy,
 
 from policyopt.reporting.figures import STYLE, WIDE, figure, outside_legend, share_y
 from policyopt.rewards import ClassifierConfig, TransitionClassifier
-from policyopt.trajectories import ContinuousSpace, FiniteSpace
+from policyopt.trajectories import Batch, ContinuousSpace, FiniteSpace
 
 NEXT = next_states()
 REVERSED = NEXT[:, [MOVES.index((-dy, -dx)) for dy, dx in MOVES]]
@@ -59,7 +59,7 @@ def gail(r_S, iterations=2000, step=0.02):
         classifier.adam.lr = 0.05 * 0.5 ** (5 * i / iterations)
         weight = torch.as_tensor(np.concatenate([visits(pi_S_A, NEXT).ravel(), expert_N]))
         classifier.adam.step(classifier.loss_gradient(torch.as_tensor(np.concatenate([x, x])), index, labels, weight)[1])
-        reward_S_A = classifier.compute_reward(x, a_N_1, np.zeros(S * A)).reshape(S, A)
+        reward_S_A = classifier.compute_reward(Batch(x, a_N_1, np.zeros(S * A))).reshape(S, A)
         q_S_A = reward_S_A.copy()
         for _ in range(200):
             q_S_A = reward_S_A + GAMMA * (pi_S_A * q_S_A).sum(1)[NEXT]

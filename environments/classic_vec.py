@@ -281,7 +281,7 @@ class LegacyAcrobotVec(ClassicVecEnv):
 
 
 class SealsCartPoleVec(CartPoleVec):
-    """seals/CartPole-v0: CartPole that never ends, θ kept in [−π, π), reward 1 where CartPole would go on and 0 elsewhere."""
+    """seals/CartPole-v0: CartPole that never ends, θ kept in [−π, π), reward 1 where CartPole would not end and 0 elsewhere."""
 
     _PI, _TWO_PI = const(PI), const(2 * PI)
 

@@ -123,7 +123,7 @@ def restore_2016(model: Any, total_mass: float | None = None) -> None:
 
 
 class _Restored:
-    """Mixin before a v4 class: its model, restored before anything else looks at it, and its starts by themselves."""
+    """Mixin before a v4 class: restores its model before anything else uses it, and draws its starts in a method of its own."""
 
     normal_speeds = False
 

@@ -29,11 +29,11 @@ State = tuple[np.ndarray, np.ndarray, np.ndarray]  # (qpos_K_Q, qvel_K_V, X_K_X)
 class MujocoVecEnv(VecEnv):
     """Slots as MjData objects of one model, with a time limit; `env` is the single environment, unwrapped.
 
-    A task adds what it reads besides qpos and qvel (`extras`, flat views into the engine's data), its observations and
+    A task adds what it reads in addition to qpos and qvel (`extras`, flat views into the engine's data), its observations and
     its reward.
     """
 
-    contact_forces = False  # computed only where the task looks at them
+    contact_forces = False  # computed only where the task uses them
 
     def __init__(self, env: Any, num_slots: int, time_limit: int):
         super().__init__(num_slots)
@@ -52,7 +52,7 @@ class MujocoVecEnv(VecEnv):
         return [data.qpos, data.qvel, *self.extras(data)]
 
     def extras(self, data: Any) -> list[np.ndarray]:
-        """Flat views of what is read after a step besides qpos and qvel."""
+        """Flat views of what is read after a step in addition to qpos and qvel."""
         return []
 
     def start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -256,7 +256,7 @@ class InvertedDoublePendulumVec(MujocoVecEnv):
 class SealsVec(MujocoVecEnv):
     """A task of seals: gymnasium's v4 on today's bodies, with every position observed, and never over.
 
-    Reward ẋ + alive − control_cost·|a|², where `alive` is earned only in the states in which v4 goes on.
+    Reward ẋ + alive − control_cost·|a|², where `alive` is paid only in states in which v4 does not end.
     """
 
     control_cost: float
@@ -274,7 +274,7 @@ class SealsVec(MujocoVecEnv):
         return state[0][:, 0]
 
     def alive(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray | float:
-        """What is earned for being healthy."""
+        """The reward for being healthy."""
         return 0.0
 
     def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ class Played:
 
 
 class _Enough(BaseException):
-    """As many episodes as were asked for."""
+    """All episodes have been played."""
 
 
 class _Recorder(gymnasium.Wrapper):

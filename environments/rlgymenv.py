@@ -68,7 +68,7 @@ class EnvInfo:
 
 
 @functools.cache
-def _say_once(text: str) -> None:
+def _print_once(text: str) -> None:
     if multiprocessing.parent_process() is None:  # the others leave it to their parent
         print(text, file=sys.stderr)
 
@@ -120,7 +120,7 @@ def _find_spec(name: str) -> EnvSpec:
         raise BadEnvironment(f"env '{name}' is no valid id: expected [package.module:][namespace/]Name-vN, e.g. CartPole-v0") from e
     if spec is not None:
         if spec.id != env_id:
-            _say_once(f"env '{name}': using {spec.id}")
+            _print_once(f"env '{name}': using {spec.id}")
         return spec
     known = dict.fromkeys(x for full in gymnasium.registry for x in (full, full.removeprefix(f'{legacy.NAMESPACE}/')))
     close = difflib.get_close_matches(env_id, known, n=3, cutoff=0.6)
@@ -157,7 +157,7 @@ def _missing_module(e: BaseException | None) -> str | None:
 def _make(name: Task, render_mode: str | None = None) -> gymnasium.Env:
     """The gymnasium environment of a task; whatever goes wrong in it becomes a BadEnvironment."""
     if not isinstance(name, str):
-        return _made(name)
+        return _env_of(name)
     spec = _find_spec(name)
     render: dict[str, Any] = {} if render_mode is None else {'render_mode': render_mode}
     try:
@@ -178,7 +178,7 @@ def _quiet_bounds() -> Iterator[None]:
         yield
 
 
-def _made(task: Any) -> gymnasium.Env:
+def _env_of(task: Any) -> gymnasium.Env:
     """An environment from a function, or the one that is given."""
     env = task
     if not isinstance(task, gymnasium.Env):
@@ -188,16 +188,16 @@ def _made(task: Any) -> gymnasium.Env:
             with exits_raise():
                 env = task()
         except FAILURES as e:
-            raise BadEnvironment(f'env: calling {_title(task)}() failed with {reason_of(e)}') from e
+            raise BadEnvironment(f'env: calling {_name_of(task)}() failed with {reason_of(e)}') from e
     if not isinstance(env, gymnasium.Env):
-        raise BadEnvironment(f'env: {_title(task)}() returned {env!r}; expected a new gymnasium.Env')
+        raise BadEnvironment(f'env: {_name_of(task)}() returned {env!r}; expected a new gymnasium.Env')
     for name in ('observation_space', 'action_space'):
         if getattr(env, name, None) is None:
-            raise BadEnvironment(f"env '{_title(env)}' has no {name}; {SUPPORTED}")
+            raise BadEnvironment(f"env '{_name_of(env)}' has no {name}; {SUPPORTED}")
     return env
 
 
-def _title(task: Any) -> str:
+def _name_of(task: Any) -> str:
     """What a task is called: an environment's id if it has one, else the name of its class or of the function."""
     if isinstance(task, gymnasium.Env):
         return task.spec.id if task.spec is not None else type(task.unwrapped).__name__
@@ -248,7 +248,7 @@ def needs_seals(name: str) -> bool:
 
 
 def env_info(task: Task) -> EnvInfo:
-    """The EnvInfo of a task; makes an environment to look at its spaces, of a name once per process.
+    """The EnvInfo of a task; makes an environment to read its spaces, of a name once per process.
 
     Raises: BadEnvironment.
     """
@@ -265,13 +265,13 @@ def env_info(task: Task) -> EnvInfo:
 def _info_of_task(task: Any) -> EnvInfo:
     env = _make(task)
     try:
-        name = _title(env if isinstance(task, gymnasium.Env) or env.spec is not None else task)
+        name = _name_of(env if isinstance(task, gymnasium.Env) or env.spec is not None else task)
         info = _info(name, env, copies=env is not task)
         _warn_of_ignored_seed(info, env)
         return info
     finally:
         if env is not task:
-            _close(env, _title(env))
+            _close(env, _name_of(env))
 
 
 @functools.cache
@@ -288,7 +288,7 @@ def _info_of_name(name: str) -> EnvInfo:
 
 def _warn_of_ignored_seed(info: EnvInfo, env: gymnasium.Env) -> None:
     if info.copies and multiprocessing.parent_process() is None and ignores_seed(env):
-        _say_once(
+        _print_once(
             f"warning: env '{info.name}': reset() ignores its seed, so equal seeds give other runs, and environments that are played "
             'together may be copies of each other; call super().reset(seed=seed) and draw from self.np_random'
         )
@@ -362,7 +362,7 @@ class SingleEnv:
             self.cut_short = not terminated
             return obs_Do, float(r), bool(terminated or truncated)
         except (TypeError, ValueError) as e:
-            parts = f'a reward of {_kind(r)}, terminated of {_kind(terminated)} and truncated of {_kind(truncated)}'
+            parts = f'a reward of {_type_of(r)}, terminated of {_type_of(terminated)} and truncated of {_type_of(truncated)}'
             raise self._wrong('step', f'{parts}; expected a float, a bool and a bool') from e
 
     def render(self) -> Any:
@@ -397,7 +397,7 @@ class SingleEnv:
         try:
             obs_Do = np.array(obs, dtype=np.float64)
         except (TypeError, ValueError) as e:
-            raise self._wrong(method, f'an observation of {_kind(obs)}; expected an array of shape ({self.info.obs_dim},)') from e
+            raise self._wrong(method, f'an observation of {_type_of(obs)}; expected an array of shape ({self.info.obs_dim},)') from e
         if obs_Do.shape != (self.info.obs_dim,):
             cure = '; a number is no array of one: return np.array([x])' if obs_Do.shape == () else ''
             what = f'an observation of shape {obs_Do.shape}, but its observation_space has shape ({self.info.obs_dim},){cure}'
@@ -409,12 +409,12 @@ _OLD_API = '. That is the API of gym before 0.26: shimmy.GymV21CompatibilityV0 w
 _FIVE = f'expected (observation, reward, terminated, truncated, info){_OLD_API}'
 
 
-def _kind(x: Any) -> str:
+def _type_of(x: Any) -> str:
     """A value by its type, and its shape where it has one."""
     return f'type {type(x).__name__}' + (f' and shape {np.shape(x)}' if isinstance(x, np.ndarray) else '')
 
 
-class _SameAgain(BadEnvironment):
+class _SameEnvironment(BadEnvironment):
     """A function for new environments returned one that it had returned before."""
 
 
@@ -442,16 +442,16 @@ class LoopVecEnv(classic_vec.VecEnv):
             try:
                 self._envs[slot] = self._envs[slot] or self._new()
             except BadEnvironment as e:
-                if slot == 0 or isinstance(e, _SameAgain):
+                if slot == 0 or isinstance(e, _SameEnvironment):
                     raise
-                _say_once(f'{e}; playing in {slot} at a time (--max_envs {slot} does so from the start)')
+                _print_once(f'{e}; playing in {slot} at a time (--max_envs {slot} does so from the start)')
                 return slot
         return num_slots
 
     def _new(self) -> SingleEnv:
         new = SingleEnv(self._task, info=self._info)
         if any(env is not None and env._env is new._env for env in self._envs):
-            raise _SameAgain(f"env '{self._info.name}' was asked for a second environment and returned the first; return a new one")
+            raise _SameEnvironment(f"env '{self._info.name}' returned the same environment twice; return a new one")
         return new
 
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.sampling.rollout import SimConfig
     from policyopt.standardizer import Standardizer
     from policyopt.torchutil import NetConfig
-    from policyopt.trajectories import ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory
+    from policyopt.trajectories import Batch, ContinuousSpace, FiniteSpace, RaggedArray, TrajBatch, Trajectory
     from policyopt.valuefuncs import ConstantValueFunc, LinearValueFunc, ValueFunc
 
 if sys.platform == 'win32':
@@ -55,7 +55,7 @@ _HOME = {
     'files.training_log': ['TrainingLog', 'read_snapshot'],
     'sampling.mdp': ['MDP', 'sample_trajectories'],
     'sampling.rollout': ['SimConfig'],
-    'trajectories': ['ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch'],
+    'trajectories': ['Batch', 'ContinuousSpace', 'FiniteSpace', 'RaggedArray', 'Trajectory', 'TrajBatch'],
     'files.trajectory_file': ['load_trajs', 'save_trajs'],
     'errors': ['RunFailed', 'UserError'],
 }

@@ -13,10 +13,18 @@ import torch
 
 from policyopt.nn import FeedforwardNet, net_shapes, parse_spec
 from policyopt.optim import Adam
-from policyopt.rewards import ClassifierConfig, ClassifierReward, ClassifierRows, log_fields, logistic_derivative, logistic_loss, taken
+from policyopt.rewards import (
+    ClassifierConfig,
+    ClassifierReward,
+    ClassifierRows,
+    chosen_outputs,
+    log_fields,
+    logistic_derivative,
+    logistic_loss,
+)
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
-from policyopt.trajectories import FiniteSpace, Transitions
+from policyopt.trajectories import Batch, FiniteSpace, Transitions
 
 if TYPE_CHECKING:
     from policyopt.interfaces import Fields
@@ -130,21 +138,23 @@ class AIRLReward(ClassifierReward):
         return x_B_Di, torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.by_action else None
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
-        """g of pairs (B,), the reward without its shaping, and where a terminal state follows what is paid there."""
+        """g of pairs (B,), the reward without its shaping, plus the rewards in a terminal state that follows."""
         x_B_Di, index_B_1 = self._pairs(self._states(obs_B_Do, t_B), a_B_Da)
-        g_B = taken(self.g.forward(x_B_Di), index_B_1)
+        g_B = chosen_outputs(self.g.forward(x_B_Di), index_B_1)
         return self._with_ends(g_B, t_B, np.zeros(len(t_B), bool) if terminal_B is None else terminal_B)
 
     def shaping(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """h of states (B,)."""
         return self.h.forward(self._states(obs_B_Do, t_B))[:, 0].cpu().numpy()
 
-    def compute_logits(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> torch.Tensor:
+    def compute_logits(self, batch: Batch) -> torch.Tensor:
         """f − log π (B,) as a tensor."""
-        return self._logits(self.rows(obs_B_Do, a_B_Da, t_B, transitions))
+        return self._logits(self.rows(batch))
 
-    def rows(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> AIRLRows:
+    def rows(self, batch: Batch) -> AIRLRows:
         """Normalised once, for any number of passes."""
+        obs_B_Do, a_B_Da, t_B, transitions = batch
+        assert transitions is not None  # see uses_transitions
         x_B_Di, nextobs_B_Do = self._states(obs_B_Do, t_B), transitions.nextobs_B_Do
         after_B, follows_B = np.asarray(t_B) + 1, np.zeros(len(t_B), bool)
         follows_B[:-1] = (after_B[:-1] == t_B[1:]) & (nextobs_B_Do[:-1] == obs_B_Do[1:]).all(axis=1)
@@ -157,16 +167,16 @@ class AIRLReward(ClassifierReward):
 
     def _logits(self, rows: AIRLRows) -> torch.Tensor:
         h = self.h.forward(rows.states)[:, 0]
-        return taken(self.g.forward(rows.pairs), rows.index) + rows.gamma_B * h[rows.next_B] - h[: len(rows.next_B)] - rows.logp_B
+        return chosen_outputs(self.g.forward(rows.pairs), rows.index) + rows.gamma_B * h[rows.next_B] - h[: len(rows.next_B)] - rows.logp_B
 
     def steps_after(self, t_B: np.ndarray, terminal_B: np.ndarray) -> np.ndarray:
         """How many steps an episode spends in the terminal state that a pair leads to, (B,)."""
         return np.zeros(len(t_B)) if self.horizon is None else np.where(terminal_B, np.maximum(self.horizon - 1 - np.asarray(t_B), 0), 0)
 
-    def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, transitions: Transitions) -> np.ndarray:
-        """Imitation rewards (B,): f − log π, and where a terminal state follows what is paid there."""
-        logits_B = self.compute_logits(obs_B_Do, a_B_Da, t_B, transitions)
-        return self._with_ends(logits_B, t_B, transitions.terminal_B)
+    def compute_reward(self, batch: Batch) -> np.ndarray:
+        """Imitation rewards (B,): f − log π, plus the rewards in a terminal state that follows."""
+        assert batch.transitions is not None  # see uses_transitions
+        return self._with_ends(self.compute_logits(batch), batch.t_B, batch.transitions.terminal_B)
 
     def _with_ends(self, r_B: torch.Tensor, t_B: np.ndarray, terminal_B: np.ndarray) -> np.ndarray:
         after_B, (of_pi, pi, of_ex, ex) = self.steps_after(t_B, terminal_B), self.ended_4.tolist()
@@ -195,30 +205,20 @@ class AIRLReward(ClassifierReward):
         )
         return logistic_loss(logits_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight), torch.cat(grads)
 
-    def fit(
-        self,
-        obs_B_Do: np.ndarray,
-        a_B_Da: np.ndarray,
-        t_B: np.ndarray,
-        exobs_Bex_Do: np.ndarray,
-        exa_Bex_Da: np.ndarray,
-        ext_Bex: np.ndarray,
-        excount_Bex: np.ndarray | None = None,
-        *,
-        transitions: Transitions,
-        extransitions: Transitions,
-    ) -> tuple[Fields, np.ndarray]:
+    def fit(self, batch: Batch, expert: Batch, excount_Bex: np.ndarray | None = None) -> tuple[Fields, np.ndarray]:
         """Normaliser update with all rows, then `steps` Adam steps on the full batch, as TransitionClassifier.fit.
 
         Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new f).
         """
-        both = ClassifierRows(len(obs_B_Do), len(exobs_Bex_Do), excount_Bex, self.theta_P)
-        obs, a, t = (np.concatenate(pair) for pair in ((obs_B_Do, exobs_Bex_Do), (a_B_Da, exa_Bex_Da), (t_B, ext_Bex)))
+        assert batch.transitions is not None and expert.transitions is not None  # see uses_transitions
+        both = ClassifierRows(len(batch.t_B), len(expert.t_B), excount_Bex, self.theta_P)
+        obs, a, t = (np.concatenate(pair) for pair in zip(batch[:3], expert[:3], strict=True))
         self.update_inputnorm(obs, a, both.count_Ball)
-        rows = self.rows(obs, a, t, Transitions(*(np.concatenate(pair) for pair in zip(transitions, extransitions, strict=True))))
+        transitions = Transitions(*(np.concatenate(pair) for pair in zip(batch.transitions, expert.transitions, strict=True)))
+        rows = self.rows(Batch(obs, a, t, transitions))
         weight_Ball = both.weight_Ball.clone()
         if self.horizon is not None:  # a step of the ones that the nets see is one among those in terminal states too
-            after = self.steps_after(t_B, transitions.terminal_B).sum()
+            after = self.steps_after(batch.t_B, batch.transitions.terminal_B).sum()
             self.ended_4[:2] += torch.tensor([after, both.num_pi + after])
             of_ex, ex = self.ended_4[2:].tolist()
             weight_Ball[: both.num_pi] *= both.num_pi / (both.num_pi + after)
@@ -227,4 +227,5 @@ class AIRLReward(ClassifierReward):
             loss, grad_P = self.loss_gradient(rows, both.labels_expert_is_one_Ball, weight_Ball)
             self.adam.step(grad_P)
         logits_Ball = self._logits(rows)
-        return log_fields(loss, logits_Ball, both), self._with_ends(logits_Ball[: both.num_pi], t_B, transitions.terminal_B)
+        r_B = self._with_ends(logits_Ball[: both.num_pi], batch.t_B, batch.transitions.terminal_B)
+        return log_fields(loss, logits_Ball, both), r_B

@@ -60,75 +60,28 @@ MODES = {
 
 CLASSIFIER, LINEAR = 'policyopt.rewards:TransitionClassifier', 'policyopt.rewards:LinearReward'
 ALGORITHMS = {
-    'bclone': Algorithm(
-        mode='bclone',
-        rule='best_valacc',
-        label='behavioural cloning (bclone)',
-        colour='#D55E00',
-        line='--',
-        marker='s',
-    ),
+    'bclone': Algorithm(mode='bclone', rule='best_valacc', label='behavioural cloning (bclone)', colour='#D55E00', line='--', marker='s'),
     # not best_valacc: the pairs that validate are others in every round
-    'dagger': Algorithm(
-        mode='dagger',
-        rule='last',
-        label='DAgger (dagger)',
-        colour='#E69F00',
-        line=(0, (5, 1, 1, 1, 1, 1)),
-        marker='P',
-    ),
+    'dagger': Algorithm(mode='dagger', rule='last', label='DAgger (dagger)', colour='#E69F00', line=(0, (5, 1, 1, 1, 1, 1)), marker='P'),
     'gail': Algorithm(
-        mode='gail',
-        rule='last',
-        label='GAIL',
-        colour='#882255',
-        line=(0, (8, 1)),
-        marker='X',
-        reward_type='nn',
-        reward=CLASSIFIER,
+        mode='gail', rule='last', label='GAIL', colour='#882255', line=(0, (8, 1)), marker='X', reward_type='nn', reward=CLASSIFIER,
     ),
     'ga': Algorithm(
-        mode='ga',
-        rule='last',
-        label='GAIL (2016)',
-        colour='#0072B2',
-        line='-',
-        marker='o',
-        reward_type='nn',
-        reward=CLASSIFIER,
+        mode='ga', rule='last', label='GAIL (2016)', colour='#0072B2', line='-', marker='o', reward_type='nn', reward=CLASSIFIER,
     ),
     'fem': Algorithm(
-        mode='ga',
-        rule='last',
-        label='feature expectation matching (fem)',
-        colour='#009E73',
-        line='-.',
-        marker='^',
-        reward_type='l2ball',
-        reward=LINEAR,
+        mode='ga', rule='last', label='feature expectation matching (fem)', colour='#009E73', line='-.', marker='^',
+        reward_type='l2ball', reward=LINEAR,
     ),
     'simplex': Algorithm(
-        mode='ga',
-        rule='last',
-        label='game-theoretic (simplex)',
-        colour='#CC79A7',
-        line=':',
-        marker='D',
-        reward_type='simplex',
-        reward=LINEAR,
+        mode='ga', rule='last', label='game-theoretic (simplex)', colour='#CC79A7', line=':', marker='D',
+        reward_type='simplex', reward=LINEAR,
     ),
     'airl': Algorithm(
-        mode='ga',
-        rule='last',
-        label='AIRL (airl)',
-        colour='#56B4E9',
-        line=(0, (3, 1, 1, 1)),
-        marker='v',
-        reward_type='airl',
-        reward='policyopt.airl:AIRLReward',
-        saves_reward=True,
+        mode='ga', rule='last', label='AIRL (airl)', colour='#56B4E9', line=(0, (3, 1, 1, 1)), marker='v',
+        reward_type='airl', reward='policyopt.airl:AIRLReward', saves_reward=True,
     ),
-}
+}  # fmt: skip
 
 
 def find(name: str) -> Algorithm | None:

@@ -3,7 +3,7 @@
     demos = policyopt.Demonstrations.load('trajs.h5')
     run = policyopt.train('ga', env='CartPole-v1', demos=demos, iterations=100, seed=0)
 
-Nothing here prints, starts a process, or leaves a global setting changed, unless asked to.
+Nothing here prints, starts a process, or leaves a global setting changed, unless an argument says so.
 
 Letters: B trajectories or rows, T time, N stacked rows, Do observation dim, Da action dims (1 for finite actions).
 """
@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import inspect
 import json
-import numbers
 import os
 import re
 import sys
@@ -29,13 +28,14 @@ from threadpoolctl import ThreadpoolController
 
 from policyopt import algorithms, training
 from policyopt import options as settings
-from policyopt.arguments import as_array, as_integer, as_numbers, as_path, kind_of
+from policyopt.arguments import as_array, as_integer, as_path, kind_of
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importers
+from policyopt.files.ends import Episode
 from policyopt.files.runfile import best_snapshot
 from policyopt.files.training_log import TrainingLog
-from policyopt.files.trajectory_file import check_int64, check_returns, load_trajs, save_trajs
+from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.options import CommonOptions, ImitationOptions, RLOptions
 from policyopt.policies import Policy
 from policyopt.provenance import now, provenance
@@ -54,23 +54,20 @@ KNOWN_AS = {'bc': 'bclone', 'cloning': 'bclone'}  # elsewhere
 # what other arguments of `train` decide, or what belongs to commands only
 NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
-
-
 MAX_COLUMNS = 1000  # of a log
 # of the commands' options: what the arguments of `train` are called
 ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env', 'obs_keys': 'obs_keys', 'download': 'download'}
 
 
-class _PythonNames(contextlib.ContextDecorator):
+@contextlib.contextmanager
+def _python_names() -> Iterator[None]:
     """Raise errors in the words of a caller from Python: `max_traj_len=`, where a command says `--max_traj_len`."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if isinstance(error, UserError | RunFailed):
-            known = {*settings.option_names(ImitationOptions), *settings.option_names(RLOptions)}
-            error.args = (re.sub(_OPTION, lambda m: _argument(m, known), str(error)),)
+    try:
+        yield
+    except (UserError, RunFailed) as e:
+        known = {*settings.option_names(ImitationOptions), *settings.option_names(RLOptions)}
+        e.args = (re.sub(_OPTION, lambda m: _argument(m, known), str(e)),)
+        raise
 
 
 _OPTION = r'--mode (?P<mode>\w+)|--(?P<name>[a-z_]+)(?: (?=[-.\d]+\b|\w+:|[A-Z]{2}))?'
@@ -90,7 +87,7 @@ class Demonstrations(TrajBatch):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Demonstrations:
-        """The trajectories of a file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B). Raises UserError for anything else, in one sentence."""
+        """The trajectories of a file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B). Raises UserError for anything else."""
         path = as_path(path)
         found = load_trajs(path)
         return cls._copy(found, found.env_name, path)
@@ -118,27 +115,15 @@ class Demonstrations(TrajBatch):
         for name, episodes in lists.items():
             if len(episodes) != len(obs):
                 raise UserError(f'{name} holds {len(episodes)} episodes, but obs holds {len(obs)}')
-        ended = _ended(terminated, len(obs))
-        lists['obs'], last = _last_observations(obs, actions, ended)
-        checked = [_episode(i, *arrays) for i, arrays in enumerate(zip(*lists.values(), strict=True))]
-        for name, k in (('obs', 0), ('actions', 1)):
-            sizes = [arrays[k].shape[1] for arrays in checked]
-            if len(set(sizes)) > 1:
-                odd = next(i for i, size in enumerate(sizes) if size != sizes[0])
-                raise UserError(f'{name}[{odd}] has {sizes[odd]} columns, but {name}[0] has {sizes[0]}')
-        obs_N_Do, a_N_Da, r_N = (np.concatenate(x) for x in zip(*checked, strict=True))
-        demos = cls(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, [len(r) for _, _, r in checked])
-        demos.env_name = env_name
-        if ended is not None:
-            demos.lastobs_B_Do = np.array([np.zeros(obs_N_Do.shape[1]) if x is None else x for x in last])
-            demos.terminal_B = ended
-        check_returns(demos, 'rewards')
+        ended = [None] * len(obs) if terminated is None else _ended(terminated, len(obs)).tolist()
+        recorded = [_episode(i, ended[i], *arrays) for i, arrays in enumerate(zip(*lists.values(), strict=True))]
+        demos = cls._copy(importers.batch_of(recorded, 'the arrays'), env_name)
         if env_name is not None:
             importers.check_task(demos, env_name, 'arrays')
         return demos
 
     @classmethod
-    @_PythonNames()
+    @_python_names()
     def from_minari(cls, dataset: Any, download: bool = False, obs_keys: str | Sequence[str] | None = None) -> Demonstrations:
         """The episodes of a Minari data set, given by its id or as it is. Raises UserError where it cannot be read.
 
@@ -157,7 +142,7 @@ class Demonstrations(TrajBatch):
         return f'<Demonstrations: {size}; observations {self.obs.stacked.shape[1]} numbers, actions {kind}; mean return {mean:.4g}>'
 
     @classmethod
-    @_PythonNames()
+    @_python_names()
     def record(cls, policy: Any, env: Any, episodes: int = 10, *, seed: int = 0, deterministic: bool = False,
                max_traj_len: int | None = None) -> Demonstrations:  # fmt: skip
         """Episodes of a policy, or of whoever else plays, as in `evaluate`; actions are sampled unless deterministic. Raises as it."""
@@ -178,74 +163,46 @@ class Demonstrations(TrajBatch):
         save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
 
 
-def _ended(terminated: Any, num: int) -> np.ndarray | None:
+def _ended(terminated: Any, num: int) -> np.ndarray:
     """`terminated` as (B,) bool, or UserError."""
-    if terminated is None:
-        return None
     ended = np.asarray(terminated)
     if ended.shape != (num,) or ended.dtype.kind not in 'biuf' or not np.isin(ended, (0, 1)).all():
         raise UserError(f'terminated is {ended.dtype} of shape {ended.shape}; give True or False for each of {num} episodes')
     return ended.astype(bool)
 
 
-def _last_observations(obs: Sequence, actions: Sequence, ended: np.ndarray | None) -> tuple[list[Any], list[Any]]:
-    """(obs without what the last actions led to, that or None), for each episode; UserError where it is needed and not given."""
-    if ended is None:
-        return list(obs), []
-    shorter, last = [], []
-    for i, (x, a) in enumerate(zip(obs, actions, strict=True)):
-        x, num = as_array(x, f'obs[{i}]'), np.shape(a)[0] if np.ndim(a) else 0
-        longer = x.ndim == 2 and len(x) == num + 1
-        if not ended[i] and not longer:
-            raise UserError(f'obs[{i}] lacks the observation after the last action, and terminated[{i}] is False; give {num + 1} rows')
-        if longer and not np.isfinite(x[-1]).all():
-            raise UserError(f'obs[{i}] holds NaN or infinity in its last row; expected finite numbers')
-        shorter.append(x[:-1] if longer else x)
-        last.append(x[-1].astype(np.float64) if longer else None)
-    return shorter, last
+def _episode(i: int, ended: bool | None, obs: Any, actions: Any, rewards: Any = None) -> Episode:
+    """Episode i, with the observation after its last action where `ended` says whether that was a terminal state."""
+    obs, actions = as_array(obs, f'obs[{i}]'), as_array(actions, f'actions[{i}]')
+    num = len(actions) if actions.ndim else 0
+    longer = obs.ndim == 2 and len(obs) == num + 1
+    if longer and ended is None:
+        raise UserError(
+            f'obs[{i}] has {num + 1} rows for {num} actions; is the last one what the last action led to? Then say terminated=[…]'
+        )
+    if ended is False and not longer:
+        raise UserError(f'obs[{i}] lacks the observation after the last action, and terminated[{i}] is False; give {num + 1} rows')
+    return Episode(f'episode {i}', obs, actions, np.zeros(num) if rewards is None else as_array(rewards, f'rewards[{i}]'), ended)
 
 
-def _episode(i: int, obs: Any, actions: Any, rewards: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(obs_T_Do, a_T_Da, r_T) of episode i, or UserError."""
-    obs_T_Do = as_numbers(obs, f'obs[{i}]')
-    if obs_T_Do.ndim != 2 or 0 in obs_T_Do.shape:
-        raise UserError(f'obs[{i}] has shape {obs_T_Do.shape}; expected (T, Do), with at least one step')
-    T = len(obs_T_Do)
-    a = as_numbers(actions, f'actions[{i}]')
-    raw = as_array(actions, f'actions[{i}]')
-    check_int64(f'actions[{i}]', raw)
-    a_T_Da = raw.astype(np.int64) if raw.dtype.kind in 'biu' else a
-    a_T_Da = a_T_Da[:, None] if a.ndim == 1 else a_T_Da
-    r_T = np.zeros(T) if rewards is None else as_numbers(rewards, f'rewards[{i}]')
-    if a_T_Da.ndim != 2 or a_T_Da.shape[1] == 0:
-        raise UserError(f'actions[{i}] has shape {a.shape}; expected (T,) or (T, Da)')
-    for name, x in (('actions', a_T_Da), ('rewards', r_T)):
-        if len(x) != T or (name == 'rewards' and x.ndim != 1):
-            hint = '; is the last one what the last action led to? Then say terminated=[…]' if len(x) == T - 1 else ''
-            raise UserError(f'{name}[{i}] has shape {x.shape}, but obs[{i}] has {T} steps{hint}')
-    return obs_T_Do, a_T_Da, r_T
-
-
+@dataclasses.dataclass(repr=False, eq=False)
 class TrainedRun:
     """What `train` returns: the policy, the log, and all that `save` writes.
 
     algorithm: its name. policy: the learned Policy. log: structured array with one row per iteration; `log.dtype.names` are its
     columns (times in seconds). options: all settings, the seed among them. interrupted: whether Ctrl-C ended it early. ended: what
-    else ended it before its last iteration, 'callback' or 'stop_at_return'. state: what `train(init=run)` goes on from.
+    else ended it before its last iteration, 'callback' or 'stop_at_return'. state: what `train(init=run)` starts from.
     """
 
-    def __init__(
-        self,
-        algorithm: str,
-        policy: Policy,
-        options: CommonOptions,
-        training_log: TrainingLog,
-        interrupted: bool,
-        state: Mapping[str, np.ndarray],
-        ended: str | None = None,
-    ):
-        self.algorithm, self.policy, self.options, self.interrupted = algorithm, policy, options, interrupted
-        self.state, self.ended = state, ended
+    algorithm: str
+    policy: Policy
+    options: CommonOptions
+    training_log: dataclasses.InitVar[TrainingLog]
+    interrupted: bool
+    state: Mapping[str, np.ndarray]
+    ended: str | None = None
+
+    def __post_init__(self, training_log: TrainingLog):
         self.log: np.ndarray = training_log.table()
         self._training_log = training_log
 
@@ -274,7 +231,7 @@ class Evaluation(NamedTuple):
     lengths: np.ndarray
 
 
-@_PythonNames()
+@_python_names()
 def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None = None, *, iterations: int, seed: int | None = None,
           options: CommonOptions | None = None, expert: Policy | str | os.PathLike | Callable[[np.ndarray], Any] | None = None,
           progress: bool = True, callback: Callable[..., Any] | None = None, init: Any = None, **changes: Any) -> TrainedRun:  # fmt: skip
@@ -290,7 +247,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         demos: Demonstrations, or the path of a trajectory file; none for 'trpo'.
         iterations: how many; of 'bclone' and 'dagger', updates with one batch.
         seed: 0 to 2³² − 1; None draws one, which is `run.options.seed` then.
-        expert: for 'dagger', who is asked for labels: a Policy, the path of one, or any function obs_B_Do → a_B_Da, a program or a
+        expert: for 'dagger', who labels: a Policy, the path of one, or any function obs_B_Do → a_B_Da, a program or a
             person; it gets a batch of observations and returns as many actions, for a finite space integers (B,) or (B, 1).
         options, changes: the other options of 2016, from an ImitationOptions or RLOptions, or by name: min_total_sa=5000.
         progress: show a bar on stderr where that is a terminal.
@@ -309,8 +266,8 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     algorithm = KNOWN_AS.get(str(algorithm).lower(), algorithm)
     chosen = _options(algorithm, options, changes)
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
-        raise UserError(f"algorithm '{algorithm}' asks nobody for labels; leave expert out, or train 'dagger'")
-    known: dict[str, Any] = {'max_iter': _whole('iterations', iterations, 1)}
+        raise UserError(f"algorithm '{algorithm}' does not query an expert; leave expert out, or train 'dagger'")
+    known: dict[str, Any] = {'max_iter': as_integer(iterations, 'iterations', 1)}
     trajs, source = None, None
     if isinstance(chosen, ImitationOptions):
         trajs, source = _demonstrated(algorithm, demos, chosen.limit_trajs)
@@ -326,9 +283,7 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
             chosen = training.with_reward_sign(chosen, trajs, mdp)
             pairs = training.expert_pairs(chosen, trajs, mdp, source or 'demos')
             with _as_the_commands_compute():
-                learner = training.imitation_learner(chosen, mdp, pairs, teacher.actor() if isinstance(teacher, Policy) else teacher, start)
-                said = training.digest(pairs, teacher if isinstance(teacher, Policy) else None, start)
-                run = training.Run(chosen, learner, mdp, said)
+                run = training.imitation_run(chosen, mdp, pairs, teacher, start)
         else:
             if demos is not None:
                 raise UserError(f"algorithm '{algorithm}' learns from the true reward; leave demos out")
@@ -339,13 +294,6 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         return _iterate(algorithm, run, progress, callback)
     finally:
         mdp.close()
-
-
-def _whole(name: str, value: Any, low: int) -> int:
-    """A whole number as an int, or UserError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
-        raise UserError(f'{name} {value!r}: give a whole number, {low} or more')
-    return int(value)
 
 
 def _options(algorithm: str, options: CommonOptions | None, changes: Mapping[str, Any]) -> CommonOptions:
@@ -385,7 +333,7 @@ def _demonstrated(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[
 
 
 def _teacher(expert: Any, mdp: MDP) -> tuple[Policy | FunctionActor | None, str | None]:
-    """(who is asked for labels, the path that it comes from or None)."""
+    """(who labels, the path that it comes from or None)."""
     if expert is None:
         return None, None
     if isinstance(expert, str | os.PathLike):
@@ -487,13 +435,13 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
     run.log.attrs |= run.end_attrs()
     # a run that was interrupted is what one of fewer iterations would have been, where their number shapes nothing
     options = run.args if run.depends_on_max_iter else dataclasses.replace(run.args, max_iter=kept[0])
-    if said := run.falls_behind():
-        print(f'warning: {said}', file=sys.stderr)
-    state = {} if midway else run.state()  # an iteration that was cut off leaves models of two kinds
+    if warning := run.warning():
+        print(f'warning: {warning}', file=sys.stderr)
+    state = {} if midway else run.state()  # an interrupted iteration has updated some models and not others
     return TrainedRun(algorithm, policy, options=options, training_log=run.log, interrupted=interrupted, state=state, ended=ended)
 
 
-@_PythonNames()
+@_python_names()
 def evaluate(policy: Any, env: Any, episodes: int = 50, *, seed: int = 0, deterministic: bool = True, max_traj_len: int | None = None,
              sim_batch_size: int = 1) -> Evaluation:  # fmt: skip
     """Play a policy, by default its most likely actions: (returns (B,), lengths (B,)) of exactly `episodes` episodes.
@@ -523,11 +471,11 @@ def _play(
         raise UserError(f'policy is a {type(policy).__name__}; give run.policy, load_policy(…), or a function obs → action')
     if env is None:
         raise UserError("env is None, so there is nothing to play in; a run of 'bclone' without one is judged by run.log['valloss']")
-    episodes, seed = _whole('episodes', episodes, 1), _whole('seed', seed, 0)
-    max_traj_len = None if max_traj_len is None else _whole('max_traj_len', max_traj_len, 1)
+    episodes, seed = as_integer(episodes, 'episodes', 1), as_integer(seed, 'seed', 0)
+    max_traj_len = None if max_traj_len is None else as_integer(max_traj_len, 'max_traj_len', 1)
     mdp = MDP(env)
     try:
-        workers = _whole('sim_batch_size', sim_batch_size, 1)
+        workers = as_integer(sim_batch_size, 'sim_batch_size', 1)
         if isinstance(policy, Policy):
             _check_fits(policy, mdp)
         elif workers > 1:

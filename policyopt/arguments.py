@@ -48,10 +48,11 @@ def as_numbers(x: Any, name: str) -> np.ndarray:
     return x.astype(np.float64)
 
 
-def as_integer(x: Any, name: str, low: int, high: int) -> int:
-    """A whole number, of numpy too, from low to high."""
-    if isinstance(x, bool) or not isinstance(x, numbers.Integral) or not low <= int(x) <= high:
-        raise UserError(f'{name} is {str(x)[:80]!r}; expected a whole number from {low} to {high}')
+def as_integer(x: Any, name: str, low: int, high: int | None = None) -> int:
+    """A whole number, of numpy too, from low to high; None: without an upper limit."""
+    if isinstance(x, bool) or not isinstance(x, numbers.Integral) or int(x) < low or (high is not None and int(x) > high):
+        expected = f'from {low} to {high}' if high is not None else f'of {low} or more'
+        raise UserError(f'{name} is {str(x)[:80]!r}; expected a whole number {expected}')
     return int(x)
 
 

@@ -30,8 +30,8 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """The parser of a command: `doc` is its help as it stands, options are not abbreviated, a bad one is a UserError."""
 
-    def __init__(self, prog: str, doc: str | None, epilog: str | None = None, usage: str | None = None, add_help: bool = True):
-        super().__init__(prog, usage, doc, epilog, formatter_class=_HelpFormatter, allow_abbrev=False, add_help=add_help)
+    def __init__(self, prog: str, doc: str | None, usage: str | None = None, add_help: bool = True):
+        super().__init__(prog, usage, doc, formatter_class=_HelpFormatter, allow_abbrev=False, add_help=add_help)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f'{message}; --help lists all options')
@@ -69,7 +69,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
         print(f'{prog}: error: ' + '\n'.join(map(printable, lines)), file=sys.stderr)
         return BAD_INPUT if isinstance(e, UserError) else FAILED
     except MemoryError as e:
-        print(f'{prog}: error: not enough memory for what was asked ({e or "no details"}); use smaller numbers', file=sys.stderr)
+        print(f'{prog}: error: not enough memory ({e or "no details"}); use smaller numbers', file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print(f'{prog}: interrupted', file=sys.stderr)
@@ -99,7 +99,7 @@ def _check_current_folder() -> None:
         raise UserError('the current folder does not exist any more; cd into another one and give the command again') from e
 
 
-def format_table(lines: list[list[str]], left: Sequence[int] = (0, 1), indent: str = '', rule: bool = False) -> str:
+def format_table(lines: list[list[str]], left: Sequence[int] = (0, 1), rule: bool = False) -> str:
     """Lists of words as aligned columns; those with an index in `left` stand left, the others right; `rule` underlines the first line."""
     lines = [[printable(word) for word in line] for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
@@ -109,4 +109,4 @@ def format_table(lines: list[list[str]], left: Sequence[int] = (0, 1), indent: s
     def one(line):
         return '  '.join(word.ljust(w) if i in left else word.rjust(w) for i, (word, w) in enumerate(zip(line, widths, strict=True)))
 
-    return '\n'.join((indent + one(line)).rstrip() for line in lines)
+    return '\n'.join(one(line).rstrip() for line in lines)

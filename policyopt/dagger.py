@@ -1,4 +1,4 @@
-"""DAgger: the learner plays, the expert says what it would have done there, and cloning goes on with all pairs so far.
+"""DAgger: the learner plays, the expert labels the observations, and cloning continues on all pairs so far.
 
 Letters: N pairs of the aggregate, M pairs of one round, Do, Da observation and action dims.
 """
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often is played, when, and by whom. Round 0 are the demonstrations; rounds 1, 2, … are played.
+    """When episodes are played, how many, and by whom. Round 0 is the demonstrations; rounds 1, 2, … are played.
 
     number, trajs: rounds, and episodes in each. max_iter: Adam steps in all, divided evenly between the number + 1 rounds.
     beta, schedule: see `beta_of`. label: 'mean' or 'sampled' actions of the expert. horizon: steps of an episode at most.
-    subsamp_freq: every how manieth observation of an episode is labelled.
+    subsamp_freq: label every N-th observation of an episode.
     """
 
     number: int
@@ -56,10 +56,10 @@ class Rounds:
 class DaggerOptimizer:
     """Dataset aggregation (Ross, Gordon & Bagnell 2011, Algorithm 3.1), on top of behavioural cloning.
 
-    cloning: has the demonstrations `expert` (obs_N_Do, a_N_Da, time_N), which stand for the paper's first iteration, and is gone on
-    with in every round: same net, same Adam. teacher: the expert that labels and, with probability β, acts. The learner's actions
-    are drawn, as are those of a policy that acts as expert. Labelled pairs are split as the demonstrations are, and the policy's
-    normaliser is that of all observations of the aggregate. Without rounds it is behavioural cloning to the bit.
+    cloning: its pairs are the demonstrations `expert`, the paper's first iteration, and every round continues it with the same net
+    and the same Adam. teacher: the expert that labels and, with probability β, acts. Actions are sampled, the expert's too. Labelled
+    pairs are split as the demonstrations are, and the policy's normaliser is that of all observations of the aggregate. Without
+    rounds it is behavioural cloning to the bit.
     """
 
     def __init__(self, mdp: MDP, cloning: BehavioralCloningOptimizer, teacher: Teacher, expert: Expert, rounds: Rounds, seed: int):
@@ -104,16 +104,16 @@ class DaggerOptimizer:
     def play(self) -> TrajBatch:
         """The episodes of this round. Their adist is the expert's, unless the learner acts alone."""
         learner, beta = self.policy.actor(), self.rounds.beta_of(self.round)
-        # one who acts alone plays the very episodes that he would play without the other
+        # an actor that acts alone plays the same episodes as without the other
         actor = learner if beta == 0 else self.teacher if beta == 1 else MixtureActor(learner, self.teacher, beta)
         key, workers = (self.seed, 'dagger', self.round), self.rounds.sim_batch_size
         return sample_trajectories(actor, self.mdp, self.rounds.trajs, self.rounds.horizon, key, sim_batch_size=workers)
 
     def query(self, trajs: TrajBatch) -> tuple[np.ndarray, np.ndarray]:
-        """(obs_M_Do, adist_M_Pa): every subsamp_freq-th observation of each episode, and what the expert says there.
+        """(obs_M_Do, adist_M_Pa): every subsamp_freq-th observation of each episode, and the expert's distribution there.
 
-        As of the demonstrations, the first of them is drawn, but here one that the episode has: each is worth a label. No observation is
-        put to the expert twice: where it has been playing, its word is there.
+        The first of them is drawn, as for demonstrations, but from within the episode, so that each episode has a label. Where the
+        expert has played, its recorded distribution is used, so that it sees no observation twice.
         """
         every, lengths_B = self.rounds.subsamp_freq, trajs.lengths
         start_B = Streams((self.seed, 'dagger labels', self.round)).generator(1).integers(np.minimum(every, lengths_B))

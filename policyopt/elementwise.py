@@ -1,4 +1,4 @@
-"""tanh, in place, by the library that is quickest on this kind of processor: most of what a network costs beside its matrix products.
+"""tanh, in place, by the library that is quickest on this kind of processor: most of the cost of a network next to its matrix products.
 
 Nanoseconds per element of float64, one thread, in blocks of 512×100 (16×100 while sampling in brackets), best of 30:
 

@@ -90,23 +90,23 @@ def sample_episodes(
     policy: a Policy, or anything that PlayerActor takes, which plays in one environment.
     """
     if not 1 <= num_trajs <= MAX_TRAJS:
-        raise UserError(f'{num_trajs} episodes were asked for; give 1 or more, up to {MAX_TRAJS}')
-    longest, key = mdp.longest(max_traj_len), (seed, 'evaluate')
-    if not isinstance(policy, Policy):
-        return sample_trajectories(
-            PlayerActor(policy, mdp.info, deterministic),
-            mdp,
-            num_trajs,
-            longest,
-            key,
-            deterministic=deterministic,
-            sim_batch_size=1,
-            max_envs=1,
-        )
+        raise UserError(f'the number of episodes is {num_trajs}; give 1 or more, up to {MAX_TRAJS}')
+    if isinstance(policy, Policy):
+        actor = policy.actor()
+    else:
+        actor, sim_batch_size, max_envs = PlayerActor(policy, mdp.info, deterministic), 1, 1
     trajs = sample_trajectories(
-        policy.actor(), mdp, num_trajs, longest, key, deterministic=deterministic, sim_batch_size=sim_batch_size, max_envs=max_envs
+        actor,
+        mdp,
+        num_trajs,
+        mdp.longest(max_traj_len),
+        (seed, 'evaluate'),
+        deterministic=deterministic,
+        sim_batch_size=sim_batch_size,
+        max_envs=max_envs,
     )
-    trajs.a.stacked = policy.clipped(trajs.a.stacked)  # a recording holds what was played
+    if isinstance(policy, Policy):
+        trajs.a.stacked = policy.clipped(trajs.a.stacked)  # a recording holds what was played
     return trajs
 
 
@@ -163,14 +163,14 @@ def evaluate_file(
 
 
 def scores(trajs: TrajBatch) -> str:
-    """Lines with what episodes earned and how long they were; the median too, since a few falls pull a mean far down."""
+    """Lines with the returns and lengths of episodes; the median too, since a few falls lower a mean a lot."""
     return (
         f'return: {trajs.returns.mean():.4f} (sd {trajs.returns.std():.4f})\n'
         f'length: {trajs.lengths.mean():.2f} (sd {trajs.lengths.std():.2f})\nmedian return: {np.median(trajs.returns):.4f}'
     )
 
 
-def beside_true_reward(trajs: TrajBatch, reward: Reward) -> str:
+def compare_rewards(trajs: TrajBatch, reward: Reward) -> str:
     """Lines with the true and a learned reward of every step of the first episode, and the returns by the learned one."""
     terminal_N = trajs.successors(int(trajs.lengths.max()))[1]
     learned = trajs.r.with_rows(reward.learned_reward(trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked, terminal_N))
@@ -181,7 +181,7 @@ def beside_true_reward(trajs: TrajBatch, reward: Reward) -> str:
 
 @dataclasses.dataclass
 class ShownEpisode:
-    """An episode that is being shown: what it has earned so far in how many steps, and whether it is over."""
+    """An episode that is being shown: its return and length so far, and whether it is over."""
 
     ret: float = 0.0
     length: int = 0

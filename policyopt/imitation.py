@@ -15,21 +15,21 @@ from policyopt import rl
 from policyopt.interfaces import further_fields, uses_transitions
 from policyopt.sampling.mdp import sample_batch
 from policyopt.torchutil import to_tensor
-from policyopt.trajectories import Expert, Transitions
+from policyopt.trajectories import Batch, Transitions
 
 if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Reward
     from policyopt.policies import Policy
     from policyopt.sampling.mdp import MDP
     from policyopt.sampling.rollout import SimConfig
-    from policyopt.trajectories import TrajBatch
+    from policyopt.trajectories import Expert, TrajBatch
     from policyopt.valuefuncs import ValueFunc
 
 
 class ImitationOptimizer:
     """Generative adversarial imitation with TRPO (Ho & Ermon 2016, Algorithm 1), for any reward function of rewards.py.
 
-    expert: (obs_N_Do, a_N_Da, time_N), see trajectories.Expert. As in 2016 the policy's normaliser moves *after* its step, the
+    As in 2016 the policy's normaliser moves *after* its step, the
     classifier's *before* its Adam steps; entropy bonuses enter advantages, iret and avgr, not the value targets.
     """
 
@@ -53,7 +53,7 @@ class ImitationOptimizer:
         """final_kl: what trpo.max_kl falls to, in a line, by the last of max_iter iterations; None: it stays."""
         self.held = 0  # the first iterations, whose policy stays as it is while reward and value function are fitted to it
         self.mdp, self.policy, self.vf, self.reward, self.sim_cfg = mdp, policy, vf, reward, sim_cfg
-        self.expert = Expert(*expert)
+        self.expert = expert
         self.trpo, self.policy_ent_reg = trpo, policy_ent_reg
         self.obsnorm_mode, self.seed, self.rng = obsnorm_mode, seed, rng
         self.kl_slope = 0.0 if final_kl is None else (final_kl - trpo.max_kl) / max(max_iter - 1, 1)
@@ -68,10 +68,10 @@ class ImitationOptimizer:
     def transitions(self, trajs: TrajBatch, logp_N: np.ndarray) -> tuple[Transitions, Transitions]:
         """(those of a batch, those of all expert pairs), both with log π under the present policy."""
         nextobs_N_Do, terminal_N, _ = trajs.successors(self.sim_cfg.max_traj_len or 0)
-        obs_N_Do, a_N_Da, _, exnextobs_N_Do, exterminal_N, _ = self.expert
-        assert exnextobs_N_Do is not None and exterminal_N is not None  # see training.expert_pairs
-        exlogp_N = self.policy.logprob(self.policy.compute_adist(obs_N_Do), self.policy.action_tensor(a_N_Da)).cpu().numpy()
-        return Transitions(nextobs_N_Do, terminal_N, logp_N), Transitions(exnextobs_N_Do, exterminal_N, exlogp_N)
+        expert, policy = self.expert, self.policy
+        assert expert.nextobs_N_Do is not None and expert.terminal_N is not None  # see training.expert_pairs
+        exlogp_N = policy.logprob(policy.compute_adist(expert.obs_N_Do), policy.action_tensor(expert.a_N_Da)).cpu().numpy()
+        return Transitions(nextobs_N_Do, terminal_N, logp_N), Transitions(expert.nextobs_N_Do, expert.terminal_N, exlogp_N)
 
     def counters(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ('iteration', 'num_sa', 'num_trajs', 'total_time')}
@@ -87,7 +87,7 @@ class ImitationOptimizer:
         trajs = self.sample()
         t1 = time.perf_counter()
         obs_N_Do, a_N_Da, time_N = trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked
-        played_N_Da = self.policy.clipped(a_N_Da)
+        batch, expert = Batch(obs_N_Do, self.policy.clipped(a_N_Da), time_N), self.expert.pairs
 
         # imitation rewards under the present reward function, and advantages
         adist = to_tensor(trajs.adist.stacked, self.policy.theta_P)
@@ -95,8 +95,10 @@ class ImitationOptimizer:
         logp_N: Any = None
         if self.policy_ent_reg or by_transitions:
             logp_N = self.policy.logprob(adist, self.policy.action_tensor(a_N_Da)).cpu().numpy()
-        seen, exseen = self.transitions(trajs, logp_N) if by_transitions else (None, None)
-        r_unreg_N = self.reward.compute_reward(obs_N_Do, played_N_Da, time_N, **({'transitions': seen} if seen else {}))
+        if by_transitions:
+            seen, exseen = self.transitions(trajs, logp_N)
+            batch, expert = batch._replace(transitions=seen), expert._replace(transitions=exseen)
+        r_unreg_N = self.reward.compute_reward(batch)
         preg_N = -self.policy_ent_reg * logp_N if self.policy_ent_reg else np.zeros_like(r_unreg_N)
         r = trajs.r.with_rows(r_unreg_N + preg_N)
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
@@ -118,12 +120,9 @@ class ImitationOptimizer:
                 self.policy.update_obsnorm(obs_N_Do)
 
         # reward function against as many expert pairs drawn with replacement, then the value function on the new rewards
-        drawn_B = self.rng.choice(len(self.expert.obs_N_Do), size=len(obs_N_Do))
+        drawn_B = self.rng.choice(len(expert.t_B), size=len(obs_N_Do))
         distinct, count = np.unique(drawn_B, return_counts=True)
-        both = {'transitions': seen, 'extransitions': exseen.rows(distinct)} if exseen else {}
-        reward_fields, r_new_N = self.reward.fit(
-            obs_N_Do, played_N_Da, time_N, *(x[distinct] for x in self.expert[:3]), excount_Bex=count, **both
-        )
+        reward_fields, r_new_N = self.reward.fit(batch, expert.rows(distinct), count)
         vf_fields = []
         if self.vf is not None:
             q_new_N = rl.discount(r.with_rows(r_new_N if after_N is None else r_new_N + after_N).padded(), trpo.discount)[r.mask_B_T]

@@ -12,7 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from policyopt.torchutil import NetConfig
-    from policyopt.trajectories import Expert
+    from policyopt.trajectories import Batch, Expert
 
 Fields = list[tuple[str, Any, type]]  # columns of the log: (name, value or None, int or float), the same at every iteration
 
@@ -20,7 +20,7 @@ Fields = list[tuple[str, Any, type]]  # columns of the log: (name, value or None
 class Reward(Protocol):
     """A reward function that is learned from expert pairs, for `imitation.ImitationOptimizer`; named in a row of algorithms.py.
 
-    uses_transitions: whether compute_reward takes `transitions`, and fit `transitions` and `extransitions` (Transitions) as well.
+    uses_transitions: whether batches have `transitions`, that is what each pair led to, and log π.
     A reward may have a method further_fields() too, see the function of that name.
     """
 
@@ -30,12 +30,12 @@ class Reward(Protocol):
     def from_options(cls, args: Any, mdp: Any, expert: Expert, time_scale: float, nets: NetConfig) -> Reward:
         """Build it.
 
-        args: the options of imitate_mj.py. mdp: the task. expert: (obs_Bex_Do, a_Bex_Da, t_Bex). time_scale: 1 / steps of an episode
-        at most. nets: rng, dtype and device of parameters; whatever is random must come from `nets.rng`.
+        args: the options of imitate_mj.py. mdp: the task. time_scale: 1 / steps of an episode at most. nets: rng, dtype and device
+        of parameters; whatever is random must come from `nets.rng`.
         """
         ...
 
-    def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
+    def compute_reward(self, batch: Batch) -> np.ndarray:
         """Rewards of pairs, a numpy array (B,)."""
         ...
 
@@ -47,22 +47,13 @@ class Reward(Protocol):
         """Take what `learned` gave back; raises UserError, which names `where`, when it does not fit."""
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
-        """What a new policy is trained on when the reward is taken out of its run: rewards (B,), which do not change any more.
+        """Rewards (B,) to train another policy on; they do not change any more.
 
         terminal_B: which pairs lead to a terminal state (None: none does), for rewards that pay for what follows it.
         """
         ...
 
-    def fit(
-        self,
-        obs_B_Do: np.ndarray,
-        a_B_Da: np.ndarray,
-        t_B: np.ndarray,
-        exobs_Bex_Do: np.ndarray,
-        exa_Bex_Da: np.ndarray,
-        ext_Bex: np.ndarray,
-        excount_Bex: np.ndarray | None = None,
-    ) -> tuple[Fields, np.ndarray]:
+    def fit(self, batch: Batch, expert: Batch, excount_Bex: np.ndarray | None = None) -> tuple[Fields, np.ndarray]:
         """Learn from one batch and as many expert pairs, of which row i was drawn excount_Bex[i] times (None: once each).
 
         Returns (fields of the log, rewards (B,) of the batch under what was learned).

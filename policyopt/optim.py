@@ -50,20 +50,20 @@ def backtracking_line_search(
     f: Callable[[torch.Tensor], float],
     x0_P: torch.Tensor,
     f0: float,
-    slope: float,
+    derivative: float,
     dx_P: torch.Tensor,
     accept_ratio: float = 0.1,
     shrink: float = 0.5,
     max_steps: int = 10,
 ) -> tuple[torch.Tensor, int]:
-    """The first factor t = 1, shrink, shrink², … with f(x0 + t·dx) − f0 ≤ accept_ratio·t·slope, slope = gradient·dx < 0.
+    """The first factor t = 1, shrink, shrink², … with f(x0 + t·dx) − f0 ≤ accept_ratio·t·derivative, derivative = gradient·dx < 0.
 
     Returns (x_P, rejected). After max_steps rejections the next factor is taken untested (as in 2016), never the old point.
     """
     t = 1.0
     for rejected in range(max_steps):
         x_P = x0_P + t * dx_P
-        if f(x_P) - f0 <= accept_ratio * t * slope:
+        if f(x_P) - f0 <= accept_ratio * t * derivative:
             return x_P, rejected
         t *= shrink
     return x0_P + t * dx_P, max_steps
@@ -140,12 +140,6 @@ def subsample_rows(num_rows: int, frac: float, rng: np.random.RandomState) -> np
 def subsample(x_B_D: torch.Tensor, frac: float | None, rng: np.random.RandomState) -> torch.Tensor:
     """Those rows of a tensor; all of them, without a draw, when frac is None."""
     return x_B_D if frac is None else x_B_D[torch.as_tensor(subsample_rows(len(x_B_D), frac, rng), device=x_B_D.device)]
-
-
-def finite_difference_hvp(v_P: np.ndarray, grad: Callable[[np.ndarray], np.ndarray], x0_P: np.ndarray, delta: float = 1e-4) -> np.ndarray:
-    """(∇f(x0 + ε v̂) − ∇f(x0 − ε v̂))/(2ε)·‖v‖, a check of Hessian-vector products that vectors of 2016 hold."""
-    eps = delta / float(np.linalg.norm(v_P))
-    return (grad(x0_P + eps * v_P) - grad(x0_P - eps * v_P)) / (2 * eps)
 
 
 class Adam:

@@ -86,7 +86,7 @@ def default_of(field: dataclasses.Field, mode: str | None) -> Any:
     return field.metadata['by_mode'].get(mode, field.metadata['default'])
 
 
-def kind_of(field: dataclasses.Field) -> Any:
+def type_of(field: dataclasses.Field) -> Any:
     """int, float, str or bool: what a field holds when it is not None."""
     return next(t for t in (typing.get_args(field.type) or (field.type,)) if t is not types.NoneType)
 
@@ -249,12 +249,12 @@ class RLOptions(CommonOptions, _RLOnly):
     min_total_sa: int = option(100000, 'state-action pairs per iteration, at least', AT_LEAST_1)
 
 
-Options = typing.TypeVar('Options', bound=CommonOptions)
+AnyOptions = typing.TypeVar('AnyOptions', bound=CommonOptions)
 
 
 def validated(field: dataclasses.Field, value: Any) -> Any:
     """The value of a field as its own type; raises UserError "reward_lr -1: give 0 or more"."""
-    kind, allowed, choices = kind_of(field), field.metadata['allowed'], field.metadata['choices']
+    kind, allowed, choices = type_of(field), field.metadata['allowed'], field.metadata['choices']
     if value is None and None in (field.metadata['default'], *field.metadata['by_mode'].values()):
         return None
     if kind is str:
@@ -264,8 +264,8 @@ def validated(field: dataclasses.Field, value: Any) -> Any:
     else:
         good = isinstance(value, numbers.Integral if kind is int else numbers.Real) and kind is not bool
     if good:
-        value = kind(value)  # pyright: ignore[reportArgumentType] (it was looked at above)
-        good = (not choices or value in choices) and (not allowed or allowed[0] <= value <= allowed[1])  # this way round, NaN is refused
+        value = kind(value)  # pyright: ignore[reportArgumentType] (checked above)
+        good = (not choices or value in choices) and (not allowed or allowed[0] <= value <= allowed[1])  # in this order, NaN is rejected
     if not good:
         words = {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a text'}[kind]
         raise UserError(f'{field.name} {value!r}: give {" or ".join(map(repr, choices)) if choices else allowed[2] if allowed else words}')
@@ -293,7 +293,7 @@ def option_names(cls: type[CommonOptions]) -> list[str]:
     return [field.name for field in dataclasses.fields(cls)]
 
 
-def with_changes(options: Options, changes: Mapping[str, Any]) -> Options:
+def with_changes(options: AnyOptions, changes: Mapping[str, Any]) -> AnyOptions:
     """Options with other values; raises UserError for a name that is none of them."""
     known = option_names(type(options))
     for name in changes:
@@ -317,7 +317,7 @@ def add_options(parser: Parser, cls: type[CommonOptions]) -> None:
 
 
 def _add_option(group: Any, field: dataclasses.Field, cls: type[CommonOptions]) -> None:
-    about, kind = field.metadata, kind_of(field)
+    about, kind = field.metadata, type_of(field)
     required = about['required'] and not (field.name == 'env_name' and cls is ImitationOptions)  # cloning needs none
     words: dict[str, Any] = {'help': about['help'], 'required': required}
     if kind is bool:
@@ -338,7 +338,7 @@ def _add_option(group: Any, field: dataclasses.Field, cls: type[CommonOptions]) 
     group.add_argument(f'--{field.name}', *about['flags'], **words)
 
 
-def parse_options(prog: str, doc: str | None, cls: type[Options], argv: list[str]) -> Options:
+def parse_options(prog: str, doc: str | None, cls: type[AnyOptions], argv: list[str]) -> AnyOptions:
     """The options of a command line, of a command with the help text `doc`. Raises UserError, which names the flag."""
     needed = '--mode MODE --data TRAJS.h5 [--env_name ENV]' if cls is ImitationOptions else '--env_name ENV'
     parser = Parser(prog, doc, usage=f'{prog} {needed} [options]', add_help=False)

@@ -219,7 +219,7 @@ class Policy(Model):
         return a_B_Da[0] if one else a_B_Da
 
     def predict(self, obs: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> tuple[np.ndarray, Any]:
-        """Choose actions as a model of Stable-Baselines3 does, for its `evaluate_policy` and what else asks so: (actions, state).
+        """Choose actions with the interface of a Stable-Baselines3 model, for example for its `evaluate_policy`: (actions, state).
 
         obs as in `act`; actions are arrays, of shape () for one finite action. There is no state: the one given is returned, and
         episode_start is not needed. Raises as `act`.
@@ -417,7 +417,7 @@ class DeterministicPolicy(torch.nn.Module):
 _TORCH_ACTIVATIONS = {
     'tanh': torch.nn.Tanh,
     'relu': torch.nn.ReLU,
-    'lrelu': torch.nn.LeakyReLU,  # its slope is 0.01 below 0, as ours
+    'lrelu': torch.nn.LeakyReLU,  # its derivative is 0.01 below 0, as ours
     'elu': torch.nn.ELU,
 }
 
@@ -453,7 +453,7 @@ def make_policy(
 
 
 def as_space(space: Any, name: str) -> Space:
-    """A space of ours, from one of ours or of Gymnasium's; raises UserError, which calls it `name`, for any other thing."""
+    """A space of ours, from one of ours or of Gymnasium's; raises UserError, which calls it `name`, for anything else."""
     if isinstance(space, ContinuousSpace | FiniteSpace):
         return space
     shape = getattr(space, 'shape', None)

@@ -17,7 +17,7 @@ from policyopt.nn import FeedforwardNet, Model, net_shapes, parse_spec
 from policyopt.optim import Adam
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
-from policyopt.trajectories import FiniteSpace
+from policyopt.trajectories import Batch, FiniteSpace
 
 if TYPE_CHECKING:
     from policyopt.interfaces import Fields
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from policyopt.trajectories import ContinuousSpace, Expert, Space
 
 
-def taken(out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.Tensor:
+def chosen_outputs(out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.Tensor:
     """The outputs (B,) of the actions that were taken, or the only ones."""
     return out_B_K[:, 0] if a_B_1 is None else out_B_K.gather(1, a_B_1)[:, 0]
 
@@ -178,10 +178,10 @@ class TransitionClassifier(ClassifierReward):
     def _index(self, a_B_Da: np.ndarray) -> torch.Tensor | None:
         return torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.finite else None
 
-    def compute_scores(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
+    def compute_scores(self, batch: Batch) -> torch.Tensor:
         """Scores (B,) as a tensor."""
-        out = self.net.forward(self._inputs(self._norm_inputs(obs_B_Do, a_B_Da), t_B))
-        return taken(out, self._index(a_B_Da))
+        out = self.net.forward(self._inputs(self._norm_inputs(batch.obs_B_Do, batch.a_B_Da), batch.t_B))
+        return chosen_outputs(out, self._index(batch.a_B_Da))
 
     def reward_of_scores(self, scores_B: torch.Tensor) -> np.ndarray:
         """Rewards of scores, a numpy array (B,)."""
@@ -190,12 +190,12 @@ class TransitionClassifier(ClassifierReward):
         r_B = -softplus(-scores_B, threshold=50) if self.favor_zero_expert_reward else softplus(scores_B, threshold=50)
         return r_B.cpu().numpy()
 
-    def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
+    def compute_reward(self, batch: Batch) -> np.ndarray:
         """Imitation rewards (B,)."""
-        return self.reward_of_scores(self.compute_scores(obs_B_Do, a_B_Da, t_B))
+        return self.reward_of_scores(self.compute_scores(batch))
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
-        return self.compute_reward(obs_B_Do, a_B_Da, t_B)
+        return self.compute_reward(Batch(obs_B_Do, a_B_Da, t_B))
 
     def loss_gradient(
         self, x_Ball_Di: torch.Tensor, index_Ball: torch.Tensor | None, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor
@@ -204,7 +204,7 @@ class TransitionClassifier(ClassifierReward):
         scores_Ball = torch.empty_like(weight_Ball)
 
         def dout(out, rows):
-            s = scores_Ball[rows] = taken(out, None if index_Ball is None else index_Ball[rows])
+            s = scores_Ball[rows] = chosen_outputs(out, None if index_Ball is None else index_Ball[rows])
             ds = weight_Ball[rows] * logistic_derivative(s, labels_expert_is_one_Ball[rows], self.ent_reg_weight)
             if index_Ball is None:
                 return ds[:, None]
@@ -228,44 +228,35 @@ class TransitionClassifier(ClassifierReward):
         if self.net.is_piecewise_linear:  # two to three times as fast as torch.func, with the same bits
             dout_B_K = mix_B_Di.new_zeros((both.num_pi, self.net.shapes[-1][1]))
             dout_B_K = dout_B_K.fill_(1.0) if index_B is None else dout_B_K.scatter_(1, index_B, 1.0)
-            slope_B_Di, gradient = self.net.input_gradient(mix_B_Di, dout_B_K)
-            norm_B_1 = slope_B_Di.norm(dim=1, keepdim=True)
-            return gradient((norm_B_1 - 1) * (2 / both.num_pi) * (slope_B_Di / norm_B_1).masked_fill_(norm_B_1 == 0, 0.0))
+            derivative_B_Di, gradient = self.net.input_gradient(mix_B_Di, dout_B_K)
+            norm_B_1 = derivative_B_Di.norm(dim=1, keepdim=True)
+            return gradient((norm_B_1 - 1) * (2 / both.num_pi) * (derivative_B_Di / norm_B_1).masked_fill_(norm_B_1 == 0, 0.0))
 
         def penalty(net_P):
             def score(x_B_Di):
-                return taken(self.net.functional(net_P, x_B_Di), index_B).sum()
+                return chosen_outputs(self.net.functional(net_P, x_B_Di), index_B).sum()
 
             return ((torch.func.grad(score)(mix_B_Di).norm(dim=1) - 1) ** 2).mean()
 
         return torch.func.grad(penalty)(self.theta_P)
 
-    def fit(
-        self,
-        obs_B_Do: np.ndarray,
-        a_B_Da: np.ndarray,
-        t_B: np.ndarray,
-        exobs_Bex_Do: np.ndarray,
-        exa_Bex_Da: np.ndarray,
-        ext_Bex: np.ndarray,
-        excount_Bex: np.ndarray | None = None,
-    ) -> tuple[Fields, np.ndarray]:
+    def fit(self, batch: Batch, expert: Batch, excount_Bex: np.ndarray | None = None) -> tuple[Fields, np.ndarray]:
         """Normaliser update with all rows, then `steps` Adam steps on the full batch.
 
         excount_Bex says how often each expert row was drawn (default once each).
         Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new classifier).
         """
-        raw = torch.cat([self._norm_inputs(obs_B_Do, a_B_Da), self._norm_inputs(exobs_Bex_Do, exa_Bex_Da)])
-        both = ClassifierRows(len(obs_B_Do), len(exobs_Bex_Do), excount_Bex, self.theta_P)
+        raw = torch.cat([self._norm_inputs(rows.obs_B_Do, rows.a_B_Da) for rows in (batch, expert)])
+        both = ClassifierRows(len(batch.t_B), len(expert.t_B), excount_Bex, self.theta_P)
         self.inputnorm.update(raw, both.count_Ball)
-        x_Ball_Di = self._inputs(raw, np.concatenate([t_B, ext_Bex]))
-        index_Ball = self._index(np.concatenate([a_B_Da, exa_Bex_Da])) if self.finite else None
+        x_Ball_Di = self._inputs(raw, np.concatenate([batch.t_B, expert.t_B]))
+        index_Ball = self._index(np.concatenate([batch.a_B_Da, expert.a_B_Da])) if self.finite else None
         for _ in range(self.steps):
             loss, grad_P = self.loss_gradient(x_Ball_Di, index_Ball, both.labels_expert_is_one_Ball, both.weight_Ball)
             if self.grad_penalty:
                 grad_P.add_(self.penalty_gradient(x_Ball_Di, index_Ball, both), alpha=self.grad_penalty)
             self.adam.step(grad_P)
-        scores_Ball = taken(self.net.forward(x_Ball_Di), index_Ball)
+        scores_Ball = chosen_outputs(self.net.forward(x_Ball_Di), index_Ball)
         return log_fields(loss, scores_Ball, both), self.reward_of_scores(scores_Ball[: both.num_pi])
 
 
@@ -306,7 +297,7 @@ class LinearReward:
         self.quadratic_features, self.sqscale, self.shift = quadratic_features, sqscale, shift
         self.inputnorm = Standardizer(obs_space.dim + (0 if isinstance(action_space, FiniteSpace) else action_space.dim))
         self.update_inputnorm(expert.obs_N_Do, expert.a_N_Da)
-        self.expert_mean_F = self.features(expert.obs_N_Do, expert.a_N_Da, expert.time_N).mean(axis=0)
+        self.expert_mean_F = self.features(expert.pairs).mean(axis=0)
         num_features = len(self.expert_mean_F)
         if mode == 'simplex':
             self.w: Any = int(rng.randint(num_features))
@@ -338,8 +329,9 @@ class LinearReward:
     def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> None:
         self.inputnorm.update(self._norm_inputs(obs_B_Do, a_B_Da))
 
-    def features(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
+    def features(self, batch: Batch) -> np.ndarray:
         """(B, F)."""
+        obs_B_Do, a_B_Da, t_B, _ = batch
         x_B_D = self.inputnorm.standardize(self._norm_inputs(obs_B_Do, a_B_Da)).numpy()
         tau_B_1 = np.asarray(t_B)[:, None] * self.time_scale
         times = [tau_B_1, tau_B_1**2, tau_B_1**3] if self.include_time else []
@@ -365,28 +357,19 @@ class LinearReward:
             self.reward_bound = float(end) if self.shift == 'batch' else outward(self.reward_bound, end)
         return r_B - self.reward_bound
 
-    def compute_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray) -> np.ndarray:
+    def compute_reward(self, batch: Batch) -> np.ndarray:
         """Imitation rewards (B,): ≤ 0 with favor_zero_expert_reward, else ≥ 0; of both signs where nothing is shifted."""
-        return self.reward_of_features(self.features(obs_B_Do, a_B_Da, t_B))
+        return self.reward_of_features(self.features(batch))
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
-        return self.compute_reward(obs_B_Do, a_B_Da, t_B)
+        return self.compute_reward(Batch(obs_B_Do, a_B_Da, t_B))
 
-    def fit(
-        self,
-        obs_B_Do: np.ndarray,
-        a_B_Da: np.ndarray,
-        t_B: np.ndarray,
-        exobs_Bex_Do: np.ndarray | None = None,
-        exa_Bex_Da: np.ndarray | None = None,
-        ext_Bex: np.ndarray | None = None,
-        excount_Bex: np.ndarray | None = None,
-    ) -> tuple[Fields, np.ndarray]:
+    def fit(self, batch: Batch, expert: Batch | None = None, excount_Bex: np.ndarray | None = None) -> tuple[Fields, np.ndarray]:
         """Compare the batch's feature mean μ with the expert's μ_E: w = (μ_E − μ)/(‖·‖ + 1e-8), or the feature argmin(μ − μ_E).
 
         Expert rows are not used again: μ_E is fixed. Returns (log fields l2 or vmin, rewards of the rows under the new w).
         """
-        feats_B_F = self.features(obs_B_Do, a_B_Da, t_B)
+        feats_B_F = self.features(batch)
         gap_F = feats_B_F.mean(axis=0) - self.expert_mean_F
         if self.mode == 'simplex':
             self.w = int(gap_F.argmin())

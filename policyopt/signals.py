@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import stat
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing import resource_tracker
+from multiprocessing import connection, resource_tracker
 from types import FrameType
 from typing import Any
 
@@ -27,20 +28,20 @@ STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # t
 
 
 @contextlib.contextmanager
-def holding_signals(*nums: int) -> Iterator[None]:
-    """Hold signals back in the block, from this process and for good from those that it starts; ours arrive after it.
+def holding_signals() -> Iterator[None]:
+    """Hold stop signals back in the block, from this process and for good from those that it starts; ours arrive after it.
 
-    A terminal's Ctrl-C goes to helpers too, also to one that has not yet come to ignoring it.
+    A terminal's Ctrl-C goes to worker processes too, also to one that does not yet ignore it.
     """
     resource_tracker.ensure_running()  # multiprocessing lets SIGINT and SIGTERM through again when it starts this
-    with delaying_signals(*nums):
+    with delaying_signals():
         yield
 
 
 @contextlib.contextmanager
-def delaying_signals(*nums: int) -> Iterator[None]:
-    """Let signals arrive at the end of the block, which is where their handlers raise what they raise."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, nums)
+def delaying_signals() -> Iterator[None]:
+    """Let stop signals arrive at the end of the block, which is where their handlers raise what they raise."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -48,7 +49,7 @@ def delaying_signals(*nums: int) -> Iterator[None]:
 
 
 def interrupt_again(ignored: Any) -> None:
-    """A sys.unraisablehook for KeyboardInterrupt: raised in a destructor, Python would show it, drop it and go on; here it comes again.
+    """A sys.unraisablehook for KeyboardInterrupt: raised in a destructor, Python would show and drop it; here it is raised again.
 
     PyTables has many destructors, so that Ctrl-C is likely to land in one. All other exceptions are shown as always.
     """
@@ -59,11 +60,19 @@ def interrupt_again(ignored: Any) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.01)  # by then the destructor is over, or it happens once more
 
 
-def ignore_signals(*nums: int) -> None:
-    """Ignore signals from now on, those that were held back at the start of this process too: its parent decides."""
-    for num in nums:
+def follow_parent() -> None:
+    """For a worker process: leave stop signals to the parent, those that were held back too, and end as soon as it has ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    for num in STOP_SIGNALS:
         signal.signal(num, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, nums)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    def watch():
+        connection.wait([parent.sentinel])
+        os._exit(1)  # whatever it is doing
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def call(command: Sequence[str]) -> int:
@@ -76,7 +85,7 @@ def call(command: Sequence[str]) -> int:
 
 
 class StopSignals:
-    """While active, a stop signal is only noted, for the loop to look at after its iteration; a second Ctrl-C ends the run at once."""
+    """While active, a stop signal is only noted, and the loop checks for it after each iteration; a second Ctrl-C ends the run at once."""
 
     def __enter__(self) -> StopSignals:
         self.first: Any = None  # the signal that came first
@@ -116,7 +125,7 @@ def mute() -> None:
 
 
 class CountedSignals:
-    """While active, stop signals are only counted: the launcher looks at them between two steps, never in the middle of one."""
+    """While active, stop signals are only counted: the launcher checks for them between two steps, never within one."""
 
     def __enter__(self) -> CountedSignals:
         self.first, self.count, self.old = None, 0, {}
@@ -138,7 +147,7 @@ class CountedSignals:
 
 
 class Stopped(RunFailed):
-    """The pipeline was asked to stop by a signal; its runs have been stopped."""
+    """A signal stopped the pipeline; its runs have been stopped."""
 
     def __init__(self, signum: int, then: str | None = None):
         then = then or f'what is finished is kept; continue with: {continuing_command()}'

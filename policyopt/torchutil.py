@@ -17,7 +17,7 @@ DTYPES = {'float64': torch.float64, 'float32': torch.float32}
 
 @dataclass(frozen=True)
 class NetConfig:
-    """What all nets of a run share: who draws their first weights (None: nobody, they are 0 or loaded), their type, their device."""
+    """What all nets of a run share: the generator of their first weights (None: they are 0, or loaded), type and device."""
 
     rng: np.random.RandomState | None = None
     dtype: torch.dtype = torch.float64
@@ -48,7 +48,7 @@ def as_device(device: torch.device | str, name: str = '--device ') -> torch.devi
 
 
 def numerics() -> str:
-    """What decides the last bits of a result beside seed and versions, in words: the instruction sets and the BLAS kernel in use.
+    """What decides the last bits of a result in addition to seed and versions: the instruction sets and the BLAS kernel in use.
 
     For example 'numpy X86_V4, torch AVX512, openblas 0.3.31.188.0 SkylakeX'. Equal seeds give equal bits where this and the versions of
     the packages are equal.

@@ -30,7 +30,7 @@ from policyopt.interfaces import uses_transitions
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.options import MAX_ITER, ImitationOptions, check_together, default_of
 from policyopt.pipeline import locks
-from policyopt.policies import make_policy
+from policyopt.policies import POLICY_CLASSES, Policy
 from policyopt.progress import Eta
 from policyopt.provenance import draw_seed, now, provenance
 from policyopt.sampling.actors import FunctionActor
@@ -44,15 +44,15 @@ from policyopt.valuefuncs import ValueFunc
 
 if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Optimizer
-    from policyopt.options import CommonOptions, Options, RLOptions
+    from policyopt.options import AnyOptions, CommonOptions, RLOptions
     from policyopt.policies import Policy
     from policyopt.sampling.actors import Teacher
     from policyopt.trajectories import TrajBatch
 
 EVAL_EPISODES = 10  # of each evaluation that --eval_every asks for
-STOP_WINDOW = 10  # iterations whose mean return --stop_at_return looks at
+STOP_WINDOW = 10  # iterations whose mean return --stop_at_return is compared with
 FIRST_ITERATIONS, LAST_ITERATIONS = 10, 20  # what is compared to say that a run does not learn
-DIVERGED = 'diverged'  # root attribute of a part file whose run left the finite numbers after its last save: JSON
+DIVERGED = 'diverged'  # root attribute of a part file whose run reached NaN or infinity after its last save: JSON
 # options that may differ between a run and its continuation; of files, the contents are compared
 HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward', 'init_policy', 'max_iter', 'stop_at_return', 'max_envs')
 
@@ -74,8 +74,7 @@ def train_imitation(options: ImitationOptions) -> int:
     print(f'Expert dataset: {len(trajs.r.stacked)} pairs in {len(trajs)} trajectories, average return {trajs.returns.mean():.2f}')
     print(f'Every {options.data_subsamp_freq}. pair is used: {len(expert[0])} pairs')
     start = None if options.init_policy is None else load_start(options.init_policy)
-    learner = imitation_learner(options, mdp, expert, None if teacher is None else teacher.actor(), start)
-    return Run(options, learner, mdp, digest(expert, teacher, start)).execute()
+    return imitation_run(options, mdp, expert, teacher, start).execute()
 
 
 def train_rl(options: RLOptions) -> int:
@@ -109,14 +108,8 @@ def load_start(path: str) -> Start:
     return Start(f'{snapshot.file}: {snapshot.path}', snapshot.variables, snapshot.args.get('policy_hidden_spec'), state)
 
 
-def start_policy(policy: Policy, start: Start) -> None:
-    """Give a policy the variables of a start. Raises UserError where these are for other spaces or nets."""
-    own = {name: value for name, value in policy.export().items() if name.endswith('/bounds_2_Da')}
-    policy.load({**start.variables, **own}, start.where)
-
-
-def start_critics(learner: ImitationOptimizer, start: Start) -> bool:
-    """Give value function and reward what the run of a start has learned, if that has both; returns whether it has."""
+def load_critics(learner: ImitationOptimizer, start: Start) -> bool:
+    """Load value function and reward from the run of a start, if that has both; returns whether it has."""
     models: list[Any] = [m for m in (learner.vf, learner.reward) if m is not None]
     shapes = {name: value.shape for model in models for name, value in model.export().items()}
     if any(name not in start.state or start.state[name].shape != shape for name, shape in shapes.items()):
@@ -128,8 +121,16 @@ def start_critics(learner: ImitationOptimizer, start: Start) -> bool:
     return True
 
 
+def imitation_run(options: ImitationOptions, mdp: MDP, expert: Expert, teacher: Policy | Teacher | None, start: Start | None) -> Run:
+    """One run of imitation, at its start. teacher, start: see `imitation_learner`."""
+    learner = imitation_learner(options, mdp, expert, teacher.actor() if isinstance(teacher, Policy) else teacher, start)
+    labels = teacher.export().values() if isinstance(teacher, Policy) else ()
+    begun = () if start is None else (*start.variables.values(), *start.state.values())
+    return Run(options, learner, mdp, digest([*expert, *labels, *begun]))
+
+
 def rl_run(options: RLOptions, mdp: MDP) -> Run:
-    """One run of TRPO, at its start; its file knows a learned reward by its contents."""
+    """One run of TRPO, at its start; its file identifies a learned reward by its contents."""
     learner = rl_learner(options, mdp)
     return Run(options, learner, mdp, '' if learner.learned is None else digest(learner.learned.learned().values()))
 
@@ -176,34 +177,30 @@ def imitation_learner(
 ) -> Optimizer:
     """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned.
 
-    teacher: the expert that mode dagger asks for labels. start: the policy to begin with, of --init_policy.
+    teacher: the expert that labels in mode dagger. start: the policy to begin with, of --init_policy.
     """
-    assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
     if options.eval_every and options.env_name is None:
         raise UserError(f'--eval_every {options.eval_every} plays episodes, and there is no --env_name; give one, or leave it out')
-    device, dtype = setup_torch(options.device, options.dtype)
-    rng = np.random.RandomState(options.seed)
-    nets = NetConfig(rng, dtype, device)
+    nets = net_config(options)
     policy = new_policy(options, mdp, nets, options.obsnorm_mode != 'none')
     if options.obsnorm_mode == 'expertdata':
         warn_of_constant_features(expert[0])
         policy.update_obsnorm(expert[0])
     if start is not None:
-        start_policy(policy, start)
+        bounds = {name: value for name, value in policy.export().items() if name.endswith('/bounds_2_Da')}
+        policy.load({**start.variables, **bounds}, start.where)
     make = algorithms.load(algorithms.MODES[options.mode].optimizer)
     learner = make(options, mdp, policy, expert, nets, **({} if teacher is None else {'teacher': teacher}))
-    if start is not None and isinstance(learner, ImitationOptimizer) and not start_critics(learner, start):
+    if start is not None and isinstance(learner, ImitationOptimizer) and not load_critics(learner, start):
         learner.held = options.init_iterations
     return learner
 
 
 def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
     """The optimiser of one run of TRPO, on the true reward or a learned one, at its start."""
-    assert options.policy_hidden_spec is not None and options.seed is not None  # see `resolved`
-    device, dtype = setup_torch(options.device, options.dtype)
-    rng = np.random.RandomState(options.seed)
-    nets = NetConfig(rng, dtype, device)
-    enable_obsnorm = bool(options.enable_obsnorm)
+    assert options.seed is not None  # see `resolved`
+    nets, enable_obsnorm = net_config(options), bool(options.enable_obsnorm)
+    assert nets.rng is not None
     policy = new_policy(options, mdp, nets, enable_obsnorm)
     time_scale = options.vf_include_time * mdp.time_scale(options.max_traj_len)
     vf = value_function(options, mdp, time_scale, nets, enable_obsnorm)
@@ -215,17 +212,28 @@ def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
         sim_cfg=sim_config(options, mdp.longest(options.max_traj_len)),
         trpo=rl.TRPOConfig.from_options(options),
         seed=options.seed,
-        rng=rng,
+        rng=nets.rng,
         learned=reward,
     )
+
+
+def net_config(options: CommonOptions) -> NetConfig:
+    """What the nets of a run share; sets up torch for it."""
+    device, dtype = setup_torch(options.device, options.dtype)
+    return NetConfig(np.random.RandomState(options.seed), dtype, device)
 
 
 def new_policy(options: CommonOptions, mdp: MDP, nets: NetConfig, enable_obsnorm: bool) -> Policy:
     """The policy of a run at its start."""
     assert options.policy_hidden_spec is not None  # see `resolved`
-    spaces, clip = (mdp.obs_space, mdp.action_space), action_bounds(options, mdp)
-    shared = {'rng': nets.rng, 'dtype': nets.dtype, 'device': nets.device}
-    return make_policy(*spaces, options.policy_hidden_spec, enable_obsnorm, **shared, bounds_2_Da=clip)
+    return POLICY_CLASSES[type(mdp.action_space)](
+        mdp.obs_space,
+        mdp.action_space,
+        options.policy_hidden_spec,
+        enable_obsnorm=enable_obsnorm,
+        nets=nets,
+        bounds_2_Da=action_bounds(options, mdp),
+    )
 
 
 def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig) -> BehavioralCloningOptimizer:
@@ -248,10 +256,10 @@ def dagger_optimizer(
 ) -> DaggerOptimizer:
     """The optimiser of mode dagger; `teacher` is the expert that labels."""
     if teacher is None:
-        raise UserError('--mode dagger asks an expert for labels; give --expert FILE.h5/snapshots/…, a policy for this task')
+        raise UserError('--mode dagger queries an expert for labels; give --expert FILE.h5/snapshots/…, a policy for this task')
     assert args.seed is not None and args.max_iter is not None  # see `resolved`
     if isinstance(teacher, FunctionActor) and (args.sim_batch_size or 1) > 1:
-        raise UserError(f'sim_batch_size {args.sim_batch_size}: worker processes cannot ask a function for labels; give 1')
+        raise UserError(f'sim_batch_size {args.sim_batch_size}: worker processes cannot call a function for labels; give 1')
     if args.max_iter <= args.dagger_rounds:
         raise UserError(
             f'--max_iter {args.max_iter} leaves some of {args.dagger_rounds} --dagger_rounds without a step; give more than that'
@@ -355,14 +363,14 @@ def warn_of_constant_features(obs_N_Do: np.ndarray) -> None:
         )  # fmt: skip
 
 
-def prepare(options: Options) -> Options:
-    """The options of a command as they are stored, after checking its log; sets this process up for learning."""
+def prepare(options: AnyOptions) -> AnyOptions:
+    """The options of a command as they are stored, after checking its log; switches autograd off."""
     if options.log is not None:
         check_log(options.log, options.resume, inputs=[getattr(options, name, None) for name in ('data', 'reward')])
     elif options.resume:
         raise UserError('--resume needs --log, the file of the run to continue')
-    unsaid = options.seed is None or options.max_iter is None
-    if unsaid and options.log is not None and options.resume and os.path.exists(part_path(options.log)):
+    incomplete = options.seed is None or options.max_iter is None
+    if incomplete and options.log is not None and options.resume and os.path.exists(part_path(options.log)):
         started = read_root(part_path(options.log))['args']  # drawn or left to its default when the run was started
         options = dataclasses.replace(options, **{k: started.get(k) for k in ('seed', 'max_iter') if getattr(options, k) is None})
     drawn = options.seed is None
@@ -373,16 +381,15 @@ def prepare(options: Options) -> Options:
     return options
 
 
-def resolved(options: Options) -> Options:
-    """Options with nothing left to be decided: the nets, the seed, the number of iterations, and what follows from cloning.
+def resolved(options: AnyOptions) -> AnyOptions:
+    """Options with nothing left open: the nets, the seed, the number of iterations, and how often a mode saves and prints.
 
     Raises UserError for options that contradict each other.
     """
     check_together(options)
-    spec = options.policy_hidden_spec
-    begins = getattr(options, 'init_policy', None)
-    if spec is None and not options.tiny_policy and begins:
-        spec = read_snapshot(last_of(begins)).args.get('policy_hidden_spec')
+    spec, init_policy = options.policy_hidden_spec, getattr(options, 'init_policy', None)
+    if spec is None and not options.tiny_policy and init_policy:
+        spec = read_snapshot(last_of(init_policy)).args.get('policy_hidden_spec')
     if spec is None:
         spec = TINY_ARCHITECTURE if options.tiny_policy else SIMPLE_ARCHITECTURE
     seed = draw_seed() if options.seed is None else options.seed
@@ -411,21 +418,20 @@ def check_log(path: str, resume: bool = False, name: str = '--log', inputs: Iter
         raise UserError(f'{part_path(path)}: an unfinished run; continue it with --resume, or delete it to start again')
 
 
-def digest(arrays: Iterable[Any], teacher: Policy | None = None, start: Start | None = None) -> str:
-    """A short digest of the expert pairs, of the policy that labels and of the one at the start, to recognise a checkpoint of others."""
+def digest(arrays: Iterable[Any]) -> str:
+    """A digest of the arrays that a run learns from, by which a checkpoint with other data is recognised; skips other values."""
     sha = hashlib.sha256()
-    begun = () if start is None else (*start.variables.values(), *start.state.values())
-    for a in [*arrays, *(() if teacher is None else teacher.export().values()), *begun]:
+    for a in arrays:
         if isinstance(a, np.ndarray):
             sha.update(np.ascontiguousarray(a).tobytes())
     return sha.hexdigest()
 
 
 class Run:
-    """One training run: iterate, log, save at every save_freq, stop on a signal, continue bit for bit."""
+    """One training run: iterate, log, save every save_freq iterations, stop on a signal, continue bit for bit."""
 
     def __init__(self, args: CommonOptions, opt: Optimizer, mdp: MDP, data_digest: str = ''):
-        self.args: Any = args  # with nothing left to be decided, see `resolved`
+        self.args: Any = args  # with nothing left open, see `resolved`
         self.opt, self.mdp = opt, mdp
         attrs = provenance() | {'numerics': numerics(), 'args': args.as_json(), 'seed': args.seed, 'data_digest': data_digest}
         self.started_with = attrs
@@ -434,7 +440,7 @@ class Run:
 
     @property
     def depends_on_max_iter(self) -> bool:
-        """Whether a run of fewer iterations is not the beginning of one of more."""
+        """Whether iterations depend on --max_iter, so that the run cannot be made longer."""
         mode = getattr(self.args, 'mode', None)
         return getattr(self.args, 'policy_final_kl', None) is not None or (mode is not None and algorithms.MODES[mode].depends_on_max_iter)
 
@@ -481,8 +487,8 @@ class Run:
             return False
         return bool(self.returns(slice(-STOP_WINDOW, None)).mean() >= wanted)
 
-    def falls_behind(self) -> str | None:
-        """What to say of a run whose return stands below that of its own first iterations; None of others."""
+    def warning(self) -> str | None:
+        """A warning where the return is lower than in all of the first iterations, else None."""
         first, last = self.returns(slice(FIRST_ITERATIONS)), self.returns(slice(-LAST_ITERATIONS, None))
         if len(self.log.rows) < FIRST_ITERATIONS + LAST_ITERATIONS or not len(last) or not last.max() < first.min():
             return None
@@ -527,14 +533,14 @@ class Run:
             self.restore(self.log.part_path)
         elif self.log.extends:
             self.restore(args.log)
-        with StopSignals() as signals, np.errstate(all='ignore'):  # numbers that are not finite end in one sentence, see check_finite
-            if not self.run_on(signals):
+        with StopSignals() as signals, np.errstate(all='ignore'):  # NaN and infinity end the run with one error, see check_finite
+            if not self.run_loop(signals):
                 return self.stopped(signals.first)
         self.check_lock()
         if self.has_reached_return():
             print(f'ended after iteration {self.opt.iteration - 1}: the mean return of {STOP_WINDOW} iterations reached --stop_at_return')
-        if said := self.falls_behind():
-            print(f'warning: {said}', file=sys.stderr)
+        if warning := self.warning():
+            print(f'warning: {warning}', file=sys.stderr)
         self.log.finish(self.end_attrs(), self.state())
         if args.log is not None:
             print(f'done: {args.log}\nlearning curve:', as_typed(f'showlog.py {args.log}'))
@@ -544,19 +550,18 @@ class Run:
         """What a finished log says beyond the attributes of its start."""
         return {'end_time': now(), 'wall_time': f'{self.opt.total_time:.3f}'}
 
-    def run_on(self, signals: StopSignals) -> bool:
-        """Do the iterations that are left; False when a signal came before the last one, and the state is saved then."""
-        args, eta = self.args, Eta(self.args.max_iter)
-        warned = False
+    def run_loop(self, signals: StopSignals) -> bool:
+        """Do the remaining iterations; False where a signal stopped them before the last one, with the state saved."""
+        args, eta, warned = self.args, Eta(self.args.max_iter), False
         while self.opt.iteration < args.max_iter and not self.has_reached_return():
             iteration = self.opt.iteration
             fields = self.iterate()
             last = iteration == args.max_iter - 1 or self.has_reached_return()
             try:
-                if not warned and not last and (said := self.falls_behind()):
+                if not warned and not last and (warning := self.warning()):
                     warned = True
                     eta.clear()
-                    print(f'warning: {said}', file=sys.stderr)
+                    print(f'warning: {warning}', file=sys.stderr)
                 if iteration % args.print_freq == 0 or last:
                     eta.clear()
                     self.print_row(fields)
@@ -575,7 +580,7 @@ class Run:
         return True
 
     def stopped(self, num: int) -> int:
-        """Say how to go on after a stop signal; returns the exit code."""
+        """Print how to continue after a stop signal; returns the exit code."""
         what = f'stopped by {signal.Signals(num).name} after iteration {self.opt.iteration - 1}'
         kept = 'nothing is kept without --log' if self.args.log is None else f'continue with: {continuing_command()}'
         print(f'{what}; {kept}', flush=True)
@@ -594,17 +599,17 @@ class Run:
             raise self.not_finite(f'iteration {self.opt.iteration - 1}: {what} is not a finite number (in float32, as logs hold it)')
 
     def not_finite(self, seen: str) -> RunFailed:
-        """The end of a run whose numbers are finite no more, which is noted in the part file."""
+        """The error that ends a run with NaN or infinity, which is noted in the part file."""
         if self.lock is not None and os.path.exists(self.log.part_path):
             self.check_lock()
-            with contextlib.suppress(OSError):  # of a full disk: what is to be said is not that
+            with contextlib.suppress(OSError):  # of a full disk, which is not the message here
                 self.log.mark_part({DIVERGED: json.dumps({'seen': seen} | self.code())})
         return RunFailed(
             f'{seen}; nothing after the last save is kept. Look at the scale of rewards and observations, or lower the step sizes'
         )
 
     def code(self) -> dict[str, str]:
-        """What decides the numbers of a run beside its options: equal ones repeat them."""
+        """What decides the numbers of a run in addition to its options: equal ones repeat them."""
         return {key: self.started_with[key] for key in ('git_hash', 'versions', 'numerics')}
 
     def print_row(self, fields: Fields) -> None:
@@ -624,19 +629,19 @@ class Run:
         return [m for m in (self.opt.policy, getattr(self.opt, 'vf', None), getattr(self.opt, 'reward', None)) if m is not None]
 
     def restore(self, path: Any) -> None:
-        """Continue from the part file or the finished one, after checking that it is a state of this very run."""
+        """Continue from the part file or the finished one, after checking that it is a state of this run."""
         mine = dict(self.log.attrs)
         state = self.log.restore(path)
         diverged = json.loads(self.log.attrs.pop(DIVERGED, '{}'))
         if diverged and {k: diverged.get(k) for k in self.code()} == self.code():
             raise UserError(
-                f'{path}: left the finite numbers ({diverged.get("seen")}), and --resume with equal options and versions repeats '
-                'just that; start a run with smaller step sizes or scaled rewards under another --log, or delete this file'
+                f'{path}: reached NaN or infinity ({diverged.get("seen")}), and --resume with equal options and versions repeats '
+                'that; start a run with smaller step sizes or scaled rewards under another --log, or delete this file'
             )
         theirs = json.loads(self.log.attrs['args'])
         for field in dataclasses.fields(self.args):
             key, value = field.name, getattr(self.args, field.name)
-            was = theirs.get(key, default_of(field, theirs.get('mode')))  # a run from before there was this option does not say it
+            was = theirs.get(key, default_of(field, theirs.get('mode')))  # the file may be older than the option
             if key not in HARMLESS and was != value:
                 raise UserError(f'{path}: was started with --{key} {was}, not {value}; give the same options, or delete it')
         done = int(state['/optimizer/iteration'])

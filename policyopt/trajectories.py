@@ -102,6 +102,32 @@ class RaggedArray:
         return RaggedArray(stacked, self.lengths)
 
 
+class Transitions(NamedTuple):
+    """What a reward with `uses_transitions` sees in addition to pairs, a row for each."""
+
+    nextobs_B_Do: np.ndarray
+    terminal_B: np.ndarray  # bool: whether the next observation is that of a terminal state, which a time limit is not
+    logp_B: np.ndarray  # log π(a|s) under the policy that played the batch, for expert pairs too
+
+    def rows(self, which: Any) -> Transitions:
+        """Some of the rows."""
+        return Transitions(*(x[which] for x in self))
+
+
+class Batch(NamedTuple):
+    """Pairs with their times, and for a reward that uses transitions what follows them: what a reward function is given."""
+
+    obs_B_Do: np.ndarray
+    a_B_Da: np.ndarray
+    t_B: np.ndarray
+    transitions: Transitions | None = None
+
+    def rows(self, which: Any) -> Batch:
+        """Some of the rows."""
+        transitions = None if self.transitions is None else self.transitions.rows(which)
+        return Batch(self.obs_B_Do[which], self.a_B_Da[which], self.t_B[which], transitions)
+
+
 class Expert(NamedTuple):
     """Expert pairs, and for a reward that uses transitions what follows them.
 
@@ -115,17 +141,9 @@ class Expert(NamedTuple):
     terminal_N: np.ndarray | None = None
     ended: tuple[float, float] = (0.0, 0.0)
 
-
-class Transitions(NamedTuple):
-    """What a reward with `uses_transitions` sees beside pairs, a row for each."""
-
-    nextobs_B_Do: np.ndarray
-    terminal_B: np.ndarray  # bool: whether the next observation is that of a terminal state, which a time limit is not
-    logp_B: np.ndarray  # log π(a|s) under the policy that played the batch, for expert pairs too
-
-    def rows(self, which: Any) -> Transitions:
-        """Some of the rows."""
-        return Transitions(*(x[which] for x in self))
+    @property
+    def pairs(self) -> Batch:
+        return Batch(self.obs_N_Do, self.a_N_Da, self.time_N)
 
 
 class TrajBatch:
@@ -172,27 +190,22 @@ class TrajBatch:
     def __getitem__(self, i: Any) -> Any:
         """Trajectory i, or of a slice a batch of those trajectories."""
         if isinstance(i, slice):
-            return self._only(np.arange(len(self))[i])
+            chosen = np.arange(len(self))[i]
+            spans = [np.arange(end - num, end) for end, num in zip(self.obs.ends[chosen], self.lengths[chosen], strict=True)]
+            return self._part(chosen, np.concatenate([np.zeros(0, np.int64), *spans]))
         return Trajectory(self.obs[i], self.obsfeat[i], self.adist[i], self.a[i], self.r[i])
 
-    def _only(self, chosen: np.ndarray) -> Self:
-        spans = [np.arange(end - num, end) for end, num in zip(self.obs.ends[chosen].tolist(), self.lengths[chosen].tolist(), strict=True)]
-        rows = np.concatenate([np.zeros(0, np.int64), *spans])
-        obs_N_Do, adist_N_Pa, a_N_Da, r_N = (x.stacked[rows] for x in (self.obs, self.adist, self.a, self.r))
-        some = type(self)(obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B=self.lengths[chosen], time_N=self.time.stacked[rows])
+    def first(self, num: int) -> Self:
+        """The first `num` trajectories, without copying their rows."""
+        return self._part(slice(num), slice(int(self.obs.ends[num - 1]) if num else 0))
+
+    def _part(self, chosen: np.ndarray | slice, rows: np.ndarray | slice) -> Self:
+        """Some trajectories, which have these rows."""
+        fields = (x.stacked[rows] for x in (self.obs, self.adist, self.a, self.r))
+        some = type(self)(*fields, lengths_B=self.lengths[chosen], time_N=self.time.stacked[rows])
         some.env_name = self.env_name
         if self.lastobs_B_Do is not None and self.terminal_B is not None:
             some.lastobs_B_Do, some.terminal_B = self.lastobs_B_Do[chosen], self.terminal_B[chosen]
-        return some
-
-    def first(self, num: int) -> TrajBatch:
-        """The first `num` trajectories."""
-        rows = slice(int(self.obs.ends[num - 1]) if num else 0)
-        fields = (x.stacked[rows] for x in (self.obs, self.adist, self.a, self.r))
-        some = TrajBatch(*fields, lengths_B=self.lengths[:num], time_N=self.time.stacked[rows])
-        some.env_name = self.env_name
-        if self.lastobs_B_Do is not None and self.terminal_B is not None:
-            some.lastobs_B_Do, some.terminal_B = self.lastobs_B_Do[:num], self.terminal_B[:num]
         return some
 
     def take_whole_actions(self, info: EnvInfo) -> None:
@@ -238,18 +251,12 @@ class TrajBatch:
         return self.r.sums()
 
 
-def subsample(trajs: TrajBatch, data_subsamp_freq: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """From trajectory i every `data_subsamp_freq`-th step starting at start_B[i] (as in 2016: drawn once, from RandomState(0)).
-
-    Returns (obs_N_Do, a_N_Da, time_N, start_B): the kept pairs with their true time indices. A trajectory shorter than its
-    start contributes nothing. Raises UserError when nothing is kept.
-    """
-    rows_N, start_B = subsampled_rows(trajs, data_subsamp_freq)
-    return trajs.obs.stacked[rows_N], trajs.a.stacked[rows_N], trajs.time.stacked[rows_N], start_B
-
-
 def subsampled_rows(trajs: TrajBatch, data_subsamp_freq: int) -> tuple[np.ndarray, np.ndarray]:
-    """(numbers of the rows that `subsample` keeps, start_B)."""
+    """(rows_N, start_B): of trajectory i every `data_subsamp_freq`-th row, the first being start_B[i].
+
+    As in 2016, starts are drawn once, from RandomState(0), and a trajectory shorter than its start contributes nothing.
+    Raises UserError when nothing is kept.
+    """
     if data_subsamp_freq < 1:
         raise UserError(f'data_subsamp_freq is {data_subsamp_freq}; give 1 or more')
     start_B = np.random.RandomState(0).randint(0, data_subsamp_freq, size=len(trajs))

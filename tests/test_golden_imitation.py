@@ -24,7 +24,7 @@ from policyopt.files import training_log
 from policyopt.files.trajectory_file import load_trajs
 from policyopt.rl import TRPOConfig
 from policyopt.torchutil import NetConfig
-from policyopt.trajectories import ContinuousSpace, Expert, TrajBatch
+from policyopt.trajectories import Batch, ContinuousSpace, Expert, TrajBatch
 
 # e, f: reward functions
 
@@ -51,20 +51,20 @@ def test_transition_classifier(path):
         clf.theta_P.copy_(torch.as_tensor(d[f'{tag}_start_flat']))
         clf.update_inputnorm(d['exinit_obs'], d['exinit_a'])
         check_vars(clf, d, f'{tag}_start')
-        probe = d['probe_obs'], d['probe_a'], d['probe_t']
+        probe = Batch(d['probe_obs'], d['probe_a'], d['probe_t'])
         for k, expected in enumerate(meta[f'{tag}_fields']):
-            batch = [d[f'fit{k}_{n}'] for n in ('obs', 'a', 't')]
-            fields, r_B = clf.fit(*batch, *(d[f'fit{k}_{n}'] for n in ('exobs', 'exa', 'ext')))
+            batch = Batch(*(d[f'fit{k}_{n}'] for n in ('obs', 'a', 't')))
+            fields, r_B = clf.fit(batch, Batch(*(d[f'fit{k}_{n}'] for n in ('exobs', 'exa', 'ext'))))
             check_fields(fields, expected)
             check_vars(clf, d, f'{tag}_fit{k}', atol=1e-12)
-            close(clf.compute_scores(*probe), d[f'{tag}_fit{k}_scores'], atol=1e-12)
-            close(clf.compute_reward(*probe), d[f'{tag}_fit{k}_reward'], atol=1e-12)
-            close(r_B, clf.compute_reward(*batch))
+            close(clf.compute_scores(probe), d[f'{tag}_fit{k}_scores'], atol=1e-12)
+            close(clf.compute_reward(probe), d[f'{tag}_fit{k}_reward'], atol=1e-12)
+            close(r_B, clf.compute_reward(batch))
     for name, var in clf.variables.items():
         if '/out/' in name:
             var.mul_(400)
-    close(clf.compute_scores(*probe), d['extreme_scores'], atol=1e-9)
-    close(clf.compute_reward(*probe), d['extreme_reward'], atol=1e-9)
+    close(clf.compute_scores(probe), d['extreme_scores'], atol=1e-9)
+    close(clf.compute_reward(probe), d['extreme_reward'], atol=1e-9)
 
 
 def linear_reward(d, meta, ex, rng):
@@ -86,7 +86,7 @@ def linear_reward(d, meta, ex, rng):
 def test_linear_reward(path):
     d, meta = read(path)
     ex = d['ex_obs'], d['ex_a'], d['ex_t']
-    batches = [tuple(d[f'b{k}_{n}'] for n in ('obs', 'a', 't')) for k in (0, 1)]
+    batches = [Batch(*(d[f'b{k}_{n}'] for n in ('obs', 'a', 't'))) for k in (0, 1)]
     reward = linear_reward(d, meta, ex, np.random.RandomState(meta['ctor_seed']))
     for n, value in (('count', reward.inputnorm.count), ('mean', reward.inputnorm.mean_1_D), ('meansq', reward.inputnorm.meansq_1_D)):
         close(value, d[f'ctor_inputnorm_{n}'])
@@ -94,18 +94,18 @@ def test_linear_reward(path):
     close(reward.expert_mean_F, d['expert_featexp'])
     reward.update_inputnorm(*ex[:2])
     close(reward.inputnorm.stdev_1_D[0], d['inputnorm2_stdev'])
-    close(reward.features(*batches[0]), d['b0_features'])
+    close(reward.features(batches[0]), d['b0_features'])
     expected_fields = dict(meta['fields'])
     for line in meta['sequence']:
         op, call = line.split(': ')
         batch = batches[int(call.split('batch ')[1][0])]
         if op.startswith('fit'):
-            close(reward.features(*batch).mean(axis=0), d[f'{op}_featexp'])
-            fields, _ = reward.fit(*batch)
+            close(reward.features(batch).mean(axis=0), d[f'{op}_featexp'])
+            fields, _ = reward.fit(batch)
             check_fields(fields, expected_fields[op])
             close(reward.w, d[f'{op}_w_or_idx'])
         else:
-            close(reward.compute_reward(*batch), d[f'{op}_reward'])
+            close(reward.compute_reward(batch), d[f'{op}_reward'])
             close(reward.reward_bound, d[f'{op}_reward_bound'])
 
 
@@ -140,7 +140,8 @@ def test_expert_subsampling(path, tmp_path):
     for case, options in meta.items():
         limit = options['limit_trajs']
         kept = TrajBatch.from_trajs([trajs[i] for i in range(min(limit or len(trajs), len(trajs)))])
-        obs, a, t, start = trajectories.subsample(kept, options['data_subsamp_freq'])
+        rows, start = trajectories.subsampled_rows(kept, options['data_subsamp_freq'])
+        obs, a, t = (x.stacked[rows] for x in (kept.obs, kept.a, kept.time))
         np.testing.assert_array_equal(start, d[f'{case}_start_times'])
         np.testing.assert_array_equal(obs, d[f'{case}_obs'])
         np.testing.assert_array_equal(a, d[f'{case}_a'])
@@ -203,7 +204,7 @@ def test_imitation_steps(path, s):
             policy,
             vf,
             reward,
-            ex,
+            Expert(*ex),
             sim_cfg=None,
             trpo=TRPOConfig(discount=meta['discount'], lam=meta['lam'], max_kl=meta['policy_max_kl'], damping=meta['policy_cg_damping']),
             policy_ent_reg=meta['policy_ent_reg'],

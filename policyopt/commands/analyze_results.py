@@ -89,7 +89,7 @@ def main(argv):
         if path:
             write_text(path, content())
             written.append(path)
-    print(tables.text_report(study, level, sections(study, level), last_lines(args, level, study, written)))
+    print(tables.text_report(study, level, sections(study, level), closing_lines(args, level, study, written)))
 
 
 def pictures(study):
@@ -99,7 +99,7 @@ def pictures(study):
     return html.pictures_of(study, KINDS)
 
 
-def last_lines(args, level, study, written):
+def closing_lines(args, level, study, written):
     """What was written, and what to do next."""
     out = [f'wrote {", ".join(written)}'] if written else []
     if level == 2 and study.attrs.get('training_numerics'):

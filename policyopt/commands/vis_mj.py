@@ -58,7 +58,7 @@ def score(args):
         args.policy, args.count, args.seed, deterministic=args.deterministic, env_name=args.env_name, max_traj_len=args.max_traj_len
     )
     if args.reward:
-        print(evaluation.beside_true_reward(trajs, load_reward(args.reward, mdp, args.max_traj_len)))
+        print(evaluation.compare_rewards(trajs, load_reward(args.reward, mdp, args.max_traj_len)))
     print(evaluation.scores(trajs))
     if args.out:
         attrs = provenance() | {'env_name': mdp.env_name, 'env_id': mdp.env_id, 'policy': args.policy, 'seed': args.seed}
@@ -76,4 +76,4 @@ def show(args):
         unfinished = '' if shown.over else f' so far (stopped at --frames {args.frames})'
         print(f'return: {shown.ret:.4f} in {shown.length} steps{unfinished}')
     if gif:
-        print(f'animation: {gif} ({args.frames} pictures, as --frames says)')
+        print(f'animation: {gif} ({args.frames} pictures; --frames N for another number)')

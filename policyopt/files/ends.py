@@ -79,7 +79,7 @@ def flags_of(where: str, name: str, x: Any, num: int) -> np.ndarray:
     return x.astype(bool)
 
 
-def text_of(ends: np.ndarray) -> str:
+def ends_in_words(ends: np.ndarray) -> str:
     """Ends in words: '3 episodes, 120 steps (30, 50, 40)'."""
     lengths = np.diff(np.concatenate([[0], ends]))
     some = ', '.join(map(str, lengths[:3].tolist())) + (', …' if len(lengths) > 3 else '')
@@ -88,7 +88,7 @@ def text_of(ends: np.ndarray) -> str:
 
 def contradiction(where: str, readings: Mapping[str, np.ndarray]) -> UserError:
     """Two arrays that name different ends; --ends decides."""
-    said = '; '.join(f'{name} says {text_of(ends)}' for name, ends in readings.items())
+    said = '; '.join(f'{name} says {ends_in_words(ends)}' for name, ends in readings.items())
     ways = ' or '.join(f'--ends {name.replace(" and ", ",")}' for name in readings)
     return UserError(f'{where}: {said}. They contradict each other; say which is right: {ways}')
 
@@ -225,8 +225,8 @@ def _ends_beside_next_obs(
     if ends is not None and len(ends) > 1 and not np.isin(ends[:-1], jumps).any():
         if len(inner) and chosen is None:
             raise UserError(
-                f'{where}: {name} says {text_of(ends)}, but next_obs goes on there and breaks off elsewhere: '
-                f'{text_of(np.union1d(inner, last))}. Is {name} that of the step before? Then call it episode_starts. '
+                f'{where}: {name} says {ends_in_words(ends)}, but next_obs goes on there and breaks off elsewhere: '
+                f'{ends_in_words(np.union1d(inner, last))}. Is {name} that of the step before? Then call it episode_starts. '
                 f'--ends {name.replace(" and ", ",")} takes it as it is'
             )
         notes.append('next_obs goes on into the next episode where one ends, and is not used')
@@ -302,7 +302,7 @@ def episodes_of(row: Row, chosen: str | None, notes: list[str]) -> list[Episode]
             raise UserError(f'{where}: {name} of shape {np.shape(x)} for {num} actions; expected {wanted}')
     ends = ends_of(row, num, chosen, notes)
     if row.whole and len(ends) > 1:
-        stream = text_of(ends)
+        stream = ends_in_words(ends)
         raise UserError(
             f'{where}: holds {stream} one after the other, so its first axis may be the environment or the time; expected one episode '
             'a row, filled up with zeros. Say which axis is the time: --time_axis 0 or --time_axis 1'

@@ -227,7 +227,7 @@ def _unknown_filter(plist: int) -> str | None:
     return None
 
 
-def text_of(value: Any, what: str) -> str:
+def decoded(value: Any, what: str) -> str:
     """An attribute's value as str: text, or bytes (files of 2016) that are UTF-8; UserError names `what` otherwise."""
     if not isinstance(value, (bytes, np.bytes_)):
         return str(value)

@@ -33,7 +33,7 @@ import tables
 
 from policyopt.errors import RunFailed, UserError
 from policyopt.files.atomic import begins_as_hdf5, check_regular, writing
-from policyopt.files.guard import check_contents, no_code, text_of
+from policyopt.files.guard import check_contents, decoded, no_code
 
 DIGEST = 'content_sha256'
 SEAL = b'\nSHA-256 of the bytes above: '
@@ -258,11 +258,11 @@ def attr_text(node: Any, key: str, default: str | None = None) -> Any:
     """A string attribute as str, whether it was stored as text, as bytes (files of 2016) or as a long text, else `default`."""
     what = f"{node._v_file.filename}: the attribute '{key}' of {node._v_pathname}"
     if key in node._v_attrs:
-        return text_of(node._v_attrs[key], what)
+        return decoded(node._v_attrs[key], what)
     group = node._v_children[LONG_TEXTS] if LONG_TEXTS in node._v_children else None
     if not isinstance(group, tables.Group) or key not in group._v_children:
         return default
     long = group._v_children[key]
     if not isinstance(long, tables.Array) or long.dtype != np.uint8:
         raise UserError(f'{what} is not a text; the file is damaged or not one of ours')
-    return text_of(long.read().tobytes(), what)
+    return decoded(long.read().tobytes(), what)

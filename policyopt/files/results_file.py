@@ -14,11 +14,10 @@ import tables
 
 from policyopt.command_line import format_table
 from policyopt.errors import UserError, printable
-from policyopt.files.guard import text_of
+from policyopt.files.guard import decoded
 from policyopt.files.hdf5 import attr_names, attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.names import settings_of
-
-LARGEST = 1e100  # a return; the squares of larger ones leave the finite numbers
+from policyopt.files.trajectory_file import MAX_RETURN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +138,11 @@ def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
             raise UserError(f"{path}: the column '{f.name}' of /{name} {seen}; the file is damaged or not one of ours")
     for f in (f for f in fields if f.name.endswith('returns') and f.name in data.dtype.names):
         returns = data[f.name]
-        beyond = returns[np.isfinite(returns) & (np.abs(returns) > LARGEST)]
+        beyond = returns[np.isfinite(returns) & (np.abs(returns) > MAX_RETURN)]
         if beyond.size:
             what = f"the column '{f.name}' of /{name} holds {beyond.flat[0]:g}"
             raise UserError(
-                f'{path}: {what}; expected numbers up to {LARGEST:g}, whose variances can be computed. Scale the rewards of the task'
+                f'{path}: {what}; expected numbers up to {MAX_RETURN:g}, whose variances can be computed. Scale the rewards of the task'
             )
     missing = [f.name for f in fields if f.name not in data.dtype.names and f.default is dataclasses.MISSING]
     if missing:
@@ -154,13 +153,13 @@ def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
             return field.default
         x = row[field.name]
         if field.type is str:
-            return printable(text_of(x, f"{path}: the column '{field.name}' of /{name}"))
+            return printable(decoded(x, f"{path}: the column '{field.name}' of /{name}"))
         return field.type(x) if field.type in (int, float) else np.array(x)
 
     return [row_type(**{f.name: value(row, f) for f in fields}) for row in data]
 
 
-def cell_table(rows: list[ResultRow]) -> str:
+def returns_table(rows: list[ResultRow]) -> str:
     """The mean return and its standard deviation (sd) over runs, one line per task and algorithm, one column per dataset size.
 
     The settings of a sweep have columns of their own.

@@ -59,8 +59,14 @@ def read_run(path: str, rule: str = 'last') -> RunFile:
         name = names[-1] if rule == 'last' else _with_best_valacc(names, log, path)
         snapshot = snapshot_in(h5, path, f'snapshots/{name}')
     returns = log.get('trueret', np.empty(0))
-    last = float(returns[-1]) if len(returns) else np.nan
-    return RunFile(snapshot, name, None if seed is None else int(seed), last, facts, sha256)
+    return RunFile(
+        snapshot=snapshot,
+        name=name,
+        seed=None if seed is None else int(seed),
+        last_trueret=float(returns[-1]) if len(returns) else np.nan,
+        facts=facts,
+        sha256=sha256,
+    )
 
 
 def read_facts(path: str) -> dict[str, str]:

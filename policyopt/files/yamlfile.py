@@ -6,23 +6,33 @@ Every YAML text goes through `parse_yaml`, also one of --set or of a results fil
 refused, and so is a text that nests deeply, or that is long once its aliases are spelled out.
 
 The package `pydantic` would check types after that, but the traps lie before it. Its messages name the path and the value, but not the
-file, the --set that brought the value in, or what to write instead. What it would spare us are the five short functions of a kind.
+file, the --set that brought the value in, or what to write instead. What it would spare us are the few short kinds at the end.
+
+A section is described by a frozen dataclass, whose fields say what they hold and what they are where the file says nothing:
+
+    class Task:
+        name: str = key(file_word)
+        max_traj_len: int | None = key(whole, None)
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import glob
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
 from policyopt.errors import UserError, closest, printable
 from policyopt.files.atomic import read_utf8
+from policyopt.options import MOST
+from policyopt.shipped import shipped
 
-REQUIRED = object()
-MOST = 10**9  # the largest count that is believed
+Described = TypeVar('Described')
 MAX_CHARS, MAX_DEPTH = 250_000, 50  # of a YAML text, aliases spelled out; the largest that we know has 5000 characters
 _IN_TEXT = '\n\t\u200c\u200d'  # of odd characters; joiners belong to the spelling of some languages
 _TAG = 'tag:yaml.org,2002:'
@@ -107,21 +117,31 @@ def dump_yaml(value: Any, source: str) -> str:
     return text
 
 
+def _experiments(folder: str) -> list[str]:
+    """The YAML files of a folder that have a line `tasks:`, as those of experiments do."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.y*ml'))):
+        if os.path.isfile(path):
+            with contextlib.suppress(OSError), open(path, encoding='utf-8', errors='replace') as f:
+                if re.search('(?m)^tasks:', f.read(MAX_CHARS)):
+                    found.append(path)
+    return found
+
+
 def read_text(path: str) -> str:
     """The text of a YAML file, or UserError when it is missing, no regular file, or not UTF-8."""
     try:
         return read_utf8(path, 'a pipeline YAML', MAX_CHARS + 1)  # parse_yaml refuses more
     except FileNotFoundError as e:
-        folder = os.path.dirname(path)
-        names = sorted(os.listdir(folder or '.')) if os.path.isdir(folder or '.') else []
-        near = [os.path.join(folder, n) for n in names if n.endswith(('.yaml', '.yml'))]
-        listing = f' There is: {", ".join(near)}.' if near else ''
-        raise UserError(f'{path}: no such file; expected a pipeline YAML.{closest(path, near) or listing}') from e
+        near = _experiments(os.path.dirname(path))
+        listing = f' There is: {", ".join(near)}' if near else ' To begin with: pipelines/quickstart.yaml'
+        known = [os.path.join('pipelines', os.path.basename(name)) for name in _experiments(shipped('pipelines'))]
+        raise UserError(f'{path}: no such file; expected a pipeline YAML.{closest(path, [*near, *known]) or listing}') from e
     except PermissionError as e:
         raise UserError(f'{path}: cannot be read (no permission); expected a pipeline YAML') from e
 
 
-class Source:
+class YamlSource:
     """Where a mapping came from: the file, and which of its keys were replaced by `--set`."""
 
     def __init__(self, file: str):
@@ -135,8 +155,17 @@ class Source:
         raise UserError(f'{where}: {seen}; expected {expected}{"." + hint if hint else ""}')
 
 
-def show(value: Any) -> str:
+class Missing:
+    """Stands for the value of a key that is not there: no kind takes it, and each says what it expects instead."""
+
+    def __init__(self, key: str):
+        self.key = key
+
+
+def show_value(value: Any) -> str:
     """A value as the user would recognise it, with its YAML kind."""
+    if isinstance(value, Missing):
+        return f"the key '{value.key}' is missing"
     if value is None:
         return 'nothing (null)'
     if isinstance(value, bool):
@@ -150,109 +179,113 @@ def show(value: Any) -> str:
     return f'a {"list" if isinstance(value, list) else "mapping"}'
 
 
-class Section:
-    """One mapping of the file: `get` reads a key with its kind; unknown keys are refused at once."""
+def key(kind: Callable, default: Any = dataclasses.MISSING, **limits: Any) -> Any:
+    """A field of a dataclass that describes a section; without a default the key must be there."""
+    return dataclasses.field(default=default, metadata={'kind': kind, 'limits': limits})
 
-    def __init__(self, source: Source, path: str, value: Any, keys: Sequence[str]):
+
+class YamlSection:
+    """One mapping of the file, described by a dataclass or by the names of its keys; unknown keys are refused at once."""
+
+    def __init__(self, source: YamlSource, path: str, value: Any, described: type | Sequence[str]):
         self.source, self.path, self.value = source, path, value
+        keys = [f.name for f in dataclasses.fields(described)] if isinstance(described, type) else described
         if not isinstance(value, dict):
-            source.fail(path or 'the file', show(value), f'a mapping with the keys {", ".join(keys)}')
-        for key in value:
-            if key not in keys:
-                source.fail(self.at(key), f"unknown key '{str(key)[:60]}'", f'one of {", ".join(keys)}', closest(key, keys))
+            source.fail(path or 'the file', show_value(value), f'a mapping with the keys {", ".join(keys)}')
+        for name in value:
+            if name not in keys:
+                source.fail(self.at(name), f"unknown key '{str(name)[:60]}'", f'one of {", ".join(keys)}', closest(name, keys))
 
-    def at(self, key: object) -> str:
+    def at(self, name: object) -> str:
         """The path of a key of this mapping, as messages show it."""
-        return f'{self.path}.{str(key)[:60]}' if self.path else str(key)[:60]
+        return f'{self.path}.{str(name)[:60]}' if self.path else str(name)[:60]
 
-    def fail(self, key: str, expected: str, hint: str = '') -> NoReturn:
-        """Complain about the value of a key."""
-        self.source.fail(self.at(key), show(self.value.get(key)), expected, hint)
-
-    def get(self, key: str, kind: Callable, default: Any = REQUIRED, **limits: Any) -> Any:
-        """The value of `key` checked by `kind` (text, whole, boolean …); without a default the key must be there."""
-        if key not in self.value:
-            if default is REQUIRED:
-                self.source.fail(self.at(key), f"the key '{key}' is missing", kind(self.source, None, None, **limits))
+    def get(self, name: str, kind: Callable, default: Any = dataclasses.MISSING, **limits: Any) -> Any:
+        """The value of a key checked by `kind` (text, whole, boolean …); without a default the key must be there."""
+        if name not in self.value and default is not dataclasses.MISSING:
             return default
-        return kind(self.source, self.at(key), self.value[key], **limits)
+        return kind(self.source, self.at(name), self.value.get(name, Missing(name)), **limits)
 
-    def sections(self, key: str, keys: Sequence[str]) -> list[Section]:
-        """The mappings of a non-empty list, each as a Section."""
-        items = self.get(key, a_list)
-        return [Section(self.source, f'{self.at(key)}[{i}]', item, keys) for i, item in enumerate(items)]
-
-
-# A kind returns the checked value; called with path None it returns what it expects, in words.
+    def read(self, described: type[Described]) -> Described:
+        """The values of all keys, as an object of the dataclass that describes them."""
+        fields: Any = dataclasses.fields(described)  # pyright: ignore[reportArgumentType] (it is a dataclass)
+        return described(**{f.name: self.get(f.name, f.metadata['kind'], f.default, **f.metadata['limits']) for f in fields})
 
 
-def text(source: Source, path: str | None, value: Any, example: str = 'text') -> Any:
+# A kind is a function that returns the checked value, or says what it expects.
+
+
+def section(source: YamlSource, path: str, value: Any, described: type[Described]) -> Described:
+    """A mapping that a dataclass describes."""
+    return YamlSection(source, path, value, described).read(described)
+
+
+def list_of(source: YamlSource, path: str, value: Any, item: Callable, **limits: Any) -> tuple:
+    """A list with at least one item, all of one kind."""
+    if not isinstance(value, list) or not value:
+        source.fail(path, 'an empty list' if value == [] else show_value(value), 'a list with at least one item')
+    return tuple(item(source, f'{path}[{i}]', one, **limits) for i, one in enumerate(value))
+
+
+def text(source: YamlSource, path: str, value: Any, example: str = 'text') -> Any:
     """A non-empty string."""
-    if path is None:
-        return example
     if isinstance(value, bool):
-        source.fail(path, show(value), example, ' YAML reads an unquoted yes, no, on, off, true or false as a boolean: put it in quotes')
+        source.fail(
+            path, show_value(value), example, ' YAML reads an unquoted yes, no, on, off, true or false as a boolean: put it in quotes'
+        )
     if isinstance(value, (int, float)):
-        source.fail(path, show(value), example, ' Put it in quotes to make it text')
+        source.fail(path, show_value(value), example, ' Put it in quotes to make it text')
     if not isinstance(value, str) or not value.strip():
-        source.fail(path, show(value), example)
+        source.fail(path, show_value(value), example)
     odd = [c for c in value if c not in _IN_TEXT and printable(c) != c]
     if odd:  # a dry run prints commands as they are, and such characters could hide a part of one
         source.fail(path, f'text with the control character or mark of direction {odd[0]!r}', example)
     return value
 
 
-def whole(source: Source, path: str | None, value: Any, low: int = 1, high: int = MOST) -> Any:
+def matching(source: YamlSource, path: str, value: Any, pattern: str, expected: str) -> Any:
+    """A text of this form; a whole number counts as its digits."""
+    value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    text(source, path, value, expected)
+    if not re.fullmatch(pattern, value, re.ASCII):
+        source.fail(path, show_value(value), expected)
+    return value
+
+
+def whole(source: YamlSource, path: str, value: Any, low: int = 1, high: int = MOST) -> Any:
     """A whole number from `low` to `high`."""
     expected = f'a whole number of at least {low}'
-    if path is None:
-        return expected
     if isinstance(value, bool) or not isinstance(value, int):
         hint = ''
         if isinstance(value, str) and re.fullmatch(r'[-+\s]*\d[\d_.,eExXob]*', value):
             hint = ' Write it without quotes, leading zeros, commas or an exponent'
         elif isinstance(value, float):
             hint = f' Write {int(value)}' if value.is_integer() else ''
-        source.fail(path, show(value), expected, hint)
+        source.fail(path, show_value(value), expected, hint)
     if value < low:
-        source.fail(path, show(value), expected)
+        source.fail(path, show_value(value), expected)
     if value > high:
-        source.fail(path, show(value), f'{expected} and at most {high}')
+        source.fail(path, show_value(value), f'{expected} and at most {high}')
     return value
 
 
-def boolean(source: Source, path: str | None, value: Any) -> Any:
+def boolean(source: YamlSource, path: str, value: Any) -> Any:
     """true or false; 0 and 1 as 2016's `int(…)` took them."""
     expected = 'true or false'
-    if path is None:
-        return expected
     if not isinstance(value, bool) and value not in (0, 1):
         hint = ' Write it without quotes' if isinstance(value, str) and value.lower() in ('true', 'false', 'yes', 'no', '0', '1') else ''
-        source.fail(path, show(value), expected, hint)
+        source.fail(path, show_value(value), expected, hint)
     return bool(value)
 
 
-def a_list(source: Source, path: str | None, value: Any) -> Any:
-    """A list with at least one item."""
-    expected = 'a list with at least one item'
-    if path is None:
-        return expected
-    if not isinstance(value, list) or not value:
-        source.fail(path, 'an empty list' if value == [] else show(value), expected)
-    return value
-
-
-def one_of(source: Source, path: str | None, value: Any, choices: Sequence[str] = ()) -> Any:
+def one_of(source: YamlSource, path: str, value: Any, choices: Sequence[str] = ()) -> Any:
     """One of the given words."""
-    expected = ' or '.join(choices)
-    if path is None:
-        return expected
     if value not in choices:
-        source.fail(path, show(value), expected, closest(value, choices))
+        source.fail(path, show_value(value), ' or '.join(choices), closest(value, choices))
     return value
 
 
-def override(mapping: Any, assignment: str, source: Source) -> None:
+def override(mapping: Any, assignment: str, source: YamlSource) -> None:
     """Apply one `--set training.runs=1` to the raw mapping; list items go by index or by name (`tasks.cartpole.env=…`)."""
     path, eq, value_text = assignment.partition('=')
     parts = [p for p in re.split(r'[.\[\]]+', path.strip()) if p]
@@ -277,7 +310,7 @@ def override(mapping: Any, assignment: str, source: Source) -> None:
             if not last and here.get(part) is None:
                 here[part] = {}
         else:
-            raise UserError(f"--set {assignment}: '{shown}' is {show(here)}, so it has no key '{part}'")
+            raise UserError(f"--set {assignment}: '{shown}' is {show_value(here)}, so it has no key '{part}'")
         if last:
             here[key] = value  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
         else:

@@ -25,7 +25,7 @@ from policyopt.shipped import as_typed, continuing_command, shipped
 if TYPE_CHECKING:
     from policyopt.pipeline import cluster_options
     from policyopt.pipeline.plan import How, Plan
-    from policyopt.pipeline.spec import Run, Spec
+    from policyopt.pipeline.spec import PlannedRun, Spec
 
 WARNING_S = 120  # a task is told this long before its time limit, so that it can write a checkpoint
 
@@ -86,7 +86,7 @@ class Cluster(abc.ABC):
     # what a system says in its own way
 
     @abc.abstractmethod
-    def options(self, spec: Spec) -> cluster_options.Batch:
+    def options(self, spec: Spec) -> cluster_options.BatchOptions:
         """The section of the experiment's options."""
 
     @abc.abstractmethod
@@ -105,7 +105,7 @@ class Cluster(abc.ABC):
         """The shell word for the index of a task of an array."""
         return self.index
 
-    def chosen(self, plan: Plan) -> list[Run]:
+    def chosen(self, plan: Plan) -> list[PlannedRun]:
         """The runs to submit."""
         return list(plan.todo)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from policyopt import algorithms
 from policyopt.errors import UserError, closest
-from policyopt.options import ImitationOptions, check_together, kind_of, validated
+from policyopt.options import ImitationOptions, check_together, type_of, validated
 from policyopt.shipped import here_or_shipped, shipped
 
 FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task', 'policy')
@@ -273,7 +273,7 @@ def check_trainer_option(name: str, word: str | None) -> dict[str, Any]:
     """
     if set(name + (word or '')) & _NOT_KNOWN_YET:
         return {}
-    field, kind = trainer_option(name), kind_of(trainer_option(name))
+    field, kind = trainer_option(name), type_of(trainer_option(name))
     if (kind is bool) == (word is not None):
         expected = 'the option alone, which has no values' if kind is bool else 'a value behind the option'
         raise BadTemplate(f'--{name}{"" if word is None else f" {word!r}"}', expected, '')

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from policyopt.pipeline.plan import How, Job, Plan
-    from policyopt.pipeline.spec import Run
+    from policyopt.pipeline.spec import PlannedRun
 
 
 class MeasuredRunFailed(RunFailed):
@@ -80,7 +80,7 @@ def estimate(plan: Plan, how: How) -> str:
     return sentence
 
 
-def max_iter(run: Run) -> int:
+def max_iter(run: PlannedRun) -> int:
     """The number of iterations that a trainer's command asks for."""
     value = run.command.options.get('--max_iter')
     try:
@@ -89,7 +89,7 @@ def max_iter(run: Run) -> int:
         raise UserError(f"{run.id}: its command has --max_iter '{value}'; expected a whole number") from e
 
 
-def _iterations_done(run: Run) -> int:
+def _iterations_done(run: PlannedRun) -> int:
     """How far the checkpoint of an unfinished run has come."""
     part = part_path(run.out)
     if not os.path.exists(part):
@@ -104,14 +104,14 @@ def _iterations_done(run: Run) -> int:
         return 0  # another pipeline has finished this run meanwhile
 
 
-def _chosen(kinds: Iterable[list[Run]], num_jobs: int) -> list[Run]:
+def _chosen(kinds: Iterable[list[PlannedRun]], num_jobs: int) -> list[PlannedRun]:
     """The runs to measure, of each kind a middle one first; kinds take turns until there are as many as run at a time."""
     rows = [some[len(some) // 2 :] + some[: len(some) // 2] for some in kinds]
     in_turn = [r for r in itertools.chain.from_iterable(itertools.zip_longest(*rows)) if r is not None]
     return in_turn[: max(len(rows), num_jobs)]
 
 
-def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[tuple[str, str], list[float]]:
+def _measure(plan: Plan, how: How, measured: list[PlannedRun], num_jobs: int) -> dict[tuple[str, str], list[float]]:
     """{kind: (start-up, seconds of an iteration)} by short runs of these."""
     with tempfile.TemporaryDirectory(prefix='policyopt_estimate_') as tmp:
         # an absolute folder for the runs leaves the expert data where they are
@@ -136,7 +136,7 @@ def _measure(plan: Plan, how: How, measured: list[Run], num_jobs: int) -> dict[t
         return {kind: [statistics.fmean(column) for column in zip(*some, strict=True)] for kind, some in costs.items()}
 
 
-def _shortened(run: Run) -> Run:
+def _shortened(run: PlannedRun) -> PlannedRun:
     """A run with its first few iterations only; of an option that stands twice, argparse takes the last."""
     options = run.command.options
     rounds = options.get('--dagger_rounds') or ''  # each needs a step

@@ -12,9 +12,8 @@ import multiprocessing
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,12 +27,12 @@ from policyopt.files.runfile import RunFile, read_facts, read_run
 from policyopt.pipeline import external_policies, forked, launch, sample_stage
 from policyopt.progress import Progress
 from policyopt.provenance import derive_seed, parse_time
-from policyopt.signals import STOP_SIGNALS, holding_signals, ignore_signals
+from policyopt.signals import follow_parent, holding_signals
 
 if TYPE_CHECKING:
     from policyopt.files.training_log import Snapshot
     from policyopt.pipeline.plan import How
-    from policyopt.pipeline.spec import Run, Spec, Task
+    from policyopt.pipeline.spec import PlannedRun, Spec, Task
     from policyopt.trajectories import TrajBatch
 
 
@@ -42,12 +41,12 @@ class Standing:
     """What the results of an experiment hold already, and what is to do: `stale` is {run id: what has changed since it was evaluated}."""
 
     stored: Results | None
-    todo: list[Run]
+    todo: list[PlannedRun]
     stale: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class EvaluationJob:
     """How one run is evaluated, as plain values for a worker process; `seed` is that of its episodes."""
 
     id: str
@@ -75,10 +74,10 @@ class Evaluation:
         return repr([*measured, stat.st_size, stat.st_mtime_ns])
 
 
-def evaluation_of(spec: Spec, run: Run, seed: int) -> Evaluation:
+def evaluation_of(spec: Spec, run: PlannedRun, seed: int) -> EvaluationJob:
     """How a run is evaluated in an experiment with this base seed."""
     task, alg = spec.task(run.task), spec.algorithm(run.alg)
-    return Evaluation(
+    return EvaluationJob(
         id=run.id,
         file=run.out,
         cache=os.path.join(_cache_dir(spec), run.id + '.h5'),
@@ -93,7 +92,7 @@ def evaluation_of(spec: Spec, run: Run, seed: int) -> Evaluation:
     )
 
 
-def standing(spec: Spec, runs: Sequence[Run], seed: int, rerun: Collection[str] = ()) -> Standing:
+def standing(spec: Spec, runs: Sequence[PlannedRun], seed: int, rerun: Collection[str] = ()) -> Standing:
     """How far the evaluation of these runs is, those with an id in `rerun` once more; reads only.
 
     Raises UserError where the results cannot be read, or belong to other numbers of episodes or other actions.
@@ -120,7 +119,7 @@ def _id(row: ResultRow) -> str:
     return id_of(row.alg, row.task, row.num_trajs, row.run)
 
 
-def _changed(asked: Evaluation, row: ResultRow) -> str:
+def _changed(asked: EvaluationJob, row: ResultRow) -> str:
     """What has changed since a row was made; empty for nothing, and where an older file does not say it."""
     if row.evaluated not in ('', str(asked)):
         return f"was evaluated as '{row.evaluated}', but {str(asked)!r} is asked for"
@@ -129,7 +128,7 @@ def _changed(asked: Evaluation, row: ResultRow) -> str:
     return ''
 
 
-def read_runs(spec: Spec, runs: Sequence[Run]) -> dict[str, RunFile]:
+def read_runs(spec: Spec, runs: Sequence[PlannedRun]) -> dict[str, RunFile]:
     """{run id: its file}, those with policies of other programs left out.
 
     Raises UserError unless they hold what their evaluation will need, before any of them plays.
@@ -148,14 +147,14 @@ def read_runs(spec: Spec, runs: Sequence[Run]) -> dict[str, RunFile]:
     return files
 
 
-def check_policies(spec: Spec, runs: Sequence[Run]) -> None:
+def check_policies(spec: Spec, runs: Sequence[PlannedRun]) -> None:
     """Raise UserError or RunFailed unless the functions that load the policies of other programs can be imported."""
     algs = [spec.algorithm(name) for name in dict.fromkeys(r.alg for r in runs)]
     external_policies.check_loaders({a.policy: f'{spec.file}: {a.place}.policy' for a in algs if a.policy}.items())
 
 
-def evaluate_runs(
-    spec: Spec, runs: Sequence[Run], seed: int, how: How, stored: Results | None
+def evaluated_rows(
+    spec: Spec, runs: Sequence[PlannedRun], seed: int, how: How, stored: Results | None
 ) -> tuple[list[ResultRow], list[TaskRow], dict[str, str]]:
     """The rows of /results and /tasks, and facts of the training: those of `runs`, which play, and the stored ones of all other runs.
 
@@ -292,14 +291,14 @@ def _all_episodes(name: str, sets: dict[tuple[str, int], tuple[np.ndarray, np.nd
     return [np.concatenate(column) for column in zip(*(sets[key] for key in sorted(sets) if key[0] == name), strict=True)]
 
 
-def _evaluate(job: Evaluation, snapshot: Snapshot | None) -> str:
+def _evaluate(job: EvaluationJob, snapshot: Snapshot | None) -> str:
     """Play one run's policy and store its row; code of strangers plays in a process of its own."""
     if job.policy:
         return external_policies.apart(f'{job.policy} of {job.file}', _store_row, job, None)
     return _store_row(job, snapshot)
 
 
-def _store_row(job: Evaluation, snapshot: Snapshot | None) -> str:
+def _store_row(job: EvaluationJob, snapshot: Snapshot | None) -> str:
     key, trajs = job.key(), _play_foreign(job) if snapshot is None else _play(job, snapshot)
     with write_h5(job.cache, replace=True) as h5:
         h5.create_array('/', 'returns', trajs.returns)
@@ -308,7 +307,7 @@ def _store_row(job: Evaluation, snapshot: Snapshot | None) -> str:
     return job.id
 
 
-def _play(job: Evaluation, snapshot: Snapshot) -> TrajBatch:
+def _play(job: EvaluationJob, snapshot: Snapshot) -> TrajBatch:
     from policyopt.evaluation import sample_episodes
     from policyopt.policies import policy_from_snapshot
     from policyopt.sampling.mdp import MDP
@@ -318,7 +317,7 @@ def _play(job: Evaluation, snapshot: Snapshot) -> TrajBatch:
     return sample_episodes(policy, mdp, job.num_trajs, job.seed, deterministic=job.deterministic, max_traj_len=job.max_traj_len)
 
 
-def _play_foreign(job: Evaluation) -> TrajBatch:
+def _play_foreign(job: EvaluationJob) -> TrajBatch:
     """The episodes of a policy that the user's own function loads."""
     from policyopt.sampling.mdp import MDP, sample_trajectories
 
@@ -354,7 +353,7 @@ def _sha256(path: str, state: tuple[tuple[str, int, int], ...]) -> str:
     return sha.hexdigest()
 
 
-def _read_row(job: Evaluation) -> tuple[np.ndarray, np.ndarray] | None:
+def _read_row(job: EvaluationJob) -> tuple[np.ndarray, np.ndarray] | None:
     """(returns, lengths) of a run's episodes, None where they are not stored or were measured otherwise."""
     if not os.path.exists(job.cache):
         return None
@@ -363,7 +362,7 @@ def _read_row(job: Evaluation) -> tuple[np.ndarray, np.ndarray] | None:
         return (h5.root.returns.read(), h5.root.lengths.read()) if is_current else None
 
 
-def _play_all(jobs: list[tuple[Evaluation, Snapshot | None]], how: How) -> None:
+def _play_all(jobs: list[tuple[EvaluationJob, Snapshot | None]], how: How) -> None:
     num_jobs, threads = min(how.jobs or num_cores(), len(jobs)), how.threads or 1
     with Progress(len(jobs), how.verbosity) as progress:
         if num_jobs <= 1:
@@ -372,31 +371,23 @@ def _play_all(jobs: list[tuple[Evaluation, Snapshot | None]], how: How) -> None:
             return
         # a fork has loaded torch and made the environments' modules ready; a process that is spawned starts from nothing
         context = multiprocessing.get_context('fork' if forked.is_possible(launch.thread_environment(threads)) else 'spawn')
-        stop = context.Event()
-        pool = concurrent.futures.ProcessPoolExecutor(num_jobs, context, _start_worker, (os.getpid(), stop, threads))
+        pool = concurrent.futures.ProcessPoolExecutor(num_jobs, context, _start_worker, (threads,))
         try:
-            with holding_signals(*STOP_SIGNALS):  # the first jobs start the workers
+            with holding_signals():  # the first jobs start the workers
                 futures = [pool.submit(_evaluate, *job) for job in jobs]
             for future in concurrent.futures.as_completed(futures):
                 progress.finished(future.result())
         except concurrent.futures.process.BrokenProcessPool as e:
             raise RunFailed('a worker process of the evaluation was killed; rows evaluated so far are kept, go on with --resume') from e
         except BaseException:
-            stop.set()
+            for worker in multiprocessing.active_children():
+                worker.kill()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(parent: int, stop: Any, threads: int) -> None:
-    """Give a worker its threads, leave stop signals to the pipeline, and let no worker outlive it, even when it is killed."""
-    ignore_signals(*STOP_SIGNALS)
+def _start_worker(threads: int) -> None:
+    follow_parent()
     for name in launch.THREAD_VARIABLES:
         os.environ[name] = str(threads)
-
-    def watch():
-        while os.getppid() == parent and not stop.wait(0.5):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

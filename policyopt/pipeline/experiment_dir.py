@@ -120,7 +120,7 @@ def held_runs(spec: Spec) -> list[str]:
     return sorted(n for n in os.listdir(spec.checkpt_dir) if is_run(n))
 
 
-def prepare(spec: Spec, seed: int, resume: bool, chosen: Collection[str]) -> None:
+def prepare_folder(spec: Spec, seed: int, resume: bool, chosen: Collection[str]) -> None:
     """Get the folder ready for stage 1: refuse one that holds runs unless resumed, and store the experiment beside the runs.
 
     chosen: ids of the runs that are to be made now.

@@ -12,15 +12,13 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable
-from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policyopt.errors import RunFailed, UserError
-from policyopt.signals import STOP_SIGNALS, holding_signals, ignore_signals
+from policyopt.signals import follow_parent, holding_signals
 
 if TYPE_CHECKING:
     from policyopt.environments.rlgymenv import EnvInfo
@@ -35,7 +33,7 @@ def apart(what: str, function: Callable, *args: Any) -> Any:
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(theirs, what, function, args))
     try:
-        with holding_signals(*STOP_SIGNALS):
+        with holding_signals():
             process.start()
         theirs.close()
         while not ours.poll(0.2) and process.is_alive():
@@ -63,8 +61,7 @@ def _how_it_ended(process: Any) -> str:
 
 def _answer(conn: Any, what: str, function: Callable, args: tuple) -> None:
     """The other process: send (None, what the function returns), or (a class of exceptions, its text)."""
-    ignore_signals(*STOP_SIGNALS)  # the pipeline decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()
     try:
         answer = None, function(*args)
     except (UserError, RunFailed) as e:
@@ -75,13 +72,6 @@ def _answer(conn: Any, what: str, function: Callable, args: tuple) -> None:
     with contextlib.suppress(Exception):
         sys.stdout.flush()
     os._exit(0)  # no threads to wait for, no functions at exit
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def said(e: BaseException) -> str:

@@ -51,7 +51,7 @@ def script_and_options(command: Command, env: Mapping[str, str]) -> list[str] | 
     return words
 
 
-def load() -> bool:
+def load_trainer() -> bool:
     """Import what a run of the trainer needs; False where a fork would not do what a fresh process does."""
     try:
         if _sources() != _SOURCES_AT_START:

@@ -120,28 +120,26 @@ def run_local(
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 stop the runs (a second one kills them) and raise Stopped.
     """
     with CountedSignals() as signals, Progress(len(jobs), verbosity) as progress:
-        return _Launcher(jobs, num_jobs, keep_going=keep_going, threads=threads, signals=signals, progress=progress, wait=wait).loop()
+        pending, env = collections.deque(jobs), thread_environment(threads)
+        return _Launcher(pending, num_jobs, keep_going=keep_going, wait=wait, env=env, signals=signals, progress=progress).loop()
 
 
+@dataclasses.dataclass
 class _Launcher:
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        num_jobs: int,
-        keep_going: bool,
-        threads: int | None,
-        signals: CountedSignals,
-        progress: Progress,
-        wait: bool,
-    ):
-        self.pending = collections.deque(jobs)
-        self.elsewhere = []  # (job, Held) of runs that another pipeline is doing
+    pending: collections.deque[Job]
+    num_jobs: int
+    keep_going: bool
+    wait: bool
+    env: dict[str, str]
+    signals: CountedSignals
+    progress: Progress
+
+    def __post_init__(self):
+        self.elsewhere: list[tuple[Job, locks.Held]] = []  # runs that another pipeline is doing
         self.watches: dict[str, locks.Watch] = {}  # of their locks, by job id
-        self.wait, self.renewed = wait, time.monotonic()
-        self.running = {}  # Popen or ForkedRun -> (job, lock, start)
-        self.outcomes = []
-        self.num_jobs, self.keep_going, self.signals, self.progress = num_jobs, keep_going, signals, progress
-        self.env = thread_environment(threads)
+        self.renewed = time.monotonic()
+        self.running: dict[Process, tuple[Job, locks.Lock, float]] = {}  # job, lock, start
+        self.outcomes: list[Outcome] = []
 
     def loop(self) -> list[Outcome]:
         pause = 0.005
@@ -212,7 +210,7 @@ class _Launcher:
             log.write(('\n' if old else '') + job.command.text + '\n')
             log.flush()
             words = forked.script_and_options(job.command, self.env)
-            if words and forked.load():
+            if words and forked.load_trainer():
                 process: Process = forked.ForkedRun(words, log, self.env)
             else:
                 process = self.shell(job.command, log)

@@ -33,7 +33,7 @@ import time
 from policyopt.errors import RunFailed, printable
 from policyopt.files.atomic import writing
 from policyopt.provenance import FIRST_PID_NAMESPACE, now, pid_namespace, process_name
-from policyopt.signals import STOP_SIGNALS, delaying_signals
+from policyopt.signals import delaying_signals
 
 LEASE_S = 120.0  # network disks show a change to other hosts after at most a minute
 # holders of earlier versions wrote their name after they had made the file; only a crash in between leaves an empty lock
@@ -109,7 +109,7 @@ class Lock:
     def keep_renewed(self) -> None:
         """Renew the lock until it is given back, in a thread of its own."""
         self._thread = threading.Thread(target=self._renew_often, daemon=True)
-        with delaying_signals(*STOP_SIGNALS):  # the thread takes none of them, and so the main thread's waiting ends at once
+        with delaying_signals():  # the thread takes none of them, and so the main thread's waiting ends at once
             self._thread.start()
 
     def _renew_often(self) -> None:
@@ -172,7 +172,7 @@ def acquire(path: str, lease: float = 0.0, watch: Watch | None = None) -> Lock:
     lock = Lock(path, me)
     while True:
         try:
-            with delaying_signals(*STOP_SIGNALS):
+            with delaying_signals():
                 _write(path, me)
                 atexit.register(lock.release)
             return lock
@@ -228,7 +228,7 @@ def _take_over(path: str, seen: tuple[bytes, int], lock: Lock) -> bool:
     try:
         if _look(path) != seen:
             return False
-        with delaying_signals(*STOP_SIGNALS):
+        with delaying_signals():
             _write(path, lock.holder, replace=True)
             atexit.register(lock.release)
         return True

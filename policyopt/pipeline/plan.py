@@ -17,7 +17,7 @@ from policyopt.errors import UserError
 from policyopt.files.names import lock_path, part_path
 from policyopt.pipeline import locks
 from policyopt.pipeline.command import Command, fields_of
-from policyopt.pipeline.spec import Run, Spec, select_runs
+from policyopt.pipeline.spec import PlannedRun, Spec, select_runs
 from policyopt.shipped import as_typed
 
 STATES = ('done', 'running', 'unfinished', 'missing')
@@ -97,8 +97,8 @@ class Plan:
 
     spec: Spec
     seed: int
-    runs: tuple[Run, ...]
-    todo: tuple[Run, ...]
+    runs: tuple[PlannedRun, ...]
+    todo: tuple[PlannedRun, ...]
 
     @property
     def jobs(self) -> list[Job]:
@@ -176,7 +176,7 @@ def make_plan(spec: Spec, seed: int, how: How) -> Plan:
     return Plan(spec, seed, runs, tuple(_with(r, '--resume') if os.path.exists(part_path(r.out)) else r for r in todo))
 
 
-def chosen_runs(spec: Spec, seed: int, how: How) -> tuple[Run, ...]:
+def chosen_runs(spec: Spec, seed: int, how: How) -> tuple[PlannedRun, ...]:
     """The runs that the options choose.
 
     Raises UserError when --only or --exclude leaves no run, and for a device that our trainer cannot have.
@@ -187,17 +187,17 @@ def chosen_runs(spec: Spec, seed: int, how: How) -> tuple[Run, ...]:
     return tuple(runs if how.device is None else (_with(r, '--device', how.device) for r in runs))
 
 
-def _is_done(spec: Spec, run: Run) -> bool:
+def _is_done(spec: Spec, run: PlannedRun) -> bool:
     return os.path.exists(run.out) and job_of(spec, run).done
 
 
-def job_of(spec: Spec, run: Run) -> Job:
+def job_of(spec: Spec, run: PlannedRun) -> Job:
     """The launcher's view of a run."""
     log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
     is_log = spec.algorithm(run.alg).policy is None
     return Job(run.id, run.command, out=run.out, log=log, lock=lock, is_log=is_log, renews=run.command.is_trainer)
 
 
-def _with(run: Run, flag: str, value: str | None = None) -> Run:
+def _with(run: PlannedRun, flag: str, value: str | None = None) -> PlannedRun:
     """A run whose command has an option more, if it is our trainer's."""
     return dataclasses.replace(run, command=run.command.with_option(flag, value))

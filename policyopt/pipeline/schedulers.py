@@ -16,7 +16,7 @@ from policyopt.pipeline.command import fill
 if TYPE_CHECKING:
     from policyopt.pipeline import cluster_options
     from policyopt.pipeline.plan import Plan
-    from policyopt.pipeline.spec import Run, Spec
+    from policyopt.pipeline.spec import PlannedRun, Spec
 
 
 class Slurm(Cluster):
@@ -27,7 +27,7 @@ class Slurm(Cluster):
     plain = r'[^%\\]+'  # sbatch takes quotes, but neither a literal % nor a literal backslash for sure
     index, gpu = '$SLURM_ARRAY_TASK_ID', '--gres=gpu:1'
 
-    def options(self, spec: Spec) -> cluster_options.Batch:
+    def options(self, spec: Spec) -> cluster_options.BatchOptions:
         return spec.options.slurm
 
     def cores(self, spec: Spec) -> int:
@@ -76,7 +76,7 @@ class Pbs(Cluster):
     name, submit_words, query_words, cancel_words = 'pbs', ('qsub',), ('qstat', '-t'), ('qdel',)
     gpu = '-l select=1:ncpus=4:ngpus=1'
 
-    def options(self, spec: Spec) -> cluster_options.Batch:
+    def options(self, spec: Spec) -> cluster_options.BatchOptions:
         return spec.options.pbs
 
     def cores(self, spec: Spec) -> int:
@@ -91,7 +91,7 @@ class Pbs(Cluster):
             return '$PBS_ARRAYID'
         return '$PBS_ARRAY_INDEX' if num_tasks > 1 else '1'
 
-    def chosen(self, plan: Plan) -> list[Run]:
+    def chosen(self, plan: Plan) -> list[PlannedRun]:
         """As above; of options.pbs.range, which counts all selected runs, only those that are to do."""
         text = plan.spec.options.pbs.range
         if not text:
@@ -146,7 +146,7 @@ class ArrayJobs(Cluster):
 
     name = 'array'
 
-    def options(self, spec: Spec) -> cluster_options.ArrayJobs:
+    def options(self, spec: Spec) -> cluster_options.ArrayOptions:
         if spec.options.array is None:
             keys = 'submit, query, cancel, directives and index'
             raise UserError(f'{spec.file}: options.array: is missing; expected {keys} of the cluster, as docs/clusters.md shows them')

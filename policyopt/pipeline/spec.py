@@ -17,30 +17,79 @@ from typing import Any
 from policyopt import algorithms
 from policyopt.errors import UserError, closest
 from policyopt.files.names import KEYS, MAX_RUNS, done_file, id_of
-from policyopt.files.yamlfile import Section, Source, a_list, boolean, dump_yaml, one_of, override, parse_yaml, read_text, show, text, whole
+from policyopt.files.yamlfile import (
+    YamlSection,
+    YamlSource,
+    boolean,
+    dump_yaml,
+    key,
+    list_of,
+    matching,
+    one_of,
+    override,
+    parse_yaml,
+    read_text,
+    section,
+    show_value,
+    text,
+    whole,
+)
 from policyopt.options import MAX_TRAJS
 from policyopt.pipeline import cluster_options, sweep
 from policyopt.pipeline.command import BadTemplate, Command, check_template, fields_of, fill, one_line
 from policyopt.provenance import derive_seed
 from policyopt.shipped import here_or_shipped, shipped
 
+_FUNCTION = {'pattern': r'[A-Za-z_][\w.]*:[A-Za-z_]\w*', 'expected': 'a function as package.module:load, called with the file of a run'}
+_H5_NAME = {'pattern': r'[\w.+-]+\.h5', 'expected': 'a plain file name that ends in .h5, such as results.h5'}
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
 
 
-@dataclasses.dataclass(frozen=True)
+def _file_word(source: YamlSource, path: str, value: Any) -> Any:
+    """A name that can stand in file names, in run ids and in --only."""
+    expected = 'a name'
+    text(source, path, value, expected)
+    if not re.fullmatch(r'[\w.+-]+', value, re.ASCII) or value[0] in '.-' or len(value) > 80:
+        hint = " ',', '=' and '/' would break the names of files" if re.search('[,=/]', value) else ''
+        source.fail(path, show_value(value), 'a name of at most 80 letters, digits and _ . + - that begins with a letter, digit or _', hint)
+    return value
+
+
+def expand_folder(path: str) -> str:
+    """A folder with ~ and environment variables replaced by their values."""
+    return os.path.expanduser(os.path.expandvars(path))
+
+
+def _storage(source: YamlSource, path: str, value: Any) -> Any:
+    """The folder of an experiment, whose environment variables must be set."""
+    text(source, path, value, 'a folder')
+    for match in re.finditer(r'\$\{?(\w+)[^/]*', value):
+        # a $ can be a letter like others in the name of a folder, but then it is there
+        if not os.environ.get(match[1]) and not os.path.isdir(expand_folder(value[: match.end()])):
+            seen = f'{show_value(value)}, and the environment variable {match[1]} is not set here'
+            source.fail(path, seen, 'a folder', ' Set it, or write the folder out')
+    return value
+
+
+def _reference(source: YamlSource, path: str, value: Any) -> Any:
+    """A file name, or null, so that --set can take the comparison away."""
+    return None if value is None else text(source, path, value, _A_REFERENCE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
     """An environment, its expert, and how its expert data are used."""
 
-    name: str
-    env: str
-    policy: str | None
-    cuts_off_on_success: bool
-    data_subsamp_freq: int
-    max_traj_len: int | None
+    name: str = key(_file_word)
+    env: str = key(text, example='an environment id such as CartPole-v0')
+    policy: str | None = key(text, None, example='an expert such as expert_policies/classic/CartPole-v0.h5/snapshots/iter0000100')
+    cuts_off_on_success: bool = key(boolean)
+    data_subsamp_freq: int = key(whole)
+    max_traj_len: int | None = key(whole, None)
 
 
 @dataclasses.dataclass(frozen=True)
-class Algorithm:
+class AlgorithmSpec:
     """A command template and the rule (of algorithms.RULES) by which stage 2 picks a snapshot; `place` is where it stands in the file.
 
     policy: 'package.module:load' where runs are policies of another program, which no rule picks.
@@ -53,38 +102,70 @@ class Algorithm:
     place: str
 
 
-@dataclasses.dataclass(frozen=True)
+def _variants(source: YamlSource, path: str, value: Any) -> list[AlgorithmSpec]:
+    """The algorithms of one item of the list: more than one where it varies settings."""
+    s = YamlSection(source, path, value, ('name', 'cmd', 'eval', 'policy', 'vary'))
+    name = s.get('name', _file_word)
+    cmd = one_line(s.get('cmd', text, example='a command template with {out}'))
+    found = sweep.variants(s, name, cmd)
+    try:
+        for _, variant in found:
+            check_template(variant)
+    except BadTemplate as e:
+        source.fail(s.at('cmd'), *e.args)
+    policy = s.get('policy', matching, None, **_FUNCTION)
+    rule, row = s.get('eval', one_of, None, choices=algorithms.RULES), algorithms.find(name)
+    if rule is None and (row is not None or policy is not None):
+        rule = 'last' if row is None else row.rule
+    if rule is None:
+        *first, last = algorithms.ALGORITHMS
+        known = f'a name that begins with {", ".join(first)} or {last}'
+        hint = ' Or say which snapshot stage 2 shall judge: add `eval: last` or `eval: best_valacc` to this algorithm'
+        source.fail(s.at('name'), f'the evaluation does not know {show_value(name)}', known, hint)
+    modes = {m for _, variant in found for m in Command(variant).trainer_modes} if rule == 'best_valacc' and policy is None else ()
+    for mode in modes:
+        if algorithms.MODES[mode].adversarial:
+            seen = f"best_valacc with --mode {mode}, whose log has no column 'valacc'"
+            source.fail(s.at('eval'), seen, 'eval: last', ' Add it to this algorithm')
+    return [AlgorithmSpec(variant, cmd, rule, policy, s.path) for variant, cmd in found]
+
+
+def _algorithms(source: YamlSource, path: str, value: Any) -> tuple[AlgorithmSpec, ...]:
+    return tuple(algorithm for variants in list_of(source, path, value, item=_variants) for algorithm in variants)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
     """Sizes of the experiment; `datasets` is the number of independent expert sets per task (run r uses set r mod datasets)."""
 
-    full_dataset_num_trajs: int
-    dataset_num_trajs: tuple[int, ...]
-    deterministic_expert: bool
-    runs: int
-    algorithms: tuple[Algorithm, ...]
-    seed: int | None
-    datasets: int
+    full_dataset_num_trajs: int = key(whole, high=MAX_TRAJS)
+    dataset_num_trajs: tuple[int, ...] = key(list_of, item=whole)
+    deterministic_expert: bool = key(boolean, False)
+    runs: int = key(whole)
+    algorithms: tuple[AlgorithmSpec, ...] = key(_algorithms)
+    seed: int | None = key(whole, None, low=0, high=2**63 - 1)
+    datasets: int = key(whole, 1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     """Where files go, how the results are measured, and the published results that belong to them."""
 
-    storagedir: str
-    traj_subdir: str
-    checkpt_subdir: str
-    eval_num_trajs: int
-    eval_deterministic: bool
-    results_filename: str
-    reference: str | None
-    between_sets: tuple[str, ...]
-    pbs: cluster_options.Pbs
-    slurm: cluster_options.Slurm
-    array: cluster_options.ArrayJobs | None
+    storagedir: str = key(_storage)
+    traj_subdir: str = key(text, 'trajs', example='a folder below storagedir')
+    checkpt_subdir: str = key(text, 'checkpoints', example='a folder below storagedir')
+    eval_num_trajs: int = key(whole, 50, high=MAX_TRAJS)
+    eval_deterministic: bool = key(boolean, True)
+    results_filename: str = key(matching, 'results.h5', **_H5_NAME)
+    reference: str | None = key(_reference, None)
+    between_sets: tuple[str, ...] = key(list_of, (), item=text, example='a results file such as runs/five_sets/checkpoints/results.h5')
+    pbs: cluster_options.PbsOptions = key(section, cluster_options.PbsOptions(), described=cluster_options.PbsOptions)
+    slurm: cluster_options.SlurmOptions = key(section, cluster_options.SlurmOptions(), described=cluster_options.SlurmOptions)
+    array: cluster_options.ArrayOptions | None = key(section, None, described=cluster_options.ArrayOptions)
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One command to be run; `id` names it and its files, `dataset` is the index of its expert set."""
 
     id: str
@@ -159,11 +240,11 @@ class Spec:
         """The task of that name."""
         return next(t for t in self.tasks if t.name == name)
 
-    def algorithm(self, name: str) -> Algorithm:
+    def algorithm(self, name: str) -> AlgorithmSpec:
         """The algorithm of that name."""
         return next(a for a in self.training.algorithms if a.name == name)
 
-    def runs(self, base_seed: int) -> list[Run]:
+    def runs(self, base_seed: int) -> list[PlannedRun]:
         """All runs in the order of 2016: algorithm, task, dataset size, run. A seed depends only on (base_seed, run id)."""
         t = self.training
         return [
@@ -174,7 +255,7 @@ class Spec:
             for run in range(t.runs)
         ]
 
-    def _run(self, alg: Algorithm, task: Task, num_trajs: int, run: int, base_seed: int) -> Run:
+    def _run(self, alg: AlgorithmSpec, task: Task, num_trajs: int, run: int, base_seed: int) -> PlannedRun:
         run_id = id_of(alg.name, task.name, num_trajs, run)
         seed = derive_seed(base_seed, run_id)
         dataset = run % self.training.datasets
@@ -197,12 +278,9 @@ class Spec:
         command = Command(line).resolved().with_option('--seed', seed)
         if task.max_traj_len is not None:
             command = command.with_option('--max_traj_len', task.max_traj_len)
-        return Run(run_id, alg=alg.name, task=task.name, num_trajs=num_trajs, run=run, dataset=dataset, seed=seed, command=command, out=out)
-
-
-def expand_folder(path: str) -> str:
-    """A folder with ~ and environment variables replaced by their values."""
-    return os.path.expanduser(os.path.expandvars(path))
+        return PlannedRun(
+            run_id, alg=alg.name, task=task.name, num_trajs=num_trajs, run=run, dataset=dataset, seed=seed, command=command, out=out
+        )
 
 
 def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
@@ -214,7 +292,7 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
     raw = parse_yaml(yaml_text, path)
     if raw is None:
         raise UserError(f'{path}: is empty; expected a pipeline YAML with the keys tasks, training, options')
-    source = Source(path)
+    source = YamlSource(path)
     for assignment in overrides if isinstance(raw, dict) else ():
         override(raw, assignment, source)
     spec = _read(source, raw, yaml_text, tuple(overrides))
@@ -224,12 +302,13 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
     return spec
 
 
-def _read(source: Source, raw: Any, yaml_text: str, overrides: tuple[str, ...]) -> Spec:
-    top = Section(source, '', raw, ('tasks', 'training', 'options', 'run_name'))
-    tasks = tuple(_read_task(s) for s in top.sections('tasks', [f.name for f in dataclasses.fields(Task)]))
+def _read(source: YamlSource, raw: Any, yaml_text: str, overrides: tuple[str, ...]) -> Spec:
+    top = YamlSection(source, '', raw, ('tasks', 'training', 'options', 'run_name'))
+    tasks: tuple[Task, ...] = top.get('tasks', list_of, item=section, described=Task)
     _no_duplicates(source, 'tasks', [t.name for t in tasks])
-    training = _read_training(Section(source, 'training', top.get('training', _mapping), [f.name for f in dataclasses.fields(Training)]))
-    options = _read_options(Section(source, 'options', top.get('options', _mapping), [f.name for f in dataclasses.fields(Options)]))
+    training: Training = top.get('training', section, described=Training)
+    _check_training(source, training)
+    options: Options = top.get('options', section, described=Options)
     num_runs = len(training.algorithms) * len(tasks) * len(training.dataset_num_trajs) * training.runs
     if num_runs > MAX_RUNS:
         source.fail('training.runs', f'{num_runs} runs in all', f'at most {MAX_RUNS}', ' Lower training.runs')
@@ -242,153 +321,29 @@ def _read(source: Source, raw: Any, yaml_text: str, overrides: tuple[str, ...]) 
     return Spec(source.file, overrides, yaml_text, run_name=run_name, tasks=tasks, training=training, options=options)
 
 
-def _mapping(source: Source, path: str | None, value: Any) -> Any:
-    if path is None:
-        return 'a mapping'
-    if not isinstance(value, dict):
-        source.fail(path, show(value), 'a mapping (indented "key: value" lines)')
-    return value
-
-
-def _file_word(source: Source, path: str | None, value: Any) -> Any:
-    """A name that can stand in file names, in run ids and in --only."""
-    expected = 'a name'
-    if path is None:
-        return expected
-    text(source, path, value, expected)
-    if not re.fullmatch(r'[\w.+-]+', value, re.ASCII) or value[0] in '.-' or len(value) > 80:
-        hint = " ',', '=' and '/' would break the names of files" if re.search('[,=/]', value) else ''
-        source.fail(path, show(value), 'a name of at most 80 letters, digits and _ . + - that begins with a letter, digit or _', hint)
-    return value
-
-
-def _no_duplicates(source: Source, path: str, names: Sequence) -> None:
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            source.fail(f'{path}[{i}].name' if isinstance(name, str) else f'{path}[{i}]', f'{show(name)} a second time', 'each only once')
-
-
-def _read_task(s: Section) -> Task:
-    return Task(
-        name=s.get('name', _file_word),
-        env=s.get('env', text, example='an environment id such as CartPole-v0'),
-        policy=s.get('policy', text, None, example='an expert such as expert_policies/classic/CartPole-v0.h5/snapshots/iter0000100'),
-        cuts_off_on_success=s.get('cuts_off_on_success', boolean),
-        data_subsamp_freq=s.get('data_subsamp_freq', whole),
-        max_traj_len=s.get('max_traj_len', whole, None),
-    )
-
-
-def _read_algorithm(s: Section) -> list[Algorithm]:
-    """The algorithms of one item of the list: more than one where it varies settings."""
-    name = s.get('name', _file_word)
-    cmd = one_line(s.get('cmd', text, example='a command template with {out}'))
-    found = sweep.variants(s, name, cmd)
-    try:
-        for _, variant in found:
-            check_template(variant)
-    except BadTemplate as e:
-        s.source.fail(s.at('cmd'), *e.args)
-    policy = s.get('policy', _function, None)
-    rule, row = s.get('eval', one_of, None, choices=algorithms.RULES), algorithms.find(name)
-    if rule is None and (row is not None or policy is not None):
-        rule = 'last' if row is None else row.rule
-    if rule is None:
-        *first, last = algorithms.ALGORITHMS
-        known = f'a name that begins with {", ".join(first)} or {last}'
-        hint = ' Or say which snapshot stage 2 shall judge: add `eval: last` or `eval: best_valacc` to this algorithm'
-        s.source.fail(s.at('name'), f'the evaluation does not know {show(name)}', known, hint)
-    modes = {m for _, variant in found for m in Command(variant).trainer_modes} if rule == 'best_valacc' and policy is None else ()
-    for mode in modes:
-        if algorithms.MODES[mode].adversarial:
-            seen = f"best_valacc with --mode {mode}, whose log has no column 'valacc'"
-            s.source.fail(s.at('eval'), seen, 'eval: last', ' Add it to this algorithm')
-    return [Algorithm(variant, cmd, rule, policy, s.path) for variant, cmd in found]
-
-
-def _function(source: Source, path: str | None, value: Any) -> Any:
-    """The name of a function of the user's."""
-    expected = 'a function as package.module:load, called with the file of a run'
-    if path is None:
-        return expected
-    text(source, path, value, expected)
-    if not re.fullmatch(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*', value):
-        source.fail(path, show(value), expected)
-    return value
-
-
-def _read_training(s: Section) -> Training:
-    full = s.get('full_dataset_num_trajs', whole, high=MAX_TRAJS)
-    sizes = s.get('dataset_num_trajs', a_list)
+def _check_training(source: YamlSource, training: Training) -> None:
+    full, sizes = training.full_dataset_num_trajs, training.dataset_num_trajs
     for i, size in enumerate(sizes):
-        whole(s.source, f'{s.at("dataset_num_trajs")}[{i}]', size)
         if size > full:
             expected = f'at most training.full_dataset_num_trajs = {full}'
-            s.source.fail(f'{s.at("dataset_num_trajs")}[{i}]', show(size), expected, ' Raise that, or drop this size')
-    _no_duplicates(s.source, s.at('dataset_num_trajs'), sizes)
-    algorithms = tuple(alg for a in s.sections('algorithms', ('name', 'cmd', 'eval', 'policy', 'vary')) for alg in _read_algorithm(a))
-    _no_duplicates(s.source, s.at('algorithms'), [a.name for a in algorithms])
-    runs, datasets = s.get('runs', whole), s.get('datasets', whole, 1)
-    if datasets > runs:
-        s.fail('datasets', f'at most training.runs = {runs}', ' Run r uses set r mod datasets, so the others would never be used')
-    deterministic, seed = s.get('deterministic_expert', boolean, False), s.get('seed', whole, None, low=0, high=2**63 - 1)
-    return Training(
-        full_dataset_num_trajs=full,
-        dataset_num_trajs=tuple(sizes),
-        deterministic_expert=deterministic,
-        runs=runs,
-        algorithms=algorithms,
-        seed=seed,
-        datasets=datasets,
-    )
+            source.fail(f'training.dataset_num_trajs[{i}]', show_value(size), expected, ' Raise that, or drop this size')
+    _no_duplicates(source, 'training.dataset_num_trajs', sizes)
+    _no_duplicates(source, 'training.algorithms', [a.name for a in training.algorithms])
+    if training.datasets > training.runs:
+        hint = ' Run r uses set r mod datasets, so the others would never be used'
+        source.fail('training.datasets', show_value(training.datasets), f'at most training.runs = {training.runs}', hint)
 
 
-def _read_options(s: Section) -> Options:
-    filename = s.get('results_filename', text, 'results.h5')
-    if not re.fullmatch(r'[\w.+-]+\.h5', filename, re.ASCII):
-        s.fail('results_filename', 'a plain file name that ends in .h5, such as results.h5')
-    return Options(
-        storagedir=s.get('storagedir', _storage),
-        traj_subdir=s.get('traj_subdir', text, 'trajs', example='a folder below storagedir'),
-        checkpt_subdir=s.get('checkpt_subdir', text, 'checkpoints', example='a folder below storagedir'),
-        eval_num_trajs=s.get('eval_num_trajs', whole, 50, high=MAX_TRAJS),
-        eval_deterministic=s.get('eval_deterministic', boolean, True),
-        results_filename=filename,
-        reference=s.get('reference', _reference, None),
-        between_sets=tuple(_read_between_sets(s)),
-        pbs=cluster_options.read_pbs(s),
-        slurm=cluster_options.read_slurm(s),
-        array=cluster_options.read_array(s),
-    )
+def _no_duplicates(source: YamlSource, path: str, names: Sequence) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            where = f'{path}[{i}].name' if isinstance(name, str) else f'{path}[{i}]'
+            source.fail(where, f'{show_value(name)} a second time', 'each only once')
 
 
-def _storage(source: Source, path: str | None, value: Any) -> Any:
-    """The folder of an experiment, whose environment variables must be set."""
-    if path is None:
-        return 'a folder'
-    text(source, path, value, 'a folder')
-    for match in re.finditer(r'\$\{?(\w+)[^/]*', value):
-        # a $ can be a letter like others in the name of a folder, but then it is there
-        if not os.environ.get(match[1]) and not os.path.isdir(expand_folder(value[: match.end()])):
-            seen = f'{show(value)}, and the environment variable {match[1]} is not set here'
-            source.fail(path, seen, 'a folder', ' Set it, or write the folder out')
-    return value
-
-
-def _reference(source: Source, path: str | None, value: Any) -> Any:
-    """A file name, or null, so that --set can take the comparison away."""
-    return None if value is None else text(source, path, value, _A_REFERENCE)
-
-
-def _read_between_sets(s: Section) -> list[str]:
-    """Results files with several expert sets, which tell the variance between sets."""
-    found = s.get('between_sets', a_list, None) or []
-    for i, name in enumerate(found):
-        text(s.source, f'{s.at("between_sets")}[{i}]', name, 'a results file such as runs/five_sets/checkpoints/results.h5')
-    return found
-
-
-def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence[str] = (), flag: str = '--only') -> list[Run]:
+def select_runs(
+    runs: Sequence[PlannedRun], only: Sequence[str] = (), exclude: Sequence[str] = (), flag: str = '--only'
+) -> list[PlannedRun]:
     """The runs that `--only` keeps and `--exclude` leaves, in their order.
 
     A filter is a list of words KEY=VALUE: values of one key are alternatives, different keys must all hold; a value may have * and ?.
@@ -397,7 +352,7 @@ def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence
     """
     (keep, kept), (drop, dropped) = _filter(runs, only, flag), _filter(runs, exclude, '--exclude')
 
-    def stays(run: Run) -> bool:
+    def stays(run: PlannedRun) -> bool:
         if (drop and _fits(run, drop)) or any(_fits(run, one) for one in dropped):
             return False
         return _fits(run, keep) and (not kept or any(_fits(run, one) for one in kept))
@@ -409,11 +364,11 @@ def select_runs(runs: Sequence[Run], only: Sequence[str] = (), exclude: Sequence
     return chosen
 
 
-def _fits(run: Run, wanted: dict[str, list[str]]) -> bool:
+def _fits(run: PlannedRun, wanted: dict[str, list[str]]) -> bool:
     return all(any(fnmatch.fnmatchcase(str(getattr(run, k)), v) for v in values) for k, values in wanted.items())
 
 
-def _filter(runs: Sequence[Run], words: Sequence[str], flag: str) -> tuple[dict[str, list[str]], list[dict[str, list[str]]]]:
+def _filter(runs: Sequence[PlannedRun], words: Sequence[str], flag: str) -> tuple[dict[str, list[str]], list[dict[str, list[str]]]]:
     """(the values that words KEY=VALUE want of each key, the same of each whole run id); other commas separate words as spaces do."""
     plain, ids = {}, []
     for argument in words:

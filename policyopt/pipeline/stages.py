@@ -1,7 +1,7 @@
 """The three stages: sample the experts, train every run, evaluate every learned policy. Each skips what is done when resumed.
 
-`run_stage` is what scripts/im_pipeline.py calls; `sample_trajs`, `train` and `evaluate` are the stages as functions of a Spec and a
-`How`. Each makes its plan, checks it before anything is written, carries it out, and returns the command that comes next, or None.
+`run_stage` is what scripts/im_pipeline.py calls; `sample_trajs`, `train_runs` and `evaluate_runs` are the stages as functions of a Spec
+and a `How`. Each checks its plan before anything is written, carries it out, and returns the command that comes next, or None.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from policyopt.files.atomic import read_utf8
 from policyopt.pipeline import clusters, experiment_dir, launch
 from policyopt.pipeline.executors import cluster_for, executor_for, show_plan
 from policyopt.pipeline.plan import How, Plan, check_sampled, chosen_runs, make_plan
-from policyopt.pipeline.spec import Run, Spec, load_spec, select_runs
+from policyopt.pipeline.spec import PlannedRun, Spec, load_spec, select_runs
 from policyopt.provenance import provenance
 from policyopt.shipped import as_typed
 from policyopt.signals import INTERRUPTED, STOPPED, Stopped, stoppable, stopping_after
@@ -55,8 +55,8 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         raise UserError(f"--rerun with stage '{stage}': it is about the evaluation; expected 2_eval or all")
     functions = {
         '0_sampletrajs': sample_trajs,
-        '1_train': show_estimate if how.estimate and stage != 'all' else train,
-        '2_eval': functools.partial(evaluate, trained=stage != 'all' or not how.dry_run),
+        '1_train': show_estimate if how.estimate and stage != 'all' else train_runs,
+        '2_eval': functools.partial(evaluate_runs, trained=stage != 'all' or not how.dry_run),
     }
     try:
         with stoppable(), stopping_after(how.stop_after):
@@ -143,7 +143,7 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
 # 1_train ------------------------------------------------------------------------------------------------------------------------
 
 
-def train(spec: Spec, how: How) -> str | None:
+def train_runs(spec: Spec, how: How) -> str | None:
     """Stage 1: one command for each algorithm × task × dataset size × run.
 
     Refuses a folder that holds runs, unless resumed: then finished runs are skipped and unfinished ones go on. A dry run prints
@@ -162,7 +162,7 @@ def train(spec: Spec, how: How) -> str | None:
     plan.check()
     _check_evaluation(plan, how)
     experiment_dir.store_seed(spec, seed)
-    experiment_dir.prepare(spec, seed, how.resume, {r.id for r in plan.runs})
+    experiment_dir.prepare_folder(spec, seed, how.resume, {r.id for r in plan.runs})
     if len(plan.todo) < len(plan.runs):
         print(f'{len(plan.runs) - len(plan.todo)} of {len(plan.runs)} runs are done', file=sys.stderr)
     if not plan.todo:
@@ -258,7 +258,7 @@ def _check_evaluation(plan: Plan, how: How) -> None:
     _standing(spec, runs, plan.seed, how)
 
 
-def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
+def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
     """Stage 2: every learned policy plays eval_num_trajs episodes with its most likely actions (sampled ones if asked), on the true reward.
 
     Every run must be there, unless a dry run of all stages is not to expect so (not `trained`). Refuses an existing results file;
@@ -306,19 +306,19 @@ def evaluate(spec: Spec, how: How, trained: bool = True) -> str | None:
             if os.path.exists(path) and not how.resume:
                 raise RunFailed(f'{path}: another process has just written it, and it is kept; add to it with --resume')
             state = _standing(spec, runs, seed, how)  # as another pipeline may have left it
-            rows, task_rows, facts = evaluate_stage.evaluate_runs(spec, state.todo, seed, how, state.stored)
+            rows, task_rows, facts = evaluate_stage.evaluated_rows(spec, state.todo, seed, how, state.stored)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
             said |= {'drawn_seed': seed} if spec.training.seed is None else {}
             results_file.write_results(path, rows, task_rows, said | provenance() | facts, replace=state.stored is not None)
             evaluate_stage.forget_rows(spec)
     _name_stale(state)
     if not how.no_table:
-        print(results_file.cell_table(rows))
+        print(results_file.returns_table(rows))
     print(f'results: {path}')
     return f'analyze_results.py {path}'
 
 
-def _standing(spec: Spec, runs: Sequence[Run], seed: int, how: How) -> evaluate_stage.Standing:
+def _standing(spec: Spec, runs: Sequence[PlannedRun], seed: int, how: How) -> evaluate_stage.Standing:
     from policyopt.pipeline import evaluate_stage
 
     again = {r.id for r in select_runs(runs, how.rerun, flag='--rerun')} if how.rerun else set()
@@ -333,6 +333,6 @@ def _name_stale(state: evaluate_stage.Standing) -> None:
         print(f"stale: and {len(state.stale) - len(shown)} more; --rerun 'alg=*' evaluates all runs again", file=sys.stderr)
 
 
-def _all_sets(spec: Spec, runs: Iterable[Run]) -> list[tuple[str, int]]:
+def _all_sets(spec: Spec, runs: Iterable[PlannedRun]) -> list[tuple[str, int]]:
     """[(task, expert set)] of the tasks of these runs: those that an evaluation needs, whichever sets the runs learned from."""
     return list(itertools.product(dict.fromkeys(r.task for r in runs), range(spec.training.datasets)))

@@ -11,25 +11,25 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from policyopt.files.names import MAX_VARIANTS, setting_word, sweep
-from policyopt.files.yamlfile import a_list, show
+from policyopt.files.yamlfile import list_of, show_value
 from policyopt.pipeline.command import FIELDS, BadTemplate, Command, check_trainer_option, fields_of, trainer_option
 
 if TYPE_CHECKING:
-    from policyopt.files.yamlfile import Section, Source
+    from policyopt.files.yamlfile import YamlSection, YamlSource
 
 MAX_NAME = 120  # of an algorithm with its settings: a file name holds 255 bytes
 _EXAMPLE = 'a mapping of options to lists, such as {reward_lr: [.003, .01], reward_steps: [1, 4]}'
 
 
-def variants(section: Section, name: str, cmd: str) -> list[tuple[str, str]]:
+def variants(section: YamlSection, name: str, cmd: str) -> list[tuple[str, str]]:
     """[(name, command template)] of an algorithm: itself without `vary`, else one for each combination of the settings."""
     vary = section.get('vary', _settings, {})
     fields = set(fields_of(cmd))
     for key, values in vary.items():
         where = f'{section.at("vary")}.{key}'
         if not isinstance(key, str) or not re.fullmatch(r'[A-Za-z]\w*', key, re.ASCII) or key in FIELDS:
-            section.source.fail(where, f'the setting {show(key)}', 'the name of an option, such as reward_lr')
-        words = [_word(section.source, f'{where}[{i}]', v) for i, v in enumerate(a_list(section.source, where, values))]
+            section.source.fail(where, f'the setting {show_value(key)}', 'the name of an option, such as reward_lr')
+        words = list_of(section.source, where, values, item=_word)
         for i, word in enumerate(words):
             if word in words[:i]:
                 section.source.fail(f'{where}[{i}]', f'{word} a second time', 'each only once')
@@ -45,7 +45,7 @@ def variants(section: Section, name: str, cmd: str) -> list[tuple[str, str]]:
     return found
 
 
-def _check_option(source: Source, where: str, key: str, words: Sequence[str], cmd: str) -> None:
+def _check_option(source: YamlSource, where: str, key: str, words: Sequence[str], cmd: str) -> None:
     """Refuse a setting that the command has no field for, unless it is an option of our trainer with these values."""
     if not Command(cmd).is_trainer:
         expected = f'{{{key}}} in the command of a program that is not our imitate_mj.py'
@@ -61,18 +61,18 @@ def _check_option(source: Source, where: str, key: str, words: Sequence[str], cm
         source.fail(where_now, *e.args)
 
 
-def _settings(source: Source, path: str | None, value: Any) -> Any:
-    if path is not None and (not isinstance(value, dict) or not value):
-        source.fail(path, show(value), _EXAMPLE)
+def _settings(source: YamlSource, path: str, value: Any) -> Any:
+    if not isinstance(value, dict) or not value:
+        source.fail(path, show_value(value), _EXAMPLE)
     return value
 
 
-def _word(source: Source, path: str, value: Any) -> str:
+def _word(source: YamlSource, path: str, value: Any) -> str:
     """A setting as it stands in names and commands."""
     word = setting_word(value)
     known = isinstance(value, (int, float, str)) and not isinstance(value, bool)
     if not known or not re.fullmatch(r'[\w.-]+', word, re.ASCII) or word in ('.', '..', 'inf', 'nan'):
-        source.fail(path, show(value), 'a number, or a word of letters, digits and _ . - (1 and 0 for yes and no)')
+        source.fail(path, show_value(value), 'a number, or a word of letters, digits and _ . - (1 and 0 for yes and no)')
     return word
 
 

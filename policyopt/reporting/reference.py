@@ -19,7 +19,7 @@ from scipy import stats
 from policyopt.errors import UserError, closest
 from policyopt.files.atomic import check_regular
 from policyopt.files.names import cell_id, id_of
-from policyopt.files.results_file import LARGEST
+from policyopt.files.trajectory_file import MAX_RETURN
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
 
 FAILED = 0.01  # a run that gets at most this far from the random policy's return towards the expert's has learned nothing
@@ -111,7 +111,7 @@ def read_reference(path: str) -> dict[CellKey, Reference]:
             key = CellKey(line['task'], line['alg'], _whole(line['num_trajs']))
             run = 0 if per_cell else _whole(line['run'])
             y = _number(line[value])
-            if not abs(y) <= LARGEST:
+            if not abs(y) <= MAX_RETURN:
                 raise ValueError(f'{value} is {y}')
             entry = _from_margin(y, line['margin95'], _whole(line['runs'])) if per_cell else y
         except (TypeError, ValueError) as e:

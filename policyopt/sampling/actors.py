@@ -29,7 +29,7 @@ def sample_categorical(p_B_K: np.ndarray, u_B: np.ndarray) -> np.ndarray:
 
 
 class AnyActor(Protocol):
-    """What a rollout asks of a policy: the number of noise columns Dn, and what actions are clipped to when they are played."""
+    """What a rollout needs of a policy; num_noise: columns Dn of its noise; bounds_2_Da: what actions are clipped to when played."""
 
     @property
     def num_noise(self) -> int: ...
@@ -47,7 +47,7 @@ class AnyActor(Protocol):
 
 
 class Teacher(AnyActor, Protocol):
-    """An actor that is asked for labels: its actions can also be taken from its distribution parameters."""
+    """An actor that labels: its actions can also be taken from its distribution parameters."""
 
     def act_by(self, adist_B_Pa: np.ndarray, noise_B_Dn: Any, /) -> np.ndarray: ...
 
@@ -76,7 +76,7 @@ class Actor:
         self._buffers = {}  # by number of blocks
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
-        """What the net says, (B, K): scores of finite actions, means of continuous ones. Enough to act on."""
+        """Outputs of the net, (B, K): scores of finite actions, means of continuous ones."""
         num = len(obs_B_Do)
         num_blocks = -(-num // ACTOR_ROWS)
         buffers = self._buffers.get(num_blocks)
@@ -159,7 +159,7 @@ class GivenActions:
 
 
 class FunctionActor(GivenActions):
-    """Any function obs_B_Do → a_B_Da as an actor: a program, a person. What it says is both its distribution and its action.
+    """Any function obs_B_Do → a_B_Da as an actor. What it returns is both its distribution and its action.
 
     Finite actions are integers, as (B,) or (B, 1). Raises UserError when it returns anything but B actions of the task.
     """
@@ -181,22 +181,22 @@ class FunctionActor(GivenActions):
 
 
 class PlayerActor(GivenActions):
-    """Whoever chooses actions, as an actor that plays one episode at a time: a model, a controller, a person.
+    """A model, a controller or a function as an actor that plays one episode at a time.
 
-    Asked are, where they exist, `predict` (of Stable-Baselines3: with its state, episode_start and deterministic) or `act`, else the
-    object itself, with one observation (Do,); what does not take that, as a model of scikit-learn, with a batch (1, Do).
+    Calls `predict` (of Stable-Baselines3: with its state, episode_start and deterministic), else `act`, else the object itself, with one
+    observation (Do,); what does not take that, as a model of scikit-learn, gets a batch (1, Do).
     """
 
     def __init__(self, player: Any, info: EnvInfo, deterministic: bool):
-        """Raises UserError for what cannot be asked."""
+        """Raises UserError for a policy that has none of these."""
         methods = [getattr(player, name, None) for name in ('predict', 'act')] if not isinstance(player, type) else []
-        self.ask = next((f for f in [*methods, player] if callable(f)), None)
-        if self.ask is None or isinstance(player, type):
+        self.call = next((f for f in [*methods, player] if callable(f)), None)
+        if self.call is None or isinstance(player, type):
             what = 'a class' if isinstance(player, type) else f'a {type(player).__name__}'
             raise UserError(f'policy is {what}; give a Policy, an object with predict or act, or a function obs → action')
         self.name = getattr(player, '__name__', type(player).__name__)
         try:
-            self.takes = set(inspect.signature(self.ask).parameters)
+            self.takes = set(inspect.signature(self.call).parameters)
         except (TypeError, ValueError):  # what is not written in Python may have none
             self.takes = set()
         super().__init__(info)
@@ -229,7 +229,7 @@ class PlayerActor(GivenActions):
         raise UserError(f'{self.name} returned {shown(said)} for one observation; expected {wanted}')
 
     def _said(self, obs: np.ndarray, known: dict[str, Any]) -> Any:
-        said = self.ask(obs, **known)  # pyright: ignore[reportOptionalCall]
+        said = self.call(obs, **known)  # pyright: ignore[reportOptionalCall]
         if isinstance(said, tuple) and len(said) == 2 and 'state' in self.takes:
             said, self.state = said
         return said
@@ -263,7 +263,7 @@ class MixtureActor:
         self.num_noise, self.bounds_2_Da = 1 + learner.num_noise + expert.num_noise, learner.bounds_2_Da
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
-        """What the learner says, and beside it what the expert says."""
+        """The outputs of the learner, then those of the expert, as columns."""
         return np.concatenate([self.learner.outputs(obs_B_Do), self.expert.outputs(obs_B_Do)], axis=1)
 
     def adist_of(self, out_B_K: np.ndarray) -> np.ndarray:

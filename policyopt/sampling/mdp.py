@@ -161,7 +161,7 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
     num_workers = min(num_workers, cfg.max_envs or num_workers)
     if num_workers > 1:
         pool = mdp.worker_pool(num_workers, TrajectoryCounter.capacity(cfg, MAX_SLOTS + num_workers))
-        rows, counter = pool.play(actor, cfg, key, num_slots, deterministic)
+        played, counter = pool.play(actor, cfg, key, num_slots, deterministic)
     else:
         counter = TrajectoryCounter(cfg, np.zeros(TrajectoryCounter.capacity(cfg, num_slots), dtype=np.int64))
         vec = mdp.vec_env(num_slots)
@@ -169,7 +169,7 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
             num_slots = vec.available(num_slots)
         except rlgymenv.BadEnvironment as e:
             raise RunFailed(str(e)) from e
-        rows = Rollout(
+        played = Rollout(
             actor,
             vec,
             env_name=mdp.env_name,
@@ -182,10 +182,7 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
         ).run()
     lengths_B = counter.lengths_B[: counter.needed()].copy()
     mdp.mean_len = lengths_B.mean()
-    obs_N_Do, adist_N_Pa, a_N_Da, r_N, *ends = in_order(rows, lengths_B)
-    trajs = TrajBatch(obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B)
-    trajs.lastobs_B_Do, trajs.terminal_B = ends
-    return trajs
+    return in_order(played, lengths_B)
 
 
 def sample_trajectories(

@@ -14,7 +14,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from policyopt.cores import MAX_WORKERS
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.actors import PlayerActor
+from policyopt.trajectories import TrajBatch
 
 if TYPE_CHECKING:
     from policyopt.environments.classic_vec import VecEnv
@@ -107,6 +108,25 @@ class TrajectoryCounter:
         return np.arange(first, first + num)
 
 
+class Played(NamedTuple):
+    """What has been played: a row for each step, and one for each end of a trajectory."""
+
+    traj_R: np.ndarray
+    t_R: np.ndarray
+    obs_R_Do: np.ndarray
+    adist_R_Pa: np.ndarray
+    a_R_Da: np.ndarray
+    r_R: np.ndarray
+    traj_E: np.ndarray
+    lastobs_E_Do: np.ndarray
+    terminal_E: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Iterable[Played]) -> Played:
+        """What several processes have played."""
+        return cls(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+
+
 class Rollout:
     """Slots of environments stepped together; each that ends takes the next trajectory number while more are needed."""
 
@@ -129,13 +149,10 @@ class Rollout:
         self.limit = cfg.max_traj_len or ENDLESS
         self.chunk = min(NOISE_CHUNK, self.limit)
         self.noise: Any = None if deterministic else np.empty((num_slots, self.chunk, actor.num_noise))
-        self.ends = []  # (traj_E, the observation after its last action, whether that is a terminal state)
+        self.ends = []  # (traj_E, lastobs_E_Do, terminal_E)
 
-    def run(self) -> list[np.ndarray]:
-        """Play until no slot is needed.
-
-        Returns the recorded rows (traj_R, t_R, obs_R_Do, adist_R_Pa, a_R_Da, r_R) and then the ends (traj_E, lastobs_E_Do, terminal_E).
-        """
+    def run(self) -> Played:
+        """Play until no slot is needed."""
         rows, bounds_2_Da = [], self.actor.bounds_2_Da
         slots_K = np.arange(self.num_slots)
         t_K = np.zeros(self.num_slots, dtype=np.int64)
@@ -162,8 +179,18 @@ class Rollout:
             if np.count_nonzero(phase_K) < len(phase_K):
                 self.refill_noise(slots_K[phase_K == 0])
         traj_R, t_R, obs_R_Do, out_R, a_R_Da, r_R = (np.concatenate(column) for column in zip(*rows, strict=True))
-        ends = [np.concatenate(column) for column in zip(*self.ends, strict=True)]
-        return [traj_R, t_R, obs_R_Do, self.actor.adist_of(out_R), a_R_Da, r_R, *ends]
+        traj_E, lastobs_E_Do, terminal_E = (np.concatenate(column) for column in zip(*self.ends, strict=True))
+        return Played(
+            traj_R=traj_R,
+            t_R=t_R,
+            obs_R_Do=obs_R_Do,
+            adist_R_Pa=self.actor.adist_of(out_R),
+            a_R_Da=a_R_Da,
+            r_R=r_R,
+            traj_E=traj_E,
+            lastobs_E_Do=lastobs_E_Do,
+            terminal_E=terminal_E,
+        )
 
     def start(self, slots_K: np.ndarray, traj_K: np.ndarray) -> np.ndarray:
         """Reset these slots for these trajectory numbers; returns their first observations."""
@@ -228,20 +255,18 @@ def _all_finite(x: np.ndarray) -> bool:
     return math.isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
 
 
-NUM_ROW_FIELDS = 6  # of what `Rollout.run` returns
+def in_order(played: Played, lengths_B: np.ndarray) -> TrajBatch:
+    """The first len(lengths_B) trajectories as a batch; they were played in any order, and some beyond them too."""
+    kept_R = played.traj_R < len(lengths_B)
+    dest = (np.cumsum(lengths_B) - lengths_B)[played.traj_R[kept_R]] + played.t_R[kept_R]
 
+    def sorted_rows(field_R):
+        out = np.empty((len(dest), *field_R.shape[1:]), dtype=field_R.dtype)
+        out[dest] = field_R[kept_R]
+        return out
 
-def in_order(played: list[np.ndarray], lengths_B: np.ndarray) -> list[np.ndarray]:
-    """What `Rollout.run` returned, of the first len(lengths_B) trajectories, without the indices: rows stacked in the order of
-    (trajectory, time), then lastobs_B_Do and terminal_B."""
-    traj_R, t_R, *fields = played[:NUM_ROW_FIELDS]
-    kept = traj_R < len(lengths_B)
-    dest = (np.cumsum(lengths_B) - lengths_B)[traj_R[kept]] + t_R[kept]
-    stacked = []
-    for field in fields:
-        out = np.empty((len(dest), *field.shape[1:]), dtype=field.dtype)
-        out[dest] = field[kept]
-        stacked.append(out)
-    traj_E, *ends = played[NUM_ROW_FIELDS:]
-    order = np.argsort(traj_E)[: len(lengths_B)]  # trajectories end in any order, and some beyond the prefix do too
-    return stacked + [end[order] for end in ends]
+    obs_N_Do, adist_N_Pa, a_N_Da, r_N = map(sorted_rows, (played.obs_R_Do, played.adist_R_Pa, played.a_R_Da, played.r_R))
+    trajs = TrajBatch(obs_N_Do, adist_N_Pa, a_N_Da, r_N, lengths_B)
+    order = np.argsort(played.traj_E)[: len(lengths_B)]
+    trajs.lastobs_B_Do, trajs.terminal_B = played.lastobs_E_Do[order], played.terminal_E[order]
+    return trajs

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -23,13 +22,12 @@ import numpy as np
 from policyopt.cores import num_cores, number_from_env
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
-from policyopt.sampling.rollout import Rollout, SimConfig, Streams, TrajectoryCounter
-from policyopt.signals import holding_signals, ignore_signals
+from policyopt.sampling.rollout import Played, Rollout, SimConfig, Streams, TrajectoryCounter
+from policyopt.signals import follow_parent, holding_signals
 
 if TYPE_CHECKING:
     from policyopt.sampling.actors import AnyActor
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # sent to the whole group or job; the parent decides
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere
 _NO_MAIN_GUARD = 76  # exit code of a worker that was about to start workers itself
 
@@ -37,14 +35,6 @@ _NO_MAIN_GUARD = 76  # exit code of a worker that was about to start workers its
 def default_workers() -> int:
     """POLICYOPT_WORKERS, else the cores this process may use."""
     return int(number_from_env('POLICYOPT_WORKERS', num_cores()))
-
-
-def _end_with_parent() -> None:
-    """End this worker once its parent has ended, however that happened and whatever the environment is doing."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _end(processes: list, conns: list) -> None:
@@ -58,8 +48,7 @@ def _end(processes: list, conns: list) -> None:
 
 def _serve(conn: Any, env_name: str, obs_dim: int, lengths: Any, counter: Any) -> None:
     """A worker's life: one batch per message, until the pipe closes."""
-    ignore_signals(*STOP_SIGNALS)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()
     lengths_B, vec = np.frombuffer(lengths, dtype=np.int64), None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
         while True:
@@ -115,7 +104,7 @@ class WorkerPool:
         # Before multiprocessing's own clean-up at exit, which would wait forever for workers that ignore its SIGTERM;
         # unlike atexit's functions, this runs at the end of a forked process too.
         self._finalizer = util.Finalize(self, _end, (self.processes, self.conns), exitpriority=0)
-        with holding_signals(*STOP_SIGNALS), _importable_main():  # until the finalizer knows of all of them
+        with holding_signals(), _importable_main():  # until the finalizer knows of all of them
             for _ in range(num_workers):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs, env_name, obs_dim, self.lengths, self.counter), daemon=True)
@@ -124,10 +113,8 @@ class WorkerPool:
                 self.conns.append(ours)
                 self.processes.append(process)
 
-    def play(
-        self, actor: AnyActor, cfg: SimConfig, key: tuple, num_slots: int, deterministic: bool
-    ) -> tuple[list[np.ndarray], TrajectoryCounter]:
-        """Play one batch on num_slots slots in all; returns (rows, counter). Raises RunFailed, and the pool is closed then."""
+    def play(self, actor: AnyActor, cfg: SimConfig, key: tuple, num_slots: int, deterministic: bool) -> tuple[Played, TrajectoryCounter]:
+        """Play one batch on num_slots slots in all; returns (what was played, counter). Raises RunFailed, and the pool is closed then."""
         lengths_B = np.frombuffer(self.lengths, dtype=np.int64)
         lengths_B[:] = 0
         self.counter.value = 0
@@ -142,9 +129,9 @@ class WorkerPool:
         except BaseException:
             self.close()
             raise
-        return [np.concatenate(column) for column in zip(*parts, strict=True)], TrajectoryCounter(cfg, lengths_B, self.counter)
+        return Played.joined(parts), TrajectoryCounter(cfg, lengths_B, self.counter)
 
-    def _gather(self, lengths_B: np.ndarray) -> list[list[np.ndarray]]:
+    def _gather(self, lengths_B: np.ndarray) -> list[Played]:
         parts, last_sum, last_time = {}, -1, time.monotonic()
         while len(parts) < len(self.conns):
             pending = [i for i in range(len(self.conns)) if i not in parts]
@@ -161,7 +148,7 @@ class WorkerPool:
                 )
         return list(parts.values())
 
-    def _answer(self, i: int) -> list[np.ndarray]:
+    def _answer(self, i: int) -> Played:
         try:
             kind, value = self.conns[i].recv()
         except (EOFError, OSError) as e:  # OSError when it died in the middle of its answer

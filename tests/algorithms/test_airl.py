@@ -24,7 +24,7 @@ from policyopt.sampling.actors import RandomActor
 from policyopt.sampling.mdp import MDP, sample_batch
 from policyopt.sampling.rollout import SimConfig
 from policyopt.torchutil import NetConfig
-from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch, Transitions
+from policyopt.trajectories import Batch, ContinuousSpace, FiniteSpace, TrajBatch, Transitions
 
 sys.path.insert(0, str(REPO / 'benchmarks'))
 import airl_recovery
@@ -97,17 +97,17 @@ def test_the_logit_is_the_formula_and_its_gradient_that_of_autograd(finite, stat
         t = np.concatenate([np.arange(15.0), np.arange(9.0), np.arange(20, 27.0), np.arange(9.0)])
         inside = np.setdiff1d(np.arange(39), [14, 30])
         seen.nextobs_B_Do[inside] = obs[inside + 1]  # that after the gap is equal too: its time tells it apart
-        assert len(reward.rows(obs, a, t, seen).states) == 40 + 4
+        assert len(reward.rows(Batch(obs, a, t, seen)).states) == 40 + 4
     theta_P = reward.theta_P.clone().requires_grad_()
     logit = logit_by_autograd(reward, theta_P, obs, a, t, seen, state_only, include_time)
-    np.testing.assert_allclose(reward.compute_logits(obs, a, t, seen), logit.detach(), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(reward.compute_logits(Batch(obs, a, t, seen)), logit.detach(), rtol=1e-12, atol=1e-12)
     labels, weight = torch.as_tensor((rng.rand(40) < 0.5) * 1.0), torch.as_tensor(rng.rand(40))
     p = torch.sigmoid(logit)
     entropy = -(p * torch.log(p) + (1 - p) * torch.log(1 - p))
     cross = torch.nn.functional.binary_cross_entropy_with_logits(logit, labels, reduction='none')
     expected = (weight * (cross - reward.ent_reg_weight * entropy)).sum()
     expected.backward()
-    loss, grad_P = reward.loss_gradient(reward.rows(obs, a, t, seen), labels, weight)
+    loss, grad_P = reward.loss_gradient(reward.rows(Batch(obs, a, t, seen)), labels, weight)
     assert loss == pytest.approx(expected.item(), rel=1e-12)
     np.testing.assert_allclose(grad_P, theta_P.grad, rtol=1e-9, atol=1e-12)
 
@@ -115,7 +115,7 @@ def test_the_logit_is_the_formula_and_its_gradient_that_of_autograd(finite, stat
 def test_nothing_of_the_next_state_counts_after_a_terminal_step():
     reward, (obs, a, t, seen) = make(True), batch(np.random.RandomState(0), True)
     other = seen._replace(nextobs_B_Do=seen.nextobs_B_Do + 5.0)
-    same = reward.compute_reward(obs, a, t, seen) == reward.compute_reward(obs, a, t, other)
+    same = reward.compute_reward(Batch(obs, a, t, seen)) == reward.compute_reward(Batch(obs, a, t, other))
     np.testing.assert_array_equal(same, seen.terminal_B)
 
 
@@ -125,9 +125,9 @@ def test_terminal_states_last_to_the_horizon(gamma):
     reward.gamma = gamma
     after = np.where(seen.terminal_B, np.maximum(19 - t, 0), 0)
     for batches in (1, 2):  # frequencies over all batches so far, with one step more in each
-        reward.fit(obs, a, t, obs, a, t, transitions=seen, extransitions=seen)
+        reward.fit(Batch(obs, a, t, seen), Batch(obs, a, t, seen))
         c = np.log((3 + 1) / (40 + 1)) - np.log((batches * after.sum() + 1) / (batches * (40 + after.sum()) + 1))
-        extra = reward.compute_reward(obs, a, t, seen) - reward.compute_logits(obs, a, t, seen).numpy()
+        extra = reward.compute_reward(Batch(obs, a, t, seen)) - reward.compute_logits(Batch(obs, a, t, seen)).numpy()
         np.testing.assert_allclose(extra, [c * sum(gamma**k for k in range(1, int(n) + 1)) for n in after], rtol=1e-9, atol=1e-12)
     plain, ended = reward.learned_reward(obs, a, t), reward.learned_reward(obs, a, t, seen.terminal_B)
     np.testing.assert_allclose(ended - plain, extra, rtol=1e-9, atol=1e-12)
@@ -136,7 +136,7 @@ def test_terminal_states_last_to_the_horizon(gamma):
     again.load_learned(reward.learned(), 'here')
     np.testing.assert_array_equal(again.learned_reward(obs, a, t, seen.terminal_B), ended)
     reward.horizon = None
-    np.testing.assert_array_equal(reward.compute_reward(obs, a, t, seen), reward.compute_logits(obs, a, t, seen).numpy())
+    np.testing.assert_array_equal(reward.compute_reward(Batch(obs, a, t, seen)), reward.compute_logits(Batch(obs, a, t, seen)).numpy())
 
 
 @pytest.mark.parametrize('horizon', [None, 20])
@@ -148,10 +148,10 @@ def test_steps_in_terminal_states_take_their_share_of_the_weight(horizon):
     )
     reward.theta_P.zero_()
     same = seen._replace(logp_B=np.zeros(40), terminal_B=np.ones(40, bool))
-    reward.fit(obs, a, t, obs, a, t, transitions=same, extransitions=same)
+    reward.fit(Batch(obs, a, t, same), Batch(obs, a, t, same))
     after = np.maximum(19 - t, 0).sum()
     best = 0 if horizon is None else np.log((1 - 3 / 40) / (40 / (40 + after)))
-    np.testing.assert_allclose(reward.compute_logits(obs, a, t, same), best, atol=1e-3)
+    np.testing.assert_allclose(reward.compute_logits(Batch(obs, a, t, same)), best, atol=1e-3)
 
 
 def test_the_best_logit_is_the_ratio_of_visits_whatever_the_policy():
@@ -164,11 +164,11 @@ def test_the_best_logit_is_the_ratio_of_visits_whatever_the_policy():
     obs, a, t = np.repeat(np.eye(S), A, axis=0), np.tile(np.arange(A), S)[:, None], np.zeros(S * A)
     seen = Transitions(np.roll(obs, 1, axis=0), np.zeros(S * A, bool), np.log(pi_S_A).ravel())
     twice = [np.concatenate([x, x]) for x in (obs, a, t, *seen)]
-    rows, weight = reward.rows(*twice[:3], Transitions(*twice[3:])), torch.as_tensor(np.concatenate([policy_N, expert_N]))
+    rows, weight = reward.rows(Batch(*twice[:3], Transitions(*twice[3:]))), torch.as_tensor(np.concatenate([policy_N, expert_N]))
     for i in range(3000):
         reward.adam.lr = 0.05 * 0.998**i
         reward.adam.step(reward.loss_gradient(rows, torch.as_tensor(np.repeat([0.0, 1.0], S * A)), weight)[1])
-    np.testing.assert_allclose(reward.compute_logits(obs, a, t, seen), np.log(expert_N / policy_N), atol=1e-3)
+    np.testing.assert_allclose(reward.compute_logits(Batch(obs, a, t, seen)), np.log(expert_N / policy_N), atol=1e-3)
 
 
 def test_a_reward_of_the_state_alone_is_the_true_one_up_to_a_constant():
@@ -200,9 +200,9 @@ def test_weights_and_accuracies_count_expert_rows_as_often_as_they_were_drawn():
     obs, a, t, seen = batch(rng, True)
     count = rng.randint(1, 4, size=40)
     again = np.repeat(np.arange(40), count)
-    fields1, r1 = one.fit(obs, a, t, obs + 1, a, t, count, transitions=seen, extransitions=seen)
-    more = (obs + 1)[again], a[again], t[again]
-    fields2, r2 = two.fit(obs, a, t, *more, transitions=seen, extransitions=seen.rows(again))
+    expert = Batch(obs + 1, a, t, seen)
+    fields1, r1 = one.fit(Batch(obs, a, t, seen), expert, count)
+    fields2, r2 = two.fit(Batch(obs, a, t, seen), expert.rows(again))
     np.testing.assert_allclose(r1, r2, rtol=1e-9)
     assert [f[:1] for f in fields1] == [f[:1] for f in fields2]
     np.testing.assert_allclose([v for _, v, _ in fields1 if v is not None], [v for _, v, _ in fields2 if v is not None], rtol=1e-9)

@@ -340,7 +340,7 @@ def both(reward_type, shift, favor_zero, ent_reg):
         slow.obsnorm.update(expert[0])
     trpo = TRPOConfig(discount=GAMMA, lam=LAM, max_kl=MAX_KL, damping=DAMPING)
     rng = np.random.RandomState(7)
-    opt = Given(None, policy, vf, reward, expert, sim_cfg=None, trpo=trpo, policy_ent_reg=ent_reg, seed=0, rng=rng)
+    opt = Given(None, policy, vf, reward, Expert(*expert), sim_cfg=None, trpo=trpo, policy_ent_reg=ent_reg, seed=0, rng=rng)
     return opt, (slow_policy, slow_values, slow_reward), expert
 
 

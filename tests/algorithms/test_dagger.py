@@ -327,12 +327,12 @@ def test_what_a_function_must_not_say(case, folder):
 
 
 WRONG_CALLS = {
-    'no expert': ({'expert': None}, "'dagger' asks an expert for labels; give expert=FILE"),
+    'no expert': ({'expert': None}, "'dagger' queries an expert for labels; give expert=FILE"),
     'a number': ({'expert': 3}, 'expert is a int; give a Policy'),
     'another task': ({'expert': pendulum_expert()}, 'the policy is for'),
     'another task by path': ({'expert': 'expert.h5'}, 'holds GaussianPolicy, but the task needs a GibbsPolicy'),
-    'cloning': ({'algorithm': 'bclone', 'expert': LAST}, "'bclone' asks nobody for labels"),
-    'TRPO': ({'algorithm': 'trpo', 'expert': LAST}, "'trpo' asks nobody for labels"),
+    'cloning': ({'algorithm': 'bclone', 'expert': LAST}, "'bclone' does not query an expert"),
+    'TRPO': ({'algorithm': 'trpo', 'expert': LAST}, "'trpo' does not query an expert"),
     'an option of dagger': (
         {'algorithm': 'bclone', 'expert': None, 'dagger_rounds': 3},
         "dagger_rounds=3: only 'dagger' has this option",
@@ -367,7 +367,7 @@ def test_an_unlimited_task_needs_a_limit_only_where_it_is_played():
 DAGGER = f'imitate_mj.py --mode dagger --data cartpole.h5 --env_name {CARTPOLE} --max_iter 20 --log out.h5 --seed 0'
 GA = f'imitate_mj.py --mode ga --data cartpole.h5 --env_name {CARTPOLE} --max_iter 2 --log out.h5 --seed 0'
 WRONG_LINES = {
-    'no expert': (DAGGER, '--mode dagger asks an expert for labels; give --expert FILE.h5/snapshots/…'),
+    'no expert': (DAGGER, '--mode dagger queries an expert for labels; give --expert FILE.h5/snapshots/…'),
     'an expert of another task': (f'{DAGGER} --expert expert.h5/snapshots/last', 'holds GaussianPolicy, but the task needs a GibbsPolicy'),
     'an expert that is not there': (f'{DAGGER} --expert nowhere.h5/snapshots/last', 'nowhere.h5/snapshots/last: no such file'),
     'demonstrations as expert': (f'{DAGGER} --expert cartpole.h5/snapshots/last', "has no attribute 'args'"),

@@ -13,10 +13,10 @@ from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.errors import RunFailed, UserError
 from policyopt.nn import ACTIVATIONS, FeedforwardNet, net_shapes
 from policyopt.policies import make_policy
-from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier, taken
+from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier, chosen_outputs
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig
-from policyopt.trajectories import ContinuousSpace, Expert, FiniteSpace
+from policyopt.trajectories import Batch, ContinuousSpace, Expert, FiniteSpace
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, LinearValueFunc, ValueFunc
 
 NET = [{'type': 'fc', 'n': 6}, {'type': 'nonlin', 'func': 'tanh'}]
@@ -175,7 +175,7 @@ def pairs(num, seed):
 
 def test_a_score_of_zero_counts_as_the_policys():
     """raccpi counts scores ≤ 0, raccex scores > 0; the net starts with scores of exactly 0."""
-    fields, r_B = classifier(lr=0.0).fit(*pairs(20, 1), *pairs(30, 2))
+    fields, r_B = classifier(lr=0.0).fit(Batch(*pairs(20, 1)), Batch(*pairs(30, 2)))
     found = {name: value for name, value, _ in fields}
     assert (found['raccpi'], found['raccex'], found['racc']) == (1.0, 0.0, 0.5)
     assert found['rloss'] == pytest.approx(2 * math.log(2) * (1 - 0.001), rel=1e-12)
@@ -202,7 +202,7 @@ def test_the_classifier_falls_down_its_own_loss():
 
     def loss(theta_P):
         clf.theta_P.copy_(theta_P)
-        s = taken(clf.net.forward(x), index)
+        s = chosen_outputs(clf.net.forward(x), index)
         p = torch.sigmoid(s)
         cross_entropy = -(labels * p.log() + (1 - labels) * (1 - p).log())
         entropy = -(p * p.log() + (1 - p) * (1 - p).log())
@@ -227,7 +227,7 @@ def test_quadratic_features_are_all_products(mode, include_time):
     reward = LinearReward(*spaces, mode=mode, favor_zero_expert_reward=False, **seen, **drawn)
     raw = np.concatenate([obs, a], axis=1)
     z = (raw - raw.mean(axis=0)) / (raw.std(axis=0) + 1e-6)
-    for row, z_row, time in zip(reward.features(obs, a, t), z, t, strict=True):
+    for row, z_row, time in zip(reward.features(Batch(obs, a, t)), z, t, strict=True):
         f = [*z_row, *([0.1 * time] if include_time else [])]
         expected = np.array([*f, *(x * y for x in f for y in f), 1.0])
         np.testing.assert_allclose(row, np.concatenate([expected, -expected]) if mode == 'simplex' else expected, rtol=1e-9)

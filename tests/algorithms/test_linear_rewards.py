@@ -10,7 +10,7 @@ from training_tools import folder as folder
 import policyopt as po
 from policyopt.files.training_log import TrainingLog, read_log, read_root
 from policyopt.rewards import LinearReward
-from policyopt.trajectories import ContinuousSpace, Expert
+from policyopt.trajectories import Batch, ContinuousSpace, Expert
 
 
 def rows(seed, scale):
@@ -32,19 +32,19 @@ def test_the_bound_is_that_of_all_rewards_of_the_batch_or_there_is_none(shift, f
     reward = linear()
     outward, bound = max if favor_zero else min, 0.0
     for seed, scale in ((3, 1e-3), (4, 5.0), (5, 1e-3), (6, 2.0)):
-        batch = rows(seed, scale)
+        batch = Batch(*rows(seed, scale))
         for learn in (False, True):
-            r_B = reward.fit(*batch)[1] if learn else reward.compute_reward(*batch)
-            raw = [float(f[reward.w] if mode == 'simplex' else f @ reward.w) / len(f) for f in reward.features(*batch)]
+            r_B = reward.fit(batch)[1] if learn else reward.compute_reward(batch)
+            raw = [float(f[reward.w] if mode == 'simplex' else f @ reward.w) / len(f) for f in reward.features(batch)]
             if shift != 'none':
                 bound = outward([bound, *raw] if shift == 'running' else raw)
             np.testing.assert_allclose(r_B, np.array(raw) - bound, rtol=1e-9, atol=1e-12)
             assert reward.further_fields() == [('reward_bound', pytest.approx(bound, rel=1e-12), float)]
     loaded = linear()
     loaded.load_learned(reward.learned(), 'run.h5')
-    raw = reward.compute_reward(*batch) + reward.reward_bound
+    raw = reward.compute_reward(batch) + reward.reward_bound
     for part in (slice(None), slice(3)):  # taken out of its run, a reward of a pair does not depend on what else is judged
-        np.testing.assert_allclose(loaded.learned_reward(*(x[part] for x in batch)), raw[part] - bound, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(loaded.learned_reward(*(x[part] for x in batch[:3])), raw[part] - bound, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize('name', ['l2ball', 'simplex'])

@@ -24,7 +24,7 @@ from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifi
 from policyopt.sampling.mdp import MDP, sample_batch
 from policyopt.sampling.rollout import SimConfig
 from policyopt.torchutil import NetConfig
-from policyopt.trajectories import Expert, FiniteSpace, TrajBatch, subsample
+from policyopt.trajectories import Batch, Expert, FiniteSpace, TrajBatch, subsampled_rows
 from policyopt.valuefuncs import ValueFunc
 
 NET = [{'type': 'fc', 'n': 8}, {'type': 'nonlin', 'func': 'tanh'}]
@@ -124,17 +124,18 @@ def slow_imitation_step(now, rng, trajs, expert, ent_reg, mode, max_kl=MAX_KL):
     policy, vf, reward = now['policy'], now['vf'], now['reward']
     reward.rng = rng  # one stream of draws, as in a run
     played = a if policy.bounds_2_Da is None else np.minimum(np.maximum(a, policy.bounds_2_Da[0].numpy()), policy.bounds_2_Da[1].numpy())
-    r_unreg_N = reward.compute_reward(obs, played, time_N)
+    batch = Batch(obs, played, time_N)
+    r_unreg_N = reward.compute_reward(batch)
     bonus_N = -ent_reg * slow_log_density(policy.action_space, trajs.adist.stacked, a)
     fields = slow_policy_step(now, rng, trajs, r_unreg_N + bonus_N, max_kl)
     drawn = rng.choice(len(expert[0]), size=len(obs))
     if getattr(reward, 'grad_penalty', 0):  # draws from distinct rows, which are in their order
         distinct, count = np.unique(drawn, return_counts=True)
-        reward_fields, r_new_N = reward.fit(obs, played, time_N, *(x[distinct] for x in expert), excount_Bex=count)
+        reward_fields, r_new_N = reward.fit(batch, Batch(*expert).rows(distinct), count)
     else:
-        reward_fields, r_new_N = reward.fit(obs, played, time_N, *(x[drawn] for x in expert))
+        reward_fields, r_new_N = reward.fit(batch, Batch(*expert).rows(drawn))
     if isinstance(reward, TransitionClassifier):
-        score_N = reward.compute_scores(obs, played, time_N).numpy()
+        score_N = reward.compute_scores(batch).numpy()
         np.testing.assert_allclose(r_new_N, [math.log(1 + math.exp(s)) for s in score_N], rtol=1e-9)
     vf_fields = [] if vf is None else slow_value_fit(vf, obs, time_N, slow_returns(r_new_N, trajs.lengths), rng)
     return (
@@ -215,7 +216,7 @@ def imitation(env, reward_type, ent_reg, with_vf, mode, include_time=False, gail
             vf.update_obsnorm(expert[0])
     falls = {'final_kl': MAX_KL / 5, 'max_iter': NUM_ITERATIONS} if gail else {}
     shared = {'sim_cfg': CONFIG, 'trpo': TRPO, 'seed': SEED, 'rng': rng}
-    opt = ImitationOptimizer(mdp, policy, vf, reward, expert, **shared, policy_ent_reg=ent_reg, obsnorm_mode=mode, **falls)
+    opt = ImitationOptimizer(mdp, policy, vf, reward, Expert(*expert), **shared, policy_ent_reg=ent_reg, obsnorm_mode=mode, **falls)
     return opt, expert
 
 
@@ -292,7 +293,7 @@ def test_a_run_starts_its_normalisers_as_the_option_says(mode, tmp_path):
     rng = np.random.RandomState(0)
     trajs = TrajBatch(rng.randn(70, 4), np.zeros((70, 0)), rng.randint(2, size=(70, 1)), np.ones(70), [30, 40])
     save_trajs(tmp_path / 'trajs.h5', trajs, {})
-    num_expert = len(subsample(load_trajs(tmp_path / 'trajs.h5'), 2)[0]) if mode == 'expertdata' else 0
+    num_expert = len(subsampled_rows(load_trajs(tmp_path / 'trajs.h5'), 2)[0]) if mode == 'expertdata' else 0
     options = ['imitate_mj.py', '--mode', 'ga', *DATA, *SAMPLED, '--obsnorm_mode', mode, '--log', 'x.h5']
     assert run_until(options, tmp_path, 0, signal.SIGTERM) == 75
     with tables.open_file(tmp_path / 'x.h5.part') as h5:

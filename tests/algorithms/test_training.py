@@ -365,7 +365,7 @@ def test_an_animation_needs_no_screen(run_script, tmp_path):
     no_screen = {'DISPLAY': '', 'WAYLAND_DISPLAY': '', 'SDL_VIDEODRIVER': 'dummy'}
     first = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', '--gif', 'mine.gif', *options, env=no_screen)
     said = ['return: 10.0000 in 10 steps'] * 2 + ['return: 5.0000 in 5 steps so far (stopped at --frames 25)']
-    assert first.stdout.splitlines() == [*said, 'animation: mine.gif (25 pictures, as --frames says)'] and first.stderr == ''
+    assert first.stdout.splitlines() == [*said, 'animation: mine.gif (25 pictures; --frames N for another number)'] and first.stderr == ''
     done = run_script('vis_mj.py', f'{EXPERT}/snapshots/last', *options, env=no_screen)
     assert 'animation: play.gif' in done.stdout
     for name in ('mine.gif', 'play.gif'):

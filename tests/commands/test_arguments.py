@@ -75,7 +75,7 @@ WRONG = {
     'a negative seed': (lambda: make().act(np.zeros(3), False, rng=-1), "rng is '-1'"),
     'masked demonstrations': (lambda: from_arrays(np.ma.masked_array(np.zeros((3, 3)), True), [0, 1, 0]), r'obs\[0\] has masked'),
     'masked actions': (lambda: from_arrays(np.zeros((3, 3)), np.ma.masked_array([0, 1, 0], True)), r'actions\[0\] has masked'),
-    'actions of 2^63': (lambda: from_arrays(np.zeros((1, 3)), np.array([2**63], np.uint64)), r'actions\[0\].*below 2\^63'),
+    'actions of 2^63': (lambda: from_arrays(np.zeros((1, 3)), np.array([2**63], np.uint64)), r'episode 0: actions.*below 2\^63'),
     'a callback': (lambda: po.train('bc', 'CartPole-v0', demos(), callback=3, **FEW), 'callback is an int; expected a function'),
     'a list of algorithms': (lambda: po.train(['ga'], 'CartPole-v0', demos(), iterations=1), 'there is no algorithm'),
     'a ragged expert': (lambda: asked(lambda obs: [[1], [1, 2]]), 'what the expert returned is no array'),

@@ -62,9 +62,9 @@ def test_rewards_and_value_functions_are_copied_with_their_views(how):
     a_B_1, t_B, y_B = np.tanh(OBS_B_DO[:, :1]), np.arange(200.0), OBS_B_DO.sum(axis=1)
     again, vf_again = COPIES[how](reward), COPIES[how](vf)
     for r, v in ((reward, vf), (again, vf_again)):  # the step of Adam writes theta_P, which must be what the copied net reads
-        r.fit(OBS_B_DO, a_B_1, t_B, OBS_B_DO + 1, a_B_1, t_B)
+        r.fit(po.Batch(OBS_B_DO, a_B_1, t_B), po.Batch(OBS_B_DO + 1, a_B_1, t_B))
         v.fit(OBS_B_DO, t_B, y_B, np.random.RandomState(2))
-    assert np.array_equal(again.compute_reward(OBS_B_DO, a_B_1, t_B), reward.compute_reward(OBS_B_DO, a_B_1, t_B))
+    assert np.array_equal(again.compute_reward(po.Batch(OBS_B_DO, a_B_1, t_B)), reward.compute_reward(po.Batch(OBS_B_DO, a_B_1, t_B)))
     assert np.array_equal(vf_again.evaluate(OBS_B_DO, t_B), vf.evaluate(OBS_B_DO, t_B)) and not torch.equal(vf.theta_P, 0 * vf.theta_P)
 
 

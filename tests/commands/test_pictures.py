@@ -75,7 +75,7 @@ def test_a_film_has_a_picture_for_every_step(run_script, tmp_path):
 )
 def test_an_animation_has_as_many_pictures_as_asked_for(num, expected, said, run_script, tmp_path):
     done = run_script('vis_mj.py', EXPERT, '--gif', 'play.gif', '--frames', num, '--seed', 0, '--env_name', 'drawn:Drawn-v0')
-    assert done.stdout.splitlines() == [*said, f'animation: play.gif ({num} pictures, as --frames says)']
+    assert done.stdout.splitlines() == [*said, f'animation: play.gif ({num} pictures; --frames N for another number)']
     assert list(brightness(tmp_path / 'play.gif')) == pytest.approx(expected, abs=2)
 
 

@@ -232,7 +232,7 @@ class Same(Point):
 
 @pytest.mark.parametrize('cls, warned', [(Constant, 1), (Fresh, 1), (Fixed, 1), (Global, 1), (Point, 0), (Own, 0), (Same, 0)])
 def test_one_warning_says_that_reset_ignores_its_seed(cls, warned, capsys):
-    rlgymenv._say_once.cache_clear()
+    rlgymenv._print_once.cache_clear()
     for _ in range(2):
         po.train('trpo', lambda: timed(cls()), **SMALL)
     assert capsys.readouterr().err.count('reset() ignores its seed') == warned

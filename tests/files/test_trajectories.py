@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from policyopt.errors import UserError
 from policyopt.files.trajectory_file import load_trajs, save_trajs
-from policyopt.trajectories import RaggedArray, TrajBatch, subsample
+from policyopt.trajectories import RaggedArray, TrajBatch, subsampled_rows
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=7)
 
@@ -83,9 +83,10 @@ def test_subsampling_keeps_every_freq_th_step_with_its_true_time(lengths, freq):
     kept = [(i, t) for i, n in enumerate(lengths) for t in range(start_B[i], n, freq)]
     if not kept:
         with pytest.raises(UserError, match='keeps no pair'):
-            subsample(batch, freq)
+            subsampled_rows(batch, freq)
         return
-    obs_N_Do, a_N_Da, time_N, starts = subsample(batch, freq)
+    rows_N, starts = subsampled_rows(batch, freq)
+    obs_N_Do, a_N_Da, time_N = (x.stacked[rows_N] for x in (batch.obs, batch.a, batch.time))
     np.testing.assert_array_equal(starts, start_B)
     np.testing.assert_array_equal(obs_N_Do, [batch.obs[i][t] for i, t in kept])
     np.testing.assert_array_equal(a_N_Da, [batch.a[i][t] for i, t in kept])
@@ -95,7 +96,7 @@ def test_subsampling_keeps_every_freq_th_step_with_its_true_time(lengths, freq):
 @pytest.mark.parametrize('freq', [0, -2])
 def test_a_senseless_frequency_is_refused(freq):
     with pytest.raises(UserError, match=f'data_subsamp_freq is {freq}'):
-        subsample(batch_of([3]), freq)
+        subsampled_rows(batch_of([3]), freq)
 
 
 # ---- files

@@ -11,7 +11,7 @@ from pipeline_tools import REPO, environment, im_pipeline, ready_spec, starts
 from test_cluster_jobs import head
 from test_clusters import SGE, add_options, h5_files
 
-from policyopt.pipeline.cluster_options import ArrayJobs
+from policyopt.pipeline.cluster_options import ArrayOptions
 from policyopt.pipeline.spec import load_spec
 
 # What the manuals of these schedulers say, as shells: each runs the script once for every index.
@@ -83,7 +83,7 @@ def test_kubernetes_runs_the_template_as_an_indexed_job(tmp_path):
     path, folder = ready_spec(tmp_path)
     add_options(path, ''.join(f'  {line}\n' for line in yaml.safe_dump(options).splitlines()))
     spec = load_spec(str(path))
-    assert isinstance(spec.options.array, ArrayJobs)
+    assert isinstance(spec.options.array, ArrayOptions)
     bin_folder = tmp_path / 'bin'
     bin_folder.mkdir()
     # creates the job, as the cluster would: one pod after the other, the first one of index 0

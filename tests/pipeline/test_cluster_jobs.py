@@ -403,6 +403,22 @@ def test_slurm_takes_odd_folders_and_directives_of_the_users_own(tmp_path, slurm
 
 @pytest.mark.slurm
 @pytest.mark.slow
+def test_slurm_does_a_whole_experiment_and_then_grows_it(tmp_path, slurm):
+    cmd = 'python scripts/imitate_mj.py --mode bclone --env {env} --data {dataset} --limit_trajs {num_trajs} --max_iter 3 --log {out}'
+    path, folder = ready_spec(tmp_path, cmd=cmd)
+    add_options(path, '  slurm: {partition: main, time: "10"}\n')
+    for file in (tmp_path / 'store' / 'trajs').iterdir():
+        file.unlink()
+    words = [path, 'all', '-e', 'slurm', '-y', '--wait', '--only', 'task=cartpole', 'alg=ga', 'num_trajs=1', '--set']
+    for num in (1, 2, 2):
+        _, err = im_pipeline(*words, f'training.runs={num}', env=slurm)
+        assert 'next: python scripts/analyze_results.py' in err
+        assert f'results: {num} of {num} runs in' in im_pipeline(*words, f'training.runs={num}', '--summary', env=slurm)[0]
+    assert len(h5_files(folder)) == 2 and len(list((folder / 'cluster').glob('*.sh'))) == 5
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
 def test_slurm_starts_a_block_again_in_its_middle(tmp_path, slurm):
     path, folder = ready_spec(tmp_path)
     add_options(path, '  slurm: {partition: main, time: "10", requeue: true, runs_per_task: 3}\n')

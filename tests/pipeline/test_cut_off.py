@@ -162,7 +162,7 @@ def test_a_run_that_leaves_the_finite_numbers_ends_in_one_sentence_and_resume_sa
     table = read_log(place / 'a.h5.part')
     assert len(table) == 2 and all(np.isfinite(table[name]).all() for name in ('ret', 'dl', 'kl'))
     done = run_command(*words[1:], '--resume', cwd=place, env=env, rc=2)
-    assert f'a.h5.part: left the finite numbers ({said})' in done.stderr and '--resume' in done.stderr
+    assert f'a.h5.part: reached NaN or infinity ({said})' in done.stderr and '--resume' in done.stderr
     assert done.stderr.count('\n') == 1 and not (place / 'a.h5.lock').exists()
 
 

@@ -123,9 +123,9 @@ def test_a_run_that_is_never_told_to_begin_ends_by_itself_and_has_done_nothing(t
 
 
 def test_edited_code_is_not_forked(monkeypatch):
-    assert forked.load()
+    assert forked.load_trainer()
     monkeypatch.setattr(forked, '_SOURCES_AT_START', forked._SOURCES_AT_START | {'policyopt/new.py': (1, 1)})
-    assert not forked.load()
+    assert not forked.load_trainer()
 
 
 @pytest.mark.parametrize(

@@ -312,7 +312,6 @@ def test_the_command_line_says_it_in_one_line_with_exit_code_2(tmp_path):
 
 
 def test_files_that_are_no_yaml_are_refused(tmp_path):
-    (tmp_path / 'classic.yaml').write_text('')
     for content, message in ((b'\xff\xfe\x00', 'not UTF-8'), (b'', 'is empty'), (b'just words', 'expected a mapping')):
         path = tmp_path / 'x.yaml'
         path.write_bytes(content)
@@ -320,8 +319,23 @@ def test_files_that_are_no_yaml_are_refused(tmp_path):
             load_spec(str(path))
     with pytest.raises(UserError, match='is a folder'):
         load_spec(str(tmp_path))
-    with pytest.raises(UserError, match=r"no such file; expected a pipeline YAML. Did you mean '.*classic.yaml'"):
-        load_spec(str(tmp_path / 'clasic.yaml'))
+
+
+def test_a_missing_file_is_answered_with_those_that_hold_an_experiment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='YAML. To begin with: pipelines/quickstart.yaml$'):
+        load_spec('y.yml')
+    (tmp_path / 'mine.yaml').write_text('run_name: x\ntasks: []\n')
+    (tmp_path / '.pre-commit-config.yaml').write_text('repos: []\n')
+    for name, rest in (
+        ('minne.yaml', " Did you mean 'mine.yaml'?"),
+        ('quickstrt.yaml', " Did you mean 'pipelines/quickstart.yaml'?"),
+        ('y.yml', ' There is: mine.yaml'),
+    ):
+        with pytest.raises(UserError) as refused:
+            load_spec(name)
+        assert str(refused.value) == f'{name}: no such file; expected a pipeline YAML.{rest}'
+    load_spec('pipelines/quickstart.yaml')
 
 
 def test_numbers_dates_and_times_are_what_they_look_like(tmp_path):

@@ -81,7 +81,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('trained')
     spec = load_spec(str(write_spec(folder, text=TINY)))
     stages.sample_trajs(spec, quiet())
-    stages.train(spec, quiet(jobs=2))
+    stages.train_runs(spec, quiet(jobs=2))
     return folder
 
 
@@ -278,10 +278,10 @@ def test_times_of_other_programs_do_not_stop_an_evaluation(tmp_path):
 def test_the_number_of_jobs_changes_no_number_and_rows_are_those_of_the_policy(tiny):
     path, folder = tiny
     spec = load_spec(str(path))
-    stages.evaluate(spec, quiet(jobs=2))
+    stages.evaluate_runs(spec, quiet(jobs=2))
     two = arrays(folder / 'results.h5')
     os.remove(folder / 'results.h5')
-    stages.evaluate(spec, quiet(jobs=1))
+    stages.evaluate_runs(spec, quiet(jobs=1))
     one = arrays(folder / 'results.h5')
     assert all(one[name].tobytes() == two[name].tobytes() for name in one)
     row = results_file.read_results(folder / 'results.h5').rows[3]
@@ -302,7 +302,7 @@ def test_evaluation_opens_and_hashes_each_run_file_once(tiny, monkeypatch):
 
     for module, name in ((tables, 'open_file'), (hdf5, 'read_seal')):
         monkeypatch.setattr(module, name, count(name, getattr(module, name)))
-    stages.evaluate(load_spec(str(path)), quiet(jobs=1))
+    stages.evaluate_runs(load_spec(str(path)), quiet(jobs=1))
     assert [counts[name, f'{folder}/{i}.h5'] for name in ('open_file', 'read_seal') for i in IDS] == [1] * 8
     sha256 = [row.run_sha256 for row in results_file.read_results(folder / 'results.h5').rows]
     assert sha256 == [hashlib.sha256((folder / f'{i}.h5').read_bytes()).hexdigest() for i in IDS]
@@ -366,7 +366,7 @@ def test_rows_of_one_kind_of_actions_are_neither_used_nor_lost_by_the_other(tiny
     job, snapshot = evaluate_stage.evaluation_of(spec, run, 0), read_run(run.out).snapshot
     evaluate_stage._evaluate(job, snapshot)
     assert evaluate_stage._read_row(dataclasses.replace(job, deterministic=False)) is None
-    stages.evaluate(sampled, quiet(jobs=1, only=['alg=bclone', 'run=0']))
+    stages.evaluate_runs(sampled, quiet(jobs=1, only=['alg=bclone', 'run=0']))
     assert evaluate_stage._read_row(job) is not None and not (folder / 'evaluated_sampled').exists()
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from policyopt.command_line import Parser, run_main
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_output
-from policyopt.files.results_file import cell_table, read_results, write_results
+from policyopt.files.results_file import read_results, returns_table, write_results
 from policyopt.provenance import provenance
 from policyopt.shipped import as_typed
 from tools.results.merging import merge_results
@@ -33,7 +33,7 @@ def main(argv):
     for remark in remarks:
         print(f'note: {remark}', file=sys.stderr)
     write_results(args.out, rows, tasks, provenance() | attrs)
-    print(cell_table(rows))
+    print(returns_table(rows))
     print(f'results: {args.out}\nnext: {as_typed(f"analyze_results.py {args.out}")}', file=sys.stderr)
 
 
