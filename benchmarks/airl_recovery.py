@@ -71,8 +71,8 @@ def recover(state_only, seed=0, iterations=4000):
         pi_S_A, guess_S = soft_policy(g_S_A, next_S_A, guess_S, 20)  # shaping does not change the best policy, so g will do for f
         logp_N = np.log(pi_S_A).ravel()
         seen = Transitions(onehot[next_S_A.ravel()], np.zeros(S * A, bool), logp_N)
-        twice = [np.concatenate([x, x]) for x in (onehot[states_N], a_N_1, zeros_N, *seen)]
-        rows = reward.rows(Batch(*twice[:3], Transitions(*twice[3:])))
+        batch = Batch(onehot[states_N], a_N_1, zeros_N, seen)
+        rows = reward.rows(batch.followed_by(batch))
         weight = torch.as_tensor(np.concatenate([visits(pi_S_A, next_S_A).ravel(), expert_N]))
         reward.adam.step(reward.loss_gradient(rows, labels, weight)[1])
         g_S_A = reward.learned_reward(onehot[states_N], a_N_1, zeros_N).reshape(S, A)

@@ -51,7 +51,7 @@ def main(argv):
 
 
 def score(args):
-    """Play --count episodes, print what they earned, save and judge them where that is wanted."""
+    """Play --count episodes, print their returns, save and judge them where that is wanted."""
     from policyopt import evaluation, load_reward, save_trajs
 
     _, mdp, trajs = evaluation.evaluate_file(
@@ -67,7 +67,7 @@ def score(args):
 
 
 def show(args):
-    """Show --frames pictures in a window or as a GIF, and print what the episodes in it earned."""
+    """Show --frames pictures in a window or as a GIF, and print the returns of its episodes."""
     from policyopt import evaluation
 
     gif = args.gif or (None if any(map(os.environ.get, ('DISPLAY', 'WAYLAND_DISPLAY'))) or sys.platform == 'darwin' else 'play.gif')

@@ -3,8 +3,8 @@
 PyTables unpickles every byte-string attribute that ends in '.', whatever its name, as soon as the attributes of its node are read,
 and every row of a VLArray of objects. To unpickle is to run whatever program the file's author chose, and neither a checksum nor a
 seal protects from it, because the author can write both. So while a thread is inside `no_code`, nothing is unpickled, in
-whatever file or node it opens: the `pickle` that PyTables knows is replaced by one that refuses. Outside, PyTables is as ever;
-other programs in the same process (pandas among them) keep pickled attributes in files of their own.
+whatever file or node it opens: the `pickle` that PyTables knows is replaced by one that refuses. Outside, PyTables works
+as always; other programs in the same process (pandas among them) keep pickled attributes in files of their own.
 
 Links, external storage and virtual datasets make the HDF5 library open other files, by a name that the file's author chose.
 PyTables hides the last two, so they are looked for in the HDF5 library itself, before PyTables opens the dataset.

@@ -1,4 +1,4 @@
-"""results.h5: what every learned policy earned, beside the expert's and a random policy's returns.
+"""results.h5: the returns of every learned policy, of the experts and of a random policy.
 
 Table /results has one row per run, table /tasks one per task; per-episode numbers are array columns of a fixed shape, so that
 PyTables or h5py alone can read them. Root attributes: spec (the YAML), run_name, eval_deterministic, and where the file comes from.
@@ -85,15 +85,15 @@ def read_results(path: str) -> Results:
     return Results(rows, task_rows, attrs)
 
 
-def likeliest_actions(attrs: Mapping[str, str]) -> bool:
+def takes_most_likely_actions(attrs: Mapping[str, str]) -> bool:
     """Whether the policies took their most likely actions, as in the paper and in files that do not say it, by root attributes."""
     return attrs.get('eval_deterministic', 'true') == 'true'
 
 
 def check_same_actions(path: str, results: Results, other_path: str, other: Results) -> None:
     """Raise UserError when the policies of one file took their most likely actions, those of the other drew them."""
-    if likeliest_actions(results.attrs) != likeliest_actions(other.attrs):
-        drawn, likely = (other_path, path) if likeliest_actions(results.attrs) else (path, other_path)
+    if takes_most_likely_actions(results.attrs) != takes_most_likely_actions(other.attrs):
+        drawn, likely = (other_path, path) if takes_most_likely_actions(results.attrs) else (path, other_path)
         raise UserError(f'{drawn}: was played with sampled actions, {likely} with the most likely ones; expected one eval_deterministic')
 
 

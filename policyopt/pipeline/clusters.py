@@ -196,7 +196,7 @@ class Cluster(abc.ABC):
     def _base(self, spec: Spec, later: int = 0) -> str:
         """A name for the files of a new job, without its ending; `later` counts those that are about to be written before."""
         folder = os.path.join(spec.checkpt_dir, 'cluster')
-        there = [int(m[1]) for n in _listdir(folder) if (m := re.fullmatch(r'\w+_(\d+)\..+', n))]
+        there = [int(m[1]) for n in (os.listdir(folder) if os.path.isdir(folder) else ()) if (m := re.fullmatch(r'\w+_(\d+)\..+', n))]
         return os.path.abspath(os.path.join(folder, f'{self.name}_{1 + max(there, default=0) + later}'))
 
     def script(self, plan: Plan) -> str:
@@ -336,7 +336,3 @@ def _share(at_once: int | None, num_arrays: int, i: int) -> int | None:
 def is_unknown(said: str) -> bool:
     """Whether a scheduler says that it does not know a job, or not any more."""
     return bool(re.search('invalid|unknown|finished|not exist|not found', said, re.IGNORECASE))
-
-
-def _listdir(folder: str) -> list[str]:
-    return os.listdir(folder) if os.path.isdir(folder) else []

@@ -5,7 +5,7 @@ so as many are measured at once as will run at once: where there are fewer kinds
 
     seconds of a run = start-up + iterations left · seconds of an iteration after the first
 
-Start-up is all that a measured process did besides iterating, and what its first iteration took longer than the later ones.
+Start-up is all that a measured process did apart from iterating, and what its first iteration took longer than the later ones.
 Where several runs of a kind were measured, these two numbers are means over them.
 """
 
@@ -28,14 +28,13 @@ from policyopt.errors import RunFailed, UserError
 from policyopt.files.names import part_path
 from policyopt.options import MAX_ITER
 from policyopt.pipeline import launch
-from policyopt.pipeline.plan import chosen_runs, job_of
+from policyopt.pipeline.plan import How, Job, Plan, chosen_runs, job_of
 from policyopt.progress import last_lines
 from policyopt.signals import Stopped
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from policyopt.pipeline.plan import How, Job, Plan
     from policyopt.pipeline.spec import PlannedRun
 
 

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,8 @@ from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.names import KEYS, id_of
 from policyopt.files.results_file import ResultRow, Results, TaskRow, read_results
 from policyopt.files.runfile import RunFile, read_facts, read_run
-from policyopt.pipeline import external_policies, forked, launch, sample_stage
+from policyopt.pipeline import external_policies, launch, sample_stage
+from policyopt.pipeline.spec import PlannedRun, Spec, Task, select_runs
 from policyopt.progress import Progress
 from policyopt.provenance import derive_seed, parse_time
 from policyopt.signals import follow_parent, holding_signals
@@ -32,7 +33,6 @@ from policyopt.signals import follow_parent, holding_signals
 if TYPE_CHECKING:
     from policyopt.files.training_log import Snapshot
     from policyopt.pipeline.plan import How
-    from policyopt.pipeline.spec import PlannedRun, Spec, Task
     from policyopt.trajectories import TrajBatch
 
 
@@ -92,11 +92,12 @@ def evaluation_of(spec: Spec, run: PlannedRun, seed: int) -> EvaluationJob:
     )
 
 
-def standing(spec: Spec, runs: Sequence[PlannedRun], seed: int, rerun: Collection[str] = ()) -> Standing:
-    """How far the evaluation of these runs is, those with an id in `rerun` once more; reads only.
+def standing(spec: Spec, runs: Sequence[PlannedRun], seed: int, how: How) -> Standing:
+    """How far the evaluation of these runs is, those that --rerun names once more; reads only.
 
     Raises UserError where the results cannot be read, or belong to other numbers of episodes or other actions.
     """
+    rerun = {r.id for r in select_runs(runs, how.rerun, flag='--rerun')} if how.rerun else set()
     if not os.path.exists(spec.results_path):
         return Standing(None, list(runs), {})
     stored = read_results(spec.results_path)
@@ -370,7 +371,7 @@ def _play_all(jobs: list[tuple[EvaluationJob, Snapshot | None]], how: How) -> No
                 progress.finished(_evaluate(*job))
             return
         # a fork has loaded torch and made the environments' modules ready; a process that is spawned starts from nothing
-        context = multiprocessing.get_context('fork' if forked.is_possible(launch.thread_environment(threads)) else 'spawn')
+        context = multiprocessing.get_context('fork' if launch.can_fork(launch.thread_environment(threads)) else 'spawn')
         pool = concurrent.futures.ProcessPoolExecutor(num_jobs, context, _start_worker, (threads,))
         try:
             with holding_signals():  # the first jobs start the workers
@@ -389,5 +390,6 @@ def _play_all(jobs: list[tuple[EvaluationJob, Snapshot | None]], how: How) -> No
 
 def _start_worker(threads: int) -> None:
     follow_parent()
+    np.random.seed()  # for environments that draw from numpy's global generator: no two workers have its state in common
     for name in launch.THREAD_VARIABLES:
         os.environ[name] = str(threads)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt.errors import RunFailed, UserError
+from policyopt.sampling.actors import GivenActions
 from policyopt.signals import follow_parent, holding_signals
 
 if TYPE_CHECKING:
@@ -110,15 +111,14 @@ def loader(dotted: str, where: str) -> Callable[[str], Any]:
     return function
 
 
-class ForeignActor:
-    """A policy with `act(obs)` as an actor: one observation at a time, no noise of ours, no distributions (Pa = 0)."""
-
-    num_noise, bounds_2_Da = 1, None
+class ForeignActor(GivenActions):
+    """A policy with `act(obs)` as an actor: one observation at a time, no noise of ours."""
 
     def __init__(self, policy: Any, info: EnvInfo, source: str):
         """info: the EnvInfo of the task; source: what messages call the policy."""
         if not callable(getattr(policy, 'act', None)):
             raise UserError(f'{source}: is of type {type(policy).__name__}; expected an object with act(obs) that returns an action')
+        super().__init__(info)
         self.policy, self.info, self.source = policy, info, source
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
@@ -142,15 +142,3 @@ class ForeignActor:
             seen = f'an array of type {action.dtype} and shape {action.shape}'
             raise RunFailed(f'{self.source}: act() returned {seen}; env {info.name} takes {info.a_dim} finite numbers')
         return action.reshape(info.a_dim).astype(np.float64)
-
-    def adist_of(self, out_B_Da: np.ndarray) -> np.ndarray:
-        """Nothing is known of its distribution."""
-        return np.empty((len(out_B_Da), 0))
-
-    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
-        """A policy of another program draws its own."""
-        return np.empty((num, 1))
-
-    def act(self, out_B_Da: np.ndarray, noise_B_1: np.ndarray | None = None) -> np.ndarray:
-        """The actions."""
-        return out_B_Da

@@ -2,6 +2,10 @@
 
 What counts as done is only the output file: `<id>.h5` exists or it does not. A run that is being done by another pipeline
 is not started a second time; at the end we wait for those on this host, and name those on other hosts.
+
+Runs of our own trainer are forks of this process, which has loaded torch once: two seconds of start-up less in each run. A fork
+executes the same script with the same arguments as a fresh interpreter would, in its own session. Every other command, every command
+on other systems than Linux, and every run after our code has been edited gets a fresh process.
 """
 
 from __future__ import annotations
@@ -9,31 +13,34 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import glob
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
+from policyopt import options
+from policyopt.command_line import run_main
 from policyopt.cores import num_cores, threads_from_env
 from policyopt.errors import RunFailed
 from policyopt.files.atomic import begins_as_hdf5
 from policyopt.files.names import incomplete_path, lock_path, part_path
-from policyopt.pipeline import forked, locks
-from policyopt.pipeline.plan import Job
+from policyopt.pipeline import locks
+from policyopt.pipeline.command import Command, is_our_trainer
+from policyopt.pipeline.plan import How, Job, Plan
 from policyopt.progress import Progress
-from policyopt.signals import NEVER_BEGUN, STOPPED, CountedSignals, Stopped
+from policyopt.shipped import PACKAGE
+from policyopt.signals import NEVER_BEGUN, STOP_SIGNALS, STOPPED, CountedSignals, Stopped
 
-if TYPE_CHECKING:
-    from policyopt.pipeline.command import Command
-    from policyopt.pipeline.plan import How, Plan
-
-Process = Any  # a subprocess.Popen with a pipe as its stdin, or a forked.ForkedRun
+Process = Any  # a subprocess.Popen with a pipe as its stdin, or a ForkedRun
+BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
 # POLICYOPT_WORKERS: how many processes a run samples with
-THREAD_VARIABLES = (*forked.BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
+THREAD_VARIABLES = (*BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
 _GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint
 
 
@@ -209,9 +216,9 @@ class _Launcher:
         with open(job.log, 'a', encoding='utf-8') as log:
             log.write(('\n' if old else '') + job.command.text + '\n')
             log.flush()
-            words = forked.script_and_options(job.command, self.env)
-            if words and forked.load_trainer():
-                process: Process = forked.ForkedRun(words, log, self.env)
+            words = script_and_options(job.command, self.env)
+            if words and load_trainer():
+                process: Process = ForkedRun(words, log, self.env)
             else:
                 process = self.shell(job.command, log)
         try:
@@ -319,3 +326,108 @@ class _Launcher:
 def _kill_group(process: Process, signum: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signum)
+
+
+def _sources() -> dict[str, tuple[int, int]]:
+    """{source file of ours: (size, time of its last change)}."""
+    files = glob.glob(f'{PACKAGE}/**/*.py', recursive=True)
+    return {f: (stat.st_size, stat.st_mtime_ns) for f in files for stat in [os.stat(f)]}
+
+
+_SOURCES_AT_START = _sources()
+
+
+def can_fork(env: Mapping[str, str]) -> bool:
+    """Whether a fork of this process would do what a fresh one does under the environment `env`: on Linux, with one thread, as this has."""
+    return sys.platform == 'linux' and all(e.get(name) == '1' for name in BLAS_THREAD_VARIABLES for e in (env, os.environ))
+
+
+def script_and_options(command: Command, env: Mapping[str, str]) -> list[str] | None:
+    """[script, option, …] of a command that `ForkedRun` can do under the environment `env`, else None.
+
+    It must run our trainer with this very interpreter, as plain words, and with one thread: as many as this process has.
+    """
+    if not can_fork(env):
+        return None
+    program, *words = command.plain_words or ['']
+    if program != sys.executable or not words or not is_our_trainer(words[0]):
+        return None
+    return words
+
+
+def load_trainer() -> bool:
+    """Import what a run of the trainer needs; False where a fork would not do what a fresh process does."""
+    try:
+        if _sources() != _SOURCES_AT_START:
+            return False  # a fork would mix what is loaded with what is on disk by now
+        import policyopt.training  # noqa: F401
+    except Exception:
+        return False  # a fresh process fails in the same way, and says so in the run's log
+    return True
+
+
+class ForkedRun:
+    """A run of a script in a fork, with what the launcher uses of subprocess.Popen: pid, returncode, stdin, poll() and wait().
+
+    It begins when something is written to `stdin`; when that is closed before, it ends with exit code 143. A run must have
+    begun before another is made, which would otherwise hold its `stdin` open.
+    """
+
+    def __init__(self, words: list[str], log: TextIO, env: dict[str, str]):
+        """words: the script and its options; log: the open file for its output; env: its environment."""
+        gate, ready = os.pipe(), os.pipe()
+        self._process = multiprocessing.get_context('fork').Process(target=_run, args=(words, log.fileno(), env, gate, ready))
+        try:
+            self._process.start()
+        except OSError:
+            os.close(gate[1])
+            raise
+        finally:
+            os.close(gate[0])
+            os.close(ready[1])
+            if self._process.pid is not None:
+                os.read(ready[0], 1)  # the child has its process group and its own signal handlers now
+            os.close(ready[0])
+        self.pid, self.stdin = self._process.pid, os.fdopen(gate[1], 'wb')
+
+    @property
+    def returncode(self) -> int | None:
+        """As of Popen: negative after a signal, None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self.returncode
+
+
+def _run(words: list[str], log_fd: int, env: dict[str, str], gate: tuple[int, int], ready: tuple[int, int]) -> None:
+    """The child: set up what a fresh process would have, wait until the launcher writes to the pipe, run the script."""
+    os.setsid()
+    for num in STOP_SIGNALS:  # the launcher handles these
+        if signal.getsignal(num) != signal.SIG_IGN:
+            signal.signal(num, signal.default_int_handler if num == signal.SIGINT else signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', closefd=False, buffering=1, errors='backslashreplace')
+    os.close(gate[1])
+    os.write(ready[1], b'.')
+    os.close(ready[1])
+    if not os.read(gate[0], 1):
+        sys.exit(NEVER_BEGUN)
+    os.environ.clear()
+    os.environ.update(env)
+    import numpy as np
+
+    np.random.seed()  # for environments that draw from numpy's global generator: no two runs have its state in common
+    sys.argv = words
+    sys.exit(run_main('imitate_mj', _imitate))
+
+
+def _imitate(argv: list[str]) -> int:
+    from policyopt.training import train_imitation
+
+    return train_imitation(options.parse_options('imitate_mj', None, options.ImitationOptions, argv))

@@ -15,12 +15,11 @@ import numpy as np
 from policyopt.errors import RunFailed, UserError
 from policyopt.files.hdf5 import attr_text, numbers, open_h5, set_attrs, write_h5
 from policyopt.files.results_file import mean_sd
-from policyopt.pipeline.spec import find_policy
+from policyopt.pipeline.spec import Spec, Task, find_policy
 from policyopt.provenance import derive_seed, provenance
 from policyopt.shipped import as_typed
 
 if TYPE_CHECKING:
-    from policyopt.pipeline.spec import Spec, Task
     from policyopt.policies import Policy
     from policyopt.sampling.mdp import MDP
     from policyopt.trajectories import TrajBatch
@@ -60,7 +59,7 @@ def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resum
 
 
 def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
-    """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print what each earned."""
+    """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print the returns."""
     todo, mdps, policies = plan
     for (name, dataset), path in todo.items():
         task, its_seed = spec.task(name), set_seed(seed, name, dataset)

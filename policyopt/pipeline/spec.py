@@ -347,7 +347,7 @@ def select_runs(
     """The runs that `--only` keeps and `--exclude` leaves, in their order.
 
     A filter is a list of words KEY=VALUE: values of one key are alternatives, different keys must all hold; a value may have * and ?.
-    Whole run ids are alternatives: `only` keeps those of these runs that fit its other words too, `exclude` drops them besides what fits
+    Whole run ids are alternatives: `only` keeps those of these runs that fit its other words too, `exclude` drops them, and what fits
     its other words. flag: what messages call `only`. Raises UserError when a word matches no run at all, or when nothing is left.
     """
     (keep, kept), (drop, dropped) = _filter(runs, only, flag), _filter(runs, exclude, '--exclude')

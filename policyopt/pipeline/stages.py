@@ -19,7 +19,7 @@ from policyopt.files.atomic import read_utf8
 from policyopt.pipeline import clusters, experiment_dir, launch
 from policyopt.pipeline.executors import cluster_for, executor_for, show_plan
 from policyopt.pipeline.plan import How, Plan, check_sampled, chosen_runs, make_plan
-from policyopt.pipeline.spec import PlannedRun, Spec, load_spec, select_runs
+from policyopt.pipeline.spec import PlannedRun, Spec, load_spec
 from policyopt.provenance import provenance
 from policyopt.shipped import as_typed
 from policyopt.signals import INTERRUPTED, STOPPED, Stopped, stoppable, stopping_after
@@ -73,7 +73,7 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
 
 def show_summary(spec: Spec, how: How) -> int:
     """Print what is there and what is not; touches nothing, and may be asked while others work."""
-    from policyopt.pipeline import sample_stage
+    from policyopt.pipeline import evaluate_stage, sample_stage
 
     seed = experiment_dir.base_seed(spec)
     plan = make_plan(spec, seed, how)
@@ -84,7 +84,7 @@ def show_summary(spec: Spec, how: How) -> int:
     print(f'{spec.run_name}: {sampled} of {len(sets)} trajectory files in {spec.traj_dir}')
     print(plan.summary())
     evaluated = os.path.exists(spec.results_path)
-    state = _standing(spec, plan.runs, seed, how) if evaluated else None
+    state = evaluate_stage.standing(spec, plan.runs, seed, how) if evaluated else None
     num = len(plan.runs) - len(state.todo) if state else 0
     print(f'results: {f"{num} of {len(plan.runs)} runs in {spec.results_path}" if evaluated else "not evaluated yet"}')
     if unfit:
@@ -239,9 +239,9 @@ def _check_actions(spec: Spec) -> None:
     """Raise UserError when the results file is there and its policies chose their actions otherwise than this experiment asks."""
     if not os.path.exists(spec.results_path):
         return
-    from policyopt.files.results_file import likeliest_actions, read_results
+    from policyopt.files.results_file import read_results, takes_most_likely_actions
 
-    if likeliest_actions(read_results(spec.results_path).attrs) != spec.options.eval_deterministic:
+    if takes_most_likely_actions(read_results(spec.results_path).attrs) != spec.options.eval_deterministic:
         seen = f'was played with other actions than options.eval_deterministic: {str(spec.options.eval_deterministic).lower()} asks for'
         raise UserError(f'{spec.results_path}: {seen}; give another options.results_filename, or move it away')
 
@@ -255,7 +255,7 @@ def _check_evaluation(plan: Plan, how: How) -> None:
     for name in dict.fromkeys(r.task for r in runs):
         sample_stage.check_random(spec, spec.task(name))
     evaluate_stage.check_policies(spec, runs)
-    _standing(spec, runs, plan.seed, how)
+    evaluate_stage.standing(spec, runs, plan.seed, how)
 
 
 def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
@@ -277,7 +277,7 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
     runs = chosen_runs(spec, seed, how)
     if os.path.exists(path) and not how.resume:
         raise UserError(f'{path}: exists already, and results are never overwritten; move it away, or add to it with --resume')
-    state = _standing(spec, runs, seed, how)
+    state = evaluate_stage.standing(spec, runs, seed, how)
     missing = [r.out for r in state.todo if not os.path.exists(r.out)]
     if missing and trained:
         listing = ''.join(f'\n  {path}' for path in [*missing[:20], *([f'and {len(missing) - 20} more'] if len(missing) > 20 else [])])
@@ -305,7 +305,7 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
         with experiment_dir.stage_lock(spec, '2_eval'):
             if os.path.exists(path) and not how.resume:
                 raise RunFailed(f'{path}: another process has just written it, and it is kept; add to it with --resume')
-            state = _standing(spec, runs, seed, how)  # as another pipeline may have left it
+            state = evaluate_stage.standing(spec, runs, seed, how)  # as another pipeline may have left it
             rows, task_rows, facts = evaluate_stage.evaluated_rows(spec, state.todo, seed, how, state.stored)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
             said |= {'drawn_seed': seed} if spec.training.seed is None else {}
@@ -316,13 +316,6 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
         print(results_file.returns_table(rows))
     print(f'results: {path}')
     return f'analyze_results.py {path}'
-
-
-def _standing(spec: Spec, runs: Sequence[PlannedRun], seed: int, how: How) -> evaluate_stage.Standing:
-    from policyopt.pipeline import evaluate_stage
-
-    again = {r.id for r in select_runs(runs, how.rerun, flag='--rerun')} if how.rerun else set()
-    return evaluate_stage.standing(spec, runs, seed, again)
 
 
 def _name_stale(state: evaluate_stage.Standing) -> None:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from policyopt.files.names import MAX_VARIANTS, setting_word, sweep
-from policyopt.files.yamlfile import list_of, show_value
+from policyopt.files.yamlfile import YamlSection, YamlSource, list_of, show_value
 from policyopt.pipeline.command import FIELDS, BadTemplate, Command, check_trainer_option, fields_of, trainer_option
-
-if TYPE_CHECKING:
-    from policyopt.files.yamlfile import YamlSection, YamlSource
 
 MAX_NAME = 120  # of an algorithm with its settings: a file name holds 255 bytes
 _EXAMPLE = 'a mapping of options to lists, such as {reward_lr: [.003, .01], reward_steps: [1, 4]}'

@@ -19,7 +19,7 @@ from scipy import stats
 
 from policyopt.errors import UserError, printable
 from policyopt.files.names import MAX_ID, MAX_RUNS, id_of, sweep
-from policyopt.files.results_file import likeliest_actions, read_other_sets, read_results
+from policyopt.files.results_file import read_other_sets, read_results, takes_most_likely_actions
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.provenance import derive_seed
 from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks, read_tasks
@@ -456,7 +456,7 @@ def read_analysis(
     )
     if absent:
         analysis.notes.insert(0, f'options.between_sets names {printable(some_of(absent))}: no such file')
-    if not likeliest_actions(attrs):
+    if not takes_most_likely_actions(attrs):
         analysis.notes.insert(0, 'Played with sampled actions (eval_deterministic: false); the paper judges the most likely ones.')
     return analysis
 
@@ -474,7 +474,7 @@ def heading(results: Any, reference_path: str | None = None) -> str:
     folders = dict.fromkeys(os.path.dirname(t.expert_policy.partition('.h5')[0]) for t in results.tasks if t.expert_policy)
     parts = [str(results.attrs.get('run_name') or 'results')]
     parts += [f'experts: {", ".join(folders)}'] if any(folders) else []
-    parts += [] if likeliest_actions(results.attrs) else ['sampled actions']
+    parts += [] if takes_most_likely_actions(results.attrs) else ['sampled actions']
     return '; '.join(parts + ([f'reference: {reference_path}'] if reference_path else []))
 
 

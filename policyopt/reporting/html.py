@@ -6,14 +6,11 @@ import base64
 import html
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from policyopt.provenance import provenance
 from policyopt.reporting import tables
-from policyopt.reporting.analysis import repeat_commands
-
-if TYPE_CHECKING:
-    from policyopt.reporting.analysis import Analysis
+from policyopt.reporting.analysis import Analysis, repeat_commands
 
 _STYLE = """
 :root { color-scheme: light; }

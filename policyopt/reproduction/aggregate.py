@@ -18,18 +18,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from policyopt.provenance import derive_seed
 from policyopt.reporting.analysis import margin_of
-from policyopt.reporting.reference import FAILED, CellKey, Reference
+from policyopt.reporting.reference import FAILED, Baseline, CellKey, Reference
 from policyopt.reporting.statistics import LEVEL, NAN, prob_improvement, sets_of, verdict_of
-
-if TYPE_CHECKING:
-    from policyopt.reporting.reference import Baseline
 
 Cells = Mapping[CellKey, tuple[np.ndarray, np.ndarray]]  # (y_N, set_N), mean returns per run and their expert sets
 

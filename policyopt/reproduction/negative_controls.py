@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
 from policyopt.provenance import derive_seed
 from policyopt.reporting.statistics import LEVEL, sets_of
-from policyopt.reproduction.aggregate import row_of
-
-if TYPE_CHECKING:
-    from policyopt.reproduction.aggregate import Aggregate, Between, Pair, Row
+from policyopt.reproduction.aggregate import Aggregate, Between, Pair, Row, row_of
 
 SHIFT = 0.15
 NUM_CAMPAIGNS = 1000

@@ -12,11 +12,10 @@ import numpy as np
 from policyopt.reporting.reference import FAILED
 from policyopt.reporting.statistics import LEVEL
 from policyopt.reporting.tables import CSV_ONLY, Column, Estimate, P, Section, Table, signed, table_of
-from policyopt.reproduction.aggregate import CEILING
+from policyopt.reproduction.aggregate import CEILING, Aggregate, Row
 from policyopt.reproduction.negative_controls import SHIFT
 
 if TYPE_CHECKING:
-    from policyopt.reproduction.aggregate import Aggregate, Row
     from policyopt.reproduction.study import Study
 
 _MARKS = {'measured': '', 'runs': '†', 'tasks': '‡', 'cells': '‡'}

@@ -37,7 +37,7 @@ LAYERS = [
     ['policyopt.api'],
     ['policyopt.reporting'],
     ['policyopt.reproduction'],  # one study's statistics, which users' reports do not need
-    ['policyopt.pipeline.command', 'policyopt.pipeline.forked'],
+    ['policyopt.pipeline.command'],
     ['policyopt.pipeline.sweep', 'policyopt.pipeline.external_policies', 'policyopt.pipeline.cluster_options'],
     ['policyopt.pipeline.spec'],
     ['policyopt.pipeline.sample_stage', 'policyopt.pipeline.experiment_dir'],

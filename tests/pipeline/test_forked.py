@@ -10,7 +10,7 @@ from conftest import ONE_THREAD, REPO, script_env
 from pipeline_tools import im_pipeline, lives, spec_text, started_pipeline, wait_until
 from training_tools import differences
 
-from policyopt.pipeline import forked, locks
+from policyopt.pipeline import launch, locks
 from policyopt.pipeline.command import Command
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='runs are forked on Linux only')
@@ -109,13 +109,13 @@ def test_runs_outlive_a_killed_pipeline_and_the_next_one_waits_for_them(tmp_path
 
 def test_a_run_that_is_never_told_to_begin_ends_by_itself_and_has_done_nothing(tmp_path, monkeypatch):
     log = tmp_path / 'log.txt'
-    monkeypatch.setattr(forked, '_imitate', lambda argv: print(*argv))
+    monkeypatch.setattr(launch, '_imitate', lambda argv: print(*argv))
     with open(log, 'w') as f:
-        held = forked.ForkedRun(['imitate_mj.py', 'begun'], f, dict(os.environ))
+        held = launch.ForkedRun(['imitate_mj.py', 'begun'], f, dict(os.environ))
         assert held.poll() is None
         held.stdin.close()
         assert held.wait() == 143
-        begun = forked.ForkedRun(['imitate_mj.py', 'begun'], f, dict(os.environ))
+        begun = launch.ForkedRun(['imitate_mj.py', 'begun'], f, dict(os.environ))
         begun.stdin.write(b'go')
         begun.stdin.close()
         assert begun.wait() == 0
@@ -123,9 +123,9 @@ def test_a_run_that_is_never_told_to_begin_ends_by_itself_and_has_done_nothing(t
 
 
 def test_edited_code_is_not_forked(monkeypatch):
-    assert forked.load_trainer()
-    monkeypatch.setattr(forked, '_SOURCES_AT_START', forked._SOURCES_AT_START | {'policyopt/new.py': (1, 1)})
-    assert not forked.load_trainer()
+    assert launch.load_trainer()
+    monkeypatch.setattr(launch, '_SOURCES_AT_START', launch._SOURCES_AT_START | {'policyopt/new.py': (1, 1)})
+    assert not launch.load_trainer()
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,13 @@ def test_edited_code_is_not_forked(monkeypatch):
 def test_only_plain_commands_of_our_own_trainer_are_forked(command, forks):
     trainer = REPO / 'scripts' / 'imitate_mj.py'
     text = command.format(python=sys.executable, trainer=trainer, scripts=REPO / 'scripts')
-    words = forked.script_and_options(Command(text), ONE_THREAD)
+    words = launch.script_and_options(Command(text), ONE_THREAD)
     assert words == ([str(trainer), '--seed', '1', '--x', 'a b'] if forks else None)
 
 
 def test_runs_with_more_threads_than_the_pipeline_get_a_process_of_their_own(monkeypatch):
     command = Command(f'{sys.executable} {REPO}/scripts/imitate_mj.py')
-    assert forked.script_and_options(command, ONE_THREAD) and command.plain_words
-    assert forked.script_and_options(command, ONE_THREAD | {'OMP_NUM_THREADS': '2'}) is None
+    assert launch.script_and_options(command, ONE_THREAD) and command.plain_words
+    assert launch.script_and_options(command, ONE_THREAD | {'OMP_NUM_THREADS': '2'}) is None
     monkeypatch.setenv('OPENBLAS_NUM_THREADS', '2')
-    assert forked.script_and_options(command, ONE_THREAD) is None
+    assert launch.script_and_options(command, ONE_THREAD) is None
