@@ -210,7 +210,11 @@ class _ImitationOnly:
         'a RUN.h5 of the same mode brings its classifier and value function too',
     )
     init_iterations: int = option(
-        10, 'first iterations that only fit classifier and value function to --init_policy', (0, MOST, f'0 to {MOST}'), only=ADVERSARIAL
+        10,
+        'first iterations that only fit classifier and value function to --init_policy',
+        (0, MOST, f'0 to {MOST}'),
+        only=ADVERSARIAL,
+        gail=0,
     )
     policy_final_kl: float | None = option(
         None, 'policy_max_kl falls to this by the last iteration; not given: it stays', ABOVE_0, only=ADVERSARIAL, gail=0.004

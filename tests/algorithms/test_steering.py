@@ -123,7 +123,7 @@ def test_python_starts_from_a_policy_a_run_or_a_path(folder):
     for init in (cloned.policy, cloned):
         run_ = po.train('gail', iterations=2, init=init, init_iterations=1, **small)
         assert run_.log['kl'][0] == 0 < run_.log['kl'][1]
-    held = po.train('gail', iterations=1, init=cloned, **small).policy.export()
+    held = po.train('gail', iterations=1, init=cloned, init_iterations=1, **small).policy.export()
     cloned.save(folder / 'cloned_in_python.h5')
     best = f'iter{cloned.log["iter"][np.nanargmax(cloned.log["valacc"])]:07d}'
     from_file = read_snapshot(f'{folder}/cloned_in_python.h5/snapshots/{best}').variables

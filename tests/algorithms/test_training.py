@@ -310,7 +310,7 @@ def test_experts_are_trained_where_they_are_missing_and_only_played_where_they_a
     options = '--max_iter 31 --min_total_sa 150 --sim_batch_size 1 --save_freq 10 --seed 3'
     code = (
         'import sys; from tools.experts import gen_classic_policies as g\n'
-        f"experts = dict.fromkeys(['CartPole-v0', 'CartPole-v1', 'Acrobot-v0'], '{options}')\n"
+        f"experts = dict.fromkeys(['CartPole-v0', 'CartPole-v1', 'MountainCar-v0'], '{options}')\n"
         "sys.exit(g.run_main('gen', lambda argv: g.train_experts('gen', '', experts, list(experts), argv), ['experts', *sys.argv[1:]]))"
     )
     script = folder / 'generate.py'
@@ -324,7 +324,7 @@ def test_experts_are_trained_where_they_are_missing_and_only_played_where_they_a
     assert 'experts/CartPole-v0.h5: is there already' in done.stdout and 'continuing experts/CartPole-v1.h5.part' in done.stdout
     assert len(re.findall('(?m)^return: ', done.stdout)) == 3
     assert there.read_bytes() == before
-    assert [snapshot_names(experts / f'{t}.h5') for t in ('CartPole-v1', 'Acrobot-v0')] == [['iter0000030']] * 2
+    assert [snapshot_names(experts / f'{t}.h5') for t in ('CartPole-v1', 'MountainCar-v0')] == [['iter0000030']] * 2
     assert 'experts/CartPole-v0.h5: is there already, with seed 3, not 5' in run_command(script, '--seed', '5', cwd=folder, rc=2).stderr
 
 

@@ -94,7 +94,7 @@ def test_two_runs_cannot_have_one_log(tmp_path):
     pipe = subprocess.PIPE
     words = [*command(RUN), '--log', 'a.h5']
     both = [subprocess.Popen(words, cwd=tmp_path, env=script_env(), stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
-    said = [p.communicate(timeout=60) for p in both]
+    said = [p.communicate(timeout=300) for p in both]
     codes = sorted(p.returncode for p in both)
     assert codes in ([0, 1], [0, 2]), said
     out, err = said[[p.returncode == 0 for p in both].index(False)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,18 +43,18 @@ def ends_of_curves(path: str) -> dict[tuple[str, str], np.ndarray]:
 
 
 def starts_table(blocks: Blocks, name: str) -> str:
-    """A line per row of gail/NAME.csv: returns in training, the return and length of the last policy, its score, and what was predicted."""
+    """A line per row of gail/NAME.csv that has runs: returns in training, those and lengths of the last policies, score and prediction."""
     rows, folder = _read(f'{blocks.root}/gail/{name}.csv'), f'{blocks.root}/gail/{name}'
-    a = blocks.analysis(f'gail/{name}') if f'gail/{name}' in blocks.between else None
-    curves = ends_of_curves(f'{folder}_returns.csv') if os.path.exists(f'{folder}_returns.csv') else {}
+    a, curves = blocks.analysis(f'gail/{name}'), ends_of_curves(f'{folder}_returns.csv')
     lines = []
     for r in rows:
-        cell = None if a is None else next((c for k, c in a.cells.items() if (k.task, k.alg) == (r['task'], r['algorithm'])), None)
-        found = ['', '', '', 'not run', '', '']
-        if a is not None and cell is not None:
-            d, score = decimals_of(a, r['task']), a.baselines[r['task']].score(cell.y_N).mean()
-            ends = [number(y, d) for y in curves.get((r['task'], r['algorithm']), [])] or ['', '', '']
-            found = [*ends, ', '.join(number(y, d) for y in np.sort(cell.y_N)), f'{cell.length_mean:.0f}', f'{score:.2f}']
-        lines.append([r['task'], _words(r['algorithm']), *found, f'{r["from"]} to {r["to"]}'])
-    heads = ['task', 'algorithm', 'first steps', 'lowest', 'last steps', 'last policy, each run', 'length', 'score', 'predicted']
+        cell = next((c for k, c in a.cells.items() if (k.task, k.alg) == (r['task'], r['algorithm'])), None)
+        if cell is None:
+            continue
+        d, score = decimals_of(a, r['task']), a.baselines[r['task']].score(cell.y_N).mean()
+        ends = [number(y, d) for y in curves.get((r['task'], r['algorithm']), [])] or ['', '', '']
+        played = [', '.join(number(y, d) for y in np.sort(cell.y_N)), f'{cell.length_mean:.0f}']
+        longest = max(int(run.alg_traj_lengths.max()) for run in cell.rows)
+        lines.append([r['task'], _words(r['algorithm']), *ends, *played, longest, f'{score:.2f}', f'{r["from"]} to {r["to"]}'])
+    heads = ['task', 'algorithm', 'first steps', 'lowest', 'last steps', 'return', 'mean length', 'longest', 'score', 'predicted']
     return table(heads, lines, words=2)
