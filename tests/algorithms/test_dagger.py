@@ -338,7 +338,7 @@ WRONG_CALLS = {
         "dagger_rounds=3: only 'dagger' has this option",
     ),
     'too many rounds': ({'dagger_rounds': 41}, 'iterations=41 leaves some of 41 dagger_rounds= without a step'),
-    'workers': ({'expert': lambda obs: obs, 'sim_batch_size': 2}, 'cannot ask a function'),
+    'workers': ({'expert': lambda obs: obs, 'sim_batch_size': 2}, 'cannot call a function'),
     'a word': ({'dagger_label': 'median'}, "dagger_label 'median': give 'mean' or 'sampled'"),
     'a chance': ({'dagger_beta': 1.5}, 'dagger_beta 1.5: give 0 to 1'),
 }
