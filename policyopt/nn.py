@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from policyopt.errors import UserError
+from policyopt.standardizer import Standardizer as Standardizer  # known by this module's name too
 from policyopt.torchutil import NetConfig, mm, row_dots, tanh_
 
 OfRows = Callable[[torch.Tensor, slice], torch.Tensor]  # of a block of rows and where these stand among all
@@ -202,6 +203,11 @@ def net_shapes(scope: str, spec: list[dict], in_dim: int, out_dim: int) -> dict[
     if num > MAX_PARAMETERS:
         raise UserError(f'the hidden spec makes a net of {num} parameters; expected at most {MAX_PARAMETERS}, so use fewer units')
     return shapes
+
+
+def hessian_products(loss: Callable[[torch.Tensor], torch.Tensor], theta_P: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """v ↦ H v of a loss that torch.func differentiates, at any point; learning stays where the products of Curvature hold."""
+    return lambda v_P: torch.func.jvp(torch.func.grad(loss), (theta_P,), (v_P,))[1]
 
 
 class FeedforwardNet:

@@ -142,6 +142,12 @@ def subsample(x_B_D: torch.Tensor, frac: float | None, rng: np.random.RandomStat
     return x_B_D if frac is None else x_B_D[torch.as_tensor(subsample_rows(len(x_B_D), frac, rng), device=x_B_D.device)]
 
 
+def finite_difference_hvp(v_P: np.ndarray, grad: Callable[[np.ndarray], np.ndarray], x0_P: np.ndarray, delta: float = 1e-4) -> np.ndarray:
+    """(∇f(x0 + ε v̂) − ∇f(x0 − ε v̂))/(2ε)·‖v‖, a check of Hessian-vector products that vectors of 2016 hold."""
+    eps = delta / float(np.linalg.norm(v_P))
+    return (grad(x0_P + eps * v_P) - grad(x0_P - eps * v_P)) / (2 * eps)
+
+
 class Adam:
     """Adam with the bias correction folded into the step size (Kingma & Ba 2015, end of section 2).
 

@@ -15,7 +15,7 @@ import torch
 
 from policyopt.arguments import as_generator, as_numbers, kind_of
 from policyopt.errors import UserError
-from policyopt.nn import FeedforwardNet, Model, net_shapes, numpy_layers, parse_spec
+from policyopt.nn import FeedforwardNet, Model, hessian_products, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actors import Actor
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import DTYPES, NetConfig, as_device, to_tensor
@@ -182,8 +182,18 @@ class Policy(Model):
         _, net_P = self.net.forward_backward(x_B_Do, dout)
         return logp_B, torch.cat([own_P, net_P])
 
-    def kl_hvp(self, x_B_Do: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The function v ↦ H v, H the Hessian of mean KL(this policy ‖ new) at this policy, over rows that are already normalised."""
+    def kl_hvp(self, x_B_Do: torch.Tensor, old_B_Pa: torch.Tensor | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The function v ↦ H v, H the Hessian of mean KL(old ‖ new) at this policy, over rows that are already normalised.
+
+        old_B_Pa: None, as in learning, is this policy.
+        """
+        if old_B_Pa is not None:
+
+            def mean_kl(theta_P):
+                out_B_K = self.net.functional(theta_P[self.num_own :], x_B_Do)
+                return self.kl(old_B_Pa, self._adist_with(out_B_K, theta_P[: self.num_own])).mean()
+
+            return hessian_products(mean_kl, self.theta_P)
         curv = self.net.curvature(x_B_Do)
         adist = self.adist(curv.out_B_Do)
 
