@@ -364,7 +364,7 @@ def test_choosing_says_what_the_files_give():
 
     text = (REPO / 'docs' / 'choosing.md').read_text(encoding='utf-8').replace('−', '-')
     rows = re.findall(r'(?m)^\| `([\w/]+)` \|.*\| (\d+) \| (.*) \|$', text)
-    assert len(rows) == 6
+    assert len(rows) == 5
     for name, seconds, scores in rows:
         with tables.open_file(REPO / 'results' / f'{name}.h5') as f:
             assert round(float(f.root._v_attrs['training_seconds']) / len(f.root.results)) == int(seconds), name
