@@ -22,6 +22,7 @@ from policyopt import elementwise, evaluation
 from policyopt.files.training_log import read_log, read_root, read_snapshot, snapshot_names
 from policyopt.files.trajectory_file import load_trajs
 from policyopt.pipeline import estimate
+from policyopt.pipeline.command import Command
 from policyopt.training import Eta
 
 POLICY_STEP = ['dx', 'dl', 'kl', 'gnorm', 'bt']
@@ -131,7 +132,7 @@ def test_iterations_that_are_not_said_are_a_million_for_the_trainer_and_for_the_
     unsaid = [a for a in RUNS['ga'] if a not in ('--max_iter', '31')]
     assert run_until(unsaid, folder, 3, signal.SIGTERM, '--log', 'endless.h5') == 75
     assert read_root(folder / 'endless.h5.part')['args']['max_iter'] == 1000000
-    assert estimate.max_iter(types.SimpleNamespace(id='endless', command=shlex.join(map(str, unsaid)))) == 1000000
+    assert estimate.max_iter(types.SimpleNamespace(id='endless', command=Command(shlex.join(map(str, unsaid))))) == 1000000
 
 
 # ---- stopping and continuing

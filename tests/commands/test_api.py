@@ -129,7 +129,7 @@ def test_an_environment_without_an_id_is_played_here_and_left_open():
     assert small('bclone', demos, Line, bclone_batch_size=5, max_traj_len=20).policy.act(np.zeros(3)).shape == (2,)
     with pytest.raises(po.UserError, match='worker processes need'):
         small('trpo', env=env, max_traj_len=20, sim_batch_size=2)
-    with pytest.raises(po.RunFailed, match='returned the first'):
+    with pytest.raises(po.RunFailed, match='returned the same environment twice'):
         small('trpo', env=lambda: env, max_traj_len=20)
 
 

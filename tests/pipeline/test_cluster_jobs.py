@@ -309,7 +309,7 @@ def test_pbs_stops_a_task_before_its_time_limit_and_puts_it_back_into_the_queue(
     only = ['--only', 'alg=ga', 'task=cartpole', 'num_trajs=1']
     (tmp_path / 'bin' / 'qrerun').write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/rerun\n')
     (tmp_path / 'bin' / 'qrerun').chmod(0o755)
-    im_pipeline(path, '1_train', '-e', 'pbs', *only, code=2, env=pbs, stdin=subprocess.DEVNULL)
+    im_pipeline(path, '1_train', '-e', 'pbs', *only, code=2, env=pbs)
     script = ['bash', folder / 'cluster' / 'pbs_1.sh']
     env = pbs | {'PBS_ARRAYID': '1', 'PBS_JOBID': '12[1].server'}
     stopped = subprocess.run(script, env=env, capture_output=True, text=True)

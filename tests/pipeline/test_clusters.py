@@ -165,7 +165,7 @@ def test_a_plan_names_what_is_to_do_and_a_part_of_it_only_its_own(tmp_path):
 
 def test_nothing_is_submitted_without_a_yes(tmp_path, pbs):
     path, folder = ready_spec(tmp_path)
-    _, err = im_pipeline(path, '1_train', '-e', 'pbs', code=2, env=pbs, stdin=subprocess.DEVNULL)
+    _, err = im_pipeline(path, '1_train', '-e', 'pbs', code=2, env=pbs)
     assert f'{folder}/cluster/pbs_1.sh: written, not submitted' in err and '#PBS -t 1-16' in err
     assert not (tmp_path / 'qsub.log').exists()
     assert len((folder / 'cluster' / 'pbs_1.runs').read_text().splitlines()) == 16
@@ -210,7 +210,7 @@ def test_runs_that_the_cluster_did_not_finish_are_reported(tmp_path, pbs):
 )
 def test_a_requeued_pbs_task_on_another_host_takes_its_own_run_back_and_no_other(tmp_path, pbs, where, done):
     path, folder = ready_spec(tmp_path)
-    im_pipeline(path, '1_train', '-e', 'pbs', '--only', 'alg=ga', 'task=cartpole', code=2, env=pbs, stdin=subprocess.DEVNULL)
+    im_pipeline(path, '1_train', '-e', 'pbs', '--only', 'alg=ga', 'task=cartpole', code=2, env=pbs)
     first, second = (folder / 'cluster' / 'pbs_1.runs').read_text().split()[:2]
     task = {'PBS_JOBID': '17[1].server', 'PBS_ARRAYID': '1', 'PBS_NUM_PPN': '1', 'PBS_NODEFILE': str(tmp_path / 'one')}
     (tmp_path / 'one').write_text('here\nhere\n')
