@@ -20,13 +20,16 @@ class BadEnvironment(ValueError):
 
 
 def reason_of(e: BaseException) -> str:
-    """An exception as one line: its kind and its text."""
-    text = ' '.join(str(e).split())
+    """An exception as one line: its kind and its text, if that can be had."""
+    try:
+        text = ' '.join(str(e).split())
+    except Exception:  # an exception of the user's own may have any __str__
+        text = ''
     return f'{type(e).__name__}: {text}' if text else type(e).__name__
 
 
 # what the user's code may raise; SystemExit would end our command with an exit code of its own
-FAILURES = (Exception, SystemExit)
+FAILURES = (Exception, SystemExit, GeneratorExit)
 
 
 class exits_raise:

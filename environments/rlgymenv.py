@@ -359,9 +359,11 @@ class SingleEnv:
         obs, r, terminated, truncated, _ = returned
         obs_Do = self._obs('step', obs)
         try:
+            if isinstance(terminated, str) or isinstance(truncated, str) or isinstance(r, str):
+                raise TypeError('a text')
             self.cut_short = not terminated
             return obs_Do, float(r), bool(terminated or truncated)
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError) as e:
             parts = f'a reward of {_type_of(r)}, terminated of {_type_of(terminated)} and truncated of {_type_of(truncated)}'
             raise self._wrong('step', f'{parts}; expected a float, a bool and a bool') from e
 
@@ -396,7 +398,7 @@ class SingleEnv:
     def _obs(self, method: str, obs: Any) -> np.ndarray:
         try:
             obs_Do = np.array(obs, dtype=np.float64)
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError) as e:
             raise self._wrong(method, f'an observation of {_type_of(obs)}; expected an array of shape ({self.info.obs_dim},)') from e
         if obs_Do.shape != (self.info.obs_dim,):
             cure = '; a number is no array of one: return np.array([x])' if obs_Do.shape == () else ''

@@ -54,7 +54,7 @@ KNOWN_AS = {'bc': 'bclone', 'cloning': 'bclone'}  # elsewhere
 # what other arguments of `train` decide, or what belongs to commands only
 NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
-MAX_COLUMNS = 1000  # of a log
+MAX_COLUMNS, MAX_NAME = 1000, 1000  # of a log; characters of a column's name
 # of the commands' options: what the arguments of `train` are called
 ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env', 'obs_keys': 'obs_keys', 'download': 'download'}
 
@@ -108,10 +108,11 @@ class Demonstrations(TrajBatch):
         """
         lists = {'obs': obs, 'actions': actions} | ({} if rewards is None else {'rewards': rewards})
         for name, episodes in lists.items():
-            if not isinstance(episodes, Sequence | np.ndarray) or isinstance(episodes, str):
+            if not isinstance(episodes, Sequence | np.ndarray) or isinstance(episodes, str) or getattr(episodes, 'ndim', 1) == 0:
                 raise UserError(f'{name} is a {type(episodes).__name__}; give a list with one array per episode')
         if len(obs) == 0:
             raise UserError('obs is empty; give at least one episode')
+        _check_env_name(env_name)
         for name, episodes in lists.items():
             if len(episodes) != len(obs):
                 raise UserError(f'{name} holds {len(episodes)} episodes, but obs holds {len(obs)}')
@@ -160,12 +161,27 @@ class Demonstrations(TrajBatch):
         """Write a trajectory file, whole or not at all. Raises UserError where the file exists, or cannot be written."""
         path = as_path(path)
         training.check_log(path, name='path')
-        save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
+        with _writing(path):
+            save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """Raise UserError where the file cannot be written."""
+    try:
+        yield
+    except OSError as e:
+        raise UserError(f'{path}: cannot be written: {e.strerror or e}; choose another path') from e
+
+
+def _check_env_name(env_name: Any) -> None:
+    if env_name is not None and not isinstance(env_name, str):
+        raise UserError(f"env_name is {kind_of(env_name)}; expected an environment's id, such as 'CartPole-v1'")
 
 
 def _ended(terminated: Any, num: int) -> np.ndarray:
     """`terminated` as (B,) bool, or UserError."""
-    ended = np.asarray(terminated)
+    ended = as_array(terminated, 'terminated')
     if ended.shape != (num,) or ended.dtype.kind not in 'biuf' or not np.isin(ended, (0, 1)).all():
         raise UserError(f'terminated is {ended.dtype} of shape {ended.shape}; give True or False for each of {num} episodes')
     return ended.astype(bool)
@@ -216,7 +232,8 @@ class TrainedRun:
         log = self._training_log
         written = TrainingLog(path, log.attrs | {'args': dataclasses.replace(self.options, log=path).as_json()})
         written.columns, written.rows, written.snapshots = log.columns, log.rows, log.snapshots
-        written.finish({}, self.state)
+        with _writing(path):
+            written.finish({}, self.state)
 
     def __repr__(self) -> str:
         ended = ', interrupted' if self.interrupted else f', ended by {self.ended}' if self.ended else ''
@@ -327,6 +344,8 @@ def _demonstrated(algorithm: str, demos: Any, limit_trajs: int | None) -> tuple[
         demos = Demonstrations.load(demos)
     if not isinstance(demos, TrajBatch):
         raise UserError(f'demos is a {type(demos).__name__}; give Demonstrations, or the path of a trajectory file')
+    if not len(demos):
+        raise UserError('demos holds no episode; give at least one')
     num = len(demos) if limit_trajs is None else limit_trajs
     if not 1 <= num <= len(demos):
         raise UserError(f'limit_trajs is {num}, but there are {len(demos)} demonstrations; give 1 to {len(demos)}')
@@ -506,8 +525,7 @@ def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequenc
         raise UserError(f'policy is a {type(policy).__name__}; give one of make_policy(…) or load_policy(…)')
     columns = _columns(log)
     seed = None if seed is None else as_integer(seed, 'seed', 0, 2**32 - 1)
-    if env_name is not None and not isinstance(env_name, str):
-        raise UserError(f"env_name is {kind_of(env_name)}; expected an environment's id, such as 'CartPole-v1'")
+    _check_env_name(env_name)
     spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
     args = {'policy_hidden_spec': spec, 'obsnorm_mode': 'none' if policy.obsnorm is None else 'online', 'env_name': env_name, 'seed': seed}
     attrs = provenance() | {'args': json.dumps(args)} | ({} if seed is None else {'seed': int(seed)})
@@ -517,7 +535,8 @@ def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequenc
     for row in zip(*columns.values(), strict=True):
         written.append(list(zip(columns, row, kinds, strict=True)))
     written.add_snapshot(int(columns['iter'][-1]), policy.export())
-    written.finish({'end_time': now()})
+    with _writing(path):
+        written.finish({'end_time': now()})
 
 
 def _columns(log: Mapping[str, Sequence] | np.ndarray) -> dict[str, np.ndarray]:
@@ -526,8 +545,8 @@ def _columns(log: Mapping[str, Sequence] | np.ndarray) -> dict[str, np.ndarray]:
     if not names:
         raise UserError('log: give {column: one number per iteration}, or a structured array')
     for name in names:
-        if not isinstance(name, str) or not name or '/' in name or '\0' in name:
-            raise UserError(f"log has a column called {name!r}; expected a text without '/'")
+        if not isinstance(name, str) or not name or '/' in name or '\0' in name or len(name) > MAX_NAME:
+            raise UserError(f"log has a column called {repr(name)[:80]}; expected a text without '/', of at most {MAX_NAME} characters")
     if len(names) > MAX_COLUMNS:
         raise UserError(f'log has {len(names)} columns; expected at most {MAX_COLUMNS}, which a file can hold')
     columns = {str(name): as_array(log[name], f"log['{name}']") for name in names}
@@ -537,6 +556,10 @@ def _columns(log: Mapping[str, Sequence] | np.ndarray) -> dict[str, np.ndarray]:
     for name, x in columns.items():
         if not num or x.shape != (num,) or x.dtype.kind not in 'biuf':
             raise UserError(f"log['{name}'] has shape {x.shape} and type {x.dtype}; expected as many numbers as iterations, at least one")
+        if (np.abs(x[np.isfinite(x)].astype(np.float64)) > np.finfo(np.float32).max).any():
+            raise UserError(f"log['{name}'] holds numbers beyond 3.4e38, more than a log keeps; expected smaller ones")
     if columns['iter'].dtype.kind not in 'iu' or columns['iter'].min() < 0 or columns['iter'].max() >= 2**31:
         raise UserError("log['iter'] holds other things than iteration numbers; expected 0, 1, 2, …, below 2^31")
+    if (np.diff(columns['iter'].astype(np.int64)) <= 0).any():
+        raise UserError("log['iter'] does not rise from each row to the next; expected 0, 1, 2, …")
     return columns

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from policyopt.arguments import as_numbers
 from policyopt.errors import UserError
 from policyopt.standardizer import Standardizer as Standardizer  # known by this module's name too
 from policyopt.torchutil import NetConfig, mm, row_dots, tanh_
@@ -150,13 +151,11 @@ class Model:
             norm.expect(arrays, scope)
         for name, var in self.variables.items():
             if name not in arrays:
-                raise UserError(f'{where}: lacks the variable {name}; it holds {", ".join(sorted(arrays)) or "none"}')
-            array = np.asarray(arrays[name])
+                raise UserError(f'{where}: lacks the variable {name}; it holds {", ".join(sorted(map(str, arrays))) or "none"}')
+            array = as_numbers(arrays[name], f'{where}: {name}')
             if tuple(array.shape) != tuple(var.shape):
                 raise UserError(f'{where}: {name} has shape {array.shape}, but the task and the stored options ask for {tuple(var.shape)}')
-            if not np.isfinite(array).all():
-                raise UserError(f'{where}: {name} holds NaN or infinity')
-            var.copy_(torch.as_tensor(array.astype(np.float64)))
+            var.copy_(torch.as_tensor(array))
 
     def state(self) -> dict[str, np.ndarray]:
         """Arrays that a checkpoint needs beyond `export` (none here; subclasses may add)."""

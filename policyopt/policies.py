@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from policyopt.arguments import as_generator, as_numbers, kind_of
+from policyopt.arguments import as_generator, as_integer, as_numbers, kind_of
 from policyopt.errors import UserError
 from policyopt.nn import FeedforwardNet, Model, hessian_products, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actors import Actor
@@ -465,6 +465,7 @@ def make_policy(
 def as_space(space: Any, name: str) -> Space:
     """A space of ours, from one of ours or of Gymnasium's; raises UserError, which calls it `name`, for anything else."""
     if isinstance(space, ContinuousSpace | FiniteSpace):
+        as_integer(space.dim if isinstance(space, ContinuousSpace) else space.size, f'the size of {name}', 1)
         return space
     shape = getattr(space, 'shape', None)
     if hasattr(space, 'low') and isinstance(shape, tuple) and len(shape) == 1 and shape[0]:

@@ -27,6 +27,11 @@ NEVER_BEGUN = 143  # a run that the pipeline did not let begin
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # that the pipeline passes on to its runs
 
 
+def signal_name(number: int) -> str:
+    """SIGKILL of 9; 35 of the real-time signals, most of which have no name."""
+    return signal.Signals(number).name if number in set(signal.Signals) else str(number)
+
+
 @contextlib.contextmanager
 def holding_signals() -> Iterator[None]:
     """Hold stop signals back in the block, from this process and for good from those that it starts; ours arrive after it.

@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.actors import GivenActions
-from policyopt.signals import follow_parent, holding_signals
+from policyopt.signals import follow_parent, holding_signals, signal_name
 
 if TYPE_CHECKING:
     from policyopt.environments.rlgymenv import EnvInfo
@@ -56,7 +55,7 @@ def apart(what: str, function: Callable, *args: Any) -> Any:
 def _how_it_ended(process: Any) -> str:
     code = process.exitcode
     if code is not None and code < 0:
-        return f'was killed by {signal.Signals(-code).name}; is there enough memory?'
+        return f'was killed by {signal_name(-code)}; is there enough memory?'
     return f'ended its process with exit code {code} in the middle; expected it to return'
 
 

@@ -35,7 +35,7 @@ from policyopt.pipeline.command import Command, is_our_trainer
 from policyopt.pipeline.plan import How, Job, Plan
 from policyopt.progress import Progress
 from policyopt.shipped import PACKAGE
-from policyopt.signals import NEVER_BEGUN, STOP_SIGNALS, STOPPED, CountedSignals, Stopped
+from policyopt.signals import NEVER_BEGUN, STOP_SIGNALS, STOPPED, CountedSignals, Stopped, signal_name
 
 Process = Any  # a subprocess.Popen with a pipe as its stdin, or a ForkedRun
 BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
@@ -259,7 +259,7 @@ class _Launcher:
         return bool(ended)
 
     def judge(self, job: Job, code: int) -> tuple[str, str]:
-        ended = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'failed with exit code {code}'
+        ended = f'was killed by {signal_name(-code)}' if code < 0 else f'failed with exit code {code}'
         there, aside = os.path.exists(job.out), incomplete_path(job.out)
         if code == 0 and not there:
             return 'failed', f'exited with code 0 but did not write {job.out}'

@@ -12,7 +12,7 @@ import numpy as np
 
 from policyopt.arguments import as_array
 from policyopt.elementwise import tanh_
-from policyopt.errors import UserError
+from policyopt.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,6 +138,14 @@ class Actor:
         return self.act(adist_B_Pa, noise_B_Dn)
 
 
+def _asked(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """What a function of the user's returns; its SystemExit is a failure, and does not end this process as if all were well."""
+    try:
+        return function(*args, **kwargs)
+    except SystemExit as e:
+        raise RunFailed(f'{getattr(function, "__name__", type(function).__name__)} exited with {e.code!r}; expected actions') from e
+
+
 class GivenActions:
     """What actors share whose actions come from elsewhere: they are distribution and action at once, and draw nothing."""
 
@@ -169,7 +177,7 @@ class FunctionActor(GivenActions):
         self.function = function
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
-        said, num, n = as_array(self.function(obs_B_Do.copy()), 'what the expert returned'), len(obs_B_Do), self.num_actions
+        said, num, n = as_array(_asked(self.function, obs_B_Do.copy()), 'what the expert returned'), len(obs_B_Do), self.num_actions
         a_B_Da = said.reshape(num, 1) if n and said.shape == (num,) else said
         kinds = 'iu' if n else 'iuf'
         if a_B_Da.shape != (num, 1 if n else self.a_dim) or a_B_Da.dtype.kind not in kinds or not np.isfinite(a_B_Da).all():
@@ -229,7 +237,7 @@ class PlayerActor(GivenActions):
         raise UserError(f'{self.name} returned {shown(said)} for one observation; expected {wanted}')
 
     def _said(self, obs: np.ndarray, known: dict[str, Any]) -> Any:
-        said = self.call(obs, **known)  # pyright: ignore[reportOptionalCall]
+        said = _asked(self.call, obs, **known)
         if isinstance(said, tuple) and len(said) == 2 and 'state' in self.takes:
             said, self.state = said
         return said

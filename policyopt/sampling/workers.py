@@ -23,7 +23,7 @@ from policyopt.cores import num_cores, number_from_env
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.rollout import Played, Rollout, SimConfig, Streams, TrajectoryCounter
-from policyopt.signals import follow_parent, holding_signals
+from policyopt.signals import follow_parent, holding_signals, signal_name
 
 if TYPE_CHECKING:
     from policyopt.sampling.actors import AnyActor
@@ -168,7 +168,7 @@ class WorkerPool:
             return UserError(f"{said}; put what it does under `if __name__ == '__main__':`, or use sim_batch_size 1")
         if code is not None and code < 0:
             memory = '; is there enough memory? Continue with --resume' if code == -signal.SIGKILL else ''
-            return RunFailed(f'{worker} died by signal {signal.Signals(-code).name}{memory}')
+            return RunFailed(f'{worker} died by signal {signal_name(-code)}{memory}')
         return RunFailed(f'{worker} died with exit code {code}; an error of its own stands above')
 
     def close(self) -> None:

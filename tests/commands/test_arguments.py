@@ -29,6 +29,10 @@ def from_arrays(obs, actions):
     return po.Demonstrations.from_arrays([obs], [actions])
 
 
+def ended(terminated):
+    return po.Demonstrations.from_arrays([np.zeros((2, 3))] * 2, [[0, 1]] * 2, terminated=terminated)
+
+
 class NoSpec(gymnasium.Env):
     observation_space, action_space = spaces.Box(-1, 1, (4,)), spaces.Discrete(2)
 
@@ -80,6 +84,16 @@ WRONG = {
     'a list of algorithms': (lambda: po.train(['ga'], 'CartPole-v0', demos(), iterations=1), 'there is no algorithm'),
     'a ragged expert': (lambda: asked(lambda obs: [[1], [1, 2]]), 'what the expert returned is no array'),
     'a masked expert': (lambda: asked(lambda obs: np.ma.masked_array(np.zeros(len(obs), int), True)), 'has masked values'),
+    'ragged ends': (lambda: ended([[True], [True, False]]), 'terminated is no array'),
+    'masked ends': (lambda: ended(np.ma.masked_array([True, True], [True, False])), 'terminated has masked values'),
+    'a number as episodes': (lambda: po.Demonstrations.from_arrays(np.array(3.0), [[0]]), 'obs is a ndarray; give a list'),
+    'a number as the task of arrays': (lambda: po.Demonstrations.from_arrays([np.zeros((1, 3))], [[0]], env_name=3), 'env_name is an int'),
+    'no demonstration': (lambda: po.train('bc', None, demos()[:0], **FEW), 'demos holds no episode'),
+    'no dimension': (lambda: make(po.ContinuousSpace(0)), "the size of obs_space is '0'; expected a whole number of 1 or more"),
+    'actions below none': (lambda: make(action_space=po.FiniteSpace(-2)), "the size of action_space is '-2'"),
+    'words as weights': (lambda: make().load(dict.fromkeys(make().export(), 'a'), 'these'), 'these: .* is of type <U1; expected numbers'),
+    'numbers as names of weights': (lambda: make().load({1: 2}, 'these'), 'these: lacks the variable .*; it holds 1'),
+    'a folder that takes no file': (lambda: demos().save('/proc/x.h5'), '/proc/x.h5: cannot be written'),
     'an env whose spec raises': (lambda: po.MDP(NoSpec()), 'failed with RuntimeError: no spec'),
     'a class whose spec raises': (lambda: po.MDP(NoSpec), 'failed with RuntimeError: no spec'),
     'an env whose space raises': (lambda: po.MDP(NoSpace()), 'no space'),
@@ -89,6 +103,9 @@ LOGS = {
     'no name': ({'': [1.0]}, {}, "column called ''"),
     'a number as a name': ({3: [1.0]}, {}, 'column called 3'),
     'columns without end': ({f'c{i}': [1.0] for i in range(3000)}, {}, 'log has 3000 columns'),
+    'a long name': ({'x' * 100_000: [1.0]}, {}, "column called 'xxx.*; expected a text without '/', of at most"),
+    'numbers beyond single precision': ({'a': [1.0, 1e300]}, {}, r"log\['a'\] holds numbers beyond 3.4e38"),
+    'iterations that fall': ({'iter': [5, 1]}, {}, r"log\['iter'\] does not rise"),
     'ragged': ({'a': [[1], [1, 2]]}, {}, r"log\['a'\] is no array"),
     'masked': ({'a': np.ma.masked_array([1.0, 2.0], [0, 1])}, {}, r"log\['a'\] has masked values"),
     'iterations beyond int32': ({'iter': [2**40]}, {}, r'below 2\^31'),
@@ -131,3 +148,9 @@ def test_tensors_with_gradients_and_numbers_of_numpy_are_what_they_hold(tmp_path
 
     written = read_log(str(tmp_path / 'run.h5'))
     assert [int(x) for x in written['steps']] == [2**40, 2**41] and read_root(str(tmp_path / 'run.h5'))['args']['seed'] == 3
+
+
+def test_a_function_that_exits_is_a_failure():
+    """Not the end of the caller's program, as if all were well."""
+    with pytest.raises(po.RunFailed, match=r'<lambda> exited with 0; expected actions'):
+        po.evaluate(lambda obs: exit(0), 'CartPole-v1', 1)

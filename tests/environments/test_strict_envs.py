@@ -105,6 +105,15 @@ def test_an_action_outside_the_box_that_is_refused_is_answered_with_the_option()
         po.train('trpo', ENVS['asserting'][0], **SMALL)
 
 
+class Untold(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def fail(error):
+    raise error
+
+
 def case(base=Point, **methods):
     return type('Odd', (base,), {name: staticmethod(f) for name, f in methods.items()})
 
@@ -117,6 +126,12 @@ ODD = {
     'no tuple': (case(returned=lambda o, r: o), r'step\(\) returned one ndarray; expected \(observation'),
     'array reward': (case(returned=lambda o, r: (o, np.array([r]), False, False, {})), r'step\(\) returned a reward of .* shape \(1,\)'),
     'no reward': (case(returned=lambda o, r: (o, None, False, False, {})), r'a reward of type NoneType'),
+    'endless reward': (case(returned=lambda o, r: (o, 10**400, False, False, {})), r'a reward of type int'),
+    'a word as a reward': (case(returned=lambda o, r: (o, '1.5', False, False, {})), r'a reward of type str'),
+    'a word as an end': (case(returned=lambda o, r: (o, r, 'False', False, {})), r'terminated of type str'),
+    'an endless observation': (case(returned=lambda o, r: ([10**400], r, False, False, {})), r'returned an observation of type list'),
+    'an error that cannot be told': (case(returned=lambda o, r: fail(Untold())), r'failed in step\(\) with Untold$'),
+    'the end of a generator': (case(returned=lambda o, r: fail(GeneratorExit())), r'failed in step\(\) with GeneratorExit'),
     'many ends': (case(returned=lambda o, r: (o, r, np.zeros(2), False, {})), r'terminated of type ndarray and shape \(2,\)'),
     'scalar': (
         case(returned=lambda o, r: (o[0], r, False, False, {})),

@@ -114,6 +114,7 @@ def test_keep_going_tries_all_and_resume_repeats_the_failed_ones(tmp_path):
         ('true', 'exited with code 0 but did not write'),
         ('no_such_program', 'failed with exit code 127'),
         ('kill -9 $$', 'was killed by SIGKILL'),
+        pytest.param('kill -35 $$', 'was killed by 35', marks=pytest.mark.skipif(sys.platform != 'linux', reason='no such signal')),
         ('touch "$1"; exit 3', 'failed with exit code 3'),
         ('echo hi > "$1"', 'what it wrote is no run ('),
     ],
