@@ -74,11 +74,11 @@ def claims_table(blocks: Blocks) -> str:
     before = f'{sum(row["committed"] < row["started"] for row in known)} of {len(known)}'
     lines = [
         ['MuJoCo: GAIL scores at least 0.7', *good],
-        ['MuJoCo: GAIL scores more than cloning', *above(mujoco, blocks.pairs(CLONING))],
+        ['MuJoCo: GAIL scores more than cloning (of five sets)', *above(mujoco, blocks.pairs(CLONING))],
         ['Classic control: GAIL scores more than cloning', *above(classic, blocks.pairs(CLASSIC, 'bclone'))],
         ['Classic control: runs of GAIL that score at least 0.9', *reach],
         ['Reacher, 4 demonstrations: cloning scores more than GAIL', *few],
-        ['HalfCheetah: GAIL scores more than the linear rewards', *cheetah],
+        ['HalfCheetah, 4 and 25 demonstrations: GAIL scores more than the linear rewards', *cheetah],
         ['Classic control: GAIL minus the paper', '–', f'{difference(gail)}, {verdict(gail)}'],
         ['Classic control: FEM minus the paper', '–', f'{difference(fem)}, {verdict(fem)}'],
         ['Classic control: cloning minus the paper', '–', f'{difference(cloning)}, {verdict(cloning)}'],
