@@ -55,10 +55,11 @@ PLACES = {
     'reset': "env 'mine_WHERE:Line-v0' failed in reset() with",
     'step': "env 'mine_WHERE:Line-v0' failed in step() with",
 }
+# more episodes than environments stepped at once (256), so that some environment is reset again
 COMMANDS = {
     'imitate_mj': '--mode ga --data t.h5 --env_name ENV --max_iter 1 --min_total_sa 60 --sim_batch_size 1 --seed 0 --log out.h5',
     'run_rl_mj': '--env_name ENV --max_iter 1 --min_total_sa 60 --sim_batch_size 1 --seed 0 --log out.h5',
-    'vis_mj': 'p.h5/snapshots/last --env_name ENV --eval_only --count 9 --seed 0 --out out.h5',
+    'vis_mj': 'p.h5/snapshots/last --env_name ENV --eval_only --count 600 --seed 0 --out out.h5',
 }
 
 
