@@ -47,7 +47,11 @@ FIGURES = {
     'classic_profile': ('classic-2016-experts/results', 'profile'),
     'our_experts_figure1': ('benchmark/results', 'figure1'),
 }
-GAIL = ['results/gail/paper.h5', 'results/gail/ant.h5']  # what gail_figure1 shows, as far as it is there
+# picture: (files of `gail`, drawn as far as they are there; that of `ga`; their steps in words)
+GAIL = {
+    'gail_figure1': (['gail/paper', 'gail/ant'], 'modern/ga', ('1 million steps', '25 million')),
+    'gail_classic': (['gail/classic'], 'classic-2016-experts/results', ('200 000 steps', '1.5 million')),
+}
 BOUNDS = {'': 'bound of 2016', '_batch': "batch's bound", '_none': 'no bound'}
 # picture: folders of training logs, and what its legend calls algorithms; drawn when they are shipped
 CURVES: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -108,7 +112,9 @@ def main(argv):
             print(f'draws results/{picture}.png from the logs in {", ".join(folders)}', flush=True)
             draw_curves([f'results/{folder}' for folder in folders], PAPER, f'results/{picture}.png', words)
     if draws:
-        draw_gail(GAIL, PAPER, 'results/gail_figure1.png')
+        for picture, (files, of_2016, steps) in GAIL.items():
+            print(f'draws results/{picture}.png', flush=True)
+            draw_gail([f'results/{f}.h5' for f in files], f'results/{of_2016}.h5', PAPER, f'results/{picture}.png', steps)
         print('draws results/sample_efficiency.png from results/peers/halfcheetah.csv', flush=True)
         draw_efficiency('results/peers/halfcheetah.csv', 'results/sample_efficiency.png')
     blocks, stale = Blocks('results', FILES, PAPER, OTHERS, WHOLE), []

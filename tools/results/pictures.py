@@ -36,37 +36,39 @@ def draw_curves(folders: Sequence[str], reference: str, path: str, words: Mappin
 
 
 @matplotlib.rc_context(STYLE)
-def draw_gail(files: Sequence[str], reference: str, path: str) -> None:
-    """Draw the score of `gail` in those files that exist, a panel per task: mean, lowest and highest run, and the paper's GAIL.
+def draw_gail(files: Sequence[str], of_2016: str, reference: str, path: str, steps: tuple[str, str]) -> None:
+    """Draw the scores of `gail`, of `ga` and of the paper's GAIL, a panel per task: mean, lowest and highest run.
 
-    The scale of ours is the expert that gave the demonstrations, that of the paper the paper's expert.
+    Each is relative to the expert that gave the demonstrations: one of ours for `gail`, in those files that exist; else the paper's.
+    steps: those of `gail` and of the others, in words.
     """
     published, scales = read_reference(reference), read_reference_tasks(reference)
-    cells = {}
-    for results in (read_results(file) for file in files if os.path.exists(file)):
-        found = analyze(results.rows, results.tasks)
-        cells |= {key: found.baselines[key.task].score(cell.y_N) for key, cell in found.cells.items()}
-    tasks = list(dict.fromkeys(key.task for key in cells))
+    cells, drawn = {}, {'gail': f'gail, {steps[0]}', 'ga': f'ga, {steps[1]}'}
+    for file in (*files, of_2016):
+        if os.path.exists(file):
+            results = read_results(file)
+            found = analyze(results.rows, results.tasks)
+            scale = scales if file == of_2016 else found.baselines
+            cells |= {key: scale[key.task].score(cell.y_N) for key, cell in found.cells.items() if key.alg in drawn}
+    tasks = list(dict.fromkeys(key.task for key in cells if key.alg == 'gail'))
     fig, axes = figure(WIDE, 3.5, 1, len(tasks))
-    look = styles_of(['gail', 'ga'])
+    look = styles_of(list(drawn))
     for ax, task in zip(axes[0], tasks, strict=True):
         share_y(ax, axes, ax is axes[0, 0])
-        mine = {key.num_trajs: y_N for key, y_N in cells.items() if key.task == task}
+        for alg, label in drawn.items():
+            mine = {key.num_trajs: y_N for key, y_N in cells.items() if (key.task, key.alg) == (task, alg)}
+            low, mean, high = ([f(y) for y in mine.values()] for f in (np.min, np.mean, np.max))
+            ax.fill_between(list(mine), low, high, color=look[alg]['color'], alpha=0.15)
+            ax.plot(list(mine), mean, label=label, markersize=5.5, linewidth=1.8, **look[alg])
         theirs = {k.num_trajs: float(scales[task].score(ref.mean)) for k, ref in published.items() if (k.task, k.alg) == (task, 'ga')}
-        ax.fill_between(
-            list(mine), [y.min() for y in mine.values()], [y.max() for y in mine.values()], color=look['gail']['color'], alpha=0.15
-        )
-        ax.plot(list(mine), [y.mean() for y in mine.values()], label='gail', markersize=5.5, linewidth=1.8, **look['gail'])
-        ax.plot(
-            list(theirs), list(theirs.values()), '.-', color=look['ga']['color'], linewidth=0.9, markersize=4, label="paper's GAIL (thin)"
-        )
+        ax.plot(list(theirs), list(theirs.values()), '.-', color='#000000', linewidth=0.9, markersize=4, label=f"the paper's, {steps[1]}")
         ax.axhline(1, color='#6e7781', linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
         ax.axhline(0, color='#6e7781', linewidth=1.2, linestyle=':', zorder=1.5, label='random policy')
         ax.set_title(task)
         ax.set_xticks(sorted(theirs))
         ax.set_xlabel('trajectories')
     axes[0, 0].set_ylabel('score')
-    outside_legend(fig, axes, 4)
+    outside_legend(fig, axes, 3)
     save_figure(fig, path)
 
 
