@@ -347,8 +347,9 @@ def select_runs(
     """The runs that `--only` keeps and `--exclude` leaves, in their order.
 
     A filter is a list of words KEY=VALUE: values of one key are alternatives, different keys must all hold; a value may have * and ?.
-    Whole run ids are alternatives: `only` keeps those of these runs that fit its other words too, `exclude` drops them, and what fits
-    its other words. flag: what messages call `only`. Raises UserError when a word matches no run at all, or when nothing is left.
+    Arguments with commas, such as run ids, are alternatives: `only` keeps those of these runs that fit its other words too, `exclude`
+    drops them, and what fits its other words. flag: what messages call `only`. Raises UserError when a word matches no run at all, or
+    when nothing is left.
     """
     (keep, kept), (drop, dropped) = _filter(runs, only, flag), _filter(runs, exclude, '--exclude')
 
@@ -369,12 +370,12 @@ def _fits(run: PlannedRun, wanted: dict[str, list[str]]) -> bool:
 
 
 def _filter(runs: Sequence[PlannedRun], words: Sequence[str], flag: str) -> tuple[dict[str, list[str]], list[dict[str, list[str]]]]:
-    """(the values that words KEY=VALUE want of each key, the same of each whole run id); other commas separate words as spaces do."""
-    plain, ids = {}, []
+    """(the values that words KEY=VALUE want of each key, the same of each argument with commas)."""
+    plain, alternatives = {}, []
     for argument in words:
         parts, wanted = argument.split(','), plain
-        if sorted(part.partition('=')[0] for part in parts) == sorted(KEYS):
-            ids.append(wanted := {})
+        if len(parts) > 1:
+            alternatives.append(wanted := {})
         for word in parts:
             key, eq, value = word.partition('=')
             if not eq or key not in KEYS:
@@ -384,7 +385,7 @@ def _filter(runs: Sequence[PlannedRun], words: Sequence[str], flag: str) -> tupl
             if not fnmatch.filter(there, value):
                 raise UserError(f"{flag} {word}: no run has {key} '{value}'; expected one of {', '.join(there)}.{closest(value, there)}")
             wanted.setdefault(key, []).append(value)
-    return plain, ids
+    return plain, alternatives
 
 
 def find_policy(policy: str) -> str | None:
