@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from policyopt.interfaces import Fields
 from policyopt.nn import FeedforwardNet, net_shapes, parse_spec
 from policyopt.optim import Adam
+from policyopt.options import ImitationOptions
 from policyopt.rewards import (
     ClassifierConfig,
     ClassifierReward,
@@ -24,13 +26,10 @@ from policyopt.rewards import (
 )
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
-from policyopt.trajectories import FiniteSpace
+from policyopt.trajectories import Batch, ContinuousSpace, Expert, FiniteSpace, Space
 
 if TYPE_CHECKING:
-    from policyopt.interfaces import Fields
-    from policyopt.options import ImitationOptions
     from policyopt.sampling.mdp import MDP
-    from policyopt.trajectories import Batch, ContinuousSpace, Expert, Space
 
 
 class AIRLRows(NamedTuple):

@@ -19,7 +19,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,9 +42,6 @@ from policyopt.provenance import now, provenance
 from policyopt.sampling.actors import FunctionActor
 from policyopt.sampling.mdp import MDP
 from policyopt.trajectories import TrajBatch
-
-if TYPE_CHECKING:
-    from typing import Self
 
 # {name: the options that it stands for}; 'trpo', on the true reward, is run_rl_mj.py
 ALGORITHMS = {
@@ -151,7 +148,7 @@ class Demonstrations(TrajBatch):
         return cls._copy(trajs, env_name)
 
     @classmethod
-    def _copy(cls, trajs: TrajBatch, env_name: str | None, source: str | None = None) -> Self:
+    def _copy(cls, trajs: TrajBatch, env_name: str | None, source: str | None = None) -> Demonstrations:
         demos = cls(trajs.obs.stacked, trajs.adist.stacked, trajs.a.stacked, trajs.r.stacked, trajs.lengths)
         demos.env_name, demos.source = env_name, source
         demos.lastobs_B_Do, demos.terminal_B = trajs.lastobs_B_Do, trajs.terminal_B

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 
 from policyopt.errors import UserError
+from policyopt.interfaces import Fields
 from policyopt.optim import Adam
+from policyopt.policies import Policy
 from policyopt.trajectories import FiniteSpace
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from policyopt.interfaces import Fields
-    from policyopt.policies import Policy
 
 
 class BehavioralCloningOptimizer:

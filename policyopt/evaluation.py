@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from policyopt.environments.rlgymenv import BadEnvironment, exits_raise, make_en
 from policyopt.errors import RunFailed, UserError, printable
 from policyopt.files.atomic import check_output, replacing
 from policyopt.files.training_log import last_of, read_snapshot
+from policyopt.interfaces import Reward
 from policyopt.options import MAX_TRAJS, ImitationOptions, option_names
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actors import PlayerActor
@@ -24,9 +25,6 @@ from policyopt.sampling.mdp import MDP, check_mdp, sample_trajectories
 from policyopt.sampling.rollout import Streams
 from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Expert, TrajBatch
-
-if TYPE_CHECKING:
-    from policyopt.interfaces import Reward
 
 
 def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Policy:

@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from policyopt.arguments import as_generator, as_integer, as_numbers, kind_of
 from policyopt.errors import UserError
-from policyopt.nn import FeedforwardNet, Model, hessian_products, net_shapes, numpy_layers, parse_spec
+from policyopt.nn import FeedforwardNet, Model, OfRows, hessian_products, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actors import Actor
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import DTYPES, NetConfig, as_device, to_tensor
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, Space
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
     from policyopt.files.training_log import Snapshot
-    from policyopt.nn import OfRows
     from policyopt.sampling.mdp import MDP
 
 

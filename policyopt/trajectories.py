@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from policyopt.arguments import check_shapes
 from policyopt.errors import UserError
 
 if TYPE_CHECKING:
     from typing import Self
-
-    from numpy.typing import ArrayLike
 
     from policyopt.environments.rlgymenv import EnvInfo
 

@@ -6,18 +6,15 @@ Letters: B rows, Do observation dim, P flat parameters.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from policyopt import optim
+from policyopt.interfaces import Fields
 from policyopt.nn import FeedforwardNet, Model, hessian_products, net_shapes, parse_spec
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
-
-if TYPE_CHECKING:
-    from policyopt.interfaces import Fields
 
 HVP_FRAC = 0.1  # share of the rows that Hessian-vector products use, drawn with replacement
 

@@ -17,15 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from policyopt.errors import RunFailed, UserError, printable
+from policyopt.pipeline import cluster_options
+from policyopt.pipeline.plan import How, Plan
+from policyopt.pipeline.spec import PlannedRun, Spec
 from policyopt.shipped import as_typed, continuing_command, shipped
-
-if TYPE_CHECKING:
-    from policyopt.pipeline import cluster_options
-    from policyopt.pipeline.plan import How, Plan
-    from policyopt.pipeline.spec import PlannedRun, Spec
 
 WARNING_S = 120  # a task is told this long before its time limit, so that it can write a checkpoint
 

@@ -13,7 +13,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,16 +23,14 @@ from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.names import KEYS, id_of
 from policyopt.files.results_file import ResultRow, Results, TaskRow, read_results
 from policyopt.files.runfile import RunFile, read_facts, read_run
+from policyopt.files.training_log import Snapshot
 from policyopt.pipeline import external_policies, launch, sample_stage
+from policyopt.pipeline.plan import How
 from policyopt.pipeline.spec import PlannedRun, Spec, Task, select_runs
 from policyopt.progress import Progress
 from policyopt.provenance import derive_seed, parse_time
 from policyopt.signals import follow_parent, holding_signals
-
-if TYPE_CHECKING:
-    from policyopt.files.training_log import Snapshot
-    from policyopt.pipeline.plan import How
-    from policyopt.trajectories import TrajBatch
+from policyopt.trajectories import TrajBatch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ import re
 import sys
 import time
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
 
 from policyopt.errors import RunFailed, UserError
 from policyopt.files.atomic import read_utf8, replacing
@@ -18,10 +17,8 @@ from policyopt.files.names import is_part, is_run, name_of
 from policyopt.files.yamlfile import read_text
 from policyopt.pipeline import locks
 from policyopt.pipeline import spec as specs
+from policyopt.pipeline.spec import Spec
 from policyopt.provenance import draw_seed, git_hash
-
-if TYPE_CHECKING:
-    from policyopt.pipeline.spec import Spec
 
 
 @contextlib.contextmanager

@@ -7,16 +7,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from policyopt.errors import UserError
+from policyopt.pipeline import cluster_options
 from policyopt.pipeline.clusters import WARNING_S, Cluster, Request, Submission, is_unknown
 from policyopt.pipeline.command import fill
-
-if TYPE_CHECKING:
-    from policyopt.pipeline import cluster_options
-    from policyopt.pipeline.plan import Plan
-    from policyopt.pipeline.spec import PlannedRun, Spec
+from policyopt.pipeline.plan import Plan
+from policyopt.pipeline.spec import PlannedRun, Spec
 
 
 class Slurm(Cluster):

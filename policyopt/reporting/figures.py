@@ -15,7 +15,7 @@ import os
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -25,11 +25,8 @@ from matplotlib.figure import Figure
 from policyopt.algorithms import ALGORITHMS, label_of
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_output, replacing
-from policyopt.reporting.reference import FAILED
-
-if TYPE_CHECKING:
-    from policyopt.reporting.analysis import Analysis, Cell
-    from policyopt.reporting.reference import CellKey
+from policyopt.reporting.analysis import Analysis, Cell
+from policyopt.reporting.reference import FAILED, CellKey
 
 MIN_RUNS = 4  # a t interval over fewer runs is wider than any axis
 _BAND = f'band: its 95% interval within the lowest and the highest run (fewer than {MIN_RUNS} runs: from the lowest to the highest)'

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from policyopt.reporting import figures
 from policyopt.reporting.figures import (
@@ -19,11 +19,7 @@ from policyopt.reporting.figures import (
     share_y,
     styles_of,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from policyopt.reproduction.study import Study
+from policyopt.reproduction.study import Study
 
 FOREST_WIDTH = 6.8  # inches
 FOREST_SPAN = 0.3  # half the width of a forest; an arrow marks an interval that goes on

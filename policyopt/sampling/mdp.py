@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from policyopt.arguments import kind_of
 from policyopt.environments import rlgymenv
+from policyopt.environments.classic_vec import VecEnv
 from policyopt.errors import RunFailed, UserError, printable
-from policyopt.sampling.actors import RandomActor
+from policyopt.sampling.actors import AnyActor, RandomActor
 from policyopt.sampling.rollout import Rollout, SimConfig, Streams, TrajectoryCounter, in_order
 from policyopt.sampling.workers import WorkerPool, default_workers
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
-
-if TYPE_CHECKING:
-    from policyopt.environments.classic_vec import VecEnv
-    from policyopt.sampling.actors import AnyActor
 
 MAX_SLOTS = 256  # environments stepped at once, at most
 MAX_ACTIONS = 100_000  # different ones of a finite space that nothing but data describes

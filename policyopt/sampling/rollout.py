@@ -14,19 +14,16 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from policyopt.cores import MAX_WORKERS
 from policyopt.environments import rlgymenv
+from policyopt.environments.classic_vec import VecEnv
 from policyopt.errors import RunFailed, UserError
-from policyopt.sampling.actors import PlayerActor
+from policyopt.sampling.actors import AnyActor, PlayerActor
 from policyopt.trajectories import TrajBatch
-
-if TYPE_CHECKING:
-    from policyopt.environments.classic_vec import VecEnv
-    from policyopt.sampling.actors import AnyActor
 
 NOISE_CHUNK = 256  # steps of action noise drawn ahead
 ENDLESS = 20000  # steps after which an episode without a time limit counts as one that never ends

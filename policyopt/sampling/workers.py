@@ -15,18 +15,16 @@ import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing import connection, util
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from policyopt.cores import num_cores, number_from_env
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
+from policyopt.sampling.actors import AnyActor
 from policyopt.sampling.rollout import Played, Rollout, SimConfig, Streams, TrajectoryCounter
 from policyopt.signals import follow_parent, holding_signals, signal_name
-
-if TYPE_CHECKING:
-    from policyopt.sampling.actors import AnyActor
 
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere
 _NO_MAIN_GUARD = 76  # exit code of a worker that was about to start workers itself
