@@ -11,19 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from policyopt import rewards
 from policyopt.interfaces import Fields
 from policyopt.nn import FeedforwardNet, net_shapes, parse_spec
 from policyopt.optim import Adam
 from policyopt.options import ImitationOptions
-from policyopt.rewards import (
-    ClassifierConfig,
-    ClassifierReward,
-    ClassifierRows,
-    chosen_outputs,
-    log_fields,
-    logistic_derivative,
-    logistic_loss,
-)
+from policyopt.rewards import ClassifierConfig, ClassifierReward, ClassifierRows, chosen_outputs
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
 from policyopt.trajectories import Batch, ContinuousSpace, Expert, FiniteSpace, Space
@@ -188,7 +181,7 @@ class AIRLReward(ClassifierReward):
     ) -> tuple[float, torch.Tensor]:
         """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy) of the logits, gradient)."""
         logits_Ball = self._logits(rows)
-        d_Ball = weight_Ball * logistic_derivative(logits_Ball, labels_expert_is_one_Ball, self.ent_reg_weight)
+        d_Ball = weight_Ball * rewards.logistic_derivative(logits_Ball, labels_expert_is_one_Ball, self.ent_reg_weight)
         dh = torch.zeros(len(rows.states), dtype=d_Ball.dtype, device=d_Ball.device)
         dh[: len(d_Ball)] = -d_Ball
         dh[rows.next_B] += rows.gamma_B * d_Ball  # a state follows one row at most
@@ -202,7 +195,7 @@ class AIRLReward(ClassifierReward):
             self.g.forward_backward(rows.pairs, dg)[1],
             self.h.forward_backward(rows.states, lambda out, block: dh[block, None].clone())[1],
         )
-        return logistic_loss(logits_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight), torch.cat(grads)
+        return rewards.logistic_loss(logits_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight), torch.cat(grads)
 
     def fit(self, batch: Batch, expert: Batch, excount_Bex: np.ndarray | None = None) -> tuple[Fields, np.ndarray]:
         """Normaliser update with all rows, then `steps` Adam steps on the full batch, as TransitionClassifier.fit.
@@ -225,4 +218,4 @@ class AIRLReward(ClassifierReward):
             self.adam.step(grad_P)
         logits_Ball = self._logits(rows)
         r_B = self._with_ends(logits_Ball[: both.num_pi], batch.t_B, batch.transitions.terminal_B)
-        return log_fields(loss, logits_Ball, both), r_B
+        return rewards.log_fields(loss, logits_Ball, both), r_B
