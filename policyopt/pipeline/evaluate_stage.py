@@ -317,20 +317,17 @@ def _play(job: EvaluationJob, snapshot: Snapshot) -> TrajBatch:
 
 def _play_foreign(job: EvaluationJob) -> TrajBatch:
     """The episodes of a policy that the user's own function loads."""
-    from policyopt.sampling.mdp import MDP, sample_trajectories
+    from policyopt.evaluation import sample_episodes
+    from policyopt.sampling.mdp import MDP
 
     assert job.policy
-    load, source = external_policies.loader(job.policy, job.place), f'{job.policy} of {job.file}'
+    load = external_policies.loader(job.policy, job.place)
     try:
         policy = load(job.file)
-    except BaseException as e:
-        raise RunFailed(f'{source}: failed with {external_policies.said(e)}') from e
-    mdp = MDP(job.env)
-    actor = external_policies.ForeignActor(policy, mdp.info, source)
-    key, one_process = (job.seed, 'evaluate'), 1  # a policy of another program need not survive being sent to others
-    return sample_trajectories(
-        actor, mdp, job.num_trajs, mdp.longest(job.max_traj_len), key, deterministic=True, sim_batch_size=one_process
-    )
+        player = getattr(policy, 'act', policy)
+        return sample_episodes(player, MDP(job.env), job.num_trajs, job.seed, deterministic=True, max_traj_len=job.max_traj_len)
+    except UserError as e:
+        raise RunFailed(f'{job.policy} of {job.file}: {e}') from e
 
 
 def file_sha256(path: str) -> str:

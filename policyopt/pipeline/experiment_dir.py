@@ -100,14 +100,11 @@ def check_place(path: str, setting: str = 'options.storagedir') -> None:
 
 def make_dir(path: str) -> None:
     """Make a folder of the experiment, or say in one sentence why that cannot be."""
+    check_place(path)
     try:
         os.makedirs(path, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as e:
-        raise UserError(f'{path}: a file is in the way; choose another options.storagedir') from e
     except OSError as e:
         raise UserError(f'{path}: cannot make this folder ({e.strerror}); choose another options.storagedir') from e
-    if not os.access(path, os.W_OK):
-        raise UserError(f'{path}: cannot write into this folder (no write permission); choose another options.storagedir')
 
 
 def held_runs(spec: Spec) -> list[str]:

@@ -23,7 +23,7 @@ from policyopt.files.results_file import read_other_sets, read_results, takes_mo
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.provenance import derive_seed
 from policyopt.reporting import statistics
-from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks, read_tasks
+from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks
 from policyopt.reporting.statistics import LEVEL, NAN, Sets, sd, sets_of
 from policyopt.shipped import as_typed, here_or_shipped
 
@@ -408,33 +408,27 @@ def read_analysis(
     path: str,
     reference: str | None = None,
     between: Sequence[str] | None = None,
-    scale: str | None = None,
-    run_name: str | None = None,
     **options: Any,
 ) -> Any:
     """The analysis of a results file.
 
     Args:
         path: the results file.
-        reference: CSV of published results; tasks.csv next to it is the scale of scores, unless `scale` names another such file.
+        reference: CSV of published results; tasks.csv next to it is the scale of scores.
         between: results files with several expert sets; default: those that options.between_sets of the stored YAML names.
-        run_name: the experiment that the file must hold.
         options: margins, ceiling and kind, as `analyze` takes them.
 
     Raises UserError for files that are missing, damaged, of another experiment, or evaluated the other way.
     """
     results = read_results(path)
     attrs = results.attrs
-    if run_name not in (None, attrs.get('run_name')):
-        raise UserError(f"--run-name {run_name}: the results are those of '{attrs.get('run_name')}'; name that one, or give another file")
     named = [here_or_shipped(f) for f in between_sets(attrs.get('spec', ''))] if between is None else between
     absent = [f for f in named if between is None and not os.path.isfile(f)]
-    scales = read_tasks(scale) if scale else read_reference_tasks(reference) if reference else None
     analysis = analyze(
         results.rows,
         results.tasks,
         reference=read_reference(reference) if reference else None,
-        ref_baselines=scales,
+        ref_baselines=read_reference_tasks(reference) if reference else None,
         between=read_other_sets([f for f in named if f not in absent], path, results),
         expected=experiment_runs(attrs.get('spec', '')),
         title=heading(results, reference),
