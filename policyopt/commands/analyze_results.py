@@ -19,7 +19,7 @@ from policyopt.shipped import as_typed
 
 
 def arguments(argv):
-    parser = Parser('analyze_results', __doc__)
+    parser = Parser('analyze_results', __doc__, verbose=False)
     parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
     parser.add_argument('-v', '--verbosity', type=int, choices=(0, 1, 2), help='0: overview (default), 1: a line per cell, 2: as --study')
     parser.add_argument('--study', action='store_true', help='all columns, failed runs and negative controls')
