@@ -164,7 +164,6 @@ class Demonstrations(TrajBatch):
 
 @contextlib.contextmanager
 def _writing(path: str) -> Iterator[None]:
-    """Raise UserError where the file cannot be written."""
     try:
         yield
     except OSError as e:

@@ -79,7 +79,6 @@ class BehavioralCloningOptimizer:
         return loss, -float(((self.policy.action(adist) - self.val_a) ** 2).sum(1).mean())
 
     def step(self) -> Fields:
-        """One iteration; returns its log fields."""
         t0 = time.perf_counter()
         rows = self.rng.choice(len(self.train_x), size=self.batch_size)
         loss, grad_P = self.loss_gradient(self.train_x[rows], self.train_a[rows])

@@ -87,7 +87,6 @@ class Policy(Model):
 
     @property
     def num_outputs(self) -> int:
-        """Outputs of the net."""
         space = self.action_space
         return self.outputs_per_action * (space.size if isinstance(space, FiniteSpace) else space.dim)
 

@@ -190,7 +190,6 @@ class TransitionClassifier(ClassifierReward):
         return r_B.cpu().numpy()
 
     def compute_reward(self, batch: Batch) -> np.ndarray:
-        """Imitation rewards (B,)."""
         return self.reward_of_scores(self.compute_scores(batch))
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:

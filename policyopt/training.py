@@ -224,7 +224,6 @@ def net_config(options: CommonOptions) -> NetConfig:
 
 
 def new_policy(options: CommonOptions, mdp: MDP, nets: NetConfig, enable_obsnorm: bool) -> Policy:
-    """The policy of a run at its start."""
     assert options.policy_hidden_spec is not None  # see `resolved`
     return POLICY_CLASSES[type(mdp.action_space)](
         mdp.obs_space,
@@ -237,7 +236,6 @@ def new_policy(options: CommonOptions, mdp: MDP, nets: NetConfig, enable_obsnorm
 
 
 def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig) -> BehavioralCloningOptimizer:
-    """The optimiser of mode bclone."""
     assert nets.rng is not None
     return BehavioralCloningOptimizer(
         policy,

@@ -109,7 +109,6 @@ class Transitions(NamedTuple):
     logp_B: np.ndarray  # log π(a|s) under the policy that played the batch, for expert pairs too
 
     def rows(self, which: Any) -> Transitions:
-        """Some of the rows."""
         return Transitions(*(x[which] for x in self))
 
 
@@ -122,7 +121,6 @@ class Batch(NamedTuple):
     transitions: Transitions | None = None
 
     def rows(self, which: Any) -> Batch:
-        """Some of the rows."""
         transitions = None if self.transitions is None else self.transitions.rows(which)
         return Batch(self.obs_B_Do[which], self.a_B_Da[which], self.t_B[which], transitions)
 

@@ -92,7 +92,6 @@ def main(argv):
 
 
 def pictures(study):
-    """The pictures of the HTML page."""
     from policyopt.reproduction.figures import KINDS  # here, because matplotlib takes longer than a printed table
 
     return html.pictures_of(study, KINDS)

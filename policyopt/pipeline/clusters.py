@@ -59,7 +59,6 @@ class Submission:
 
     @property
     def run_ids(self) -> list[str]:
-        """The runs of all tasks."""
         return [run_id for task in self.tasks for run_id in task]
 
 

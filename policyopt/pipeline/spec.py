@@ -222,11 +222,9 @@ class Spec:
         return os.path.join(self.traj_dir, f'random_{task_name}.h5')
 
     def task(self, name: str) -> Task:
-        """The task of that name."""
         return next(t for t in self.tasks if t.name == name)
 
     def algorithm(self, name: str) -> AlgorithmSpec:
-        """The algorithm of that name."""
         return next(a for a in self.training.algorithms if a.name == name)
 
     def runs(self, base_seed: int) -> list[PlannedRun]:

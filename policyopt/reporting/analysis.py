@@ -164,9 +164,6 @@ class Analysis:
         return f'Variance between expert sets: from {", ".join(files)}{known}'
 
 
-# --- one cell -------------------------------------------------------------------------------------------------------
-
-
 def run_id(row: Any) -> str:
     """The name of a run, as its file has it."""
     return id_of(row.alg, row.task, int(row.num_trajs), int(row.run))
@@ -268,9 +265,6 @@ def missing_runs(rows: list, expected: list[str] | None = None) -> list[str]:
                 raise UserError(f'the rows of the results span more than {MAX_RUNS} runs; expected those of one experiment')
             expected += [id_of(a, task, int(n), int(i)) for a in algs for n in sizes for i in runs]
     return [name for name in expected if name not in seen]
-
-
-# --- ours against theirs ---------------------------------------------------------------------------------------------
 
 
 def margin_of(alg: str, margins: Mapping[str, float]) -> float:
@@ -445,9 +439,6 @@ def read_analysis(
 def some_of(names: Sequence[str], most: int = 4) -> str:
     """The first names of a list, for a sentence."""
     return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
-
-
-# --- the experiment behind the rows -----------------------------------------------------------------------------------
 
 
 def heading(results: Any, reference_path: str | None = None) -> str:

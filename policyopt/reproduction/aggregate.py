@@ -82,9 +82,6 @@ def pairs_of(cells: Cells, reference: Mapping[CellKey, Reference], scales: Mappi
     return out
 
 
-# --- the variance between sets --------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass
 class Between:
     """ω² of a block with its degrees of freedom; `spread` is the variance of z_D that it was taken from."""
@@ -163,9 +160,6 @@ def _weighted(items: list[Between]) -> Between:
     df = sum(i.df for i in items)
     var, spread = (sum(i.df * getattr(i, name) for i in items) / df for name in ('var', 'spread'))
     return Between(var, spread, df, all(i.ceiling for i in items))
-
-
-# --- one row ------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -304,9 +298,6 @@ def _failed(scores: np.ndarray) -> int:
     return int(np.sum(scores <= FAILED))
 
 
-# --- runs resampled -------------------------------------------------------------------------------------------------
-
-
 def resampled(y_N: np.ndarray, set_N: np.ndarray, rng: np.random.Generator, num: int) -> np.ndarray:
     """num bootstrap samples of a cell's runs, (R, N): runs within their set, and sets too where there are several."""
     members = [np.flatnonzero(set_N == s) for s in np.unique(set_N)]
@@ -346,9 +337,6 @@ def bootstrap(pairs: Sequence[Pair], seed: int, num: int = NUM_BOOTSTRAP) -> tup
 
 def _percentiles(x_R: np.ndarray) -> tuple[float, ...]:
     return tuple(float(q) for q in np.quantile(x_R, [LEVEL / 2, 1 - LEVEL / 2]))
-
-
-# --- the whole table -----------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
