@@ -114,13 +114,13 @@ class AIRLReward(ClassifierReward):
         )
 
     def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, weight_B: torch.Tensor | None = None) -> None:
-        self.obsnorm.update(to_tensor(obs_B_Do, self.obsnorm.mean_1_D), weight_B)
+        self.update_obsnorm(obs_B_Do, weight_B)
         if self.anorm is not None:
             self.anorm.update(to_tensor(a_B_Da, self.anorm.mean_1_D), weight_B)
 
     def _states(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """What h sees, (B, Di)."""
-        x_B_Di = self.obsnorm.standardize(to_tensor(obs_B_Do, self.obsnorm.mean_1_D))
+        x_B_Di = self.normalized_obs(obs_B_Do)
         return torch.cat([x_B_Di, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1) if self.include_time else x_B_Di
 
     def _pairs(self, x_B_Di: torch.Tensor, a_B_Da: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -142,15 +142,6 @@ class Policy(Model):
         finally:
             self.own_P = kept
 
-    def update_obsnorm(self, obs_B_Do: ArrayLike) -> None:
-        """Pool observations (numpy or tensor) into the standardiser; does nothing without one."""
-        if self.obsnorm is not None:
-            self.obsnorm.update(to_tensor(obs_B_Do, self.obsnorm.mean_1_D))
-
-    def normalized_obs(self, obs_B_Do: ArrayLike) -> torch.Tensor:
-        norm = self.obsnorm
-        return to_tensor(obs_B_Do, self.theta_P) if norm is None else norm.standardize(to_tensor(obs_B_Do, norm.mean_1_D))
-
     def compute_adist(self, obs_B_Do: ArrayLike) -> torch.Tensor:
         """Distribution parameters (B, Pa) as a tensor."""
         return self.adist(self.net.forward(self.normalized_obs(obs_B_Do)))

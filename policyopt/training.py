@@ -568,7 +568,7 @@ class Run:
                 else:
                     eta.update(iteration)
             except OSError:
-                signals.readers_gone()
+                signals.note(signal.SIGHUP, None)  # nobody reads our output any more: the end of a terminal can show so first
             stop = signals.first is not None
             if (iteration % args.save_freq == 0 or stop) and not last:
                 self.check_lock()

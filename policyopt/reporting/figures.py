@@ -144,7 +144,7 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
             if not cells:
                 continue
             # a small sideways shift keeps curves apart where several algorithms reach the expert
-            x = np.array([c.key.num_trajs for c in cells]) + (i - (len(algs) - 1) / 2) * _shift(sizes)
+            x = np.array([c.key.num_trajs for c in cells]) + (i - (len(algs) - 1) / 2) * (0.022 * (max(sizes) - min(sizes)) or 0.04)
             mean = np.array([c.mean for c in cells])
             lo, hi = np.array([_spread(c, few) for c in cells]).T
             if normalised:
@@ -181,10 +181,6 @@ def share_y(ax: Any, axes: Any, numbered: bool) -> None:
     if ax is not axes[0, 0]:
         ax.sharey(axes[0, 0])
     ax.tick_params(labelleft=numbered)
-
-
-def _shift(sizes: list[int]) -> float:
-    return 0.022 * (max(sizes) - min(sizes)) if len(sizes) > 1 else 0.04
 
 
 def outside_legend(fig: Figure, axes: Any, cols: int) -> None:
