@@ -21,8 +21,8 @@ from policyopt.interfaces import Reward
 from policyopt.options import MAX_TRAJS, ImitationOptions, option_names
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actors import PlayerActor
-from policyopt.sampling.mdp import MDP, check_mdp, sample_trajectories
-from policyopt.sampling.rollout import Streams
+from policyopt.sampling.mdp import MDP, check_mdp, sample_batch
+from policyopt.sampling.rollout import SimConfig, Streams
 from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Expert, TrajBatch
 
@@ -93,16 +93,8 @@ def sample_episodes(
         actor = policy.actor()
     else:
         actor, sim_batch_size, max_envs = PlayerActor(policy, mdp.info, deterministic), 1, 1
-    trajs = sample_trajectories(
-        actor,
-        mdp,
-        num_trajs,
-        mdp.longest(max_traj_len),
-        (seed, 'evaluate'),
-        deterministic=deterministic,
-        sim_batch_size=sim_batch_size,
-        max_envs=max_envs,
-    )
+    cfg = SimConfig(num_trajs, 0, mdp.longest(max_traj_len), sim_batch_size, max_envs)
+    trajs = sample_batch(actor, mdp, cfg, (seed, 'evaluate'), deterministic)
     if isinstance(policy, Policy):
         trajs.a.stacked = policy.clipped(trajs.a.stacked)  # a recording holds what was played
     return trajs

@@ -124,28 +124,27 @@ class Played(NamedTuple):
         return cls(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
+class BatchRequest(NamedTuple):
+    """What a process is asked to play: by whom, the quotas, the key that names the randomness, and in how many environments at once."""
+
+    actor: AnyActor
+    cfg: SimConfig
+    key: tuple
+    num_slots: int
+    deterministic: bool
+
+
 class Rollout:
     """Slots of environments stepped together; each that ends takes the next trajectory number while more are needed."""
 
-    def __init__(
-        self,
-        actor: AnyActor,
-        vec: VecEnv,
-        env_name: str,
-        obs_dim: int,
-        cfg: SimConfig,
-        counter: TrajectoryCounter,
-        streams: Streams,
-        num_slots: int,
-        deterministic: bool,
-    ):
-        self.actor, self.vec, self.env_name, self.obs_dim = actor, vec, env_name, obs_dim
-        self.cfg, self.counter, self.streams, self.deterministic = cfg, counter, streams, deterministic
-        self.num_slots = num_slots
+    def __init__(self, request: BatchRequest, vec: VecEnv, env_name: str, obs_dim: int, counter: TrajectoryCounter):
+        self.actor, self.cfg, key, num_slots, self.deterministic = request
+        self.vec, self.env_name, self.obs_dim, self.counter = vec, env_name, obs_dim, counter
+        self.streams, self.num_slots = Streams(key), num_slots
         self.rngs: list[Any] = [None] * num_slots  # a generator in each slot that is in use
-        self.limit = cfg.max_traj_len or ENDLESS
+        self.limit = self.cfg.max_traj_len or ENDLESS
         self.chunk = min(NOISE_CHUNK, self.limit)
-        self.noise: Any = None if deterministic else np.empty((num_slots, self.chunk, actor.num_noise))
+        self.noise: Any = None if self.deterministic else np.empty((num_slots, self.chunk, self.actor.num_noise))
         self.ends = []  # (traj_E, lastobs_E_Do, terminal_E)
 
     def run(self) -> Played:
