@@ -26,6 +26,8 @@ from policyopt.sampling.rollout import SimConfig, Streams
 from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Expert, TrajBatch
 
+FPS = 30  # pictures per second of an animation
+
 
 def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Policy:
     """The policy stored at 'FILE.h5/snapshots/iter0000100' or '…/snapshots/last', of ours or of 2016; 'FILE.h5' is its last one.
@@ -209,17 +211,8 @@ def frames(
         raise RunFailed(str(e)) from e
 
 
-def animate(
-    policy: Policy,
-    mdp: MDP,
-    out: str | None,
-    num_frames: int,
-    seed: int,
-    deterministic: bool = False,
-    max_traj_len: int | None = None,
-    fps: float = 30,
-) -> list[ShownEpisode]:
-    """Save a policy at play as a GIF (out), or show it in a window (out None); returns the episodes shown, each a ShownEpisode."""
+def animate(shown_frames: Iterator[tuple[np.ndarray, ShownEpisode]], out: str | None) -> list[ShownEpisode]:
+    """Save what `frames` yields as a GIF (out), or show it in a window (out None); returns the episodes shown."""
     pictures: list[Any] = []
     episodes = []
     if out is None:
@@ -228,17 +221,17 @@ def animate(
         from PIL import Image
 
         check_output(out, 'the animation')
-    for picture, shown in frames(policy, mdp, num_frames, seed, deterministic=deterministic, max_traj_len=max_traj_len):
+    for picture, shown in shown_frames:
         if shown.length == 1:
             episodes.append(shown)
         if out is None:
             pictures = pictures or [plt.imshow(picture)]
             pictures[0].set_data(picture)
             plt.axis('off')
-            plt.pause(1 / fps)
+            plt.pause(1 / FPS)
         else:
             pictures.append(Image.fromarray(picture))
     if out is not None:
         with replacing(out) as tmp:
-            pictures[0].save(tmp, format='GIF', save_all=True, append_images=pictures[1:], duration=int(1000 / fps), loop=0)
+            pictures[0].save(tmp, format='GIF', save_all=True, append_images=pictures[1:], duration=int(1000 / FPS), loop=0)
     return episodes

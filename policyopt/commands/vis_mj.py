@@ -68,8 +68,9 @@ def show(args):
     from policyopt import evaluation
 
     gif = args.gif or (None if any(map(os.environ.get, ('DISPLAY', 'WAYLAND_DISPLAY'))) or sys.platform == 'darwin' else 'play.gif')
-    played = evaluation.open_policy(args.policy, args.env_name)
-    for shown in evaluation.animate(*played, gif, args.frames, args.seed, deterministic=args.deterministic, max_traj_len=args.max_traj_len):
+    policy, mdp = evaluation.open_policy(args.policy, args.env_name)
+    pictures = evaluation.frames(policy, mdp, args.frames, args.seed, deterministic=args.deterministic, max_traj_len=args.max_traj_len)
+    for shown in evaluation.animate(pictures, gif):
         unfinished = '' if shown.over else f' so far (stopped at --frames {args.frames})'
         print(f'return: {shown.ret:.4f} in {shown.length} steps{unfinished}')
     if gif:
