@@ -67,8 +67,7 @@ class EvaluationJob:
     def key(self) -> str:
         """What a stored row must agree with to be used again: how it was measured, and which file."""
         stat = os.stat(self.file)
-        measured = [self.policy or self.rule, self.num_trajs, self.deterministic, self.seed, self.env, self.max_traj_len]
-        return repr([*measured, stat.st_size, stat.st_mtime_ns])
+        return f'{self}, {stat.st_size} bytes, {stat.st_mtime_ns}'
 
 
 def evaluation_of(spec: Spec, run: PlannedRun, seed: int) -> EvaluationJob:
