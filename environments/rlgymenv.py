@@ -221,13 +221,6 @@ def _close(env: gymnasium.Env, name: str) -> None:
         raise BadEnvironment(f"env '{name}' failed in close() with {reason_of(e)}") from e
 
 
-def _action_bounds(space: gymnasium.Space) -> tuple[tuple | None, tuple | None]:
-    """(low, high) of an action box as tuples, (None, None) without one or with an open side."""
-    if not isinstance(space, gymnasium.spaces.Box) or not space.is_bounded():
-        return None, None
-    return tuple(space.low.tolist()), tuple(space.high.tolist())
-
-
 def needs_mujoco(name: str) -> bool:
     """Is this a MuJoCo task of gymnasium's, of seals' or of ours? Neither makes the task nor imports mujoco or seals.
 
@@ -301,7 +294,8 @@ def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
         env_id, limit = spec.id, spec.max_episode_steps
     else:
         env_id, limit = name, env.get_wrapper_attr('_max_episode_steps') if env.has_wrapper_attr('_max_episode_steps') else None
-    low, high = _action_bounds(env.action_space)
+    space: Any = env.action_space
+    closed = isinstance(space, gymnasium.spaces.Box) and space.is_bounded()
     return EnvInfo(
         name,
         env_id,
@@ -310,8 +304,8 @@ def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
         num_actions=num_actions,
         a_dim=a_dim,
         time_limit=limit,
-        a_low=low,
-        a_high=high,
+        a_low=tuple(space.low.tolist()) if closed else None,
+        a_high=tuple(space.high.tolist()) if closed else None,
         copies=copies,
     )
 

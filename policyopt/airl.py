@@ -11,26 +11,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from policyopt import rewards
+from policyopt.interfaces import Fields
 from policyopt.nn import FeedforwardNet, net_shapes, parse_spec
 from policyopt.optim import Adam
-from policyopt.rewards import (
-    ClassifierConfig,
-    ClassifierReward,
-    ClassifierRows,
-    chosen_outputs,
-    log_fields,
-    logistic_derivative,
-    logistic_loss,
-)
+from policyopt.options import ImitationOptions
+from policyopt.rewards import ClassifierConfig, ClassifierReward, ClassifierRows, chosen_outputs
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
-from policyopt.trajectories import FiniteSpace
+from policyopt.trajectories import Batch, ContinuousSpace, Expert, FiniteSpace, Space
 
 if TYPE_CHECKING:
-    from policyopt.interfaces import Fields
-    from policyopt.options import ImitationOptions
     from policyopt.sampling.mdp import MDP
-    from policyopt.trajectories import Batch, ContinuousSpace, Expert, Space
 
 
 class AIRLRows(NamedTuple):
@@ -122,13 +114,13 @@ class AIRLReward(ClassifierReward):
         )
 
     def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, weight_B: torch.Tensor | None = None) -> None:
-        self.obsnorm.update(to_tensor(obs_B_Do, self.obsnorm.mean_1_D), weight_B)
+        self.update_obsnorm(obs_B_Do, weight_B)
         if self.anorm is not None:
             self.anorm.update(to_tensor(a_B_Da, self.anorm.mean_1_D), weight_B)
 
     def _states(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """What h sees, (B, Di)."""
-        x_B_Di = self.obsnorm.standardize(to_tensor(obs_B_Do, self.obsnorm.mean_1_D))
+        x_B_Di = self.normalized_obs(obs_B_Do)
         return torch.cat([x_B_Di, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1) if self.include_time else x_B_Di
 
     def _pairs(self, x_B_Di: torch.Tensor, a_B_Da: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -189,7 +181,7 @@ class AIRLReward(ClassifierReward):
     ) -> tuple[float, torch.Tensor]:
         """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy) of the logits, gradient)."""
         logits_Ball = self._logits(rows)
-        d_Ball = weight_Ball * logistic_derivative(logits_Ball, labels_expert_is_one_Ball, self.ent_reg_weight)
+        d_Ball = weight_Ball * rewards.logistic_derivative(logits_Ball, labels_expert_is_one_Ball, self.ent_reg_weight)
         dh = torch.zeros(len(rows.states), dtype=d_Ball.dtype, device=d_Ball.device)
         dh[: len(d_Ball)] = -d_Ball
         dh[rows.next_B] += rows.gamma_B * d_Ball  # a state follows one row at most
@@ -203,7 +195,7 @@ class AIRLReward(ClassifierReward):
             self.g.forward_backward(rows.pairs, dg)[1],
             self.h.forward_backward(rows.states, lambda out, block: dh[block, None].clone())[1],
         )
-        return logistic_loss(logits_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight), torch.cat(grads)
+        return rewards.logistic_loss(logits_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight), torch.cat(grads)
 
     def fit(self, batch: Batch, expert: Batch, excount_Bex: np.ndarray | None = None) -> tuple[Fields, np.ndarray]:
         """Normaliser update with all rows, then `steps` Adam steps on the full batch, as TransitionClassifier.fit.
@@ -226,4 +218,4 @@ class AIRLReward(ClassifierReward):
             self.adam.step(grad_P)
         logits_Ball = self._logits(rows)
         r_B = self._with_ends(logits_Ball[: both.num_pi], batch.t_B, batch.transitions.terminal_B)
-        return log_fields(loss, logits_Ball, both), r_B
+        return rewards.log_fields(loss, logits_Ball, both), r_B

@@ -19,7 +19,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,9 +42,6 @@ from policyopt.provenance import now, provenance
 from policyopt.sampling.actors import FunctionActor
 from policyopt.sampling.mdp import MDP
 from policyopt.trajectories import TrajBatch
-
-if TYPE_CHECKING:
-    from typing import Self
 
 # {name: the options that it stands for}; 'trpo', on the true reward, is run_rl_mj.py
 ALGORITHMS = {
@@ -151,7 +148,7 @@ class Demonstrations(TrajBatch):
         return cls._copy(trajs, env_name)
 
     @classmethod
-    def _copy(cls, trajs: TrajBatch, env_name: str | None, source: str | None = None) -> Self:
+    def _copy(cls, trajs: TrajBatch, env_name: str | None, source: str | None = None) -> Demonstrations:
         demos = cls(trajs.obs.stacked, trajs.adist.stacked, trajs.a.stacked, trajs.r.stacked, trajs.lengths)
         demos.env_name, demos.source = env_name, source
         demos.lastobs_B_Do, demos.terminal_B = trajs.lastobs_B_Do, trajs.terminal_B
@@ -159,17 +156,17 @@ class Demonstrations(TrajBatch):
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a trajectory file, whole or not at all. Raises UserError where the file exists, or cannot be written."""
-        path = as_path(path)
-        training.check_log(path, name='path')
-        with _writing(path):
+        with _new_file(path) as path:
             save_trajs(path, self, provenance() | ({'env_name': self.env_name} if self.env_name else {}))
 
 
 @contextlib.contextmanager
-def _writing(path: str) -> Iterator[None]:
-    """Raise UserError where the file cannot be written."""
+def _new_file(path: str | os.PathLike) -> Iterator[str]:
+    """Yield a path as text; UserError where there is a file already, or none can be written in the block."""
+    path = as_path(path)
+    training.check_log(path, name='path')
     try:
-        yield
+        yield path
     except OSError as e:
         raise UserError(f'{path}: cannot be written: {e.strerror or e}; choose another path') from e
 
@@ -227,12 +224,10 @@ class TrainedRun:
 
         Raises UserError where the file exists already, or cannot be written.
         """
-        path = as_path(path)
-        training.check_log(path, name='path')
         log = self._training_log
-        written = TrainingLog(path, log.attrs | {'args': dataclasses.replace(self.options, log=path).as_json()})
-        written.columns, written.rows, written.snapshots = log.columns, log.rows, log.snapshots
-        with _writing(path):
+        with _new_file(path) as path:
+            written = TrainingLog(path, log.attrs | {'args': dataclasses.replace(self.options, log=path).as_json()})
+            written.columns, written.rows, written.snapshots = log.columns, log.rows, log.snapshots
             written.finish({}, self.state)
 
     def __repr__(self) -> str:
@@ -519,8 +514,6 @@ def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequenc
         env_name, seed: of the run, to be stored with it.
     Raises UserError where the file exists or cannot be written, and for a log that is empty or not numbers.
     """
-    path = as_path(path)
-    training.check_log(path, name='path')
     if not isinstance(policy, Policy):
         raise UserError(f'policy is a {type(policy).__name__}; give one of make_policy(…) or load_policy(…)')
     columns = _columns(log)
@@ -529,13 +522,13 @@ def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequenc
     spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
     args = {'policy_hidden_spec': spec, 'obsnorm_mode': 'none' if policy.obsnorm is None else 'online', 'env_name': env_name, 'seed': seed}
     attrs = provenance() | {'args': json.dumps(args)} | ({} if seed is None else {'seed': int(seed)})
-    written = TrainingLog(path, attrs)
     # logs hold int32; what is larger is a float, exact up to 2^53
     kinds = [int if x.dtype.kind in 'biu' and np.abs(x.astype(float)).max() < 2**31 else float for x in columns.values()]
-    for row in zip(*columns.values(), strict=True):
-        written.append(list(zip(columns, row, kinds, strict=True)))
-    written.add_snapshot(int(columns['iter'][-1]), policy.export())
-    with _writing(path):
+    with _new_file(path) as path:
+        written = TrainingLog(path, attrs)
+        for row in zip(*columns.values(), strict=True):
+            written.append(list(zip(columns, row, kinds, strict=True)))
+        written.add_snapshot(int(columns['iter'][-1]), policy.export())
         written.finish({'end_time': now()})
 
 

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 
 from policyopt.errors import UserError
+from policyopt.interfaces import Fields
 from policyopt.optim import Adam
+from policyopt.policies import Policy
 from policyopt.trajectories import FiniteSpace
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from policyopt.interfaces import Fields
-    from policyopt.policies import Policy
 
 
 class BehavioralCloningOptimizer:
@@ -82,7 +79,6 @@ class BehavioralCloningOptimizer:
         return loss, -float(((self.policy.action(adist) - self.val_a) ** 2).sum(1).mean())
 
     def step(self) -> Fields:
-        """One iteration; returns its log fields."""
         t0 = time.perf_counter()
         rows = self.rng.choice(len(self.train_x), size=self.batch_size)
         loss, grad_P = self.loss_gradient(self.train_x[rows], self.train_a[rows])

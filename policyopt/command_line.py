@@ -28,13 +28,31 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of a command: `doc` is its help as it stands, options are not abbreviated, a bad one is a UserError."""
+    """The parser of a command: `doc` is its help as it stands, options are not abbreviated, a bad one is a UserError.
 
-    def __init__(self, prog: str, doc: str | None, usage: str | None = None, add_help: bool = True):
+    verbose: whether it has the plain option --verbose, for which see `run_main`.
+    """
+
+    def __init__(self, prog: str, doc: str | None, usage: str | None = None, add_help: bool = True, verbose: bool = True):
         super().__init__(prog, usage, doc, formatter_class=_HelpFormatter, allow_abbrev=False, add_help=add_help)
+        if verbose:
+            self.add_argument('--verbose', action='store_true', help='show a traceback on errors')
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r'^argument (\S+): (?=-?[0-9])', r'\1 ', message)
         raise UserError(f'{message}; --help lists all options')
+
+
+def whole(low: int, high: int = 10**9) -> Callable[[str], int]:
+    """A `type` for whole numbers from low to high; an error says "--count 0: give 1 or more, up to 1000000000"."""
+
+    def number(text: str) -> int:
+        if not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f'{text}: give {low} or more, up to {high}')
+        return int(text)
+
+    number.__name__ = 'whole number'  # as argparse calls it where it is none
+    return number
 
 
 def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:

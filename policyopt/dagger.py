@@ -9,20 +9,16 @@ import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from policyopt.sampling.actors import MixtureActor
-from policyopt.sampling.mdp import sample_trajectories
+from policyopt.cloning import BehavioralCloningOptimizer
+from policyopt.interfaces import Fields
+from policyopt.sampling.actors import MixtureActor, Teacher
+from policyopt.sampling.mdp import MDP, sample_trajectories
 from policyopt.sampling.rollout import Streams
-
-if TYPE_CHECKING:
-    from policyopt.cloning import BehavioralCloningOptimizer
-    from policyopt.interfaces import Fields
-    from policyopt.sampling.actors import Teacher
-    from policyopt.sampling.mdp import MDP
-    from policyopt.trajectories import Expert, TrajBatch
+from policyopt.trajectories import Expert, TrajBatch
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,6 @@ def is_avx512(kernel: str) -> bool:
 
 
 def tanh_by_numpy_(x: np.ndarray) -> np.ndarray:
-    """In-place tanh of a numpy array."""
     return np.tanh(x, out=x)
 
 

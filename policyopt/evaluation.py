@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,16 +17,16 @@ from policyopt.environments.rlgymenv import BadEnvironment, exits_raise, make_en
 from policyopt.errors import RunFailed, UserError, printable
 from policyopt.files.atomic import check_output, replacing
 from policyopt.files.training_log import last_of, read_snapshot
+from policyopt.interfaces import Reward
 from policyopt.options import MAX_TRAJS, ImitationOptions, option_names
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actors import PlayerActor
-from policyopt.sampling.mdp import MDP, check_mdp, sample_trajectories
-from policyopt.sampling.rollout import Streams
+from policyopt.sampling.mdp import MDP, check_mdp, sample_batch
+from policyopt.sampling.rollout import SimConfig, Streams
 from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Expert, TrajBatch
 
-if TYPE_CHECKING:
-    from policyopt.interfaces import Reward
+FPS = 30  # pictures per second of an animation
 
 
 def load_policy(policy_path: str | os.PathLike, mdp: MDP | None = None) -> Policy:
@@ -95,16 +95,8 @@ def sample_episodes(
         actor = policy.actor()
     else:
         actor, sim_batch_size, max_envs = PlayerActor(policy, mdp.info, deterministic), 1, 1
-    trajs = sample_trajectories(
-        actor,
-        mdp,
-        num_trajs,
-        mdp.longest(max_traj_len),
-        (seed, 'evaluate'),
-        deterministic=deterministic,
-        sim_batch_size=sim_batch_size,
-        max_envs=max_envs,
-    )
+    cfg = SimConfig(num_trajs, 0, mdp.longest(max_traj_len), sim_batch_size, max_envs)
+    trajs = sample_batch(actor, mdp, cfg, (seed, 'evaluate'), deterministic)
     if isinstance(policy, Policy):
         trajs.a.stacked = policy.clipped(trajs.a.stacked)  # a recording holds what was played
     return trajs
@@ -219,17 +211,8 @@ def frames(
         raise RunFailed(str(e)) from e
 
 
-def animate(
-    policy: Policy,
-    mdp: MDP,
-    out: str | None,
-    num_frames: int,
-    seed: int,
-    deterministic: bool = False,
-    max_traj_len: int | None = None,
-    fps: float = 30,
-) -> list[ShownEpisode]:
-    """Save a policy at play as a GIF (out), or show it in a window (out None); returns the episodes shown, each a ShownEpisode."""
+def animate(shown_frames: Iterator[tuple[np.ndarray, ShownEpisode]], out: str | None) -> list[ShownEpisode]:
+    """Save what `frames` yields as a GIF (out), or show it in a window (out None); returns the episodes shown."""
     pictures: list[Any] = []
     episodes = []
     if out is None:
@@ -238,17 +221,17 @@ def animate(
         from PIL import Image
 
         check_output(out, 'the animation')
-    for picture, shown in frames(policy, mdp, num_frames, seed, deterministic=deterministic, max_traj_len=max_traj_len):
+    for picture, shown in shown_frames:
         if shown.length == 1:
             episodes.append(shown)
         if out is None:
             pictures = pictures or [plt.imshow(picture)]
             pictures[0].set_data(picture)
             plt.axis('off')
-            plt.pause(1 / fps)
+            plt.pause(1 / FPS)
         else:
             pictures.append(Image.fromarray(picture))
     if out is not None:
         with replacing(out) as tmp:
-            pictures[0].save(tmp, format='GIF', save_all=True, append_images=pictures[1:], duration=int(1000 / fps), loop=0)
+            pictures[0].save(tmp, format='GIF', save_all=True, append_images=pictures[1:], duration=int(1000 / FPS), loop=0)
     return episodes

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from policyopt import rl
-from policyopt.interfaces import further_fields, uses_transitions
-from policyopt.sampling.mdp import sample_batch
+from policyopt.interfaces import Fields, Reward, further_fields, uses_transitions
+from policyopt.policies import Policy
+from policyopt.sampling.mdp import MDP, sample_batch
+from policyopt.sampling.rollout import SimConfig
 from policyopt.torchutil import to_tensor
-from policyopt.trajectories import Batch, Transitions
-
-if TYPE_CHECKING:
-    from policyopt.interfaces import Fields, Reward
-    from policyopt.policies import Policy
-    from policyopt.sampling.mdp import MDP
-    from policyopt.sampling.rollout import SimConfig
-    from policyopt.trajectories import Expert, TrajBatch
-    from policyopt.valuefuncs import ValueFunc
+from policyopt.trajectories import Batch, Expert, TrajBatch, Transitions
+from policyopt.valuefuncs import ValueFunc
 
 
 class ImitationOptimizer:

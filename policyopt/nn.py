@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from policyopt.arguments import as_numbers
 from policyopt.errors import UserError
 from policyopt.standardizer import Standardizer as Standardizer  # known by this module's name too
-from policyopt.torchutil import NetConfig, mm, row_dots, tanh_
+from policyopt.torchutil import NetConfig, mm, row_dots, tanh_, to_tensor
 
 OfRows = Callable[[torch.Tensor, slice], torch.Tensor]  # of a block of rows and where these stand among all
 
@@ -129,10 +130,21 @@ class Model:
     Trained order: a scope's own variables first, then its children as created; W before b.
     """
 
+    obsnorm: Standardizer | None = None
+
     def __init__(self, shapes: dict[str, tuple[int, ...]], nets: NetConfig):
         self.theta_P = torch.zeros(sum(math.prod(s) for s in shapes.values()), dtype=nets.dtype, device=nets.device)
         self._trained = dict(zip(shapes, views(self.theta_P, shapes.values()), strict=True))
         self.normalizers = {}  # scope → Standardizer
+
+    def update_obsnorm(self, obs_B_Do: ArrayLike, weight_B: torch.Tensor | None = None) -> None:
+        """Pool observations (numpy or tensor) into the standardiser; does nothing without one."""
+        if self.obsnorm is not None:
+            self.obsnorm.update(to_tensor(obs_B_Do, self.obsnorm.mean_1_D), weight_B)
+
+    def normalized_obs(self, obs_B_Do: ArrayLike) -> torch.Tensor:
+        norm = self.obsnorm
+        return to_tensor(obs_B_Do, self.theta_P) if norm is None else norm.standardize(to_tensor(obs_B_Do, norm.mean_1_D))
 
     @property
     def variables(self) -> dict[str, torch.Tensor]:

@@ -345,7 +345,7 @@ def _add_option(group: Any, field: dataclasses.Field, cls: type[CommonOptions]) 
 def parse_options(prog: str, doc: str | None, cls: type[AnyOptions], argv: list[str]) -> AnyOptions:
     """The options of a command line, of a command with the help text `doc`. Raises UserError, which names the flag."""
     needed = '--mode MODE --data TRAJS.h5 [--env_name ENV]' if cls is ImitationOptions else '--env_name ENV'
-    parser = Parser(prog, doc, usage=f'{prog} {needed} [options]', add_help=False)
+    parser = Parser(prog, doc, usage=f'{prog} {needed} [options]', add_help=False, verbose=False)
     add_options(parser, cls)
     values = vars(parser.parse_args(argv))
     try:

@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from policyopt.arguments import as_generator, as_integer, as_numbers, kind_of
 from policyopt.errors import UserError
-from policyopt.nn import FeedforwardNet, Model, hessian_products, net_shapes, numpy_layers, parse_spec
+from policyopt.nn import FeedforwardNet, Model, OfRows, hessian_products, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actors import Actor
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import DTYPES, NetConfig, as_device, to_tensor
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, Space
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
     from policyopt.files.training_log import Snapshot
-    from policyopt.nn import OfRows
     from policyopt.sampling.mdp import MDP
 
 
@@ -89,7 +87,6 @@ class Policy(Model):
 
     @property
     def num_outputs(self) -> int:
-        """Outputs of the net."""
         space = self.action_space
         return self.outputs_per_action * (space.size if isinstance(space, FiniteSpace) else space.dim)
 
@@ -144,15 +141,6 @@ class Policy(Model):
             return self.adist(out_B_K)
         finally:
             self.own_P = kept
-
-    def update_obsnorm(self, obs_B_Do: ArrayLike) -> None:
-        """Pool observations (numpy or tensor) into the standardiser; does nothing without one."""
-        if self.obsnorm is not None:
-            self.obsnorm.update(to_tensor(obs_B_Do, self.obsnorm.mean_1_D))
-
-    def normalized_obs(self, obs_B_Do: ArrayLike) -> torch.Tensor:
-        norm = self.obsnorm
-        return to_tensor(obs_B_Do, self.theta_P) if norm is None else norm.standardize(to_tensor(obs_B_Do, norm.mean_1_D))
 
     def compute_adist(self, obs_B_Do: ArrayLike) -> torch.Tensor:
         """Distribution parameters (B, Pa) as a tensor."""

@@ -13,17 +13,16 @@ import numpy as np
 import torch
 
 from policyopt.errors import UserError
+from policyopt.interfaces import Fields
 from policyopt.nn import FeedforwardNet, Model, net_shapes, parse_spec
 from policyopt.optim import Adam
+from policyopt.options import ImitationOptions
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
-from policyopt.trajectories import Batch, FiniteSpace
+from policyopt.trajectories import Batch, ContinuousSpace, Expert, FiniteSpace, Space
 
 if TYPE_CHECKING:
-    from policyopt.interfaces import Fields
-    from policyopt.options import ImitationOptions
     from policyopt.sampling.mdp import MDP
-    from policyopt.trajectories import ContinuousSpace, Expert, Space
 
 
 def chosen_outputs(out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.Tensor:
@@ -191,7 +190,6 @@ class TransitionClassifier(ClassifierReward):
         return r_B.cpu().numpy()
 
     def compute_reward(self, batch: Batch) -> np.ndarray:
-        """Imitation rewards (B,)."""
         return self.reward_of_scores(self.compute_scores(batch))
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:

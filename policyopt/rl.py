@@ -9,27 +9,21 @@ import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from policyopt import optim
 from policyopt.errors import RunFailed
-from policyopt.sampling.mdp import sample_batch
+from policyopt.interfaces import Fields, Reward
+from policyopt.options import CommonOptions
+from policyopt.policies import Policy
+from policyopt.sampling.mdp import MDP, sample_batch
+from policyopt.sampling.rollout import SimConfig
 from policyopt.torchutil import to_tensor
-from policyopt.trajectories import RaggedArray
-from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc
-
-if TYPE_CHECKING:
-    from policyopt.interfaces import Fields, Reward
-    from policyopt.options import CommonOptions
-    from policyopt.policies import Policy
-    from policyopt.sampling.mdp import MDP
-    from policyopt.sampling.rollout import SimConfig
-    from policyopt.trajectories import TrajBatch
-    from policyopt.valuefuncs import ValueFunc
-
+from policyopt.trajectories import RaggedArray, TrajBatch
+from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, ValueFunc
 
 FEW_ROWS = 8  # up to so many, Python adds up floats faster than numpy adds up columns; the sums are the same to the bit
 

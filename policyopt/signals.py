@@ -111,10 +111,6 @@ class StopSignals:
             mute()
         self.first = self.first or num
 
-    def readers_gone(self) -> None:
-        """Note that nobody reads our output any more, which is how the end of a terminal can show first."""
-        self.note(signal.SIGHUP, None)
-
     def __exit__(self, *exc: object) -> None:
         for num, handler in self.old.items():
             signal.signal(num, handler)

@@ -34,7 +34,7 @@ from policyopt.policies import POLICY_CLASSES, Policy
 from policyopt.progress import Eta
 from policyopt.provenance import draw_seed, now, provenance
 from policyopt.sampling.actors import FunctionActor
-from policyopt.sampling.mdp import MDP, RecordedTask, sample_trajectories
+from policyopt.sampling.mdp import MDP, RecordedTask, sample_batch
 from policyopt.sampling.rollout import SimConfig
 from policyopt.shipped import as_typed, continuing_command
 from policyopt.signals import INTERRUPTED, STOPPED, StopSignals
@@ -224,7 +224,6 @@ def net_config(options: CommonOptions) -> NetConfig:
 
 
 def new_policy(options: CommonOptions, mdp: MDP, nets: NetConfig, enable_obsnorm: bool) -> Policy:
-    """The policy of a run at its start."""
     assert options.policy_hidden_spec is not None  # see `resolved`
     return POLICY_CLASSES[type(mdp.action_space)](
         mdp.obs_space,
@@ -237,7 +236,6 @@ def new_policy(options: CommonOptions, mdp: MDP, nets: NetConfig, enable_obsnorm
 
 
 def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig) -> BehavioralCloningOptimizer:
-    """The optimiser of mode bclone."""
     assert nets.rng is not None
     return BehavioralCloningOptimizer(
         policy,
@@ -462,17 +460,8 @@ class Run:
 
     def evaluate(self, iteration: int) -> float:
         """The mean true return of the most likely actions, over episodes that depend on seed and iteration alone."""
-        key, args = (self.args.seed, 'evaluate', iteration), self.args
-        trajs = sample_trajectories(
-            self.opt.policy.actor(),
-            self.mdp,
-            EVAL_EPISODES,
-            self.mdp.horizon(args.max_traj_len),
-            key,
-            deterministic=True,
-            sim_batch_size=1,
-        )
-        return float(trajs.returns.mean())
+        cfg, key = SimConfig(EVAL_EPISODES, 0, self.mdp.horizon(self.args.max_traj_len), 1), (self.args.seed, 'evaluate', iteration)
+        return float(sample_batch(self.opt.policy.actor(), self.mdp, cfg, key, deterministic=True).returns.mean())
 
     def returns(self, iterations: slice) -> np.ndarray:
         """The mean true returns of some iterations, as far as there are any."""
@@ -570,7 +559,7 @@ class Run:
                 else:
                     eta.update(iteration)
             except OSError:
-                signals.readers_gone()
+                signals.note(signal.SIGHUP, None)  # nobody reads our output any more: the end of a terminal can show so first
             stop = signals.first is not None
             if (iteration % args.save_freq == 0 or stop) and not last:
                 self.check_lock()

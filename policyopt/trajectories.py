@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from policyopt.arguments import check_shapes
 from policyopt.errors import UserError
 
 if TYPE_CHECKING:
     from typing import Self
-
-    from numpy.typing import ArrayLike
 
     from policyopt.environments.rlgymenv import EnvInfo
 
@@ -110,7 +109,6 @@ class Transitions(NamedTuple):
     logp_B: np.ndarray  # log π(a|s) under the policy that played the batch, for expert pairs too
 
     def rows(self, which: Any) -> Transitions:
-        """Some of the rows."""
         return Transitions(*(x[which] for x in self))
 
 
@@ -123,7 +121,6 @@ class Batch(NamedTuple):
     transitions: Transitions | None = None
 
     def rows(self, which: Any) -> Batch:
-        """Some of the rows."""
         transitions = None if self.transitions is None else self.transitions.rows(which)
         return Batch(self.obs_B_Do[which], self.a_B_Da[which], self.t_B[which], transitions)
 

@@ -6,18 +6,15 @@ Letters: B rows, Do observation dim, P flat parameters.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from policyopt import optim
+from policyopt.interfaces import Fields
 from policyopt.nn import FeedforwardNet, Model, hessian_products, net_shapes, parse_spec
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
-
-if TYPE_CHECKING:
-    from policyopt.interfaces import Fields
 
 HVP_FRAC = 0.1  # share of the rows that Hessian-vector products use, drawn with replacement
 
@@ -54,15 +51,10 @@ class ValueFunc(Model):
         if nets.rng is not None:
             self.net.init(nets.rng)
 
-    def update_obsnorm(self, obs_B_Do: np.ndarray) -> None:
-        if self.obsnorm is not None:
-            self.obsnorm.update(to_tensor(obs_B_Do, self.vnorm.mean_1_D))
-
     def inputs(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """[standardised obs, time·time_scale], (B, Do + 1)."""
-        norm, t = self.obsnorm, to_tensor(t_B, self.theta_P)
-        obs = to_tensor(obs_B_Do, self.theta_P) if norm is None else norm.standardize(to_tensor(obs_B_Do, norm.mean_1_D))
-        return torch.cat([obs, t[:, None] * self.time_scale], dim=1)
+        t = to_tensor(t_B, self.theta_P)
+        return torch.cat([self.normalized_obs(obs_B_Do), t[:, None] * self.time_scale], dim=1)
 
     def evaluate(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> np.ndarray:
         """Values in the units of the targets, a numpy array (B,)."""

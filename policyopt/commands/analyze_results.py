@@ -19,11 +19,10 @@ from policyopt.shipped import as_typed
 
 
 def arguments(argv):
-    parser = Parser('analyze_results', __doc__)
+    parser = Parser('analyze_results', __doc__, verbose=False)
     parser.add_argument('results', metavar='RESULTS.h5', help='what stage 2_eval wrote')
     parser.add_argument('-v', '--verbosity', type=int, choices=(0, 1, 2), help='0: overview (default), 1: a line per cell, 2: as --study')
     parser.add_argument('--study', action='store_true', help='all columns, failed runs and negative controls')
-    parser.add_argument('--run-name', metavar='NAME', help='only the experiment of that name')
     judged = parser.add_argument_group('next to published results')
     judged.add_argument(
         '--reference', metavar='F', help='CSV of published results, one row per run or cell; tasks.csv next to it is read too'
@@ -72,7 +71,7 @@ def main(argv):
     outputs = list(filter(None, [*paths, args.latex, args.markdown, args.html]))
     for i, path in enumerate(outputs):
         check_output(path, 'a table', inputs, others=outputs[:i])
-    study = read_study(args.results, args.reference, args.between_set, run_name=args.run_name, margins=margins_of(args.margin))
+    study = read_study(args.results, args.reference, args.between_set, margins=margins_of(args.margin))
     level, detail = args.verbosity or 0, 1 if args.verbosity is None else args.verbosity
     written = []
     csv_tables = [(tables.RUN_COLUMNS, tables.run_rows(study)), (tables.CELL_COLUMNS, tables.cell_rows(study, baselines=True))]
@@ -93,7 +92,6 @@ def main(argv):
 
 
 def pictures(study):
-    """The pictures of the HTML page."""
     from policyopt.reproduction.figures import KINDS  # here, because matplotlib takes longer than a printed table
 
     return html.pictures_of(study, KINDS)

@@ -14,7 +14,7 @@ from policyopt.errors import UserError, printable
 
 
 def main(argv):
-    p = Parser('check_progress', __doc__)
+    p = Parser('check_progress', __doc__, verbose=False)
     p.add_argument('logs', nargs='+', metavar='LOG', help='training logs, or folders of them')
     p.add_argument('-v', '--verbose', action='store_true', help='show tracebacks of errors')
     args = p.parse_args(argv)

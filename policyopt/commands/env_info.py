@@ -12,7 +12,6 @@ from policyopt.errors import UserError
 def main(argv):
     parser = Parser('env_info', __doc__)
     parser.add_argument('env', nargs='+', help='a gymnasium id, or package.module:EnvId')
-    parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = parser.parse_args(argv)
     try:
         infos = [rlgymenv.env_info(name) for name in args.env]

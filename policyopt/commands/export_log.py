@@ -32,7 +32,6 @@ def main(argv):
     p.add_argument(
         '--interval', type=float, default=10.0, metavar='S', help='seconds between two looks with --follow (default: %(default)s)'
     )
-    p.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = p.parse_args(argv)
     if not (args.csv or args.tensorboard or args.logs):
         raise UserError('nothing to write; name a table with --csv FILE, or a folder with --tensorboard DIR or --logs DIR')

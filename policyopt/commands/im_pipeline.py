@@ -15,25 +15,18 @@ that runs this command.
 import argparse
 import sys
 
-from policyopt.command_line import Parser, run_main
+from policyopt.command_line import Parser, run_main, whole
 from policyopt.pipeline.executors import EXECUTORS
 from policyopt.pipeline.plan import How
 from policyopt.pipeline.stages import run_stage
 
 
-def positive(text):
-    """A whole number of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text}: expected 1 or more')
-    return int(text)
-
-
 def main(argv):
-    p = Parser('im_pipeline', __doc__)
+    p = Parser('im_pipeline', __doc__, verbose=False)
     p.add_argument('spec', metavar='SPEC.yaml', help='the experiment, for example pipelines/classic.yaml')
     p.add_argument('stage', metavar='STAGE', help='0_sampletrajs, 1_train, 2_eval, 0, 1, 2 or all')
     p.add_argument('-n', '--dry-run', action='store_true', help='run nothing, show what would be done; 1_train: bare commands to a pipe')
-    p.add_argument('-j', '--jobs', type=positive, metavar='N', help='runs at a time (default: all cores; 1: one after the other)')
+    p.add_argument('-j', '--jobs', type=whole(1), metavar='N', help='runs at a time (default: all cores; 1: one after the other)')
     p.add_argument('-k', '--keep-going', action='store_true', help='try all runs; else a failure starts no new ones (running ones finish)')
     p.add_argument('--resume', action='store_true', help='skip what is done, continue what was begun')
     filters = {'nargs': '+', 'action': 'extend', 'default': [], 'metavar': 'KEY=VALUE'}
@@ -47,7 +40,7 @@ def main(argv):
     p.add_argument('-y', '--yes', action='store_true', help='submit to the cluster without asking')
     p.add_argument('--wait', action='store_true', help='1_train: wait for the cluster, or for the runs that other machines do')
     p.add_argument('--no-table', action='store_true', help=argparse.SUPPRESS)  # run_all prints a wider one
-    p.add_argument('--threads', type=positive, metavar='N', help='threads and sampling processes of each run (default: 1)')
+    p.add_argument('--threads', type=whole(1), metavar='N', help='threads and sampling processes of each run (default: 1)')
     p.add_argument('--seed', type=int, metavar='N', help='as --set training.seed=N (equal bits on one kind of processor only)')
     p.add_argument('--device', help='cpu or cuda, passed on to imitate_mj.py')
     p.add_argument('-q', '--quiet', action='store_true', help='no progress on stderr, failures only')
@@ -56,7 +49,7 @@ def main(argv):
     task.add_argument('--task-list', metavar='FILE', help='run ids: in line I those of array task I, done one by one (-j: N at a time)')
     index = 'do these runs, each continued if it was begun; exit code 75: stopped, and all is saved'
     task.add_argument('--task-index', type=int, metavar='I', help=index)
-    task.add_argument('--stop-after', type=positive, metavar='S', help='stop after S seconds as at SIGUSR1, the warning of a time limit')
+    task.add_argument('--stop-after', type=whole(1), metavar='S', help='stop after S seconds as at SIGUSR1, the warning of a time limit')
     task.add_argument('--requeue', metavar='CMD', help='the command that starts this job again, called once such a warning has stopped it')
     args = vars(p.parse_args(argv))
     overrides = args.pop('set') + ([] if args['seed'] is None else [f'training.seed={args["seed"]}'])

@@ -38,7 +38,6 @@ def main(argv):
     p.add_argument('--force', action='store_true', help='store --env_name though the task cannot be made here')
     p.add_argument('--env_name', '--env', help='the task that the data belong to (default: what the source says)')
     p.add_argument('--download', action='store_true', help='fetch a Minari data set that is not on this computer')
-    p.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = p.parse_args(argv)
     obs_keys = None if args.obs_keys is None else tuple(args.obs_keys.split(','))
     choices = {'download': args.download, 'ends': args.ends, 'time_axis': args.time_axis, 'obs_keys': obs_keys}

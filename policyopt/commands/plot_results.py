@@ -28,12 +28,10 @@ def main(argv):
     parser.add_argument('-o', '--output', metavar='FILE', help='.png, .pdf or .svg (default: RESULTS_<kind>.png next to the results)')
     parser.add_argument('--kind', choices=list(KINDS), default='figure1', help='what to draw (default: figure1)')
     parser.add_argument('--reference', metavar='F', help='CSV of published results; tasks.csv next to it is the scale of scores')
-    parser.add_argument('--scale', metavar='F', help='CSV like results/paper/tasks.csv: other expert and random returns for scores')
     parser.add_argument('--between-set', metavar='F', nargs='+', help='results with several expert sets, as for analyze_results.py')
-    parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = parser.parse_args(argv)
-    inputs = [args.results, args.reference, args.scale, *(args.between_set or [])]
+    inputs = [args.results, args.reference, *(args.between_set or [])]
     path = picture_path(args.output, f'{os.path.splitext(args.results)[0]}_{args.kind}.png', inputs)
-    analysis = read_study(args.results, args.reference, args.between_set, args.scale)
+    analysis = read_study(args.results, args.reference, args.between_set)
     save_figure(results_figure(analysis, args.kind, KINDS), path)
     print(f'{args.kind}: {KINDS[args.kind].caption}\nwrote {path}')

@@ -13,7 +13,6 @@ def main(argv):
     parser = Parser('print_saved_returns', __doc__)
     parser.add_argument('trajfiles', nargs='+', metavar='TRAJS', help='a trajectory file (trajs_<task>.h5)')
     parser.add_argument('--each', action='store_true', help='a line per trajectory too')
-    parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = parser.parse_args(argv)
     for path in args.trajfiles:
         trajs = load_trajs(path)

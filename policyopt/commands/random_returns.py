@@ -9,8 +9,7 @@ normal where it has none), which gives the random returns of the paper.
 
 import sys
 
-from policyopt.command_line import Parser
-from policyopt.errors import UserError
+from policyopt.command_line import Parser, whole
 from policyopt.options import MAX_TRAJS
 from policyopt.provenance import draw_seed
 
@@ -18,15 +17,11 @@ from policyopt.provenance import draw_seed
 def main(argv):
     parser = Parser('random_returns', __doc__)
     parser.add_argument('env', nargs='+', help='a gymnasium id, or package.module:EnvId')
-    parser.add_argument('--num_trajs', type=int, default=50, help='episodes of each task (50)')
+    parser.add_argument('--num_trajs', type=whole(1, MAX_TRAJS), default=50, help='episodes of each task (50)')
     parser.add_argument('--seed', type=int, help='same seed, same numbers; drawn and printed unless given')
     parser.add_argument('--a_max', type=float, help="continuous actions uniform in ±a_max, whatever the task's bounds")
-    parser.add_argument('--max_traj_len', type=int, help="steps of an episode at most (the task's own limit)")
-    parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
+    parser.add_argument('--max_traj_len', type=whole(1), help="steps of an episode at most (the task's own limit)")
     args = parser.parse_args(argv)
-    for flag, most in (('num_trajs', MAX_TRAJS), ('max_traj_len', 10**9)):
-        if (value := getattr(args, flag)) is not None and not 1 <= value <= most:
-            raise UserError(f'--{flag} is {value}; give 1 or more, up to {most}')
     from policyopt.sampling.mdp import MDP, sample_randomly
 
     mdps = [MDP(name) for name in args.env]

@@ -11,8 +11,7 @@ Needs pip install -e '.[video]'.
 import shlex
 import sys
 
-from policyopt.command_line import Parser
-from policyopt.errors import UserError
+from policyopt.command_line import Parser, whole
 from policyopt.files.atomic import check_output
 from policyopt.provenance import draw_seed, provenance
 from policyopt.shipped import as_typed
@@ -22,20 +21,14 @@ def main(argv):
     p = Parser('record_trajs', __doc__)
     p.add_argument('env_name', metavar='ENV', help='gymnasium id, a 2016 name, or package.module:EnvId')
     p.add_argument('out', metavar='OUT.h5', help='the trajectory file to write')
-    p.add_argument('--count', type=int, default=10, help='episodes (default: 10; Escape ends earlier)')
+    p.add_argument('--count', type=whole(1), default=10, help='episodes (default: 10; Escape ends earlier)')
     p.add_argument('--noop', type=int, help='the action while no key is held, 0 for continuous ones (default: time stands still)')
-    p.add_argument('--fps', type=int, help='steps per second (default: what the environment says)')
-    p.add_argument('--max_traj_len', type=int, help="steps per episode at most (default: the env's time limit)")
-    p.add_argument('--seed', type=int, help='episode i begins with seed + i (default: drawn)')
-    p.add_argument('--verbose', action='store_true', help='show a traceback on errors')
+    p.add_argument('--fps', type=whole(1), help='steps per second (default: what the environment says)')
+    p.add_argument('--max_traj_len', type=whole(1), help="steps per episode at most (default: the env's time limit)")
+    p.add_argument('--seed', type=whole(0, 2**32 - 1), help='episode i begins with seed + i (default: drawn)')
     args = p.parse_args(argv)
-    for name in ('count', 'fps', 'max_traj_len'):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f'--{name} {getattr(args, name)}: give 1 or more')
     if args.seed is None:
         args.seed = draw_seed()
-    if not 0 <= args.seed < 2**32:
-        raise UserError(f'--seed {args.seed}: give 0 to {2**32 - 1}')
     check_output(args.out, 'the trajectories')
     from policyopt.evaluation import record_person, scores
     from policyopt.files.trajectory_file import save_trajs

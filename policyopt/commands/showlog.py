@@ -14,7 +14,7 @@ vf_r2 is shown floored at 0.
 import sys
 import time
 
-from policyopt.command_line import Parser
+from policyopt.command_line import Parser, whole
 from policyopt.errors import UserError, printable
 from policyopt.reporting import curves
 from policyopt.reporting.figures import has_screen, picture_path, save_figure, show_windows
@@ -28,13 +28,10 @@ def main(argv):
     parser.add_argument('--plotfile', metavar='FILE', help='write the picture there (.png, .pdf, .svg) instead of opening a window')
     parser.add_argument('--range_end', type=int, metavar='ITER', help='leave out later iterations')
     parser.add_argument('--group', action='store_true', help='one line with a band per algorithm instead of one line per log')
-    parser.add_argument('--smooth', type=int, default=1, metavar='N', help='moving average over the last N rows (default: %(default)s)')
+    parser.add_argument('--smooth', type=whole(1), default=1, metavar='N', help='moving average over the last N rows (default: 1)')
     parser.add_argument('--follow', action='store_true', help='again and again, until every run is complete (Ctrl-C ends it)')
     parser.add_argument('--interval', type=float, default=10.0, metavar='S', help='seconds between two drawings (default: %(default)s)')
-    parser.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = parser.parse_args(argv)
-    if args.smooth < 1:
-        raise UserError(f'--smooth {args.smooth}: expected a number of rows, 1 or more')
     if args.plotfile:
         picture_path(args.plotfile, '', args.logfiles)
     if not args.interval > 0:

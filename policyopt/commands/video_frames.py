@@ -8,7 +8,7 @@ The folder must be empty or new. A GIF is made at once by scripts/vis_mj.py --gi
 
 import os
 
-from policyopt.command_line import Parser
+from policyopt.command_line import Parser, whole
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_writable_dir
 
@@ -17,14 +17,11 @@ def main(argv):
     p = Parser('video_frames', __doc__)
     p.add_argument('policy', help='FILE.h5/snapshots/iter0000100, or …/last')
     p.add_argument('folder')
-    p.add_argument('--frames', type=int, default=300)
+    p.add_argument('--frames', type=whole(1), default=300)
     p.add_argument('--env_name', '--env', help='task to play, instead of the one stored in the file')
     p.add_argument('--deterministic', action='store_true', help='most likely actions instead of sampled ones')
     p.add_argument('--seed', type=int, default=0)
-    p.add_argument('--verbose', action='store_true', help='show a traceback on errors')
     args = p.parse_args(argv)
-    if args.frames < 1:
-        raise UserError(f'--frames {args.frames}: give 1 or more')
     if os.path.isdir(args.folder) and os.listdir(args.folder):
         raise UserError(f'{args.folder}: is not empty, and nothing is overwritten; choose another folder')
     check_writable_dir(args.folder.rstrip('/'), 'the pictures')

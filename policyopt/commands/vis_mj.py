@@ -12,9 +12,10 @@ it opens a window; where there is no screen it writes play.gif instead.
 import os
 import sys
 
-from policyopt.command_line import Parser
+from policyopt.command_line import Parser, whole
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_output
+from policyopt.options import MAX_TRAJS
 from policyopt.provenance import draw_seed, provenance
 
 
@@ -22,20 +23,16 @@ def main(argv):
     p = Parser('vis_mj', __doc__)
     p.add_argument('policy', help='FILE.h5/snapshots/iter0000100, or …/last')
     p.add_argument('--eval_only', action='store_true', help='print returns and lengths of --count episodes')
-    p.add_argument('--count', type=int, default=50, help='episodes to play or to save')
+    p.add_argument('--count', type=whole(1, MAX_TRAJS), default=50, help='episodes to play or to save')
     p.add_argument('--out', help='save the episodes as a trajectory file')
     p.add_argument('--gif', help='save an animation of --frames pictures')
-    p.add_argument('--frames', type=int, default=200, help='pictures of an animation, steps of a window (default: %(default)s)')
+    p.add_argument('--frames', type=whole(1), default=200, help='pictures of an animation, steps of a window (default: %(default)s)')
     p.add_argument('--reward', metavar='RUN.h5', help='print its learned reward along the first episode (see imitate_mj.py --save_reward)')
     p.add_argument('--deterministic', action='store_true', help='most likely actions instead of sampled ones')
     p.add_argument('--max_traj_len', type=int)
     p.add_argument('--env_name', '--env', help='task to play, instead of the one stored in the file')
-    p.add_argument('--seed', type=int, help='default: drawn and printed')
-    p.add_argument('--verbose', action='store_true')
+    p.add_argument('--seed', type=whole(0, 2**63 - 1), help='default: drawn and printed')
     args = p.parse_args(argv)
-    for name, value, low in (('count', args.count, 1), ('frames', args.frames, 1), ('seed', args.seed or 0, 0)):
-        if value < low:
-            raise UserError(f'--{name} {value}: give {low} or more')
     if args.out and os.path.isfile(args.out):
         raise UserError(f'{args.out}: exists already, and finished data is never overwritten; choose another --out')
     from policyopt.files import training_log
@@ -71,8 +68,9 @@ def show(args):
     from policyopt import evaluation
 
     gif = args.gif or (None if any(map(os.environ.get, ('DISPLAY', 'WAYLAND_DISPLAY'))) or sys.platform == 'darwin' else 'play.gif')
-    played = evaluation.open_policy(args.policy, args.env_name)
-    for shown in evaluation.animate(*played, gif, args.frames, args.seed, deterministic=args.deterministic, max_traj_len=args.max_traj_len):
+    policy, mdp = evaluation.open_policy(args.policy, args.env_name)
+    pictures = evaluation.frames(policy, mdp, args.frames, args.seed, deterministic=args.deterministic, max_traj_len=args.max_traj_len)
+    for shown in evaluation.animate(pictures, gif):
         unfinished = '' if shown.over else f' so far (stopped at --frames {args.frames})'
         print(f'return: {shown.ret:.4f} in {shown.length} steps{unfinished}')
     if gif:

@@ -15,7 +15,6 @@ def cell_id(alg: str, task: str, num_trajs: int) -> str:
 
 
 def id_of(alg: str, task: str, num_trajs: int, run: int) -> str:
-    """The id of a run."""
     return f'{cell_id(alg, task, num_trajs)},run={run}'
 
 

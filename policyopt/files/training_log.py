@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tables
@@ -20,9 +20,7 @@ from policyopt.errors import UserError
 from policyopt.files.atomic import check_regular
 from policyopt.files.hdf5 import DIGEST, attr_names, attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.names import part_path
-
-if TYPE_CHECKING:
-    from policyopt.interfaces import Fields
+from policyopt.interfaces import Fields
 
 
 def legacy_hash(num_variables: int) -> str:

@@ -16,16 +16,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from policyopt.errors import RunFailed, UserError, printable
+from policyopt.pipeline import cluster_options
+from policyopt.pipeline.command import fill
+from policyopt.pipeline.plan import How, Plan
+from policyopt.pipeline.spec import PlannedRun, Spec
 from policyopt.shipped import as_typed, continuing_command, shipped
-
-if TYPE_CHECKING:
-    from policyopt.pipeline import cluster_options
-    from policyopt.pipeline.plan import How, Plan
-    from policyopt.pipeline.spec import PlannedRun, Spec
 
 WARNING_S = 120  # a task is told this long before its time limit, so that it can write a checkpoint
 
@@ -61,21 +59,18 @@ class Submission:
 
     @property
     def run_ids(self) -> list[str]:
-        """The runs of all tasks."""
         return [run_id for task in self.tasks for run_id in task]
 
 
 class Cluster(abc.ABC):
     """What the executors of clusters have in common; a subclass says how its system writes and says things.
 
-    name: the word after -e, and the section of the options. submit_words, query_words, cancel_words: the commands that submit a
-    script, that know whether a job is there, and that end it. plain: what a path must match that stands in a directive.
+    name: the word after -e, and the section of the options. lines: the shell commands that 'submit' a {script}, that 'query' whether
+    a {job} is there, and that 'cancel' it. plain: what a path must match that stands in a directive.
     """
 
     name: str
-    submit_words: tuple[str, ...]
-    query_words: tuple[str, ...]
-    cancel_words: tuple[str, ...]
+    lines: Mapping[str, str]
     plain = r'[\w./+=@,-]+'
     index: str  # shell word for the index of an array task
     gpu = ''  # a directive that asks for a GPU
@@ -121,21 +116,13 @@ class Cluster(abc.ABC):
         """What a task is told so that it comes back when its time limit has stopped it."""
         return ''
 
-    def submit_command(self, job: Submission) -> list[str]:
-        """The words of the command that submits a job."""
-        return [*self.submit_words, job.script_path]
+    def line(self, what: str, spec: Spec) -> str:
+        """One of `lines`."""
+        return self.lines[what]
 
-    def query_command(self, job_id: str, spec: Spec) -> list[str]:
-        """The words of the command that says something of a job while it is there."""
-        return [*self.query_words, job_id]
-
-    def cancel_command(self, job_id: str, spec: Spec) -> str:
-        """The command that ends a job, to be typed."""
-        return shlex.join([*self.cancel_words, job_id])
-
-    def program(self, spec: Spec) -> str:
-        """The program that submits jobs."""
-        return self.submit_words[0]
+    def values(self, request: Request) -> dict[str, object]:
+        """What fields a submitting line may have besides {script}."""
+        return {}
 
     # the scripts
 
@@ -241,15 +228,17 @@ class Cluster(abc.ABC):
         try:
             self.wait(spec, job_ids, what, outputs)
         except KeyboardInterrupt as e:
-            state, cancel = self.how.command(spec, '1_train --summary'), ' && '.join(self.cancel_command(i, spec) for i in job_ids)
+            state, cancel = self.how.command(spec, '1_train --summary'), self.line('cancel', spec)
+            cancel = ' && '.join(fill(cancel, {'job': job_id}) for job_id in job_ids)
             goes_on = f'job {" ".join(job_ids)} goes on ({cancel} ends it); how far it is: {as_typed(state)}; when it is over'
             raise KeyboardInterrupt(f'{goes_on}, continue with: {continuing_command()}') from e
         return True
 
     def submit(self, spec: Spec, jobs: Sequence[Submission], what: str) -> list[str]:
         """Write the scripts and their lists, show them, ask unless --yes, submit; returns the cluster's job ids."""
-        if shutil.which(self.program(spec)) is None:
-            here = f"no '{self.program(spec)}' on this machine"
+        program = shlex.split(self.line('submit', spec))[0]
+        if shutil.which(program) is None:
+            here = f"no '{program}' on this machine"
             raise UserError(f'-e {self.name}: {here}; expected a login node of the cluster, or -e local')
         for folder in ('cluster', 'logs'):
             os.makedirs(os.path.join(spec.checkpt_dir, folder), exist_ok=True)
@@ -271,12 +260,12 @@ class Cluster(abc.ABC):
                 raise UserError(f'{written}: written, not submitted, as you wished')
         job_ids = []
         for job in jobs:
-            words = self.submit_command(job)
-            result = subprocess.run(words, capture_output=True, text=True)
+            line = fill(self.line('submit', spec), self.values(job.request) | {'script': job.script_path})
+            result = _shell(line)
             if result.returncode != 0:
                 said = f'failed with exit code {result.returncode}: {(result.stderr or result.stdout).strip()}'
                 before = f'; job {" ".join(job_ids)} had been submitted before' if job_ids else ''
-                raise RunFailed(f'{shlex.join(words)} {said}{before}')
+                raise RunFailed(f'{line} {said}{before}')
             out = result.stdout.strip()
             job_ids.append(out.splitlines()[-1].partition(';')[0] if out else '?')
             of = f'{len(job.run_ids)} runs' if job.tasks else what
@@ -306,10 +295,18 @@ class Cluster(abc.ABC):
 
     def is_gone(self, job_id: str, spec: Spec) -> bool:
         """Whether the cluster no longer knows a job; one that does not answer is no proof of that."""
-        listed = subprocess.run(self.query_command(job_id, spec), capture_output=True, text=True)
+        listed = self.asked(job_id, spec)
         if listed.returncode == 0:
             return not listed.stdout.strip()
         return is_unknown(listed.stderr)
+
+    def asked(self, job_id: str, spec: Spec) -> subprocess.CompletedProcess:
+        """What the cluster says of a job."""
+        return _shell(fill(self.line('query', spec), {'job': job_id}))
+
+
+def _shell(line: str) -> subprocess.CompletedProcess:
+    return subprocess.run(['bash', '-o', 'pipefail', '-c', line], capture_output=True, text=True)
 
 
 def submitted_spec(list_path: str) -> str:

@@ -29,13 +29,12 @@ from policyopt.files.names import part_path
 from policyopt.options import MAX_ITER
 from policyopt.pipeline import launch
 from policyopt.pipeline.plan import How, Job, Plan, chosen_runs, job_of
+from policyopt.pipeline.spec import PlannedRun
 from policyopt.progress import last_lines
 from policyopt.signals import Stopped
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from policyopt.pipeline.spec import PlannedRun
 
 
 class MeasuredRunFailed(RunFailed):

@@ -13,7 +13,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,16 +23,14 @@ from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
 from policyopt.files.names import KEYS, id_of
 from policyopt.files.results_file import ResultRow, Results, TaskRow, read_results
 from policyopt.files.runfile import RunFile, read_facts, read_run
+from policyopt.files.training_log import Snapshot
 from policyopt.pipeline import external_policies, launch, sample_stage
+from policyopt.pipeline.plan import How
 from policyopt.pipeline.spec import PlannedRun, Spec, Task, select_runs
 from policyopt.progress import Progress
 from policyopt.provenance import derive_seed, parse_time
 from policyopt.signals import follow_parent, holding_signals
-
-if TYPE_CHECKING:
-    from policyopt.files.training_log import Snapshot
-    from policyopt.pipeline.plan import How
-    from policyopt.trajectories import TrajBatch
+from policyopt.trajectories import TrajBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +67,7 @@ class EvaluationJob:
     def key(self) -> str:
         """What a stored row must agree with to be used again: how it was measured, and which file."""
         stat = os.stat(self.file)
-        measured = [self.policy or self.rule, self.num_trajs, self.deterministic, self.seed, self.env, self.max_traj_len]
-        return repr([*measured, stat.st_size, stat.st_mtime_ns])
+        return f'{self}, {stat.st_size} bytes, {stat.st_mtime_ns}'
 
 
 def evaluation_of(spec: Spec, run: PlannedRun, seed: int) -> EvaluationJob:
@@ -320,20 +316,17 @@ def _play(job: EvaluationJob, snapshot: Snapshot) -> TrajBatch:
 
 def _play_foreign(job: EvaluationJob) -> TrajBatch:
     """The episodes of a policy that the user's own function loads."""
-    from policyopt.sampling.mdp import MDP, sample_trajectories
+    from policyopt.evaluation import sample_episodes
+    from policyopt.sampling.mdp import MDP
 
     assert job.policy
-    load, source = external_policies.loader(job.policy, job.place), f'{job.policy} of {job.file}'
+    load = external_policies.loader(job.policy, job.place)
     try:
         policy = load(job.file)
-    except BaseException as e:
-        raise RunFailed(f'{source}: failed with {external_policies.said(e)}') from e
-    mdp = MDP(job.env)
-    actor = external_policies.ForeignActor(policy, mdp.info, source)
-    key, one_process = (job.seed, 'evaluate'), 1  # a policy of another program need not survive being sent to others
-    return sample_trajectories(
-        actor, mdp, job.num_trajs, mdp.longest(job.max_traj_len), key, deterministic=True, sim_batch_size=one_process
-    )
+        player = getattr(policy, 'act', policy)
+        return sample_episodes(player, MDP(job.env), job.num_trajs, job.seed, deterministic=True, max_traj_len=job.max_traj_len)
+    except UserError as e:
+        raise RunFailed(f'{job.policy} of {job.file}: {e}') from e
 
 
 def file_sha256(path: str) -> str:

@@ -10,7 +10,6 @@ import re
 import sys
 import time
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING
 
 from policyopt.errors import RunFailed, UserError
 from policyopt.files.atomic import read_utf8, replacing
@@ -18,10 +17,8 @@ from policyopt.files.names import is_part, is_run, name_of
 from policyopt.files.yamlfile import read_text
 from policyopt.pipeline import locks
 from policyopt.pipeline import spec as specs
+from policyopt.pipeline.spec import Spec
 from policyopt.provenance import draw_seed, git_hash
-
-if TYPE_CHECKING:
-    from policyopt.pipeline.spec import Spec
 
 
 @contextlib.contextmanager
@@ -103,14 +100,11 @@ def check_place(path: str, setting: str = 'options.storagedir') -> None:
 
 def make_dir(path: str) -> None:
     """Make a folder of the experiment, or say in one sentence why that cannot be."""
+    check_place(path)
     try:
         os.makedirs(path, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as e:
-        raise UserError(f'{path}: a file is in the way; choose another options.storagedir') from e
     except OSError as e:
         raise UserError(f'{path}: cannot make this folder ({e.strerror}); choose another options.storagedir') from e
-    if not os.access(path, os.W_OK):
-        raise UserError(f'{path}: cannot write into this folder (no write permission); choose another options.storagedir')
 
 
 def held_runs(spec: Spec) -> list[str]:

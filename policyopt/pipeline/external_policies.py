@@ -1,7 +1,8 @@
 """Policies of other programs in stage 2: `policy: package.module:load` of an algorithm is called with a run's file, whatever is in it.
 
-What it returns has `act(obs)`: an action for one observation, both as the environment has them. Such code is imported and called in a
-process of its own only (`apart`), because it may exit there, and be it with code 0 on import.
+What it returns has `act(obs)` (or is played as policyopt.sampling.actors.PlayerActor says): an action for one observation, both as the
+environment has them. Such code is imported and called in a process of its own only (`apart`), because it may exit there, and be it
+with code 0 on import.
 """
 
 from __future__ import annotations
@@ -12,16 +13,10 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from policyopt.errors import RunFailed, UserError
-from policyopt.sampling.actors import GivenActions
 from policyopt.signals import follow_parent, holding_signals, signal_name
-
-if TYPE_CHECKING:
-    from policyopt.environments.rlgymenv import EnvInfo
 
 
 def apart(what: str, function: Callable, *args: Any) -> Any:
@@ -108,36 +103,3 @@ def loader(dotted: str, where: str) -> Callable[[str], Any]:
     if not callable(function):
         raise UserError(f"{where}: '{dotted}': the module '{module}' has no function '{name}'; expected one that loads a policy")
     return function
-
-
-class ForeignActor(GivenActions):
-    """A policy with `act(obs)` as an actor: one observation at a time, no noise of ours."""
-
-    def __init__(self, policy: Any, info: EnvInfo, source: str):
-        """info: the EnvInfo of the task; source: what messages call the policy."""
-        if not callable(getattr(policy, 'act', None)):
-            raise UserError(f'{source}: is of type {type(policy).__name__}; expected an object with act(obs) that returns an action')
-        super().__init__(info)
-        self.policy, self.info, self.source = policy, info, source
-
-    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
-        """The actions (B, Da) themselves."""
-        return np.array([self._action(obs_Do) for obs_Do in obs_B_Do])
-
-    def _action(self, obs_Do: np.ndarray) -> np.ndarray:
-        try:
-            action = np.asarray(self.policy.act(obs_Do.copy()))
-        except BaseException as e:
-            raise RunFailed(f'{self.source}: act() failed with {said(e)}') from e
-        info = self.info
-        if info.finite:
-            if action.size != 1 or action.dtype.kind not in 'biu' or not 0 <= action.item() < info.num_actions:
-                seen = action.tolist() if action.size == 1 else f'an array of shape {action.shape}'
-                raise RunFailed(
-                    f'{self.source}: act() returned {seen}; env {info.name} takes a whole number from 0 to {info.num_actions - 1}'
-                )
-            return action.reshape(1).astype(np.int64)
-        if action.dtype.kind not in 'biuf' or action.shape not in ((info.a_dim,), (1, info.a_dim)) or not np.isfinite(action).all():
-            seen = f'an array of type {action.dtype} and shape {action.shape}'
-            raise RunFailed(f'{self.source}: act() returned {seen}; env {info.name} takes {info.a_dim} finite numbers')
-        return action.reshape(info.a_dim).astype(np.float64)

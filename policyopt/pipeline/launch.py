@@ -65,14 +65,6 @@ def thread_environment(threads: int | None = None) -> dict[str, str]:
     return env
 
 
-def warn_about_cores(num_jobs: int, threads: int | None) -> None:
-    """Say so when the runs together want more threads than there are cores."""
-    each = threads or threads_from_env() or 1
-    if num_jobs * each > num_cores():
-        what = f'{num_jobs} jobs × {each} threads on {num_cores()} cores'
-        print(f'warning: {what}: they will slow each other down; see -j and --threads', file=sys.stderr)
-
-
 class Local:
     """The executor of this computer."""
 
@@ -106,7 +98,10 @@ class Local:
         """Run what is to do, as many at a time as --jobs says."""
         how, num = self.how, len(plan.todo)
         num_jobs = min(how.jobs or num_cores(), num)
-        warn_about_cores(num_jobs, how.threads)
+        each = how.threads or threads_from_env() or 1
+        if num_jobs * each > num_cores():
+            what = f'{num_jobs} jobs × {each} threads on {num_cores()} cores'
+            print(f'warning: {what}: they will slow each other down; see -j and --threads', file=sys.stderr)
         outcomes = run_local(plan.jobs, num_jobs, keep_going=how.keep_going, threads=how.threads, verbosity=how.verbosity, wait=how.wait)
         bad = [o for o in outcomes if o.state != 'ok']
         if bad:

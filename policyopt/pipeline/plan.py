@@ -102,7 +102,6 @@ class Plan:
 
     @property
     def jobs(self) -> list[Job]:
-        """What is to do, as Jobs."""
         return [job_of(self.spec, run) for run in self.todo]
 
     def of(self, ids: Collection[str]) -> Plan:

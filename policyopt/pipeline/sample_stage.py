@@ -72,7 +72,6 @@ def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
 
 
 def set_seed(seed: int, task_name: str, dataset: int) -> int:
-    """The seed of one expert set."""
     return derive_seed(seed, 'expert', task_name, dataset)
 
 

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from policyopt.errors import UserError
-from policyopt.pipeline.clusters import WARNING_S, Cluster, Request, Submission, is_unknown
-from policyopt.pipeline.command import fill
-
-if TYPE_CHECKING:
-    from policyopt.pipeline import cluster_options
-    from policyopt.pipeline.plan import Plan
-    from policyopt.pipeline.spec import PlannedRun, Spec
+from policyopt.pipeline import cluster_options
+from policyopt.pipeline.clusters import WARNING_S, Cluster, Request, is_unknown
+from policyopt.pipeline.plan import Plan
+from policyopt.pipeline.spec import PlannedRun, Spec
 
 
 class Slurm(Cluster):
     """The executor that submits to Slurm, with the wishes of options.slurm."""
 
-    name, submit_words, query_words = 'slurm', ('sbatch', '--parsable'), ('squeue', '--noheader', '--jobs')
-    cancel_words = ('scancel',)
+    name = 'slurm'
+    lines = {'submit': 'sbatch --parsable {script}', 'query': 'squeue --noheader --jobs {job}', 'cancel': 'scancel {job}'}
     plain = r'[^%\\]+'  # sbatch takes quotes, but neither a literal % nor a literal backslash for sure
     index, gpu = '$SLURM_ARRAY_TASK_ID', '--gres=gpu:1'
 
@@ -73,7 +68,7 @@ class Slurm(Cluster):
 class Pbs(Cluster):
     """The executor that submits to PBS, with the wishes of options.pbs, in the dialect of TORQUE or OpenPBS."""
 
-    name, submit_words, query_words, cancel_words = 'pbs', ('qsub',), ('qstat', '-t'), ('qdel',)
+    name, lines = 'pbs', {'submit': 'qsub {script}', 'query': 'qstat -t {job}', 'cancel': 'qdel {job}'}
     gpu = '-l select=1:ncpus=4:ngpus=1'
 
     def options(self, spec: Spec) -> cluster_options.BatchOptions:
@@ -159,32 +154,20 @@ class ArrayJobs(Cluster):
         return self.options(spec).index
 
     def header(self, request: Request) -> list[str]:
-        values = self._values(request) | {'logs': self.in_directive(request.logs)}
+        values = self.values(request) | {'logs': self.in_directive(request.logs)}
         return [line.format(**values) for line in self.options(request.spec).directives]
 
-    def _values(self, request: Request) -> dict[str, object]:
+    def values(self, request: Request) -> dict[str, object]:
         num = max(1, request.num_tasks)
         name, at_once = job_name(request.spec.run_name, 15), min(num, request.at_once or num)
         return {'name': name, 'num': num, 'max_running': at_once, 'cores': request.cores, 'logs': request.logs}
 
-    def program(self, spec: Spec) -> str:
-        return shlex.split(self.options(spec).submit)[0]
-
-    def submit_command(self, job: Submission) -> list[str]:
-        return self._shell(self.options(job.request.spec).submit, self._values(job.request) | {'script': job.script_path})
-
-    def query_command(self, job_id: str, spec: Spec) -> list[str]:
-        return self._shell(self.options(spec).query, {'job': job_id})
-
-    def cancel_command(self, job_id: str, spec: Spec) -> str:
-        return fill(self.options(spec).cancel, {'job': job_id})
-
-    def _shell(self, template: str, values: dict[str, object]) -> list[str]:
-        return ['bash', '-o', 'pipefail', '-c', fill(template, values)]
+    def line(self, what: str, spec: Spec) -> str:
+        return getattr(self.options(spec), what)
 
     def is_gone(self, job_id: str, spec: Spec) -> bool:
         """As above; a filter such as grep that finds nothing has nothing to complain about either."""
-        listed = subprocess.run(self.query_command(job_id, spec), capture_output=True, text=True)
+        listed = self.asked(job_id, spec)
         return not listed.stdout.strip() and (not listed.stderr.strip() or is_unknown(listed.stderr))
 
 

@@ -16,24 +16,9 @@ from typing import Any
 
 from policyopt import algorithms
 from policyopt.errors import UserError, closest
+from policyopt.files import yamlfile
 from policyopt.files.names import KEYS, MAX_RUNS, done_file, id_of
-from policyopt.files.yamlfile import (
-    YamlSection,
-    YamlSource,
-    boolean,
-    dump_yaml,
-    key,
-    list_of,
-    matching,
-    one_of,
-    override,
-    parse_yaml,
-    read_text,
-    section,
-    show_value,
-    text,
-    whole,
-)
+from policyopt.files.yamlfile import YamlSection, YamlSource, key, list_of, section, show_value, text, whole
 from policyopt.options import MAX_TRAJS
 from policyopt.pipeline import cluster_options, sweep
 from policyopt.pipeline.command import BadTemplate, Command, check_template, fields_of, fill, one_line
@@ -83,7 +68,7 @@ class Task:
     name: str = key(_file_word)
     env: str = key(text, example='an environment id such as CartPole-v0')
     policy: str | None = key(text, None, example='an expert such as expert_policies/classic/CartPole-v0.h5/snapshots/iter0000100')
-    cuts_off_on_success: bool = key(boolean)
+    cuts_off_on_success: bool = key(yamlfile.boolean)
     data_subsamp_freq: int = key(whole)
     max_traj_len: int | None = key(whole, None)
 
@@ -113,8 +98,8 @@ def _variants(source: YamlSource, path: str, value: Any) -> list[AlgorithmSpec]:
             check_template(variant)
     except BadTemplate as e:
         source.fail(s.at('cmd'), *e.args)
-    policy = s.get('policy', matching, None, **_FUNCTION)
-    rule, row = s.get('eval', one_of, None, choices=algorithms.RULES), algorithms.find(name)
+    policy = s.get('policy', yamlfile.matching, None, **_FUNCTION)
+    rule, row = s.get('eval', yamlfile.one_of, None, choices=algorithms.RULES), algorithms.find(name)
     if rule is None and (row is not None or policy is not None):
         rule = 'last' if row is None else row.rule
     if rule is None:
@@ -140,7 +125,7 @@ class Training:
 
     full_dataset_num_trajs: int = key(whole, high=MAX_TRAJS)
     dataset_num_trajs: tuple[int, ...] = key(list_of, item=whole)
-    deterministic_expert: bool = key(boolean, False)
+    deterministic_expert: bool = key(yamlfile.boolean, False)
     runs: int = key(whole)
     algorithms: tuple[AlgorithmSpec, ...] = key(_algorithms)
     seed: int | None = key(whole, None, low=0, high=2**63 - 1)
@@ -155,8 +140,8 @@ class Options:
     traj_subdir: str = key(text, 'trajs', example='a folder below storagedir')
     checkpt_subdir: str = key(text, 'checkpoints', example='a folder below storagedir')
     eval_num_trajs: int = key(whole, 50, high=MAX_TRAJS)
-    eval_deterministic: bool = key(boolean, True)
-    results_filename: str = key(matching, 'results.h5', **_H5_NAME)
+    eval_deterministic: bool = key(yamlfile.boolean, True)
+    results_filename: str = key(yamlfile.matching, 'results.h5', **_H5_NAME)
     reference: str | None = key(_reference, None)
     between_sets: tuple[str, ...] = key(list_of, (), item=text, example='a results file such as runs/five_sets/checkpoints/results.h5')
     pbs: cluster_options.PbsOptions = key(section, cluster_options.PbsOptions(), described=cluster_options.PbsOptions)
@@ -237,11 +222,9 @@ class Spec:
         return os.path.join(self.traj_dir, f'random_{task_name}.h5')
 
     def task(self, name: str) -> Task:
-        """The task of that name."""
         return next(t for t in self.tasks if t.name == name)
 
     def algorithm(self, name: str) -> AlgorithmSpec:
-        """The algorithm of that name."""
         return next(a for a in self.training.algorithms if a.name == name)
 
     def runs(self, base_seed: int) -> list[PlannedRun]:
@@ -288,17 +271,17 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
 
     Raises UserError: "pipelines/classic.yaml: tasks[1].evn: unknown key 'evn'; expected one of name, env, policy, …. Did you mean 'env'?"
     """
-    yaml_text = read_text(here_or_shipped(path))
-    raw = parse_yaml(yaml_text, path)
+    yaml_text = yamlfile.read_text(here_or_shipped(path))
+    raw = yamlfile.parse_yaml(yaml_text, path)
     if raw is None:
         raise UserError(f'{path}: is empty; expected a pipeline YAML with the keys tasks, training, options')
     source = YamlSource(path)
     for assignment in overrides if isinstance(raw, dict) else ():
-        override(raw, assignment, source)
+        yamlfile.override(raw, assignment, source)
     spec = _read(source, raw, yaml_text, tuple(overrides))
     if overrides:
         header = ''.join('# --set ' + assignment.replace('\n', '\n#   ') + '\n' for assignment in overrides)
-        spec = dataclasses.replace(spec, text=f'# {path} with\n{header}{dump_yaml(raw, path)}')
+        spec = dataclasses.replace(spec, text=f'# {path} with\n{header}{yamlfile.dump_yaml(raw, path)}')
     return spec
 
 

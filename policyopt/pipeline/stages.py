@@ -107,9 +107,6 @@ def _check_places(spec: Spec) -> None:
         experiment_dir.check_place(path)
 
 
-# 0_sampletrajs ------------------------------------------------------------------------------------------------------------------
-
-
 def sample_trajs(spec: Spec, how: How) -> str | None:
     """Stage 0: let each task's expert play full_dataset_num_trajs episodes, and an untrained policy eval_num_trajs.
 
@@ -138,9 +135,6 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
     with experiment_dir.stage_lock(spec, '0_sampletrajs'):
         sample_stage.sample_all(spec, to_sample, seed)
     return how.command(spec, '1_train --resume' if experiment_dir.held_runs(spec) else '1_train')
-
-
-# 1_train ------------------------------------------------------------------------------------------------------------------------
 
 
 def train_runs(spec: Spec, how: How) -> str | None:
@@ -230,9 +224,6 @@ def _array_task(spec: Spec, how: How) -> None:
         print(f'{run_id} is done already', file=sys.stderr)
     if plan.todo:
         launch.Local(dataclasses.replace(how, jobs=how.jobs or 1, keep_going=True)).execute(plan)
-
-
-# 2_eval -------------------------------------------------------------------------------------------------------------------------
 
 
 def _check_actions(spec: Spec) -> None:

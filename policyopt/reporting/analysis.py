@@ -22,22 +22,9 @@ from policyopt.files.names import MAX_ID, MAX_RUNS, id_of, sweep
 from policyopt.files.results_file import read_other_sets, read_results, takes_most_likely_actions
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.provenance import derive_seed
-from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks, read_tasks
-from policyopt.reporting.statistics import (
-    LEVEL,
-    NAN,
-    Sets,
-    holm,
-    permutation_p,
-    predict_one_set,
-    prob_improvement,
-    sd,
-    set_margin,
-    sets_of,
-    t_margin,
-    verdict_of,
-    welch,
-)
+from policyopt.reporting import statistics
+from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks
+from policyopt.reporting.statistics import LEVEL, NAN, Sets, sd, sets_of
 from policyopt.shipped import as_typed, here_or_shipped
 
 MARGINS = {'': 0.10}  # by the beginning of an algorithm's name, in units of (expert − random)
@@ -177,9 +164,6 @@ class Analysis:
         return f'Variance between expert sets: from {", ".join(files)}{known}'
 
 
-# --- one cell -------------------------------------------------------------------------------------------------------
-
-
 def run_id(row: Any) -> str:
     """The name of a run, as its file has it."""
     return id_of(row.alg, row.task, int(row.num_trajs), int(row.run))
@@ -236,8 +220,8 @@ def cells_of(by_name: dict[str, Any], baselines: Mapping[str, Baseline]) -> dict
             set_N,
             r_E.size,
             mean=float(y_N.mean()),
-            margin=t_margin(sd(y_N), y_N.size),
-            margin_sets=set_margin(y_N, set_N),
+            margin=statistics.t_margin(sd(y_N), y_N.size),
+            margin_sets=statistics.set_margin(y_N, set_N),
             sd_runs=sd(y_N),
             sd_episodes=sd(r_E),
             length_mean=float(np.mean(np.concatenate([r.alg_traj_lengths for r in runs]))),
@@ -283,9 +267,6 @@ def missing_runs(rows: list, expected: list[str] | None = None) -> list[str]:
     return [name for name in expected if name not in seen]
 
 
-# --- ours against theirs ---------------------------------------------------------------------------------------------
-
-
 def margin_of(alg: str, margins: Mapping[str, float]) -> float:
     """The margin of the longest beginning of an algorithm's name that `margins` has, in whole words; '' is that of all others."""
     return margins[max((start for start in margins if re.match(rf'{re.escape(start)}(?![A-Za-z])', alg) or not start), key=len)]
@@ -299,12 +280,12 @@ def compare(cell: Cell, ref: Reference, margin: float, between: Sets | None = No
     """
     out = Comparison(cell.key, ref, cell.mean - ref.mean, margin)
     if ref.y_M is not None:
-        out.perm_p = permutation_p(cell.y_N, ref.y_M, derive_seed('perm', *cell.key)) if min(cell.y_N.size, ref.m) > 1 else NAN
-        out.prob_improvement = prob_improvement(cell.y_N, ref.y_M)
-    out.welch_p, out.se, out.df = welch(cell, ref)
+        out.perm_p = statistics.permutation_p(cell.y_N, ref.y_M, derive_seed('perm', *cell.key)) if min(cell.y_N.size, ref.m) > 1 else NAN
+        out.prob_improvement = statistics.prob_improvement(cell.y_N, ref.y_M)
+    out.welch_p, out.se, out.df = statistics.welch(cell, ref)
     notes = ['one run on a side: t test with pooled variance'] if min(cell.y_N.size, ref.m) == 1 and math.isfinite(out.se) else []
     ours = sets_of(cell.y_N, cell.set_N)
-    pred = predict_one_set(ours, ref.m, between, ref.sd)
+    pred = statistics.predict_one_set(ours, ref.m, between, ref.sd)
     if pred:
         out.sd_within, out.sd_between, out.pred_df = pred.sd_within, pred.sd_between, pred.df
         out.between_from = f'{pred.num_sets} sets' + ('' if ours.num_sets > 1 else f' of {between_from}')
@@ -404,7 +385,7 @@ def _judge(analysis: Analysis, ceiling: float) -> None:
     """Fill in what needs the whole table, whose number of cells corrects every p value, and the verdicts."""
     comps = list(analysis.comparisons.values())
     family = sum(math.isfinite(c.p) for c in comps)
-    for c, p_holm in zip(comps, holm([c.p for c in comps]), strict=True):
+    for c, p_holm in zip(comps, statistics.holm([c.p for c in comps]), strict=True):
         c.p_holm = float(p_holm)
         cell, scale = analysis.cells[c.key], analysis.scales[c.key.task]
         width = abs(scale.expert_mean - scale.random_mean)
@@ -413,7 +394,7 @@ def _judge(analysis: Analysis, ceiling: float) -> None:
             c.half_95, c.half_holm = (float(stats.t.isf(x / 2, c.df)) * c.se if c.se > 0 else NAN for x in (LEVEL, LEVEL / family))
             runs = np.concatenate([cell.y_N, c.ref.runs])
             at_ceiling = 0 < 2 * ceiling <= c.margin and bool(np.all(np.abs(scale.score(runs) - 1) <= ceiling))
-            c.verdict = verdict_of(*((0.0, 0.0) if at_ceiling else c.estimate[1:]), c.margin, c.differs, c.diff)
+            c.verdict = statistics.verdict_of(*((0.0, 0.0) if at_ceiling else c.estimate[1:]), c.margin, c.differs, c.diff)
             c.note = '; '.join(filter(None, [c.note, 'at the ceiling' * at_ceiling]))
 
 
@@ -421,33 +402,27 @@ def read_analysis(
     path: str,
     reference: str | None = None,
     between: Sequence[str] | None = None,
-    scale: str | None = None,
-    run_name: str | None = None,
     **options: Any,
 ) -> Any:
     """The analysis of a results file.
 
     Args:
         path: the results file.
-        reference: CSV of published results; tasks.csv next to it is the scale of scores, unless `scale` names another such file.
+        reference: CSV of published results; tasks.csv next to it is the scale of scores.
         between: results files with several expert sets; default: those that options.between_sets of the stored YAML names.
-        run_name: the experiment that the file must hold.
         options: margins, ceiling and kind, as `analyze` takes them.
 
     Raises UserError for files that are missing, damaged, of another experiment, or evaluated the other way.
     """
     results = read_results(path)
     attrs = results.attrs
-    if run_name not in (None, attrs.get('run_name')):
-        raise UserError(f"--run-name {run_name}: the results are those of '{attrs.get('run_name')}'; name that one, or give another file")
     named = [here_or_shipped(f) for f in between_sets(attrs.get('spec', ''))] if between is None else between
     absent = [f for f in named if between is None and not os.path.isfile(f)]
-    scales = read_tasks(scale) if scale else read_reference_tasks(reference) if reference else None
     analysis = analyze(
         results.rows,
         results.tasks,
         reference=read_reference(reference) if reference else None,
-        ref_baselines=scales,
+        ref_baselines=read_reference_tasks(reference) if reference else None,
         between=read_other_sets([f for f in named if f not in absent], path, results),
         expected=experiment_runs(attrs.get('spec', '')),
         title=heading(results, reference),
@@ -464,9 +439,6 @@ def read_analysis(
 def some_of(names: Sequence[str], most: int = 4) -> str:
     """The first names of a list, for a sentence."""
     return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
-
-
-# --- the experiment behind the rows -----------------------------------------------------------------------------------
 
 
 def heading(results: Any, reference_path: str | None = None) -> str:

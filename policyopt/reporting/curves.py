@@ -10,10 +10,10 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from policyopt.algorithms import label_of
@@ -22,9 +22,6 @@ from policyopt.errors import UserError, closest, printable
 from policyopt.files.names import current_path, is_part, name_of, parts_of, size_of
 from policyopt.files.training_log import is_training_log, number_fields, read_log
 from policyopt.reporting.figures import STYLE, WIDE, any_letters, figure, outside_legend, picture_text, styles_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 DEFAULT_FIELDS = 'trueret,avglen,ent,kl,vf_r2,vf_kl,tdvf_r2,rloss,racc'
 CLONING_FIELDS = ',bcloss,valloss,valacc'

@@ -15,7 +15,7 @@ import os
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -25,11 +25,8 @@ from matplotlib.figure import Figure
 from policyopt.algorithms import ALGORITHMS, label_of
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_output, replacing
-from policyopt.reporting.reference import FAILED
-
-if TYPE_CHECKING:
-    from policyopt.reporting.analysis import Analysis, Cell
-    from policyopt.reporting.reference import CellKey
+from policyopt.reporting.analysis import Analysis, Cell
+from policyopt.reporting.reference import FAILED, CellKey
 
 MIN_RUNS = 4  # a t interval over fewer runs is wider than any axis
 _BAND = f'band: its 95% interval within the lowest and the highest run (fewer than {MIN_RUNS} runs: from the lowest to the highest)'
@@ -147,7 +144,7 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
             if not cells:
                 continue
             # a small sideways shift keeps curves apart where several algorithms reach the expert
-            x = np.array([c.key.num_trajs for c in cells]) + (i - (len(algs) - 1) / 2) * _shift(sizes)
+            x = np.array([c.key.num_trajs for c in cells]) + (i - (len(algs) - 1) / 2) * (0.022 * (max(sizes) - min(sizes)) or 0.04)
             mean = np.array([c.mean for c in cells])
             lo, hi = np.array([_spread(c, few) for c in cells]).T
             if normalised:
@@ -184,10 +181,6 @@ def share_y(ax: Any, axes: Any, numbered: bool) -> None:
     if ax is not axes[0, 0]:
         ax.sharey(axes[0, 0])
     ax.tick_params(labelleft=numbered)
-
-
-def _shift(sizes: list[int]) -> float:
-    return 0.022 * (max(sizes) - min(sizes)) if len(sizes) > 1 else 0.04
 
 
 def outside_legend(fig: Figure, axes: Any, cols: int) -> None:

@@ -51,7 +51,6 @@ class CsvTable:
         return len(self.tables[path])
 
     def write(self) -> None:
-        """Write the whole table."""
         parts = {path: parts_of(name_of(path)) for path in self.tables}
         keys = [k for k in KEYS if any(k in p for p in parts.values())]
         fields = list(dict.fromkeys(n for table in self.tables.values() for n in table.dtype.names or ()))
@@ -88,7 +87,6 @@ class BareLogs:
         return len(self.logs[path][0])
 
     def write(self) -> None:
-        """Write every file whole."""
         for path, (table, attrs) in self.logs.items():
             write_log(self.paths[path], table, attrs)
 
@@ -131,7 +129,6 @@ class TensorBoard:
         return len(table)
 
     def write(self) -> None:
-        """Hand everything so far to the files."""
         for path, events in self.waiting.items():
             if path not in self.writers:
                 _make_folder(self.folders[path])
@@ -142,7 +139,6 @@ class TensorBoard:
             self.writers[path].flush()
 
     def close(self) -> None:
-        """Close the files."""
         for writer in self.writers.values():
             writer.close()
 

@@ -130,11 +130,8 @@ def read_reference(path: str) -> dict[CellKey, Reference]:
 def read_reference_tasks(path: str) -> dict[str, Baseline]:
     """{task: Baseline} from `tasks.csv` in the folder of a reference file: what its expert and random policies earned; {} without one."""
     path = os.path.join(os.path.dirname(os.path.abspath(path)), 'tasks.csv')
-    return read_tasks(path) if os.path.exists(path) else {}
-
-
-def read_tasks(path: str) -> dict[str, Baseline]:
-    """{task: Baseline} from a CSV of expert and random returns, as `results/paper/tasks.csv`."""
+    if not os.path.exists(path):
+        return {}
     columns, lines = _read_csv(path)
     numbers = ['expert_return_mean', 'expert_return_std', 'expert_episodes', 'random_return_mean', 'random_return_std']
     for column in ['task', *numbers]:

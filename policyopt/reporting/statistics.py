@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 LEVEL = 0.05
 NUM_RESAMPLES = 9999  # permutations; up to this number of them are enumerated, so 7 against 7 runs (3432) is exact

@@ -69,9 +69,6 @@ class Section(NamedTuple):
     notes: Sequence[str] = ()
 
 
-# --- values as words ------------------------------------------------------------------------------------------------
-
-
 class P(float):
     """A p value."""
 
@@ -125,9 +122,6 @@ def decimals_of(analysis: Analysis, task: str, digits: int = 4) -> int:
     values = [b.expert_mean, b.random_mean, *(c.mean for k, c in analysis.cells.items() if k.task == task)]
     scale = max([abs(x) for x in values if math.isfinite(x)] + [1e-9])
     return int(np.clip(digits - 1 - math.floor(math.log10(scale)), digits - 3, 4))
-
-
-# --- columns --------------------------------------------------------------------------------------------------------
 
 
 class RunRow(NamedTuple):
@@ -287,9 +281,6 @@ def grid(analysis: Analysis, digits: int = 4, with_reference: bool = True) -> Ta
     return Table(titles, [''] * len(titles), lines)
 
 
-# --- layout ---------------------------------------------------------------------------------------------------------
-
-
 def markdown_text(text: str) -> str:
     """A text with names of strangers for Markdown: no HTML, no links, no code, and it stays in its cell of a table."""
     text = re.sub(r'[|`]|\\(?=[!-/:-@\[-`{-~])|(?<=\])(?=\()', r'\\\g<0>', text)
@@ -332,9 +323,6 @@ def _html_table(table: Table, words: set[int]) -> str:
         out += ['</tr><tr class="new">' if before not in (None, line[0]) else '</tr><tr>', *(cell('td', i, x) for i, x in enumerate(line))]
         before = line[0]
     return ''.join([*out, '</tr></table></div>'])
-
-
-# --- reports --------------------------------------------------------------------------------------------------------
 
 
 def title_of(analysis: Analysis, task: str) -> str:
@@ -436,7 +424,6 @@ def markdown_section(section: Section, heading: str = '###') -> list[str]:
 
 
 def markdown_report(analysis: Analysis, level: int, sections: Sequence[Section] = ()) -> str:
-    """The report in Markdown."""
     out = [line for section in sections for line in markdown_section(section)]
     for task in analysis.baselines:
         lines = (f'{markdown_text(line)}  ' for line in baseline_lines(analysis, task))
@@ -449,9 +436,6 @@ def markdown_report(analysis: Analysis, level: int, sections: Sequence[Section] 
 def latex_report(analysis: Analysis) -> str:
     """A booktabs table: a line per task and algorithm, a column per dataset size."""
     return render(grid(analysis), 'latex') + '\n% mean over runs, ± half the width of its 95% interval; in brackets: the reference\n'
-
-
-# --- CSV ------------------------------------------------------------------------------------------------------------
 
 
 def csv_paths(path: str) -> list[str]:

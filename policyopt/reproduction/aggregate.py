@@ -82,9 +82,6 @@ def pairs_of(cells: Cells, reference: Mapping[CellKey, Reference], scales: Mappi
     return out
 
 
-# --- the variance between sets --------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass
 class Between:
     """ω² of a block with its degrees of freedom; `spread` is the variance of z_D that it was taken from."""
@@ -132,9 +129,7 @@ def pooled_between(sources: Sequence[Cells], blocks: Iterable[tuple[str, str]]) 
     tasks is that of the unpooled estimates when all f are equal. Blocks at the ceiling keep their own: they know nothing of the
     others. A block of which only some sizes were measured is taken to vary as those do, which is too much where the others are larger.
 
-    Args:
-        sources: list of {CellKey: (y_N, set_N)}, normalised, one per file that has several expert sets.
-        blocks: the (alg, task) that are wanted.
+    sources: normalised, one for each file that has several expert sets. blocks: the (alg, task) that are wanted.
     """
     own = {}
     for cells in sources:
@@ -163,9 +158,6 @@ def _weighted(items: list[Between]) -> Between:
     df = sum(i.df for i in items)
     var, spread = (sum(i.df * getattr(i, name) for i in items) / df for name in ('var', 'spread'))
     return Between(var, spread, df, all(i.ceiling for i in items))
-
-
-# --- one row ------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -228,10 +220,7 @@ def row_of(
     Stat. 28, 453: not too narrow where tasks vary unequally). With fewer tasks V = var(d_c)/K, ν = K − 1, and nothing is concluded.
     Equivalence within δ: two one-sided t tests (Schuirmann 1987), p = P(T(ν) > (δ − |d|)/√V); p < .05 is the 90% interval within ±δ.
 
-    Args:
-        pairs: Pairs. between: {(alg, task): Between}. alg, task: name of the row, empty for all.
-        spare: {CellKey: (mean square, df)} within sets from other files, for cells of one run.
-        margins: {beginning of an algorithm's name: margin}.
+    alg, task: name of the row, empty for all. spare: (mean square, df) within sets from other files, for cells of one run.
     """
     num = len(pairs)
     d_K = np.array([p.diff for p in pairs])
@@ -304,9 +293,6 @@ def _failed(scores: np.ndarray) -> int:
     return int(np.sum(scores <= FAILED))
 
 
-# --- runs resampled -------------------------------------------------------------------------------------------------
-
-
 def resampled(y_N: np.ndarray, set_N: np.ndarray, rng: np.random.Generator, num: int) -> np.ndarray:
     """num bootstrap samples of a cell's runs, (R, N): runs within their set, and sets too where there are several."""
     members = [np.flatnonzero(set_N == s) for s in np.unique(set_N)]
@@ -348,9 +334,6 @@ def _percentiles(x_R: np.ndarray) -> tuple[float, ...]:
     return tuple(float(q) for q in np.quantile(x_R, [LEVEL / 2, 1 - LEVEL / 2]))
 
 
-# --- the whole table -----------------------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass
 class Aggregate:
     """Rows per algorithm, per algorithm and task, per task, and over all; with the pairs and variances that they came from.
@@ -377,11 +360,7 @@ def aggregate(
 ) -> Aggregate | None:
     """The Aggregate of a results table beside its reference, or None when no cell has both a reference and a scale.
 
-    Args:
-        cells: {CellKey: (y_N, set_N)}, mean returns per run and their expert sets.
-        reference: {CellKey: Reference}. scales: {task: Baseline}.
-        sources: list of such `cells` of other files, for the variance between sets.
-        margins: {beginning of an algorithm's name: margin}.
+    sources: such `cells` of other files, for the variance between sets. margins: by the beginning of an algorithm's name.
     """
     pairs = pairs_of(cells, reference, scales)
     if not pairs:

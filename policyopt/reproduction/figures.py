@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from policyopt.reporting import figures
-from policyopt.reporting.figures import (
-    GREY,
-    Kind,
-    figure,
-    outside_legend,
-    picture_name,
-    picture_text,
-    published_name,
-    share_y,
-    styles_of,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from policyopt.reproduction.study import Study
+from policyopt.reporting.figures import GREY, Kind, figure, picture_name, picture_text
+from policyopt.reproduction.study import Study
 
 FOREST_WIDTH = 6.8  # inches
 FOREST_SPAN = 0.3  # half the width of a forest; an arrow marks an interval that goes on
@@ -39,7 +25,7 @@ def _forest(study: Study) -> Figure:
     rows += [(a.whole, 'all cells')] if len(a.algs) > 1 else []
     fig, axes = figure(FOREST_WIDTH, 0.29 * len(rows) + 1.5, 1, 1)
     ax = axes[0, 0]
-    style = styles_of([r.alg for r in a.algs])
+    style = figures.styles_of([r.alg for r in a.algs])
     reach = max([0.2, *(abs(x) for r, _ in rows for x in (*r.interval(0.95), r.diff) if math.isfinite(x))])
     edge = min(FOREST_SPAN, 1.05 * reach)
     for y, (row, _) in enumerate(rows):
@@ -64,7 +50,7 @@ def _forest(study: Study) -> Figure:
     ax.locator_params(axis='x', nbins=4)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(axis='y', visible=False)
-    theirs = {'paper': "paper's"}.get(published_name(study), 'published one')
+    theirs = {'paper': "paper's"}.get(figures.published_name(study), 'published one')
     ax.set_xlabel(f'our score minus the {theirs}')
     ax.annotate('difference [90% interval]', (1.03, 1.0), xycoords='axes fraction', va='bottom', fontsize=11, annotation_clip=False)
     return fig
@@ -81,17 +67,17 @@ def _profile(study: Study) -> Figure:
     cols = min(len(a.algs), 2)
     rows = -(-len(a.algs) // cols)
     fig, axes = figure(6.4 if cols > 1 else 4.6, 2.3 * rows + 0.9, rows, cols)
-    style = styles_of([r.alg for r in a.algs])
+    style = figures.styles_of([r.alg for r in a.algs])
     for ax in axes.flat[len(a.algs) :]:
         ax.set_visible(False)
     tau = np.linspace(-0.05, 1.1, 231)
     axes[0, 0].plot([], [], color='black', label='ours')  # in the panels it has the colours of the algorithms
     for number, (ax, row) in enumerate(zip(axes.flat, a.algs, strict=False)):
-        share_y(ax, axes, number % cols == 0)
+        figures.share_y(ax, axes, number % cols == 0)
         pairs = [p for p in a.pairs if p.key.alg == row.alg and p.x_M is not None]
         for runs, look in (
             ([p.y_N for p in pairs], {'color': style[row.alg]['color']}),
-            ([p.x_M for p in pairs], {'color': GREY, 'linestyle': '--', 'label': published_name(study)}),
+            ([p.x_M for p in pairs], {'color': GREY, 'linestyle': '--', 'label': figures.published_name(study)}),
         ):
             if pairs:
                 shares = [np.mean(x[:, None] >= tau, axis=0) for x in runs]
@@ -102,7 +88,7 @@ def _profile(study: Study) -> Figure:
             ax.set_xlabel('score')
         if number % cols == 0:
             ax.set_ylabel('runs that reach it')
-    outside_legend(fig, axes, 2)
+    figures.outside_legend(fig, axes, 2)
     return fig
 
 

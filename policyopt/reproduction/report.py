@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,7 @@ from policyopt.reporting.statistics import LEVEL
 from policyopt.reporting.tables import CSV_ONLY, Column, Estimate, P, Section, Table, signed, table_of
 from policyopt.reproduction.aggregate import CEILING, Aggregate, Row
 from policyopt.reproduction.negative_controls import SHIFT
-
-if TYPE_CHECKING:
-    from policyopt.reproduction.study import Study
+from policyopt.reproduction.study import Study
 
 _MARKS = {'measured': '', 'runs': '†', 'tasks': '‡', 'cells': '‡'}
 

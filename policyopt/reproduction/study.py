@@ -30,9 +30,7 @@ def read_study(
     path: str,
     reference: str | None = None,
     between: Sequence[str] | None = None,
-    scale: str | None = None,
-    run_name: str | None = None,
     margins: Mapping[str, float] = MARGINS,
 ) -> Study:
     """The study of a results file, as `read_analysis` takes it, with the declared margins."""
-    return read_analysis(path, reference, between, scale, run_name, margins=margins, ceiling=CEILING, kind=Study)
+    return read_analysis(path, reference, between, margins=margins, ceiling=CEILING, kind=Study)

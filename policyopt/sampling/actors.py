@@ -6,6 +6,7 @@ Letters: B rows, K alternatives, Do observation dim, Da action storage dim, Dn n
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,8 +16,6 @@ from policyopt.elementwise import tanh_
 from policyopt.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from policyopt.environments.rlgymenv import EnvInfo
 
 ACTOR_ROWS = 16  # an actor works in blocks of this many rows, so that a row's result does not depend on its neighbours

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from policyopt.arguments import kind_of
 from policyopt.environments import rlgymenv
+from policyopt.environments.classic_vec import VecEnv
 from policyopt.errors import RunFailed, UserError, printable
-from policyopt.sampling.actors import RandomActor
-from policyopt.sampling.rollout import Rollout, SimConfig, Streams, TrajectoryCounter, in_order
+from policyopt.sampling.actors import AnyActor, RandomActor
+from policyopt.sampling.rollout import BatchRequest, Rollout, SimConfig, TrajectoryCounter, in_order
 from policyopt.sampling.workers import WorkerPool, default_workers
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
-
-if TYPE_CHECKING:
-    from policyopt.environments.classic_vec import VecEnv
-    from policyopt.sampling.actors import AnyActor
 
 MAX_SLOTS = 256  # environments stepped at once, at most
 MAX_ACTIONS = 100_000  # different ones of a finite space that nothing but data describes
@@ -161,7 +158,7 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
     num_workers = min(num_workers, cfg.max_envs or num_workers)
     if num_workers > 1:
         pool = mdp.worker_pool(num_workers, TrajectoryCounter.capacity(cfg, MAX_SLOTS + num_workers))
-        played, counter = pool.play(actor, cfg, key, num_slots, deterministic)
+        played, counter = pool.play(BatchRequest(actor, cfg, key, num_slots, deterministic))
     else:
         counter = TrajectoryCounter(cfg, np.zeros(TrajectoryCounter.capacity(cfg, num_slots), dtype=np.int64))
         vec = mdp.vec_env(num_slots)
@@ -169,17 +166,8 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
             num_slots = vec.available(num_slots)
         except rlgymenv.BadEnvironment as e:
             raise RunFailed(str(e)) from e
-        played = Rollout(
-            actor,
-            vec,
-            env_name=mdp.env_name,
-            obs_dim=mdp.obs_space.dim,
-            cfg=cfg,
-            counter=counter,
-            streams=Streams(key),
-            num_slots=num_slots,
-            deterministic=deterministic,
-        ).run()
+        request = BatchRequest(actor, cfg, key, num_slots, deterministic)
+        played = Rollout(request, vec, mdp.env_name, mdp.obs_space.dim, counter).run()
     lengths_B = counter.lengths_B[: counter.needed()].copy()
     mdp.mean_len = lengths_B.mean()
     return in_order(played, lengths_B)

@@ -14,19 +14,16 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from policyopt.cores import MAX_WORKERS
 from policyopt.environments import rlgymenv
+from policyopt.environments.classic_vec import VecEnv
 from policyopt.errors import RunFailed, UserError
-from policyopt.sampling.actors import PlayerActor
+from policyopt.sampling.actors import AnyActor, PlayerActor
 from policyopt.trajectories import TrajBatch
-
-if TYPE_CHECKING:
-    from policyopt.environments.classic_vec import VecEnv
-    from policyopt.sampling.actors import AnyActor
 
 NOISE_CHUNK = 256  # steps of action noise drawn ahead
 ENDLESS = 20000  # steps after which an episode without a time limit counts as one that never ends
@@ -127,28 +124,27 @@ class Played(NamedTuple):
         return cls(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
+class BatchRequest(NamedTuple):
+    """What a process is asked to play: by whom, the quotas, the key that names the randomness, and in how many environments at once."""
+
+    actor: AnyActor
+    cfg: SimConfig
+    key: tuple
+    num_slots: int
+    deterministic: bool
+
+
 class Rollout:
     """Slots of environments stepped together; each that ends takes the next trajectory number while more are needed."""
 
-    def __init__(
-        self,
-        actor: AnyActor,
-        vec: VecEnv,
-        env_name: str,
-        obs_dim: int,
-        cfg: SimConfig,
-        counter: TrajectoryCounter,
-        streams: Streams,
-        num_slots: int,
-        deterministic: bool,
-    ):
-        self.actor, self.vec, self.env_name, self.obs_dim = actor, vec, env_name, obs_dim
-        self.cfg, self.counter, self.streams, self.deterministic = cfg, counter, streams, deterministic
-        self.num_slots = num_slots
+    def __init__(self, request: BatchRequest, vec: VecEnv, env_name: str, obs_dim: int, counter: TrajectoryCounter):
+        self.actor, self.cfg, key, num_slots, self.deterministic = request
+        self.vec, self.env_name, self.obs_dim, self.counter = vec, env_name, obs_dim, counter
+        self.streams, self.num_slots = Streams(key), num_slots
         self.rngs: list[Any] = [None] * num_slots  # a generator in each slot that is in use
-        self.limit = cfg.max_traj_len or ENDLESS
+        self.limit = self.cfg.max_traj_len or ENDLESS
         self.chunk = min(NOISE_CHUNK, self.limit)
-        self.noise: Any = None if deterministic else np.empty((num_slots, self.chunk, actor.num_noise))
+        self.noise: Any = None if self.deterministic else np.empty((num_slots, self.chunk, self.actor.num_noise))
         self.ends = []  # (traj_E, lastobs_E_Do, terminal_E)
 
     def run(self) -> Played:
@@ -179,18 +175,8 @@ class Rollout:
             if np.count_nonzero(phase_K) < len(phase_K):
                 self.refill_noise(slots_K[phase_K == 0])
         traj_R, t_R, obs_R_Do, out_R, a_R_Da, r_R = (np.concatenate(column) for column in zip(*rows, strict=True))
-        traj_E, lastobs_E_Do, terminal_E = (np.concatenate(column) for column in zip(*self.ends, strict=True))
-        return Played(
-            traj_R=traj_R,
-            t_R=t_R,
-            obs_R_Do=obs_R_Do,
-            adist_R_Pa=self.actor.adist_of(out_R),
-            a_R_Da=a_R_Da,
-            r_R=r_R,
-            traj_E=traj_E,
-            lastobs_E_Do=lastobs_E_Do,
-            terminal_E=terminal_E,
-        )
+        played_R = traj_R, t_R, obs_R_Do, self.actor.adist_of(out_R), a_R_Da, r_R
+        return Played(*played_R, *(np.concatenate(column) for column in zip(*self.ends, strict=True)))
 
     def start(self, slots_K: np.ndarray, traj_K: np.ndarray) -> np.ndarray:
         """Reset these slots for these trajectory numbers; returns their first observations."""

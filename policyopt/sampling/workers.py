@@ -15,18 +15,15 @@ import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing import connection, util
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from policyopt.cores import num_cores, number_from_env
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
-from policyopt.sampling.rollout import Played, Rollout, SimConfig, Streams, TrajectoryCounter
+from policyopt.sampling.rollout import BatchRequest, Played, Rollout, TrajectoryCounter
 from policyopt.signals import follow_parent, holding_signals, signal_name
-
-if TYPE_CHECKING:
-    from policyopt.sampling.actors import AnyActor
 
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere
 _NO_MAIN_GUARD = 76  # exit code of a worker that was about to start workers itself
@@ -52,23 +49,12 @@ def _serve(conn: Any, env_name: str, obs_dim: int, lengths: Any, counter: Any) -
     lengths_B, vec = np.frombuffer(lengths, dtype=np.int64), None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
         while True:
-            actor, cfg, key, num_slots, deterministic = conn.recv()
+            request = conn.recv()
             try:
-                if vec is None or vec.num_slots < num_slots:
-                    vec = rlgymenv.make_vec_env(env_name, num_slots)
-                trajectories = TrajectoryCounter(cfg, lengths_B, counter)
-                rollout = Rollout(
-                    actor,
-                    vec,
-                    env_name=env_name,
-                    obs_dim=obs_dim,
-                    cfg=cfg,
-                    counter=trajectories,
-                    streams=Streams(key),
-                    num_slots=num_slots,
-                    deterministic=deterministic,
-                )
-                answer = 'rows', rollout.run()
+                if vec is None or vec.num_slots < request.num_slots:
+                    vec = rlgymenv.make_vec_env(env_name, request.num_slots)
+                trajectories = TrajectoryCounter(request.cfg, lengths_B, counter)
+                answer = 'rows', Rollout(request, vec, env_name, obs_dim, trajectories).run()
             except (RunFailed, rlgymenv.BadEnvironment) as e:
                 answer = 'failed', str(e)
             except Exception:
@@ -113,23 +99,23 @@ class WorkerPool:
                 self.conns.append(ours)
                 self.processes.append(process)
 
-    def play(self, actor: AnyActor, cfg: SimConfig, key: tuple, num_slots: int, deterministic: bool) -> tuple[Played, TrajectoryCounter]:
-        """Play one batch on num_slots slots in all; returns (what was played, counter). Raises RunFailed, and the pool is closed then."""
+    def play(self, request: BatchRequest) -> tuple[Played, TrajectoryCounter]:
+        """Play a batch, with so many slots in all; returns (what was played, counter). Raises RunFailed, and the pool is closed then."""
         lengths_B = np.frombuffer(self.lengths, dtype=np.int64)
         lengths_B[:] = 0
         self.counter.value = 0
-        each = -(-num_slots // len(self.conns))
+        request = request._replace(num_slots=-(-request.num_slots // len(self.conns)))
         try:
             for i, conn in enumerate(self.conns):
                 try:
-                    conn.send((actor, cfg, key, each, deterministic))
+                    conn.send(request)
                 except OSError as e:
                     raise self._death(i) from e
             parts = self._gather(lengths_B)
         except BaseException:
             self.close()
             raise
-        return Played.joined(parts), TrajectoryCounter(cfg, lengths_B, self.counter)
+        return Played.joined(parts), TrajectoryCounter(request.cfg, lengths_B, self.counter)
 
     def _gather(self, lengths_B: np.ndarray) -> list[Played]:
         parts, last_sum, last_time = {}, -1, time.monotonic()

@@ -118,7 +118,7 @@ LINES = {  # script and its good line: the options that are given odd values
     ('vis_mj', 'p.h5/snapshots/last', '--count', '1', '--seed', '0', '--eval_only'): [
         'count', 'out', 'gif', 'max_traj_len', 'env_name', 'seed',
     ],
-    ('analyze_results', 'r.h5'): ['reference', 'between-set', 'run-name', 'csv', 'latex', 'markdown', 'html', 'verbosity', 'margin'],
+    ('analyze_results', 'r.h5'): ['reference', 'between-set', 'csv', 'latex', 'markdown', 'html', 'verbosity', 'margin'],
     ('showlog', 'p.h5', '--noplot'): ['fields', 'plotfile', 'range_end', 'smooth'],
     ('import_trajs', 'i.npz', 'out.h5'): ['env_name', 'no_such_option'],
     ('export_log', 'p.h5', '--csv', 'out.csv'): ['csv', 'interval'],

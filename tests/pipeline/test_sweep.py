@@ -7,7 +7,8 @@ from results_tools import result_row, task_row
 
 from policyopt.errors import RunFailed, UserError
 from policyopt.files.names import parts_of, settings_of
-from policyopt.pipeline import external_policies
+from policyopt.pipeline import evaluate_stage, external_policies
+from policyopt.pipeline.evaluate_stage import EvaluationJob
 from policyopt.pipeline.spec import load_spec, select_runs
 from policyopt.reporting import tables
 from policyopt.reporting.analysis import analyze, experiment_runs
@@ -128,6 +129,30 @@ def test_tables_have_the_settings_as_columns(tmp_path):
     assert first.endswith(',reward_lr,note') and 'ga+reward_lr=0.01+note=x' in last and last.endswith(',0.01,x')
 
 
+@pytest.mark.parametrize(
+    ('env', 'answer', 'expected'),
+    [
+        ('CartPole-v1', '1', None),
+        ('CartPole-v1', 'np.array([0])', None),
+        ('CartPole-v1', '2', 'act returned 2 for one observation; expected an integer from 0 to 1'),
+        ('CartPole-v1', '0.5', 'act returned 0.5'),
+        ('CartPole-v1', '(1, None)', 'act returned'),
+        ('Pendulum-v1', '[0.5]', None),
+        ('Pendulum-v1', '[[0.5]]', None),
+        ('Pendulum-v1', '[0.5, 1]', 'expected 1 finite numbers'),
+        ('Pendulum-v1', '[np.nan]', 'expected 1 finite numbers'),
+    ],
+)
+def test_the_action_of_a_policy_of_another_program_is_checked(env, answer, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(external_policies, 'loader', lambda dotted, place: lambda path: Says(eval(answer)))
+    job = EvaluationJob('id', 'x', 'cache', 'last', 'mine:load', 'place', env, 2, True, 0, 20)
+    if expected is None:
+        assert len(evaluate_stage._play_foreign(job)) == 2
+    else:
+        with pytest.raises(RunFailed, match=f'mine:load of x: .*{expected}'):
+            evaluate_stage._play_foreign(job)
+
+
 class Says:
     """A policy that always says the same."""
 
@@ -136,36 +161,6 @@ class Says:
 
     def act(self, obs):
         return self.answer
-
-
-class Info:
-    """What an actor looks at of a task."""
-
-    def __init__(self, num_actions=None, a_dim=1):
-        self.name, self.finite, self.num_actions, self.a_dim = 'Task-v0', num_actions is not None, num_actions, a_dim
-
-
-@pytest.mark.parametrize(
-    ('answer', 'info', 'expected'),
-    [
-        (1, Info(2), [[1], [1]]),
-        (np.array([0]), Info(2), [[0], [0]]),
-        (2, Info(2), 'returned 2; env Task-v0 takes a whole number from 0 to 1'),
-        (0.5, Info(2), 'returned 0.5; env Task-v0 takes a whole number'),
-        ((1, None), Info(2), 'returned an array of shape'),
-        ([0.5, 1], Info(a_dim=2), [[0.5, 1], [0.5, 1]]),
-        ([[0.5, 1]], Info(a_dim=2), [[0.5, 1], [0.5, 1]]),
-        ([0.5], Info(a_dim=2), 'takes 2 finite numbers'),
-        ([np.nan, 1], Info(a_dim=2), 'takes 2 finite numbers'),
-    ],
-)
-def test_the_action_of_a_policy_of_another_program_is_checked(answer, info, expected):
-    actor = external_policies.ForeignActor(Says(answer), info, 'mine:load of x')
-    if isinstance(expected, str):
-        with pytest.raises(RunFailed, match=f'mine:load of x: act\\(\\) .*{expected}'):
-            actor.outputs(np.zeros((2, 3)))
-    else:
-        assert actor.act(actor.outputs(np.zeros((2, 3)))).tolist() == expected
 
 
 def test_a_policy_that_cannot_be_loaded_is_refused_before_anything_plays(tmp_path, monkeypatch):
@@ -180,8 +175,6 @@ def test_a_policy_that_cannot_be_loaded_is_refused_before_anything_plays(tmp_pat
     ):
         with pytest.raises(UserError, match=f'x.yaml: place: .*{expected}'):
             external_policies.loader(dotted, 'x.yaml: place')
-    with pytest.raises(UserError, match='is of type dict; expected an object with act'):
-        external_policies.ForeignActor({}, Info(2), 'x')
 
 
 def test_a_policy_of_another_program_needs_no_rule(tmp_path):

@@ -534,7 +534,7 @@ def test_the_html_report_needs_no_other_file(tmp_path, run_script):
 def test_output_is_the_same_every_time_and_a_foreign_task_is_only_a_remark(tmp_path, run_script):
     small_results(tmp_path / 'results.h5')
     foreign = write_csv(tmp_path / 'f.csv', ['task', 'alg', 'num_trajs', 'run', 'return_mean'], [['pong', 'ga', 4, 0, 1]])
-    first, second = (run_script('analyze_results.py', 'results.h5', '--reference', foreign, '--run-name', 'small').stdout for _ in range(2))
+    first, second = (run_script('analyze_results.py', 'results.h5', '--reference', foreign).stdout for _ in range(2))
     assert first == second and 'the reference has no number for 4 of our 4 cells' in first.replace('\n ', '')
 
 
@@ -543,7 +543,6 @@ BAD = {
     'truncated file': (['cut.h5'], 'not a readable HDF5 file'),
     'not HDF5': (['f.csv'], 'not a readable HDF5 file'),
     'nan returns': (['nan.h5'], 'alg=ga,task=cartpole,num_trajs=1,run=2: return nan'),
-    'another campaign': (['results.h5', '--run-name', 'big'], "the results are those of 'small'"),
     'no reference': (['results.h5', '--reference', 'no.csv'], 'no such file'),
     'binary reference': (['results.h5', '--reference', 'results.h5'], 'cannot be read as CSV'),
     'between sets of one set': (['results.h5', '--reference', str(PAPER), '--between-set', 'results.h5'], 'one expert set'),

@@ -272,7 +272,7 @@ def test_legacy_expert_logs_are_drawn(legacy_dir, tmp_path, run_script):
         (['results.h5'], 'results.h5: is no training log'),
         (['a.h5', './a.h5'], './a.h5: given twice'),
         (['a.h5', '--fields', 'x,y'], '--fields x,y: none of them has numbers in these logs; they have iter, trueret, vf_r2, racc'),
-        (['a.h5', '--smooth', '0'], '--smooth 0: expected'),
+        (['a.h5', '--smooth', '0'], '--smooth 0: give 1 or more'),
         (['a.h5', '--plotfile', 'c.bmp'], "c.bmp: cannot write a picture of the kind 'bmp'"),
         (['a.h5', '--range_end', '-1'], 'a.h5: has no row up to iteration -1'),
         (['a.h5', '--group', '--plotfile', 'c.png'], 'a.h5: --group needs names as the pipeline gives them'),

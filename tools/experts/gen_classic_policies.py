@@ -39,7 +39,6 @@ def train_experts(prog, doc, experts, default, argv):
         '--tasks', nargs='+', default=default, type=full_name, choices=list(experts), metavar='ENV', help='default: ' + ' '.join(default)
     )
     p.add_argument('--seed', type=int, help='one seed for all tasks')
-    p.add_argument('--verbose', action='store_true')
     args = p.parse_args(argv)
     files = {task: os.path.join(args.folder, f'{task.rpartition("/")[2]}.h5') for task in args.tasks}
     if args.seed is not None and args.seed < 0:
