@@ -85,13 +85,48 @@ def describe(space: Any) -> str:
     return text if len(text) <= 120 else text[:117] + '...'
 
 
+_NUMBERS = {float, int, np.float64, np.float32}
+
+
+def as_real(x: Any) -> float:
+    """One real number as a float; TypeError for words, complex numbers and masked values, which float() may take all the same."""
+    if type(x) in _NUMBERS:
+        return float(x)
+    if np.ma.is_masked(x) or isinstance(x, str | bytes | bytearray) or getattr(getattr(x, 'dtype', None), 'kind', 'f') not in 'biufO':
+        raise TypeError('expected a real number')
+    return float(x)
+
+
+def as_end(x: Any) -> bool:
+    """True or False, as a 0 or 1 of any type too; TypeError for all else, the truth of which says nothing."""
+    if isinstance(x, bool | np.bool_):
+        return bool(x)
+    value = as_real(x.item() if getattr(x, 'shape', None) == (1,) else x)
+    if value not in (0, 1):
+        raise TypeError('expected True or False')
+    return bool(value)
+
+
+def as_reals(x: Any) -> np.ndarray:
+    """Anything array-like as a float64 array of its own; TypeError for words, complex numbers, dates and masked values."""
+    if type(x) is not np.ndarray or x.dtype.kind not in 'biuf':
+        if np.ma.is_masked(x):
+            raise TypeError('expected real numbers')
+        x = np.asarray(x.detach().cpu() if callable(getattr(x, 'detach', None)) else x)
+        if x.dtype.kind == 'O':  # a row of a table, say
+            x = np.array([as_real(value) for value in x.ravel()]).reshape(x.shape)
+        if x.dtype.kind not in 'biuf':
+            raise TypeError('expected real numbers')
+    return np.array(x, dtype=np.float64)
+
+
 def ignores_seed(env: Any) -> bool:
     """Whether `reset(seed)` does not decide how an episode starts: equal seeds start otherwise, or every start has a seed of its own.
 
     Resets the environment, which should not be played any more. False where a reset fails: that is said where it is played.
     """
     try:
-        first, again, other = (np.array(env.reset(seed=seed)[0], dtype=np.float64) for seed in (1, 1, 2))
+        first, again, other = (as_reals(env.reset(seed=seed)[0]) for seed in (1, 1, 2))
         used = getattr(env.unwrapped, '_np_random_seed', None)
     except FAILURES:
         return False

@@ -26,7 +26,18 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 
 from policyopt.environments import classic_vec, legacy
-from policyopt.environments.checks import FAILURES, SUPPORTED, BadEnvironment, check_spaces, exits_raise, ignores_seed, reason_of
+from policyopt.environments.checks import (
+    FAILURES,
+    SUPPORTED,
+    BadEnvironment,
+    as_end,
+    as_real,
+    as_reals,
+    check_spaces,
+    exits_raise,
+    ignores_seed,
+    reason_of,
+)
 
 Task = str | gymnasium.Env | Callable[[], gymnasium.Env]
 
@@ -200,6 +211,9 @@ def _env_of(task: Any) -> gymnasium.Env:
 def _name_of(task: Any) -> str:
     """What a task is called: an environment's id if it has one, else the name of its class or of the function."""
     if isinstance(task, gymnasium.Env):
+        if task.spec is not None and not (hasattr(task.spec, 'id') and hasattr(task.spec, 'max_episode_steps')):
+            what = f'{type(task.spec).__name__} ({str(task.spec)[:40]})'
+            raise BadEnvironment(f"env '{type(task).__name__}' has a spec of type {what}; expected an EnvSpec of Gymnasium, or None")
         return task.spec.id if task.spec is not None else type(task.unwrapped).__name__
     return str(getattr(task, '__name__', type(task).__name__))
 
@@ -294,6 +308,12 @@ def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
         env_id, limit = spec.id, spec.max_episode_steps
     else:
         env_id, limit = name, env.get_wrapper_attr('_max_episode_steps') if env.has_wrapper_attr('_max_episode_steps') else None
+    for what in (name, env_id):
+        if not isinstance(what, str) or not what.isprintable() or not 0 < len(what) <= _LONGEST_NAME:
+            expected = f'expected a text of 1 to {_LONGEST_NAME} printable characters as the id in its spec'
+            raise BadEnvironment(f'env: is called {str(what)[:80]!r}; {expected}')
+    if limit is not None and (not isinstance(limit, int | np.integer) or isinstance(limit, bool) or limit < 1):
+        raise BadEnvironment(f"env '{name}' has a time limit of {str(limit)[:40]!r} steps; expected a whole number of 1 or more, or None")
     space: Any = env.action_space
     closed = isinstance(space, gymnasium.spaces.Box) and space.is_bounded()
     return EnvInfo(
@@ -303,7 +323,7 @@ def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
         finite=num_actions > 0,
         num_actions=num_actions,
         a_dim=a_dim,
-        time_limit=limit,
+        time_limit=None if limit is None else int(limit),
         a_low=tuple(space.low.tolist()) if closed else None,
         a_high=tuple(space.high.tolist()) if closed else None,
         copies=copies,
@@ -353,13 +373,12 @@ class SingleEnv:
         obs, r, terminated, truncated, _ = returned
         obs_Do = self._obs('step', obs)
         try:
-            if isinstance(terminated, str) or isinstance(truncated, str) or isinstance(r, str):
-                raise TypeError('a text')
-            self.cut_short = not terminated
-            return obs_Do, float(r), bool(terminated or truncated)
-        except (TypeError, ValueError, OverflowError) as e:
+            is_terminal, is_cut, reward = as_end(terminated), as_end(truncated), as_real(r)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as e:  # RuntimeError of tensors
             parts = f'a reward of {_type_of(r)}, terminated of {_type_of(terminated)} and truncated of {_type_of(truncated)}'
             raise self._wrong('step', f'{parts}; expected a float, a bool and a bool') from e
+        self.cut_short = not is_terminal
+        return obs_Do, reward, is_terminal or is_cut
 
     def render(self) -> Any:
         try:
@@ -391,9 +410,10 @@ class SingleEnv:
 
     def _obs(self, method: str, obs: Any) -> np.ndarray:
         try:
-            obs_Do = np.array(obs, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError) as e:
-            raise self._wrong(method, f'an observation of {_type_of(obs)}; expected an array of shape ({self.info.obs_dim},)') from e
+            obs_Do = as_reals(obs)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as e:
+            wanted = f'expected an array of shape ({self.info.obs_dim},) of numbers'
+            raise self._wrong(method, f'an observation of {_type_of(obs)}; {wanted}') from e
         if obs_Do.shape != (self.info.obs_dim,):
             cure = '; a number is no array of one: return np.array([x])' if obs_Do.shape == () else ''
             what = f'an observation of shape {obs_Do.shape}, but its observation_space has shape ({self.info.obs_dim},){cure}'
@@ -406,8 +426,11 @@ _FIVE = f'expected (observation, reward, terminated, truncated, info){_OLD_API}'
 
 
 def _type_of(x: Any) -> str:
-    """A value by its type, and its shape where it has one."""
-    return f'type {type(x).__name__}' + (f' and shape {np.shape(x)}' if isinstance(x, np.ndarray) else '')
+    """A value by its type, and what it is or its shape."""
+    if isinstance(x, np.ndarray) and x.shape:
+        return f'type {type(x).__name__} and shape {x.shape} of {x.dtype}'
+    is_short = isinstance(x, bool | int | float | complex | str | bytes | np.generic | np.ndarray)
+    return f'type {type(x).__name__}' + (f' ({str(x)[:40]})' if is_short else '')
 
 
 class _SameEnvironment(BadEnvironment):

@@ -84,7 +84,8 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
         with contextlib.suppress(OSError):
             sys.stdout.flush()  # in a file that holds both, what was printed before stands before the error
         lines = re.split(r'\n(?=  )', str(e))  # a sentence, and perhaps a list of ours, whose lines are indented
-        print(f'{prog}: error: ' + '\n'.join(map(printable, lines)), file=sys.stderr)
+        with contextlib.suppress(OSError):  # of a full disk, which must not change the exit code
+            print(f'{prog}: error: ' + '\n'.join(map(printable, lines)), file=sys.stderr)
         return BAD_INPUT if isinstance(e, UserError) else FAILED
     except MemoryError as e:
         print(f'{prog}: error: not enough memory ({e or "no details"}); use smaller numbers', file=sys.stderr)

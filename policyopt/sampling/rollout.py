@@ -25,6 +25,7 @@ from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.actors import AnyActor, PlayerActor
 from policyopt.trajectories import TrajBatch
 
+LARGEST_OBS = 1e150  # what is not smaller cannot be normalised: float64 does not hold the mean of such squares
 NOISE_CHUNK = 256  # steps of action noise drawn ahead
 ENDLESS = 20000  # steps after which an episode without a time limit counts as one that never ends
 
@@ -203,11 +204,16 @@ class Rollout:
 
     def checked_obs(self, obs_K_Do: np.ndarray, num: int, t_K: np.ndarray | None = None) -> np.ndarray:
         """The observations after a step at t_K, or after a reset, if they are what they should be."""
-        if obs_K_Do.shape == (num, self.obs_dim) and _all_finite(obs_K_Do):
+        if obs_K_Do.shape == (num, self.obs_dim) and _are_moderate(obs_K_Do):
             return obs_K_Do
-        when = 'on reset' if t_K is None else f'at step {t_K.max()}'
-        what = f'shape {obs_K_Do.shape}' if obs_K_Do.shape != (num, self.obs_dim) else 'NaN or infinity'
-        raise RunFailed(f"env '{self.env_name}' returned {what} as an observation {when}; expected {self.obs_dim} finite numbers")
+        when, expected = 'on reset' if t_K is None else f'at step {t_K.max()}', f'{self.obs_dim} finite numbers'
+        if obs_K_Do.shape != (num, self.obs_dim):
+            what = f'shape {obs_K_Do.shape}'
+        elif not np.isfinite(obs_K_Do).all():
+            what = 'NaN or infinity'
+        else:
+            what, expected = f'numbers up to {np.abs(obs_K_Do).max():.3g}', f'numbers below {LARGEST_OBS:g}, whose squares have a mean'
+        raise RunFailed(f"env '{self.env_name}' returned {what} as an observation {when}; expected {expected}")
 
     def refill_noise(self, slots_K: np.ndarray) -> None:
         """Draw the next chunk of noise for slots that have used theirs up."""
@@ -234,6 +240,11 @@ class Rollout:
             order = np.argsort(slots_K)
             slots_K, t_K, traj_K, obs_K_Do = slots_K[order], t_K[order], traj_K[order], obs_K_Do[order]
         return slots_K, t_K, traj_K, obs_K_Do
+
+
+def _are_moderate(x: np.ndarray) -> bool:
+    """Whether every number of a float array is below LARGEST_OBS; decided as in `_all_finite`."""
+    return float(np.vdot(x, x)) < LARGEST_OBS**2 or bool((np.abs(x) < LARGEST_OBS).all())
 
 
 def _all_finite(x: np.ndarray) -> bool:

@@ -1,8 +1,13 @@
 """Environments that check what they are given, that break Gymnasium's API, or that no net takes as they are."""
 
+import fractions
+import types
+
 import gymnasium
 import numpy as np
 import pytest
+import torch
+from gymnasium.envs.registration import EnvSpec
 
 import policyopt as po
 from policyopt.environments import rlgymenv
@@ -132,6 +137,26 @@ ODD = {
     'an endless observation': (case(returned=lambda o, r: ([10**400], r, False, False, {})), r'returned an observation of type list'),
     'an error that cannot be told': (case(returned=lambda o, r: fail(Untold())), r'failed in step\(\) with Untold$'),
     'the end of a generator': (case(returned=lambda o, r: fail(GeneratorExit())), r'failed in step\(\) with GeneratorExit'),
+    'a complex reward': (case(returned=lambda o, r: (o, np.complex128(r), False, False, {})), r'a reward of type complex128'),
+    'a masked reward': (case(returned=lambda o, r: (o, np.ma.masked, False, False, {})), r'a reward of type MaskedConstant \(--\)'),
+    'an array of a word as a reward': (case(returned=lambda o, r: (o, np.array('1.5'), False, False, {})), r'type ndarray \(1\.5\)'),
+    'bytes as a reward': (case(returned=lambda o, r: (o, b'1.5', False, False, {})), r"a reward of type bytes \(b'1\.5'\)"),
+    'two tensors as a reward': (case(returned=lambda o, r: (o, torch.zeros(2), False, False, {})), r'a reward of type Tensor'),
+    **{
+        f'{end!r} as an end': (
+            case(returned=lambda o, r, i=i, end=end: (o, r, *((end, False) if i else (False, end)), {})),
+            rf'{"terminated" if i else "truncated"} of type {type(end).__name__}.*expected a float, a bool and a bool',
+        )
+        for i, end in enumerate([np.nan, None, np.ma.masked, [False], {'TimeLimit.truncated': True}, 1j, 0.5, 2])
+    },
+    'complex observations': (case(returned=lambda o, r: (o + 1j, r, False, False, {})), r'type ndarray and shape \(1,\) of complex64'),
+    'masked observations': (case(on_reset=lambda o: (np.ma.array(o, mask=True), {})), r'reset.* observation of type MaskedArray'),
+    'words as observations': (case(returned=lambda o, r: (['1.5'], r, False, False, {})), r'observation of type list; expected'),
+    'dates as observations': (case(returned=lambda o, r: (o.astype('M8[D]'), r, False, False, {})), r'of datetime64\[D\]; expected'),
+    'observations without a mean square': (
+        case(returned=lambda o, r: ([1e300], r, False, False, {})),
+        r'returned numbers up to 1e\+300 as an observation at step 0; expected numbers below 1e\+150',
+    ),
     'many ends': (case(returned=lambda o, r: (o, r, np.zeros(2), False, {})), r'terminated of type ndarray and shape \(2,\)'),
     'scalar': (
         case(returned=lambda o, r: (o[0], r, False, False, {})),
@@ -161,6 +186,45 @@ def test_what_breaks_the_api_is_named_with_the_part_that_does(name, wrapped):
         says = r'failed in step\(\)'
     with pytest.raises(po.RunFailed, match=says):
         po.train('trpo', timed(cls()) if wrapped else cls, max_traj_len=20, **SMALL)
+
+
+NUMBERS = {
+    'arrays of one': lambda o, r: (o, np.array(r), np.array([False]), np.bool_(False), {}),
+    'tensors': lambda o, r: (
+        torch.tensor(o, requires_grad=True),
+        torch.tensor(r, dtype=torch.float64),
+        torch.tensor(False),
+        torch.tensor([False]),
+        {},
+    ),
+    'rows of a table': lambda o, r: (o.astype(object), fractions.Fraction(r), 0, 0.0, {}),
+}
+
+
+@pytest.mark.parametrize('name', NUMBERS)
+def test_numbers_of_any_type_are_taken(name):
+    expected = po.train('trpo', Point, max_traj_len=20, **SMALL).policy.theta_P
+    assert po.train('trpo', case(returned=NUMBERS[name]), max_traj_len=20, **SMALL).policy.theta_P.equal(expected)
+
+
+SPECS = {
+    'a word': ('Point-v0', r"env 'Odd' has a spec of type str \(Point-v0\); expected an EnvSpec of Gymnasium"),
+    **{
+        f'a limit of {limit}': (EnvSpec('Point-v0', max_episode_steps=limit), f"env 'Point-v0' has a time limit of '{limit}' steps; exp")
+        for limit in ('20', 20.5, -1, 0, np.nan, True)
+    },
+    **{
+        f'the name {name!r}': (types.SimpleNamespace(id=name, max_episode_steps=9), 'env: is called .*printable')
+        for name in (None, '', 'a\nb')
+    },
+}
+
+
+@pytest.mark.parametrize('name', SPECS)
+def test_an_odd_spec_is_refused_before_anything_is_played(name):
+    spec, says = SPECS[name]
+    with pytest.raises(BadEnvironment, match=says):
+        env_info(type('Odd', (Point,), {'spec': spec}))
 
 
 FLAT = 'Wrap it in gymnasium.wrappers.FlattenObservation'
