@@ -569,7 +569,7 @@ UNREAD = {
     'data-00000.arrow': (b'ARROW1', 'is a part of a data set. Give the folder'),
     'replay.zarr/.zgroup': (b'{}', 'is a Zarr store'),
     'expert-v0/data/main_data.hdf5': (b'', 'is a Minari data set. Give its id'),
-    'notes.xyz': (b'hello', 'is of no known format; expected an .npz or .csv file, HDF5 of D4RL or robomimic'),
+    'notes.xyz': (b'hello', 'is of no known format; expected an .npz or .csv file or a folder of them'),
 }
 
 

@@ -92,6 +92,18 @@ def test_a_folder_of_csv_files_can_be_learned_from(run_script, tmp_path):
     run_script('imitate_mj.py', *options, '--data', 'out.h5')
 
 
+@pytest.mark.parametrize('kind', ['dones', 'nothing', 'what the last action led to'])
+def test_a_folder_of_npz_files_has_an_episode_in_each(kind, run_script, tmp_path):
+    (tmp_path / 'in').mkdir()
+    for i, (obs, acts, rews) in zip((2, 10, 11), episodes(), strict=True):
+        arrays = {'obs': obs if kind.startswith('what') else obs[:-1], 'acts': acts, 'rews': rews}
+        said = {} if kind == 'nothing' else {'dones' if kind == 'dones' else 'timeouts': np.arange(len(acts)) == len(acts) - 1}
+        np.savez(tmp_path / 'in' / f'episode{i}.npz', **arrays, **said)
+    run_script('import_trajs.py', 'in', 'out.h5')
+    trajs = check(tmp_path / 'out.h5', episodes())
+    assert (trajs.lastobs_B_Do is not None) == kind.startswith('what')
+
+
 class Evil:
     """Leaves a file behind when it is unpickled."""
 
@@ -107,6 +119,15 @@ def bad_csv(text):
     def write(folder):
         (folder / 'in').mkdir()
         (folder / 'in' / 'a.csv').write_text(text)
+
+    return write
+
+
+def npz_folder(*files):
+    def write(folder):
+        (folder / 'in').mkdir()
+        for i, names in enumerate(files):
+            np.savez(folder / 'in' / f'{i}.npz', **{n: np.arange(20).reshape(5, 4) if n == 'obs' else np.arange(5) for n in names.split()})
 
     return write
 
@@ -138,20 +159,22 @@ BAD = {
     'NaN': ('in.npz', bad_npz(rews=np.full(10, np.nan)), 'NaN or infinity among the rewards of step 0'),
     'no columns': ('in.npz', bad_npz(obs=np.ones((10, 0))), 'observations of shape'),
     'actions that wrap': ('in.npz', bad_npz(acts=np.full(10, 2**63, np.uint64)), 'actions: 9223372036854775808 is among them'),
-    'a folder in a folder': ('in', lambda f: (f / 'in' / 'a.csv').mkdir(parents=True), 'a folder without .csv files'),
+    'a folder in a folder': ('in', lambda f: (f / 'in' / 'a.csv').mkdir(parents=True), 'a folder without .npz or .csv files'),
     'no steps': ('in.npz', bad_npz(acts=np.ones(0)), 'expected at least one step'),
     'words as indices': ('in.npz', bad_npz(indices=np.array(['a'])), 'indices of type <U1; expected whole numbers'),
     'one axis beside three': ('in.npz', bad_npz(obs=np.ones((10, 5, 4)), rews=None), 'expected episodes and steps as the first'),
     'a scalar': ('in.npz', bad_npz(acts=np.array(3)), 'acts has shape ()'),
     'lengths': ('in.npz', lambda f: np.savez(f / 'in.npz', **npz_arrays('padded') | {'lengths': np.array([3, 10, 2])}), '1 to 9'),
-    'no csv': ('in', lambda f: (f / 'in').mkdir(), 'a folder without .csv files'),
+    'npz files of other arrays': ('in', npz_folder('obs acts', 'obs acts rews'), '1.npz: its arrays differ from those of 0.npz: rews'),
+    'npz and csv': ('in', lambda f: (npz_folder('obs acts')(f), (f / 'in' / 'a.csv').write_text('')), 'holds .npz and .csv files'),
+    'no csv': ('in', lambda f: (f / 'in').mkdir(), 'a folder without .npz or .csv files'),
     'a csv without a header': ('in', bad_csv('1,2,3\n4,5,6\n'), "its columns are '1,2,3'; expected obs0"),
     'an empty csv': ('in', bad_csv(''), 'its columns are'),
     'a word in a csv': ('in', bad_csv('obs0,act\n1,0\n1,left\n'), "line 3: 'left' is not a number"),
     'a short line': ('in', bad_csv('obs0,act\n1,0\n1\n'), 'line 3 has 1 fields, the first line 2'),
     'a csv with no step': ('in', bad_csv('obs0,act\n'), 'has no line below its first'),
     'no HDF5 file': ('in.h5', lambda f: None, 'no such file'),
-    'a picture': ('in.png', lambda f: None, 'expected an .npz or .csv file, HDF5 of D4RL or robomimic, a folder of CSV files'),
+    'a picture': ('in.png', lambda f: None, 'expected an .npz or .csv file or a folder of them, HDF5 of D4RL'),
 }
 
 

@@ -19,9 +19,9 @@ from policyopt.files.importers.csv_folder import read_csvs
 from policyopt.files.importers.d4rl import read_d4rl
 from policyopt.files.importers.imitation_folder import read_imitation
 from policyopt.files.importers.minari import read_minari, save_minari
-from policyopt.files.importers.npz import read_npz
+from policyopt.files.importers.npz import read_npzs
 from policyopt.files.importers.robomimic import read_robomimic
-from policyopt.files.importers.source import ReadOptions, Source, batch_of, check_task, described
+from policyopt.files.importers.source import ReadOptions, Source, batch_of, check_task, described, files_in
 from policyopt.files.importers.unread import refuse_unread
 from policyopt.files.trajectory_file import foreign_kind, layout_of_h5, save_trajs
 from policyopt.provenance import provenance
@@ -33,11 +33,11 @@ __all__ = [
 ]  # fmt: skip
 
 READERS: dict[str, Callable[[str, ReadOptions], Source]] = {
-    'minari': read_minari, 'npz': read_npz, 'csv': read_csvs, 'imitation': read_imitation,
+    'minari': read_minari, 'npz': read_npzs, 'csv': read_csvs, 'imitation': read_imitation,
 }  # fmt: skip
 HDF5_READERS: dict[str, Callable[[str, Any, ReadOptions], Source]] = {'d4rl': read_d4rl, 'robomimic': read_robomimic}
 EXPECTED = (
-    'an .npz or .csv file, HDF5 of D4RL or robomimic, a folder of CSV files or of imitation, or a Minari id such as cartpole/expert-v0'
+    'an .npz or .csv file or a folder of them, HDF5 of D4RL or robomimic, a folder of imitation, or a Minari id such as cartpole/expert-v0'
 )
 NOT_DEMONSTRATIONS = {
     'trajectories': 'is a trajectory file already, which --data takes as it is; {show} shows what it holds',
@@ -56,11 +56,14 @@ def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  #
         check_regular(source, 'demonstrations')
     if kind == 'folder' and os.path.exists(os.path.join(source, 'state.json')):
         kind = 'imitation'
-    elif kind == 'folder' and any(name.lower().endswith('.csv') for name in os.listdir(source)):
-        kind = 'csv'
+    elif kind == 'folder' and (held := [k for k in ('npz', 'csv') if files_in(source, f'.{k}')]):
+        if len(held) > 1:
+            raise UserError(f'{source}: holds .npz and .csv files; expected files of one kind, one for each episode')
+        (kind,) = held
     elif kind in (None, 'folder'):
         refuse_unread(source)
-        kind = 'csv' if kind == 'folder' else None
+        if kind == 'folder':
+            raise UserError(f'{source}: a folder without .npz or .csv files; expected one for each episode')
     if kind in READERS:
         return READERS[kind](source, options)
     if is_hdf5(source):

@@ -23,12 +23,16 @@ RETURNS = ('ep_rets', 'episode_returns')  # one for each episode, as of openai/b
 
 @dataclass
 class Arrays:
-    """The arrays of a file, each loaded when it is asked for; `used` are the names of those that were."""
+    """The arrays of a file, each loaded when it is asked for; `used` are the names of those that were.
+
+    of_several: whether the file is one of a folder, and so one episode where it does not say where several end.
+    """
 
     path: str
     names: list[str]
     load: Callable[[str], np.ndarray]
     options: ReadOptions
+    of_several: bool = False
     used: list[str] = field(default_factory=list)
 
     def find(self, name: str, suffix: str = '') -> np.ndarray | None:
@@ -128,12 +132,13 @@ def _shared(arrays: Arrays) -> tuple[str, list[ends.Row]]:
         return _rows_of(path, obs, acts, rews=rews, next_obs=next_obs, said=said, time_axis=time_axis)
     if time_axis is not None:
         raise UserError(f'{path}: --time_axis {time_axis}: obs has shape {obs.shape}, which has one axis of steps; leave it out')
-    if len(obs) != len(acts) or rews is not None and len(rews) != len(acts):
+    whole = arrays.of_several and not said
+    if len(obs) - len(acts) not in (0, int(arrays.of_several)) or rews is not None and len(rews) != len(acts):
         for name, x in said.items():
             if name in ends.FLAGS:
                 ends.flags_of(path, name, x, len(acts))
         raise UserError(f'{path}: {_counts(obs, acts, rews)}; expected as many of each')
-    return 'one step after the other', [ends.Row(path, obs, acts, rews, next_obs, said=said, filled=True)]
+    return 'one step after the other', [ends.Row(path, obs, acts, rews, next_obs, said=said, whole=whole, filled=True)]
 
 
 def _unflattened(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

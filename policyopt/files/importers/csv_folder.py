@@ -11,7 +11,7 @@ import numpy as np
 from policyopt.errors import UserError
 from policyopt.files import ends
 from policyopt.files.atomic import check_regular
-from policyopt.files.importers.source import ReadOptions, Source, in_order, refuse_options, without_unused_next
+from policyopt.files.importers.source import ReadOptions, Source, files_in, in_order, refuse_options, without_unused_next
 
 COLUMNS = {  # the kinds of columns: these words alone, or before a number or a part of the name that no letter begins
     'obs': 'obs|observations?', 'act': 'acts?|actions?', 'rew': '(?:rews?|rewards?)$', 'next_obs': 'next_obs|next_observations?',
@@ -28,10 +28,7 @@ def read_csvs(source: str, options: ReadOptions) -> Source:
     refuse_options(source, options, 'time_axis', 'obs_keys')
     folder, names = os.path.split(source)[0], [os.path.basename(source)]
     if os.path.isdir(source):
-        folder, names = source, [n for n in os.listdir(source) if n.lower().endswith('.csv') and not os.path.isdir(os.path.join(source, n))]
-    names.sort(key=in_order)
-    if not names:
-        raise UserError(f'{folder}: a folder without .csv files; expected one for each episode')
+        folder, names = source, files_in(source, '.csv')
     episodes, rows, notes, first = [], [], [], None
     for name in names:
         path = os.path.join(folder, name)

@@ -10,13 +10,31 @@ import numpy as np
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_regular
 from policyopt.files.importers.arrays import Arrays, read_arrays
-from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options
+from policyopt.files.importers.source import NAMES, ReadOptions, Source, files_in, refuse_options
 
 _NO_NPZ = 'not a readable .npz file (damaged, or of another kind); numpy.savez makes one'
 
 
-def read_npz(path: str, options: ReadOptions) -> Source:
-    """The episodes of an .npz file, in any layout of `read_arrays`."""
+def read_npzs(source: str, options: ReadOptions) -> Source:
+    """The episodes of an .npz file, in any layout of `read_arrays`, or of a folder of them in the order of their names (2 before 10).
+
+    A file of a folder is one episode unless its arrays say where several end. All have the same arrays.
+    """
+    if not os.path.isdir(source):
+        return _read_npz(source, options)
+    names = files_in(source, '.npz')
+    found = [_read_npz(os.path.join(source, name), options, of_several=True) for name in names]
+    arrays = [{*one.used, *one.unused} for one in found]
+    for name, mine in zip(names, arrays, strict=True):
+        if odd := mine ^ arrays[0]:
+            seen = f'its arrays differ from those of {names[0]}: {", ".join(sorted(odd))}'
+            raise UserError(f'{os.path.join(source, name)}: {seen}; expected the same in every file')
+    used, unused, notes = (list(dict.fromkeys(x for one in found for x in getattr(one, kind))) for kind in ('used', 'unused', 'notes'))
+    episodes = [episode for one in found for episode in one.episodes]
+    return Source('.npz files', episodes, used, [name for name in unused if name not in used], notes)
+
+
+def _read_npz(path: str, options: ReadOptions, of_several: bool = False) -> Source:
     refuse_options(path, options, 'obs_keys')
     check_regular(path, 'an .npz file with obs and acts')
     try:
@@ -30,7 +48,7 @@ def read_npz(path: str, options: ReadOptions) -> Source:
     if not isinstance(npz, np.lib.npyio.NpzFile):
         raise UserError(f'{path}: {_NO_NPZ}')
     with npz:
-        return read_arrays(Arrays(path, list(npz.files), lambda key: _array(path, npz, key), options), '.npz')
+        return read_arrays(Arrays(path, list(npz.files), lambda key: _array(path, npz, key), options, of_several), '.npz')
 
 
 def _array(path: str, npz: Any, key: str) -> np.ndarray:

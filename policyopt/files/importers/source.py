@@ -5,6 +5,7 @@ Letters: B trajectories, T steps of one of them, N rows of all, Do observation d
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,6 +73,12 @@ def refuse_options(where: str, options: ReadOptions, *names: str) -> None:
 def in_order(name: str) -> list[Any]:
     """A key that sorts by name and number: obs2 before obs10."""
     return [int(part) if part.isdecimal() and part.isascii() else part for part in re.split(r'([0-9]+)', name)]
+
+
+def files_in(folder: str, suffix: str) -> list[str]:
+    """The names of the files in a folder that end so, 2 before 10."""
+    names = [n for n in os.listdir(folder) if n.lower().endswith(suffix) and not os.path.isdir(os.path.join(folder, n))]
+    return sorted(names, key=in_order)
 
 
 def chosen_parts(where: str, shapes: Mapping[str, tuple[int, ...]], options: ReadOptions) -> list[str]:
