@@ -192,15 +192,15 @@ def gail_table(blocks: Blocks, files: Sequence[str]) -> str:
 
 
 def prediction_table(blocks: Blocks) -> str:
-    """A line per cell of gail/predictions.csv: its predicted score and the one found."""
+    """A line per cell of gail/predictions.csv: its predicted score, the one found, and whether this is as high."""
     with open(f'{blocks.root}/gail/predictions.csv', newline='', encoding='utf-8') as f:
         rows = list(csv.DictReader(f))
     lines = []
     for r in rows:
         found = _gail_cells(blocks, [f'gail/{r["experiment"]}']).get((r['task'], int(r['num_trajs'])))
-        lines.append([f'`gail_{r["experiment"]}`', r['task'], r['num_trajs'], r['predicted'], 'not run' if found is None else score(found),
-                      f'`{r["commit"]}`'])  # fmt: skip
-    return table(['experiment', 'task', 'trajectories', 'predicted score', 'score', 'commit'], lines, words=2)
+        came = ['not run', ''] if found is None else [score(found), 'yes' if found >= float(r['predicted'].split()[-1]) else 'no']
+        lines.append([f'`gail_{r["experiment"]}`', r['task'], r['num_trajs'], r['predicted'], *came, f'`{r["commit"]}`'])
+    return table(['experiment', 'task', 'trajectories', 'predicted score', 'score', 'reached', 'commit'], lines, words=2)
 
 
 def causes_table(blocks: Blocks) -> str:

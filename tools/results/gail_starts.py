@@ -55,6 +55,8 @@ def starts_table(blocks: Blocks, name: str) -> str:
         ends = [number(y, d) for y in curves.get((r['task'], r['algorithm']), [])] or ['', '', '']
         played = [', '.join(number(y, d) for y in np.sort(cell.y_N)), f'{cell.length_mean:.0f}']
         longest = max(int(run.alg_traj_lengths.max()) for run in cell.rows)
-        lines.append([r['task'], _words(r['algorithm']), *ends, *played, longest, f'{score:.2f}', f'{r["from"]} to {r["to"]}'])
-    heads = ['task', 'algorithm', 'first steps', 'lowest', 'last steps', 'return', 'mean length', 'longest', 'score', 'predicted']
+        low, high = float(r['from']), float(r['to'])
+        predicted = [f'{low} to {high}', 'yes' if low <= score <= high else 'above' if score > high else 'below']
+        lines.append([r['task'], _words(r['algorithm']), *ends, *played, longest, f'{score:.2f}', *predicted])
+    heads = ['task', 'algorithm', 'first steps', 'lowest', 'last steps', 'return', 'mean length', 'longest', 'score', 'predicted', 'as predicted']
     return table(heads, lines, words=2)
