@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from policyopt.arguments import as_generator, as_integer, as_numbers, kind_of
+from policyopt.arguments import as_flag, as_generator, as_integer, as_numbers, kind_of
 from policyopt.errors import UserError
 from policyopt.nn import FeedforwardNet, Model, hessian_products, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actors import Actor
@@ -221,6 +221,7 @@ class Policy(Model):
         obs_B_Do, Do = as_numbers(obs, 'the observation'), self.obs_space.dim
         if obs_B_Do.ndim not in (1, 2) or obs_B_Do.shape[-1] != Do:
             raise UserError(f'the observation has shape {obs_B_Do.shape}; this policy takes ({Do},), or (B, {Do}) for a batch')
+        deterministic = as_flag(deterministic, 'deterministic')
         actor, one, obs_B_Do = self.actor(), obs_B_Do.ndim == 1, np.atleast_2d(obs_B_Do)
         outputs = actor.outputs(obs_B_Do)
         a_B_Da = self.clipped(actor.act(outputs, None if deterministic else actor.noise(as_generator(rng), len(obs_B_Do))))
@@ -456,7 +457,7 @@ def make_policy(
         raise UserError(f'rng is {kind_of(rng)}; expected a numpy.random.RandomState, or None for weights of 0')
     if not (dtype := DTYPES.get(str(dtype).removeprefix('torch.'), torch.int64)).is_floating_point:
         raise UserError(f'dtype is none of those for nets; expected {" or ".join(map(repr, DTYPES))}')
-    device = as_device(device, 'device=')
+    device, enable_obsnorm = as_device(device, 'device='), as_flag(enable_obsnorm, 'enable_obsnorm')
     policy_class = policy_class or POLICY_CLASSES[type(action_space)]
     nets = NetConfig(rng, dtype, device)
     return policy_class(obs_space, action_space, hidden_spec, enable_obsnorm=enable_obsnorm, nets=nets, bounds_2_Da=bounds_2_Da)
