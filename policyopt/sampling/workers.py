@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.cores import num_cores, number_from_env
+from policyopt.cores import number_from_env
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.rollout import Played, Rollout, SimConfig, Streams, TrajectoryCounter
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere
 _NO_MAIN_GUARD = 76  # exit code of a worker that was about to start workers itself
-
-
-def default_workers() -> int:
-    """POLICYOPT_WORKERS, else the cores this process may use."""
-    return int(number_from_env('POLICYOPT_WORKERS', num_cores()))
 
 
 def _end(processes: list, conns: list) -> None:
