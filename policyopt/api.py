@@ -28,7 +28,7 @@ from threadpoolctl import ThreadpoolController
 
 from policyopt import algorithms, training
 from policyopt import options as settings
-from policyopt.arguments import as_array, as_integer, as_path, kind_of
+from policyopt.arguments import as_array, as_flag, as_integer, as_path, kind_of
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importers
@@ -52,6 +52,7 @@ KNOWN_AS = {'bc': 'bclone', 'cloning': 'bclone'}  # elsewhere
 NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
 MAX_COLUMNS, MAX_NAME = 1000, 1000  # of a log; characters of a column's name
+RESERVED = '_f_', '_c_', '_g_', '_v_'  # beginnings of names that PyTables keeps for itself
 # of the commands' options: what the arguments of `train` are called
 ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env', 'obs_keys': 'obs_keys', 'download': 'download'}
 
@@ -128,7 +129,9 @@ class Demonstrations(TrajBatch):
         obs_keys: the parts of observations that are dictionaries or tuples, in the order in which they are put side by side.
         """
         keys = obs_keys.split(',') if isinstance(obs_keys, str) else obs_keys
-        options = importers.ReadOptions(download=download, obs_keys=None if keys is None else tuple(keys))
+        if keys is not None and not (isinstance(keys, Sequence) and all(isinstance(key, str) for key in keys)):
+            raise UserError(f'obs_keys is {kind_of(obs_keys)}; expected the names of parts of the observations, as texts')
+        options = importers.ReadOptions(download=as_flag(download, 'download'), obs_keys=None if keys is None else tuple(keys))
         found = importers.read_minari(dataset, options)
         return cls._copy(importers.batch_of(found.episodes, 'the Minari data set'), found.env_name)
 
@@ -172,8 +175,14 @@ def _new_file(path: str | os.PathLike) -> Iterator[str]:
 
 
 def _check_env_name(env_name: Any) -> None:
-    if env_name is not None and not isinstance(env_name, str):
-        raise UserError(f"env_name is {kind_of(env_name)}; expected an environment's id, such as 'CartPole-v1'")
+    """Raise UserError unless this can be an environment's id, or is None."""
+    if env_name is None:
+        return
+    seen = None if isinstance(env_name, str) else kind_of(env_name)
+    if seen is None and not (env_name.isprintable() and 0 < len(env_name) <= MAX_NAME):
+        seen = repr(env_name[:80]) + (f'… of {len(env_name)} characters' if len(env_name) > 80 else '')
+    if seen:
+        raise UserError(f"env_name is {seen}; expected an environment's id, such as 'CartPole-v1'")
 
 
 def _ended(terminated: Any, num: int) -> np.ndarray:
@@ -272,6 +281,9 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     Source: Ross et al. 2011 (dagger), Ho & Ermon 2016 (ga), Abbeel & Ng 2004 (fem), Syed et al. 2008 (simplex), Fu et al. 2018
     (airl), Schulman et al. 2015 (trpo).
     """
+    progress = as_flag(progress, 'progress')
+    if inspect.iscoroutinefunction(callback) or inspect.isgeneratorfunction(callback):
+        raise UserError('callback is async, or a generator, so calling it does nothing; expected a plain function')
     if callback is not None and not callable(callback):
         raise UserError(f'callback is {kind_of(callback)}; expected a function of the iteration and its row of the log')
     if callback is not None and _takes(callback, 0, {}) is False and not _takes(callback, 0, {}, None):
@@ -280,6 +292,8 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     chosen = _options(algorithm, options, changes)
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
         raise UserError(f"algorithm '{algorithm}' does not query an expert; leave expert out, or train 'dagger'")
+    if init is not None and getattr(chosen, 'init_policy', None) is not None:
+        raise UserError(f'init and init_policy ({chosen.init_policy}) both name a policy to start from; give one of them')
     known: dict[str, Any] = {'max_iter': as_integer(iterations, 'iterations', 1)}
     trajs, source = None, None
     if isinstance(chosen, ImitationOptions):
@@ -300,6 +314,8 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
         else:
             if demos is not None:
                 raise UserError(f"algorithm '{algorithm}' learns from the true reward; leave demos out")
+            if init is not None:
+                raise UserError(f"algorithm '{algorithm}' starts from a new policy; leave init out")
             chosen = training.resolved(settings.with_changes(chosen, known))
             assert isinstance(chosen, RLOptions)
             with _as_the_commands_compute():
@@ -434,7 +450,7 @@ def _iterate(algorithm: str, run: training.Run, progress: bool, callback: Callab
                     going_on = callback(kept[0] - 1, row, *((policy,) if with_policy else ()))
                 except StopIteration:
                     going_on = False
-                ended = ended if going_on is not False else 'callback'
+                ended = 'callback' if isinstance(going_on, bool | np.bool_) and not going_on else ended
         if ended is not None and kept[0] < num:
             run.log.add_snapshot(kept[0] - 1, run.snapshot())
     except KeyboardInterrupt:
@@ -497,7 +513,13 @@ def _play(
             raise UserError(f'sim_batch_size {workers}: worker processes play a Policy only; give 1')
         with _as_the_commands_compute():
             return sample_episodes(
-                policy, mdp, episodes, seed, deterministic=bool(deterministic), max_traj_len=max_traj_len, sim_batch_size=workers
+                policy,
+                mdp,
+                episodes,
+                seed,
+                deterministic=as_flag(deterministic, 'deterministic'),
+                max_traj_len=max_traj_len,
+                sim_batch_size=workers,
             ), mdp.env_name
     finally:
         mdp.close()
@@ -511,7 +533,7 @@ def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequenc
         path: the file, `{out}` of a command template; written whole or not at all.
         policy: a Policy, from `make_policy` or `load_policy`, with what was learned.
         log: {column: one number per iteration}, or a structured array; `iter` is added where it is missing.
-        env_name, seed: of the run, to be stored with it.
+        env_name, seed: of the run, to be stored with it; where the task can be made here, the policy must fit it.
     Raises UserError where the file exists or cannot be written, and for a log that is empty or not numbers.
     """
     if not isinstance(policy, Policy):
@@ -519,6 +541,8 @@ def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequenc
     columns = _columns(log)
     seed = None if seed is None else as_integer(seed, 'seed', 0, 2**32 - 1)
     _check_env_name(env_name)
+    if env_name is not None and importers.known_task(env_name, 'policy') is not None:
+        _check_fits(policy, MDP(env_name))
     spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
     args = {'policy_hidden_spec': spec, 'obsnorm_mode': 'none' if policy.obsnorm is None else 'online', 'env_name': env_name, 'seed': seed}
     attrs = provenance() | {'args': json.dumps(args)} | ({} if seed is None else {'seed': int(seed)})
@@ -538,8 +562,9 @@ def _columns(log: Mapping[str, Sequence] | np.ndarray) -> dict[str, np.ndarray]:
     if not names:
         raise UserError('log: give {column: one number per iteration}, or a structured array')
     for name in names:
-        if not isinstance(name, str) or not name or '/' in name or '\0' in name or len(name) > MAX_NAME:
-            raise UserError(f"log has a column called {repr(name)[:80]}; expected a text without '/', of at most {MAX_NAME} characters")
+        if not isinstance(name, str) or not name.isprintable() or '/' in name or not 0 < len(name) <= MAX_NAME or name[:3] in RESERVED:
+            expected = f"a text without '/', of at most {MAX_NAME} printable characters, that does not begin with {' or '.join(RESERVED)}"
+            raise UserError(f'log has a column called {repr(name)[:80]}; expected {expected}')
     if len(names) > MAX_COLUMNS:
         raise UserError(f'log has {len(names)} columns; expected at most {MAX_COLUMNS}, which a file can hold')
     columns = {str(name): as_array(log[name], f"log['{name}']") for name in names}

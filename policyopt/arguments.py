@@ -56,6 +56,13 @@ def as_integer(x: Any, name: str, low: int, high: int | None = None) -> int:
     return int(x)
 
 
+def as_flag(x: Any, name: str) -> bool:
+    """True or False, of numpy too, or 1 or 0; no words, which are all true."""
+    if not isinstance(x, bool | np.bool_ | int | np.integer) or x not in (0, 1):
+        raise UserError(f'{name} is {str(x)[:80]!r}; expected True or False')
+    return bool(x)
+
+
 def as_generator(rng: Any, name: str = 'rng') -> np.random.Generator:
     """A numpy.random.Generator, from one, from a seed, or fresh from None."""
     try:

@@ -65,7 +65,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
     limit_threads()
     open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ('strict', 'surrogateescape'):
             stream.reconfigure(errors='replace')  # a terminal that cannot show ± shows a ?
     argv = sys.argv[1:] if argv is None else list(argv)
     verbose = any(re.fullmatch(r'--verbose|-v+', a) and not b.isdecimal() for a, b in itertools.pairwise([*argv, '']))

@@ -39,11 +39,20 @@ def threads_from_env() -> int | None:
 
     Raises UserError for anything else.
     """
-    text = os.environ.get('OMP_NUM_THREADS', '').strip()
+    return _whole_from_env('OMP_NUM_THREADS', r'[1-9]\d{0,8}(\s*,\s*[1-9]\d{0,8})*')
+
+
+def workers_from_env() -> int:
+    """POLICYOPT_WORKERS, else the cores this process may use; MAX_WORKERS at most. Raises UserError for no whole number above 0."""
+    return min(_whole_from_env('POLICYOPT_WORKERS', r'[1-9]\d{0,8}') or num_cores(), MAX_WORKERS)
+
+
+def _whole_from_env(name: str, pattern: str) -> int | None:
+    text = os.environ.get(name, '').strip()
     if not text:
         return None
-    if not re.fullmatch(r'[1-9]\d{0,8}(\s*,\s*[1-9]\d{0,8})*', text, re.ASCII):
-        raise UserError(f"the environment variable OMP_NUM_THREADS is '{printable(text)}'; give a whole number above 0, or unset it")
+    if not re.fullmatch(pattern, text, re.ASCII):
+        raise UserError(f"the environment variable {name} is '{printable(text)}'; give a whole number above 0, or unset it")
     return int(text.partition(',')[0])
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from policyopt.arguments import as_numbers
+from policyopt.arguments import as_numbers, kind_of
 from policyopt.errors import UserError
 from policyopt.standardizer import Standardizer as Standardizer  # known by this module's name too
 from policyopt.torchutil import NetConfig, mm, row_dots, tanh_, to_tensor
@@ -116,8 +116,9 @@ def parse_spec(spec: str | list) -> list[dict]:
             or (kind == 'reshape' and isinstance(layer.get('new_shape'), list))
         )
         if not good:
+            seen = json.dumps(layer, default=repr)[:200]
             raise UserError(
-                f'hidden spec, layer {i}: {json.dumps(layer)[:200]} is not known; expected {{"type":"fc","n":1 to {MAX_UNITS}}}, '
+                f'hidden spec, layer {i}: {seen} is not known; expected {{"type":"fc","n":1 to {MAX_UNITS}}}, '
                 f'{{"type":"nonlin","func":{"|".join(ACTIVATIONS)}}} or {{"type":"reshape","new_shape":[…]}}'
             )
     return layers
@@ -159,6 +160,8 @@ class Model:
 
     def load(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
         """Set every variable from {name: array}; raises UserError on a missing name or another shape."""
+        if not isinstance(arrays, Mapping):
+            raise UserError(f'{where}: is {kind_of(arrays)}; expected {{name: array}}, as export() returns them')
         for scope, norm in self.normalizers.items():
             norm.expect(arrays, scope)
         for name, var in self.variables.items():

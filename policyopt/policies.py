@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from policyopt.arguments import as_generator, as_integer, as_numbers, kind_of
-from policyopt.errors import UserError
+from policyopt.arguments import as_flag, as_generator, as_integer, as_numbers, kind_of
+from policyopt.errors import RunFailed, UserError
 from policyopt.nn import FeedforwardNet, Model, OfRows, hessian_products, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actors import Actor
 from policyopt.standardizer import Standardizer
@@ -69,6 +69,9 @@ class Policy(Model):
         bounds_2_Da: np.ndarray | None = None,
     ):
         """bounds_2_Da: the box (lowest, highest) that continuous actions are clipped to when they are played; None: they are not."""
+        if not isinstance(action_space, self.actions):
+            raise UserError(f'{type(self).__name__} is for the actions of a {self.actions.__name__}, and here they are {action_space}')
+        as_integer(self.outputs_per_action, f'{type(self).__name__}.outputs_per_action', 1)
         self.obs_space, self.action_space, self.hidden_spec = obs_space, action_space, hidden_spec
         self.bounds_2_Da = None if bounds_2_Da is None else torch.as_tensor(bounds_2_Da, dtype=torch.float64)
         spec = parse_spec(hidden_spec)
@@ -84,6 +87,37 @@ class Policy(Model):
             self.normalizers[f'{scope}/obsnorm'] = self.obsnorm
         if nets.rng is not None:
             self.net.init(nets.rng)
+        if type(self).actor is Policy.actor:
+            self._check_functions()
+
+    def _check_functions(self) -> None:
+        """Raise UserError where a function of a user's class fails for two rows of zeros, or returns something else than it should."""
+        out_2_K, num = self.theta_P.new_zeros((2, self.num_outputs)), self.action_space.storage_size
+        adist = self._tried('adist', (2, None), out_2_K)
+        self._tried('action', (2, num), adist, torch.full_like(adist[:, :1], 0.5).expand(2, num))
+        a_2_Da = self._tried('action', (2, num), adist)
+        if isinstance(self.action_space, FiniteSpace) and not bool(((a_2_Da >= 0) & (a_2_Da < self.action_space.size)).all()):
+            raise UserError(f'{type(self).__name__}.action() returned {a_2_Da.tolist()}; expected 0 to {self.action_space.size - 1}')
+        self._tried('logprob', (2,), adist, self.action_tensor(a_2_Da))
+        self._tried('kl', (2,), adist, adist)
+        self._tried('entropy', (2,), adist)
+
+    def _tried(self, name: str, shape: tuple[int | None, ...], *args: torch.Tensor) -> torch.Tensor:
+        """What a function returns, which is to be a tensor of finite numbers of this shape; None: of any size."""
+        where = f'{type(self).__name__}.{name}()'
+        try:
+            x = getattr(self, name)(*args)
+        except NotImplementedError as e:
+            raise UserError(f'{where} is missing; a policy class has adist, logprob, kl, entropy and action') from e
+        except (Exception, SystemExit) as e:
+            raise UserError(f'{where} failed with {type(e).__name__}: {e}') from e
+        seen = f'a tensor of shape {tuple(x.shape)}' if isinstance(x, torch.Tensor) else kind_of(x)
+        if isinstance(x, torch.Tensor) and len(x.shape) == len(shape) and all(n in (m, None) for m, n in zip(x.shape, shape, strict=True)):
+            if not x.is_complex() and bool(torch.isfinite(x).all()):
+                return x
+            seen += ' of complex numbers' if x.is_complex() else ' with NaN or infinity'
+        wanted = f'({", ".join("any" if n is None else str(n) for n in shape)}{"," * (len(shape) == 1)})'
+        raise UserError(f'{where} returned {seen} for 2 rows; expected a tensor of finite numbers of shape {wanted}')
 
     @property
     def num_outputs(self) -> int:
@@ -209,6 +243,7 @@ class Policy(Model):
         obs_B_Do, Do = as_numbers(obs, 'the observation'), self.obs_space.dim
         if obs_B_Do.ndim not in (1, 2) or obs_B_Do.shape[-1] != Do:
             raise UserError(f'the observation has shape {obs_B_Do.shape}; this policy takes ({Do},), or (B, {Do}) for a batch')
+        deterministic = as_flag(deterministic, 'deterministic')
         actor, one, obs_B_Do = self.actor(), obs_B_Do.ndim == 1, np.atleast_2d(obs_B_Do)
         outputs = actor.outputs(obs_B_Do)
         a_B_Da = self.clipped(actor.act(outputs, None if deterministic else actor.noise(as_generator(rng), len(obs_B_Do))))
@@ -274,8 +309,10 @@ class DistributionActor(Actor):
 
     def act_by(self, adist_B_Pa: np.ndarray, noise_B_Dn: np.ndarray | None = None) -> np.ndarray:
         u_B_Da = None if noise_B_Dn is None else self._tensor(noise_B_Dn)
-        a_B_Da = self.policy.action(self._tensor(adist_B_Pa), u_B_Da)
-        return a_B_Da.cpu().numpy().astype(self.policy.action_space.storage_type)
+        a_B_Da = self.policy.action(self._tensor(adist_B_Pa), u_B_Da).cpu().numpy()
+        if not np.isfinite(a_B_Da).all():
+            raise RunFailed(f'{type(self.policy).__name__}.action() returned NaN or infinity; expected finite numbers')
+        return a_B_Da.astype(self.policy.action_space.storage_type)
 
     def _tensor(self, x: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(x, device=self.policy.theta_P.device)
@@ -444,10 +481,31 @@ def make_policy(
         raise UserError(f'rng is {kind_of(rng)}; expected a numpy.random.RandomState, or None for weights of 0')
     if not (dtype := DTYPES.get(str(dtype).removeprefix('torch.'), torch.int64)).is_floating_point:
         raise UserError(f'dtype is none of those for nets; expected {" or ".join(map(repr, DTYPES))}')
-    device = as_device(device, 'device=')
-    policy_class = policy_class or POLICY_CLASSES[type(action_space)]
-    nets = NetConfig(rng, dtype, device)
+    device, enable_obsnorm = as_device(device, 'device='), as_flag(enable_obsnorm, 'enable_obsnorm')
+    policy_class, nets = class_for(action_space, policy_class), NetConfig(rng, dtype, device)
+    if bounds_2_Da is not None:
+        bounds_2_Da = as_bounds(bounds_2_Da, action_space)
     return policy_class(obs_space, action_space, hidden_spec, enable_obsnorm=enable_obsnorm, nets=nets, bounds_2_Da=bounds_2_Da)
+
+
+def class_for(action_space: Space, given: Any = None) -> type[Policy]:
+    """The class that is given, or that of POLICY_CLASSES, for policies with these actions; raises UserError where it is no such class."""
+    policy_class: Any = POLICY_CLASSES[type(action_space)] if given is None else given
+    if not isinstance(policy_class, type) or not issubclass(policy_class, Policy):
+        name = f'POLICY_CLASSES[{type(action_space).__name__}]' if given is None else 'policy_class'
+        raise UserError(f'{name} is {kind_of(policy_class)}; expected a class that is derived from Policy')
+    return policy_class
+
+
+def as_bounds(bounds: Any, action_space: Space) -> np.ndarray:
+    """The box of continuous actions as (lowest, highest), or UserError."""
+    bounds_2_Da, wanted = as_numbers(bounds, 'bounds_2_Da'), (2, action_space.storage_size)
+    if isinstance(action_space, FiniteSpace):
+        raise UserError('bounds_2_Da is given, but actions are finite; leave it out')
+    if bounds_2_Da.shape != wanted or (bounds_2_Da[0] > bounds_2_Da[1]).any():
+        seen = f'has shape {bounds_2_Da.shape}' if bounds_2_Da.shape != wanted else 'has lowest numbers above the highest'
+        raise UserError(f'bounds_2_Da {seen}; expected the lowest numbers, then the highest, of shape {wanted}')
+    return bounds_2_Da
 
 
 def as_space(space: Any, name: str) -> Space:
@@ -478,7 +536,10 @@ def policy_from_snapshot(snapshot: Snapshot, mdp: MDP | None = None) -> Policy:
         raise UserError(f'{where}: holds {held(snapshot.variables)}, but the task needs a {needed}; is it the right env?')
     spaces = (mdp.obs_space, mdp.action_space) if mdp else spaces_of(policy_class, snapshot.variables, where)
     bounds_2_Da = snapshot.variables.get(f'/{policy_class.__name__}/bounds_2_Da')
-    policy = make_policy(*spaces, spec, obsnorm, bounds_2_Da=bounds_2_Da, policy_class=policy_class)
+    try:
+        policy = make_policy(*spaces, spec, obsnorm, bounds_2_Da=bounds_2_Da, policy_class=policy_class)
+    except UserError as e:
+        raise UserError(f'{where}: {e}') from e
     policy.load(snapshot.variables, where)
     return policy
 

@@ -30,7 +30,7 @@ from policyopt.interfaces import uses_transitions
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.options import MAX_ITER, ImitationOptions, check_together, default_of
 from policyopt.pipeline import locks
-from policyopt.policies import POLICY_CLASSES, Policy
+from policyopt.policies import Policy, class_for
 from policyopt.progress import Eta
 from policyopt.provenance import draw_seed, now, provenance
 from policyopt.sampling.actors import FunctionActor
@@ -225,7 +225,7 @@ def net_config(options: CommonOptions) -> NetConfig:
 
 def new_policy(options: CommonOptions, mdp: MDP, nets: NetConfig, enable_obsnorm: bool) -> Policy:
     assert options.policy_hidden_spec is not None  # see `resolved`
-    return POLICY_CLASSES[type(mdp.action_space)](
+    return class_for(mdp.action_space)(
         mdp.obs_space,
         mdp.action_space,
         options.policy_hidden_spec,

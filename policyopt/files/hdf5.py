@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import signal
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -90,7 +91,11 @@ def write_h5(path: str, replace: bool = False) -> Iterator[Any]:
     Raises OSError, with what to do, when the disk is full, and RunFailed when a file has appeared at `path` that is not to be replaced.
     """
     # the driver wants a name, but touches no file
-    with tables.open_file(f'{path}.image', 'w', driver='H5FD_CORE', driver_core_backing_store=0) as h5:
+    with (
+        tables.open_file(f'{path}.image', 'w', driver='H5FD_CORE', driver_core_backing_store=0) as h5,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter('ignore', tables.NaturalNameWarning)  # columns need no names that Python could have
         yield h5
         h5.root._v_attrs[DIGEST] = content_digest(h5)
         image = h5.get_file_image()

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from policyopt.arguments import kind_of
+from policyopt.cores import workers_from_env
 from policyopt.environments import rlgymenv
 from policyopt.environments.classic_vec import VecEnv
 from policyopt.errors import RunFailed, UserError, printable
 from policyopt.sampling.actors import AnyActor, RandomActor
 from policyopt.sampling.rollout import BatchRequest, Rollout, SimConfig, TrajectoryCounter, in_order
-from policyopt.sampling.workers import WorkerPool, default_workers
+from policyopt.sampling.workers import WorkerPool
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, TrajBatch
 
 MAX_SLOTS = 256  # environments stepped at once, at most
@@ -95,7 +96,7 @@ class MDP:
             raise UserError(f"sim_batch_size {sim_batch_size}: worker processes need an env's id, not '{self.env_name}' itself; give 1")
         if sim_batch_size is not None or not isinstance(self.task, str):
             return sim_batch_size or 1
-        return default_workers() if self.vec_env(1).pays_in_processes else 1
+        return workers_from_env() if self.vec_env(1).pays_in_processes else 1
 
     def worker_pool(self, num_workers: int, capacity: int) -> WorkerPool:
         """Worker processes, kept between calls."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.cores import num_cores, number_from_env
+from policyopt.cores import number_from_env
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.rollout import BatchRequest, Played, Rollout, TrajectoryCounter
@@ -27,11 +27,6 @@ from policyopt.signals import follow_parent, holding_signals, signal_name
 
 TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere
 _NO_MAIN_GUARD = 76  # exit code of a worker that was about to start workers itself
-
-
-def default_workers() -> int:
-    """POLICYOPT_WORKERS, else the cores this process may use."""
-    return int(number_from_env('POLICYOPT_WORKERS', num_cores()))
 
 
 def _end(processes: list, conns: list) -> None:

@@ -47,7 +47,49 @@ class NoSpace(gymnasium.Env):
         raise RuntimeError('no space')
 
 
+def cloned(**more):
+    return po.train('bc', 'CartPole-v0', demos(), **(FEW | more))
+
+
+def of_rows(**more):
+    return po.Demonstrations.from_arrays([np.zeros((1, 4))], [[0]], **more)
+
+
+async def later(iteration, row):
+    return False
+
+
+def played(**more):
+    return po.evaluate(lambda obs: 0, 'CartPole-v0', 1, **more)
+
+
 WRONG = {
+    **{
+        f'a word for {name}': (call, f"{name} is 'no'; expected True or False")
+        for name, call in {
+            'progress': lambda: cloned(progress='no'),
+            'deterministic': lambda: played(deterministic='no'),
+            'enable_obsnorm': lambda: make(enable_obsnorm='no'),
+            'download': lambda: po.Demonstrations.from_minari('a/b-v0', download='no'),
+        }.items()
+    },
+    'a word to record by': (lambda: po.Demonstrations.record(lambda obs: 0, 'CartPole-v0', deterministic='no'), 'deterministic is'),
+    'a word to act by': (lambda: make().act(np.zeros(3), 'no'), "deterministic is 'no'"),
+    'a word to predict by': (lambda: make().predict(np.zeros(3), deterministic='no'), "deterministic is 'no'"),
+    'a number for deterministic': (lambda: played(deterministic=0.5), "deterministic is '0.5'"),
+    'numbers for deterministic': (lambda: make().act(np.zeros(3), np.zeros(2)), 'deterministic is'),
+    'nothing as a data set': (lambda: po.Demonstrations.from_minari(None), 'dataset is a NoneType; expected the id of a Minari data set'),
+    'a list as a data set': (lambda: po.Demonstrations.from_minari([]), 'dataset is a list'),
+    'a number as parts': (lambda: po.Demonstrations.from_minari('a/b-v0', obs_keys=3), 'obs_keys is an int; expected the names'),
+    'an async callback': (lambda: cloned(callback=later), 'callback is async'),
+    'two starts': (lambda: cloned(init=make(), init_policy='x.h5'), r'init and init_policy \(x.h5\) both name a policy to start from'),
+    'a start for trpo': (
+        lambda: po.train('trpo', 'CartPole-v0', iterations=1, init=make()),
+        "algorithm 'trpo' starts from a new policy; leave init out",
+    ),
+    'a line end in a name': (lambda: of_rows(env_name='a\nb'), r"env_name is 'a\\nb'; expected an environment's id"),
+    'an empty name': (lambda: of_rows(env_name=''), "env_name is ''; expected an environment's id"),
+    'a long name': (lambda: of_rows(env_name='x' * 70000), 'env_name is .* of 70000 characters; expected'),
     'numbers as spaces': (lambda: make(3, 2), 'obs_space is 3; expected a ContinuousSpace or FiniteSpace'),
     'a Dict': (lambda: make(spaces.Dict({})), r'obs_space is Dict\(\)'),
     'an image': (lambda: make(spaces.Box(0, 1, (2, 2))), 'obs_space is Box'),
@@ -55,6 +97,12 @@ WRONG = {
     'actions from 1': (lambda: make(action_space=spaces.Discrete(2, start=1)), 'action_space is Discrete'),
     'a number as rng': (lambda: make(rng=0), 'rng is an int; expected a numpy.random.RandomState'),
     'a dtype for integers': (lambda: make(dtype='int64'), 'dtype is none of those'),
+    'a number as bounds': (lambda: make(action_space=po.ContinuousSpace(2), bounds_2_Da=3), r'bounds_2_Da has shape \(\); expected'),
+    'words as bounds': (lambda: make(action_space=po.ContinuousSpace(2), bounds_2_Da=['a']), 'bounds_2_Da is of type <U1'),
+    'bounds the wrong way': (lambda: make(action_space=po.ContinuousSpace(1), bounds_2_Da=[[1], [-1]]), 'lowest numbers above the highest'),
+    'bounds of finite actions': (lambda: make(bounds_2_Da=[[0], [1]]), 'bounds_2_Da is given, but actions are finite'),
+    'a set as a layer': (lambda: make(spec=[{1}]), r'hidden spec, layer 0: "\{1\}" is not known'),
+    'a number as weights': (lambda: make().load(3, 'these'), 'these: is an int; expected {name: array}'),
     'a gpu': (lambda: make(device='gpu'), '^device=gpu: expected'),
     'a number as a policy': (lambda: po.load_policy(3), 'policy_path is an int; expected the path'),
     'nothing as a policy': (lambda: po.load_policy(None), 'policy_path is a NoneType'),
@@ -100,6 +148,11 @@ WRONG = {
 }
 LOGS = {
     'a slash': ({'a/b': [1.0]}, {}, "column called 'a/b'; expected a text without '/'"),
+    'a line end': ({'a\nb': [1.0]}, {}, 'printable characters'),
+    'half a character': ({'a\udc80': [1.0]}, {}, 'printable characters'),
+    "a name of PyTables'": ({'_v_x': [1.0]}, {}, 'that does not begin with _f_ or'),
+    'another task': ({'a': [1.0]}, {'env_name': 'CartPole-v1'}, r"the policy is for ContinuousSpace\(dim=3\).*, but env 'CartPole-v1' has"),
+    'a line end in the task': ({'a': [1.0]}, {'env_name': 'a\nb'}, r"env_name is 'a\\nb'"),
     'no name': ({'': [1.0]}, {}, "column called ''"),
     'a number as a name': ({3: [1.0]}, {}, 'column called 3'),
     'columns without end': ({f'c{i}': [1.0] for i in range(3000)}, {}, 'log has 3000 columns'),
@@ -129,6 +182,15 @@ def test_a_run_that_cannot_be_written_is_refused_and_leaves_no_file(case, tmp_pa
     with pytest.raises(po.UserError, match=sentence):
         po.write_run(tmp_path / 'run.h5', make(), log, **more)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_column_may_have_a_name_of_several_words(tmp_path, recwarn):
+    po.write_run(tmp_path / 'run.h5', make(), {'mean return': [1.0]})
+    assert not recwarn.list
+
+
+def test_a_callback_ends_a_run_with_a_bool_of_numpy():
+    assert cloned(callback=lambda iteration, row: np.bool_(iteration < 3)).ended == 'callback'
 
 
 def test_gymnasiums_spaces_stand_for_ours():

@@ -12,10 +12,11 @@ import torch
 from conftest import REPO, script_env
 from training_tools import RUNS, command, differences, run
 
+import policyopt as po
 from policyopt import algorithms
 from policyopt.files.training_log import read_log, read_snapshot, snapshot_names
 from policyopt.files.trajectory_file import save_trajs
-from policyopt.policies import GaussianPolicy, GibbsPolicy, Policy, make_policy
+from policyopt.policies import POLICY_CLASSES, GaussianPolicy, GibbsPolicy, Policy, make_policy
 from policyopt.rl import trpo_step
 from policyopt.trajectories import ContinuousSpace, TrajBatch
 
@@ -200,3 +201,60 @@ def test_commands_train_a_beta_policy_and_reject_its_file_without_the_module(bet
     assert read_log(beta_folder / 'dagger.h5')['nlabels'][-1] > 200
     err = in_folder(beta_folder, REPO / 'scripts' / 'vis_mj.py', 'dagger.h5/snapshots/last', '--count', '1', rc=2).stderr
     assert 'holds BetaPolicy' in err and 'import the module that defines the class' in err
+
+
+def policy_class(name='Odd', **functions):
+    """A policy class whose functions are those of a Gaussian of stdev 1, but for some."""
+    good = {
+        'adist': lambda self, out: out,
+        'logprob': lambda self, adist, a: -((a - adist) ** 2).sum(1) / 2,
+        'kl': lambda self, old, new: ((old - new) ** 2).sum(1) / 2,
+        'entropy': lambda self, adist: adist.sum(1) * 0,
+        'action': lambda self, adist, u=None: adist if u is None else adist + torch.special.ndtri(u),
+    }
+    return type(name, (Policy,), {k: v for k, v in (good | functions).items() if v is not None})
+
+
+WRONG_CLASSES = {
+    'no kl': ({'kl': None}, r'Odd.kl\(\) is missing; a policy class has adist, logprob'),
+    'NaN actions': ({'action': lambda self, adist, u=None: adist * np.nan}, r'action\(\) returned .* with NaN .*shape \(2, 3\)'),
+    'one number for three': (
+        {'action': lambda self, adist, u=None: adist[:, 0]},
+        r'action\(\) returned a tensor of shape \(2,\) for 2 rows',
+    ),
+    'numpy': ({'action': lambda self, adist, u=None: adist.numpy()}, r'action\(\) returned a ndarray'),
+    'complex actions': ({'action': lambda self, adist, u=None: adist + 1j}, 'of complex numbers'),
+    'no noise': ({'action': lambda self, adist: adist}, r'action\(\) failed with TypeError: .*takes 2 positional'),
+    'an exit': ({'entropy': lambda self, adist: sys.exit(0)}, r'entropy\(\) failed with SystemExit: 0'),
+    'a column for a vector': ({'kl': lambda self, old, new: (old - new) ** 2}, r'kl\(\) returned a tensor of shape \(2, 3\)'),
+    'a mean': ({'logprob': lambda self, adist, a: adist.mean()}, r'logprob\(\) returned a tensor of shape \(\)'),
+    'no outputs': ({'outputs_per_action': 0}, "Odd.outputs_per_action is '0'; expected a whole number of 1 or more"),
+    'finite actions': (
+        {'actions': po.FiniteSpace},
+        r'Odd is for the actions of a FiniteSpace, and here they are ContinuousSpace\(dim=3\)',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', WRONG_CLASSES)
+def test_a_policy_class_with_a_wrong_function_is_refused_before_anything_is_played(case):
+    functions, says = WRONG_CLASSES[case]
+    with pytest.raises(po.UserError, match=says):
+        make_policy(ContinuousSpace(4), ContinuousSpace(3), '[]', policy_class=policy_class(**functions))
+
+
+def test_nan_of_an_action_function_is_not_played():
+    brittle = policy_class('Brittle', action=lambda self, adist, u=None: torch.where(adist == 0, adist, torch.nan))
+    actor = make_policy(ContinuousSpace(4), ContinuousSpace(3), '[]', policy_class=brittle).actor()
+    assert not actor.act(np.zeros((2, 3))).any()
+    with pytest.raises(po.RunFailed, match=r'Brittle.action\(\) returned NaN or infinity'):
+        actor.act(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize('given', [dict, 'GibbsPolicy', 3])
+def test_what_is_no_policy_class_is_refused(given, monkeypatch):
+    with pytest.raises(po.UserError, match='policy_class is .*; expected a class that is derived from Policy'):
+        make_policy(ContinuousSpace(4), ContinuousSpace(3), '[]', policy_class=given)
+    monkeypatch.setitem(POLICY_CLASSES, ContinuousSpace, given)
+    with pytest.raises(po.UserError, match=r'POLICY_CLASSES\[ContinuousSpace\] is .*; expected a class'):
+        po.train('trpo', 'Pendulum-v1', iterations=1, progress=False)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import REPO
 
+from policyopt.cores import workers_from_env
 from policyopt.environments.rlgymenv import make_env
 from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import load_policy, sample_episodes
@@ -303,6 +304,18 @@ def test_an_environment_that_misbehaves_is_one_clear_sentence(bad_module, fault)
         sample_episodes(policy, mdp, 3, seed=0)
     assert all(part in str(e.value) for part in FAULTS[fault]), str(e.value)
     assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    'value, number', [('inf', None), ('1e9', None), ('2.5', None), ('0', None), ('9' * 20, None), ('3', 3), ('999', 256)]
+)
+def test_the_number_of_workers_is_a_whole_number_with_a_limit(monkeypatch, value, number):
+    monkeypatch.setenv('POLICYOPT_WORKERS', value)
+    if number is None:
+        with pytest.raises(UserError, match=f"POLICYOPT_WORKERS is '{value}'; give a whole number above 0"):
+            workers_from_env()
+    else:
+        assert workers_from_env() == number
 
 
 def test_a_worker_reports_the_environments_own_error(bad_module, monkeypatch):

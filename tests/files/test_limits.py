@@ -149,6 +149,17 @@ def test_a_terminal_gets_what_it_can_show(place):
     assert done.returncode == 2 and b'caf\\xe9.h5: no such file' in done.stderr
 
 
+def test_the_c_locale_gets_what_it_can_show(place):
+    done = command(place, 'media/env_info.py', 'CartPole-v0', LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
+    assert done.returncode == 0 and b'one of 0 ? 1' in done.stdout and done.stderr == b''
+
+
+def test_a_full_disk_for_errors_leaves_the_exit_code(place):
+    with open('/dev/full', 'w') as full:
+        words = [sys.executable, REPO / 'scripts' / 'print_saved_returns.py', 'none.h5']
+        assert subprocess.run(words, cwd=place, env=script_env(), stderr=full, timeout=60).returncode == 2
+
+
 def test_a_deleted_current_folder_is_named(tmp_path):
     gone = tmp_path / 'gone'
     gone.mkdir()

@@ -58,5 +58,5 @@ def starts_table(blocks: Blocks, name: str) -> str:
         low, high = float(r['from']), float(r['to'])
         predicted = [f'{low} to {high}', 'yes' if low <= score <= high else 'above' if score > high else 'below']
         lines.append([r['task'], _words(r['algorithm']), *ends, *played, longest, f'{score:.2f}', *predicted])
-    heads = ['task', 'algorithm', 'first steps', 'lowest', 'last steps', 'return', 'mean length', 'longest', 'score', 'predicted', 'as predicted']
-    return table(heads, lines, words=2)
+    heads = ['task', 'algorithm', 'first steps', 'lowest', 'last steps', 'return', 'mean length', 'longest', 'score']
+    return table([*heads, 'predicted', 'as predicted'], lines, words=2)

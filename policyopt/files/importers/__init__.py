@@ -21,7 +21,7 @@ from policyopt.files.importers.imitation_folder import read_imitation
 from policyopt.files.importers.minari import read_minari, save_minari
 from policyopt.files.importers.npz import read_npzs
 from policyopt.files.importers.robomimic import read_robomimic
-from policyopt.files.importers.source import ReadOptions, Source, batch_of, check_task, described, files_in
+from policyopt.files.importers.source import ReadOptions, Source, batch_of, check_task, described, files_in, known_task
 from policyopt.files.importers.unread import refuse_unread
 from policyopt.files.trajectory_file import foreign_kind, layout_of_h5, save_trajs
 from policyopt.provenance import provenance
@@ -29,7 +29,8 @@ from policyopt.shipped import as_typed
 from policyopt.trajectories import TrajBatch
 
 __all__ = [
-    'READERS', 'ReadOptions', 'Source', 'batch_of', 'check_task', 'described', 'import_trajs', 'read_minari', 'read_source', 'save_minari',
+    'READERS', 'ReadOptions', 'Source', 'batch_of', 'check_task', 'described', 'import_trajs', 'known_task', 'read_minari',
+    'read_source', 'save_minari',
 ]  # fmt: skip
 
 READERS: dict[str, Callable[[str, ReadOptions], Source]] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.arguments import kind_of
 from policyopt.errors import UserError
 from policyopt.files.ends import Episode
 from policyopt.files.importers.source import ReadOptions, Source, check_task, chosen_parts, joined, refuse_options
@@ -30,8 +31,10 @@ def read_minari(dataset_id: Any, options: ReadOptions) -> Source:
     dataset = _load(dataset_id, options.download) if isinstance(dataset_id, str) else dataset_id
     if dataset is dataset_id:
         dataset_id = getattr(getattr(dataset, 'spec', None), 'dataset_id', 'the Minari data set')
+    if not callable(getattr(dataset, 'iterate_episodes', None)):
+        raise UserError(f'dataset is {kind_of(dataset)}; expected the id of a Minari data set, or what minari.load_dataset returned')
     refuse_options(dataset_id, options, 'ends', 'time_axis')
-    episodes, used, unused, env = [], [], [], dataset.env_spec.id if dataset.env_spec else None
+    episodes, used, unused, env = [], [], [], getattr(getattr(dataset, 'env_spec', None), 'id', None)
     try:
         for e in dataset.iterate_episodes():
             where, parts = f'{dataset_id}, episode {e.id}', dict(_parts(e.observations))

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from policyopt.errors import UserError, printable
 from policyopt.files.ends import Episode, Row, numeric
 from policyopt.files.trajectory_file import check_int64, check_returns
 from policyopt.trajectories import TrajBatch
+
+if TYPE_CHECKING:
+    from policyopt.environments.rlgymenv import EnvInfo
 
 NAMES = {  # what others call these arrays
     'obs': ('obs', 'observations', 'states', 'observation', 'state'),
@@ -143,20 +146,30 @@ def described(found: Source, trajs: TrajBatch) -> str:
     return '\n'.join(map(printable, [*lines, *(f'note: {note}' for note in dict.fromkeys(found.notes))]))
 
 
+def known_task(env_name: str, what: str, force: bool = True) -> EnvInfo | None:
+    """The EnvInfo of the task that `what` is to be compared with.
+
+    Where it cannot be made here, raises UserError, or with `force` prints a note and returns None.
+    """
+    from policyopt.environments.rlgymenv import BadEnvironment, env_info
+
+    try:
+        return env_info(env_name)
+    except BadEnvironment as e:
+        if not force:
+            raise UserError(f'{what}: cannot be compared with its task: {e}; with --force it is stored as it is') from e
+        print(printable(f'note: {what}: not compared with a task, because {e}'), file=sys.stderr)
+        return None
+
+
 def check_task(trajs: TrajBatch, env_name: str, what: str, force: bool = True) -> None:
     """Raise UserError, which calls the data `what`, where a task cannot have their observations or actions.
 
     To know, the task is made, and the module of package.module:EnvId imported. Where it cannot be made here, that is an error too,
     or with `force` a note. Actions 0.0 and 1.0 of a finite space become the integers that they are.
     """
-    from policyopt.environments.rlgymenv import BadEnvironment, env_info
-
-    try:
-        info = env_info(env_name)
-    except BadEnvironment as e:
-        if not force:
-            raise UserError(f'{what}: cannot be compared with its task: {e}; with --force it is stored as it is') from e
-        print(printable(f'note: {what}: not compared with a task, because {e}'), file=sys.stderr)
+    info = known_task(env_name, what, force)
+    if info is None:
         return
     trajs.take_whole_actions(info)
     if misfit := trajs.misfit(info):
