@@ -27,14 +27,26 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, **words)
 
 
+class BadCommandLine(UserError):
+    """A command line that cannot be read; a traceback would say nothing more, whatever -v means to the command."""
+
+
 class Parser(argparse.ArgumentParser):
     """The parser of a command: `doc` is its help as it stands, options are not abbreviated, a bad one is a UserError."""
 
     def __init__(self, prog: str, doc: str | None, usage: str | None = None, add_help: bool = True):
         super().__init__(prog, usage, doc, formatter_class=_HelpFormatter, allow_abbrev=False, add_help=add_help)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else list(args)
+        for before, word in itertools.pairwise(['', *words]):
+            if word == '' or re.fullmatch(r'--[\w-]+=', word):
+                where = word or f'the argument after {before}' if before else 'the first argument'
+                self.error(f'{where} is empty, as a shell variable that is not set leaves it; expected a value')
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:
-        raise UserError(f'{message}; --help lists all options')
+        raise BadCommandLine(f'{message}; --help lists all options')
 
 
 def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
@@ -57,7 +69,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
         threads_from_env()
         return main(argv) or 0
     except (UserError, RunFailed, OSError) as e:
-        if verbose:
+        if verbose and not isinstance(e, BadCommandLine):
             traceback.print_exc()
         if isinstance(e, BrokenPipeError):
             # the reader of our stdout has gone (`| head`): keep the interpreter from complaining about it again

@@ -27,10 +27,14 @@ def main(argv):
     for flag, most in (('num_trajs', MAX_TRAJS), ('max_traj_len', 10**9)):
         if (value := getattr(args, flag)) is not None and not 1 <= value <= most:
             raise UserError(f'--{flag} is {value}; give 1 or more, up to {most}')
+    if args.a_max is not None and not 0 < args.a_max <= 1e300:  # in this order, NaN is rejected
+        raise UserError(f'--a_max {args.a_max}: give a number above 0, up to 1e300')
     from policyopt.sampling.mdp import MDP, sample_randomly
 
     mdps = [MDP(name) for name in args.env]
     for mdp in mdps:
+        if args.a_max is not None and mdp.info.finite:
+            raise UserError(f"--a_max {args.a_max}: env '{mdp.env_name}' has no continuous actions; leave it out")
         mdp.horizon(args.max_traj_len)
     seed = draw_seed() if args.seed is None else args.seed
     if args.seed is None:

@@ -36,6 +36,8 @@ def main(argv):
     if args.smooth < 1:
         raise UserError(f'--smooth {args.smooth}: expected a number of rows, 1 or more')
     if args.plotfile:
+        if args.noplot:
+            raise UserError('--noplot and --plotfile contradict each other; give one of them')
         picture_path(args.plotfile, '', args.logfiles)
     if not args.interval > 0:
         raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')

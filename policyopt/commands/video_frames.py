@@ -27,6 +27,8 @@ def main(argv):
         raise UserError(f'--frames {args.frames}: give 1 or more')
     if os.path.isdir(args.folder) and os.listdir(args.folder):
         raise UserError(f'{args.folder}: is not empty, and nothing is overwritten; choose another folder')
+    if os.path.lexists(args.folder) and not os.path.isdir(args.folder):
+        raise UserError(f'{args.folder}: is no folder; expected the name of a new or empty one for the pictures')
     check_writable_dir(args.folder.rstrip('/'), 'the pictures')
     from PIL import Image
 

@@ -22,10 +22,10 @@ def main(argv):
     p = Parser('vis_mj', __doc__)
     p.add_argument('policy', help='FILE.h5/snapshots/iter0000100, or …/last')
     p.add_argument('--eval_only', action='store_true', help='print returns and lengths of --count episodes')
-    p.add_argument('--count', type=int, default=50, help='episodes to play or to save')
+    p.add_argument('--count', type=int, help='episodes to play or to save (default: 50)')
     p.add_argument('--out', help='save the episodes as a trajectory file')
     p.add_argument('--gif', help='save an animation of --frames pictures')
-    p.add_argument('--frames', type=int, default=200, help='pictures of an animation, steps of a window (default: %(default)s)')
+    p.add_argument('--frames', type=int, help='pictures of an animation, steps of a window (default: 200)')
     p.add_argument('--reward', metavar='RUN.h5', help='print its learned reward along the first episode (see imitate_mj.py --save_reward)')
     p.add_argument('--deterministic', action='store_true', help='most likely actions instead of sampled ones')
     p.add_argument('--max_traj_len', type=int)
@@ -33,6 +33,12 @@ def main(argv):
     p.add_argument('--seed', type=int, help='default: drawn and printed')
     p.add_argument('--verbose', action='store_true')
     args = p.parse_args(argv)
+    plays = next((f'--{name}' for name in ('eval_only', 'out', 'reward') if getattr(args, name)), None)
+    for name in ('gif', 'frames') if plays else ('count',):
+        if getattr(args, name) is not None:
+            seen = f'with {plays}, which makes no pictures' if plays else 'without --eval_only, --out or --reward, where --frames counts'
+            raise UserError(f'--{name} {getattr(args, name)} has no effect {seen}; leave it out')
+    args.count, args.frames = 50 if args.count is None else args.count, 200 if args.frames is None else args.frames
     for name, value, low in (('count', args.count, 1), ('frames', args.frames, 1), ('seed', args.seed or 0, 0)):
         if value < low:
             raise UserError(f'--{name} {value}: give {low} or more')
@@ -41,13 +47,15 @@ def main(argv):
     from policyopt.files import training_log
 
     inputs = [training_log.split_policy_path(args.policy)[0], *filter(None, [args.reward])]
-    for path, what, others in ((args.out, 'the trajectories', []), (args.gif, 'the animation', filter(None, [args.out]))):
+    for path, what in ((args.out, 'the trajectories'), (args.gif, 'the animation')):
         if path is not None:
-            check_output(path, what, inputs, others)
+            check_output(path, what, inputs)
+    if args.gif and not args.gif.lower().endswith('.gif'):
+        raise UserError(f'{args.gif}: cannot write an animation of this kind; expected a name that ends in .gif')
     if args.seed is None:
         args.seed = draw_seed()
         print(f'seed: {args.seed}')
-    (score if args.eval_only or args.out or args.reward else show)(args)
+    (score if plays else show)(args)
 
 
 def score(args):
