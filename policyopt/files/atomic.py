@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 
@@ -86,11 +87,12 @@ def check_regular(path: str, what: str) -> None:
 def read_utf8(path: str, what: str, most: int | None = None) -> str:
     """The text of a file, at most its first `most` characters; UserError where it is not UTF-8."""
     check_regular(path, what)
-    try:
-        with open(path, encoding='utf-8') as f:
-            return f.read(most)
-    except UnicodeDecodeError as e:
-        raise UserError(f'{path}: byte {e.start} is not UTF-8 text; expected {what}') from e
+    with open(path, encoding='utf-8', errors='surrogateescape') as f:
+        text = f.read(most)
+    if odd := re.search('[\udc80-\udcff]', text):
+        line = text.count('\n', 0, odd.start()) + 1
+        raise UserError(f'{path}: line {line}: byte 0x{ord(odd[0]) - 0xDC00:02x} is not UTF-8 text; expected {what}')
+    return text
 
 
 def write_text(path: str, text: str) -> None:

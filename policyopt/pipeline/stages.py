@@ -37,6 +37,8 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
     if stage not in names:
         raise UserError(f"stage '{stage}': expected 0_sampletrajs, 1_train, 2_eval, their digit, or all.{closest(stage, names)}")
     spec = load_spec(spec_path, overrides)
+    if (how.task_list is None) != (how.task_index is None):
+        raise UserError('--task-list and --task-index go together; give both, as the script of a cluster job does')
     if summary:
         if how.estimate:
             raise UserError('--estimate with --summary: one measures, the other touches nothing; give one of them')

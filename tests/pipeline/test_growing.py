@@ -252,7 +252,7 @@ def test_what_a_folder_remembers_must_be_text(name, tiny):  # noqa: F811
     path.write_text(path.read_text().replace('  seed: 0\n', ''))
     (folder / name).write_bytes(b'0\xff\n')
     options = {'task_list': str(folder / name), 'task_index': 1} if name == 'list' else {'resume': True}
-    with pytest.raises(UserError, match=f'{name}: byte 1 is not UTF-8 text; expected '):
+    with pytest.raises(UserError, match=f'{name}: line 1: byte 0x[0-9a-f]{{2}} is not UTF-8 text; expected '):
         run_stage(path, '1', [] if name == 'seed.txt' else ['training.seed=0'], **options)
 
 
