@@ -27,6 +27,10 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, **words)
 
 
+class BadCommandLine(UserError):
+    """A command line that cannot be read; a traceback would say nothing more, whatever -v means to the command."""
+
+
 class Parser(argparse.ArgumentParser):
     """The parser of a command: `doc` is its help as it stands, options are not abbreviated, a bad one is a UserError.
 
@@ -38,9 +42,17 @@ class Parser(argparse.ArgumentParser):
         if verbose:
             self.add_argument('--verbose', action='store_true', help='show a traceback on errors')
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else list(args)
+        for before, word in itertools.pairwise(['', *words]):
+            if word == '' or re.fullmatch(r'--[\w-]+=', word):
+                where = word or f'the argument after {before}' if before else 'the first argument'
+                self.error(f'{where} is empty, as a shell variable that is not set leaves it; expected a value')
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:
         message = re.sub(r'^argument (\S+): (?=-?[0-9])', r'\1 ', message)
-        raise UserError(f'{message}; --help lists all options')
+        raise BadCommandLine(f'{message}; --help lists all options')
 
 
 def whole(low: int, high: int = 10**9) -> Callable[[str], int]:
@@ -75,7 +87,7 @@ def run_main(prog: str, main: Callable[[list[str]], int | None], argv: Sequence[
         threads_from_env()
         return main(argv) or 0
     except (UserError, RunFailed, OSError) as e:
-        if verbose:
+        if verbose and not isinstance(e, BadCommandLine):
             traceback.print_exc()
         if isinstance(e, BrokenPipeError):
             # the reader of our stdout has gone (`| head`): keep the interpreter from complaining about it again

@@ -12,6 +12,8 @@ from policyopt.command_line import Parser
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_output, write_text
 from policyopt.reporting import html, tables
+from policyopt.reporting.analysis import begins
+from policyopt.reporting.reference import tasks_beside
 from policyopt.reproduction.aggregate import MARGINS
 from policyopt.reproduction.report import AGGREGATE_COLUMNS, aggregate_rows, sections
 from policyopt.reproduction.study import read_study
@@ -46,6 +48,10 @@ def arguments(argv):
     for kind in ('latex', 'markdown', 'html'):
         files.add_argument(f'--{kind}', metavar='F', help=f'the report as {kind}')
     args = parser.parse_args(argv)
+    if args.study and args.verbosity is not None:
+        raise UserError(f'--study and -v {args.verbosity} both choose the columns; give one of them')
+    if args.margin and not args.reference:
+        raise UserError('--margin without --reference: there is no difference to judge; name the published results')
     args.verbosity = 2 if args.study else args.verbosity
     return args
 
@@ -55,6 +61,8 @@ def margins_of(words):
     found = dict(MARGINS) if not words else {'': MARGINS['']}
     for word in words:
         name, _, number = word.rpartition('=')
+        if any(word is not other and name == other.rpartition('=')[0] for other in words):
+            raise UserError(f"--margin {word}: '{name}' has two margins; give one")
         try:
             found[name] = float(number)
         except ValueError:
@@ -67,11 +75,16 @@ def margins_of(words):
 def main(argv):
     args = arguments(argv)
     paths = tables.csv_paths(args.csv) if args.csv else []
-    inputs = [args.results, args.reference, *(args.between_set or [])]
+    inputs = [args.results, args.reference, *([tasks_beside(args.reference)] if args.reference else []), *(args.between_set or [])]
     outputs = list(filter(None, [*paths, args.latex, args.markdown, args.html]))
     for i, path in enumerate(outputs):
         check_output(path, 'a table', inputs, others=outputs[:i])
-    study = read_study(args.results, args.reference, args.between_set, margins=margins_of(args.margin))
+    margins = margins_of(args.margin)
+    study = read_study(args.results, args.reference, args.between_set, margins=margins)
+    for name in margins if args.margin else ():
+        if not any(begins(name, key.alg) for key in study.cells):
+            algs = ', '.join(dict.fromkeys(key.alg for key in study.cells))
+            raise UserError(f'--margin {name}=…: no algorithm of the results is called so; expected the beginning of {algs}')
     level, detail = args.verbosity or 0, 1 if args.verbosity is None else args.verbosity
     written = []
     csv_tables = [(tables.RUN_COLUMNS, tables.run_rows(study)), (tables.CELL_COLUMNS, tables.cell_rows(study, baselines=True))]

@@ -23,7 +23,7 @@ import sys
 from policyopt.command_line import Parser
 from policyopt.errors import UserError, printable
 from policyopt.files.atomic import check_output
-from policyopt.files.importers import ReadOptions, batch_of, described, import_trajs, read_source
+from policyopt.files.importers import ReadOptions, batch_of, check_task, described, import_trajs, read_source
 from policyopt.shipped import as_typed
 
 
@@ -43,7 +43,10 @@ def main(argv):
     choices = {'download': args.download, 'ends': args.ends, 'time_axis': args.time_axis, 'obs_keys': obs_keys}
     if args.inspect:
         found = read_source(args.source, ReadOptions(**choices))
-        print(described(found, batch_of(found.episodes, args.source)))
+        trajs = batch_of(found.episodes, args.source)
+        if args.env_name:
+            check_task(trajs, args.env_name, args.source, args.force)
+        print(described(found, trajs))
         return 0
     if args.out is None:
         raise UserError('OUT.h5 is missing: the trajectory file to write; or say --inspect')

@@ -10,6 +10,7 @@ normal where it has none), which gives the random returns of the paper.
 import sys
 
 from policyopt.command_line import Parser, whole
+from policyopt.errors import UserError
 from policyopt.options import MAX_TRAJS
 from policyopt.provenance import draw_seed
 
@@ -22,10 +23,14 @@ def main(argv):
     parser.add_argument('--a_max', type=float, help="continuous actions uniform in ±a_max, whatever the task's bounds")
     parser.add_argument('--max_traj_len', type=whole(1), help="steps of an episode at most (the task's own limit)")
     args = parser.parse_args(argv)
+    if args.a_max is not None and not 0 < args.a_max <= 1e300:  # in this order, NaN is rejected
+        raise UserError(f'--a_max {args.a_max}: give a number above 0, up to 1e300')
     from policyopt.sampling.mdp import MDP, sample_randomly
 
     mdps = [MDP(name) for name in args.env]
     for mdp in mdps:
+        if args.a_max is not None and mdp.info.finite:
+            raise UserError(f"--a_max {args.a_max}: env '{mdp.env_name}' has no continuous actions; leave it out")
         mdp.horizon(args.max_traj_len)
     seed = draw_seed() if args.seed is None else args.seed
     if args.seed is None:

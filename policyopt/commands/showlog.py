@@ -33,6 +33,8 @@ def main(argv):
     parser.add_argument('--interval', type=float, default=10.0, metavar='S', help='seconds between two drawings (default: %(default)s)')
     args = parser.parse_args(argv)
     if args.plotfile:
+        if args.noplot:
+            raise UserError('--noplot and --plotfile contradict each other; give one of them')
         picture_path(args.plotfile, '', args.logfiles)
     if not args.interval > 0:
         raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')

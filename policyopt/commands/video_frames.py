@@ -24,6 +24,8 @@ def main(argv):
     args = p.parse_args(argv)
     if os.path.isdir(args.folder) and os.listdir(args.folder):
         raise UserError(f'{args.folder}: is not empty, and nothing is overwritten; choose another folder')
+    if os.path.lexists(args.folder) and not os.path.isdir(args.folder):
+        raise UserError(f'{args.folder}: is no folder; expected the name of a new or empty one for the pictures')
     check_writable_dir(args.folder.rstrip('/'), 'the pictures')
     from PIL import Image
 

@@ -23,28 +23,36 @@ def main(argv):
     p = Parser('vis_mj', __doc__)
     p.add_argument('policy', help='FILE.h5/snapshots/iter0000100, or …/last')
     p.add_argument('--eval_only', action='store_true', help='print returns and lengths of --count episodes')
-    p.add_argument('--count', type=whole(1, MAX_TRAJS), default=50, help='episodes to play or to save')
+    p.add_argument('--count', type=whole(1, MAX_TRAJS), help='episodes to play or to save (default: 50)')
     p.add_argument('--out', help='save the episodes as a trajectory file')
     p.add_argument('--gif', help='save an animation of --frames pictures')
-    p.add_argument('--frames', type=whole(1), default=200, help='pictures of an animation, steps of a window (default: %(default)s)')
+    p.add_argument('--frames', type=whole(1), help='pictures of an animation, steps of a window (default: 200)')
     p.add_argument('--reward', metavar='RUN.h5', help='print its learned reward along the first episode (see imitate_mj.py --save_reward)')
     p.add_argument('--deterministic', action='store_true', help='most likely actions instead of sampled ones')
     p.add_argument('--max_traj_len', type=int)
     p.add_argument('--env_name', '--env', help='task to play, instead of the one stored in the file')
     p.add_argument('--seed', type=whole(0, 2**63 - 1), help='default: drawn and printed')
     args = p.parse_args(argv)
+    plays = next((f'--{name}' for name in ('eval_only', 'out', 'reward') if getattr(args, name)), None)
+    for name in ('gif', 'frames') if plays else ('count',):
+        if getattr(args, name) is not None:
+            seen = f'with {plays}, which makes no pictures' if plays else 'without --eval_only, --out or --reward, where --frames counts'
+            raise UserError(f'--{name} {getattr(args, name)} has no effect {seen}; leave it out')
+    args.count, args.frames = args.count or 50, args.frames or 200
     if args.out and os.path.isfile(args.out):
         raise UserError(f'{args.out}: exists already, and finished data is never overwritten; choose another --out')
     from policyopt.files import training_log
 
     inputs = [training_log.split_policy_path(args.policy)[0], *filter(None, [args.reward])]
-    for path, what, others in ((args.out, 'the trajectories', []), (args.gif, 'the animation', filter(None, [args.out]))):
+    for path, what in ((args.out, 'the trajectories'), (args.gif, 'the animation')):
         if path is not None:
-            check_output(path, what, inputs, others)
+            check_output(path, what, inputs)
+    if args.gif and not args.gif.lower().endswith('.gif'):
+        raise UserError(f'{args.gif}: cannot write an animation of this kind; expected a name that ends in .gif')
     if args.seed is None:
         args.seed = draw_seed()
         print(f'seed: {args.seed}')
-    (score if args.eval_only or args.out or args.reward else show)(args)
+    (score if plays else show)(args)
 
 
 def score(args):

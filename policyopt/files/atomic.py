@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 
@@ -86,11 +87,12 @@ def check_regular(path: str, what: str) -> None:
 def read_utf8(path: str, what: str, most: int | None = None) -> str:
     """The text of a file, at most its first `most` characters; UserError where it is not UTF-8."""
     check_regular(path, what)
-    try:
-        with open(path, encoding='utf-8') as f:
-            return f.read(most)
-    except UnicodeDecodeError as e:
-        raise UserError(f'{path}: byte {e.start} is not UTF-8 text; expected {what}') from e
+    with open(path, encoding='utf-8', errors='surrogateescape') as f:
+        text = f.read(most)
+    if odd := re.search('[\udc80-\udcff]', text):
+        line = text.count('\n', 0, odd.start()) + 1
+        raise UserError(f'{path}: line {line}: byte 0x{ord(odd[0]) - 0xDC00:02x} is not UTF-8 text; expected {what}')
+    return text
 
 
 def write_text(path: str, text: str) -> None:
@@ -132,14 +134,22 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
             raise UserError(f'{path}: is an input of this command and would be lost; choose another file for {what}')
     if os.path.realpath(path) in map(os.path.realpath, others):
         raise UserError(f'{path}: is named for two outputs; choose another file for {what}')
+    check_link(path, what)
     if os.path.islink(path):  # to be replaced by a file, be it /dev/stdout where that leads to one
-        where = 'another file' if os.path.exists(path) else 'nothing'
-        raise UserError(f'{path}: is a link to {where} ({os.readlink(path)}); give the name of the file itself for {what}')
+        raise UserError(f'{path}: is a link to another file ({os.readlink(path)}); give the name of the file itself for {what}')
     if os.path.exists(path):
         if not os.path.isfile(path):
             raise UserError(f'{path}: exists and is no regular file; choose another file for {what}')
         if begins_as_hdf5(path):
             raise UserError(f'{path}: is an HDF5 file, and finished data is never overwritten; choose another file for {what}')
+
+
+def check_link(path: str, what: str) -> None:
+    """Raise UserError for a link to nothing, such as one into a disk that is not mounted: it stands in the way of the file."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise UserError(
+            f'{path}: is a link to nothing ({os.readlink(path)}); give the name of the file itself for {what}, or remove the link'
+        )
 
 
 def _same_file(path: str, other: str) -> bool:

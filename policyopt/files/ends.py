@@ -184,15 +184,17 @@ def _said_ends(row: Row, num: int, chosen: str | None) -> tuple[dict[str, np.nda
         readings[all_flags] = np.flatnonzero(np.logical_or.reduce(list(flags.values()))) + 1
     for name, x in said.items():
         if name in LENGTHS:
-            readings[name] = _checked_lengths(where, np.atleast_1d(x), num, row.whole)
+            readings[name] = _checked_lengths(f'{where}: {name}', np.atleast_1d(x), num, row.whole)
         elif name == STARTS:
             readings[name] = np.union1d(np.setdiff1d(np.flatnonzero(flags_of(where, name, x, num)), [0]), last)
         elif name == ENDS and np.asarray(x).dtype.kind in 'iu' and np.asarray(x).shape != (num,):
-            readings[name] = _checked_lengths(where, np.diff(np.concatenate([[0], np.ravel(x)])), num, row.whole)
+            readings[name] = _checked_lengths(
+                f'{where}: the lengths by {name}', np.diff(np.concatenate([[0], np.ravel(x)])), num, row.whole
+            )
         elif name == ENDS:
             readings[name] = np.flatnonzero(flags_of(where, name, x, num)) + 1
         elif name in IDS:
-            readings[name] = np.union1d(np.flatnonzero(np.diff(_ids(where, name, x, num))) + 1, last)
+            readings[name] = _ends_of_ids(where, name, x, num, is_chosen=chosen is not None)
         elif name in MASKS:
             readings[name] = _ends_of_mask(row, name, flags_of(where, name, x, num), num)
     cut: dict[str, np.ndarray] = {}
@@ -256,20 +258,30 @@ def _is_late(row: Row, ends: np.ndarray) -> bool:
     return len(ends) > 2 and ends[0] == 1 and not is_last_up
 
 
-def _ids(where: str, name: str, x: Any, num: int) -> np.ndarray:
+def _ends_of_ids(where: str, name: str, x: Any, num: int, is_chosen: bool) -> np.ndarray:
+    """The ends where the number of the episode changes; a number that comes back is refused unless the user has chosen `name`."""
     ids = numeric(where, name, x)
     if ids.size != num or ids.shape[:1] != (num,):
         raise UserError(f'{where}: {name} has shape {ids.shape} for {num} actions; expected one for each')
-    return ids.reshape(num).astype(np.float64)
+    ids = ids.reshape(num).astype(np.float64)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(ids)) + 1])
+    again = np.setdiff1d(np.arange(len(starts)), np.unique(ids[starts], return_index=True)[1])
+    if len(again) and not is_chosen:  # each NaN differs from the one before it, and is another one all the same
+        step = starts[again[0]]
+        raise UserError(
+            f'{where}: {name} is {ids[step]:g} again at step {step}, after another episode; expected the steps of an episode side by side. '
+            f'Sort the steps by episode, or give each episode a number of its own; --ends {name} takes it as it is'
+        )
+    return np.append(starts[1:], num)
 
 
-def _checked_lengths(where: str, lengths: np.ndarray, num: int, whole: bool) -> np.ndarray:
+def _checked_lengths(what: str, lengths: np.ndarray, num: int, whole: bool) -> np.ndarray:
     if lengths.dtype.kind == 'f' and (lengths == np.rint(lengths)).all() and (np.abs(lengths) <= num).all():
         lengths = lengths.astype(np.int64)
     good = lengths.dtype.kind in 'iu' and len(lengths) and (lengths > 0).all()
     if not good or (lengths.sum() > num if whole else lengths.sum() != num):
         wanted = f'a whole number, 1 to {num}' if whole else f'whole numbers that add up to {num}'
-        raise UserError(f'{where}: lengths are {np.array2string(lengths, threshold=5)}; expected {wanted}')
+        raise UserError(f'{what} are {np.array2string(lengths, threshold=5)}; expected {wanted}')
     return np.cumsum(lengths)
 
 

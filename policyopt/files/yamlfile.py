@@ -34,7 +34,8 @@ from policyopt.shipped import shipped
 
 Described = TypeVar('Described')
 MAX_CHARS, MAX_DEPTH = 250_000, 50  # of a YAML text, aliases spelled out; the largest that we know has 5000 characters
-_IN_TEXT = '\n\t\u200c\u200d'  # of odd characters; joiners belong to the spelling of some languages
+_JOINERS = '\u200c\u200d'  # belong to the spelling of some languages
+_IN_TEXT = f'\n\t{_JOINERS}'  # of odd characters
 _TAG = 'tag:yaml.org,2002:'
 
 
@@ -137,8 +138,8 @@ def read_text(path: str) -> str:
         listing = f' There is: {", ".join(near)}' if near else ' To begin with: pipelines/quickstart.yaml'
         known = [os.path.join('pipelines', os.path.basename(name)) for name in _experiments(shipped('pipelines'))]
         raise UserError(f'{path}: no such file; expected a pipeline YAML.{closest(path, [*near, *known]) or listing}') from e
-    except PermissionError as e:
-        raise UserError(f'{path}: cannot be read (no permission); expected a pipeline YAML') from e
+    except OSError as e:  # no permission, a name that is too long, links in a circle …
+        raise UserError(f'{path}: cannot be read ({e.strerror}); expected a pipeline YAML') from e
 
 
 class YamlSource:
@@ -227,8 +228,8 @@ def list_of(source: YamlSource, path: str, value: Any, item: Callable, **limits:
     return tuple(item(source, f'{path}[{i}]', one, **limits) for i, one in enumerate(value))
 
 
-def text(source: YamlSource, path: str, value: Any, example: str = 'text') -> Any:
-    """A non-empty string."""
+def text(source: YamlSource, path: str, value: Any, example: str = 'text', lines: bool = False) -> Any:
+    """A non-empty string, of one line unless it may have several."""
     if isinstance(value, bool):
         source.fail(
             path, show_value(value), example, ' YAML reads an unquoted yes, no, on, off, true or false as a boolean: put it in quotes'
@@ -237,7 +238,7 @@ def text(source: YamlSource, path: str, value: Any, example: str = 'text') -> An
         source.fail(path, show_value(value), example, ' Put it in quotes to make it text')
     if not isinstance(value, str) or not value.strip():
         source.fail(path, show_value(value), example)
-    odd = [c for c in value if c not in _IN_TEXT and printable(c) != c]
+    odd = [c for c in value if c not in (_IN_TEXT if lines else _JOINERS) and printable(c) != c]
     if odd:  # a dry run prints commands as they are, and such characters could hide a part of one
         source.fail(path, f'text with the control character or mark of direction {odd[0]!r}', example)
     return value
@@ -301,8 +302,8 @@ def override(mapping: Any, assignment: str, source: YamlSource) -> None:
             index = int(part) if re.fullmatch('[0-9]{1,9}', part) else names.index(part) if part in names else -1
             if not 0 <= index < len(here):
                 raise UserError(
-                    f"--set {assignment}: '{shown}' has no item '{part}'; expected an index up to {len(here) - 1} or one of "
-                    f'{", ".join(str(n) for n in names)}.{closest(part, names)}'
+                    f"--set {assignment}: '{shown}' has no item '{part}'; expected an index up to {len(here) - 1}"
+                    f'{" or one of " if any(names) else ""}{", ".join(str(n) for n in names if n)}.{closest(part, names)}'
                 )
             key, shown = index, f'{shown}[{index}]'
         elif isinstance(here, dict):
@@ -315,4 +316,6 @@ def override(mapping: Any, assignment: str, source: YamlSource) -> None:
             here[key] = value  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
         else:
             here = here[key]  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
+    if shown in source.overrides and source.overrides[shown] != assignment:
+        raise UserError(f'--set {assignment}: {shown} is set already, by {source.overrides[shown]}; give one of them')
     source.overrides[shown] = assignment

@@ -29,7 +29,7 @@ _FIELDS = ('name', 'num', 'max_running', 'cores', 'logs')  # of directives and s
 def _shell_line(source: YamlSource, path: str, value: Any, field: str = '', others: Sequence[str] = (), example: str = '') -> Any:
     """A command of the shell with a {field}, which is added at the end where it is missing; other braces are doubled."""
     expected = f'a shell command with {{{field}}}, such as {example} {{{field}}}'
-    text(source, path, value, expected)
+    text(source, path, value, expected, lines=True)
     fields = _check_fields(source, path, value, (field, *others), expected)
     if '\n' in value.strip():
         source.fail(path, 'several lines', expected)
@@ -63,7 +63,7 @@ def _directives(
         source.fail(path, show_value(value), expected)
     for i, line in enumerate(value):
         where = f'{path}[{i}]'
-        text(source, where, line, expected)
+        text(source, where, line, expected, lines=True)
         if '\n' in line or '\t' in line or line[0] != ('-' if prefix else '#'):
             source.fail(where, show_value(line), f'{kind}, such as {example}')
         if any(re.match(rf'{re.escape(option)}(\b|=)', line) for option in taken):

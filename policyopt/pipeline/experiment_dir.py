@@ -131,7 +131,7 @@ def prepare_folder(spec: Spec, seed: int, resume: bool, chosen: Collection[str])
                 f'{folder}: already holds {done} finished and {len(held) - done} unfinished runs; expected an empty folder. '
                 'Add --resume (it skips the finished runs and continues the others), or choose another options.storagedir'
             )
-        others = _check_same_experiment(spec, seed, held, chosen) if held else []
+        others = check_same_experiment(spec, seed, chosen)
         locks.remove_leftovers(folder)
         if others:
             print(f'{len(others)} runs in {folder} were made by other commands than {spec.file} has now; they stay', file=sys.stderr)
@@ -140,14 +140,16 @@ def prepare_folder(spec: Spec, seed: int, resume: bool, chosen: Collection[str])
         _note_commit(os.path.join(folder, 'git_hash.txt'))
 
 
-def _check_same_experiment(spec: Spec, seed: int, held: list[str], chosen: Collection[str]) -> list[str]:
+def check_same_experiment(spec: Spec, seed: int, chosen: Collection[str]) -> list[str]:
     """Refuse to add to runs that were made by other commands; new tasks, sizes, runs and algorithms are welcome.
 
     Returns the runs with other commands that are not `chosen` now: they stay as they are.
     """
     # the folder may have been moved: compare the commands as if both stood in the same place
     places = {key: getattr(spec.options, key) for key in ('storagedir', 'traj_subdir', 'checkpt_subdir')}
-    have, others = {name_of(n) for n in held}, []
+    have, others = {name_of(n) for n in held_runs(spec)}, []
+    if not have:
+        return []
     before = {}
     for path, ids in _copies(spec.checkpt_dir):
         old = specs.load_spec(path)

@@ -183,6 +183,10 @@ def chosen_runs(spec: Spec, seed: int, how: How) -> tuple[PlannedRun, ...]:
     if how.device is not None and not re.fullmatch(r'cpu|cuda(:\d{1,3})?', how.device, re.ASCII):
         raise UserError(f'--device {how.device!r}: expected cpu, or cuda (cuda:1 for the second one) on a machine with a GPU')
     runs = select_runs(spec.runs(seed), how.only, how.exclude)
+    for run in runs if how.device is not None else ():
+        if run.command.is_trainer and run.command.options.get('--device', how.device) != how.device:
+            where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
+            raise UserError(f'--device {how.device}: {where} has --device {run.command.options["--device"]}; give one of them')
     return tuple(runs if how.device is None else (_with(r, '--device', how.device) for r in runs))
 
 

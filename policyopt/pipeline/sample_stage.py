@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policyopt.errors import RunFailed, UserError
+from policyopt.files.atomic import check_link
 from policyopt.files.hdf5 import attr_text, numbers, open_h5, set_attrs, write_h5
 from policyopt.files.results_file import mean_sd
 from policyopt.pipeline.spec import Spec, Task, find_policy
@@ -39,6 +40,7 @@ def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resum
     todo = {}
     for name, dataset in wanted:
         task, path = spec.task(name), spec.traj_path(name, dataset)
+        check_link(path, 'the trajectories')
         if os.path.exists(path):
             if not resume:
                 way = 'keep it with --resume, or choose another options.storagedir'
@@ -176,6 +178,7 @@ def expert_returns(spec: Spec, path: str) -> tuple[np.ndarray, np.ndarray]:
 def check_random(spec: Spec, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
     """(returns, lengths) in the file of the random policy, None without one; UserError where they are not those of this experiment."""
     path, what = spec.random_path(task.name), 'the returns of the random policy'
+    check_link(path, what)
     if not os.path.exists(path):
         return None
     with open_h5(path, what) as h5:

@@ -91,7 +91,7 @@ class Pbs(Cluster):
         text = plan.spec.options.pbs.range
         if not text:
             return super().chosen(plan)
-        wanted = {plan.runs[i - 1].id for i in _indices(text, len(plan.runs))}
+        wanted = {plan.runs[i - 1].id for i in _indices(plan.spec.file, text, len(plan.runs))}
         runs = [r for r in plan.todo if r.id in wanted]
         if not runs:
             raise UserError(f'{plan.spec.file}: options.pbs.range: {text!r} names only finished runs; expected some that are not')
@@ -186,7 +186,7 @@ def walltime_s(directives: Sequence[str]) -> int | None:
     return sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600, 86400), strict=False))
 
 
-def _indices(text: str, total: int) -> list[int]:
+def _indices(file: str, text: str, total: int) -> list[int]:
     """The indices of `3,7,20-30` that lie in 1 … total; a note says so where there are others, as in a range borrowed from elsewhere."""
     found, cut = [], False
     for part in text.partition('%')[0].split(','):
@@ -195,7 +195,7 @@ def _indices(text: str, total: int) -> list[int]:
         found += range(max(first, 1), min(last, total) + 1)
         cut |= first < 1 or last > total
     if not found:
-        raise UserError(f'options.pbs.range: {text!r} names no run; expected indices from 1 to {total} (all runs)')
+        raise UserError(f'{file}: options.pbs.range: {text!r} names no run; expected indices from 1 to {total} (all runs)')
     if cut:
-        print(f'note: options.pbs.range: {text!r} is cut to the {total} runs there are', file=sys.stderr)
+        print(f'note: {file}: options.pbs.range: {text!r} is cut to the {total} runs there are', file=sys.stderr)
     return found

@@ -48,6 +48,8 @@ def expand_folder(path: str) -> str:
 def _storage(source: YamlSource, path: str, value: Any) -> Any:
     """The folder of an experiment, whose environment variables must be set."""
     text(source, path, value, 'a folder')
+    if expand_folder(value).startswith('~') and not os.path.isdir(value.partition('/')[0]):
+        source.fail(path, f'{show_value(value)}, and there is no user {value.partition("/")[0][1:]!r} here', 'a folder')
     for match in re.finditer(r'\$\{?(\w+)[^/]*', value):
         # a $ can be a letter like others in the name of a folder, but then it is there
         if not os.environ.get(match[1]) and not os.path.isdir(expand_folder(value[: match.end()])):
@@ -91,7 +93,7 @@ def _variants(source: YamlSource, path: str, value: Any) -> list[AlgorithmSpec]:
     """The algorithms of one item of the list: more than one where it varies settings."""
     s = YamlSection(source, path, value, ('name', 'cmd', 'eval', 'policy', 'vary'))
     name = s.get('name', _file_word)
-    cmd = one_line(s.get('cmd', text, example='a command template with {out}'))
+    cmd = one_line(s.get('cmd', text, example='a command template with {out}', lines=True))
     found = sweep.variants(s, name, cmd)
     try:
         for _, variant in found:
@@ -137,8 +139,8 @@ class Options:
     """Where files go, how the results are measured, and the published results that belong to them."""
 
     storagedir: str = key(_storage)
-    traj_subdir: str = key(text, 'trajs', example='a folder below storagedir')
-    checkpt_subdir: str = key(text, 'checkpoints', example='a folder below storagedir')
+    traj_subdir: str = key(_storage, 'trajs')
+    checkpt_subdir: str = key(_storage, 'checkpoints')
     eval_num_trajs: int = key(whole, 50, high=MAX_TRAJS)
     eval_deterministic: bool = key(yamlfile.boolean, True)
     results_filename: str = key(yamlfile.matching, 'results.h5', **_H5_NAME)
@@ -184,12 +186,12 @@ class Spec:
     @property
     def traj_dir(self) -> str:
         """The folder of the expert trajectories."""
-        return os.path.join(expand_folder(self.options.storagedir), self.options.traj_subdir)
+        return os.path.join(expand_folder(self.options.storagedir), expand_folder(self.options.traj_subdir))
 
     @property
     def checkpt_dir(self) -> str:
         """The folder of the runs, their logs and the results."""
-        return os.path.join(expand_folder(self.options.storagedir), self.options.checkpt_subdir)
+        return os.path.join(expand_folder(self.options.storagedir), expand_folder(self.options.checkpt_subdir))
 
     @property
     def results_path(self) -> str:

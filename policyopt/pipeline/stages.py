@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from policyopt.errors import RunFailed, UserError, closest
-from policyopt.files.atomic import read_utf8
+from policyopt.files.atomic import check_link, read_utf8
 from policyopt.pipeline import clusters, experiment_dir, launch
 from policyopt.pipeline.executors import cluster_for, executor_for, show_plan
 from policyopt.pipeline.plan import How, Plan, check_sampled, chosen_runs, make_plan
@@ -37,6 +37,8 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
     if stage not in names:
         raise UserError(f"stage '{stage}': expected 0_sampletrajs, 1_train, 2_eval, their digit, or all.{closest(stage, names)}")
     spec = load_spec(spec_path, overrides)
+    if (how.task_list is None) != (how.task_index is None):
+        raise UserError('--task-list and --task-index go together; give both, as the script of a cluster job does')
     if summary:
         if how.estimate:
             raise UserError('--estimate with --summary: one measures, the other touches nothing; give one of them')
@@ -266,6 +268,7 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
     _check_places(spec)
     seed, path = experiment_dir.base_seed(spec), spec.results_path
     runs = chosen_runs(spec, seed, how)
+    check_link(path, 'the results')
     if os.path.exists(path) and not how.resume:
         raise UserError(f'{path}: exists already, and results are never overwritten; move it away, or add to it with --resume')
     state = evaluate_stage.standing(spec, runs, seed, how)
@@ -283,6 +286,7 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
             evaluate_stage.read_runs(spec, state.todo)
         print(f'2_eval would evaluate {len(state.todo)} of {len(runs)} runs into {path}', file=sys.stderr)
         _name_stale(state)
+        _name_other_commands(spec, seed, runs)
         return None
     experiment_dir.store_seed(spec, seed)
     if not state.todo:
@@ -303,6 +307,7 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
             results_file.write_results(path, rows, task_rows, said | provenance() | facts, replace=state.stored is not None)
             evaluate_stage.forget_rows(spec)
     _name_stale(state)
+    _name_other_commands(spec, seed, runs)
     if not how.no_table:
         print(results_file.returns_table(rows))
     print(f'results: {path}')
@@ -315,6 +320,14 @@ def _name_stale(state: evaluate_stage.Standing) -> None:
         print(f'stale: {name}: {change}; evaluate it again with 2_eval --resume --rerun {name}', file=sys.stderr)
     if len(shown) < len(state.stale):
         print(f"stale: and {len(state.stale) - len(shown)} more; --rerun 'alg=*' evaluates all runs again", file=sys.stderr)
+
+
+def _name_other_commands(spec: Spec, seed: int, runs: Iterable[PlannedRun]) -> None:
+    others = set(experiment_dir.check_same_experiment(spec, seed, ()))
+    first = next((r.id for r in runs if r.id in others), None)
+    if first:
+        seen = f'{len(others & {r.id for r in runs})} of these runs, first {first}, were made by other commands than {spec.file} has now'
+        print(f'note: {seen}; {spec.checkpt_dir}/pipeline.yaml has theirs', file=sys.stderr)
 
 
 def _all_sets(spec: Spec, runs: Iterable[PlannedRun]) -> list[tuple[str, int]]:

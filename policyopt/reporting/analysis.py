@@ -267,9 +267,14 @@ def missing_runs(rows: list, expected: list[str] | None = None) -> list[str]:
     return [name for name in expected if name not in seen]
 
 
+def begins(start: str, alg: str) -> bool:
+    """Whether an algorithm's name begins with `start`, in whole words."""
+    return not start or bool(re.match(rf'{re.escape(start)}(?![A-Za-z])', alg))
+
+
 def margin_of(alg: str, margins: Mapping[str, float]) -> float:
     """The margin of the longest beginning of an algorithm's name that `margins` has, in whole words; '' is that of all others."""
-    return margins[max((start for start in margins if re.match(rf'{re.escape(start)}(?![A-Za-z])', alg) or not start), key=len)]
+    return margins[max((start for start in margins if begins(start, alg)), key=len)]
 
 
 def compare(cell: Cell, ref: Reference, margin: float, between: Sets | None = None, between_from: str = '') -> Comparison:

@@ -127,9 +127,14 @@ def read_reference(path: str) -> dict[CellKey, Reference]:
     return {key: Reference(float(y_M.mean()), sd(y_M), y_M.size, y_M, is_ratio) for key, y_M in ys.items()}
 
 
+def tasks_beside(path: str) -> str:
+    """The file of expert and random returns that is read along with a reference file, if it is there."""
+    return os.path.join(os.path.dirname(os.path.abspath(path)), 'tasks.csv')
+
+
 def read_reference_tasks(path: str) -> dict[str, Baseline]:
     """{task: Baseline} from `tasks.csv` in the folder of a reference file: what its expert and random policies earned; {} without one."""
-    path = os.path.join(os.path.dirname(os.path.abspath(path)), 'tasks.csv')
+    path = tasks_beside(path)
     if not os.path.exists(path):
         return {}
     columns, lines = _read_csv(path)

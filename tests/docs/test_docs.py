@@ -29,8 +29,7 @@ SMALL = {
     'imitate_mj': '--max_iter 2 --min_total_sa 200',
     'imitate_mj --mode dagger': '--max_iter 31 --dagger_rounds 2 --bclone_eval_freq 10',
     'run_rl_mj': '--max_iter 2 --min_total_sa 200 --sim_batch_size 1',
-    'vis_mj': '--count 2',
-    'showlog': '--noplot',
+    'vis_mj': '--max_traj_len 20',
 }
 OTHER_PROGRAMS = {
     'git',

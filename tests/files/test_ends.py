@@ -67,6 +67,13 @@ REFUSED = {
     'lengths against dones': (padded(lengths=LENGTHS - 5, dones=STEP), 'contradict each other', '--ends lengths'),
     'starts against dones': (flat(episode_starts=np.roll(FIRST, 3), dones=LAST), 'contradict each other', '--ends dones'),
     'lengths that do not add up': (flat(lengths=LENGTHS - 1), 'add up to 120', 'in.npz'),
+    'ends that do not grow': (flat(episode_ends=np.array([120, 30])), 'in.npz: the lengths by episode_ends are [120 -90]', 'add up to 120'),
+    'numbers that come back': (
+        flat(episode_id=np.arange(120) % 2),
+        'episode_id is 0 again at step 2',
+        '--ends episode_id takes it as it is',
+    ),
+    'a number that is none': (flat(episode_id=np.full(120, np.nan)), 'episode_id is nan again at step 1', 'side by side'),
     'words': (flat(dones=np.array(['no'] * 120)), 'expected 0 or 1 for each step', 'dones of type <U2'),
     'numbers': (flat(dones=np.arange(120)), 'expected 0 or 1 for each step', 'dones holds 2'),
     'a mask alone': (flat(masks=1 - LAST), 'can mean that an episode ends or that a step counts', "give 'dones'"),
@@ -279,6 +286,10 @@ def test_inspect_says_what_is_understood_and_writes_nothing(run_script, tmp_path
     said = run_script('import_trajs.py', 'in.npz', '--inspect').stdout.splitlines()
     assert said[1:3] == ['used: obs, acts, rews, dones', 'not used: infos'] and 'episodes: 3 (3 of unknown end)' in said[3]
     assert said[4].startswith('lengths: 30 to 50, median 40') and list(tmp_path.glob('*.h5')) == []
+    said = run_script('import_trajs.py', 'in.npz', '--inspect', '--env_name', 'MountainCar-v0', rc=2).stderr
+    assert "4 observation dims, but env 'MountainCar-v0' has 2" in said
+    np.savez(tmp_path / 'ids.npz', **flat(episode_id=np.repeat([0, 1, 0], LENGTHS)))
+    assert 'episodes: 3' in run_script('import_trajs.py', 'ids.npz', '--inspect', '--ends', 'episode_id').stdout
 
 
 def test_next_observations_that_continue_nothing_are_not_called_used(tmp_path, capsys):

@@ -12,7 +12,8 @@ from test_bad_input import spec, state
 
 LONG = 'x' * 300
 ANALYZE = 'analyze_results.py r.h5'
-PLAY = 'vis_mj.py p.h5/snapshots/last --count 2'
+SHOW = 'vis_mj.py p.h5/snapshots/last'
+PLAY = f'{SHOW} --count 2'
 TRAIN = 'imitate_mj.py --mode ga --data t.h5 --env_name CartPole-v0 --max_iter 1 --min_total_sa 100 --seed 0'
 CLONE = 'imitate_mj.py --mode bclone --data t.h5 --env_name CartPole-v0 --max_iter 1 --seed 0'
 RL = 'run_rl_mj.py --env_name CartPole-v0 --max_iter 1 --min_total_sa 100 --seed 0'
@@ -30,12 +31,22 @@ OUTPUTS = {
     'a folder that only seems to be there': (f'{ANALYZE} --html x/../out.html', "the folder 'x/..' for a table does not exist"),
     'a name with marks of direction': ([*ANALYZE.split(), '--csv', 'a\u202evsc.h5'], 'has control characters or marks of direction'),
     'a long name for a table': (f'{ANALYZE} --csv {LONG}.csv', 'too long'),
-    'an animation over its policy': (f'{PLAY} --gif p.h5', 'p.h5: is an input'),
-    'an animation over finished data': (f'{PLAY} --gif t.h5', 't.h5: is an HDF5 file'),
+    'an animation over its policy': (f'{SHOW} --gif p.h5', 'p.h5: is an input'),
+    'an animation over finished data': (f'{SHOW} --gif t.h5', 't.h5: is an HDF5 file'),
+    'an animation over another kind of file': (f'{SHOW} --gif plain.csv', 'plain.csv: cannot write an animation of this kind'),
     'trajectories over their policy': (f'{PLAY} --out p.h5', 'p.h5: exists already'),
-    'trajectories and animation in one': (f'{PLAY} --out n.h5 --gif n.h5', 'n.h5: is named for two outputs'),
+    'trajectories and animation in one': (f'{PLAY} --out n.h5 --gif n.gif', '--gif n.gif has no effect with --out'),
+    'an animation beside a score': (f'{SHOW} --eval_only --gif n.gif', '--gif n.gif has no effect with --eval_only'),
+    'episodes of an animation': (f'{PLAY} --gif n.gif', '--count 2 has no effect without --eval_only, --out or --reward'),
     'trajectories in a folder': (f'{PLAY} --out folder', 'not of a folder'),
-    'no name for trajectories': ([*PLAY.split(), '--out', ''], 'expected the name of a file'),
+    'no name for trajectories': (
+        [*PLAY.split(), '--out', ''],
+        'the argument after --out is empty, as a shell variable that is not set leaves it',
+    ),
+    'no name for a table': ([*ANALYZE.split(), '--csv='], '--csv= is empty'),
+    'the scale of the reference as a page': (f'{ANALYZE} --reference ref.csv --html tasks.csv', 'tasks.csv: is an input'),
+    'pictures into a file': ('media/video_frames.py p.h5/snapshots/last plain.csv', 'plain.csv: is no folder'),
+    'a picture that is not wanted': ('showlog.py p.h5 --noplot --plotfile n.png', '--noplot and --plotfile contradict'),
     'a picture over finished data': ('showlog.py p.h5 --plotfile data.png', 'data.png: is an HDF5 file'),
     'a picture over its log': ('showlog.py data.png --plotfile data.png', 'data.png: is an input'),
     'a figure over its results': ('plot_results.py data.png -o data.png', 'data.png: is an input'),
@@ -45,6 +56,16 @@ OUTPUTS = {
     'a log over its data': (f'{CLONE} --log t.h5', 't.h5: exists already'),
 }
 SIZES = {
+    'random actions of no size': ('media/random_returns.py Pendulum-v1 --a_max nan', '--a_max nan: give a number above 0'),
+    'the size of finite actions': ('media/random_returns.py CartPole-v0 --a_max 2', "env 'CartPole-v0' has no continuous actions"),
+    'a margin of nobody': (
+        f'{ANALYZE} --reference cells.csv --margin gail=0.1',
+        '--margin gail=…: no algorithm of the results is called so',
+    ),
+    'two margins of one': (f'{ANALYZE} --reference cells.csv --margin ga=0.1 ga=0.2', "--margin ga=0.1: 'ga' has two margins"),
+    'a margin of nothing': (f'{ANALYZE} --margin 0.1', '--margin without --reference'),
+    'two levels of detail': (f'{ANALYZE} --study -v 0', '--study and -v 0 both choose the columns'),
+    'a level of detail without its number': (f'{ANALYZE} -v', 'argument -v/--verbosity: expected one argument'),
     'layers of 10**12 units': ([*TRAIN.split(), '--policy_hidden_spec', '[{"type": "fc", "n": 1000000000000}]'], '"n":1 to 100000'),
     'layers of true units': ([*TRAIN.split(), '--policy_hidden_spec', '[{"type": "fc", "n": true}]'], 'hidden spec, layer 0'),
     'more weights than memory': (
@@ -98,6 +119,7 @@ def place(tmp_path):
     for name in ('r.h5', 'data.png', 'r_cells.csv'):
         small_results(tmp_path / name)
     (tmp_path / 'ref.csv').write_text('task,alg\n')
+    (tmp_path / 'cells.csv').write_text('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1\n')
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'plain.csv').write_text('')
     (tmp_path / 'link.csv').symlink_to('plain.csv')

@@ -259,7 +259,7 @@ def test_a_run_that_is_being_worked_on_is_not_submitted(tmp_path, pbs):  # noqa:
     ('content', 'index', 'said'),
     [
         (None, 1, 'no list of runs (No such file or directory); submit again with -e'),
-        (b'\xff\xfe', 1, 'byte 0 is not UTF-8 text; expected ids of runs'),
+        (b'\xff\xfe', 1, 'line 1: byte 0xff is not UTF-8 text; expected ids of runs'),
         (b'one\n', 2, 'lists 1 tasks; expected 1 to 1'),
         (b'alg=ga,task=mars,num_trajs=1,run=0\n', 1, 'has no run alg=ga,task=mars,num_trajs=1,run=0'),
         (b'\n', 1, 'has no run in that line'),

@@ -74,6 +74,7 @@ def test_what_has_changed_is_named_and_redone_only_if_asked(tiny, capsys):  # no
     run_stage(path, '2', ['tasks.cartpole.max_traj_len=50'], resume=True)
     err = capsys.readouterr().err
     assert err.count('stale') == 4 and 'seed 1' in err and ', max_traj_len 50' in err
+    assert f'note: 4 of these runs, first {IDS[0]}, were made by other commands than {path} has now' in err
     assert all(same(after[i], row) for i, row in rows_of(folder).items())
     run_stage(path, '2', ['tasks.cartpole.max_traj_len=50'], resume=True, rerun=['alg=ga'])
     assert all(r.alg_traj_lengths.max() <= 50 for i, r in rows_of(folder).items() if 'alg=ga' in i)
@@ -251,7 +252,7 @@ def test_what_a_folder_remembers_must_be_text(name, tiny):  # noqa: F811
     path.write_text(path.read_text().replace('  seed: 0\n', ''))
     (folder / name).write_bytes(b'0\xff\n')
     options = {'task_list': str(folder / name), 'task_index': 1} if name == 'list' else {'resume': True}
-    with pytest.raises(UserError, match=f'{name}: byte 1 is not UTF-8 text; expected '):
+    with pytest.raises(UserError, match=f'{name}: line 1: byte 0x[0-9a-f]{{2}} is not UTF-8 text; expected '):
         run_stage(path, '1', [] if name == 'seed.txt' else ['training.seed=0'], **options)
 
 
@@ -262,6 +263,17 @@ def test_a_seed_of_thousands_of_digits_is_none(tiny):  # noqa: F811
         (folder / 'seed.txt').write_text(odd)
         with pytest.raises(UserError, match='seed.txt: .*; expected the base seed of this folder'):
             run_stage(path, '1', resume=True)
+
+
+@pytest.mark.parametrize('stage, name', [('0', 'trajs_cartpole_set0.h5'), ('0', 'random_cartpole.h5'), ('2', 'results.h5')])
+def test_a_link_to_nothing_is_refused_before_anything_plays(stage, name, tiny, capsys, monkeypatch):  # noqa: F811
+    path, folder = tiny
+    monkeypatch.setattr('policyopt.evaluation.sample_episodes', None)  # calling it would be a TypeError
+    target = folder / name if stage == '2' else folder.parent / 'trajs' / name
+    target.unlink(missing_ok=True)
+    os.symlink('/mnt/elsewhere/x.h5', target)
+    with pytest.raises(UserError, match=f'{name}: is a link to nothing .*or remove the link'):
+        run_stage(path, stage, resume=True)
 
 
 def test_a_rule_that_no_log_will_fit_is_refused_before_training(tiny):  # noqa: F811

@@ -280,6 +280,15 @@ MISTAKES = {
     'unknown slurm key': (('trajs: 3', 'trajs: 3\n  slurm: {partitoin: x}'), "options.slurm.partitoin.*Did you mean 'partition'"),
     'a code for the terminal': (('env: CartPole-v0', 'env: "x\\e[2J"'), r"tasks\[0\].env: text with .* '\\x1b'"),
     'a mark of direction': (("cmd: 'true {out}'", 'cmd: "true {out} \\u202e"'), r"algorithms\[0\].cmd: text with .* '\\u202e'"),
+    'a block of YAML as a folder': (
+        ('storagedir: {storage}', 'storagedir: |\n    x'),
+        r"options.storagedir: text with .* '\\n'; expected a folder",
+    ),
+    'a user who is not here': (('storagedir: {storage}', 'storagedir: ~no-such-user/x'), "and there is no user 'no-such-user' here"),
+    'a variable in a folder below': (
+        ('trajs: 3', 'trajs: 3\n  traj_subdir: $NOT_SET/x'),
+        'options.traj_subdir: .*the environment variable NOT_SET is not set here; expected a folder',
+    ),
     'a tab': (('  runs: 2', '\truns: 2'), 'line 17.*not valid YAML'),
     'a list at the top': (('tasks:', '- tasks:'), 'not valid YAML|a list; expected a mapping'),
 }
@@ -312,13 +321,41 @@ def test_the_command_line_says_it_in_one_line_with_exit_code_2(tmp_path):
 
 
 def test_files_that_are_no_yaml_are_refused(tmp_path):
-    for content, message in ((b'\xff\xfe\x00', 'not UTF-8'), (b'', 'is empty'), (b'just words', 'expected a mapping')):
+    for content, message in (
+        (b'\xff\xfe\x00', 'not UTF-8'),
+        (b'tasks:\n# \xe4', 'line 2: byte 0xe4 is not UTF-8'),
+        (b'', 'is empty'),
+        (b'just words', 'expected a mapping'),
+    ):
         path = tmp_path / 'x.yaml'
         path.write_bytes(content)
         with pytest.raises(UserError, match=message):
             load_spec(str(path))
     with pytest.raises(UserError, match='is a folder'):
         load_spec(str(tmp_path))
+    for name in (f'{path}/below', 'x' * 300):
+        with pytest.raises(UserError, match=f'{name}: cannot be read .*; expected a pipeline YAML'):
+            load_spec(name)
+
+
+def test_a_key_is_set_once(tmp_path):
+    with pytest.raises(UserError, match='--set training.runs=4: training.runs is set already, by training.runs=3; give one of them'):
+        spec_of(tmp_path, overrides=['training.runs=3', 'training.runs=4'])
+    assert im_pipeline(write_spec(tmp_path), '1', '-n', '--seed', '2', '--set', 'training.seed=1', code=2)[1].endswith('give one of them\n')
+
+
+def test_a_device_is_chosen_once(tmp_path):
+    path = write_spec(
+        tmp_path,
+        'python scripts/imitate_mj.py --mode bclone --device cuda:0 --log {out}',
+        SPEC.replace('name: ga', 'name: bc2\n    eval: last'),
+    )
+    said = im_pipeline(path, '1', '-n', '--device', 'cpu', code=2)[1]
+    assert f'--device cpu: {path}: training.algorithms[0].cmd has --device cuda:0; give one of them' in said
+
+
+def test_a_list_of_tasks_needs_an_index(tmp_path):
+    assert '--task-list and --task-index go together' in im_pipeline(write_spec(tmp_path), '1', '--task-list', 'x.runs', code=2)[1]
 
 
 def test_a_missing_file_is_answered_with_those_that_hold_an_experiment(tmp_path, monkeypatch):

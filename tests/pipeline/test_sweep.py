@@ -50,6 +50,7 @@ BAD = {
     'true': ('vary={no_vf: [true]}', '1 and 0 for yes and no'),
     'a comma': ('vary={reward_type: ["a,b"]}', "'a,b'; expected a number, or a word"),
     'a path': ('vary={data: [../x]}', "'../x'; expected a number, or a word"),
+    'an option with a field': ('vary={log: [x]}', 'a setting that the command takes from {out}; expected an option that no field gives'),
     'a field of ours': ('vary={seed: [1, 2]}', "the setting 'seed'"),
     'no option': ('vary={--reward_lr: [1]}', "the setting '--reward_lr'"),
     'too many': (f'vary={{reward_steps: {list(range(1, 100))}, reward_lr: {list(range(99))}}}', '9801 combinations; expected at most 1000'),
