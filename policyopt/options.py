@@ -69,11 +69,12 @@ class _ByMode:
 BY_MODE = _ByMode()
 
 
-def option(default: Any, help: str, allowed: Range | None = None, choices: list | None = None, required: bool = False,
+def option(default: Any, help: str, allowed: Range | None = None, choices: Any = None, required: bool = False,
            flags: tuple[str, ...] = (), only: tuple[str, tuple[str, ...]] | None = None, gail: Any = BY_MODE) -> Any:  # fmt: skip
     """A field of an options class.
 
-    required: on the command line; flags: further names there; only: an option and the values of it that this one goes with.
+    choices: a list, or a function that gives the choices of the moment. required: on the command line; flags: further names there;
+    only: an option and the values of it that this one goes with.
     default: as in 2016; gail: the default of mode gail, where it is another one.
     """
     metadata = {'help': help, 'allowed': allowed, 'choices': choices, 'required': required, 'flags': flags, 'only': only}
@@ -84,6 +85,12 @@ def option(default: Any, help: str, allowed: Range | None = None, choices: list 
 def default_of(field: dataclasses.Field, mode: str | None) -> Any:
     """What an option is in a mode when it is not given."""
     return field.metadata['by_mode'].get(mode, field.metadata['default'])
+
+
+def choices_of(field: dataclasses.Field) -> list:
+    """The values that an option may have; empty where any of its type may."""
+    choices = field.metadata['choices']
+    return list(choices() if callable(choices) else choices or ())
 
 
 def type_of(field: dataclasses.Field) -> Any:
@@ -166,7 +173,7 @@ class _ImitationOnly:
     )  # fmt: skip
     no_vf: int = option(0, '1: baseline is the mean return of each time step', choices=[0, 1])
     policy_ent_reg: float = option(0.0, 'causal entropy bonus', FROM_0)
-    reward_type: str = option('nn', 'GAIL, FEM, game-theoretic, AIRL', choices=[*algorithms.rewards()])
+    reward_type: str = option('nn', 'GAIL, FEM, game-theoretic, AIRL', choices=algorithms.rewards)
     reward_max_kl: float = option(0.01, 'kept from 2016; no reward uses it')
     reward_lr: float = option(0.01, "Adam's step size of the classifier", FROM_0, gail=0.001)
     reward_steps: int = option(1, 'Adam steps of the classifier per iteration', AT_LEAST_1, gail=8)
@@ -258,7 +265,7 @@ AnyOptions = typing.TypeVar('AnyOptions', bound=CommonOptions)
 
 def validated(field: dataclasses.Field, value: Any) -> Any:
     """The value of a field as its own type; raises UserError "reward_lr -1: give 0 or more"."""
-    kind, allowed, choices = type_of(field), field.metadata['allowed'], field.metadata['choices']
+    kind, allowed, choices = type_of(field), field.metadata['allowed'], choices_of(field)
     if value is None and None in (field.metadata['default'], *field.metadata['by_mode'].values()):
         return None
     if kind is str:
@@ -327,8 +334,8 @@ def _add_option(group: Any, field: dataclasses.Field, cls: type[CommonOptions]) 
     if kind is bool:
         words |= {'action': 'store_true'}
     else:
-        words |= {'type': kind, 'choices': about['choices'], 'default': argparse.SUPPRESS}
-        if not about['choices']:
+        words |= {'type': kind, 'choices': choices_of(field) or None, 'default': argparse.SUPPRESS}
+        if not words['choices']:
             file = 'JSON' if field.name.endswith('_spec') else 'FILE'
             words['metavar'] = METAVARS.get(field.name, {int: 'N', float: 'X'}.get(kind, file))
         defaults = [(None, about['default']), *(about['by_mode'].items() if cls is ImitationOptions else ())]

@@ -199,7 +199,7 @@ def test_commands_train_a_beta_policy_and_reject_its_file_without_the_module(bet
     in_folder(beta_folder, '-c', RECORD)
     in_folder(beta_folder, *DAGGER.split())
     assert read_log(beta_folder / 'dagger.h5')['nlabels'][-1] > 200
-    err = in_folder(beta_folder, REPO / 'scripts' / 'vis_mj.py', 'dagger.h5/snapshots/last', '--count', '1', rc=2).stderr
+    err = in_folder(beta_folder, REPO / 'scripts' / 'vis_mj.py', 'dagger.h5/snapshots/last', rc=2).stderr
     assert 'holds BetaPolicy' in err and 'import the module that defines the class' in err
 
 
