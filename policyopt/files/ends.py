@@ -58,22 +58,25 @@ class Episode:
     terminated: bool | None = None
 
 
-def numeric(where: str, name: str, x: Any) -> np.ndarray:
+def numeric(where: str, name: str, x: Any, expected: str = 'numbers') -> np.ndarray:
     """An array of numbers, or UserError."""
     x = np.asarray(x)
     if x.dtype.kind not in 'biuf':
-        raise UserError(f'{where}: {name} of type {x.dtype}; expected numbers')
+        raise UserError(f'{where}: {name} of type {x.dtype}; expected {expected}')
     return x
+
+
+def per_step(where: str, name: str, x: Any, num: int, expected: str = 'numbers') -> np.ndarray:
+    """An array with one number for each of `num` steps as (num,), or UserError."""
+    x = numeric(where, name, x, expected)
+    if x.size != num or x.shape[:1] != (num,):
+        raise UserError(f'{where}: {name} has shape {x.shape} for {num} actions; expected one for each')
+    return x.reshape(num)
 
 
 def flags_of(where: str, name: str, x: Any, num: int) -> np.ndarray:
     """An array that says 0 or 1 of each of `num` steps, as bool (num,). Raises UserError for anything else."""
-    x = np.asarray(x)
-    if x.dtype.kind not in 'biuf':
-        raise UserError(f'{where}: {name} of type {x.dtype}; expected 0 or 1 for each step')
-    if x.size != num or x.shape[:1] != (num,):
-        raise UserError(f'{where}: {name} has shape {x.shape} for {num} actions; expected one for each')
-    x = x.reshape(num)
+    x = per_step(where, name, x, num, '0 or 1 for each step')
     if not np.isin(x, (0, 1)).all():
         raise UserError(f'{where}: {name} holds {x[~np.isin(x, (0, 1))][0]}; expected 0 or 1 for each step')
     return x.astype(bool)
@@ -192,7 +195,8 @@ def _said_ends(row: Row, num: int, chosen: str | None) -> tuple[dict[str, np.nda
         elif name == ENDS:
             readings[name] = np.flatnonzero(flags_of(where, name, x, num)) + 1
         elif name in IDS:
-            readings[name] = np.union1d(np.flatnonzero(np.diff(_ids(where, name, x, num))) + 1, last)
+            ids = per_step(where, name, x, num)
+            readings[name] = np.union1d(np.flatnonzero(ids[1:] != ids[:-1]) + 1, last)
         elif name in MASKS:
             readings[name] = _ends_of_mask(row, name, flags_of(where, name, x, num), num)
     cut: dict[str, np.ndarray] = {}
@@ -254,13 +258,6 @@ def _is_late(row: Row, ends: np.ndarray) -> bool:
     """Whether flags may be those of the step before: up at the first step and not at the last, which ends all the same."""
     is_last_up = any(name in FLAGS and bool(np.ravel(x)[-1]) for name, x in row.said.items())
     return len(ends) > 2 and ends[0] == 1 and not is_last_up
-
-
-def _ids(where: str, name: str, x: Any, num: int) -> np.ndarray:
-    ids = numeric(where, name, x)
-    if ids.size != num or ids.shape[:1] != (num,):
-        raise UserError(f'{where}: {name} has shape {ids.shape} for {num} actions; expected one for each')
-    return ids.reshape(num).astype(np.float64)
 
 
 def _checked_lengths(where: str, lengths: np.ndarray, num: int, whole: bool) -> np.ndarray:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyopt.arguments import as_array
 from policyopt.errors import RunFailed, UserError
-from policyopt.sampling.actors import GivenActions
+from policyopt.sampling.actors import GivenActions, playable
 from policyopt.signals import follow_parent, holding_signals, signal_name
 
 if TYPE_CHECKING:
@@ -76,11 +77,9 @@ def _answer(conn: Any, what: str, function: Callable, args: tuple) -> None:
 
 def said(e: BaseException) -> str:
     """An exception of a stranger's in one line."""
-    try:
-        text = ' '.join(str(e).split())
-    except BaseException:
-        text = ''
-    return type(e).__name__ + (f': {text}' if text else '')
+    from policyopt.environments.checks import reason_of  # here, because it imports gymnasium, which a dry run does not
+
+    return reason_of(e)
 
 
 def check_loaders(loaders: Iterable[tuple[str, str]]) -> None:
@@ -126,9 +125,13 @@ class ForeignActor(GivenActions):
 
     def _action(self, obs_Do: np.ndarray) -> np.ndarray:
         try:
-            action = np.asarray(self.policy.act(obs_Do.copy()))
+            action = self.policy.act(obs_Do.copy())
         except BaseException as e:
             raise RunFailed(f'{self.source}: act() failed with {said(e)}') from e
+        try:
+            action = as_array(action, 'what act() returned')
+        except UserError as e:
+            raise RunFailed(f'{self.source}: {e}') from e
         info = self.info
         if info.finite:
             if action.size != 1 or action.dtype.kind not in 'biu' or not 0 <= action.item() < info.num_actions:
@@ -137,7 +140,7 @@ class ForeignActor(GivenActions):
                     f'{self.source}: act() returned {seen}; env {info.name} takes a whole number from 0 to {info.num_actions - 1}'
                 )
             return action.reshape(1).astype(np.int64)
-        if action.dtype.kind not in 'biuf' or action.shape not in ((info.a_dim,), (1, info.a_dim)) or not np.isfinite(action).all():
+        if action.dtype.kind not in 'biuf' or action.shape not in ((info.a_dim,), (1, info.a_dim)) or not playable(action):
             seen = f'an array of type {action.dtype} and shape {action.shape}'
             raise RunFailed(f'{self.source}: act() returned {seen}; env {info.name} takes {info.a_dim} finite numbers')
         return action.reshape(info.a_dim).astype(np.float64)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from pipeline_tools import SPEC, write_spec
 from results_tools import result_row, task_row
 
@@ -157,12 +158,16 @@ class Info:
         ([[0.5, 1]], Info(a_dim=2), [[0.5, 1], [0.5, 1]]),
         ([0.5], Info(a_dim=2), 'takes 2 finite numbers'),
         ([np.nan, 1], Info(a_dim=2), 'takes 2 finite numbers'),
+        ([1e300, 1], Info(a_dim=2), 'takes 2 finite numbers'),
+        (torch.ones(2, requires_grad=True), Info(a_dim=2), [[1, 1], [1, 1]]),
+        (np.ma.masked_array([1], [True]), Info(2), 'returned has masked values'),
+        ([[0], [1, 2]], Info(2), 'returned is no array'),
     ],
 )
 def test_the_action_of_a_policy_of_another_program_is_checked(answer, info, expected):
     actor = external_policies.ForeignActor(Says(answer), info, 'mine:load of x')
     if isinstance(expected, str):
-        with pytest.raises(RunFailed, match=f'mine:load of x: act\\(\\) .*{expected}'):
+        with pytest.raises(RunFailed, match=f'mine:load of x: .*act\\(\\) .*{expected}'):
             actor.outputs(np.zeros((2, 3)))
     else:
         assert actor.act(actor.outputs(np.zeros((2, 3)))).tolist() == expected
