@@ -23,7 +23,7 @@ def reason_of(e: BaseException) -> str:
     """An exception as one line: its kind and its text, if that can be had."""
     try:
         text = ' '.join(str(e).split())
-    except Exception:  # an exception of the user's own may have any __str__
+    except FAILURES:  # an exception of the user's own may have any __str__
         text = ''
     return f'{type(e).__name__}: {text}' if text else type(e).__name__
 

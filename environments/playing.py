@@ -5,6 +5,7 @@ Letters: T steps of an episode, Do observation dim, Da action dims (1 for finite
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from policyopt.environments.rlgymenv import BadEnvironment, EnvInfo, SingleEnv, Task, exits_raise
 
 ARROWS = {'left': 1073741904, 'right': 1073741903, 'up': 1073741906, 'down': 1073741905}  # what pygame calls them
+UNSEEN = ('dummy', 'offscreen')  # what SDL draws on where there is no screen, as if there were one
 PAIRS = ('ad', 'sw', 'qe', 'zx', 'fh', 'gt')  # of keys, for the numbers of a continuous action: down to the lowest, up to the highest
 
 
@@ -101,6 +103,11 @@ def play(task: Task, num_episodes: int, seed: int, noop: Any = None, fps: int | 
         from gymnasium.utils.play import play as play_game
     except ImportError as e:
         raise BadEnvironment(f"a window to play in needs 'pygame': pip install -e .[video] ({e})") from e
+    with contextlib.suppress(pygame.error):  # it will be met again, and named, when the window is opened
+        pygame.display.init()
+        if pygame.display.get_driver() in UNSEEN and not os.environ.get('SDL_VIDEODRIVER'):
+            pygame.quit()
+            raise BadEnvironment('there is no screen to play on, and no keyboard; run this where a window can be opened')
     one = SingleEnv(task, render_mode='rgb_array')
     recorder = _Recorder(one._env, one, seed, num_episodes, max_len)
     keys = keys_of(one.info, one._env)

@@ -58,22 +58,25 @@ class Episode:
     terminated: bool | None = None
 
 
-def numeric(where: str, name: str, x: Any) -> np.ndarray:
+def numeric(where: str, name: str, x: Any, expected: str = 'numbers') -> np.ndarray:
     """An array of numbers, or UserError."""
     x = np.asarray(x)
     if x.dtype.kind not in 'biuf':
-        raise UserError(f'{where}: {name} of type {x.dtype}; expected numbers')
+        raise UserError(f'{where}: {name} of type {x.dtype}; expected {expected}')
     return x
+
+
+def per_step(where: str, name: str, x: Any, num: int, expected: str = 'numbers') -> np.ndarray:
+    """An array with one number for each of `num` steps as (num,), or UserError."""
+    x = numeric(where, name, x, expected)
+    if x.size != num or x.shape[:1] != (num,):
+        raise UserError(f'{where}: {name} has shape {x.shape} for {num} actions; expected one for each')
+    return x.reshape(num)
 
 
 def flags_of(where: str, name: str, x: Any, num: int) -> np.ndarray:
     """An array that says 0 or 1 of each of `num` steps, as bool (num,). Raises UserError for anything else."""
-    x = np.asarray(x)
-    if x.dtype.kind not in 'biuf':
-        raise UserError(f'{where}: {name} of type {x.dtype}; expected 0 or 1 for each step')
-    if x.size != num or x.shape[:1] != (num,):
-        raise UserError(f'{where}: {name} has shape {x.shape} for {num} actions; expected one for each')
-    x = x.reshape(num)
+    x = per_step(where, name, x, num, '0 or 1 for each step')
     if not np.isin(x, (0, 1)).all():
         raise UserError(f'{where}: {name} holds {x[~np.isin(x, (0, 1))][0]}; expected 0 or 1 for each step')
     return x.astype(bool)
@@ -260,16 +263,13 @@ def _is_late(row: Row, ends: np.ndarray) -> bool:
 
 def _ends_of_ids(where: str, name: str, x: Any, num: int, is_chosen: bool) -> np.ndarray:
     """The ends where the number of the episode changes; a number that comes back is refused unless the user has chosen `name`."""
-    ids = numeric(where, name, x)
-    if ids.size != num or ids.shape[:1] != (num,):
-        raise UserError(f'{where}: {name} has shape {ids.shape} for {num} actions; expected one for each')
-    ids = ids.reshape(num).astype(np.float64)
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(ids)) + 1])
+    ids = per_step(where, name, x, num)
+    starts = np.concatenate([[0], np.flatnonzero(ids[1:] != ids[:-1]) + 1])  # a difference of integers may overflow
     again = np.setdiff1d(np.arange(len(starts)), np.unique(ids[starts], return_index=True)[1])
     if len(again) and not is_chosen:  # each NaN differs from the one before it, and is another one all the same
         step = starts[again[0]]
         raise UserError(
-            f'{where}: {name} is {ids[step]:g} again at step {step}, after another episode; expected the steps of an episode side by side. '
+            f'{where}: {name} is {ids[step]} again at step {step}, after another episode; expected the steps of an episode side by side. '
             f'Sort the steps by episode, or give each episode a number of its own; --ends {name} takes it as it is'
         )
     return np.append(starts[1:], num)

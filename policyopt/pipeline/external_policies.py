@@ -71,11 +71,9 @@ def _answer(conn: Any, what: str, function: Callable, args: tuple) -> None:
 
 def said(e: BaseException) -> str:
     """An exception of a stranger's in one line."""
-    try:
-        text = ' '.join(str(e).split())
-    except BaseException:
-        text = ''
-    return type(e).__name__ + (f': {text}' if text else '')
+    from policyopt.environments.checks import reason_of  # here, because it imports gymnasium, which a dry run does not
+
+    return reason_of(e)
 
 
 def check_loaders(loaders: Iterable[tuple[str, str]]) -> None:

@@ -145,6 +145,11 @@ def _asked(function: Any, *args: Any, **kwargs: Any) -> Any:
         raise RunFailed(f'{getattr(function, "__name__", type(function).__name__)} exited with {e.code!r}; expected actions') from e
 
 
+def playable(a: np.ndarray) -> bool:
+    """Whether the numbers of an action are finite as an environment gets them, which may be in single precision."""
+    return bool((np.abs(a) <= np.finfo(np.float32).max).all())
+
+
 class GivenActions:
     """What actors share whose actions come from elsewhere: they are distribution and action at once, and draw nothing."""
 
@@ -179,7 +184,7 @@ class FunctionActor(GivenActions):
         said, num, n = as_array(_asked(self.function, obs_B_Do.copy()), 'what the expert returned'), len(obs_B_Do), self.num_actions
         a_B_Da = said.reshape(num, 1) if n and said.shape == (num,) else said
         kinds = 'iu' if n else 'iuf'
-        if a_B_Da.shape != (num, 1 if n else self.a_dim) or a_B_Da.dtype.kind not in kinds or not np.isfinite(a_B_Da).all():
+        if a_B_Da.shape != (num, 1 if n else self.a_dim) or a_B_Da.dtype.kind not in kinds or not playable(a_B_Da):
             wanted = f'{num} integers' if n else f'finite numbers of shape ({num}, {self.a_dim})'
             raise UserError(f'the expert returned {said.dtype} of shape {said.shape} for {num} observations; expected {wanted}')
         if n and (a_B_Da.min() < 0 or a_B_Da.max() >= n):
@@ -247,7 +252,7 @@ class PlayerActor(GivenActions):
             a = as_array(said, 'the action')
         except UserError:
             return None
-        if a.dtype.kind not in 'biuf' or not np.isfinite(a).all():
+        if a.dtype.kind not in 'biuf' or not playable(a):
             return None
         n, Da = self.num_actions, self.a_dim
         if a.shape not in ((Da,), (1, Da), *(((),) if Da == 1 else ())):

@@ -117,6 +117,13 @@ def test_what_cannot_play_is_refused_in_a_sentence(how):
         po.evaluate(player, 'CartPole-v0', 1)
 
 
+@pytest.mark.parametrize('action', [1e300, -1e39, np.inf])
+def test_an_action_beyond_single_precision_is_no_finite_number(action, recwarn):
+    with pytest.raises(po.UserError, match='for one observation; expected 1 finite numbers'):
+        po.evaluate(lambda obs: action, 'Pendulum-v1', 1, max_traj_len=3)
+    assert not recwarn.list
+
+
 def test_a_player_s_own_exception_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         po.evaluate(lambda obs: 1 // 0, 'CartPole-v0', 1)

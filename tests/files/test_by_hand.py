@@ -1,5 +1,6 @@
 """Recording a person at the keyboard, whose keys are scripted: real events of pygame, in a window that is not shown."""
 
+import sys
 import textwrap
 
 import numpy as np
@@ -97,3 +98,11 @@ def test_continuous_actions_go_to_the_ends_of_the_box(record, tmp_path):
 )
 def test_what_cannot_be_recorded_is_said_and_leaves_no_file(record, tmp_path, args, sentence):
     assert sentence in record(*args, rc=2).stderr and not (tmp_path / 'x.h5').exists()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere a window needs no DISPLAY')
+def test_a_recording_without_a_screen_is_refused(run_script, tmp_path):
+    nowhere = {'SDL_VIDEODRIVER': '', 'DISPLAY': '', 'WAYLAND_DISPLAY': ''}
+    said = run_script('record_trajs.py', 'CartPole-v0', 'mine.h5', '--count', 1, rc=2, env=nowhere, timeout=60).stderr
+    assert 'error: there is no screen to play on' in said or 'no window can be opened' in said
+    assert not list(tmp_path.iterdir())

@@ -49,6 +49,7 @@ SAME = {
     'flat flags of both kinds': flat(terminals=LAST & (np.arange(120) < 60), timeouts=LAST & (np.arange(120) > 60)),
     'starts and dones': flat(episode_starts=FIRST, dones=LAST),
     'flat numbers of episodes': flat(episode_id=np.repeat([4, 2, 7], LENGTHS)),
+    'numbers of episodes that float64 cannot tell apart': flat(episode_id=np.repeat(2**60 + np.arange(3), LENGTHS)),
     'numbers of episodes, some terminal': flat(traj_ids=np.repeat([0, 1, 2], LENGTHS), terminals=LAST & (np.arange(120) > 99)),
     'lengths as decimal numbers': padded(lengths=LENGTHS.astype(float)),
     'one observation more a row': padded(obs=np.concatenate([padded()['obs'], np.zeros((3, 1, 4))], axis=1), dones=STEP),
