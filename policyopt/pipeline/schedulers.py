@@ -197,5 +197,5 @@ def _indices(file: str, text: str, total: int) -> list[int]:
     if not found:
         raise UserError(f'{file}: options.pbs.range: {text!r} names no run; expected indices from 1 to {total} (all runs)')
     if cut:
-        print(f'note: {file}: options.pbs.range: {text!r} is cut to the {total} runs there are', file=sys.stderr)
+        print(f'note: options.pbs.range: {text!r} is cut to the {total} runs there are', file=sys.stderr)
     return found
