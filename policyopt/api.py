@@ -292,8 +292,9 @@ def train(algorithm: str, env: Any, demos: TrajBatch | str | os.PathLike | None 
     chosen = _options(algorithm, options, changes)
     if expert is not None and getattr(chosen, 'mode', None) != 'dagger':
         raise UserError(f"algorithm '{algorithm}' does not query an expert; leave expert out, or train 'dagger'")
-    if init is not None and getattr(chosen, 'init_policy', None) is not None:
-        raise UserError(f'init and init_policy ({chosen.init_policy}) both name a policy to start from; give one of them')
+    init_policy = getattr(chosen, 'init_policy', None)
+    if init is not None and init_policy is not None:
+        raise UserError(f'init and init_policy ({init_policy}) both name a policy to start from; give one of them')
     known: dict[str, Any] = {'max_iter': as_integer(iterations, 'iterations', 1)}
     trajs, source = None, None
     if isinstance(chosen, ImitationOptions):

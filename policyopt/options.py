@@ -89,7 +89,7 @@ def default_of(field: dataclasses.Field, mode: str | None) -> Any:
 
 def choices_of(field: dataclasses.Field) -> list:
     """The values that an option may have; empty where any of its type may."""
-    choices = field.metadata['choices']
+    choices: Any = field.metadata['choices']
     return list(choices() if callable(choices) else choices or ())
 
 

@@ -6,6 +6,7 @@ Letters: B trajectories (or rows, where there is no time axis), T time, N stacke
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -175,7 +176,10 @@ def surrogate_step(
     """
     obj0, grad_P, ratio0_B = surrogate_gradient(policy, x_B_Do, a, old_B_Pa, adv)
     # the step is exact only at KL 0: where these distributions are the policy's own
-    if not float((ratio0_B - 1).abs().max()) < 1e-2:
+    change = float((ratio0_B - 1).abs().max())
+    if math.isnan(change):
+        raise optim.NotFinite('the probability of an action in the batch')
+    if not change < 1e-2:
         raise RunFailed('the batch was not drawn from the present policy: its action probabilities differ by more than 1%')
     logp_old_B = policy.logprob(old_B_Pa, a)
 

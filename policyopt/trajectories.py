@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from policyopt.environments.rlgymenv import EnvInfo
 
 
+LARGEST_OBS = 1e150  # observations that are not smaller cannot be normalised: float64 does not hold the mean of such squares
+
+
 @dataclass(frozen=True)
 class FiniteSpace:
     """`size` alternatives, stored as one integer."""

@@ -18,7 +18,7 @@ from policyopt.arguments import as_path, check_shapes, kind_of
 from policyopt.errors import UserError
 from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
 from policyopt.shipped import as_typed
-from policyopt.trajectories import TrajBatch
+from policyopt.trajectories import LARGEST_OBS, TrajBatch
 
 MAX_RETURN = 1e100  # in size: squares of a sum of such numbers are floats too
 
@@ -53,6 +53,13 @@ def check_returns(trajs: TrajBatch, what: str) -> None:
     if not (returns_B <= MAX_RETURN).all():
         i = int(np.argmax(~(returns_B <= MAX_RETURN)))
         raise UserError(f'{what}: the return of trajectory {i} is {returns_B[i]:.3g} in size; expected at most {MAX_RETURN:g}')
+
+
+def check_obs(trajs: TrajBatch, what: str) -> None:
+    """Raise UserError where observations are too large to be normalised."""
+    largest = np.abs(trajs.obs.stacked).max(initial=0)
+    if not largest < LARGEST_OBS:
+        raise UserError(f'{what}: {largest:.3g} is the largest in size; expected numbers below {LARGEST_OBS:g}, whose squares have a mean')
 
 
 def foreign_kind(source: str) -> str | None:
@@ -136,6 +143,7 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
     trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, len_B)
     trajs.env_name = env_name
     check_returns(trajs, f'{path}: r_B_T')
+    check_obs(trajs, f'{path}: obs_B_T_Do')
     if ends:
         if not np.isfinite(ends[0]).all():
             raise UserError(f'{path}: lastobs_B_Do holds NaN or infinity; trajectories must be finite numbers')

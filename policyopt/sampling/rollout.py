@@ -23,9 +23,8 @@ from policyopt.environments import rlgymenv
 from policyopt.environments.classic_vec import VecEnv
 from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.actors import AnyActor, PlayerActor
-from policyopt.trajectories import TrajBatch
+from policyopt.trajectories import LARGEST_OBS, TrajBatch
 
-LARGEST_OBS = 1e150  # what is not smaller cannot be normalised: float64 does not hold the mean of such squares
 NOISE_CHUNK = 256  # steps of action noise drawn ahead
 ENDLESS = 20000  # steps after which an episode without a time limit counts as one that never ends
 

@@ -118,6 +118,10 @@ WRONG = {
         lambda: po.Demonstrations.from_arrays([np.ones((3, 2))], [[0, 1, 0]], [np.full(3, 1.7e308)]),
         'rewards: the return of trajectory 0 is inf in size; expected at most',
     ),
+    'observations without a mean square': (
+        lambda: from_arrays(np.full((1, 3), -1e300), [0]),
+        r'the arrays: observations: 1e\+300 is the largest in size; expected numbers below 1e\+150',
+    ),
     'bytes as a path': (lambda: po.load_policy(b'x.h5'), 'policy_path is a bytes'),
     'a number as a reward': (lambda: po.load_reward(3, po.MDP('CartPole-v0')), 'path is an int'),
     'a number as demonstrations': (lambda: po.Demonstrations.load(3), 'path is an int'),
