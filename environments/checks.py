@@ -112,8 +112,9 @@ def as_reals(x: Any) -> np.ndarray:
     if type(x) is not np.ndarray or x.dtype.kind not in 'biuf':
         if np.ma.is_masked(x):
             raise TypeError('expected real numbers')
-        detach: Any = getattr(x, 'detach', None)
-        x = np.asarray(detach().cpu() if callable(detach) else x)
+        detach = getattr(x, 'detach', None)
+        tensor: Any = detach() if callable(detach) else None
+        x = np.asarray(x if tensor is None else tensor.cpu())
         if x.dtype.kind == 'O':  # a row of a table, say
             x = np.array([as_real(value) for value in x.ravel()]).reshape(x.shape)
         if x.dtype.kind not in 'biuf':

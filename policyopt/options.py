@@ -89,8 +89,9 @@ def default_of(field: dataclasses.Field, mode: str | None) -> Any:
 
 def choices_of(field: dataclasses.Field) -> list:
     """The values that an option may have; empty where any of its type may."""
-    choices: Any = field.metadata['choices']
-    return list(choices() if callable(choices) else choices or ())
+    given = field.metadata['choices']
+    choices: Any = given() if callable(given) else given
+    return list(choices or ())
 
 
 def type_of(field: dataclasses.Field) -> Any:
