@@ -215,14 +215,54 @@ def causes_table(blocks: Blocks) -> str:
         found = ['not run', '', '', '']
         if a is not None and (c := cells.get(r['algorithm'])) is not None:
             scores_N = next(iter(a.baselines.values())).score(c.y_N)
-            told = 'lower' if r['from'] and c.mean < float(r['from']) else 'higher' if c.mean > float(r['to']) else 'as predicted'
-            found = [f'{number(c.mean, 0)} ({", ".join(number(y, 0) for y in sorted(c.y_N))})', score(scores_N.mean()), expected, told]
+            found = [
+                f'{number(c.mean, 0)} ({", ".join(number(y, 0) for y in sorted(c.y_N))})',
+                score(scores_N.mean()),
+                expected,
+                _told(r, c.mean),
+            ]
         lines.append([r['changed'], *found])
     return table(['changed', 'mean return (runs)', 'score', 'predicted', 'outcome'], lines)
 
 
+def _told(row: dict[str, str], found: float) -> str:
+    """Where a number lies next to the range that a row predicted."""
+    return 'lower' if row['from'] and found < float(row['from']) else 'higher' if found > float(row['to']) else 'as predicted'
+
+
+def missed_table(blocks: Blocks) -> str:
+    """A line per row of gail/missed.csv: mean return and runs, mean and lowest score of gail/missed.h5, and the predicted score."""
+    with open(f'{blocks.root}/gail/missed.csv', newline='', encoding='utf-8') as f:
+        rows = list(csv.DictReader(f))
+    a, lines = blocks.analysis('gail/missed'), []
+    cells = {(k.task, k.alg): c for k, c in a.cells.items()}
+    for r in rows:
+        expected = f'{r["from"]} to {r["to"]}'
+        if (c := cells.get((r['task'], r['algorithm']))) is None:
+            lines.append([r['task'], r['changed'], 'not run', '', '', expected, ''])
+            continue
+        d = decimals_of(a, r['task'])
+        score_N = a.baselines[r['task']].score(c.y_N)
+        returns = f'{number(c.mean, d)} ({", ".join(number(y, d) for y in np.sort(c.y_N))})'
+        lines.append([r['task'], r['changed'], returns, score(score_N.mean()), score(score_N.min()), expected,
+                      _told(r, score_N.mean())])  # fmt: skip
+    return table(['task', 'changed', 'mean return (runs)', 'score', 'lowest run', 'predicted', 'outcome'], lines, words=2)
+
+
+def screened_table(blocks: Blocks) -> str:
+    """A line per change of gail/missed_screened.csv: the return of each run on each task."""
+    with open(f'{blocks.root}/gail/missed_screened.csv', newline='', encoding='utf-8') as f:
+        rows = list(csv.DictReader(f))
+    tasks, found = list(dict.fromkeys(r['task'] for r in rows)), {}
+    for r in rows:
+        found.setdefault(r['changed'], {t: [] for t in tasks})[r['task']].append(number(float(r['return']), 0))
+    return table(['changed', *tasks], [[changed, *map(', '.join, by.values())] for changed, by in found.items()])
+
+
 WHOLE = {
     'gail-causes': causes_table,
+    'gail-missed': missed_table,
+    'gail-screened': screened_table,
     'sample-efficiency': efficiency_table,
     'gail-mujoco': functools.partial(gail_table, files=('gail/paper', 'gail/ant')),
     'gail-classic': functools.partial(gail_table, files=('gail/classic',)),
