@@ -183,7 +183,6 @@ def main(argv):
     p.add_argument('--csv', metavar='FILE', help='write every point to this file')
     p.add_argument('--ours', nargs='+', default=[], metavar='NAME="OPTIONS"', help='more options for ours, e.g. gail="--reward_lr .003"')
     p.add_argument('--peer_python', help='a Python that has the package already')
-    p.add_argument('--verbose', action='store_true')
     args = p.parse_args(argv)
     args.ours = dict(word.partition('=')[::2] for word in args.ours)
     args.folder.mkdir(parents=True, exist_ok=True)
