@@ -317,6 +317,12 @@ def _check_training(source: YamlSource, training: Training) -> None:
     if training.datasets > training.runs:
         hint = ' Run r uses set r mod datasets, so the others would never be used'
         source.fail('training.datasets', show_value(training.datasets), f'at most training.runs = {training.runs}', hint)
+    for alg in training.algorithms if training.runs > training.datasets else ():
+        command = Command(alg.cmd)
+        given = command.options.get('--seed') if command.is_trainer else None
+        if given is not None and given.isdecimal():
+            hint = ' Runs of one seed on one data set are equal, and count as one'
+            source.fail(f'{alg.place}.cmd', f'--seed {given} in all {training.runs} runs', '--seed {seed}, or none', hint)
 
 
 def _no_duplicates(source: YamlSource, path: str, names: Sequence) -> None:

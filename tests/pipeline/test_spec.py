@@ -235,6 +235,10 @@ MISTAKES = {
         ("cmd: 'true {out}'", 'cmd: "true {out} {seed:s}"'),
         r'a format that its field cannot have .*expected fields alone',
     ),
+    'one seed for all runs': (
+        ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode bclone --seed 3 --log {out}'),
+        r'training.algorithms\[0\].cmd: --seed 3 in all 2 runs; expected --seed \{seed\}, or none',
+    ),
     'options of another mode': (
         ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --dagger_beta .5 --log {out}'),
         r'--dagger_beta 0.5: only --mode dagger has this option, and this is --mode ga; expected one of the two left out',
