@@ -86,6 +86,7 @@ def describe(space: Any) -> str:
 
 
 _NUMBERS = {float, int, np.float64, np.float32}
+_REAL_ARRAYS = np.dtype(np.float64), np.dtype(np.float32)
 
 
 def as_real(x: Any) -> float:
@@ -99,7 +100,7 @@ def as_real(x: Any) -> float:
 
 def as_end(x: Any) -> bool:
     """True or False, as a 0 or 1 of any type too; TypeError for all else, the truth of which says nothing."""
-    if isinstance(x, bool | np.bool_):
+    if x is True or x is False or type(x) is np.bool_:
         return bool(x)
     value = as_real(x.item() if getattr(x, 'shape', None) == (1,) else x)
     if value not in (0, 1):
@@ -109,7 +110,7 @@ def as_end(x: Any) -> bool:
 
 def as_reals(x: Any) -> np.ndarray:
     """Anything array-like as a float64 array of its own; TypeError for words, complex numbers, dates and masked values."""
-    if type(x) is not np.ndarray or x.dtype.kind not in 'biuf':
+    if type(x) is not np.ndarray or x.dtype not in _REAL_ARRAYS and x.dtype.kind not in 'biuf':
         if np.ma.is_masked(x):
             raise TypeError('expected real numbers')
         detach = getattr(x, 'detach', None)

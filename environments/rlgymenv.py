@@ -308,6 +308,7 @@ def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
         env_id, limit = spec.id, spec.max_episode_steps
     else:
         env_id, limit = name, env.get_wrapper_attr('_max_episode_steps') if env.has_wrapper_attr('_max_episode_steps') else None
+        limit = limit if isinstance(limit, int | np.integer) else None  # the name may be another thing of the environment's own
     for what in (name, env_id):
         if not isinstance(what, str) or not what.isprintable() or not 0 < len(what) <= _LONGEST_NAME:
             expected = f'expected a text of 1 to {_LONGEST_NAME} printable characters as the id in its spec'

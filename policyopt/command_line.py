@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         words = sys.argv[1:] if args is None else list(args)
         for before, word in itertools.pairwise(['', *words]):
             if word == '' or re.fullmatch(r'--[\w-]+=', word):
-                where = word or f'the argument after {before}' if before else 'the first argument'
+                where = word or (f'the argument after {before}' if before else 'the first argument')
                 self.error(f'{where} is empty, as a shell variable that is not set leaves it; expected a value')
         return super().parse_known_args(words, namespace)
 

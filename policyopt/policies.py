@@ -70,7 +70,7 @@ class Policy(Model):
     ):
         """bounds_2_Da: the box (lowest, highest) that continuous actions are clipped to when they are played; None: they are not."""
         if not isinstance(action_space, self.actions):
-            raise UserError(f'{type(self).__name__} is for the actions of a {self.actions.__name__}, and here they are {action_space}')
+            raise UserError(f'{type(self).__name__} is for actions of a {self.actions.__name__}; the actions are of {action_space}')
         as_integer(self.outputs_per_action, f'{type(self).__name__}.outputs_per_action', 1)
         self.obs_space, self.action_space, self.hidden_spec = obs_space, action_space, hidden_spec
         self.bounds_2_Da = None if bounds_2_Da is None else torch.as_tensor(bounds_2_Da, dtype=torch.float64)
@@ -87,22 +87,25 @@ class Policy(Model):
             self.normalizers[f'{scope}/obsnorm'] = self.obsnorm
         if nets.rng is not None:
             self.net.init(nets.rng)
+
+    def checked(self) -> Policy:
+        """This policy, if its functions do what they should for two rows of zeros; else UserError. Those of the built-in classes do."""
         if type(self).actor is Policy.actor:
             self._check_functions()
+        return self
 
     def _check_functions(self) -> None:
-        """Raise UserError where a function of a user's class fails for two rows of zeros, or returns something else than it should."""
         out_2_K, num = self.theta_P.new_zeros((2, self.num_outputs)), self.action_space.storage_size
-        adist = self._tried('adist', (2, None), out_2_K)
-        self._tried('action', (2, num), adist, torch.full_like(adist[:, :1], 0.5).expand(2, num))
-        a_2_Da = self._tried('action', (2, num), adist)
+        adist = self._call_checked('adist', (2, None), out_2_K)
+        self._call_checked('action', (2, num), adist, torch.full_like(adist[:, :1], 0.5).expand(2, num))
+        a_2_Da = self._call_checked('action', (2, num), adist)
         if isinstance(self.action_space, FiniteSpace) and not bool(((a_2_Da >= 0) & (a_2_Da < self.action_space.size)).all()):
             raise UserError(f'{type(self).__name__}.action() returned {a_2_Da.tolist()}; expected 0 to {self.action_space.size - 1}')
-        self._tried('logprob', (2,), adist, self.action_tensor(a_2_Da))
-        self._tried('kl', (2,), adist, adist)
-        self._tried('entropy', (2,), adist)
+        self._call_checked('logprob', (2,), adist, self.action_tensor(a_2_Da))
+        self._call_checked('kl', (2,), adist, adist)
+        self._call_checked('entropy', (2,), adist)
 
-    def _tried(self, name: str, shape: tuple[int | None, ...], *args: torch.Tensor) -> torch.Tensor:
+    def _call_checked(self, name: str, shape: tuple[int | None, ...], *args: torch.Tensor) -> torch.Tensor:
         """What a function returns, which is to be a tensor of finite numbers of this shape; None: of any size."""
         where = f'{type(self).__name__}.{name}()'
         try:
@@ -485,7 +488,8 @@ def make_policy(
     policy_class, nets = class_for(action_space, policy_class), NetConfig(rng, dtype, device)
     if bounds_2_Da is not None:
         bounds_2_Da = as_bounds(bounds_2_Da, action_space)
-    return policy_class(obs_space, action_space, hidden_spec, enable_obsnorm=enable_obsnorm, nets=nets, bounds_2_Da=bounds_2_Da)
+    policy = policy_class(obs_space, action_space, hidden_spec, enable_obsnorm=enable_obsnorm, nets=nets, bounds_2_Da=bounds_2_Da)
+    return policy.checked()
 
 
 def class_for(action_space: Space, given: Any = None) -> type[Policy]:

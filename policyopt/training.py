@@ -232,7 +232,7 @@ def new_policy(options: CommonOptions, mdp: MDP, nets: NetConfig, enable_obsnorm
         enable_obsnorm=enable_obsnorm,
         nets=nets,
         bounds_2_Da=action_bounds(options, mdp),
-    )
+    ).checked()
 
 
 def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig) -> BehavioralCloningOptimizer:

@@ -48,7 +48,7 @@ def arguments(argv):
     for kind in ('latex', 'markdown', 'html'):
         files.add_argument(f'--{kind}', metavar='F', help=f'the report as {kind}')
     args = parser.parse_args(argv)
-    if args.study and args.verbosity is not None:
+    if args.study and args.verbosity not in (None, 2):
         raise UserError(f'--study and -v {args.verbosity} both choose the columns; give one of them')
     if args.margin and not args.reference:
         raise UserError('--margin without --reference: there is no difference to judge; name the published results')

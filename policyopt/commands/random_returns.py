@@ -28,9 +28,9 @@ def main(argv):
     from policyopt.sampling.mdp import MDP, sample_randomly
 
     mdps = [MDP(name) for name in args.env]
+    if args.a_max is not None and all(mdp.info.finite for mdp in mdps):
+        raise UserError(f'--a_max {args.a_max}: no task has continuous actions; leave it out')
     for mdp in mdps:
-        if args.a_max is not None and mdp.info.finite:
-            raise UserError(f"--a_max {args.a_max}: env '{mdp.env_name}' has no continuous actions; leave it out")
         mdp.horizon(args.max_traj_len)
     seed = draw_seed() if args.seed is None else args.seed
     if args.seed is None:

@@ -36,7 +36,7 @@ def main(argv):
     plays = next((f'--{name}' for name in ('eval_only', 'out', 'reward') if getattr(args, name)), None)
     for name in ('gif', 'frames') if plays else ('count',):
         if getattr(args, name) is not None:
-            seen = f'with {plays}, which makes no pictures' if plays else 'without --eval_only, --out or --reward, where --frames counts'
+            seen = f'with {plays}, which makes no pictures' if plays else 'without --eval_only, --out or --reward; animations take --frames'
             raise UserError(f'--{name} {getattr(args, name)} has no effect {seen}; leave it out')
     args.count, args.frames = args.count or 50, args.frames or 200
     if args.out and os.path.isfile(args.out):

@@ -295,12 +295,12 @@ class Cluster(abc.ABC):
 
     def is_gone(self, job_id: str, spec: Spec) -> bool:
         """Whether the cluster no longer knows a job; one that does not answer is no proof of that."""
-        listed = self.asked(job_id, spec)
+        listed = self.query_job(job_id, spec)
         if listed.returncode == 0:
             return not listed.stdout.strip()
-        return is_unknown(listed.stderr)
+        return listed.returncode != 127 and is_unknown(listed.stderr)  # 127: the shell does not find the command
 
-    def asked(self, job_id: str, spec: Spec) -> subprocess.CompletedProcess:
+    def query_job(self, job_id: str, spec: Spec) -> subprocess.CompletedProcess:
         """What the cluster says of a job."""
         return _shell(fill(self.line('query', spec), {'job': job_id}))
 

@@ -320,12 +320,16 @@ def _play_foreign(job: EvaluationJob) -> TrajBatch:
     from policyopt.sampling.mdp import MDP
 
     assert job.policy
-    load = external_policies.loader(job.policy, job.place)
+    load, mdp = external_policies.loader(job.policy, job.place), MDP(job.env)
     try:
         policy = load(job.file)
-        player = getattr(policy, 'act', policy)
-        return sample_episodes(player, MDP(job.env), job.num_trajs, job.seed, deterministic=True, max_traj_len=job.max_traj_len)
-    except UserError as e:
+
+        def act(obs_Do):  # whether actions are drawn is up to it
+            return policy.act(obs_Do)
+
+        player = act if hasattr(policy, 'act') else policy
+        return sample_episodes(player, mdp, job.num_trajs, job.seed, deterministic=job.deterministic, max_traj_len=job.max_traj_len)
+    except (UserError, RunFailed) as e:
         raise RunFailed(f'{job.policy} of {job.file}: {e}') from e
 
 

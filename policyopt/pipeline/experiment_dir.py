@@ -135,21 +135,21 @@ def prepare_folder(spec: Spec, seed: int, resume: bool, chosen: Collection[str])
         locks.remove_leftovers(folder)
         if others:
             print(f'{len(others)} runs in {folder} were made by other commands than {spec.file} has now; they stay', file=sys.stderr)
-            _keep_copy(folder, others)
+            _keep_copy(folder, list(others))
         _store(os.path.join(folder, 'pipeline.yaml'), spec.text)
         _note_commit(os.path.join(folder, 'git_hash.txt'))
 
 
-def check_same_experiment(spec: Spec, seed: int, chosen: Collection[str]) -> list[str]:
+def check_same_experiment(spec: Spec, seed: int, chosen: Collection[str]) -> dict[str, str]:
     """Refuse to add to runs that were made by other commands; new tasks, sizes, runs and algorithms are welcome.
 
-    Returns the runs with other commands that are not `chosen` now: they stay as they are.
+    Returns {run: the file with its command} of runs with other commands that are not `chosen` now: they stay as they are.
     """
     # the folder may have been moved: compare the commands as if both stood in the same place
     places = {key: getattr(spec.options, key) for key in ('storagedir', 'traj_subdir', 'checkpt_subdir')}
-    have, others = {name_of(n) for n in held_runs(spec)}, []
+    have, others = {name_of(n) for n in held_runs(spec)}, {}
     if not have:
-        return []
+        return {}
     before = {}
     for path, ids in _copies(spec.checkpt_dir):
         old = specs.load_spec(path)
@@ -160,7 +160,7 @@ def check_same_experiment(spec: Spec, seed: int, chosen: Collection[str]) -> lis
         old_words, path = before.get(run.id, (words, ''))
         if run.id in have and old_words != words:
             if run.id not in chosen:
-                others.append(run.id)
+                others[run.id] = path
                 continue
             was, now = next((pair for pair in zip(old_words, words, strict=False) if pair[0] != pair[1]), ('fewer words', 'more words'))
             raise UserError(

@@ -167,7 +167,7 @@ class ArrayJobs(Cluster):
 
     def is_gone(self, job_id: str, spec: Spec) -> bool:
         """As above; a filter such as grep that finds nothing has nothing to complain about either."""
-        listed = self.asked(job_id, spec)
+        listed = self.query_job(job_id, spec)
         return not listed.stdout.strip() and (not listed.stderr.strip() or is_unknown(listed.stderr))
 
 

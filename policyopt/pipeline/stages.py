@@ -323,11 +323,15 @@ def _name_stale(state: evaluate_stage.Standing) -> None:
 
 
 def _name_other_commands(spec: Spec, seed: int, runs: Iterable[PlannedRun]) -> None:
-    others = set(experiment_dir.check_same_experiment(spec, seed, ()))
-    first = next((r.id for r in runs if r.id in others), None)
-    if first:
-        seen = f'{len(others & {r.id for r in runs})} of these runs, first {first}, were made by other commands than {spec.file} has now'
-        print(f'note: {seen}; {spec.checkpt_dir}/pipeline.yaml has theirs', file=sys.stderr)
+    try:
+        files = experiment_dir.check_same_experiment(spec, seed, ())
+    except UserError as e:  # a copy of the YAML that cannot be read on this machine, say
+        print(f'note: whether the runs were made by the commands of {spec.file} is not known: {e}', file=sys.stderr)
+        return
+    others = [r.id for r in runs if r.id in files]
+    if others:
+        seen = f'{len(others)} of these runs, first {others[0]}, were made by other commands than {spec.file} has now'
+        print(f'note: {seen}; {files[others[0]]} has its command', file=sys.stderr)
 
 
 def _all_sets(spec: Spec, runs: Iterable[PlannedRun]) -> list[tuple[str, int]]:

@@ -53,7 +53,9 @@ def _check_option(source: YamlSource, where: str, key: str, words: Sequence[str]
             names = trainer_option(key).metadata['flags'] + (f'--{trainer_option(key).name}',)
             for given in (Command(cmd).options[flag] or '' for flag in names if flag in Command(cmd).options):
                 if fields_of(given):
-                    raise BadTemplate(f'a setting that the command takes from {given}', 'an option that no field gives', '')
+                    raise BadTemplate(
+                        f'a setting that the command takes from {given}', 'an option that no field gives', ' Leave it out of cmd'
+                    )
             for i, word in enumerate(words):
                 where_now = f'{where}[{i}]'
                 check_trainer_option(key, word)

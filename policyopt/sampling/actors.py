@@ -145,9 +145,12 @@ def _asked(function: Any, *args: Any, **kwargs: Any) -> Any:
         raise RunFailed(f'{getattr(function, "__name__", type(function).__name__)} exited with {e.code!r}; expected actions') from e
 
 
+_LARGEST = np.finfo(np.float32).max
+
+
 def playable(a: np.ndarray) -> bool:
     """Whether the numbers of an action are finite as an environment gets them, which may be in single precision."""
-    return bool((np.abs(a) <= np.finfo(np.float32).max).all())
+    return bool((np.abs(a) <= _LARGEST).all())
 
 
 class GivenActions:
