@@ -16,7 +16,7 @@ import numpy as np
 from policyopt.environments.rlgymenv import BadEnvironment, EnvInfo, SingleEnv, Task, exits_raise
 
 ARROWS = {'left': 1073741904, 'right': 1073741903, 'up': 1073741906, 'down': 1073741905}  # what pygame calls them
-UNSEEN = ('dummy', 'offscreen')  # what SDL draws on where there is no screen, as if there were one
+UNSEEN = ('dummy', 'offscreen')  # SDL's drivers where there is no screen
 PAIRS = ('ad', 'sw', 'qe', 'zx', 'fh', 'gt')  # of keys, for the numbers of a continuous action: down to the lowest, up to the highest
 
 
@@ -103,7 +103,7 @@ def play(task: Task, num_episodes: int, seed: int, noop: Any = None, fps: int | 
         from gymnasium.utils.play import play as play_game
     except ImportError as e:
         raise BadEnvironment(f"a window to play in needs 'pygame': pip install -e .[video] ({e})") from e
-    with contextlib.suppress(pygame.error):  # it will be met again, and named, when the window is opened
+    with contextlib.suppress(pygame.error):  # opening the window raises it again
         pygame.display.init()
         if pygame.display.get_driver() in UNSEEN and not os.environ.get('SDL_VIDEODRIVER'):
             pygame.quit()

@@ -266,7 +266,7 @@ def _ends_of_ids(where: str, name: str, x: Any, num: int, is_chosen: bool) -> np
     ids = per_step(where, name, x, num)
     starts = np.concatenate([[0], np.flatnonzero(ids[1:] != ids[:-1]) + 1])  # a difference of integers may overflow
     again = np.setdiff1d(np.arange(len(starts)), np.unique(ids[starts], return_index=True)[1])
-    if len(again) and not is_chosen:  # NaN counts as one number here, and as a new one at each step above
+    if len(again) and not is_chosen:  # of several NaN `starts` has each, and np.unique one
         step = starts[again[0]]
         raise UserError(
             f'{where}: {name} is {ids[step]} again at step {step}, after another episode; expected the steps of an episode side by side. '

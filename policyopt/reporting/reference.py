@@ -133,7 +133,7 @@ def tasks_beside(path: str) -> str:
 
 
 def read_reference_tasks(path: str) -> dict[str, Baseline]:
-    """{task: Baseline} from `tasks.csv` in the folder of a reference file: what its expert and random policies earned; {} without one."""
+    """{task: Baseline} from `tasks.csv` in the folder of a reference file: its expert and random returns; {} without one."""
     path = tasks_beside(path)
     if not os.path.exists(path):
         return {}

@@ -125,7 +125,7 @@ class Played(NamedTuple):
 
 
 class BatchRequest(NamedTuple):
-    """What a process is asked to play: by whom, the quotas, the key that names the randomness, and in how many environments at once."""
+    """A batch to play: the policy, the quotas, the key that names the randomness, and how many environments step at once."""
 
     actor: AnyActor
     cfg: SimConfig
@@ -175,8 +175,18 @@ class Rollout:
             if np.count_nonzero(phase_K) < len(phase_K):
                 self.refill_noise(slots_K[phase_K == 0])
         traj_R, t_R, obs_R_Do, out_R, a_R_Da, r_R = (np.concatenate(column) for column in zip(*rows, strict=True))
-        played_R = traj_R, t_R, obs_R_Do, self.actor.adist_of(out_R), a_R_Da, r_R
-        return Played(*played_R, *(np.concatenate(column) for column in zip(*self.ends, strict=True)))
+        traj_E, lastobs_E_Do, terminal_E = (np.concatenate(column) for column in zip(*self.ends, strict=True))
+        return Played(
+            traj_R=traj_R,
+            t_R=t_R,
+            obs_R_Do=obs_R_Do,
+            adist_R_Pa=self.actor.adist_of(out_R),
+            a_R_Da=a_R_Da,
+            r_R=r_R,
+            traj_E=traj_E,
+            lastobs_E_Do=lastobs_E_Do,
+            terminal_E=terminal_E,
+        )
 
     def start(self, slots_K: np.ndarray, traj_K: np.ndarray) -> np.ndarray:
         """Reset these slots for these trajectory numbers; returns their first observations."""

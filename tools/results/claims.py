@@ -199,8 +199,8 @@ def prediction_table(blocks: Blocks) -> str:
     lines = []
     for r in rows:
         found = _gail_cells(blocks, [f'gail/{r["experiment"]}']).get((r['task'], int(r['num_trajs'])))
-        came = ['not run', ''] if found is None else [score(found), 'yes' if found >= float(r['predicted'].split()[-1]) else 'no']
-        lines.append([f'`gail_{r["experiment"]}`', r['task'], r['num_trajs'], r['predicted'], *came, f'`{r["commit"]}`'])
+        outcome = ['not run', ''] if found is None else [score(found), 'yes' if found >= float(r['predicted'].split()[-1]) else 'no']
+        lines.append([f'`gail_{r["experiment"]}`', r['task'], r['num_trajs'], r['predicted'], *outcome, f'`{r["commit"]}`'])
     return table(['experiment', 'task', 'trajectories', 'predicted score', 'score', 'reached', 'commit'], lines, words=2)
 
 
@@ -220,13 +220,13 @@ def causes_table(blocks: Blocks) -> str:
                 f'{number(c.mean, 0)} ({", ".join(number(y, 0) for y in sorted(c.y_N))})',
                 score(scores_N.mean()),
                 expected,
-                _told(r, c.mean),
+                outcome_of(r, c.mean),
             ]
         lines.append([r['changed'], *found])
     return table(['changed', 'mean return (runs)', 'score', 'predicted', 'outcome'], lines)
 
 
-def _told(row: dict[str, str], found: float) -> str:
+def outcome_of(row: dict[str, str], found: float) -> str:
     """Where a number lies next to the range that a row predicted."""
     return 'lower' if row['from'] and found < float(row['from']) else 'higher' if found > float(row['to']) else 'as predicted'
 
@@ -246,7 +246,7 @@ def missed_table(blocks: Blocks) -> str:
         score_N = a.baselines[r['task']].score(c.y_N)
         returns = f'{number(c.mean, d)} ({", ".join(number(y, d) for y in np.sort(c.y_N))})'
         lines.append([r['task'], r['changed'], returns, score(score_N.mean()), score(score_N.min()), expected,
-                      _told(r, score_N.mean()) if score_N.size == RUNS else f'{score_N.size} of {RUNS} runs'])  # fmt: skip
+                      outcome_of(r, score_N.mean()) if score_N.size == RUNS else f'{score_N.size} of {RUNS} runs'])  # fmt: skip
     return table(['task', 'changed', 'mean return (runs)', 'score', 'lowest run', 'predicted', 'outcome'], lines, words=2)
 
 
