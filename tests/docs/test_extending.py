@@ -231,7 +231,7 @@ WRONG_CLASSES = {
     'no outputs': ({'outputs_per_action': 0}, "Odd.outputs_per_action is '0'; expected a whole number of 1 or more"),
     'finite actions': (
         {'actions': po.FiniteSpace},
-        r'Odd is for the actions of a FiniteSpace, and here they are ContinuousSpace\(dim=3\)',
+        r'Odd is for actions of a FiniteSpace; the actions are of ContinuousSpace\(dim=3\)',
     ),
 }
 
