@@ -367,9 +367,9 @@ def prepare(options: AnyOptions) -> AnyOptions:
         check_log(options.log, options.resume, inputs=[getattr(options, name, None) for name in ('data', 'reward')])
     elif options.resume:
         raise UserError('--resume needs --log, the file of the run to continue')
-    incomplete = options.seed is None or options.max_iter is None
-    if incomplete and options.log is not None and options.resume and os.path.exists(part_path(options.log)):
-        started = read_root(part_path(options.log))['args']  # drawn or left to its default when the run was started
+    begun = [path for path in (part_path(options.log), options.log) if os.path.exists(path)] if options.log and options.resume else []
+    if begun and (options.seed is None or options.max_iter is None):
+        started = read_root(begun[0])['args']  # drawn or left to its default when the run was started
         options = dataclasses.replace(options, **{k: started.get(k) for k in ('seed', 'max_iter') if getattr(options, k) is None})
     drawn = options.seed is None
     options = resolved(options)
@@ -514,7 +514,11 @@ class Run:
     def complete(self) -> int:
         args = self.args
         if args.log is not None and os.path.exists(args.log):
-            if args.max_iter <= read_root(args.log)['args'].get('max_iter', args.max_iter):
+            root = read_root(args.log)
+            if args.max_iter <= root['args'].get('max_iter', args.max_iter):
+                if 'data_digest' in root:  # a file of ours, not of 2016
+                    self.check_options(args.log, root['args'])
+                    self.check_data(args.log, root['data_digest'])
                 print(f'{args.log}: is complete already; a larger --max_iter makes it longer')
                 return 0
             self.log.extends = True
@@ -617,6 +621,19 @@ class Run:
     def models(self) -> list[Any]:
         return [m for m in (self.opt.policy, getattr(self.opt, 'vf', None), getattr(self.opt, 'reward', None)) if m is not None]
 
+    def check_options(self, path: str, theirs: Mapping[str, Any]) -> None:
+        """Raise UserError where the run at `path`, with the options `theirs`, is not this one, whatever their --max_iter."""
+        for field in dataclasses.fields(self.args):
+            key, value = field.name, getattr(self.args, field.name)
+            was = theirs.get(key, default_of(field, theirs.get('mode')))  # the file may be older than the option
+            if key not in HARMLESS and was != value:
+                raise UserError(f'{path}: was started with --{key} {was}, not {value}; give the same options, or delete it')
+
+    def check_data(self, path: str, theirs: str) -> None:
+        """Raise UserError where the run at `path` learned from data of another digest."""
+        if theirs != self.started_with['data_digest']:
+            raise UserError(f'{path}: was started with {self.other_data()}; give the same file, or delete it')
+
     def restore(self, path: Any) -> None:
         """Continue from the part file or the finished one, after checking that it is a state of this run."""
         mine = dict(self.log.attrs)
@@ -628,11 +645,7 @@ class Run:
                 'that; start a run with smaller step sizes or scaled rewards under another --log, or delete this file'
             )
         theirs = json.loads(self.log.attrs['args'])
-        for field in dataclasses.fields(self.args):
-            key, value = field.name, getattr(self.args, field.name)
-            was = theirs.get(key, default_of(field, theirs.get('mode')))  # the file may be older than the option
-            if key not in HARMLESS and was != value:
-                raise UserError(f'{path}: was started with --{key} {was}, not {value}; give the same options, or delete it')
+        self.check_options(path, theirs)
         done = int(state['/optimizer/iteration'])
         ends_here = self.args.max_iter == done < theirs['max_iter']
         if self.args.max_iter < done:
@@ -642,8 +655,7 @@ class Run:
                 f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}, on which all iterations of '
                 f'--mode {self.args.mode} depend; give the same number, or delete it'
             )
-        if self.log.attrs['data_digest'] != mine['data_digest']:
-            raise UserError(f'{path}: was started with {self.other_data()}; give the same file, or delete it')
+        self.check_data(path, self.log.attrs['data_digest'])
         for i, model in enumerate(self.models()):
             model.load(state, path)
             if own := state_of_model(state, i):
