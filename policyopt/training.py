@@ -60,6 +60,7 @@ HARMLESS = ('log', 'resume', 'print_freq', 'verbose', 'data', 'expert', 'reward'
 def train_imitation(options: ImitationOptions) -> int:
     """Run imitate_mj.py's options (ImitationOptions) to the end; returns an exit code."""
     options = prepare(options)
+    log = full_path(options.log)
     data = options.data
     assert data is not None  # required on the command line
     if options.env_name is None and options.mode != 'bclone':
@@ -74,14 +75,15 @@ def train_imitation(options: ImitationOptions) -> int:
     print(f'Expert dataset: {len(trajs.r.stacked)} pairs in {len(trajs)} trajectories, average return {trajs.returns.mean():.2f}')
     print(f'Every {options.data_subsamp_freq}. pair is used: {len(expert.obs_N_Do)} pairs')
     start = None if options.init_policy is None else load_start(options.init_policy)
-    return imitation_run(options, mdp, expert, teacher, start).execute()
+    return imitation_run(options, mdp, expert, teacher, start).execute(log)
 
 
 def train_rl(options: RLOptions) -> int:
     """Run run_rl_mj.py's options (RLOptions) to the end; returns an exit code."""
     options = prepare(options)
+    log = full_path(options.log)
     assert options.env_name is not None  # required on the command line
-    return rl_run(options, MDP(options.env_name)).execute()
+    return rl_run(options, MDP(options.env_name)).execute(log)
 
 
 @dataclasses.dataclass
@@ -367,9 +369,9 @@ def prepare(options: AnyOptions) -> AnyOptions:
         check_log(options.log, options.resume, inputs=[getattr(options, name, None) for name in ('data', 'reward')])
     elif options.resume:
         raise UserError('--resume needs --log, the file of the run to continue')
-    incomplete = options.seed is None or options.max_iter is None
-    if incomplete and options.log is not None and options.resume and os.path.exists(part_path(options.log)):
-        started = read_root(part_path(options.log))['args']  # drawn or left to its default when the run was started
+    begun = [path for path in (part_path(options.log), options.log) if os.path.exists(path)] if options.log and options.resume else []
+    if begun and (options.seed is None or options.max_iter is None):
+        started = read_root(begun[0])['args']  # drawn or left to its default when the run was started
         options = dataclasses.replace(options, **{k: started.get(k) for k in ('seed', 'max_iter') if getattr(options, k) is None})
     drawn = options.seed is None
     options = resolved(options)
@@ -416,6 +418,11 @@ def check_log(path: str, resume: bool = False, name: str = '--log', inputs: Iter
         raise UserError(f'{part_path(path)}: an unfinished run; continue it with --resume, or delete it to start again')
 
 
+def full_path(path: str | None) -> str | None:
+    """A path that leads to the same place after an environment has changed the working folder."""
+    return None if path is None else os.path.abspath(path)
+
+
 def digest(arrays: Iterable[Any]) -> str:
     """A digest of the arrays that a run learns from, by which a checkpoint with other data is recognised; skips other values."""
     sha = hashlib.sha256()
@@ -433,7 +440,7 @@ class Run:
         self.opt, self.mdp = opt, mdp
         attrs = provenance() | {'numerics': numerics(), 'args': args.as_json(), 'seed': args.seed, 'data_digest': data_digest}
         self.started_with = attrs
-        self.log = TrainingLog(args.log, attrs)
+        self.log = TrainingLog(full_path(args.log), attrs)
         self.lock: locks.Lock | None = None  # while `execute` writes to a log
 
     @property
@@ -497,31 +504,42 @@ class Run:
         reward = getattr(self.opt, 'reward', None) if getattr(self.args, 'save_reward', 0) else None
         return self.opt.policy.export() | (reward.learned() if reward is not None else {})
 
-    def execute(self) -> int:
+    def execute(self, log: str | None = None) -> int:
+        """Run to the end; returns an exit code. log: the full path of args.log, from before any environment was made."""
         args = self.args
         if args.log is None:
             return self.complete()
+        self.log.path = log or self.log.path
         try:
-            self.lock = locks.acquire_leased(lock_path(args.log))
+            self.lock = locks.acquire_leased(lock_path(self.log.path))
         except locks.Held as held:
             raise RunFailed(f'{args.log}: {held}. Two runs cannot have one --log; wait for that one, or choose another name') from held
         try:
-            check_log(args.log, args.resume)  # another run may have written it since the options were checked
+            check_log(self.log_name, args.resume)  # another run may have written it since the options were checked
             return self.complete()
         finally:
             self.lock.release()
 
+    @property
+    def log_name(self) -> str:
+        """The log as the user named it, as long as that name leads there."""
+        return self.args.log if full_path(self.args.log) == self.log.path else self.log.path
+
     def complete(self) -> int:
         args = self.args
-        if args.log is not None and os.path.exists(args.log):
-            if args.max_iter <= read_root(args.log)['args'].get('max_iter', args.max_iter):
+        if args.log is not None and os.path.exists(self.log.path):
+            root = read_root(self.log_name)
+            if args.max_iter <= root['args'].get('max_iter', args.max_iter):
+                if 'data_digest' in root:  # a file of ours, not of 2016
+                    self.check_options(args.log, root['args'])
+                    self.check_data(args.log, root['data_digest'])
                 print(f'{args.log}: is complete already; a larger --max_iter makes it longer')
                 return 0
             self.log.extends = True
         if args.resume and os.path.exists(self.log.part_path):
-            self.restore(self.log.part_path)
+            self.restore(part_path(self.log_name))
         elif self.log.extends:
-            self.restore(args.log)
+            self.restore(self.log_name)
         with StopSignals() as signals, np.errstate(all='ignore'):  # NaN and infinity end the run with one error, see check_finite
             if not self.run_loop(signals):
                 return self.stopped(signals.first)
@@ -617,6 +635,19 @@ class Run:
     def models(self) -> list[Any]:
         return [m for m in (self.opt.policy, getattr(self.opt, 'vf', None), getattr(self.opt, 'reward', None)) if m is not None]
 
+    def check_options(self, path: str, theirs: Mapping[str, Any]) -> None:
+        """Raise UserError where the run at `path`, with the options `theirs`, is not this one, whatever their --max_iter."""
+        for field in dataclasses.fields(self.args):
+            key, value = field.name, getattr(self.args, field.name)
+            was = theirs.get(key, default_of(field, theirs.get('mode')))  # the file may be older than the option
+            if key not in HARMLESS and was != value:
+                raise UserError(f'{path}: was started with --{key} {was}, not {value}; give the same options, or delete it')
+
+    def check_data(self, path: str, theirs: str) -> None:
+        """Raise UserError where the run at `path` learned from data of another digest."""
+        if theirs != self.started_with['data_digest']:
+            raise UserError(f'{path}: was started with {self.other_data()}; give the same file, or delete it')
+
     def restore(self, path: Any) -> None:
         """Continue from the part file or the finished one, after checking that it is a state of this run."""
         mine = dict(self.log.attrs)
@@ -628,11 +659,7 @@ class Run:
                 'that; start a run with smaller step sizes or scaled rewards under another --log, or delete this file'
             )
         theirs = json.loads(self.log.attrs['args'])
-        for field in dataclasses.fields(self.args):
-            key, value = field.name, getattr(self.args, field.name)
-            was = theirs.get(key, default_of(field, theirs.get('mode')))  # the file may be older than the option
-            if key not in HARMLESS and was != value:
-                raise UserError(f'{path}: was started with --{key} {was}, not {value}; give the same options, or delete it')
+        self.check_options(path, theirs)
         done = int(state['/optimizer/iteration'])
         ends_here = self.args.max_iter == done < theirs['max_iter']
         if self.args.max_iter < done:
@@ -642,8 +669,7 @@ class Run:
                 f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}, on which all iterations of '
                 f'--mode {self.args.mode} depend; give the same number, or delete it'
             )
-        if self.log.attrs['data_digest'] != mine['data_digest']:
-            raise UserError(f'{path}: was started with {self.other_data()}; give the same file, or delete it')
+        self.check_data(path, self.log.attrs['data_digest'])
         for i, model in enumerate(self.models()):
             model.load(state, path)
             if own := state_of_model(state, i):

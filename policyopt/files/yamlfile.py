@@ -316,6 +316,7 @@ def override(mapping: Any, assignment: str, source: YamlSource) -> None:
             here[key] = value  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
         else:
             here = here[key]  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
-    if shown in source.overrides and source.overrides[shown] != assignment:
-        raise UserError(f'--set {assignment}: {shown} is set already, by {source.overrides[shown]}; give one of them')
+    for other, by in source.overrides.items():
+        if (other == shown or other.startswith((f'{shown}.', f'{shown}['))) and by != assignment:  # what it sets would be lost
+            raise UserError(f'--set {assignment}: {other} is set already, by {by}; give one of them')
     source.overrides[shown] = assignment

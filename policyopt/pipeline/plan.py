@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from policyopt.command_line import format_table
 from policyopt.errors import UserError
+from policyopt.files.atomic import begins_as_hdf5
 from policyopt.files.names import lock_path, part_path
 from policyopt.pipeline import locks
 from policyopt.pipeline.command import Command, fields_of
@@ -75,8 +76,8 @@ class Job:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole output is there. Our trainer writes it at once; that of another program is looked at where we know its form."""
-        return os.path.exists(self.out) and (self.renews or not self.is_log or self.fault is None)
+        """Whether the whole output is there. Our trainer writes it at once; that of another program is read where we know its form."""
+        return begins_as_hdf5(self.out) if self.renews else os.path.exists(self.out) and (not self.is_log or self.fault is None)
 
     @property
     def fault(self) -> str | None:

@@ -303,7 +303,20 @@ def _read(source: YamlSource, raw: Any, yaml_text: str, overrides: tuple[str, ..
             expected = f"the expert of every task, and tasks[{lacking[0]}] has no 'policy'"
             source.fail(f'{alg.place}.cmd', 'the field {policy}', expected, " Add it, or name the expert's file in the command")
     run_name = top.get('run_name', _file_word, os.path.splitext(os.path.basename(source.file))[0])
-    return Spec(source.file, overrides, yaml_text, run_name=run_name, tasks=tasks, training=training, options=options)
+    spec = Spec(source.file, overrides, yaml_text, run_name=run_name, tasks=tasks, training=training, options=options)
+    _check_results(source, spec)
+    return spec
+
+
+def _check_results(source: YamlSource, spec: Spec) -> None:
+    """Refuse a results file that is a file of stage 0, where both have one folder."""
+    name = spec.options.results_filename
+    if not name.startswith(('trajs_', 'random_')) or os.path.realpath(spec.traj_dir) != os.path.realpath(spec.checkpt_dir):
+        return
+    for task in spec.tasks:
+        paths = [spec.random_path(task.name), *(spec.traj_path(task.name, i) for i in range(spec.training.datasets))]
+        if name in map(os.path.basename, paths):
+            source.fail('options.results_filename', f"{show_value(name)}, a file of stage 0 for the task '{task.name}'", 'another name')
 
 
 def _check_training(source: YamlSource, training: Training) -> None:

@@ -226,7 +226,15 @@ def test_a_corrupt_or_foreign_checkpoint_is_never_used(case, part_file, folder, 
 def test_a_finished_run_is_left_alone(finished, folder):
     path = finished('ga')
     before = path.read_bytes(), path.stat().st_mtime_ns
-    assert 'is complete already' in run('ga', folder, '--log', path.name, '--resume').stdout
+    for harmless in ((), ('--max_iter', 1), ('--print_freq', 7)):
+        assert 'is complete already' in run('ga', folder, '--log', path.name, '--resume', *harmless).stdout
+    for other, expected in (
+        (('--reward_lr', '0.02'), '--reward_lr 0.01, not 0.02'),
+        (('--seed', 77), '--seed '),
+        (('--mode', 'gail'), '--mode '),
+    ):
+        said = run('ga', folder, '--log', path.name, '--resume', *other, rc=2).stderr
+        assert f'error: {path.name}: was started with {expected}' in said
     assert 'exists already' in run('ga', folder, '--log', path.name, rc=2).stderr
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 

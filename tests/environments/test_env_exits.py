@@ -98,6 +98,15 @@ def test_a_command_fails_with_one_message(script, where, place):
     assert 'Traceback' not in done.stderr and not (place / 'out.h5').exists()
 
 
+@pytest.mark.parametrize('where', ['make', 'step'])
+def test_a_log_stays_where_it_is_when_an_environment_changes_the_folder(where, place):
+    (place / 'sub').mkdir()
+    name = write(place, where, f'os.chdir({str(place / "sub")!r})')
+    done = command(place, 'run_rl_mj', *COMMANDS['run_rl_mj'].replace('ENV', name).split())
+    assert done.returncode == 0 and 'done: out.h5' in done.stdout, done.stderr
+    assert [p.name for p in place.glob('**/out.h5*')] == ['out.h5'] and (place / 'out.h5').exists()
+
+
 @pytest.mark.parametrize('where', ['render', 'close'])
 def test_an_animation_fails_with_one_message(where, place):
     name = write(place, where, 'os._exit(0)')

@@ -191,7 +191,11 @@ def test_our_trainer_is_continued_from_its_checkpoint(tmp_path):
         assert [line.endswith(' --resume') for line in out.splitlines()] == [True, True]
     im_pipeline(path, '1_train', '--resume', '--device', 'cuda')
     assert (folder / f'{begun}.h5').read_bytes().removeprefix(SIGNATURE).split()[2:] == [b'--device', b'cuda', b'--resume']
-    assert (folder / 'alg=ga,task=cartpole,num_trajs=1,run=1.h5').read_bytes().removeprefix(SIGNATURE).split()[2:] == [b'--device', b'cuda']
+    fresh = folder / 'alg=ga,task=cartpole,num_trajs=1,run=1.h5'
+    assert fresh.read_bytes().removeprefix(SIGNATURE).split()[2:] == [b'--device', b'cuda']
+    fresh.write_bytes(b'')  # no run of our trainer
+    assert '15 of 16 runs are done' in im_pipeline(path, '1_train', '--resume')[1]
+    assert fresh.read_bytes().startswith(SIGNATURE) and fresh.with_name(f'{fresh.name}.incomplete').read_bytes() == b''
 
 
 def test_resume_refuses_other_commands_for_the_same_runs_but_takes_new_runs(tmp_path):

@@ -279,6 +279,10 @@ MISTAKES = {
         r'options.reference: 1 \(number\); expected a CSV of published results',
     ),
     'results elsewhere': (('eval_num_trajs: 3', 'eval_num_trajs: 3\n  results_filename: /tmp/r.h5'), 'options.results_filename'),
+    'results in place of a file of stage 0': (
+        ('trajs: 3', 'trajs: 3\n  checkpt_subdir: ./trajs\n  results_filename: trajs_cartpole.h5'),
+        "options.results_filename: 'trajs_cartpole.h5', a file of stage 0 .*; expected another name",
+    ),
     'unknown dialect': (('trajs: 3', 'trajs: 3\n  pbs: {dialect: sge}'), "options.pbs.dialect: 'sge'; expected torque or openpbs"),
     'bad range': (('trajs: 3', 'trajs: 3\n  pbs: {range: 5..9}'), "options.pbs.range: '5..9'; expected indices of runs"),
     'unknown slurm key': (('trajs: 3', 'trajs: 3\n  slurm: {partitoin: x}'), "options.slurm.partitoin.*Did you mean 'partition'"),
@@ -345,6 +349,10 @@ def test_files_that_are_no_yaml_are_refused(tmp_path):
 def test_a_key_is_set_once(tmp_path):
     with pytest.raises(UserError, match='--set training.runs=4: training.runs is set already, by training.runs=3; give one of them'):
         spec_of(tmp_path, overrides=['training.runs=3', 'training.runs=4'])
+    part, whole = 'training.dataset_num_trajs.0=2', 'training.dataset_num_trajs=[1]'
+    with pytest.raises(UserError, match=r'=\[1\]: training.dataset_num_trajs\[0\] is set already, by training.dataset_num_trajs.0=2'):
+        spec_of(tmp_path, overrides=[part, whole])
+    assert spec_of(tmp_path, overrides=[whole, part]).training.dataset_num_trajs == (2,)
     assert im_pipeline(write_spec(tmp_path), '1', '-n', '--seed', '2', '--set', 'training.seed=1', code=2)[1].endswith('give one of them\n')
 
 
