@@ -51,7 +51,8 @@ KNOWN_AS = {'bc': 'bclone', 'cloning': 'bclone'}  # elsewhere
 # what other arguments of `train` decide, or what belongs to commands only
 NOT_OPTIONS = ('mode', 'reward_type', 'data', 'env_name', 'max_iter', 'log', 'resume', 'verbose', 'print_freq', 'plot_freq', 'seed')
 BAR_FIELDS = ('trueret', 'ret', 'racc', 'bcloss', 'valloss', 'nlabels')  # shown by the progress bar where the algorithm has them
-MAX_COLUMNS, MAX_NAME = 1000, 1000  # of a log; characters of a column's name
+MAX_NAME = 1000  # characters of the name of a log's column
+MAX_HEADER = 65_400  # bytes: HDF5 describes all columns of a log, `iter` among them, in 64 KiB
 RESERVED = '_f_', '_c_', '_g_', '_v_'  # beginnings of names that PyTables keeps for itself
 # of the commands' options: what the arguments of `train` are called
 ARGUMENTS = {'max_iter': 'iterations', 'data': 'demos', 'env_name': 'env', 'env': 'env', 'obs_keys': 'obs_keys', 'download': 'download'}
@@ -566,8 +567,11 @@ def _columns(log: Mapping[str, Sequence] | np.ndarray) -> dict[str, np.ndarray]:
         if not isinstance(name, str) or not name.isprintable() or '/' in name or not 0 < len(name) <= MAX_NAME or name[:3] in RESERVED:
             expected = f"a text without '/', of at most {MAX_NAME} printable characters, that does not begin with {' or '.join(RESERVED)}"
             raise UserError(f'log has a column called {repr(name)[:80]}; expected {expected}')
-    if len(names) > MAX_COLUMNS:
-        raise UserError(f'log has {len(names)} columns; expected at most {MAX_COLUMNS}, which a file can hold')
+    sizes = [len(name.encode()) for name in names]
+    if sum(52 + size // 8 * 8 + 8 for size in sizes) > MAX_HEADER:
+        raise UserError(
+            f'log has {len(names)} columns with names of {sum(sizes)} bytes, more than a file can hold; expected fewer or shorter ones'
+        )
     columns = {str(name): as_array(log[name], f"log['{name}']") for name in names}
     num = len(next(iter(columns.values()))) if columns[names[0]].ndim else 0
     if num and 'iter' not in columns:

@@ -95,6 +95,19 @@ def _activation(name: str) -> Activation:
     return ACTIVATIONS[name]
 
 
+LAYER_KEYS = {'fc': {'type', 'n'}, 'nonlin': {'type', 'func'}, 'reshape': {'type', 'new_shape'}}
+
+
+def _layer(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A layer of JSON, in which a key that stands twice would silently mean its last value."""
+    layer = dict(pairs)
+    if len(layer) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f'hidden spec: a layer has the key {twice[:80]!r} twice; expected it once')
+    return layer
+
+
 def parse_spec(spec: str | list) -> list[dict]:
     """A hidden spec (JSON text or list) as a list of layers, checked.
 
@@ -103,7 +116,7 @@ def parse_spec(spec: str | list) -> list[dict]:
     """
     shown = repr(spec if len(str(spec)) <= 200 else f'{str(spec)[:200]}…')
     try:
-        layers = json.loads(spec) if isinstance(spec, str) else spec
+        layers = json.loads(spec, object_pairs_hook=_layer) if isinstance(spec, str) else spec
     except (ValueError, RecursionError) as e:  # not JSON, a number of thousands of digits, or brackets nested too deeply
         raise UserError(f"hidden spec {shown}: not JSON ({e}); write e.g. '{TINY_ARCHITECTURE}'") from e
     if not isinstance(layers, list) or len(layers) > MAX_LAYERS:
@@ -115,7 +128,7 @@ def parse_spec(spec: str | list) -> list[dict]:
             or (kind == 'nonlin' and layer.get('func') in list(ACTIVATIONS))
             or (kind == 'reshape' and isinstance(layer.get('new_shape'), list))
         )
-        if not good:
+        if not good or layer.keys() - LAYER_KEYS[layer['type']]:
             seen = json.dumps(layer, default=repr)[:200]
             raise UserError(
                 f'hidden spec, layer {i}: {seen} is not known; expected {{"type":"fc","n":1 to {MAX_UNITS}}}, '

@@ -303,6 +303,9 @@ BAD_SPECS = {
     'unknown nonlinearity': ('[{"type": "fc", "n": 4}, {"type": "nonlin", "func": "swish"}]', 'tanh|relu|lrelu|elu'),
     'nonlinearity a list': ('[{"type": "nonlin", "func": ["tanh"]}]', 'layer 0'),
     'reshape to another size': ('[{"type": "fc", "n": 4}, {"type": "reshape", "new_shape": [2, 2]}]', 'reshape to [2, 2] after 4 units'),
+    'a key of another layer': ('[{"type": "fc", "n": 8, "func": "relu"}]', 'layer 0'),
+    'an unknown key': ('[{"type": "fc", "n": 8}, {"type": "nonlin", "func": "relu", "alpha": 1}]', 'layer 1'),
+    'a key twice': ('[{"type": "fc", "n": 8, "n": 9}]', "a layer has the key 'n' twice"),
     'reshape without shape': ('[{"type": "reshape"}]', 'layer 0'),
 }
 

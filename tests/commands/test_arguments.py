@@ -160,6 +160,7 @@ LOGS = {
     'no name': ({'': [1.0]}, {}, "column called ''"),
     'a number as a name': ({3: [1.0]}, {}, 'column called 3'),
     'columns without end': ({f'c{i}': [1.0] for i in range(3000)}, {}, 'log has 3000 columns'),
+    'long names': ({f'{i:062d}': [1.0] for i in range(570)}, {}, 'log has 570 columns with names of 35340 bytes, more than a file can'),
     'a long name': ({'x' * 100_000: [1.0]}, {}, "column called 'xxx.*; expected a text without '/', of at most"),
     'numbers beyond single precision': ({'a': [1.0, 1e300]}, {}, r"log\['a'\] holds numbers beyond 3.4e38"),
     'iterations that fall': ({'iter': [5, 1]}, {}, r"log\['iter'\] does not rise"),

@@ -219,6 +219,11 @@ def test_what_the_last_action_led_to_is_kept_from_csv_files_whatever_the_order_o
 CSVS = {
     'a column twice': (['obs0,obs0,act\n1,2,0\n'], "the column 'obs0' stands twice"),
     'other columns': (['obs0,obs1,act\n1,2,0\n', 'obs0,obs2,act\n1,2,0\n'], 'its columns differ from those of 0.csv: obs1, obs2'),
+    'another order': (['obs_y,obs_x,act\n1,2,0\n', 'obs_x,obs_y,act\n1,2,0\n'], r'obs_x, obs_y, act; .*in the same order'),
+    'numbers and words': (['obs0,obs1,obs_id,act\n1,2,0,0\n'], 'the columns obs0, obs1 and obs_id may not all be of one obs'),
+    'a probability': (['obs0,action,action_prob\n1,2,0\n'], 'the columns action and action_prob may not all be of one act; .*drop the'),
+    'another word': (['obs_x,obs_y,observation_id,act\n1,2,0,0\n'], 'obs_x, obs_y and observation_id may not all be'),
+    'next ones of others': (['obs0,obs1,next_obs1,next_obs2,act\n1,2,3,4,0\n'], 'next_obs1, next_obs2 beside obs0, obs1; expected'),
     'a number as Python writes it': (['obs0,act\n1_000,0\n'], "'1_000' is not a number"),
     'Arabic digits': (['obs0,act\n١٢,0\n'], 'is not a number'),
 }
@@ -259,6 +264,20 @@ def test_ten_columns_are_in_the_order_of_their_numbers(tmp_path):
                                             ','.join([*sorted(map(str, range(12))), '0']) + '\n')  # fmt: skip
     trajs, _ = import_trajs(str(tmp_path / 'in'), str(tmp_path / 'out.h5'))
     assert trajs.obs.stacked.tolist() == [list(range(12))]
+
+
+def test_columns_without_numbers_are_in_the_order_of_the_file(tmp_path, capsys):
+    (tmp_path / 'a.csv').write_text('obs_x,obs_y,obs_theta,obs_v,action_0,reward,truncated\n1,2,3,4,0,1,1\n')
+    trajs, _ = import_trajs(str(tmp_path / 'a.csv'), str(tmp_path / 'out.h5'))
+    assert trajs.obs.stacked.tolist() == [[1, 2, 3, 4]]
+    assert 'used: obs_x, obs_y, obs_theta, obs_v, action_0, reward, truncated\n' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('after', [('obs_next1', 'obs_next0'), ('obs_1_next', 'obs_0_next')])
+def test_next_observations_may_be_called_as_in_tianshou(after, tmp_path):
+    (tmp_path / 'a.csv').write_text(f'obs0,obs1,{",".join(after)},act,truncated\n1,2,4,3,0,0\n3,4,6,5,0,1\n')
+    trajs, _ = import_trajs(str(tmp_path / 'a.csv'), str(tmp_path / 'out.h5'))
+    assert trajs.obs.stacked.tolist() == [[1, 2], [3, 4]] and trajs.lastobs_B_Do.tolist() == [[5, 6]]
 
 
 def test_python_takes_the_last_observation_and_how_each_episode_ended(tmp_path):

@@ -134,7 +134,8 @@ def robomimic(raised=False):
 
 @pytest.mark.parametrize('raised', [False, True])
 def test_a_file_of_robomimic(raised, write_h5, run_script, tmp_path):
-    write_h5(tmp_path / 'low_dim.hdf5', *robomimic(raised))
+    arrays, attrs = robomimic(raised)
+    write_h5(tmp_path / 'low_dim.hdf5', arrays | {'data/demo_10/obs/late': np.zeros(50)}, attrs)
     trajs = taken(tmp_path / 'low_dim.hdf5', tmp_path, obs_keys=('object', 'gripper'))
     if raised:  # by the end of the recording, or by success: nobody says which
         check(trajs, ends=False)
@@ -143,7 +144,7 @@ def test_a_file_of_robomimic(raised, write_h5, run_script, tmp_path):
         trajs.terminal_B[[0, 2]] = True
         check(trajs)
     report = said('low_dim.hdf5', run_script, '--obs_keys', 'gripper,object')
-    assert report['format'].startswith('HDF5 as of robomimic') and report['not used'] == 'states, obs/image, mask'
+    assert report['format'].startswith('HDF5 as of robomimic') and report['not used'] == 'states, obs/image, obs/late, mask'
     assert report['used'] == 'obs/gripper, obs/object, actions, rewards, dones, next_obs/gripper, next_obs/object'
     assert report['note'] == "recorded in the environment 'Lift' of robomimic"
 
@@ -239,7 +240,9 @@ BAD_HDF5 = {  # [arrays, attributes, what is said]
     'no actions': (changed(flat(), actions=None), {}, 'expected observations and actions at its root'),
     'no step': ({name: x[:0] for name, x in flat().items()}, {}, 'expected at least one step'),
     'pictures': (changed(flat(), observations=np.zeros((120, 2, 2, 3)), next_observations=None), {}, 'observations of shape'),
-    'a part is missing': (changed(robomimic()[0], **{DEMO + 'obs/object': None}), {}, 'object is not an array of numbers'),
+    'a part is missing': (changed(robomimic()[0], **{DEMO + 'obs/object': None}), {}, 'obs/object is in only one of demo_2 and demo_10'),
+    'rewards of some': (changed(robomimic()[0], **{'data/demo_2/rewards': None}), {}, 'rewards is in only one of demo_2 and demo_10'),
+    'next_obs of some': (changed(robomimic()[0], **{'data/demo_2/next_obs/object': None}), {}, 'next_obs/object is in only one of demo'),
     'a part is shorter': (changed(robomimic()[0], **{DEMO + 'obs/object': np.zeros((3, 3))}), {}, 'demo_10: parts of the observations'),
     'another size': (changed(robomimic()[0], **{DEMO + 'actions': np.zeros((50, 3))}), {}, 'demo_10: 3 action dims, but 2 in'),
     'a demo without steps': (changed(robomimic()[0], **{DEMO + 'actions': np.zeros((0, 2))}), {}, 'demo_10: 50 observations for 0 actions'),

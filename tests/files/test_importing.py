@@ -77,6 +77,13 @@ def test_npz_files_of_every_kind(kind, run_script, tmp_path):
     assert ('no rewards' in done.stderr) == (kind == 'transitions') and '--data out.h5' in done.stderr
 
 
+def test_what_else_says_where_episodes_end_beside_indices_is_noted_or_refused(run_script, tmp_path):
+    np.savez(tmp_path / 'in.npz', **npz_arrays('trajectories'), dones=np.arange(10) == 4)
+    said = run_script('import_trajs.py', 'in.npz', '--inspect').stdout
+    assert 'not used: dones\n' in said and 'note: indices say where episodes begin, so that dones is not used\n' in said
+    assert '--ends does not apply' in run_script('import_trajs.py', 'in.npz', '--inspect', '--ends', 'dones', rc=2).stderr
+
+
 def write_csvs(folder, eps, header='obs0,obs1,obs2,obs3,note,act,reward'):
     folder.mkdir()
     for i, (obs, acts, rews) in zip((2, 10, 11), eps, strict=True):  # 2 comes before 10
@@ -162,6 +169,12 @@ BAD = {
     'a folder in a folder': ('in', lambda f: (f / 'in' / 'a.csv').mkdir(parents=True), 'a folder without .npz or .csv files'),
     'no steps': ('in.npz', bad_npz(acts=np.ones(0)), 'expected at least one step'),
     'words as indices': ('in.npz', bad_npz(indices=np.array(['a'])), 'indices of type <U1; expected whole numbers'),
+    'acts without obs': (
+        'in.npz',
+        bad_npz(obs_0=np.ones((3, 4)), acts_0=np.ones(3), acts_1=np.ones(3)),
+        'acts_1 belongs to no episode obs_1',
+    ),
+    'a number twice': ('in.npz', bad_npz(obs_1=np.ones((3, 4)), acts_1=np.ones(3), obs_01=np.ones((3, 4))), 'obs_01 belongs to no episode'),
     'one axis beside three': ('in.npz', bad_npz(obs=np.ones((10, 5, 4)), rews=None), 'expected episodes and steps as the first'),
     'a scalar': ('in.npz', bad_npz(acts=np.array(3)), 'acts has shape ()'),
     'lengths': ('in.npz', lambda f: np.savez(f / 'in.npz', **npz_arrays('padded') | {'lengths': np.array([3, 10, 2])}), '1 to 9'),

@@ -74,9 +74,13 @@ def read_arrays(arrays: Arrays, file: str) -> Source:
     if numbered or 'indices' in arrays.names:
         refuse_options(path, arrays.options, 'time_axis')
     if numbered:
+        _check_numbers(arrays, numbered)
         layout, rows = 'arrays for each episode', [_numbered(arrays, i) for i in numbered]
     elif 'indices' in arrays.names:
+        refuse_options(path, arrays.options, 'ends')
         layout, rows = 'older trajectories of imitation', _by_indices(arrays)
+        others = [name for name in ends.EVERY if name in arrays.names and name not in arrays.used]
+        notes += [f'indices say where episodes begin, so that {name} is not used' for name in others]
     else:
         layout, rows = _shared(arrays)
     episodes = [x for row in rows for x in ([row] if isinstance(row, Episode) else ends.episodes_of(row, chosen, notes))]
@@ -85,6 +89,15 @@ def read_arrays(arrays: Arrays, file: str) -> Source:
     used, unused = (list(dict.fromkeys(re.sub(r'_\d+$', '_N', name) for name in names)) for names in (arrays.used, unused))
     found = Source(f'{file}, {layout}', episodes, used, unused, notes)
     return without_unused_next(found, (row for row in rows if isinstance(row, ends.Row)))
+
+
+def _check_numbers(arrays: Arrays, numbered: list[int]) -> None:
+    """Raise UserError where an array for one episode belongs to none of these numbers, and would be lost."""
+    known = '|'.join([*(name for names in NAMES.values() for name in names), *ends.EVERY])
+    for key in arrays.names:
+        m = re.fullmatch(rf'(?:{known})_(\d+)', key)
+        if m and (int(m[1]) not in numbered or m[1] != str(int(m[1]))):
+            raise UserError(f'{arrays.path}: {key} belongs to no episode obs_{int(m[1])}; expected obs_0, acts_0, obs_1, acts_1, …')
 
 
 def _numbered(arrays: Arrays, i: int) -> ends.Row:

@@ -13,17 +13,15 @@ from policyopt.files import ends
 from policyopt.files.atomic import check_regular
 from policyopt.files.importers.source import ReadOptions, Source, files_in, in_order, refuse_options, without_unused_next
 
-COLUMNS = {  # the kinds of columns: these words alone, or before a number or a part of the name that no letter begins
-    'obs': 'obs|observations?', 'act': 'acts?|actions?', 'rew': '(?:rews?|rewards?)$', 'next_obs': 'next_obs|next_observations?',
-}  # fmt: skip
+WORDS = {'obs': 'obs|observations?', 'act': 'acts?|actions?', 'rew': '(?:rews?|rewards?)$'}  # how a column of each kind begins
 
 
 def read_csvs(source: str, options: ReadOptions) -> Source:
     """The episodes of a CSV file, or of a folder of them in the order of their names (2 before 10).
 
-    The first line names the columns: obs…, act…, rew, next_obs…, and terminated, truncated, episode_id and the like, in any order; obs
-    and act are taken in the order of their names and numbers (obs2 before obs10), which must be the same in all files. A file is one
-    episode unless its columns say where several end.
+    The first line names the columns: obs…, act…, rew, next_obs…, and terminated, truncated, episode_id and the like. Columns that end in
+    numbers are taken in the order of these (obs2 before obs10), others in that of the file (obs_x, obs_y), which must be the same in
+    all files. A file is one episode unless its columns say where several end.
     """
     refuse_options(source, options, 'time_axis', 'obs_keys')
     folder, names = os.path.split(source)[0], [os.path.basename(source)]
@@ -35,7 +33,9 @@ def read_csvs(source: str, options: ReadOptions) -> Source:
         row, used, unused = _read_csv(path)
         if first is not None and used != first[0]:
             odd = sorted(set(used) ^ set(first[0])) or used
-            raise UserError(f'{path}: its columns differ from those of {names[0]}: {", ".join(odd)}; expected the same in every file')
+            raise UserError(
+                f'{path}: its columns differ from those of {names[0]}: {", ".join(odd)}; expected the same in every file, in the same order'
+            )
         first = first or (used, unused)
         ends.check_chosen(path, options.ends, row.said)
         episodes += ends.episodes_of(row, options.ends, notes)
@@ -55,15 +55,13 @@ def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
     header = [name.strip().lower() for name in header]
     while rows and not rows[-1]:
         rows.pop()
-    kinds = {kind: sorted((n for n in header if re.match(f'(?:{words})(?![a-z])', n)), key=in_order) for kind, words in COLUMNS.items()}
+    kinds = _kinds_of(path, header)
     said = [name for name in (*ends.FLAGS, *ends.IDS) if name in header]
     if not kinds['obs'] or not kinds['act'] or len(kinds['rew']) > 1:
         raise UserError(f"{path}: its columns are '{','.join(header)[:80]}'; expected obs0, obs1, …, act0, … and at most one reward")
-    used = [*(name for names in kinds.values() for name in names), *said]
+    used = [*(name for kind in (*WORDS, 'next_obs') for name in kinds[kind]), *said]
     if twice := sorted({name for name in used if header.count(name) > 1}):
         raise UserError(f"{path}: the column '{twice[0]}' stands twice; expected different names")
-    if kinds['next_obs'] and len(kinds['next_obs']) != len(kinds['obs']):
-        raise UserError(f'{path}: {len(kinds["next_obs"])} columns next_obs… for {len(kinds["obs"])} obs…; expected as many')
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise UserError(f'{path}: line {line} has {len(row)} fields, the first line {len(header)}; expected as many')
@@ -78,6 +76,38 @@ def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
     arrays = {'obs': columns(kinds['obs']).astype(np.float64), 'acts': columns(kinds['act']), 'rews': rews, 'next_obs': next_obs}
     row = ends.Row(path, **arrays, said={name: columns([name])[:, 0] for name in said}, whole=not said)
     return row, used, [name or '(without a name)' for name in header if name not in used]
+
+
+def _kinds_of(path: str, header: list[str]) -> dict[str, list[str]]:
+    """{kind: its columns in their order}: a word of WORDS alone, or before a number or a part of the name that no letter begins.
+
+    With next_ before it or _next behind it (obs_next0), a column is one of the next observations.
+    """
+    found: dict[str, dict[str, tuple[str, str]]] = {kind: {} for kind in (*WORDS, 'next_obs')}  # {kind: {column: (word, what follows)}}
+    for name in header:
+        plain = re.sub(r'^next_|_next(?![a-z])', '', name)
+        for kind, words in WORDS.items():
+            if m := re.match(rf'({words})(?![a-z])[\W_]*(.*)', plain):
+                found.setdefault(kind if plain == name else f'next_{kind}', {})[name] = (m[1], m[2])
+    for kind in ('obs', 'act'):
+        alike: dict[tuple[str, str], list[str]] = {}
+        for name, (word, end) in found[kind].items():
+            alike.setdefault((word, end and ('number' if re.search(r'[0-9]\W*$', end) else 'word')), []).append(name)
+        if len(alike) > 1:
+            groups = ' and '.join(', '.join(names[:9]) for names in alike.values())
+            raise UserError(
+                f'{path}: the columns {groups} may not all be of one {kind}; expected the same name with numbers, {kind}0, {kind}1, …, '
+                f'or with words, {kind}_x, {kind}_y, …; rename or drop the others'
+            )
+        if any(how == 'number' for _, how in alike):
+            found[kind] = dict(sorted(found[kind].items(), key=lambda item: in_order(item[1][1])))
+    parts, after = [end for _, end in found['obs'].values()], found['next_obs']
+    if parts and after:
+        if sorted(parts) != sorted(end for _, end in after.values()):
+            seen = f'{", ".join(list(after)[:9])} beside {", ".join(list(found["obs"])[:9])}'
+            raise UserError(f'{path}: the columns {seen}; expected a next_obs… for each obs…, of the same number or name')
+        found['next_obs'] = dict(sorted(after.items(), key=lambda item: parts.index(item[1][1])))
+    return {kind: list(columns) for kind, columns in found.items()}
 
 
 def _number(path: str, line: int, text: str) -> float:

@@ -41,7 +41,11 @@ def read_robomimic(path: str, h5: Any, options: ReadOptions) -> Source:
     episodes, used = [], [*(f'obs/{key}' for key in keys), 'actions']
     optional = [name for name in ('rewards', 'dones') if f'{first}/{name}' in h5]
     after = all(f'{first}/next_obs/{key}' in h5 for key in keys)
+    leaves = {name: parts_of(f'/data/{name}') for name in demos}
+    decide = {'actions', 'rewards', 'dones', *(f'{kind}/{key}' for kind in ('obs', 'next_obs') for key in keys)}
     for name in demos:
+        if odd := sorted(decide & (leaves[name].keys() ^ leaves[demos[0]].keys())):
+            raise UserError(f'{path}: {odd[0]} is in only one of {demos[0]} and {name}; expected the same arrays in every demonstration')
         where, group = f'{path}: {name}', f'/data/{name}'
         obs = joined(where, [load(f'{group}/obs/{key}') for key in keys])
         acts = load(f'{group}/actions')
@@ -51,7 +55,7 @@ def read_robomimic(path: str, h5: Any, options: ReadOptions) -> Source:
         over = dones is None or not dones.size or bool(dones.ravel()[-1])
         episodes.append(Episode(where, obs, acts, rews, None if over else False))
     used += optional + [f'next_obs/{key}' for key in keys if after]
-    inside = [name for name in parts_of(first) if name not in used]
+    inside = [name for name in dict.fromkeys(part for parts in leaves.values() for part in parts) if name not in used]
     others = [name for name in h5.root._v_children if name != 'data']
     env = _env_name(path, data)
     notes = [f"recorded in the environment '{env}' of robomimic"] if env else []
