@@ -57,7 +57,7 @@ OUTPUTS = {
 }
 SIZES = {
     'random actions of no size': ('media/random_returns.py Pendulum-v1 --a_max nan', '--a_max nan: give a number above 0'),
-    'the size of finite actions': ('media/random_returns.py CartPole-v0 --a_max 2', "no task has continuous actions"),
+    'the size of finite actions': ('media/random_returns.py CartPole-v0 --a_max 2', 'no task has continuous actions'),
     'a margin of nobody': (
         f'{ANALYZE} --reference cells.csv --margin gail=0.1',
         '--margin gail=…: no algorithm of the results is called so',
