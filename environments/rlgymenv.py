@@ -227,12 +227,16 @@ def spec_and_spaces(name: str) -> tuple[EnvSpec | None, Any, Any]:
         _close(env, name)
 
 
+class CloseFailed(BadEnvironment):
+    """An environment that can be used failed in its close()."""
+
+
 def _close(env: gymnasium.Env, name: str) -> None:
     try:
         with exits_raise():
             env.close()
     except FAILURES as e:
-        raise BadEnvironment(f"env '{name}' failed in close() with {reason_of(e)}") from e
+        raise CloseFailed(f"env '{name}' failed in close() with {reason_of(e)}") from e
 
 
 def needs_mujoco(name: str) -> bool:

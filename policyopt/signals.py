@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing import connection, resource_tracker
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 from policyopt.errors import RunFailed
@@ -111,9 +111,12 @@ class StopSignals:
             mute()
         self.first = self.first or num
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        pressed = signal.getsignal(signal.SIGINT) == signal.default_int_handler
         for num, handler in self.old.items():
             signal.signal(num, handler)
+        if isinstance(error, KeyboardInterrupt) and not pressed:
+            raise RunFailed('KeyboardInterrupt was raised, and not by Ctrl-C: the environment has raised it') from error
 
 
 def mute() -> None:

@@ -24,10 +24,11 @@ from policyopt.provenance import draw_seed, git_hash
 @contextlib.contextmanager
 def stage_lock(spec: Spec, name: str, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the folder's lock of that name; RunFailed when another process keeps it longer than `wait_s`."""
-    deadline = time.monotonic() + wait_s
+    folder, deadline = os.path.join(spec.checkpt_dir, 'locks'), time.monotonic() + wait_s
+    make_dir(folder)
     while True:
         try:
-            lock = locks.acquire_leased(os.path.join(spec.checkpt_dir, 'locks', name + '.lock'))
+            lock = locks.acquire_leased(os.path.join(folder, name + '.lock'))
             break
         except locks.Held as held:
             if time.monotonic() >= deadline:
@@ -51,7 +52,6 @@ def store_seed(spec: Spec, seed: int) -> None:
     Raises UserError when the folder holds runs of another seed, RunFailed when another process has just drawn another one.
     """
     path = _seed_path(spec)
-    make_dir(spec.checkpt_dir)
     with stage_lock(spec, 'folder', wait_s=30):
         stored = _stored_seed(path)
         if stored == seed:

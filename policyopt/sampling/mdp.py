@@ -35,12 +35,14 @@ class MDP:
     """A task: spaces, time limit, and environments that step together.
 
     task: the id of an environment, a function that returns a new gymnasium.Env, or one such environment.
-    Raises UserError for a task that is unknown or whose spaces are not supported.
+    Raises UserError for a task that is unknown or whose spaces are not supported, RunFailed for one whose close() fails.
     """
 
     def __init__(self, task: rlgymenv.Task):
         try:
             info = rlgymenv.env_info(task)
+        except rlgymenv.CloseFailed as e:
+            raise RunFailed(str(e)) from e
         except rlgymenv.BadEnvironment as e:
             raise UserError(str(e)) from e
         self._describe(task, info)

@@ -98,6 +98,13 @@ def test_a_command_fails_with_one_message(script, where, place):
     assert 'Traceback' not in done.stderr and not (place / 'out.h5').exists()
 
 
+@pytest.mark.parametrize(('where', 'said'), [('step', 'KeyboardInterrupt was raised'), ('close', 'failed in close() with ValueError: no')])
+def test_an_exception_of_the_environment_is_a_failed_run(where, said, place):
+    name = write(place, where, 'raise KeyboardInterrupt' if where == 'step' else 'raise ValueError("no")')
+    done = command(place, 'run_rl_mj', *COMMANDS['run_rl_mj'].replace('ENV', name).split())
+    assert done.returncode == 1 and said in done.stderr and 'Traceback' not in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize('where', ['make', 'step'])
 def test_a_log_stays_where_it_is_when_an_environment_changes_the_folder(where, place):
     (place / 'sub').mkdir()

@@ -254,7 +254,11 @@ def test_of_two_processes_that_draw_a_seed_at_once_the_first_decides(tmp_path):
 
 
 def test_an_unwritable_place_is_named(tmp_path):
-    path, _ = ready_spec(tmp_path)
+    path, folder = ready_spec(tmp_path)
+    folder.mkdir()
+    (folder / 'locks').touch()
+    for stage in ('0', '1', 'all'):
+        assert f'{folder}/locks: a file is in the way' in im_pipeline(path, stage, *(['--resume'] if stage != '1' else []), code=2)[1]
     (tmp_path / 'file').touch()
     _, err = im_pipeline(path, '1_train', '--set', f'options.storagedir={tmp_path}/file', code=2)
     assert 'a file is in the way' in err
