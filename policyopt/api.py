@@ -137,6 +137,8 @@ class Demonstrations(TrajBatch):
         return cls._copy(importers.batch_of(found.episodes, 'the Minari data set'), found.env_name)
 
     def __repr__(self) -> str:
+        if not len(self):
+            return '<Demonstrations: no episodes>'
         actions = self.a.stacked
         kind = f'integers {actions.min()} to {actions.max()}' if actions.dtype.kind == 'i' else f'{actions.shape[1]} numbers'
         mean, what = self.returns.mean(), f' of {self.env_name}' if self.env_name else ''

@@ -21,6 +21,8 @@ def as_path(x: Any, name: str = 'path') -> str:
     """The path of a file as text."""
     if not isinstance(x, str | os.PathLike) or not isinstance(os.fspath(x), str):
         raise UserError(f'{name} is {kind_of(x)}; expected the path of a file, as text or pathlib.Path')
+    if not os.fspath(x):
+        raise UserError(f'{name} is empty; expected the path of a file')
     return str(os.fspath(x))
 
 

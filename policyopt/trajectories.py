@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from policyopt.arguments import check_shapes
+from policyopt.arguments import as_integer, check_shapes
 from policyopt.errors import UserError
 
 if TYPE_CHECKING:
@@ -204,8 +204,9 @@ class TrajBatch:
         return Trajectory(self.obs[i], self.obsfeat[i], self.adist[i], self.a[i], self.r[i])
 
     def first(self, num: int) -> Self:
-        """The first `num` trajectories, without copying their rows."""
-        return self._part(slice(num), slice(int(self.obs.ends[num - 1]) if num else 0))
+        """The first `num` trajectories, at least one, without copying their rows."""
+        num = as_integer(num, 'num', 1, len(self))
+        return self._part(slice(num), slice(int(self.obs.ends[num - 1])))
 
     def _part(self, chosen: np.ndarray | slice, rows: np.ndarray | slice) -> Self:
         """Some trajectories, which have these rows."""

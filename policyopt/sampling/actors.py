@@ -238,6 +238,9 @@ class PlayerActor(GivenActions):
             if a_1_Da is not None:
                 self.batched, self.first = batched, False
                 return a_1_Da
+        if failed is not None and said is None and hasattr(self.call, 'forward'):
+            way = 'give a Policy itself, or a function such as lambda obs: module(torch.as_tensor(obs))'
+            raise UserError(f'policy is a torch module, {self.name}, that failed on an array of numpy ({failed}); {way}') from failed
         if failed is not None and said is None:
             raise failed
         wanted = f'an integer from 0 to {self.num_actions - 1}' if self.num_actions else f'{self.a_dim} finite numbers'

@@ -122,6 +122,13 @@ WRONG = {
         lambda: from_arrays(np.full((1, 3), -1e300), [0]),
         r'the arrays: observations: 1e\+300 is the largest in size; expected numbers below 1e\+150',
     ),
+    'an empty path': (lambda: po.load_policy(''), 'policy_path is empty; expected the path of a file'),
+    'an empty path of demonstrations': (lambda: po.Demonstrations.load(''), 'path is empty'),
+    'the first 0': (lambda: demos().first(0), "num is '0'; expected a whole number from 1 to"),
+    'a torch module': (
+        lambda: po.evaluate(make(po.ContinuousSpace(4)).to_torch(), 'CartPole-v0', 1),
+        r'policy is a torch module, DeterministicPolicy, that failed on an array .*torch.as_tensor\(obs\)',
+    ),
     'bytes as a path': (lambda: po.load_policy(b'x.h5'), 'policy_path is a bytes'),
     'a number as a reward': (lambda: po.load_reward(3, po.MDP('CartPole-v0')), 'path is an int'),
     'a number as demonstrations': (lambda: po.Demonstrations.load(3), 'path is an int'),
@@ -187,6 +194,14 @@ def test_a_run_that_cannot_be_written_is_refused_and_leaves_no_file(case, tmp_pa
     with pytest.raises(po.UserError, match=sentence):
         po.write_run(tmp_path / 'run.h5', make(), log, **more)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_torch_module_is_played_as_the_message_says():
+    policy = make(po.ContinuousSpace(4))
+    module = policy.to_torch()
+    returns = po.evaluate(lambda obs: module(torch.as_tensor(obs)), 'CartPole-v0', 2).returns
+    assert returns.tolist() == po.evaluate(policy, 'CartPole-v0', 2).returns.tolist()
+    assert repr(demos()[:0]) == '<Demonstrations: no episodes>'
 
 
 def test_a_column_may_have_a_name_of_several_words(tmp_path, recwarn):
