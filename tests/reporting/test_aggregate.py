@@ -56,11 +56,11 @@ def by_hand(alg, sizes=(1, 4, 7, 10), tasks=('cartpole', 'mountaincar', 'acrobot
             paper.setdefault((row['task'], row['alg'], int(row['num_trajs'])), []).append(score(row['task'], row['return_mean']))
     raw = {}
     for task in tasks:
-        measured = [five[task, alg, n] for n in (1, 4) if (task, alg, n) in five]
+        measured = [five[task, alg, n] for n in (1, 4, 7, 10) if (task, alg, n) in five]
         if measured:
-            z = [sum(sum(c[s]) / 3 for c in measured) / 2 for s in range(5)]
+            z = [sum(sum(c[s]) / 3 for c in measured) / len(measured) for s in range(5)]
             spread = sum((v - sum(z) / 5) ** 2 for v in z) / 4
-            noise = sum(sum((y - sum(c[s]) / 3) ** 2 for s in range(5) for y in c[s]) / 10 / 3 for c in measured) / 4
+            noise = sum(sum((y - sum(c[s]) / 3) ** 2 for s in range(5) for y in c[s]) / 10 / 3 for c in measured) / len(measured) ** 2
             raw[task] = (spread - noise, spread, all(abs(y - 1) <= 0.02 for c in measured for s in c.values() for y in s))
     pool = [v for v in raw.values() if not v[2]]
     diff = variance = bottom = 0.0
