@@ -77,8 +77,13 @@ def main(argv):
     paths = tables.csv_paths(args.csv) if args.csv else []
     inputs = [args.results, args.reference, *([tasks_beside(args.reference)] if args.reference else []), *(args.between_set or [])]
     outputs = list(filter(None, [*paths, args.latex, args.markdown, args.html]))
+    heads = {
+        path: columns[0].csv_name + ','
+        for path, columns in zip(paths, (tables.RUN_COLUMNS, tables.CELL_COLUMNS, AGGREGATE_COLUMNS), strict=False)
+    }
+    heads |= {path: head for path, head in ((args.latex, '%'), (args.markdown, '#'), (args.html, '<!')) if path}
     for i, path in enumerate(outputs):
-        check_output(path, 'a table', inputs, others=outputs[:i])
+        check_output(path, 'a table', inputs, others=outputs[:i], begins=heads[path])
     margins = margins_of(args.margin)
     study = read_study(args.results, args.reference, args.between_set, margins=margins)
     for name in margins if args.margin else ():

@@ -38,7 +38,7 @@ def main(argv):
     if not args.interval > 0:
         raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')
     if args.csv:
-        check_output(args.csv, 'the table', args.logfiles, others=filter(None, (args.logs, args.tensorboard)))
+        check_output(args.csv, 'a table of logs', args.logfiles, others=filter(None, (args.logs, args.tensorboard)), begins='log,')
     if args.tensorboard:
         check_writable_dir(args.tensorboard, 'the folder of TensorBoard')
     if args.logs:

@@ -110,11 +110,11 @@ def check_writable_dir(path: str, what: str) -> None:
         raise UserError(f"{path}: cannot write {what} into '{folder}' (no write permission); choose another folder")
 
 
-def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others: Iterable[str] = ()) -> None:
+def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others: Iterable[str] = (), begins: str | None = None) -> None:
     """Raise UserError unless a file can be written at `path` without the loss of an input or of finished data; call it before the work.
 
     inputs: files that the command reads; others: what else it writes. Any HDF5 file that exists is taken for finished data; other
-    regular files are replaced.
+    regular files are replaced, if they begin with the text `begins` where it is given.
     """
     folder, name = os.path.split(path)
     try:
@@ -142,6 +142,10 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
             raise UserError(f'{path}: exists and is no regular file; choose another file for {what}')
         if begins_as_hdf5(path):
             raise UserError(f'{path}: is an HDF5 file, and finished data is never overwritten; choose another file for {what}')
+        if begins and os.path.getsize(path):
+            with open(path, 'rb') as f:
+                if f.read(len(begins.encode())) != begins.encode():
+                    raise UserError(f'{path}: is there, and is not {what} of an earlier run; choose another file, or remove it')
 
 
 def check_link(path: str, what: str) -> None:

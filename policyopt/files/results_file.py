@@ -156,7 +156,13 @@ def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
             return printable(decoded(x, f"{path}: the column '{field.name}' of /{name}"))
         return field.type(x) if field.type in (int, float) else np.array(x)
 
-    return [row_type(**{f.name: value(row, f) for f in fields}) for row in data]
+    rows = [row_type(**{f.name: value(row, f) for f in fields}) for row in data]
+    for i, row in enumerate(rows):
+        for key, least in (('task', ''), ('alg', ''), ('num_trajs', 0), ('run', -1)):
+            if hasattr(row, key) and not getattr(row, key) > least:
+                seen = f'row {i} of /{name} has {key} {getattr(row, key)!r}'
+                raise UserError(f'{path}: {seen}; the file is damaged or not one of ours')
+    return rows
 
 
 def returns_table(rows: list[ResultRow]) -> str:

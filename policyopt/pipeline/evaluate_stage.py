@@ -162,6 +162,10 @@ def evaluated_rows(
     old_tasks = {} if stored is None else {task.task: task for task in stored.tasks}
     sets = _expert_sets(spec, dict.fromkeys(r.task for r in runs))
     task_rows = old_tasks | {name: _task_row(spec, spec.task(name), sets, seed) for name in dict.fromkeys(r.task for r in runs)}
+    for name, before in old_tasks.items():
+        if not np.isin(before.ex_traj_returns, task_rows[name].ex_traj_returns).all():
+            seen = f"the results have other returns of the expert of task '{name}' than its trajectories in {spec.traj_dir}"
+            raise UserError(f'{spec.results_path}: {seen}, on which kept runs have learned; put those back, or choose another storagedir')
     _give_all_episodes(spec, old, task_rows)  # before anything plays, because their files may be missing
     if not how.resume:
         forget_rows(spec)
@@ -296,8 +300,9 @@ def _evaluate(job: EvaluationJob, snapshot: Snapshot | None) -> str:
 
 
 def _store_row(job: EvaluationJob, snapshot: Snapshot | None) -> str:
-    key, trajs = job.key(), _play_foreign(job) if snapshot is None else _play(job, snapshot)
-    with write_h5(job.cache, replace=True) as h5:
+    key, cache = job.key(), os.path.abspath(job.cache)  # a policy's module may change the working folder
+    trajs = _play_foreign(job) if snapshot is None else _play(job, snapshot)
+    with write_h5(cache, replace=True) as h5:
         h5.create_array('/', 'returns', trajs.returns)
         h5.create_array('/', 'lengths', trajs.lengths)
         set_attrs(h5.root, {'key': key})

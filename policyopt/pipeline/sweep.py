@@ -28,7 +28,7 @@ def variants(section: YamlSection, name: str, cmd: str) -> list[tuple[str, str]]
             section.source.fail(where, f'the setting {show_value(key)}', 'the name of an option, such as reward_lr')
         words = list_of(section.source, where, values, item=_word)
         for i, word in enumerate(words):
-            if word in words[:i]:
+            if any(_same(word, other) for other in words[:i]):
                 section.source.fail(f'{where}[{i}]', f'{word} a second time', 'each only once')
         if key not in fields:
             _check_option(section.source, where, key, words, cmd)
@@ -40,6 +40,14 @@ def variants(section: YamlSection, name: str, cmd: str) -> list[tuple[str, str]]
     if vary and len(longest) > MAX_NAME:
         section.source.fail(section.at('vary'), f"the name '{longest}'", f'at most {MAX_NAME} characters; vary fewer settings at a time')
     return found
+
+
+def _same(a: str, b: str) -> bool:
+    """Whether two words are one value: 1 and 1.0 are."""
+    try:
+        return float(a) == float(b)
+    except ValueError:
+        return a == b
 
 
 def _check_option(source: YamlSource, where: str, key: str, words: Sequence[str], cmd: str) -> None:

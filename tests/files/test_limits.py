@@ -25,6 +25,8 @@ OUTPUTS = {
     'other finished data as a table': (f'{ANALYZE} --markdown t.h5', 't.h5: is an HDF5 file'),
     'one file for two tables': (f'{ANALYZE} --markdown a --latex a', 'a: is named for two outputs'),
     'a table per cell over an input': ('analyze_results.py r_cells.csv --csv r.csv', 'r_cells.csv: is an input'),
+    'a table over a file that is none': (f'{ANALYZE} --csv plain.csv', 'plain.csv: is there, and is not a table of an earlier run'),
+    'a table of logs over a file that is none': ('export_log.py p.h5 --csv plain.csv', 'is not a table of logs of an earlier run'),
     'a folder as a page': (f'{ANALYZE} --html .', 'not of a folder'),
     'a device as a page': (f'{ANALYZE} --html /dev/null', 'is no regular file'),
     'a link as a table': (f'{ANALYZE} --csv link.csv', 'link.csv: is a link to another file (plain.csv); give the name of the file itself'),
@@ -121,7 +123,7 @@ def place(tmp_path):
     (tmp_path / 'ref.csv').write_text('task,alg\n')
     (tmp_path / 'cells.csv').write_text('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1\n')
     (tmp_path / 'folder').mkdir()
-    (tmp_path / 'plain.csv').write_text('')
+    (tmp_path / 'plain.csv').write_text('obs0,act\n')
     (tmp_path / 'link.csv').symlink_to('plain.csv')
     (tmp_path / 'odd_envs.py').write_text(ODD_ENVS)
     (tmp_path / 'leaves.py').write_text('raise SystemExit(7)\n')

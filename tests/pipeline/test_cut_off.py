@@ -204,3 +204,13 @@ def test_large_returns_are_shown(tmp_path, run_script):
     results_file.write_results(str(tmp_path / 'r.h5'), rows, small.tasks, small.attrs)
     run_script('analyze_results.py', 'r.h5', '--html', 'r.html', '--csv', 'r.csv', '--markdown', 'r.md', '--latex', 'r.tex')
     run_script('plot_results.py', 'r.h5', '-o', 'r.png')
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is always full')
+def test_a_run_whose_output_cannot_be_written_says_so_and_can_be_continued(tmp_path):
+    words = [sys.executable, REPO / 'scripts' / 'run_rl_mj.py', *'--env_name CartPole-v0 --max_iter 3 --min_total_sa 60'.split()]
+    words += ['--sim_batch_size', '1', '--seed', '0', '--log', 'a.h5']
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run(words, cwd=tmp_path, env=script_env(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
+    assert done.returncode == 75 and (tmp_path / 'a.h5.part').exists()
+    assert 'stopped by its output, which cannot be written (No space left on device)' in done.stderr and '--resume' in done.stderr

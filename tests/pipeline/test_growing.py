@@ -55,6 +55,20 @@ def test_rows_are_added_and_the_file_is_that_of_one_evaluation(tiny, capsys):  #
     assert facts['training_seconds'] == expected['training_seconds'] and facts['spec'] == expected['spec']
 
 
+def test_other_trajectories_under_kept_rows_are_refused(tiny):  # noqa: F811
+    path, folder = tiny
+    run_stage(path, '2', only=['run=0'])
+    stored = (folder / 'results.h5').read_bytes()
+    for trajs in folder.parent.glob('trajs/trajs_*.h5'):
+        with tables.open_file(str(trajs), 'a') as h5:
+            h5.root.r_B_T[...] = 3 * h5.root.r_B_T[...]
+            if 'content_sha256' in h5.root._v_attrs:
+                del h5.root._v_attrs.content_sha256
+    with pytest.raises(UserError, match='other returns of the expert of task'):
+        run_stage(path, '2', resume=True)
+    assert (folder / 'results.h5').read_bytes() == stored
+
+
 def test_what_has_changed_is_named_and_redone_only_if_asked(tiny, capsys):  # noqa: F811
     path, folder = tiny
     run_stage(path, '2')

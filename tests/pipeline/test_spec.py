@@ -236,7 +236,7 @@ MISTAKES = {
         r'a format that its field cannot have .*expected fields alone',
     ),
     'one seed for all runs': (
-        ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode bclone --seed 3 --log {out}'),
+        ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode bclone --limit_trajs {num_trajs} --seed 3 --log {out}'),
         r'training.algorithms\[0\].cmd: --seed 3 in all 2 runs; expected --seed \{seed\}, or none',
     ),
     'options of another mode': (

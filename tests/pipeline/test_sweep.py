@@ -46,6 +46,7 @@ BAD = {
     'no mapping': ('vary=[1]', 'a list; expected a mapping of options to lists'),
     'no list': ('vary={reward_lr: .1}', ': 0.1 (decimal number); expected a list'),
     'an empty list': ('vary={reward_lr: []}', 'an empty list'),
+    'one number in two ways': ('vary={reward_lr: [1, 1.0]}', '1.0 a second time'),
     'twice': ('vary={reward_lr: [.1, .10]}', '0.1 a second time'),
     'true': ('vary={no_vf: [true]}', '1 and 0 for yes and no'),
     'a comma': ('vary={reward_type: ["a,b"]}', "'a,b'; expected a number, or a word"),

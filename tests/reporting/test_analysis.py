@@ -377,6 +377,18 @@ def test_returns_that_are_no_list_of_episodes_are_refused(tmp_path):
         read_results(path)
 
 
+@pytest.mark.parametrize(('key', 'value'), [('num_trajs', -5), ('run', -1), ('alg', '')])
+def test_a_row_of_no_run_is_refused(key, value, tmp_path):
+    path = small_results(tmp_path / 'r.h5')
+    with open_file(path, 'a') as h5:
+        del h5.root._v_attrs['content_sha256']
+        column = h5.root.results.read(field=key)
+        column[1] = value
+        h5.root.results.modify_column(column=column, colname=key)
+    with pytest.raises(UserError, match=f'row 1 of /results has {key} {value!r}; the file is damaged'):
+        read_results(path)
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
