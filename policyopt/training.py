@@ -442,7 +442,6 @@ class Run:
         self.started_with = attrs
         self.log = TrainingLog(full_path(args.log), attrs)
         self.lock: locks.Lock | None = None  # while `execute` writes to a log
-        self.unwritable: OSError | None = None  # why our output is not read any more
 
     @property
     def depends_on_max_iter(self) -> bool:
@@ -578,8 +577,9 @@ class Run:
                 else:
                     eta.update(iteration)
             except OSError as e:
-                self.unwritable = e  # nobody reads our output any more: the end of a terminal can show so first
-                signals.note(signal.SIGHUP, None)
+                with contextlib.suppress(OSError):  # a closed terminal takes standard error with it
+                    print(self.how_to_continue(f'its output, which cannot be written ({e.strerror}),'), file=sys.stderr)
+                signals.note(signal.SIGHUP, None)  # nobody reads our output any more: the end of a terminal can show so first
             stop = signals.first is not None
             if (iteration % args.save_freq == 0 or stop) and not last:
                 self.check_lock()
@@ -590,12 +590,13 @@ class Run:
 
     def stopped(self, num: int) -> int:
         """Print how to continue after a stop signal; returns the exit code."""
-        why = signal.Signals(num).name if self.unwritable is None else f'its output, which cannot be written ({self.unwritable.strerror}),'
-        what = f'stopped by {why} after iteration {self.opt.iteration - 1}'
-        kept = 'nothing is kept without --log' if self.args.log is None else f'continue with: {continuing_command()}'
-        with contextlib.suppress(OSError):  # a closed terminal takes standard error with it
-            print(f'{what}; {kept}', file=sys.stdout if self.unwritable is None else sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # of an output that cannot be written, which has been said
+            print(self.how_to_continue(signal.Signals(num).name), flush=True)
         return INTERRUPTED if num == signal.SIGINT else STOPPED
+
+    def how_to_continue(self, why: str) -> str:
+        kept = 'nothing is kept without --log' if self.args.log is None else f'continue with: {continuing_command()}'
+        return f'stopped by {why} after iteration {self.opt.iteration - 1}; {kept}'
 
     def check_lock(self) -> None:
         if self.lock is not None:

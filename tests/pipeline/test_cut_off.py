@@ -213,4 +213,4 @@ def test_a_run_whose_output_cannot_be_written_says_so_and_can_be_continued(tmp_p
     with open('/dev/full', 'w') as full:
         done = subprocess.run(words, cwd=tmp_path, env=script_env(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
     assert done.returncode == 75 and (tmp_path / 'a.h5.part').exists()
-    assert 'stopped by its output, which cannot be written (No space left on device)' in done.stderr and '--resume' in done.stderr
+    assert 'stopped by its output, which cannot be written (No space left on device), after' in done.stderr and '--resume' in done.stderr
