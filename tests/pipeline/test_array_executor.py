@@ -89,7 +89,8 @@ def test_kubernetes_runs_the_template_as_an_indexed_job(tmp_path):
     # creates the job, as the cluster would: one pod after the other, the first one of index 0
     (bin_folder / 'kubectl').write_text(
         f'#!{sys.executable}\nimport os, subprocess, sys, yaml\n'
-        'if sys.argv[1] != "create": sys.exit(0)\n'
+        'if sys.argv[1] == "get" and "custom-columns=NAME:.metadata.name,IS:.status.conditions[*].type" in sys.argv:\n'
+        '    sys.exit(print("gail-x7k2p", os.environ.get("CONDITIONS", "<none>")))\n'
         f'job = yaml.safe_load(sys.stdin)\nopen("{tmp_path}/job.yaml", "w").write(yaml.safe_dump(job))\n'
         'spec = job["spec"]\ncommand = spec["template"]["spec"]["containers"][0]["command"]\n'
         'for i in range(spec["completions"]):\n'
@@ -101,6 +102,15 @@ def test_kubernetes_runs_the_template_as_an_indexed_job(tmp_path):
     _, err = im_pipeline(path, '1_train', '-e', 'array', '-y', '--wait', '-j', 2, '--only', 'alg=ga', 'num_trajs=1', env=env)
     assert 'submitted job job.batch/gail-x7k2p with 4 runs' in err and '4/4 runs done' in err
     assert len(h5_files(folder)) == 4 and set(starts(folder).values()) == {1}
+    query = ['bash', '-c', options['array']['query'].format(job='job.batch/gail-x7k2p')]
+    for conditions, exists in {
+        '<none>': True,
+        'FailureTarget': True,
+        'FailureTarget,Failed': False,
+        'SuccessCriteriaMet,Complete': False,
+    }.items():
+        printed = subprocess.run(query, env=env | {'CONDITIONS': conditions}, stdout=subprocess.PIPE).stdout
+        assert (printed != b'') is exists
     job = yaml.safe_load((tmp_path / 'job.yaml').read_text())
     assert (job['spec']['completionMode'], job['spec']['completions'], job['spec']['parallelism']) == ('Indexed', 4, 2)
     kubernetes_validate = pytest.importorskip('kubernetes_validate')
