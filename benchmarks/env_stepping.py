@@ -50,6 +50,7 @@ def run_vec(info, vec, act, num_steps, rng):
     """CPU seconds of the batched loop, and the episodes (seed, actions) that it ran."""
     K = vec.num_slots
     slots_K, seeds_K, taken = np.arange(K), rng.integers(2**31, size=K), []
+    t_K = np.zeros(K, dtype=int)
     starts = [(0, k, int(s)) for k, s in enumerate(seeds_K)]
     start = time.process_time()
     obs_K_Do = vec.reset(slots_K, seeds_K)
@@ -57,10 +58,12 @@ def run_vec(info, vec, act, num_steps, rng):
         a_K_Da = act(obs_K_Do)
         taken.append(a_K_Da)
         obs_K_Do, _, done_K = vec.step(slots_K, a_K_Da)
+        t_K += 1
+        done_K |= t_K == info.time_limit
         if done_K.any():
             ended = slots_K[done_K]
             seeds = rng.integers(2**31, size=len(ended))
-            obs_K_Do[ended] = vec.reset(ended, seeds)
+            obs_K_Do[ended], t_K[ended] = vec.reset(ended, seeds), 0
             starts += [(t + 1, k, s) for k, s in zip(ended.tolist(), seeds.tolist(), strict=True)]
     seconds = time.process_time() - start
     a_T_K_Da = np.array(taken)

@@ -29,10 +29,11 @@ class VecEnv:
     | seeds_K | (K,) int < 2³¹ | one environment seed per slot |
     | a_K_Da | (K, Da) | int64 (Da = 1) for finite actions, else float64, unclipped |
     | obs_K_Do | (K, Do) float64 | |
-    | r_K, done_K | (K,) float64, bool | done: terminated or out of time |
+    | r_K, done_K | (K,) float64, bool | done: the episode is over |
 
-    Slot k reset with seed s gives exactly what a single environment gives after reset(s). A slot that is done must be
-    reset before its next step. Returned arrays belong to the caller.
+    Slot k reset with seed s gives exactly what a single environment gives after reset(s), up to the task's time limit, which is
+    the caller's where the dynamics are ours. A slot that is done must be reset before its next step. Returned arrays belong to
+    the caller.
     """
 
     pays_in_processes = True  # whether a step costs enough to be worth a process of its own
@@ -59,20 +60,16 @@ class VecEnv:
 
 
 class ClassicVecEnv(VecEnv):
-    """Slot bookkeeping and the time limit; a task adds `start(rng)`, `advance(S_D_K, a_K, W)` and its observations."""
+    """Slots as columns of one array; a task adds `start(rng)`, `advance(S_D_K, a_K, W)` and its observations."""
 
     state_dim: int
     scratch_rows: int
     pays_in_processes = False
     obs_dtype: type = np.float32  # gymnasium's classic observations are float32; its inner state is float64
 
-    def __init__(self, num_slots: int, time_limit: int | None):
+    def __init__(self, num_slots: int):
         super().__init__(num_slots)
-        self._limit = time_limit if time_limit is not None else np.iinfo(np.int64).max
         self._S_D_N = np.zeros((self.state_dim, num_slots))
-        self._t_N = np.zeros(num_slots, dtype=np.int64)
-        self._in_order = np.arange(num_slots).tobytes()
-        self._scratch = {}
 
     def start(self, rng: np.random.Generator) -> np.ndarray | tuple[float, ...]:
         """The D state variables after a reset, drawn exactly as the single environment draws them."""
@@ -85,27 +82,12 @@ class ClassicVecEnv(VecEnv):
     def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
         for slot, seed in zip(slots_K, seeds_K, strict=True):
             self._S_D_N[:, slot] = self.start(np.random.Generator(np.random.PCG64(int(seed))))
-        self._t_N[slots_K] = 0
         return self._observe(self._S_D_N[:, slots_K])
 
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        slots_K = np.asarray(slots_K)
-        K = len(slots_K)
-        W = self._scratch.get(K)
-        if W is None:
-            W = self._scratch[K] = np.empty((self.scratch_rows, K))
-        if slots_K.tobytes() == self._in_order:  # every slot, in order: no gathering
-            S_D_K, t_K = self._S_D_N, self._t_N
-            r_K, done_K = self.advance(S_D_K, a_K_Da[:, 0], W)
-            t_K += 1
-        else:
-            S_D_K = self._S_D_N.take(slots_K, axis=1)
-            r_K, done_K = self.advance(S_D_K, a_K_Da[:, 0], W)
-            self._S_D_N[:, slots_K] = S_D_K
-            t_K = self._t_N.take(slots_K)
-            t_K += 1
-            self._t_N[slots_K] = t_K
-        done_K |= t_K >= self._limit
+        S_D_K = self._S_D_N.take(slots_K, axis=1)
+        r_K, done_K = self.advance(S_D_K, a_K_Da[:, 0], np.empty((self.scratch_rows, len(slots_K))))
+        self._S_D_N[:, slots_K] = S_D_K
         return self._observe(S_D_K), r_K, done_K
 
     def _observe(self, S_D_K: np.ndarray) -> np.ndarray:

@@ -123,27 +123,13 @@ def restore_2016(model: Any, total_mass: float | None = None) -> None:
 
 
 class _Restored:
-    """Mixin before a v4 class: restores its model before anything else uses it, and draws its starts in a method of its own."""
-
-    normal_speeds = False
+    """Mixin before a v4 class: restores its model before anything else uses it."""
 
     def _initialize_simulation(self) -> tuple[Any, Any]:
         model, data = super()._initialize_simulation()
         restore_2016(model)
         mujoco.mj_resetData(model, data)
         return model, data
-
-    def draw_start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(qpos, qvel) at a reset, v4's draws: positions ± noise, speeds ± noise or normal with stdev noise."""
-        noise = self._reset_noise_scale
-        qpos = self.init_qpos + rng.uniform(-noise, noise, self.model.nq)
-        if self.normal_speeds:
-            return qpos, self.init_qvel + noise * rng.standard_normal(self.model.nv)
-        return qpos, self.init_qvel + rng.uniform(-noise, noise, self.model.nv)
-
-    def reset_model(self) -> np.ndarray:
-        self.set_state(*self.draw_start(self.np_random))
-        return self._get_obs()
 
 
 class LegacyHopperEnv(_Restored, HopperEnv):
@@ -161,8 +147,6 @@ class LegacyHalfCheetahEnv(_Restored, HalfCheetahEnv):
     working folder; the rescaling is done here instead, on the restored bodies.
     """
 
-    normal_speeds = True
-
     def _initialize_simulation(self) -> tuple[Any, Any]:
         spec = mujoco.MjSpec.from_file(self.fullpath)
         spec.compiler.settotalmass = -1
@@ -178,8 +162,6 @@ class LegacyAntEnv(_Restored, AntEnv):
 
     Reward ẋ + 1 − ½|a|² − ½·10⁻³ Σ clip(cfrc, ±1)²; over when the torso leaves [0.2, 1].
     """
-
-    normal_speeds = True
 
     def __init__(self, **kwargs: Any):
         super().__init__(use_contact_forces=True, **kwargs)
@@ -201,12 +183,13 @@ class LegacyReacherEnv(_Restored, ReacherEnv):
             self.render()
         return self._get_obs(), r, False, False, {}
 
-    def draw_start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        qpos = rng.uniform(-0.1, 0.1, self.model.nq) + self.init_qpos
-        self.goal = qpos[-2:] = rng.uniform(-0.2, 0.2, 2)
-        qvel = self.init_qvel + rng.uniform(-0.005, 0.005, self.model.nv)
+    def reset_model(self) -> np.ndarray:
+        qpos = self.np_random.uniform(-0.1, 0.1, self.model.nq) + self.init_qpos
+        self.goal = qpos[-2:] = self.np_random.uniform(-0.2, 0.2, 2)
+        qvel = self.init_qvel + self.np_random.uniform(-0.005, 0.005, self.model.nv)
         qvel[-2:] = 0
-        return qpos, qvel
+        self.set_state(qpos, qvel)
+        return self._get_obs()
 
 
 class LegacyHumanoidEnv(_Restored, HumanoidEnv):
@@ -232,8 +215,6 @@ class LegacyHumanoidEnv(_Restored, HumanoidEnv):
 class LegacyInvertedPendulumEnv(_Restored, InvertedPendulumEnv):
     """InvertedPendulum-v1: 4 observations, reward 1, over at |θ| > 0.2; mass restored, the motor's force unlimited."""
 
-    _reset_noise_scale = 1e-2  # v4 has no argument for it
-
     def _initialize_simulation(self) -> tuple[Any, Any]:
         model, data = super()._initialize_simulation()
         model.actuator_ctrllimited[:] = 0
@@ -245,9 +226,6 @@ class LegacyInvertedDoublePendulumEnv(_Restored, InvertedDoublePendulumEnv):
 
     Reward 10 − (0.01 x² + (y − 2)²) − (10⁻³ v1² + 5·10⁻³ v2²) at the tip (x, y); over when y ≤ 1.
     """
-
-    _reset_noise_scale = 0.1  # v4 has no argument for it
-    normal_speeds = True
 
     @staticmethod
     def reward(x: Any, y: Any, v1: Any, v2: Any) -> Any:

@@ -27,7 +27,7 @@ State = tuple[np.ndarray, np.ndarray, np.ndarray]  # (qpos_K_Q, qvel_K_V, X_K_X)
 
 
 class MujocoVecEnv(VecEnv):
-    """Slots as MjData objects of one model, with a time limit; `env` is the single environment, unwrapped.
+    """Slots as MjData objects of one model; `env` is the single environment, unwrapped, which also starts every slot.
 
     A task adds what it reads in addition to qpos and qvel (`extras`, flat views into the engine's data), its observations and
     its reward.
@@ -35,18 +35,13 @@ class MujocoVecEnv(VecEnv):
 
     contact_forces = False  # computed only where the task uses them
 
-    def __init__(self, env: Any, num_slots: int, time_limit: int):
+    def __init__(self, env: Any, num_slots: int):
         super().__init__(num_slots)
-        self._env = env
-        self._limit = time_limit
-        self.model, self.dt = env.model, env.dt
-        self._slots: list[Any] = [None] * num_slots  # (data, its ctrl), made when first needed
-        self._views: list[Any] = [None] * num_slots
+        self._env, self.model, self.dt = env, env.model, env.dt
+        self._slots: list[Any] = [None] * num_slots  # (data, its ctrl, views of what is read), made when first needed
         sizes = np.cumsum([env.model.nq, env.model.nv])
         self._qpos, self._qvel, self._extra = slice(0, sizes[0]), slice(*sizes), slice(sizes[1], None)
         self._R_N_F = np.zeros((num_slots, sum(view.size for view in self._read(env.data))))
-        self._t_N = np.zeros(num_slots, dtype=np.int64)
-        self._in_order = np.arange(num_slots).tobytes()
 
     def _read(self, data: Any) -> list[np.ndarray]:
         return [data.qpos, data.qvel, *self.extras(data)]
@@ -54,10 +49,6 @@ class MujocoVecEnv(VecEnv):
     def extras(self, data: Any) -> list[np.ndarray]:
         """Flat views of what is read after a step in addition to qpos and qvel."""
         return []
-
-    def start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(qpos, qvel) after a reset, drawn exactly as the single environment draws them."""
-        return self._env.draw_start(rng)
 
     def control(self, a_K_Da: np.ndarray) -> np.ndarray:
         """What the motors are told."""
@@ -77,18 +68,14 @@ class MujocoVecEnv(VecEnv):
         for slot, seed in zip(slots_K, seeds_K, strict=True):
             if self._slots[slot] is None:
                 data = mujoco.MjData(self.model)
-                self._slots[slot], self._views[slot] = (data, data.ctrl), self._read(data)
-            data, views = self._slots[slot][0], self._views[slot]
-            mujoco.mj_resetData(self.model, data)
-            views[0][:], views[1][:] = self.start(np.random.Generator(np.random.PCG64(int(seed))))
-            mujoco.mj_forward(self.model, data)
-        R_K_F = self._gather(slots_K)
-        self._R_N_F[slots_K] = R_K_F
-        self._t_N[slots_K] = 0
+                self._slots[slot] = data, data.ctrl, self._read(data)
+            self._env.data = self._slots[slot][0]
+            self._env.reset(seed=int(seed))
+        self._R_N_F[slots_K] = R_K_F = self._gather(slots_K)
         return self.observe(*self._parts(R_K_F))
 
     def _gather(self, slots: Sequence[int] | np.ndarray) -> np.ndarray:
-        return np.concatenate([view for slot in slots for view in self._views[slot]]).reshape(len(slots), -1)
+        return np.concatenate([view for slot in slots for view in self._slots[slot][2]]).reshape(len(slots), -1)
 
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         slots_K = np.asarray(slots_K)
@@ -96,23 +83,15 @@ class MujocoVecEnv(VecEnv):
         u_K_Da = self.control(np.ascontiguousarray(a_K_Da, dtype=np.float64))
         model, frame_skip, mj_step = self.model, self._env.frame_skip, mujoco.mj_step
         for slot, u_Da in zip(slots, u_K_Da, strict=True):
-            data, ctrl = self._slots[slot]
+            data, ctrl, _ = self._slots[slot]
             ctrl[:] = u_Da
             mj_step(model, data, frame_skip)
             if self.contact_forces:
                 mujoco.mj_rnePostConstraint(model, data)
-        after_K_F = self._gather(slots)
-        if slots_K.tobytes() == self._in_order:  # every slot, in order: nothing to pick out
-            before_K_F, self._R_N_F = self._R_N_F, after_K_F
-            self._t_N += 1
-            t_K = self._t_N
-        else:
-            before_K_F, self._R_N_F[slots_K] = self._R_N_F[slots_K], after_K_F
-            t_K = self._t_N[slots_K] + 1
-            self._t_N[slots_K] = t_K
+        before_K_F, after_K_F = self._R_N_F[slots_K], self._gather(slots)
+        self._R_N_F[slots_K] = after_K_F
         after = self._parts(after_K_F)
         r_K, done_K = self.outcome(self._parts(before_K_F), after, u_K_Da)
-        done_K |= t_K >= self._limit
         return self.observe(*after), r_K, done_K
 
     def close(self) -> None:
@@ -124,16 +103,48 @@ def _squares(x_K_Da: np.ndarray) -> np.ndarray:
     return np.add.reduce(np.square(x_K_Da), axis=1)
 
 
-class HopperVec(MujocoVecEnv):
-    """legacy/Hopper-v1: over unless height > 0.7, |angle| < 0.2 and every other number within ±100."""
+class RunnerVec(MujocoVecEnv):
+    """legacy/ and seals/HalfCheetah-v1 and seals/Swimmer-v1: paid for the speed along x, less a cost of the controls; always healthy.
+
+    Others are paid a bonus while healthy too, and may end when not. What is paid, what ends, and whether the position along the
+    ground is observed the environment says, one of gymnasium's v4: those of seals show every position and never end.
+    """
+
+    ground_dims = 1  # positions along the ground
+
+    def __init__(self, env: Any, num_slots: int):
+        self.contact_forces = getattr(env, '_use_contact_forces', False)
+        super().__init__(env, num_slots)
+        self._ends, self._bonus = getattr(env, '_terminate_when_unhealthy', False), getattr(env, '_healthy_reward', 0.0)
+        self._first = self.ground_dims if env._exclude_current_positions_from_observation else 0
 
     def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
-        return np.concatenate([qpos_K_Q[:, 1:], qvel_K_V.clip(-10, 10)], axis=1)
+        return np.concatenate([qpos_K_Q[:, self._first :], qvel_K_V], axis=1)
+
+    def position(self, state: State) -> np.ndarray:
+        """The x whose speed is paid."""
+        return state[0][:, 0]
+
+    def healthy(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray:
+        return np.ones(len(qpos_K_Q), dtype=bool)
+
+    def cost(self, u_K_Da: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
+        return self._env._ctrl_cost_weight * _squares(u_K_Da)
 
     def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        qpos_K_Q, qvel_K_V, _ = after
-        speed_K = (qpos_K_Q[:, 0] - before[0][:, 0]) / self.dt
-        return speed_K + 1.0 - 1e-3 * _squares(u_K_Da), ~self.healthy(qpos_K_Q, qvel_K_V)
+        speed_K, healthy_K = (self.position(after) - self.position(before)) / self.dt, self.healthy(*after[:2])
+        bonus_K = (healthy_K | self._ends) * self._bonus  # paid on the ending step too
+        return speed_K + bonus_K - self.cost(u_K_Da, after[2]), ~healthy_K & self._ends
+
+
+HalfCheetahVec = SwimmerVec = RunnerVec
+
+
+class HopperVec(RunnerVec):
+    """legacy/ and seals/Hopper-v1: healthy while height > 0.7, |angle| < 0.2 and every other number is within ±100."""
+
+    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
+        return super().observe(qpos_K_Q, qvel_K_V.clip(-10, 10), X_K_X)
 
     def healthy(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray:
         fine_K = (np.abs(qpos_K_Q[:, 2:]) < 100).all(axis=1) & (np.abs(qvel_K_V) < 100).all(axis=1)
@@ -141,41 +152,33 @@ class HopperVec(MujocoVecEnv):
 
 
 class Walker2dVec(HopperVec):
-    """legacy/Walker2d-v1: the hopper's reward; over unless height is in (0.8, 2) and |angle| < 1."""
+    """legacy/ and seals/Walker2d-v1: healthy while the height is in (0.8, 2) and |angle| < 1."""
 
     def healthy(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray:
         height_K = qpos_K_Q[:, 1]
         return (height_K > 0.8) & (height_K < 2.0) & (np.abs(qpos_K_Q[:, 2]) < 1.0)
 
 
-class HalfCheetahVec(MujocoVecEnv):
-    """legacy/HalfCheetah-v1: speed less a tenth of the squared action; never over."""
+class AntVec(RunnerVec):
+    """legacy/ and seals/Ant-v1: healthy while the height is in [0.2, 1]; X is the torso's position and, in legacy/, 84 contact forces."""
 
-    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
-        return np.concatenate([qpos_K_Q[:, 1:], qvel_K_V], axis=1)
-
-    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        speed_K = (after[0][:, 0] - before[0][:, 0]) / self.dt
-        return speed_K - 0.1 * _squares(u_K_Da), np.zeros(len(u_K_Da), dtype=bool)
-
-
-class AntVec(MujocoVecEnv):
-    """legacy/Ant-v1: X is the torso's position and the 84 contact forces; over unless the height is in [0.2, 1]."""
-
-    contact_forces = True
+    ground_dims = 2
 
     def extras(self, data: Any) -> list[np.ndarray]:
-        return [data.body('torso').xpos, data.cfrc_ext.reshape(-1)]
+        return [data.body('torso').xpos, *([data.cfrc_ext.reshape(-1)] if self.contact_forces else [])]
 
     def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
-        return np.concatenate([qpos_K_Q[:, 2:], qvel_K_V, X_K_X[:, 3:].clip(-1, 1)], axis=1)
+        return np.concatenate([super().observe(qpos_K_Q, qvel_K_V, X_K_X), X_K_X[:, 3:].clip(-1, 1)], axis=1)
 
-    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        qpos_K_Q, qvel_K_V, X_K_X = after
-        speed_K = (X_K_X[:, 0] - before[2][:, 0]) / self.dt
-        cost_K = 0.5 * _squares(u_K_Da) + 5e-4 * _squares(X_K_X[:, 3:].clip(-1, 1))
+    def position(self, state: State) -> np.ndarray:
+        return state[2][:, 0]
+
+    def healthy(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray:
         finite_K = np.isfinite(qpos_K_Q).all(axis=1) & np.isfinite(qvel_K_V).all(axis=1)
-        return speed_K + 1.0 - cost_K, ~(finite_K & (qpos_K_Q[:, 2] >= 0.2) & (qpos_K_Q[:, 2] <= 1.0))
+        return finite_K & (qpos_K_Q[:, 2] >= 0.2) & (qpos_K_Q[:, 2] <= 1.0)
+
+    def cost(self, u_K_Da: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
+        return super().cost(u_K_Da, X_K_X) + self._env._contact_cost_weight * _squares(X_K_X[:, 3:].clip(-1, 1))
 
 
 class ReacherVec(MujocoVecEnv):
@@ -251,96 +254,3 @@ class InvertedDoublePendulumVec(MujocoVecEnv):
         _, qvel_K_V, X_K_X = after
         r_K = self._env.reward(X_K_X[:, 0], X_K_X[:, 2], qvel_K_V[:, 1], qvel_K_V[:, 2])
         return r_K, X_K_X[:, 2] <= 1
-
-
-class SealsVec(MujocoVecEnv):
-    """A task of seals: gymnasium's v4 on today's bodies, with every position observed, and never over.
-
-    Reward ẋ + alive − control_cost·|a|², where `alive` is paid only in states in which v4 does not end.
-    """
-
-    control_cost: float
-
-    def start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        self._env.np_random = rng
-        self._env.reset_model()
-        return self._env.data.qpos, self._env.data.qvel
-
-    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
-        return np.concatenate([qpos_K_Q, qvel_K_V], axis=1)
-
-    def position(self, state: State) -> np.ndarray:
-        """The x whose speed is paid."""
-        return state[0][:, 0]
-
-    def alive(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray | float:
-        """The reward for being healthy."""
-        return 0.0
-
-    def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        speed_K = (self.position(after) - self.position(before)) / self.dt
-        r_K = speed_K + self.alive(*after[:2]) - self.control_cost * _squares(u_K_Da)
-        return r_K, np.zeros(len(u_K_Da), dtype=bool)
-
-
-class SealsSwimmerVec(SealsVec):
-    """seals/Swimmer-v1."""
-
-    control_cost = 1e-4
-
-
-class SealsHalfCheetahVec(SealsVec):
-    """seals/HalfCheetah-v1."""
-
-    control_cost = 0.1
-
-
-class SealsHopperVec(SealsVec, HopperVec):
-    """seals/Hopper-v1: 1 while the hopper is healthy."""
-
-    control_cost = 1e-3
-
-    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
-        return np.concatenate([qpos_K_Q, qvel_K_V.clip(-10, 10)], axis=1)
-
-    def alive(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray:
-        return self.healthy(qpos_K_Q, qvel_K_V).astype(np.float64)
-
-
-class SealsWalker2dVec(SealsHopperVec, Walker2dVec):
-    """seals/Walker2d-v1: 1 while the walker is healthy."""
-
-
-class SealsAntVec(SealsVec):
-    """seals/Ant-v1, without contact forces: 1 while the height is in [0.2, 1]; X is the torso's position, whose speed is paid."""
-
-    control_cost = 0.5
-
-    def extras(self, data: Any) -> list[np.ndarray]:
-        return [data.body('torso').xpos]
-
-    def position(self, state: State) -> np.ndarray:
-        return state[2][:, 0]
-
-    def alive(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray:
-        finite_K = np.isfinite(qpos_K_Q).all(axis=1) & np.isfinite(qvel_K_V).all(axis=1)
-        return (finite_K & (qpos_K_Q[:, 2] >= 0.2) & (qpos_K_Q[:, 2] <= 1.0)).astype(np.float64)
-
-
-VEC_CLASSES = {
-    'Hopper': HopperVec,
-    'Walker2d': Walker2dVec,
-    'HalfCheetah': HalfCheetahVec,
-    'Ant': AntVec,
-    'Reacher': ReacherVec,
-    'Humanoid': HumanoidVec,
-    'InvertedPendulum': InvertedPendulumVec,
-    'InvertedDoublePendulum': InvertedDoublePendulumVec,
-}
-SEALS_CLASSES = {
-    'Swimmer': SealsSwimmerVec,
-    'HalfCheetah': SealsHalfCheetahVec,
-    'Hopper': SealsHopperVec,
-    'Walker2d': SealsWalker2dVec,
-    'Ant': SealsAntVec,
-}

@@ -41,17 +41,17 @@ from policyopt.environments.checks import (
 
 Task = str | gymnasium.Env | Callable[[], gymnasium.Env]
 
-# the dynamics that we have as numpy, valid only for the class they were copied from
-_CARTPOLE = 'gymnasium.envs.classic_control.cartpole:CartPoleEnv'
-_CLASSIC = {
-    'CartPole-v0': (_CARTPOLE, classic_vec.CartPoleVec),
-    'CartPole-v1': (_CARTPOLE, classic_vec.CartPoleVec),
-    'MountainCar-v0': ('gymnasium.envs.classic_control.mountain_car:MountainCarEnv', classic_vec.MountainCarVec),
-    'legacy/Acrobot-v0': ('policyopt.environments.legacy:LegacyAcrobotEnv', classic_vec.LegacyAcrobotVec),
-    'seals/CartPole-v0': ('seals.classic_control:FixedHorizonCartPole', classic_vec.SealsCartPoleVec),
-    'seals/MountainCar-v0': ('seals.classic_control:mountain_car', classic_vec.SealsMountainCarVec),
-}
 _SEALS_MUJOCO = ('Swimmer', 'HalfCheetah', 'Hopper', 'Walker2d', 'Ant')
+# the dynamics that we have as numpy, by the class that they were copied from
+_OWN_DYNAMICS = {
+    'gymnasium.envs.classic_control.cartpole:CartPoleEnv': 'classic_vec:CartPoleVec',
+    'gymnasium.envs.classic_control.mountain_car:MountainCarEnv': 'classic_vec:MountainCarVec',
+    'policyopt.environments.legacy:LegacyAcrobotEnv': 'classic_vec:LegacyAcrobotVec',
+    'seals.classic_control:FixedHorizonCartPole': 'classic_vec:SealsCartPoleVec',
+    'seals.classic_control:mountain_car': 'classic_vec:SealsMountainCarVec',
+    **{legacy.mujoco_entry_point(task): f'mujoco_vec:{task}Vec' for task in legacy.MUJOCO_TASKS},
+    **{f'seals.mujoco:{task}Env': f'mujoco_vec:{task}Vec' for task in _SEALS_MUJOCO},
+}
 _SEALS = 'seals:seals/'
 _LONGEST_NAME = 1000
 _OURS = 'environments'  # the name that this package has at the top of a checkout
@@ -506,26 +506,16 @@ def make_vec_env(name: Task, num_slots: int, info: EnvInfo | None = None) -> cla
     info: the task's EnvInfo where it is known already. Raises: BadEnvironment.
     """
     info = info or env_info(name)
-    if not isinstance(name, str):
+    own = own_dynamics(info) if isinstance(name, str) else None
+    if own is None:
         return LoopVecEnv(name, num_slots, info)
-    make = own_dynamics(info)
-    return LoopVecEnv(name, num_slots, info) if make is None else make(name, num_slots)
+    module, _, vec_class = own.partition(':')
+    make = getattr(importlib.import_module(f'policyopt.environments.{module}'), vec_class)  # now, because mujoco is an extra
+    return make(num_slots) if module == 'classic_vec' else make(_make(name).unwrapped, num_slots)
 
 
-def own_dynamics(info: EnvInfo) -> Callable[[str, int], classic_vec.VecEnv] | None:
-    """The function (name, num_slots) → VecEnv of a registered task whose dynamics we have as numpy, else None."""
+def own_dynamics(info: EnvInfo) -> str | None:
+    """'module:class' of a registered task whose dynamics we have as numpy, else None."""
     spec = gymnasium.registry[info.id]
-    if spec.kwargs or spec.additional_wrappers:
-        return None
-    entry_point, vec_class = _CLASSIC.get(info.id, (None, None))
-    if vec_class is not None and spec.entry_point == entry_point:
-        return lambda name, num_slots: vec_class(num_slots, info.time_limit)
-    task = info.id.removeprefix(f'{legacy.NAMESPACE}/').removesuffix('-v1')
-    seals_task = info.id.removeprefix('seals/').removesuffix('-v1')
-    is_legacy = task in legacy.MUJOCO_TASKS and spec.entry_point == legacy.mujoco_entry_point(task)
-    if not is_legacy and not (seals_task in _SEALS_MUJOCO and spec.entry_point == f'seals.mujoco:{seals_task}Env'):
-        return None
-    from policyopt.environments import mujoco_vec  # here, because mujoco is an extra
-
-    of_mujoco = mujoco_vec.VEC_CLASSES[task] if is_legacy else mujoco_vec.SEALS_CLASSES[seals_task]
-    return lambda name, num_slots: of_mujoco(_make(name).unwrapped, num_slots, info.time_limit)
+    plain = isinstance(spec.entry_point, str) and not spec.kwargs and not spec.additional_wrappers
+    return _OWN_DYNAMICS.get(spec.entry_point) if plain else None

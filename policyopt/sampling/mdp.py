@@ -6,6 +6,7 @@ quotas, exactly the one-after-the-other rule of 2016, whatever ran at the same t
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from typing import Any
@@ -155,6 +156,7 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
         key: (seed, stream name or iteration): names the randomness.
     Returns a TrajBatch. Raises RunFailed when the environment or a worker fails, or returns what it should not.
     """
+    cfg = dataclasses.replace(cfg, max_traj_len=mdp.longest(cfg.max_traj_len))
     mean_len = mdp.mean_len or cfg.max_traj_len or 1000
     want = max(cfg.min_num_trajs, -(-cfg.min_total_sa // max(int(mean_len), 1)))
     num_slots, num_workers = min(want, cfg.max_envs or MAX_SLOTS if mdp.info.copies else 1), mdp.num_workers(cfg.sim_batch_size)

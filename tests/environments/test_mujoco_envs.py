@@ -14,9 +14,12 @@ from conftest import script_env
 
 mujoco = pytest.importorskip('mujoco', reason='mujoco is not installed (pip install -e .[mujoco])')
 
-from policyopt.environments import legacy_mujoco, rlgymenv  # noqa: E402
+from policyopt.environments import legacy_mujoco, mujoco_vec, rlgymenv  # noqa: E402
 from policyopt.environments.legacy import MUJOCO_TASKS  # noqa: E402
 from policyopt.environments.rlgymenv import env_info, make_env, make_vec_env  # noqa: E402
+from policyopt.sampling.actors import RandomActor  # noqa: E402
+from policyopt.sampling.mdp import MDP, sample_batch, sample_randomly  # noqa: E402
+from policyopt.sampling.rollout import SimConfig  # noqa: E402
 
 pytestmark = pytest.mark.mujoco
 
@@ -341,13 +344,15 @@ def test_inverted_double_pendulum_is_paid_for_an_upright_tip():
 def test_batched_slots_equal_the_single_environment_bit_for_bit(task):
     name, N, rng = f'legacy/{task}-v1', 4, np.random.default_rng(1)
     info, vec, envs = env_info(name), make_vec_env(name, N), [make_env(name) for _ in range(N)]
-    assert type(vec).__name__ == f'{task}Vec'
+    assert isinstance(vec, getattr(mujoco_vec, f'{task}Vec'))
 
     def reset(slots_K):
         seeds_K = rng.integers(0, 2**31, len(slots_K))
         obs_K_Do = vec.reset(slots_K, seeds_K)
         np.testing.assert_array_equal(obs_K_Do, [envs[i].reset(s) for i, s in zip(slots_K, seeds_K, strict=True)], strict=True)
+        len_N[slots_K] = 0
 
+    len_N = np.zeros(N, dtype=int)
     reset(np.arange(N))
     num_ends = 0
     for t in range(150):
@@ -357,6 +362,8 @@ def test_batched_slots_equal_the_single_environment_bit_for_bit(task):
         one = [envs[i].step(a_Da) for i, a_Da in zip(slots_K, a_K_Da, strict=True)]
         np.testing.assert_array_equal(obs_K_Do, [x[0] for x in one], strict=True)
         np.testing.assert_array_equal(r_K, [x[1] for x in one], strict=True)
+        len_N[slots_K] += 1
+        done_K |= len_N[slots_K] == info.time_limit  # which the rollout keeps
         np.testing.assert_array_equal(done_K, [x[2] for x in one], strict=True)
         num_ends += done_K.sum()
         if done_K.any():
@@ -377,12 +384,11 @@ def test_arrays_of_the_slots_belong_to_the_caller(task):
 
 
 def test_slots_run_out_of_time_like_a_single_environment():
-    vec, slots_K = make_vec_env('legacy/Reacher-v1', 2), np.arange(2)
-    vec.reset(slots_K, [1, 2])
-    dones = [vec.step(slots_K, np.zeros((2, 2)))[2].tolist() for _ in range(20)]
-    vec.reset(slots_K[1:], [3])
-    dones += [vec.step(slots_K, np.zeros((2, 2)))[2].tolist() for _ in range(30)]
-    assert dones == [[False, False]] * 49 + [[True, False]]
+    mdp = MDP('legacy/Reacher-v1')
+    for max_traj_len, length in ((None, 50), (70, 50), (30, 30)):
+        batch = sample_batch(RandomActor(mdp.info), mdp, SimConfig(3, 0, max_traj_len, 1), (0, 'x'))
+        assert batch.lengths.tolist() == [length] * 3 and not batch.terminal_B.any()
+    mdp.close()
 
 
 # ---- what the experts of 2016 earn on the restored bodies
@@ -415,8 +421,6 @@ def test_experts_of_2016_earn_their_returns(legacy_dir, task, policy, num, mean,
 @pytest.fixture(scope='module')
 def ant():
     """(mdp, trajectories of an ant that does nothing): most of its contact forces are zero throughout."""
-    from policyopt.sampling.mdp import MDP, sample_randomly
-
     mdp = MDP('legacy/Ant-v1')
     yield mdp, sample_randomly(mdp, 2, seed=0, max_traj_len=100, a_max=0.0)
     mdp.close()
