@@ -16,8 +16,8 @@ import argparse
 import sys
 
 from policyopt.command_line import Parser, run_main, whole
-from policyopt.pipeline.executors import EXECUTORS
 from policyopt.pipeline.plan import How
+from policyopt.pipeline.schedulers import SCHEDULERS
 from policyopt.pipeline.stages import run_stage
 
 
@@ -36,7 +36,7 @@ def main(argv):
     p.add_argument('--set', **filters, help='replace keys of the YAML: training.runs=1 tasks.cartpole.data_subsamp_freq=5')
     p.add_argument('--estimate', action='store_true', help='say how long 1_train will take, measured; with all: before it trains')
     p.add_argument('--summary', action='store_true', help='show what is done, running, unfinished and missing')
-    p.add_argument('-e', '--executor', choices=[*EXECUTORS], default='local', help='where the stages run')
+    p.add_argument('-e', '--executor', choices=['local', *SCHEDULERS], default='local', help='where the stages run')
     p.add_argument('-y', '--yes', action='store_true', help='submit to the cluster without asking')
     p.add_argument('--wait', action='store_true', help='1_train: wait for the cluster, or for the runs that other machines do')
     p.add_argument('--no-table', action='store_true', help=argparse.SUPPRESS)  # run_all prints a wider one

@@ -68,8 +68,6 @@ def thread_environment(threads: int | None = None) -> dict[str, str]:
 class Local:
     """The executor of this computer."""
 
-    name = 'local'
-
     def __init__(self, how: How):
         self.how = how
 
@@ -92,7 +90,8 @@ class Local:
             from policyopt.pipeline.sample_stage import unfit_sets  # here, because it loads PyTables
 
             notes += unfit_sets(plan.spec, sets)[:1]
-        return notes + ([f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else [])
+        notes += [f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else []
+        return [f'note: {note}' for note in notes]
 
     def execute(self, plan: Plan) -> str:
         """Run what is to do, as many at a time as --jobs says."""

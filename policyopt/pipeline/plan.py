@@ -1,6 +1,6 @@
 """Which runs an order asks for, their commands, and what of it is done: the step between an experiment file and its executor.
 
-A plan is made from a Spec and the options of im_pipeline.py, checked, and then carried out by one of executors.py. Nothing here
+A plan is made from a Spec and the options of im_pipeline.py, checked, and then carried out by launch.py or clusters.py. Nothing here
 writes anything.
 """
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.files.atomic import check_link, read_utf8
 from policyopt.pipeline import clusters, experiment_dir, launch
-from policyopt.pipeline.executors import cluster_for, executor_for, show_plan
+from policyopt.pipeline.clusters import Cluster, cluster_for
 from policyopt.pipeline.plan import How, Plan, check_sampled, chosen_runs, make_plan
 from policyopt.pipeline.spec import PlannedRun, Spec, load_spec
 from policyopt.provenance import provenance
@@ -27,6 +27,7 @@ from policyopt.signals import INTERRUPTED, STOPPED, Stopped, stoppable, stopping
 if TYPE_CHECKING:
     from policyopt.pipeline import evaluate_stage
 
+FIRST_COMMANDS = 3  # of a dry run on a terminal
 MAX_STALE = 5  # rows that are named one by one
 STAGES = ('0_sampletrajs', '1_train', '2_eval')
 
@@ -46,7 +47,7 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
     if how.estimate and (how.dry_run or names[stage] not in (['1_train'], list(STAGES))):
         seen = '--dry-run, which runs nothing' if how.dry_run else f"stage '{stage}'"
         raise UserError(f'--estimate with {seen}; expected 1_train or all, whose training it measures')
-    if cluster_for(how):
+    if how.executor != 'local':
         if stage == 'all' and not (how.wait or how.dry_run):
             why = 'a stage needs what the one before it makes'
             raise UserError(f"-e {how.executor} with stage 'all': {why}; for all, add --wait, or submit one stage after the other")
@@ -117,10 +118,10 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
     _check_places(spec)
     seed = experiment_dir.base_seed(spec)
     wanted = _all_sets(spec, chosen_runs(spec, seed, how))
-    cluster = cluster_for(how)
+    cluster = cluster_for(spec, how)
     outputs = [*(spec.traj_path(*one) for one in wanted), *(spec.random_path(name) for name in dict.fromkeys(task for task, _ in wanted))]
     if cluster and how.dry_run:
-        print(cluster.stage(spec, '0_sampletrajs').script, end='')
+        print(cluster.stage('0_sampletrajs').script, end='')
         return None
     from policyopt.pipeline import sample_stage
 
@@ -132,7 +133,7 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
     experiment_dir.store_seed(spec, seed)
     experiment_dir.make_dir(spec.traj_dir)
     if cluster and not all(map(os.path.exists, outputs)):
-        done = cluster.execute_stage(spec, '0_sampletrajs', outputs)
+        done = cluster.submit([cluster.stage('0_sampletrajs')], 'stage 0_sampletrajs', outputs)
         return how.command(spec, '1_train') + ('' if done else '   (when the job is over)')
     with experiment_dir.stage_lock(spec, '0_sampletrajs'):
         sample_stage.sample_all(spec, to_sample, seed)
@@ -148,7 +149,7 @@ def train_runs(spec: Spec, how: How) -> str | None:
     if how.task_index is not None:
         _array_task(spec, how)
         return None
-    executor, seed = executor_for(how), experiment_dir.base_seed(spec)
+    executor, seed = cluster_for(spec, how) or launch.Local(how), experiment_dir.base_seed(spec)
     if how.dry_run:
         if experiment_dir.known_seed(spec) is None:
             print(f'no training.seed: listing with a fresh seed {seed}, which is not stored', file=sys.stderr)
@@ -163,16 +164,32 @@ def train_runs(spec: Spec, how: How) -> str | None:
         print(f'{len(plan.runs) - len(plan.todo)} of {len(plan.runs)} runs are done', file=sys.stderr)
     if not plan.todo:
         return how.evaluation(spec)
-    if how.estimate and cluster_for(how):
-        print(f'no estimate: --estimate measures on this computer, and the runs go to {executor.name}', file=sys.stderr)
+    if how.estimate and how.executor != 'local':
+        print(f'no estimate: --estimate measures on this computer, and the runs go to {how.executor}', file=sys.stderr)
     elif how.estimate:
         _print_estimate(plan, how, optional=True)
     return executor.execute(plan)
 
 
+def show_plan(executor: launch.Local | Cluster, plan: Plan) -> None:
+    """Do a dry run: what the executor would carry out goes to stdout, its notes to stderr, and nothing is touched.
+
+    A terminal gets a table and the first commands, a file or a pipe all of them.
+    """
+    if not plan.todo:
+        return
+    for note in executor.notes(plan):
+        print(note, file=sys.stderr)
+    commands = executor.script(plan).splitlines(keepends=True)
+    rest = 0 if isinstance(executor, Cluster) or not sys.stdout.isatty() else len(commands) - FIRST_COMMANDS
+    if rest > 0:
+        commands = [plan.summary(), '\n\n', *commands[:FIRST_COMMANDS], f'… and {rest} more commands; -n | cat prints all\n']
+    print(*commands, sep='', end='', flush=True)
+
+
 def show_estimate(spec: Spec, how: How) -> str:
     """Print how long stage 1 would take from here; writes nothing into the experiment's folders."""
-    if cluster_for(how):
+    if how.executor != 'local':
         raise UserError(f'--estimate with -e {how.executor}: it measures on this computer; expected it without -e')
     _check_places(spec)
     plan = make_plan(spec, experiment_dir.base_seed(spec), how)
@@ -261,9 +278,9 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
     from policyopt.files import results_file
     from policyopt.pipeline import evaluate_stage
 
-    cluster = cluster_for(how)
+    cluster = cluster_for(spec, how)
     if cluster and how.dry_run:
-        print(cluster.stage(spec, '2_eval').script, end='')
+        print(cluster.stage('2_eval').script, end='')
         return None
     _check_places(spec)
     seed, path = experiment_dir.base_seed(spec), spec.results_path
@@ -294,7 +311,7 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
         rows = state.stored.rows
         print(f'{path}: already evaluated', file=sys.stderr)
     elif cluster:
-        done = cluster.execute_stage(spec, '2_eval', [path])
+        done = cluster.submit([cluster.stage('2_eval')], 'stage 2_eval', [path])
         return f'analyze_results.py {path}' + ('' if done else '   (when the job is over)')
     else:
         with experiment_dir.stage_lock(spec, '2_eval'):

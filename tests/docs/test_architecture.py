@@ -43,7 +43,7 @@ LAYERS = [
     ['policyopt.pipeline.sample_stage', 'policyopt.pipeline.experiment_dir'],
     ['policyopt.pipeline.plan'],
     ['policyopt.pipeline.launch', 'policyopt.pipeline.clusters', 'policyopt.pipeline.schedulers'],
-    ['policyopt.pipeline.executors', 'policyopt.pipeline.estimate', 'policyopt.pipeline.evaluate_stage'],
+    ['policyopt.pipeline.estimate', 'policyopt.pipeline.evaluate_stage'],
     ['policyopt.pipeline'],
     ['policyopt.commands', 'policyopt.__main__'],
     ['scripts'],
@@ -164,7 +164,7 @@ def test_package_is_imported_only_in_its_room(package, room):
     assert not strangers, f'{package} is imported in {strangers}; its only room is {room}'
 
 
-LIGHT = ['', '.algorithms', '.options', '.pipeline.spec', '.pipeline.plan', '.pipeline.executors', '.pipeline.stages']
+LIGHT = ['', '.algorithms', '.options', '.pipeline.spec', '.pipeline.plan', '.pipeline.clusters', '.pipeline.stages']
 
 
 def test_importing_a_policy_does_not_import_pytables():
@@ -182,7 +182,7 @@ def test_a_dry_run_needs_neither_torch_nor_gymnasium(module):
 
 
 def test_the_way_from_file_to_executor_names_no_heavy_package():
-    for name in ('spec', 'plan', 'launch', 'clusters', 'executors'):
+    for name in ('spec', 'plan', 'launch', 'clusters', 'schedulers'):
         path = REPO / 'policyopt' / 'pipeline' / f'{name}.py'
         imported = {n for n, _ in imported_names(path)}
         assert not {n.split('.')[0] for n in imported} & {'torch', 'gymnasium', 'mujoco'}, where(path)

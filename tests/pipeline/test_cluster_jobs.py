@@ -14,9 +14,15 @@ from pipeline_tools import REPO, SIGNATURE, environment, im_pipeline, ready_spec
 from test_clusters import SGE, add_options, h5_files, pbs, squeue  # noqa: F401 (pbs is a fixture)
 
 from policyopt.errors import UserError
+from policyopt.pipeline.clusters import Cluster
 from policyopt.pipeline.plan import How, make_plan
-from policyopt.pipeline.schedulers import Pbs, Slurm, job_name, walltime_s
+from policyopt.pipeline.schedulers import job_name, walltime_s
 from policyopt.pipeline.spec import load_spec
+
+
+def arrays(spec, executor='slurm', **how):
+    """The array jobs of an experiment's runs."""
+    return Cluster(spec, How(executor=executor, **how)).arrays(make_plan(spec, 0, How()))
 
 
 def head(script):
@@ -120,7 +126,7 @@ def test_directives_of_the_users_own_stand_in_the_script(tmp_path):
         ('pbs: {extra: ["-J 1-3"]}', 'expected no range of an array'),
         ('slurm: {extra: [3]}', 'options.slurm.extra[0]: 3 (number)'),
         ('slurm: {time: 24h}', "options.slurm.time: '24h'; expected a time limit of Slurm"),
-        ('slurm: {time: 24h}', 'Write 24:00:00'),
+        ('slurm: {time: 24h}', 'hours:minutes:seconds, or days-hours:minutes:seconds, such as 12:00:00 or 1-00'),
         ('slurm: {time: 1 day}', "options.slurm.time: '1 day'"),
         ('slurm: {time: "1:2:3:4"}', "options.slurm.time: '1:2:3:4'"),
         ('slurm: {partition: "a;b"}', "options.slurm.partition: 'a;b'; expected one word"),
@@ -191,30 +197,30 @@ def test_a_variable_that_is_not_set_is_refused_and_a_folder_named_like_one_is_ke
 def test_runs_are_grouped_into_tasks_and_tasks_into_arrays(tmp_path):
     path, _ = ready_spec(tmp_path)
     spec = load_spec(str(path), ['options.slurm.max_array=3', 'options.slurm.max_running=4', 'options.slurm.runs_per_task=2'])
-    arrays = Slurm(How()).arrays(make_plan(spec, 0, How()))
-    assert [len(a.tasks) for a in arrays] == [3, 3, 2] and all(len(task) == 2 for a in arrays for task in a.tasks)
-    assert [run for a in arrays for run in a.run_ids] == [r.id for r in spec.runs(0)]
-    ranges = [next(line for line in head(a.script) if '--array' in line) for a in arrays]
+    parts = arrays(spec)
+    assert [len(a.tasks) for a in parts] == [3, 3, 2] and all(len(task) == 2 for a in parts for task in a.tasks)
+    assert [run for a in parts for run in a.run_ids] == [r.id for r in spec.runs(0)]
+    ranges = [next(line for line in head(a.script) if '--array' in line) for a in parts]
     assert ranges == ['#SBATCH --array=1-3%2', '#SBATCH --array=1-3%1', '#SBATCH --array=1-2%1']
-    assert [Path(a.list_path).name for a in arrays] == ['slurm_1.runs', 'slurm_2.runs', 'slurm_3.runs']
+    assert [Path(a.list_path).name for a in parts] == ['slurm_1.runs', 'slurm_2.runs', 'slurm_3.runs']
     # -j counts before max_running, as everywhere
-    assert '#SBATCH --array=1-3%3' in Slurm(How(jobs=9)).arrays(make_plan(spec, 0, How()))[0].script
+    assert '#SBATCH --array=1-3%3' in arrays(spec, jobs=9)[0].script
     with pytest.raises(UserError, match='at most 2 tasks at a time with 8 tasks, which need 3 arrays of 3; give at least 3'):
-        Slurm(How(jobs=2)).arrays(make_plan(spec, 0, How()))
+        arrays(spec, jobs=2)
 
 
 def test_1400_runs_are_two_arrays_where_nobody_says_what_an_array_may_hold(tmp_path, monkeypatch):
     path, _ = ready_spec(tmp_path)
     monkeypatch.setenv('PATH', '/nonexistent')
-    plan = make_plan(load_spec(str(path), ['training.runs=175']), 0, How())
-    assert [len(a.tasks) for a in Slurm(How()).arrays(plan)] == [1000, 400]
-    assert [len(a.tasks) for a in Pbs(How()).arrays(plan)] == [1400]
+    spec = load_spec(str(path), ['training.runs=175'])
+    assert [len(a.tasks) for a in arrays(spec)] == [1000, 400]
+    assert [len(a.tasks) for a in arrays(spec, 'pbs')] == [1400]
 
 
 def test_the_runs_of_a_task_share_its_cores(tmp_path):
     path, _ = ready_spec(tmp_path)
     spec = load_spec(str(path), ['options.slurm.cpus=8', 'options.slurm.runs_per_task=4'])
-    last = [Slurm(how).arrays(make_plan(spec, 0, how))[0].script.splitlines()[-1] for how in (How(), How(threads=2), How(threads=9))]
+    last = [arrays(spec, **how)[0].script.splitlines()[-1] for how in ({}, {'threads': 2}, {'threads': 9})]
     assert last[0].endswith('--threads "${SLURM_CPUS_PER_TASK:-8}"')
     assert last[1].endswith('--threads 2 -j 4') and last[2].endswith('--threads 9 -j 1')
 

@@ -13,8 +13,10 @@ import pytest
 from pipeline_tools import IM_PIPELINE, REPO, SIGNATURE, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
 
 from policyopt.errors import UserError
-from policyopt.pipeline import executors, schedulers
+from policyopt.pipeline import launch, stages
+from policyopt.pipeline.clusters import Cluster
 from policyopt.pipeline.plan import How, make_plan
+from policyopt.pipeline.schedulers import SCHEDULERS
 from policyopt.pipeline.spec import load_spec
 
 SGE = """  array:
@@ -26,6 +28,7 @@ SGE = """  array:
 """
 SLURM = '  slurm: {partition: main, time: 0-00:10:00, mem: 100M, cpus: 2}\n'
 CPUS = min(2, os.cpu_count())
+PBS = How(executor='pbs')
 
 # Does what PBS does with a script: one shell per array index, with the index in the environment; prints a job id.
 QSUB = r"""#!/bin/bash
@@ -121,31 +124,30 @@ def test_the_range_of_2016_counts_all_runs(tmp_path):
     runs = spec.runs(0)
     Path(runs[5].out).parent.mkdir(parents=True)
     Path(runs[5].out).write_bytes(SIGNATURE)
-    (array,) = schedulers.Pbs(How()).arrays(make_plan(spec, 0, How()))
+    (array,) = Cluster(spec, PBS).arrays(make_plan(spec, 0, How()))
     assert array.run_ids == [runs[1].id, runs[4].id, runs[6].id] and '#PBS -t 1-3%2' in array.script
     with pytest.raises(UserError, match="'17-20' names no run; expected indices from 1 to 16"):
-        schedulers.Pbs(How()).arrays(make_plan(load_spec(str(path), ['options.pbs.range=17-20']), 0, How()))
+        beyond = load_spec(str(path), ['options.pbs.range=17-20'])
+        Cluster(beyond, PBS).arrays(make_plan(beyond, 0, How()))
 
 
 def test_a_borrowed_range_that_is_wider_than_the_runs_is_cut_with_a_note(tmp_path, capsys):
     path, _ = ready_spec(tmp_path)
     spec = load_spec(str(path), ['options.pbs.range="15-1000000000000"'])
-    assert schedulers.Pbs(How()).arrays(make_plan(spec, 0, How()))[0].run_ids == [r.id for r in spec.runs(0)[14:]]
+    assert Cluster(spec, PBS).arrays(make_plan(spec, 0, How()))[0].run_ids == [r.id for r in spec.runs(0)[14:]]
     assert capsys.readouterr().err == "note: options.pbs.range: '15-1000000000000' is cut to the 16 runs there are\n"
 
 
 def test_all_executors_offer_the_same_and_touch_nothing_to_show_a_plan(tmp_path, capsys):
     path, folder = ready_spec(tmp_path)
     add_options(path, SGE)
-    how = How(dry_run=True)
-    plan = make_plan(load_spec(str(path)), 0, how)
-    interface = {'name', 'script', 'notes', 'execute'}
-    for name, executor in executors.EXECUTORS.items():
-        one = executor(how)
-        assert one.name == name and interface <= set(dir(one))
-        executors.show_plan(one, plan)
+    how, spec = How(dry_run=True), load_spec(str(path))
+    plan, local = make_plan(spec, 0, how), launch.Local(how)
+    for one in (local, *(Cluster(spec, How(dry_run=True, executor=name)) for name in SCHEDULERS)):
+        assert {'script', 'notes', 'execute'} <= set(dir(one))
+        stages.show_plan(one, plan)
         assert capsys.readouterr().out == one.script(plan)
-    assert executors.executor_for(how).script(plan).splitlines() == [r.command.text for r in plan.todo]
+    assert local.script(plan).splitlines() == [r.command.text for r in plan.todo]
     assert not folder.exists()
 
 
