@@ -27,24 +27,6 @@ EVERY = (*FLAGS, STARTS, ENDS, *LENGTHS, *MASKS, *IDS)
 
 
 @dataclass
-class Row:
-    """Steps one after the other: obs (T, Do), or (T + 1, Do) with what the last action led to; acts (T[, Da]).
-
-    said: {array: what it says of each step, or of the row}; `whole`: whether the row is one episode, perhaps filled up on the right;
-    `filled`: whether zeros at its end may be a filling, as in arrays that were made before their length was known.
-    """
-
-    where: str
-    obs: Any
-    acts: Any
-    rews: Any = None
-    next_obs: Any = None
-    said: Mapping[str, Any] = field(default_factory=dict)
-    whole: bool = False
-    filled: bool = False
-
-
-@dataclass
 class Episode:
     """One episode: obs (T, Do), or (T + 1, Do) with what the last action led to; acts (T[, Da]); rews (T,).
 
@@ -58,12 +40,43 @@ class Episode:
     terminated: bool | None = None
 
 
+@dataclass
+class Row(Episode):
+    """Steps one after the other, as an episode that is still to be cut out.
+
+    said: {array: what it says of each step, or of the row}; `whole`: whether the row is one episode, perhaps filled up on the right;
+    `filled`: whether zeros at its end may be a filling, as in arrays that were made before their length was known; `is_chosen`: whether
+    the user has chosen what is said, which decides then.
+    """
+
+    next_obs: Any = None
+    said: Mapping[str, np.ndarray] = field(default_factory=dict)
+    whole: bool = False
+    filled: bool = False
+    is_chosen: bool = False
+
+
 def numeric(where: str, name: str, x: Any, expected: str = 'numbers') -> np.ndarray:
     """An array of numbers, or UserError."""
     x = np.asarray(x)
     if x.dtype.kind not in 'biuf':
         raise UserError(f'{where}: {name} of type {x.dtype}; expected {expected}')
     return x
+
+
+def shaped(x: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(obs (T, Do) or (T + 1, Do), acts (T, Da), rews (T,)) of an episode or a row, rews 0 where it has none. Raises UserError."""
+    obs, acts = numeric(x.where, 'observations', x.obs), numeric(x.where, 'actions', x.acts)
+    if obs.ndim != 2 or obs.shape[1] == 0:
+        raise UserError(f'{x.where}: observations of shape {obs.shape}; expected (steps, numbers): one flat vector a step')
+    if acts.ndim == 1:
+        acts = acts[:, None]
+    if acts.ndim != 2 or acts.shape[1] == 0:
+        raise UserError(f'{x.where}: actions of shape {acts.shape}; expected (steps,) or (steps, numbers)')
+    num = len(acts)
+    if num == 0 or len(obs) - num not in (0, 1):
+        raise UserError(f'{x.where}: {len(obs)} observations for {num} actions; expected as many, or one more, and at least one step')
+    return obs, acts, np.zeros(num) if x.rews is None else per_step(x.where, 'rewards', x.rews, num)
 
 
 def per_step(where: str, name: str, x: Any, num: int, expected: str = 'numbers') -> np.ndarray:
@@ -89,37 +102,20 @@ def ends_in_words(ends: np.ndarray) -> str:
     return f'{len(lengths)} episode{"s" * (len(lengths) != 1)}, {int(lengths.sum())} steps ({some})'
 
 
-def contradiction(where: str, readings: Mapping[str, np.ndarray]) -> UserError:
-    """Two arrays that name different ends; --ends decides."""
-    said = '; '.join(f'{name} says {ends_in_words(ends)}' for name, ends in readings.items())
-    ways = ' or '.join(f'--ends {name.replace(" and ", ",")}' for name in readings)
-    return UserError(f'{where}: {said}. They contradict each other; say which is right: {ways}')
-
-
-def check_chosen(where: str, chosen: str | None, names: Iterable[str]) -> None:
-    """Raise UserError unless each array that --ends names is there and says where episodes end."""
-    there = [name for name in EVERY if name in names]
-    for name in [] if chosen is None else chosen.split(','):
-        if name not in there:
-            raise UserError(f"{where}: --ends: no array '{name}' that says where episodes end; there is {', '.join(there) or 'none'}")
-
-
 def is_padding(row: Row, start: int, num: int) -> bool:
     """Whether the steps from `start` on are filled up: nothing but zeros or NaN, or one step again and again."""
     after = len(row.obs) - num  # 1: obs holds what the last action led to
-    arrays = [np.asarray(row.obs)[start + after :], *(np.asarray(x)[start:num] for x in (row.acts, row.rews) if x is not None)]
-    if any(x.dtype.kind not in 'biuf' for x in arrays):
-        return False
-    empty = all(((x == 0) | np.isnan(x.astype(np.float64))).all() for x in arrays)
+    arrays = [row.obs[start + after :], *(x[start:num] for x in (row.acts, row.rews))]
+    empty = all(((x == 0) | np.isnan(x)).all() for x in arrays)
     frozen = num - start > 1 and all((x == x[:1]).all() for x in arrays)
     return bool(empty or frozen)
 
 
 def _check_filling(row: Row, ends: np.ndarray, num: int) -> None:
     """Raise UserError where a row begins or ends in steps that may be padding, and nothing says whether they are."""
-    arrays = [np.asarray(x)[:num].reshape(num, -1) for x in (row.obs, row.acts, row.rews) if x is not None]
-    if not row.filled or any(name in LENGTHS for name in row.said) or any(x.dtype.kind not in 'biuf' for x in arrays):
+    if not row.filled or any(name in LENGTHS for name in row.said):
         return
+    arrays = [x[:num].reshape(num, -1) for x in (row.obs, row.acts, row.rews)]
     closed = any(name in MASKS or name not in (STARTS, *IDS) and np.ravel(x)[-1] for name, x in row.said.items())
     used = np.flatnonzero(np.logical_or.reduce([((x != 0) & ~np.isnan(x)).any(axis=1) for x in arrays]))
     moves = np.flatnonzero(np.logical_or.reduce([(x[1:] != x[:-1]).any(axis=1) for x in arrays])) + 1
@@ -153,61 +149,44 @@ def follows(next_T_Do: np.ndarray, obs_T_Do: np.ndarray) -> np.ndarray:
     return np.asarray(close.all(axis=tuple(range(1, close.ndim))))
 
 
-def ends_of(row: Row, num: int, chosen: str | None, notes: list[str]) -> np.ndarray:
+def ends_of(row: Row, num: int, notes: list[str]) -> np.ndarray:
     """Every end in a row of `num` steps; steps behind the last one are padding. Raises UserError where nothing or both is said."""
-    where, last = row.where, np.array([num])
-    said, only_flags = _said_ends(row, num, chosen)
-    ends = next(iter(said.values()), None)
+    name, ends, only_flags = _said_ends(row, num)
     if row.next_obs is not None:
-        may_lack = ends is None or only_flags
-        ends = _ends_beside_next_obs(row, num, next(iter(said), ''), ends, notes=notes, may_lack=may_lack, is_chosen=chosen is not None)
-    elif only_flags and chosen is None and not row.whole and _is_late(row, next(iter(said.values()))):
-        name = next(iter(said))
-        raise UserError(
-            f'{where}: {name} is up at the first step and not at the last, as where it says that an episode begins. Then call it '
-            f'episode_starts. --ends {name.replace(" and ", ",")} takes it as it is'
-        )
+        ends = _ends_beside_next_obs(row, num, name, ends, notes, may_lack=not row.is_chosen and (ends is None or only_flags))
+    elif ends is not None and only_flags and not row.is_chosen and not row.whole and len(ends) > 2 and ends[0] == 1:
+        if not any(np.ravel(row.said[flag])[-1] for flag in name.split(' and ')):
+            raise UserError(
+                f'{row.where}: {name} is up at the first step and not at the last, as where it says that an episode begins. Then call it '
+                f'episode_starts. {_taken_as_it_is(name)}'
+            )
     if ends is None and not row.whole:
         expected = "an array 'dones', 'terminals', 'timeouts' or 'lengths' beside obs and acts"
-        raise UserError(f'{where}: nothing says where an episode ends; expected {expected}')
-    return last if ends is None else ends
+        raise UserError(f'{row.where}: nothing says where an episode ends; expected {expected}')
+    return np.array([num]) if ends is None else ends
 
 
-def _said_ends(row: Row, num: int, chosen: str | None) -> tuple[dict[str, np.ndarray], bool]:
-    """({array, or all flags: the ends that it names}, whether they are flags that may leave out time limits).
+def _taken_as_it_is(name: str) -> str:
+    return f'--ends {name.replace(" and ", ",")} takes it as it is'
 
-    Raises UserError where two of them contradict each other.
+
+def _said_ends(row: Row, num: int) -> tuple[str, np.ndarray | None, bool]:
+    """(array, or all flags; the ends that it names, None where nothing says any; whether they are flags that may leave out time limits).
+
+    Raises UserError where two arrays contradict each other.
     """
-    where, last = row.where, np.array([num])
-    said = {name: x for name, x in row.said.items() if chosen is None or name in chosen.split(',')}
-    readings: dict[str, np.ndarray] = {}
-    flags = {name: flags_of(where, name, x, num) for name, x in said.items() if name in FLAGS}
+    flags = {name: flags_of(row.where, name, x, num) for name, x in row.said.items() if name in FLAGS}
     all_flags = ' and '.join(flags)
-    if flags:
-        readings[all_flags] = np.flatnonzero(np.logical_or.reduce(list(flags.values()))) + 1
-    for name, x in said.items():
-        if name in LENGTHS:
-            readings[name] = _checked_lengths(f'{where}: {name}', np.atleast_1d(x), num, row.whole)
-        elif name == STARTS:
-            readings[name] = np.union1d(np.setdiff1d(np.flatnonzero(flags_of(where, name, x, num)), [0]), last)
-        elif name == ENDS and np.asarray(x).dtype.kind in 'iu' and np.asarray(x).shape != (num,):
-            readings[name] = _checked_lengths(
-                f'{where}: the lengths by {name}', np.diff(np.concatenate([[0], np.ravel(x)])), num, row.whole
-            )
-        elif name == ENDS:
-            readings[name] = np.flatnonzero(flags_of(where, name, x, num)) + 1
-        elif name in IDS:
-            readings[name] = _ends_of_ids(where, name, x, num, is_chosen=chosen is not None)
-        elif name in MASKS:
-            readings[name] = _ends_of_mask(row, name, flags_of(where, name, x, num), num)
+    readings = {all_flags: np.flatnonzero(np.logical_or.reduce(list(flags.values()))) + 1} if flags else {}
+    readings |= {name: _ends_by(row, name, x, num) for name, x in row.said.items() if name not in FLAGS}
     cut: dict[str, np.ndarray] = {}
     for name, ends in readings.items():
-        full = name in (*LENGTHS, STARTS, *MASKS, *IDS) or (name == ENDS and bool(len(ends)))
-        if row.whole and len(ends) and is_padding(row, ends[0], num) and ends[0] < num:
-            ends = ends[:1]  # flags may stay up to the end of the padding
-        elif not full or not row.whole and (not len(ends) or ends[-1] != num):
-            ends = np.union1d(ends, last)
-        cut[name] = ends
+        if row.whole and len(ends) and ends[0] < num and is_padding(row, ends[0], num):
+            cut[name] = ends[:1]  # flags may stay up to the end of the padding
+        elif row.whole and len(ends) and name != all_flags:
+            cut[name] = ends
+        else:
+            cut[name] = np.union1d(ends, [num])
     for name in list(cut):
         if len(cut) > 1 and not len(readings[name]):
             del cut[name]  # no flag is up, as in an array of time limits alone: it contradicts nothing
@@ -217,60 +196,65 @@ def _said_ends(row: Row, num: int, chosen: str | None) -> tuple[dict[str, np.nda
     first = next(iter(cut), '')
     for name, ends in cut.items():
         if not np.array_equal(ends, cut[first]):
-            raise contradiction(where, {first: cut[first], name: ends})
-    return cut, no_limits and len(cut) == 1 and all_flags in cut
+            both = {first: cut[first], name: ends}
+            seen = '; '.join(f'{name} says {ends_in_words(ends)}' for name, ends in both.items())
+            ways = ' or '.join(f'--ends {name.replace(" and ", ",")}' for name in both)
+            raise UserError(f'{row.where}: {seen}. They contradict each other; say which is right: {ways}')
+    return first, cut.get(first), no_limits and len(cut) == 1 and all_flags in cut
 
 
-def _ends_beside_next_obs(
-    row: Row, num: int, name: str, ends: np.ndarray | None, *, notes: list[str], may_lack: bool, is_chosen: bool
-) -> np.ndarray | None:
-    """The ends of a row that has next_obs, of which `name` says `ends`; where it may lack some, a break of next_obs is one too.
+def _ends_by(row: Row, name: str, x: np.ndarray, num: int) -> np.ndarray:
+    """The ends that an array names which is none of FLAGS."""
+    if name in LENGTHS:
+        return _checked_lengths(f'{row.where}: {name}', np.atleast_1d(x), num, row.whole)
+    if name in IDS:
+        return _ends_of_ids(row, name, x, num)
+    if name == ENDS and x.dtype.kind in 'iu' and x.shape != (num,):
+        return _checked_lengths(f'{row.where}: the lengths by {name}', np.diff(np.ravel(x), prepend=0), num, row.whole)
+    on_T = flags_of(row.where, name, x, num)
+    if name in MASKS:
+        return _ends_of_mask(row, name, on_T, num)
+    return np.append(np.flatnonzero(on_T[1:]) + 1, num) if name == STARTS else np.flatnonzero(on_T) + 1
 
-    is_chosen: the user has chosen `name`, which decides then.
-    """
-    where, last = row.where, np.array([num])
-    jumps = np.flatnonzero(~follows(row.next_obs, np.asarray(row.obs)[:num])) + 1
+
+def _ends_beside_next_obs(row: Row, num: int, name: str, ends: np.ndarray | None, notes: list[str], may_lack: bool) -> np.ndarray | None:
+    """The ends of a row that has next_obs, of which `name` says `ends`; where it may lack some, a break of next_obs is one too."""
+    jumps = np.flatnonzero(~follows(row.next_obs, row.obs[:num])) + 1
     inner = np.setdiff1d(jumps, [] if ends is None else ends)
     if ends is not None and len(ends) > 1 and not np.isin(ends[:-1], jumps).any():
-        if len(inner) and not is_chosen:
+        if len(inner) and not row.is_chosen:
             raise UserError(
-                f'{where}: {name} says {ends_in_words(ends)}, but next_obs goes on there and breaks off elsewhere: '
-                f'{ends_in_words(np.union1d(inner, last))}. Is {name} that of the step before? Then call it episode_starts. '
-                f'--ends {name.replace(" and ", ",")} takes it as it is'
+                f'{row.where}: {name} says {ends_in_words(ends)}, but next_obs goes on there and breaks off elsewhere: '
+                f'{ends_in_words(np.union1d(inner, [num]))}. Is {name} that of the step before? Then call it episode_starts. '
+                f'{_taken_as_it_is(name)}'
             )
         notes.append('next_obs goes on into the next episode where one ends, and is not used')
         row.next_obs = None
     elif len(inner) > max(1, num // 2):
-        if may_lack and not is_chosen:
+        if may_lack:
             raise UserError(
-                f'{where}: next_obs is not the next observation at {len(inner)} of {num} steps; was it normalised, or were the steps '
+                f'{row.where}: next_obs is not the next observation at {len(inner)} of {num} steps; was it normalised, or were the steps '
                 'shuffled? --ends ARRAY names the array that says where episodes end, and next_obs is left out then'
             )
         notes.append('where next_obs does not continue the observations of an episode, it is not used')
         row.next_obs = None
-    elif may_lack and not is_chosen:
-        return np.union1d(last if ends is None else ends, inner)
+    elif may_lack:
+        return np.union1d([num] if ends is None else ends, inner)
     elif len(inner):
         notes.append(f'next_obs does not continue at {len(inner)} steps where {name} says that the episode goes on')
     return ends
 
 
-def _is_late(row: Row, ends: np.ndarray) -> bool:
-    """Whether flags may be those of the step before: up at the first step and not at the last, which ends all the same."""
-    is_last_up = any(name in FLAGS and bool(np.ravel(x)[-1]) for name, x in row.said.items())
-    return len(ends) > 2 and ends[0] == 1 and not is_last_up
-
-
-def _ends_of_ids(where: str, name: str, x: Any, num: int, is_chosen: bool) -> np.ndarray:
+def _ends_of_ids(row: Row, name: str, x: np.ndarray, num: int) -> np.ndarray:
     """The ends where the number of the episode changes; a number that comes back is refused unless the user has chosen."""
-    ids = per_step(where, name, x, num)
+    ids = per_step(row.where, name, x, num)
     starts = np.concatenate([[0], np.flatnonzero(ids[1:] != ids[:-1]) + 1])  # a difference of integers may overflow
     again = np.setdiff1d(np.arange(len(starts)), np.unique(ids[starts], return_index=True)[1])
-    if len(again) and not is_chosen:  # of several NaN `starts` has each, and np.unique one
+    if len(again) and not row.is_chosen:  # of several NaN `starts` has each, and np.unique one
         step = starts[again[0]]
         raise UserError(
-            f'{where}: {name} is {ids[step]} again at step {step}, after another episode; expected the steps of an episode side by side. '
-            f'Sort the steps by episode, or give each episode a number of its own; --ends {name} takes it as it is'
+            f'{row.where}: {name} is {ids[step]} again at step {step}, after another episode; expected the steps of an episode side by '
+            f'side. Sort the steps by episode, or give each episode a number of its own; {_taken_as_it_is(name)}'
         )
     return np.append(starts[1:], num)
 
@@ -303,52 +287,51 @@ def _ends_of_mask(row: Row, name: str, on_T: np.ndarray, num: int) -> np.ndarray
     return np.array([off + 1])
 
 
-def episodes_of(row: Row, chosen: str | None, notes: list[str]) -> list[Episode]:
+def episodes_of(row: Row, notes: list[str]) -> list[Episode]:
     """The episodes of a row, with what their last actions led to where obs or next_obs holds it."""
-    where, num = row.where, len(row.acts)
-    obs = numeric(where, 'observations', row.obs)
-    if num == 0:
-        raise UserError(f'{where}: has no step; expected at least one')
-    if obs.ndim == 0 or len(obs) - num not in (0, 1):
-        seen = f'observations of shape {obs.shape} for {num} actions'
-        raise UserError(f'{where}: {seen}; expected as many, or one more, and at least one action')
-    for name, x in (('rewards', row.rews), ('next_obs', row.next_obs)):
-        wanted = num if name == 'rewards' else (num, *obs.shape[1:])
-        if x is not None and (numeric(where, name, x).shape[:1] != (num,) or name == 'next_obs' and np.shape(x) != wanted):
-            raise UserError(f'{where}: {name} of shape {np.shape(x)} for {num} actions; expected {wanted}')
-    ends = ends_of(row, num, chosen, notes)
+    has_rews = row.rews is not None
+    row.obs, row.acts, row.rews = shaped(row)
+    num = len(row.acts)
+    if row.next_obs is not None and numeric(row.where, 'next_obs', row.next_obs).shape != (num, row.obs.shape[1]):
+        seen = f'next_obs of shape {row.next_obs.shape} for {num} actions'
+        raise UserError(f'{row.where}: {seen}; expected {(num, row.obs.shape[1])}')
+    if row.whole:
+        row.said = {name: _said_by_step(name, x, num) for name, x in row.said.items() if name not in IDS or x.size == num}
+    ends = ends_of(row, num, notes)
     if row.whole and len(ends) > 1:
         stream = ends_in_words(ends)
         raise UserError(
-            f'{where}: holds {stream} one after the other, so its first axis may be the environment or the time; expected one episode '
+            f'{row.where}: holds {stream} one after the other, so its first axis may be the environment or the time; expected one episode '
             'a row, filled up with zeros. Say which axis is the time: --time_axis 0 or --time_axis 1'
         )
     _check_filling(row, ends, num)
     episodes = []
     for i, (a, b) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
-        own = obs[a:b]
-        if len(obs) > num and (b == num or row.whole):
-            own = obs[a : b + 1]
+        own = row.obs[a:b]
+        if len(row.obs) > num and (b == num or row.whole):
+            own = row.obs[a : b + 1]
         elif row.next_obs is not None:
             own = np.concatenate([own, row.next_obs[b - 1 : b]])
-        alone = row.whole or len(ends) == 1 and where.rpartition(' ')[2].isdecimal()
-        rews = None if row.rews is None else row.rews[a:b]
-        name = where if alone else f'{where}: episode {i}'
-        episodes.append(Episode(name, own, row.acts[a:b], rews, _terminated(row, b, num)))
+        name = row.where if len(ends) == 1 else f'{row.where}: episode {i}'
+        episodes.append(Episode(name, own, row.acts[a:b], row.rews[a:b] if has_rews else None, _terminated(row, b, num)))
     return episodes
+
+
+def _said_by_step(name: str, x: np.ndarray, num: int) -> np.ndarray:
+    """What one number says of a whole episode, as flags of its steps; other arrays as they are."""
+    return np.append(np.zeros(num - 1, x.dtype), x) if x.size == 1 and name not in LENGTHS else x
 
 
 def _terminated(row: Row, end: int, num: int) -> bool | None:
     """Whether the episode that ends at `end` ended in a terminal state; None where nothing says so."""
-    up: dict[str, bool] = {}
-    for kind, names in (('terminal', TERMINAL), ('truncated', TRUNCATED), ('done', DONE)):
-        for name in names:
-            if name in row.said:
-                up[kind] = up.get(kind, False) or bool(flags_of(row.where, name, row.said[name], num)[end - 1])
-    if 'terminal' in up:
-        return up['terminal']
-    if up.get('truncated'):
+
+    def is_up(names: Iterable[str]) -> bool | None:
+        flags = [bool(flags_of(row.where, name, row.said[name], num)[end - 1]) for name in names if name in row.said]
+        return any(flags) if flags else None
+
+    terminal, truncated, done = map(is_up, (TERMINAL, TRUNCATED, DONE))
+    if terminal is not None:
+        return terminal
+    if truncated:
         return False
-    if 'done' in up:
-        return (True if 'truncated' in up else None) if up['done'] else False
-    return None
+    return None if done and truncated is None else done

@@ -80,8 +80,12 @@ REFUSED = {
     'a mask alone': (flat(masks=1 - LAST), 'can mean that an episode ends or that a step counts', "give 'dones'"),
     'several episodes a row': (padded(obs=np.ones((3, 50, 4)) * np.arange(50)[:, None], dones=STEP), 'which axis is', '--time_axis'),
     'nothing': (flat(), 'nothing says where an episode ends', "'dones', 'terminals', 'timeouts' or 'lengths'"),
-    'spare observations': ({'obs_0': np.ones((10, 4)), 'acts_0': np.ones(5)}, 'shape (10, 4) for 5 actions', 'as many, or one more'),
-    'spare rewards': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'rews_0': np.ones(9)}, 'rewards of shape (9,)', 'expected 5'),
+    'spare observations': ({'obs_0': np.ones((10, 4)), 'acts_0': np.ones(5)}, '10 observations for 5 actions', 'as many, or one more'),
+    'spare rewards': (
+        {'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'rews_0': np.ones(9)},
+        'rewards has shape (9,) for 5 actions',
+        'one for each',
+    ),
     'other next_obs': ({'obs_0': np.ones((5, 4)), 'acts_0': np.ones(5), 'next_obs_0': np.ones((5, 3))}, 'next_obs of shape', '(5, 4)'),
     'a mask along the other axis': ({k: x.swapaxes(0, 1) for k, x in padded(masks=VALID).items()}, 'masks is 0 at step 0', 'the time'),
     'padding on the left': ({k: x[:, ::-1] for k, x in padded(dones=0 * STEP).items()}, 'steps 0 to 19 hold nothing', 'lengths'),
@@ -218,7 +222,7 @@ def test_what_the_last_action_led_to_is_kept_from_csv_files_whatever_the_order_o
 
 CSVS = {
     'a column twice': (['obs0,obs0,act\n1,2,0\n'], "the column 'obs0' stands twice"),
-    'other columns': (['obs0,obs1,act\n1,2,0\n', 'obs0,obs2,act\n1,2,0\n'], 'its columns differ from those of 0.csv: obs1, obs2'),
+    'other columns': (['obs0,obs1,act\n1,2,0\n', 'obs0,obs2,act\n1,2,0\n'], 'differs from 0.csv in obs1, obs2'),
     'another order': (['obs_y,obs_x,act\n1,2,0\n', 'obs_x,obs_y,act\n1,2,0\n'], r'obs_x, obs_y, act; .*in the same order'),
     'numbers and words': (['obs0,obs1,obs_id,act\n1,2,0,0\n'], 'the columns obs0, obs1 and obs_id may not all be of one obs'),
     'a probability': (['obs0,action,action_prob\n1,2,0\n'], 'the columns action and action_prob may not all be of one act; .*drop the'),
@@ -327,7 +331,7 @@ def test_next_observations_that_continue_nothing_are_not_called_used(tmp_path, c
     for source, used, unused in (
         ('flat.npz', 'obs, acts, rews, lengths', 'next_observations'),
         ('csvs', 'obs0, act0, truncated', 'next_obs0'),
-        ('some.npz', 'obs_N, acts_N, timeouts_N, next_obs_N', 'nothing'),
+        ('some.npz', 'obs_N, acts_N, next_obs_N, timeouts_N', 'nothing'),
     ):
         import_trajs(str(tmp_path / source), str(tmp_path / f'{source}.h5'))
         said = [line for line in capsys.readouterr().err.splitlines() if 'no rewards' not in line]

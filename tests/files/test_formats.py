@@ -236,9 +236,9 @@ BAD_HDF5 = {  # [arrays, attributes, what is said]
     'words': (changed(flat(), actions=np.array([b'left'] * 120)), {}, 'actions is not an array of numbers'),
     'NaN': (changed(flat(), rewards=np.full(120, np.nan)), {}, 'episode 0: NaN or infinity among the rewards of step 0'),
     'too few flags': (changed(flat(), timeouts=np.zeros(9)), {}, r'timeouts has shape \(9,\) for 120 actions'),
-    'ragged': (changed(flat(), actions=np.zeros((119, 2))), {}, 'terminals has shape'),
+    'ragged': (changed(flat(), actions=np.zeros((119, 2))), {}, '120 observations for 119 actions'),
     'no actions': (changed(flat(), actions=None), {}, 'expected observations and actions at its root'),
-    'no step': ({name: x[:0] for name, x in flat().items()}, {}, 'expected at least one step'),
+    'no step': ({name: x[:0] for name, x in flat().items()}, {}, 'at least one step'),
     'pictures': (changed(flat(), observations=np.zeros((120, 2, 2, 3)), next_observations=None), {}, 'observations of shape'),
     'a part is missing': (changed(robomimic()[0], **{DEMO + 'obs/object': None}), {}, 'obs/object is in only one of demo_2 and demo_10'),
     'rewards of some': (changed(robomimic()[0], **{'data/demo_2/rewards': None}), {}, 'rewards is in only one of demo_2 and demo_10'),
@@ -685,7 +685,7 @@ def test_every_format_is_reported_alike(name, run_script, tmp_path, monkeypatch)
     write(tmp_path, monkeypatch)
     keys = ('--obs_keys', 'object,gripper') if name == 'robomimic' else ()
     report = said(source, run_script, *keys)
-    assert report['used'] == 'obs_N, acts_N, terminal_N, rews_N' if name == 'npz, numbered' else report['used']
+    assert report['used'] == 'obs_N, acts_N, rews_N, terminal_N' if name == 'npz, numbered' else report['used']
     for word in ('format', 'used', 'not used'):
         assert report.pop(word)
     assert report.pop('episodes') == f'3 ({"2 terminated, 1 truncated" if known else "3 truncated"}); after their last actions: kept'

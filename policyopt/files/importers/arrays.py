@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from policyopt.errors import UserError
 from policyopt.files import ends
-from policyopt.files.ends import Episode
-from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options, without_unused_next
+from policyopt.files.ends import Episode, Row
+from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options
 
 ROLLOUT = {'episode_starts', 'values', 'log_probs'}  # beside observations: a rollout buffer of Stable-Baselines3
 RETURNS = ('ep_rets', 'episode_returns')  # one for each episode, as of openai/baselines and generate_expert_traj
@@ -26,6 +25,7 @@ class Arrays:
     """The arrays of a file, each loaded when it is asked for; `used` are the names of those that were.
 
     of_several: whether the file is one of a folder, and so one episode where it does not say where several end.
+    filled: whether zeros at the end may be a filling.
     """
 
     path: str
@@ -33,29 +33,29 @@ class Arrays:
     load: Callable[[str], np.ndarray]
     options: ReadOptions
     of_several: bool = False
+    filled: bool = True
     used: list[str] = field(default_factory=list)
 
-    def find(self, name: str, suffix: str = '') -> np.ndarray | None:
-        """The array that is called `name`, or as others call it, or None."""
-        key = next((n + suffix for n in NAMES[name] if n + suffix in self.names), None)
-        if key is None:
-            return None
-        self.used.append(key)
-        return self.load(key)
+    def take(self, name: str) -> np.ndarray:
+        """An array of at least one axis."""
+        self.used.append(name)
+        return np.atleast_1d(self.load(name))
 
-    def get(self, name: str, suffix: str = '') -> np.ndarray:
-        """As `find`, or UserError."""
-        x = self.find(name, suffix)
-        if x is None:
-            raise UserError(f"{self.path}: has no array '{name}{suffix}'; it has {', '.join(self.names) or 'none'}")
-        return x
+    def parts(self, suffix: str = '') -> dict[str, np.ndarray]:
+        """{'obs', 'acts' and where they are there 'rews', 'next_obs': array}, however others call them. UserError without obs or acts."""
+        found = {}
+        for name, known in NAMES.items():
+            key = next((n + suffix for n in known if n + suffix in self.names), None)
+            if key is not None:
+                found[name] = self.take(key)
+            elif name in ('obs', 'acts'):
+                raise UserError(f"{self.path}: has no array '{name}{suffix}'; it has {', '.join(self.names) or 'none'}")
+        return found
 
     def said(self, suffix: str = '') -> dict[str, np.ndarray]:
-        """Every array that says where episodes end, or the one that the user chose."""
+        """Every array that says where episodes end, or those that the user chose."""
         chosen = ends.EVERY if self.options.ends is None else self.options.ends.split(',')
-        there = [name for name in ends.EVERY if name + suffix in self.names and name in chosen]
-        self.used.extend(name + suffix for name in there)
-        return {name: self.load(name + suffix) for name in there}
+        return {name: self.take(name + suffix) for name in ends.EVERY if name + suffix in self.names and name in chosen}
 
 
 def read_arrays(arrays: Arrays, file: str) -> Source:
@@ -67,28 +67,42 @@ def read_arrays(arrays: Arrays, file: str) -> Source:
     * obs (N, Do), acts (N[, Da]), rews (N), and an array of ends.EVERY: one step after the other, as of imitation or D4RL
     * obs (N + B, Do), acts, rews, and `indices` where episodes 1, 2, … begin: the older trajectories of imitation
     """
-    path, chosen = arrays.path, arrays.options.ends
-    ends.check_chosen(path, chosen, {re.sub(r'_\d+$', '', name) for name in arrays.names})
+    path, options = arrays.path, arrays.options
+    refuse_options(path, options, 'obs_keys')
+    _check_chosen(arrays)
     numbered = sorted({int(m[1]) for key in arrays.names for name in NAMES['obs'] if (m := re.fullmatch(rf'{name}_(\d+)', key))})
     notes: list[str] = []
-    if numbered or 'indices' in arrays.names:
-        refuse_options(path, arrays.options, 'time_axis')
     if numbered:
+        refuse_options(path, options, 'time_axis')
         _check_numbers(arrays, numbered)
-        layout, rows = 'arrays for each episode', [_numbered(arrays, i) for i in numbered]
+        layout = 'arrays for each episode'
+        rows = [Row(f'{path}: episode {i}', **arrays.parts(f'_{i}'), said=arrays.said(f'_{i}'), whole=True) for i in numbered]
     elif 'indices' in arrays.names:
-        refuse_options(path, arrays.options, 'ends')
+        refuse_options(path, options, 'time_axis', 'ends')
         layout, rows = 'older trajectories of imitation', _by_indices(arrays)
         others = [name for name in ends.EVERY if name in arrays.names and name not in arrays.used]
         notes += [f'indices say where episodes begin, so that {name} is not used' for name in others]
     else:
         layout, rows = _shared(arrays)
-    episodes = [x for row in rows for x in ([row] if isinstance(row, Episode) else ends.episodes_of(row, chosen, notes))]
+    for row in rows:
+        row.is_chosen = options.ends is not None
+    episodes = [episode for row in rows for episode in ends.episodes_of(row, notes)]
     _compare_returns(arrays, episodes, notes)
+    if all(row.next_obs is None for row in rows):
+        arrays.used = [name for name in arrays.used if not name.startswith(NAMES['next_obs'])]
     unused = [name for name in arrays.names if name not in arrays.used]
     used, unused = (list(dict.fromkeys(re.sub(r'_\d+$', '_N', name) for name in names)) for names in (arrays.used, unused))
-    found = Source(f'{file}, {layout}', episodes, used, unused, notes)
-    return without_unused_next(found, (row for row in rows if isinstance(row, ends.Row)))
+    return Source(f'{file}, {layout}', episodes, used, unused, notes)
+
+
+def _check_chosen(arrays: Arrays) -> None:
+    """Raise UserError unless each array that --ends names is there and says where episodes end."""
+    names = {re.sub(r'_\d+$', '', name) for name in arrays.names}
+    there = [name for name in ends.EVERY if name in names]
+    for name in arrays.options.ends.split(',') if arrays.options.ends is not None else ():
+        if name not in there:
+            said = ', '.join(there) or 'none'
+            raise UserError(f"{arrays.path}: --ends: no array '{name}' that says where episodes end; there is {said}")
 
 
 def _check_numbers(arrays: Arrays, numbered: list[int]) -> None:
@@ -100,58 +114,37 @@ def _check_numbers(arrays: Arrays, numbered: list[int]) -> None:
             raise UserError(f'{arrays.path}: {key} belongs to no episode obs_{int(m[1])}; expected obs_0, acts_0, obs_1, acts_1, …')
 
 
-def _numbered(arrays: Arrays, i: int) -> ends.Row:
-    """Episode i of arrays for each episode."""
-    at, where = f'_{i}', f'{arrays.path}: episode {i}'
-    obs, acts = arrays.get('obs', at), arrays.get('acts', at)
-    if 0 in (obs.ndim, acts.ndim):
-        raise UserError(f'{where}: obs has shape {obs.shape}, acts {acts.shape}; expected a row for each step')
-    said = {name: x if name in ends.LENGTHS else _at_last_step(x, len(acts)) for name, x in arrays.said(at).items()}
-    rews, next_obs = arrays.find('rews', at), arrays.find('next_obs', at)
-    return ends.Row(where, obs, acts, rews, next_obs, said=said, whole=True)
-
-
-def _at_last_step(x: np.ndarray, num: int) -> np.ndarray:
-    """What one number says of an episode, as flags of its steps."""
-    if x.size == 1 and num != 1 and x.dtype.kind in 'biuf':
-        return np.where(np.arange(num) == num - 1, x.ravel()[0], 0)
-    return x
-
-
-def _shared(arrays: Arrays) -> tuple[str, list[ends.Row]]:
+def _shared(arrays: Arrays) -> tuple[str, list[Row]]:
     """(layout, rows) of arrays that hold all episodes."""
-    path, time_axis = arrays.path, arrays.options.time_axis
-    obs, acts, rews, next_obs, said = arrays.get('obs'), arrays.get('acts'), arrays.find('rews'), arrays.find('next_obs'), arrays.said()
+    path, time_axis, own, said = arrays.path, arrays.options.time_axis, arrays.parts(), arrays.said()
     starts = said.get(ends.STARTS)
-    if ROLLOUT <= set(arrays.names) and starts is not None and starts.ndim == obs.ndim == 2 and starts.size == len(obs):
-        obs, acts = (_unflattened(x, starts.shape) for x in (obs, acts))  # a rollout buffer whose get() was called
-    for name, x in (('obs', obs), ('acts', acts), ('rews', rews)):
-        if x is not None and (x.ndim == 0 or name != 'obs' and obs.ndim == 3 and len(x) != len(obs)):
-            raise UserError(f'{path}: {name} has shape {x.shape}, obs {obs.shape}; expected as many episodes in each')
-    if 0 in (len(obs), len(acts)):
-        raise UserError(f'{path}: obs has shape {obs.shape}, acts {acts.shape}; expected at least one step')
-    if next_obs is not None and next_obs.shape != obs.shape:
-        raise UserError(f'{path}: next_obs has shape {next_obs.shape}, obs {obs.shape}; expected the same')
-    if obs.ndim == 3 and acts.ndim == 1:
-        raise UserError(f'{path}: acts has shape {acts.shape}, obs {obs.shape}; expected episodes and steps as the first axes of both')
-    if obs.ndim == 3:
-        if time_axis is None:
-            time_axis = _time_axis(arrays, obs, next_obs)
-        if time_axis == 0 and 'pos' in arrays.names:
-            size, kept = len(obs), _steps_of_buffer(arrays, len(obs))
-            obs, acts = obs[kept], acts[kept]
-            rews, next_obs = (None if x is None else x[kept] for x in (rews, next_obs))
-            said = {name: x[kept] if x.shape[:1] == (size,) else x for name, x in said.items()}
-        return _rows_of(path, obs, acts, rews=rews, next_obs=next_obs, said=said, time_axis=time_axis)
-    if time_axis is not None:
-        raise UserError(f'{path}: --time_axis {time_axis}: obs has shape {obs.shape}, which has one axis of steps; leave it out')
-    whole = arrays.of_several and not said
-    if len(obs) - len(acts) not in (0, int(arrays.of_several)) or rews is not None and len(rews) != len(acts):
-        for name, x in said.items():
-            if name in ends.FLAGS:
-                ends.flags_of(path, name, x, len(acts))
-        raise UserError(f'{path}: {_counts(obs, acts, rews)}; expected as many of each')
-    return 'one step after the other', [ends.Row(path, obs, acts, rews, next_obs, said=said, whole=whole, filled=True)]
+    if ROLLOUT <= set(arrays.names) and starts is not None and starts.ndim == own['obs'].ndim == 2 and starts.size == len(own['obs']):
+        own |= {name: _unflattened(own[name], starts.shape) for name in ('obs', 'acts')}  # a rollout buffer whose get() was called
+    if own['obs'].ndim != 3:
+        if time_axis is not None:
+            raise UserError(f'{path}: --time_axis {time_axis}: obs has shape {own["obs"].shape}, one axis of steps; leave it out')
+        if len(own['obs']) > len(own['acts']) and not arrays.of_several:
+            raise UserError(
+                f'{path}: {len(own["obs"])} observations for {len(own["acts"])} actions; expected as many, and at least one step'
+            )
+        whole = arrays.of_several and not said
+        return 'one step after the other', [Row(path, **own, said=said, whole=whole, filled=arrays.filled)]
+    if time_axis is None:
+        time_axis = _time_axis(arrays, own['obs'], own.get('next_obs'))
+    axes = 1 if time_axis is None else 2
+    for name, x in {**own, **said}.items():
+        if x.shape[:axes] != own['obs'].shape[:axes] or name in own and x.ndim < 2:
+            raise UserError(f'{path}: {name} has shape {x.shape}, obs {own["obs"].shape}; expected the same episodes and steps in both')
+    if time_axis == 0:
+        kept = _steps_of_buffer(arrays, len(own['obs'])) if 'pos' in arrays.names else slice(None)
+        own, said = ({name: x[kept].swapaxes(0, 1) for name, x in kind.items()} for kind in (own, said))
+    layout, unit, whole = {
+        None: ('axes (episode, step)', 'episode', True),
+        0: ('axes (step, environment)', 'environment', False),
+        1: ('axes (environment, step)', 'environment', False),
+    }[time_axis]
+    each = [({name: x[i] for name, x in own.items()}, {name: x[i] for name, x in said.items()}) for i in range(len(own['obs']))]
+    return layout, [Row(f'{path}: {unit} {i}', **x, said=said, whole=whole, filled=True) for i, (x, said) in enumerate(each)]
 
 
 def _unflattened(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -163,7 +156,7 @@ def _time_axis(arrays: Arrays, obs: np.ndarray, next_obs: np.ndarray | None) -> 
     """0 in arrays (time, environment, …), as the buffers of Stable-Baselines3 are; None where a row is an episode."""
     if ROLLOUT <= set(arrays.names) or {'pos', 'full'} <= set(arrays.names):
         return 0
-    if next_obs is not None and all(x.dtype.kind in 'biuf' for x in (obs, next_obs)):
+    if next_obs is not None and next_obs.shape == obs.shape and all(x.dtype.kind in 'biuf' for x in (obs, next_obs)):
         rows, columns = (
             [ends.follows(n, o).mean() for n, o in zip(after[:99], x[:99], strict=True) if len(o) > 1]
             for after, x in ((next_obs, obs), (next_obs.swapaxes(0, 1), obs.swapaxes(0, 1)))
@@ -180,8 +173,7 @@ def _time_axis(arrays: Arrays, obs: np.ndarray, next_obs: np.ndarray | None) -> 
 
 def _steps_of_buffer(arrays: Arrays, size: int) -> np.ndarray:
     """The numbers of the steps of a ring buffer from the oldest to the newest: `pos` is where the next one would go."""
-    pos, full = (np.ravel(arrays.load(name)) if name in arrays.names else np.array([False]) for name in ('pos', 'full'))
-    arrays.used.extend(name for name in ('pos', 'full') if name in arrays.names)
+    pos, full = (arrays.take(name).ravel() if name in arrays.names else np.array([False]) for name in ('pos', 'full'))
     if pos.shape != (1,) or pos.dtype.kind not in 'iu' or not 0 <= pos[0] <= size or full.shape != (1,):
         raise UserError(
             f'{arrays.path}: pos is {pos[:3]} and full is {full[:3]}; expected a whole number from 0 to {size}, and true or false'
@@ -196,8 +188,7 @@ def _compare_returns(arrays: Arrays, episodes: list[Episode], notes: list[str]) 
     """Note where a file's own list of returns is another than that of the episodes."""
     for name in RETURNS:
         if name in arrays.names and all(e.rews is not None and e.rews.dtype.kind in 'biuf' for e in episodes):
-            listed, summed = np.ravel(arrays.load(name)), np.array([np.sum(e.rews) for e in episodes])
-            arrays.used.append(name)
+            listed, summed = arrays.take(name).ravel(), np.array([np.sum(e.rews) for e in episodes])
             if len(listed) != len(episodes):
                 notes.append(f'{name} holds {len(listed)} returns, but there are {len(episodes)} episodes')
             elif listed.dtype.kind in 'biuf' and not np.allclose(listed, summed, rtol=1e-3, atol=1e-3):
@@ -205,63 +196,22 @@ def _compare_returns(arrays: Arrays, episodes: list[Episode], notes: list[str]) 
                 notes.append(f'{name} says {listed[i]:.6g} of episode {i}, whose rewards add up to {summed[i]:.6g}')
 
 
-def _counts(obs: np.ndarray, acts: np.ndarray, rews: np.ndarray | None) -> str:
-    return f'{len(obs)} observations, {len(acts)} actions{"" if rews is None else f", {len(rews)} rewards"}'
-
-
-def _rows_of(
-    path: str, obs: np.ndarray, acts: np.ndarray, rews: Any, next_obs: Any, said: dict[str, np.ndarray], time_axis: int | None
-) -> tuple[str, list[ends.Row]]:
-    """(layout, rows) of arrays with two axes before the numbers: an episode a row, or with time_axis one environment each."""
-    if time_axis is not None:
-        if lengths := [name for name in said if name in ends.LENGTHS]:
-            counted = f'{path}: {lengths[0]} counts the steps of an episode in each row'
-            raise UserError(f'{counted}; with --time_axis, choose other arrays by --ends')
-        shape = acts.shape[:2]
-        for name, x in {**said, **({} if rews is None else {'rews': rews})}.items():
-            if x.shape[:2] != shape:
-                raise UserError(f'{path}: {name} has shape {x.shape}; expected one for each step of acts, {shape}')
-        obs, acts = np.moveaxis(obs, time_axis, 1), np.moveaxis(acts, time_axis, 1)
-        rews, next_obs = (None if x is None else np.moveaxis(x, time_axis, 1) for x in (rews, next_obs))
-        said = {name: np.moveaxis(x, time_axis, 1) for name, x in said.items()}
-    num_rows, num = len(obs), acts.shape[1]
-    said = {name: x for name, x in said.items() if name not in ends.IDS or x.shape != (num_rows,)}  # the number of each row says nothing
-    for name, x in said.items():
-        per_row = name in ends.LENGTHS or (x.ndim == 1 and len(x) == num_rows and num_rows != num)
-        if x.ndim == 0 or len(x) != num_rows or (not per_row and x.shape[:2] != (num_rows, num)):
-            wanted = f'{num_rows} whole numbers, 1 to {num}' if name in ends.LENGTHS else f'({num_rows}, {num}), one for each step'
-            raise UserError(f'{path}: {name} of shape {x.shape}; expected {wanted}')
-    rows = []
-    for i in range(num_rows):
-        each = {name: x[i] if name in ends.LENGTHS else _at_last_step(np.asarray(x[i]), num) for name, x in said.items()}
-        own_rews, own_next = (None if x is None else x[i] for x in (rews, next_obs))
-        where = f'{path}: {"episode" if time_axis is None else "environment"} {i}'
-        rows.append(ends.Row(where, obs[i], acts[i], own_rews, own_next, said=each, whole=time_axis is None, filled=True))
-    return {None: 'axes (episode, step)', 0: 'axes (step, environment)', 1: 'axes (environment, step)'}[time_axis], rows
-
-
-def _by_indices(arrays: Arrays) -> list[Episode]:
+def _by_indices(arrays: Arrays) -> list[Row]:
     """The episodes of the older trajectories of imitation: `indices` say where 1, 2, … begin, obs has one row more for each."""
-    path, obs, acts, rews = arrays.path, arrays.get('obs'), arrays.get('acts'), arrays.find('rews')
-    indices = arrays.load('indices')
-    arrays.used.append('indices')
+    path, own, indices = arrays.path, arrays.parts(), arrays.take('indices')
     if indices.dtype.kind not in 'iu' and indices.size:
         raise UserError(f'{path}: indices of type {indices.dtype}; expected whole numbers: where episodes 1, 2, … begin among acts')
-    for name, x in (('obs', obs), ('acts', acts), ('rews', rews)):
-        if x is not None and x.ndim == 0:
-            raise UserError(f'{path}: {name} has shape (); expected a row for each step')
-    starts = [0, *indices.ravel().tolist(), len(acts)]
-    if sorted(set(starts)) != starts or len(obs) != len(acts) + len(starts) - 1 or rews is not None and len(rews) != len(acts):
-        num = len(starts) - 1
-        seen = f'{_counts(obs, acts, rews)} for {num} episode{"s" * (num != 1)}'
-        raise UserError(f'{path}: {seen}; expected as many of each, one observation more an episode')
-    key = next((n for n in ends.TERMINAL if n in arrays.names), None)
-    terminal = None if key is None else arrays.load(key)
-    ended: list[bool | None] = [None] * (len(starts) - 1)
-    if terminal is not None and terminal.shape == (len(ended),):
-        arrays.used.append(str(key))
-        ended = [bool(x) for x in terminal]
-    return [
-        Episode(f'{path}: episode {i}', obs[a + i : b + i + 1], acts[a:b], None if rews is None else rews[a:b], ended[i])
-        for i, (a, b) in enumerate(zip(starts[:-1], starts[1:], strict=True))
-    ]
+    starts = [0, *indices.ravel().tolist(), len(own['acts'])]
+    num = len(starts) - 1
+    sizes = {name: len(x) for name, x in own.items() if name != 'next_obs'}
+    if sorted(set(starts)) != starts or {**sizes, 'obs': sizes['obs'] - num} != dict.fromkeys(sizes, len(own['acts'])):
+        seen = ', '.join(f'{size} {name}' for name, size in sizes.items())
+        raise UserError(f'{path}: {seen} for {num} episode{"s" * (num != 1)}; expected as many of each, one of obs more an episode')
+    key = next((n for n in ends.TERMINAL if n in arrays.names and np.shape(arrays.load(n)) == (num,)), None)
+    terminal = None if key is None else arrays.take(key)
+    rows = []
+    for i, (a, b) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        rews = own['rews'][a:b] if 'rews' in own else None
+        said = {} if terminal is None else {'terminal': terminal[i]}
+        rows.append(Row(f'{path}: episode {i}', own['obs'][a + i : b + i + 1], own['acts'][a:b], rews, said=said, whole=True))
+    return rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 
 import numpy as np
@@ -11,7 +10,8 @@ import numpy as np
 from policyopt.errors import UserError
 from policyopt.files import ends
 from policyopt.files.atomic import check_regular
-from policyopt.files.importers.source import ReadOptions, Source, files_in, in_order, refuse_options, without_unused_next
+from policyopt.files.importers.arrays import Arrays, read_arrays
+from policyopt.files.importers.source import ReadOptions, Source, in_order, read_files
 
 WORDS = {'obs': 'obs|observations?', 'act': 'acts?|actions?', 'rew': '(?:rews?|rewards?)$'}  # how a column of each kind begins
 
@@ -23,29 +23,11 @@ def read_csvs(source: str, options: ReadOptions) -> Source:
     numbers are taken in the order of these (obs2 before obs10), others in that of the file (obs_x, obs_y), which must be the same in
     all files. A file is one episode unless its columns say where several end.
     """
-    refuse_options(source, options, 'time_axis', 'obs_keys')
-    folder, names = os.path.split(source)[0], [os.path.basename(source)]
-    if os.path.isdir(source):
-        folder, names = source, files_in(source, '.csv')
-    episodes, rows, notes, first = [], [], [], None
-    for name in names:
-        path = os.path.join(folder, name)
-        row, used, unused = _read_csv(path)
-        if first is not None and used != first[0]:
-            odd = sorted(set(used) ^ set(first[0])) or used
-            raise UserError(
-                f'{path}: its columns differ from those of {names[0]}: {", ".join(odd)}; expected the same in every file, in the same order'
-            )
-        first = first or (used, unused)
-        ends.check_chosen(path, options.ends, row.said)
-        episodes += ends.episodes_of(row, options.ends, notes)
-        rows.append(row)
-    assert first is not None
-    return without_unused_next(Source('CSV files' if len(names) > 1 else 'a CSV file', episodes, *first, notes), rows)
+    return read_files(source, '.csv', lambda path, _: _read_csv(path, options))
 
 
-def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
-    """(row, columns used, columns not used) of one file."""
+def _read_csv(path: str, options: ReadOptions) -> tuple[Source, list[str]]:
+    """(what it holds, columns that say something) of one file."""
     check_regular(path, 'an episode as CSV')
     try:
         with open(path, newline='', encoding='utf-8-sig') as f:
@@ -71,11 +53,11 @@ def _read_csv(path: str) -> tuple[ends.Row, list[str], list[str]]:
     def columns(names: list[str]) -> np.ndarray:
         return np.array([[_number(path, line, row[header.index(n)]) for line, row in enumerate(rows, start=2)] for n in names]).T
 
-    rews = columns(kinds['rew'])[:, 0] if kinds['rew'] else None
-    next_obs = columns(kinds['next_obs']).astype(np.float64) if kinds['next_obs'] else None
-    arrays = {'obs': columns(kinds['obs']).astype(np.float64), 'acts': columns(kinds['act']), 'rews': rews, 'next_obs': next_obs}
-    row = ends.Row(path, **arrays, said={name: columns([name])[:, 0] for name in said}, whole=not said)
-    return row, used, [name or '(without a name)' for name in header if name not in used]
+    named = {kind: names for kind, names in kinds.items() if names} | {name: [name] for name in said}
+    found = read_arrays(Arrays(path, list(named), lambda name: columns(named[name]), options, of_several=True, filled=False), '.csv')
+    found.used, found.unused = ([column for name in names for column in named[name]] for names in (found.used, found.unused))
+    found.unused += [name or '(without a name)' for name in header if name not in used]
+    return found, used
 
 
 def _kinds_of(path: str, header: list[str]) -> dict[str, list[str]]:

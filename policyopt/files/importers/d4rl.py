@@ -9,12 +9,11 @@ import numpy as np
 from policyopt.files.ends import TRUNCATED
 from policyopt.files.hdf5 import numbers
 from policyopt.files.importers.arrays import Arrays, read_arrays
-from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options
+from policyopt.files.importers.source import NAMES, ReadOptions, Source
 
 
 def read_d4rl(path: str, h5: Any, options: ReadOptions) -> Source:
     """The episodes of an open file: observations, actions, rewards, terminals, timeouts, next_observations. infos and metadata stay."""
-    refuse_options(path, options, 'obs_keys')
     leaves: list[Any] = list(h5.walk_nodes('/', 'Leaf'))
     names = [node._v_pathname[1:] for node in leaves]
 

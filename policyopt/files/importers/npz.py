@@ -10,7 +10,7 @@ import numpy as np
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_regular
 from policyopt.files.importers.arrays import Arrays, read_arrays
-from policyopt.files.importers.source import NAMES, ReadOptions, Source, files_in, refuse_options
+from policyopt.files.importers.source import NAMES, ReadOptions, Source, read_files
 
 _NO_NPZ = 'not a readable .npz file (damaged, or of another kind); numpy.savez makes one'
 
@@ -20,22 +20,11 @@ def read_npzs(source: str, options: ReadOptions) -> Source:
 
     A file of a folder is one episode unless its arrays say where several end. All have the same arrays.
     """
-    if not os.path.isdir(source):
-        return _read_npz(source, options)
-    names = files_in(source, '.npz')
-    found = [_read_npz(os.path.join(source, name), options, of_several=True) for name in names]
-    arrays = [{*one.used, *one.unused} for one in found]
-    for name, mine in zip(names, arrays, strict=True):
-        if odd := mine ^ arrays[0]:
-            seen = f'its arrays differ from those of {names[0]}: {", ".join(sorted(odd))}'
-            raise UserError(f'{os.path.join(source, name)}: {seen}; expected the same in every file')
-    used, unused, notes = (list(dict.fromkeys(x for one in found for x in getattr(one, kind))) for kind in ('used', 'unused', 'notes'))
-    episodes = [episode for one in found for episode in one.episodes]
-    return Source('.npz files', episodes, used, [name for name in unused if name not in used], notes)
+    return read_files(source, '.npz', lambda path, of_several: _read_npz(path, options, of_several))
 
 
-def _read_npz(path: str, options: ReadOptions, of_several: bool = False) -> Source:
-    refuse_options(path, options, 'obs_keys')
+def _read_npz(path: str, options: ReadOptions, of_several: bool) -> tuple[Source, list[str]]:
+    """(what it holds, the names of its arrays) of one file."""
     check_regular(path, 'an .npz file with obs and acts')
     try:
         npz = np.load(path, allow_pickle=False)
@@ -48,7 +37,7 @@ def _read_npz(path: str, options: ReadOptions, of_several: bool = False) -> Sour
     if not isinstance(npz, np.lib.npyio.NpzFile):
         raise UserError(f'{path}: {_NO_NPZ}')
     with npz:
-        return read_arrays(Arrays(path, list(npz.files), lambda key: _array(path, npz, key), options, of_several), '.npz')
+        return read_arrays(Arrays(path, npz.files, lambda key: _array(path, npz, key), options, of_several), '.npz'), sorted(npz.files)
 
 
 def _array(path: str, npz: Any, key: str) -> np.ndarray:

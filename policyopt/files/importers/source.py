@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policyopt.errors import UserError, printable
-from policyopt.files.ends import Episode, Row, numeric
+from policyopt.files.ends import Episode, numeric, shaped
 from policyopt.files.trajectory_file import check_int64, check_obs, check_returns
 from policyopt.trajectories import TrajBatch
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 NAMES = {  # what others call these arrays
     'obs': ('obs', 'observations', 'states', 'observation', 'state'),
-    'acts': ('acts', 'actions', 'acs', 'action'),
-    'rews': ('rews', 'rewards', 'reward'),
+    'acts': ('acts', 'actions', 'acs', 'action', 'act'),
+    'rews': ('rews', 'rewards', 'reward', 'rew'),
     'next_obs': ('next_obs', 'next_observations', 'next_states', 'next_observation', 'next_state'),
 }
 
@@ -57,15 +57,6 @@ class Source:
     env_name: str | None = None
 
 
-def without_unused_next(found: Source, rows: Iterable[Row]) -> Source:
-    """Move the arrays of next observations to those that are not used, if no row had a use for them."""
-    names = [name for name in found.used if name.startswith(NAMES['next_obs'])]
-    if names and all(row.next_obs is None for row in rows):
-        found.used = [name for name in found.used if name not in names]
-        found.unused = names + found.unused
-    return found
-
-
 def refuse_options(where: str, options: ReadOptions, *names: str) -> None:
     """Raise UserError where one of these options was given, which a format has no use for."""
     for name in names:
@@ -82,6 +73,25 @@ def files_in(folder: str, suffix: str) -> list[str]:
     """The names of the files in a folder that end so, 2 before 10."""
     names = [n for n in os.listdir(folder) if n.lower().endswith(suffix) and not os.path.isdir(os.path.join(folder, n))]
     return sorted(names, key=in_order)
+
+
+def read_files(source: str, suffix: str, read: Callable[[str, bool], tuple[Source, list[str]]]) -> Source:
+    """The episodes of a file, or of the files in a folder in the order of their names (2 before 10).
+
+    read: (path, whether it is in a folder) → (what it holds, names that all files of a folder have in the same order).
+    """
+    if not os.path.isdir(source):
+        return read(source, False)[0]
+    names = files_in(source, suffix)
+    found, arrays = zip(*(read(os.path.join(source, name), True) for name in names), strict=True)
+    for name, mine in zip(names, arrays, strict=True):
+        if mine != arrays[0]:
+            odd = sorted(set(mine) ^ set(arrays[0])) or mine
+            seen = f'differs from {names[0]} in {", ".join(odd)}'
+            raise UserError(f'{os.path.join(source, name)}: {seen}; expected the same arrays or columns in every file, in the same order')
+    used, unused, notes = (list(dict.fromkeys(x for one in found for x in getattr(one, kind))) for kind in ('used', 'unused', 'notes'))
+    episodes = [episode for one in found for episode in one.episodes]
+    return Source(f'{suffix} files', episodes, used, [name for name in unused if name not in used], notes)
 
 
 def chosen_parts(where: str, shapes: Mapping[str, tuple[int, ...]], options: ReadOptions) -> list[str]:
@@ -183,7 +193,7 @@ def batch_of(episodes: list[Episode], source: str) -> TrajBatch:
     """
     if not episodes:
         raise UserError(f'{source}: holds no episode')
-    checked: list[Any] = [_episode(episode) for episode in episodes]
+    checked: list[Any] = [_checked(episode) for episode in episodes]
     for i, name in enumerate(('observation', 'action')):
         sizes = [e[i].shape[1] for e in checked]
         other = next((j for j, size in enumerate(sizes) if size != sizes[0]), None)
@@ -204,31 +214,17 @@ def batch_of(episodes: list[Episode], source: str) -> TrajBatch:
     return trajs
 
 
-def _episode(episode: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """(obs_T_Do, a_T_Da, r_T, lastobs_Do or None) of one episode."""
-    where = episode.where
-    obs_T_Do, a_T_Da = numeric(where, 'observations', episode.obs), numeric(where, 'actions', episode.acts)
-    if obs_T_Do.ndim != 2 or obs_T_Do.shape[1] == 0:
-        raise UserError(f'{where}: observations of shape {obs_T_Do.shape}; expected (steps, numbers): one flat vector a step')
-    if a_T_Da.ndim == 1:
-        a_T_Da = a_T_Da[:, None]
-    if a_T_Da.ndim != 2 or a_T_Da.shape[1] == 0:
-        raise UserError(f'{where}: actions of shape {a_T_Da.shape}; expected (steps,) or (steps, numbers)')
+def _checked(episode: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """(obs_T_Do, a_T_Da, r_T, lastobs_Do or None) of one episode, of finite numbers."""
+    obs, a_T_Da, r_T = shaped(episode)
     num = len(a_T_Da)
-    if num == 0 or len(obs_T_Do) not in (num, num + 1):
-        raise UserError(f'{where}: {len(obs_T_Do)} observations for {num} actions; expected as many, or one more, and at least one action')
-    r_T = np.zeros(num) if episode.rews is None else numeric(where, 'rewards', episode.rews)
-    r_T = r_T[:, 0] if r_T.shape == (num, 1) else r_T
-    if r_T.shape != (num,):
-        raise UserError(f'{where}: rewards of shape {r_T.shape} for {num} actions; expected one number for each')
-    check_int64(f'{where}: actions', a_T_Da)
+    check_int64(f'{episode.where}: actions', a_T_Da)
     whole = a_T_Da.dtype.kind in 'biu' and a_T_Da.shape[1] == 1
     with np.errstate(over='ignore'):  # a longdouble beyond float64 becomes infinite, which is said below
-        arrays = obs_T_Do.astype(np.float64), a_T_Da.astype(np.int64 if whole else np.float64), r_T.astype(np.float64)
-    for name, x in zip(('observations', 'actions', 'rewards'), arrays, strict=True):
+        obs, a_T_Da, r_T = obs.astype(np.float64), a_T_Da.astype(np.int64 if whole else np.float64), r_T.astype(np.float64)
+    for name, x in (('observations', obs), ('actions', a_T_Da), ('rewards', r_T)):
         if not np.isfinite(x).all():
             row = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))[0])
             place = f'among the {name} of step {row}' if row < num else 'in the observation after the last action'
-            raise UserError(f'{where}: NaN or infinity {place}; expected finite numbers')
-    obs, a_T_Da, r_T = arrays
+            raise UserError(f'{episode.where}: NaN or infinity {place}; expected finite numbers')
     return obs[:num], a_T_Da, r_T, obs[num] if len(obs) > num else None
