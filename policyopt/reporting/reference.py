@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from policyopt.files.names import cell_id, id_of
 from policyopt.files.trajectory_file import MAX_RETURN
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
 
+CEILING = 0.02  # a cell whose runs all lie within this of the expert, on both sides, can show no difference
 FAILED = 0.01  # a run that gets at most this far from the random policy's return towards the expert's has learned nothing
 
 
@@ -58,12 +59,14 @@ class Reference:
         """The runs; where they were not published, one standard deviation to both sides of their mean."""
         return self.y_M if self.y_M is not None else self.mean + np.nan_to_num(self.sd) * np.array([-1.0, 1.0])
 
+    def mapped(self, function: Callable[[Any], Any], factor: float) -> Reference:
+        """This cell with all means mapped by a linear function of that slope."""
+        y_M = None if self.y_M is None else function(self.y_M)
+        return Reference(float(function(self.mean)), self.sd * abs(factor), self.m, y_M)
+
     def in_returns(self, expert_mean: float) -> Reference:
         """This cell as returns, where an expert earns expert_mean."""
-        if not self.is_ratio:
-            return self
-        y_M = None if self.y_M is None else self.y_M * expert_mean
-        return Reference(self.mean * expert_mean, self.sd * abs(expert_mean), self.m, y_M)
+        return self.mapped(lambda x: x * expert_mean, expert_mean) if self.is_ratio else self
 
 
 @dataclasses.dataclass
@@ -79,10 +82,20 @@ class Baseline:
     random_sd: float
     random_episodes: int
 
+    @property
+    def width(self) -> float:
+        """expert − random, the unit of scores; NaN where scores are undefined."""
+        width = self.expert_mean - self.random_mean
+        return width if width and math.isfinite(width) else NAN
+
     def score(self, x: Any) -> Any:
         """(x − random)/(expert − random): 0 is the random policy, 1 the expert; NaN where that is undefined."""
-        width = self.expert_mean - self.random_mean
-        return np.asarray(x, float) * NAN if not np.isfinite(width) or width == 0 else (np.asarray(x, float) - self.random_mean) / width
+        return (np.asarray(x, float) - self.random_mean) / self.width
+
+
+def at_ceiling(*scores: np.ndarray) -> bool:
+    """Whether all of these scores lie within CEILING of the expert's."""
+    return bool(np.all(np.abs(np.concatenate(scores) - 1) <= CEILING))
 
 
 def read_reference(path: str) -> dict[CellKey, Reference]:
