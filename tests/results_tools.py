@@ -1,16 +1,13 @@
 """What the tests of tables and pictures share: results made of numbers, with the real row types."""
 
-import functools
 from pathlib import Path
 
 import numpy as np
 
 from policyopt.files.results_file import ResultRow, TaskRow, write_results
-from policyopt.reporting.analysis import analyze as analyze_cells
-from policyopt.reproduction.aggregate import CEILING, MARGINS
 from policyopt.reproduction.study import Study
 
-analyze = functools.partial(analyze_cells, margins=MARGINS, ceiling=CEILING, kind=Study)
+analyze = Study
 
 
 def result_row(y_E, alg='ga', task='cartpole', num_trajs=4, run=0, dataset=0, expert=200.0):

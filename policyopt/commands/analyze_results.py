@@ -12,11 +12,10 @@ from policyopt.command_line import Parser
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_output, write_text
 from policyopt.reporting import html, tables
-from policyopt.reporting.analysis import begins
+from policyopt.reporting.analysis import MARGINS, begins
 from policyopt.reporting.reference import tasks_beside
-from policyopt.reproduction.aggregate import MARGINS
 from policyopt.reproduction.report import AGGREGATE_COLUMNS, aggregate_rows, sections
-from policyopt.reproduction.study import read_study
+from policyopt.reproduction.study import Study
 from policyopt.shipped import as_typed
 
 
@@ -85,7 +84,7 @@ def main(argv):
     for i, path in enumerate(outputs):
         check_output(path, 'a table', inputs, others=outputs[:i], begins=heads[path])
     margins = margins_of(args.margin)
-    study = read_study(args.results, args.reference, args.between_set, margins=margins)
+    study = Study.read(args.results, args.reference, args.between_set, margins=margins)
     for name in margins if args.margin else ():
         if not any(begins(name, key.alg) for key in study.cells):
             algs = ', '.join(dict.fromkeys(key.alg for key in study.cells))

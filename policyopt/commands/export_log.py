@@ -13,12 +13,15 @@ Logs of running trainings (.h5.part) are read as of their last save; --follow co
 are complete. Files that are no logs are skipped.
 """
 
+import contextlib
 import sys
-from typing import Any
+import time
 
 from policyopt.command_line import Parser
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_output, check_writable_dir
+from policyopt.files.names import is_part
+from policyopt.files.training_log import read_log, read_root, write_log
 from policyopt.reporting import curves, log_export
 
 
@@ -44,11 +47,24 @@ def main(argv):
     if args.logs:
         check_writable_dir(args.logs, 'the folder of logs')
     paths = curves.log_paths(args.logfiles)
-    exporters: list[Any] = [log_export.CsvTable(args.csv, paths)] if args.csv else []
-    if args.tensorboard:
-        exporters.append(log_export.TensorBoard(args.tensorboard, paths))
-    exporters += [log_export.BareLogs(args.logs, paths)] if args.logs else []
-    num = log_export.export(paths, exporters, args.interval if args.follow else None)
-    print(f'{num} rows of {len(paths)} logs: {", ".join(filter(None, (args.csv, args.tensorboard, args.logs)))}')
+    names = log_export.log_names(paths)
+    board = log_export.TensorBoard(args.tensorboard, list(names.values())) if args.tensorboard else None
+    bare = log_export.bare_paths(args.logs, names) if args.logs else []
+
+    def read(files):
+        return files, [read_log(file) for file in files], [read_root(file) for file in files if board or bare]
+
+    with contextlib.closing(board) if board else contextlib.nullcontext():
+        for files, tables, roots in curves.readings(paths, read):
+            if args.csv:
+                log_export.write_csv(args.csv, dict(zip(names.values(), tables, strict=True)))
+            if board:
+                board.write(tables, roots)
+            for path, table, root in zip(bare, tables, roots, strict=False):
+                write_log(path, table, root)
+            if not args.follow or not any(map(is_part, files)):
+                break
+            time.sleep(args.interval)
+    print(f'{sum(map(len, tables))} rows of {len(paths)} logs: {", ".join(filter(None, (args.csv, args.tensorboard, args.logs)))}')
     if args.tensorboard:
         print(f'next: tensorboard --logdir {args.tensorboard}', file=sys.stderr)

@@ -19,7 +19,7 @@ import os
 from policyopt.command_line import Parser
 from policyopt.reporting.figures import picture_path, results_figure, save_figure
 from policyopt.reproduction.figures import KINDS
-from policyopt.reproduction.study import read_study
+from policyopt.reproduction.study import Study
 
 
 def main(argv):
@@ -32,6 +32,6 @@ def main(argv):
     args = parser.parse_args(argv)
     inputs = [args.results, args.reference, *(args.between_set or [])]
     path = picture_path(args.output, f'{os.path.splitext(args.results)[0]}_{args.kind}.png', inputs)
-    analysis = read_study(args.results, args.reference, args.between_set)
+    analysis = Study.read(args.results, args.reference, args.between_set)
     save_figure(results_figure(analysis, args.kind, KINDS), path)
     print(f'{args.kind}: {KINDS[args.kind].caption}\nwrote {path}')

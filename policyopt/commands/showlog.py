@@ -40,7 +40,7 @@ def main(argv):
         raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')
     paths = curves.log_paths(args.logfiles)
     screen = not (args.noplot or args.plotfile) and has_screen()
-    for logs in curves.readings(paths, args.range_end):
+    for logs in curves.readings(paths, lambda files: curves.read_logs(files, args.range_end)):
         show(logs, args, screen)
         if not args.follow or all(log.done for log in logs):
             break

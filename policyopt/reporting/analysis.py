@@ -1,7 +1,7 @@
 """Statistics of a results table: its cells with their intervals, and every cell next to a published one.
 
-A cell is (task, algorithm, dataset size). `read_analysis` builds an analysis from files; `analyze` knows none: its rows and tasks are
-objects with the columns of the tables /results and /tasks as attributes. Symbols are those of `statistics`; E counts episodes.
+A cell is (task, algorithm, dataset size). `Analysis.read` takes files; `Analysis` knows none: its rows and tasks are objects with
+the columns of the tables /results and /tasks as attributes. Symbols are those of `statistics`; E counts episodes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from policyopt.errors import UserError, printable
 from policyopt.files.names import MAX_ID, MAX_RUNS, id_of, sweep
@@ -23,11 +22,11 @@ from policyopt.files.results_file import read_other_sets, read_results, takes_mo
 from policyopt.files.yamlfile import parse_yaml
 from policyopt.provenance import derive_seed
 from policyopt.reporting import statistics
-from policyopt.reporting.reference import Baseline, CellKey, Reference, read_reference, read_reference_tasks
-from policyopt.reporting.statistics import LEVEL, NAN, Sets, sd, sets_of
+from policyopt.reporting.reference import CEILING, Baseline, CellKey, Reference, at_ceiling, read_reference, read_reference_tasks
+from policyopt.reporting.statistics import LEVEL, NAN, Difference, Prediction, Sets, sd, sets_of
 from policyopt.shipped import as_typed, here_or_shipped
 
-MARGINS = {'': 0.10}  # by the beginning of an algorithm's name, in units of (expert − random)
+MARGINS = {'': 0.10, 'ga': 0.05}  # by the beginning of an algorithm's name, as scores; declared before the runs
 
 
 class PlusMinus(NamedTuple):
@@ -70,31 +69,24 @@ class Cell:
 
 @dataclasses.dataclass
 class Comparison:
-    """One of our cells against the reference; `p` is the one that `judged_by` names, `p_holm` decides whether it differs."""
+    """One of our cells against the reference; `test` is the one that `judged_by` names, `p_holm` decides whether it differs."""
 
-    key: CellKey
+    cell: Cell
     ref: Reference
-    diff: float
+    scale: float  # (expert − random), which makes scores of differences
     margin: float  # of the verdict, as a score
-    welch_p: float = NAN
+    welch: Difference
+    one_set: Difference  # from the mean of one new expert set
+    pred: Prediction  # what one_set holds
+    between_from: str
+    test: Difference
     perm_p: float = NAN
     prob_improvement: float = NAN
-    sd_within: float = NAN
-    sd_between: float = NAN
-    between_from: str = ''
-    pred_lo: float = NAN
-    pred_hi: float = NAN
-    pred_df: float = NAN
-    pred_p: float = NAN
     p: float = NAN
     judged_by: str = 'none'
-    se: float = NAN  # of the deciding test, with its degrees of freedom
-    df: float = NAN
     p_holm: float = NAN
+    half_holm: float = NAN  # half width of the interval of `test` at the level of Holm's first step
     verdict: str = 'too few data'
-    scale: float = NAN  # (expert − random), which makes scores of differences
-    half_95: float = NAN  # half width of the 95% interval of the deciding test, and at the level of Holm's first step
-    half_holm: float = NAN
     note: str = ''
 
     @property
@@ -106,62 +98,17 @@ class Comparison:
         return self.verdict + '*' * (self.judged_by == 'welch' and self.differs)
 
     @property
-    def score_difference(self) -> float:
-        return self.diff / self.scale
+    def predicted(self) -> tuple[float, float]:
+        """The 95% interval for the mean of one expert set of as many runs as the reference's."""
+        half = self.one_set.half_width(1 - LEVEL)
+        return self.cell.mean - half, self.cell.mean + half
 
     @property
     def estimate(self) -> tuple[float, float, float]:
         """The score difference with the ends of its 90% interval, for this cell alone; NaN without the variance between expert sets."""
-        half = 0.0 if self.judged_by == 'equal' else float(stats.t.isf(0.05, self.df)) * self.se / self.scale
-        half = half if self.judged_by in ('sets', 'equal') else NAN
-        return self.score_difference, self.score_difference - half, self.score_difference + half
-
-
-@dataclasses.dataclass
-class Analysis:
-    """Everything that the tables, the pictures and the report show."""
-
-    cells: dict[CellKey, Cell]
-    baselines: dict[str, Baseline]
-    comparisons: dict[CellKey, Comparison]
-    ref_baselines: dict[str, Baseline]
-    missing: list[str]
-    notes: list[str]
-    reference: Mapping[CellKey, Reference] = dataclasses.field(default_factory=dict)
-    sources: list = dataclasses.field(default_factory=list)
-    title: str = ''
-    margins: Mapping[str, float] = dataclasses.field(default_factory=lambda: MARGINS)
-    between: Sequence[str] = ()  # files that tell the variance between expert sets
-    attrs: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def scales(self) -> dict[str, Baseline]:
-        """{task: Baseline} that normalises: the reference's, ours for a task that it has none of."""
-        return {task: self.ref_baselines.get(task, b) for task, b in self.baselines.items()}
-
-    def without_scores(self) -> str:
-        """Why returns of some tasks cannot be normalised, and what to do, as a sentence; empty when all can."""
-        tasks = [t for t, b in self.baselines.items() if not math.isfinite(float(b.score(0.0)))]
-        unmeasured = [t for t in tasks if not self.baselines[t].random_episodes]
-        if unmeasured:
-            return (
-                f'no scores for {", ".join(unmeasured)}: the results hold no random-policy returns; evaluate the experiment again '
-                '(stage 2_eval of im_pipeline.py measures and stores them)'
-            )
-        return f'no scores for {", ".join(tasks)}: expert and random policy have the same return there' if tasks else ''
-
-    def of_sets(self) -> str:
-        """Where the variance between expert sets comes from, as a sentence; empty without a reference."""
-        comps = self.comparisons.values()
-        if not comps:
-            return ''
-        own = max(np.unique(c.set_N).size for c in self.cells.values())
-        files = [f'these results ({own} sets)'] * (own > 1) + [printable(os.path.basename(f)) for f in self.between]
-        unknown = sum(c.judged_by in ('welch', 'permutation', 'none') for c in comps)
-        if not files:
-            return 'Variance between expert sets: none used. Name results with several sets: --between-set F'
-        known = f'; unknown for {unknown} of {len(comps)} cells' if unknown else ''
-        return f'Variance between expert sets: from {", ".join(files)}{known}'
+        half = {'sets': self.test.half_width(0.9) / self.scale, 'equal': 0.0}.get(self.judged_by, NAN)
+        score = self.test.diff / self.scale
+        return score, score - half, score + half
 
 
 def run_id(row: Any) -> str:
@@ -169,13 +116,17 @@ def run_id(row: Any) -> str:
     return id_of(row.alg, row.task, int(row.num_trajs), int(row.run))
 
 
-def _checked(rows: list) -> dict[str, Any]:
-    """Rows by run name, after refusing what no statistic survives."""
-    by_name = {}
+def _grouped(rows: list) -> dict[CellKey, list]:
+    """{CellKey: runs in their order}, tasks and algorithms in the order they first appear, dataset sizes ascending.
+
+    Raises UserError for what no statistic survives.
+    """
+    names = set()
     for row in rows:
         name = run_id(row)
-        if name in by_name:
+        if name in names:
             raise UserError(f'{name}: appears twice in the results; give every experiment its own file')
+        names.add(name)
         r_E = np.asarray(row.alg_traj_returns, float)
         if not r_E.size:
             raise UserError(f'{name}: has no evaluation episodes; evaluate that run again')
@@ -185,15 +136,8 @@ def _checked(rows: list) -> dict[str, Any]:
                 f'{name}: return {r_E[bad[0]]} in evaluation episode {bad[0]} ({bad.size} of {r_E.size} are not finite); '
                 'train that run again or take it out of the results'
             )
-        by_name[name] = row
-    if not by_name:
+    if not rows:
         raise UserError('the results hold no runs; evaluate an experiment first (stage 2_eval)')
-    return by_name
-
-
-def _grouped(by_name: dict[str, Any]) -> dict[CellKey, list]:
-    """{CellKey: runs in their order}, tasks and algorithms in the order they first appear, dataset sizes ascending."""
-    rows = list(by_name.values())
     tasks, algs = (list(dict.fromkeys(getattr(r, f) for r in rows)) for f in ('task', 'alg'))
     groups = {}
     for row in sorted(rows, key=lambda r: (tasks.index(r.task), algs.index(r.alg), r.num_trajs, r.run)):
@@ -206,28 +150,24 @@ def _run_means(runs: list) -> tuple[np.ndarray, np.ndarray]:
     return np.array([np.mean(r.alg_traj_returns) for r in runs]), np.array([int(r.dataset) for r in runs])
 
 
-def cells_of(by_name: dict[str, Any], baselines: Mapping[str, Baseline]) -> dict[CellKey, Cell]:
-    """{CellKey: Cell} with all statistics of the rows that `_checked` let through."""
-    cells = {}
-    for key, runs in _grouped(by_name).items():
-        y_N, set_N = _run_means(runs)
-        r_E = np.concatenate([np.asarray(r.alg_traj_returns, float) for r in runs])
-        percent = 100 * float(baselines[key.task].score(y_N.mean()))
-        cells[key] = Cell(
-            key,
-            runs,
-            y_N,
-            set_N,
-            r_E.size,
-            mean=float(y_N.mean()),
-            margin=statistics.t_margin(sd(y_N), y_N.size),
-            margin_sets=statistics.set_margin(y_N, set_N),
-            sd_runs=sd(y_N),
-            sd_episodes=sd(r_E),
-            length_mean=float(np.mean(np.concatenate([r.alg_traj_lengths for r in runs]))),
-            percent_expert=percent,
-        )
-    return cells
+def cell_of(key: CellKey, runs: list, baseline: Baseline) -> Cell:
+    """All statistics of the runs of a cell."""
+    y_N, set_N = _run_means(runs)
+    r_E = np.concatenate([np.asarray(r.alg_traj_returns, float) for r in runs])
+    return Cell(
+        key,
+        runs,
+        y_N,
+        set_N,
+        r_E.size,
+        mean=float(y_N.mean()),
+        margin=statistics.t_margin(sd(y_N), y_N.size),
+        margin_sets=statistics.set_margin(y_N, set_N),
+        sd_runs=sd(y_N),
+        sd_episodes=sd(r_E),
+        length_mean=float(np.mean(np.concatenate([r.alg_traj_lengths for r in runs]))),
+        percent_expert=100 * float(baseline.score(y_N.mean())),
+    )
 
 
 def baselines_of(rows: list, tasks: list) -> dict[str, Baseline]:
@@ -277,32 +217,34 @@ def margin_of(alg: str, margins: Mapping[str, float]) -> float:
     return margins[max((start for start in margins if begins(start, alg)), key=len)]
 
 
-def compare(cell: Cell, ref: Reference, margin: float, between: Sets | None = None, between_from: str = '') -> Comparison:
+def compare(cell: Cell, ref: Reference, scale: float, margin: float, between: Sets | None = None, between_from: str = '') -> Comparison:
     """One cell against its reference, before the correction for the number of cells.
 
     Judged by the prediction for one expert set ('sets') where σ_b² is identifiable; else by Welch's t ('welch'), which takes
     runs on one set for independent. Without any variance: equal means are equal, unequal ones go to the permutation test.
     """
-    out = Comparison(cell.key, ref, cell.mean - ref.mean, margin)
+    ours, welch = sets_of(cell.y_N, cell.set_N), statistics.welch(cell, ref)
+    pred = statistics.predict_one_set(ours, ref.m, between, ref.sd)
+    out = Comparison(
+        cell,
+        ref,
+        scale,
+        margin,
+        welch=welch,
+        one_set=Difference(welch.diff, pred.se, pred.df),
+        pred=pred,
+        between_from=(f'{pred.num_sets} sets' + ('' if ours.num_sets > 1 else f' of {between_from}')) * bool(pred.num_sets),
+        test=welch,
+    )
     if ref.y_M is not None:
         out.perm_p = statistics.permutation_p(cell.y_N, ref.y_M, derive_seed('perm', *cell.key)) if min(cell.y_N.size, ref.m) > 1 else NAN
         out.prob_improvement = statistics.prob_improvement(cell.y_N, ref.y_M)
-    out.welch_p, out.se, out.df = statistics.welch(cell, ref)
-    notes = ['one run on a side: t test with pooled variance'] if min(cell.y_N.size, ref.m) == 1 and math.isfinite(out.se) else []
-    ours = sets_of(cell.y_N, cell.set_N)
-    pred = statistics.predict_one_set(ours, ref.m, between, ref.sd)
-    if pred:
-        out.sd_within, out.sd_between, out.pred_df = pred.sd_within, pred.sd_between, pred.df
-        out.between_from = f'{pred.num_sets} sets' + ('' if ours.num_sets > 1 else f' of {between_from}')
-        half = float(stats.t.ppf(1 - LEVEL / 2, pred.df)) * pred.se
-        out.pred_lo, out.pred_hi = cell.mean - half, cell.mean + half
-        out.pred_p = float(2 * stats.t.sf(abs(out.diff) / pred.se, pred.df)) if pred.se > 0 else NAN
-        if pred.num_sets == 2:
-            notes.append('two expert sets: the between-set variance has one degree of freedom')
-    if pred and math.isfinite(out.pred_p):
-        out.p, out.judged_by, out.se, out.df = out.pred_p, 'sets', pred.se, pred.df
-    elif math.isfinite(out.welch_p):
-        out.p, out.judged_by = out.welch_p, 'welch'
+    notes = ['one run on a side: t test with pooled variance'] if min(cell.y_N.size, ref.m) == 1 and math.isfinite(welch.se) else []
+    notes += ['two expert sets: the between-set variance has one degree of freedom'] if pred.num_sets == 2 else []
+    if math.isfinite(out.one_set.p):
+        out.test, out.p, out.judged_by = out.one_set, out.one_set.p, 'sets'
+    elif math.isfinite(welch.p):
+        out.p, out.judged_by = welch.p, 'welch'
     elif cell.y_N.size + ref.m < 3:
         notes.append('one run each: no test exists')
     elif np.isclose(cell.mean, ref.mean, rtol=1e-5):
@@ -315,23 +257,8 @@ def compare(cell: Cell, ref: Reference, margin: float, between: Sets | None = No
     return out
 
 
-A = TypeVar('A', bound=Analysis)
-
-
-def analyze(
-    rows: list,
-    tasks: list,
-    reference: Mapping[CellKey, Reference] | None = None,
-    ref_baselines: dict[str, Baseline] | None = None,
-    between: Iterable[tuple[str, list]] = (),
-    expected: list[str] | None = None,
-    title: str = '',
-    margins: Mapping[str, float] = MARGINS,
-    ceiling: float = 0.0,
-    attrs: Mapping[str, str] | None = None,
-    kind: type[A] = Analysis,
-) -> A:
-    """The whole analysis of one results table.
+class Analysis:
+    """Everything that the tables, the pictures and the report show of one results table.
 
     Args:
         rows, tasks: rows of the tables /results and /tasks.
@@ -341,104 +268,124 @@ def analyze(
         expected: names of all runs of the experiment; default: the grid that the rows span.
         title: what the pictures are headed with.
         margins: {beginning of an algorithm's name: margin} of the verdicts, as a score; '' is that of all others.
-        ceiling: a cell whose runs all lie within this of the expert's score, on both sides, counts as the same.
         attrs: root attributes of the results.
-        kind: the class to build, `Analysis` or one that adds to it.
     """
-    by_name, between = _checked(rows), list(between)
-    baselines = baselines_of(list(by_name.values()), tasks)
-    cells = cells_of(by_name, baselines)
-    sources, of_cell = [], {}  # of_cell: for each cell, the file that has most expert sets of it
-    for name, other_rows in between:
-        sources.append({key: _run_means(runs) for key, runs in _grouped(_checked(other_rows)).items()})
-        found = {key: (sets_of(*c), name) for key, c in sources[-1].items()}
-        if not any(s.num_sets > 1 for s, _ in found.values()):
-            raise UserError(
-                f'{name}: every cell has one expert set, so the variance between sets cannot be estimated from it; '
-                'sample several (training.datasets: 5 in the spec)'
+
+    def __init__(
+        self,
+        rows: list,
+        tasks: list,
+        reference: Mapping[CellKey, Reference] | None = None,
+        ref_baselines: dict[str, Baseline] | None = None,
+        between: Sequence[tuple[str, list]] = (),
+        expected: list[str] | None = None,
+        title: str = '',
+        margins: Mapping[str, float] = MARGINS,
+        attrs: Mapping[str, str] | None = None,
+    ):
+        self.title, self.margins, self.attrs, self.ref_baselines = title, margins, attrs or {}, ref_baselines or {}
+        groups = _grouped(rows)
+        self.baselines = baselines_of(rows, tasks)
+        self.cells = {key: cell_of(key, runs, self.baselines[key.task]) for key, runs in groups.items()}
+        self.between = [name for name, _ in between]  # files that tell the variance between expert sets
+        self.sources, of_cell = [], {}  # of_cell: for each cell, the file that has most expert sets of it
+        for name, other_rows in between:
+            self.sources.append({key: _run_means(runs) for key, runs in _grouped(other_rows).items()})
+            found = {key: (sets_of(*c), name) for key, c in self.sources[-1].items()}
+            if not any(s.num_sets > 1 for s, _ in found.values()):
+                raise UserError(
+                    f'{name}: every cell has one expert set, so the variance between sets cannot be estimated from it; '
+                    'sample several (training.datasets: 5 in the spec)'
+                )
+            of_cell |= {k: v for k, v in found.items() if k not in of_cell or v[0].num_sets > of_cell[k][0].num_sets}
+        experts = {task: b.expert_mean for task, b in self.baselines.items()}
+        self.reference = {key: ref.in_returns(experts.get(key.task, NAN)) for key, ref in (reference or {}).items()}
+        self.comparisons: dict[CellKey, Comparison] = {}
+        for key, cell in self.cells.items():
+            if ref := self.reference.get(key):
+                scale, margin = abs(self.scales[key.task].width), margin_of(key.alg, margins)
+                self.comparisons[key] = compare(cell, ref, scale, margin, *of_cell.get(key, (None, '')))
+        self._judge()
+        self.missing = missing_runs(rows, expected)
+        absent = [str(key) for key in self.cells if key not in self.reference] if reference is not None else []
+        self.notes = [f'the reference has no number for {len(absent)} of our {len(self.cells)} cells: {some_of(absent)}'] if absent else []
+        self.notes += [note] if (note := self.without_scores()) else []
+
+    def _judge(self) -> None:
+        """Fill in what needs the whole table, whose number of cells corrects every p value, and the verdicts."""
+        comps = list(self.comparisons.values())
+        family = sum(math.isfinite(c.p) for c in comps)
+        for c, p_holm in zip(comps, statistics.holm([c.p for c in comps]), strict=True):
+            c.p_holm = float(p_holm)
+            if math.isfinite(c.p_holm):
+                c.half_holm = c.test.half_width(1 - LEVEL / family)
+                score = self.scales[c.cell.key.task].score
+                same = 2 * CEILING <= c.margin and at_ceiling(score(c.cell.y_N), score(c.ref.runs))
+                c.verdict = statistics.verdict_of(*((0.0, 0.0) if same else c.estimate[1:]), c.margin, c.differs, c.test.diff)
+                c.note = '; '.join(filter(None, [c.note, 'at the ceiling' * same]))
+
+    @classmethod
+    def read(
+        cls, path: str, reference: str | None = None, between: Sequence[str] | None = None, margins: Mapping[str, float] = MARGINS
+    ) -> Any:
+        """The analysis of a results file.
+
+        Args:
+            path: the results file.
+            reference: CSV of published results; tasks.csv next to it is the scale of scores.
+            between: results files with several expert sets; default: those that options.between_sets of the stored YAML names.
+
+        Raises UserError for files that are missing, damaged, of another experiment, or evaluated the other way.
+        """
+        results = read_results(path)
+        attrs = results.attrs
+        named = [here_or_shipped(f) for f in between_sets(attrs.get('spec', ''))] if between is None else between
+        absent = [f for f in named if between is None and not os.path.isfile(f)]
+        analysis = cls(
+            results.rows,
+            results.tasks,
+            reference=read_reference(reference) if reference else None,
+            ref_baselines=read_reference_tasks(reference) if reference else None,
+            between=read_other_sets([f for f in named if f not in absent], path, results),
+            expected=experiment_runs(attrs.get('spec', '')),
+            title=heading(results, reference),
+            margins=margins,
+            attrs=attrs,
+        )
+        if absent:
+            analysis.notes.insert(0, f'options.between_sets names {printable(some_of(absent))}: no such file')
+        if not takes_most_likely_actions(attrs):
+            analysis.notes.insert(0, 'Played with sampled actions (eval_deterministic: false); the paper judges the most likely ones.')
+        return analysis
+
+    @property
+    def scales(self) -> dict[str, Baseline]:
+        """{task: Baseline} that normalises: the reference's, ours for a task that it has none of."""
+        return {task: self.ref_baselines.get(task, b) for task, b in self.baselines.items()}
+
+    def without_scores(self) -> str:
+        """Why returns of some tasks cannot be normalised, and what to do, as a sentence; empty when all can."""
+        tasks = [t for t, b in self.baselines.items() if math.isnan(b.width)]
+        unmeasured = [t for t in tasks if not self.baselines[t].random_episodes]
+        if unmeasured:
+            return (
+                f'no scores for {", ".join(unmeasured)}: the results hold no random-policy returns; evaluate the experiment again '
+                '(stage 2_eval of im_pipeline.py measures and stores them)'
             )
-        of_cell |= {k: v for k, v in found.items() if k not in of_cell or v[0].num_sets > of_cell[k][0].num_sets}
-    published = {k: ref.in_returns(baselines[k.task].expert_mean if k.task in baselines else NAN) for k, ref in (reference or {}).items()}
-    comps = {
-        k: compare(c, published[k], margin_of(k.alg, margins), *of_cell.get(k, (None, ''))) for k, c in cells.items() if k in published
-    }
-    missing = missing_runs(list(by_name.values()), expected)
-    names = [name for name, _ in between]
-    analysis = kind(
-        cells=cells,
-        baselines=baselines,
-        comparisons=comps,
-        ref_baselines=ref_baselines or {},
-        missing=missing,
-        notes=[],
-        reference=published,
-        sources=sources,
-        title=title,
-        margins=margins,
-        between=names,
-        attrs=attrs or {},
-    )
-    _judge(analysis, ceiling)
-    absent = [str(k) for k in cells if k not in published]
-    if absent and reference is not None:
-        analysis.notes.append(f'the reference has no number for {len(absent)} of our {len(cells)} cells: {some_of(absent)}')
-    analysis.notes += [note] if (note := analysis.without_scores()) else []
-    return analysis
+        return f'no scores for {", ".join(tasks)}: expert and random policy have the same return there' if tasks else ''
 
-
-def _judge(analysis: Analysis, ceiling: float) -> None:
-    """Fill in what needs the whole table, whose number of cells corrects every p value, and the verdicts."""
-    comps = list(analysis.comparisons.values())
-    family = sum(math.isfinite(c.p) for c in comps)
-    for c, p_holm in zip(comps, statistics.holm([c.p for c in comps]), strict=True):
-        c.p_holm = float(p_holm)
-        cell, scale = analysis.cells[c.key], analysis.scales[c.key.task]
-        width = abs(scale.expert_mean - scale.random_mean)
-        c.scale = width if width > 0 else NAN
-        if math.isfinite(c.p_holm):
-            c.half_95, c.half_holm = (float(stats.t.isf(x / 2, c.df)) * c.se if c.se > 0 else NAN for x in (LEVEL, LEVEL / family))
-            runs = np.concatenate([cell.y_N, c.ref.runs])
-            at_ceiling = 0 < 2 * ceiling <= c.margin and bool(np.all(np.abs(scale.score(runs) - 1) <= ceiling))
-            c.verdict = statistics.verdict_of(*((0.0, 0.0) if at_ceiling else c.estimate[1:]), c.margin, c.differs, c.diff)
-            c.note = '; '.join(filter(None, [c.note, 'at the ceiling' * at_ceiling]))
-
-
-def read_analysis(
-    path: str,
-    reference: str | None = None,
-    between: Sequence[str] | None = None,
-    **options: Any,
-) -> Any:
-    """The analysis of a results file.
-
-    Args:
-        path: the results file.
-        reference: CSV of published results; tasks.csv next to it is the scale of scores.
-        between: results files with several expert sets; default: those that options.between_sets of the stored YAML names.
-        options: margins, ceiling and kind, as `analyze` takes them.
-
-    Raises UserError for files that are missing, damaged, of another experiment, or evaluated the other way.
-    """
-    results = read_results(path)
-    attrs = results.attrs
-    named = [here_or_shipped(f) for f in between_sets(attrs.get('spec', ''))] if between is None else between
-    absent = [f for f in named if between is None and not os.path.isfile(f)]
-    analysis = analyze(
-        results.rows,
-        results.tasks,
-        reference=read_reference(reference) if reference else None,
-        ref_baselines=read_reference_tasks(reference) if reference else None,
-        between=read_other_sets([f for f in named if f not in absent], path, results),
-        expected=experiment_runs(attrs.get('spec', '')),
-        title=heading(results, reference),
-        attrs=attrs,
-        **options,
-    )
-    if absent:
-        analysis.notes.insert(0, f'options.between_sets names {printable(some_of(absent))}: no such file')
-    if not takes_most_likely_actions(attrs):
-        analysis.notes.insert(0, 'Played with sampled actions (eval_deterministic: false); the paper judges the most likely ones.')
-    return analysis
+    def of_sets(self) -> str:
+        """Where the variance between expert sets comes from, as a sentence; empty without a reference."""
+        comps = self.comparisons.values()
+        if not comps:
+            return ''
+        own = max(np.unique(c.set_N).size for c in self.cells.values())
+        files = [f'these results ({own} sets)'] * (own > 1) + [printable(os.path.basename(f)) for f in self.between]
+        unknown = sum(c.judged_by in ('welch', 'permutation', 'none') for c in comps)
+        if not files:
+            return 'Variance between expert sets: none used. Name results with several sets: --between-set F'
+        known = f'; unknown for {unknown} of {len(comps)} cells' if unknown else ''
+        return f'Variance between expert sets: from {", ".join(files)}{known}'
 
 
 def some_of(names: Sequence[str], most: int = 4) -> str:

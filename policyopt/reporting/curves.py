@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import matplotlib
 import numpy as np
@@ -23,6 +24,7 @@ from policyopt.files.names import current_path, is_part, name_of, parts_of, size
 from policyopt.files.training_log import is_training_log, number_fields, read_log
 from policyopt.reporting.figures import STYLE, WIDE, any_letters, figure, outside_legend, picture_text, styles_of
 
+T = TypeVar('T')
 DEFAULT_FIELDS = 'trueret,avglen,ent,kl,vf_r2,vf_kl,tdvf_r2,rloss,racc'
 CLONING_FIELDS = ',bcloss,valloss,valacc'
 MAX_LEGEND = 12  # more names than this would bury the curves
@@ -135,12 +137,12 @@ def read_logs(paths: Sequence[str], range_end: int | None = None) -> list[Log]:
     return logs
 
 
-def readings(paths: Sequence[str], range_end: int | None = None) -> Iterator[list[Log]]:
-    """Yield read_logs of these paths without end, wherever they stand by now: a run that is completed loses its `.part`."""
+def readings(paths: Sequence[str], read: Callable[[list[str]], T]) -> Iterator[T]:
+    """Yield what `read` gives of these logs without end, wherever they stand by now: a run that is completed loses its `.part`."""
     while True:
         files = [current_path(path) for path in paths]
         try:
-            yield read_logs(files, range_end)
+            yield read(files)
         except UserError:
             if files == [current_path(path) for path in paths]:
                 raise
@@ -197,10 +199,8 @@ def groups_of(logs: Sequence[Log]) -> dict[str, list[Log]]:
 
 def smoothed(x_T: np.ndarray, window: int) -> np.ndarray:
     """Mean of the last `window` values at each place (fewer at the start)."""
-    total_T = np.concatenate([[0.0], np.cumsum(x_T)])
-    end_T = np.arange(1, len(x_T) + 1)
-    start_T = np.maximum(end_T - window, 0)
-    return (total_T[end_T] - total_T[start_T]) / (end_T - start_T)
+    window = min(window, len(x_T))
+    return np.convolve(x_T, np.ones(window))[: len(x_T)] / np.minimum(np.arange(1, len(x_T) + 1), window)
 
 
 def band(logs: Sequence[Log], field: str, window: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:

@@ -242,7 +242,7 @@ def _cell(ax: Any, x: float, analysis: Analysis, key: CellKey, style: dict[str, 
     colour, marker = style['color'], style['marker']
     if comp.differs:
         ax.axvspan(x - 0.45, x + 0.45, color='#F0E442', alpha=0.45, linewidth=0, label='differs (5%, Holm)')
-    for half, alpha in ((comp.half_holm, 0.13), (comp.half_95, 0.28)):
+    for half, alpha in ((comp.half_holm, 0.13), (comp.test.half_width(0.95), 0.28)):
         if math.isfinite(half):
             ax.bar(x, 2 * half, 0.7, cell.mean - half, color=colour, alpha=alpha, linewidth=0, zorder=1.2)
     theirs = comp.ref.y_M if comp.ref.y_M is not None else np.array([])
@@ -268,12 +268,10 @@ def _cell(ax: Any, x: float, analysis: Analysis, key: CellKey, style: dict[str, 
 def _honest_limits(ax: Any, analysis: Analysis, keys: list[CellKey]) -> None:
     """The axis holds all runs and spans at least a quarter of (expert − random), so that cells that agree look like it."""
     scale = analysis.scales[keys[0].task]
-    runs = [analysis.cells[k].y_N for k in keys] + [
-        r.y_M if r.y_M is not None else [r.mean] for k in keys if (r := analysis.comparisons[k].ref)
-    ]
+    refs = [analysis.comparisons[k].ref for k in keys]
+    runs = [analysis.cells[k].y_N for k in keys] + [[r.mean] if r.y_M is None else r.y_M for r in refs]
     y = np.concatenate([*runs, [scale.expert_mean]])
-    width = abs(scale.expert_mean - scale.random_mean)
-    lack = max(0.0, MIN_SPAN * width - np.ptp(y)) if math.isfinite(width) else 0.0
+    lack = max(0.0, np.nan_to_num(MIN_SPAN * abs(scale.width)) - np.ptp(y))
     pad = 0.06 * (np.ptp(y) + lack) or 1.0
     ax.set_ylim(y.min() - lack / 2 - pad, y.max() + lack / 2 + pad)
 

@@ -5,12 +5,13 @@ Letters: M runs of a cell of the reference.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from policyopt.files.names import cell_id, id_of
 from policyopt.files.trajectory_file import MAX_RETURN
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
 
+CEILING = 0.02  # a cell whose runs all lie within this of the expert, on both sides, can show no difference
 FAILED = 0.01  # a run that gets at most this far from the random policy's return towards the expert's has learned nothing
 
 
@@ -58,12 +60,14 @@ class Reference:
         """The runs; where they were not published, one standard deviation to both sides of their mean."""
         return self.y_M if self.y_M is not None else self.mean + np.nan_to_num(self.sd) * np.array([-1.0, 1.0])
 
+    def mapped(self, function: Callable[[Any], Any], factor: float) -> Reference:
+        """This cell with all means mapped by a linear function of that slope."""
+        y_M = None if self.y_M is None else function(self.y_M)
+        return Reference(float(function(self.mean)), self.sd * abs(factor), self.m, y_M)
+
     def in_returns(self, expert_mean: float) -> Reference:
         """This cell as returns, where an expert earns expert_mean."""
-        if not self.is_ratio:
-            return self
-        y_M = None if self.y_M is None else self.y_M * expert_mean
-        return Reference(self.mean * expert_mean, self.sd * abs(expert_mean), self.m, y_M)
+        return self.mapped(lambda x: x * expert_mean, expert_mean) if self.is_ratio else self
 
 
 @dataclasses.dataclass
@@ -79,10 +83,20 @@ class Baseline:
     random_sd: float
     random_episodes: int
 
+    @property
+    def width(self) -> float:
+        """expert − random, the unit of scores; NaN where scores are undefined."""
+        width = self.expert_mean - self.random_mean
+        return width if width and math.isfinite(width) else NAN
+
     def score(self, x: Any) -> Any:
         """(x − random)/(expert − random): 0 is the random policy, 1 the expert; NaN where that is undefined."""
-        width = self.expert_mean - self.random_mean
-        return np.asarray(x, float) * NAN if not np.isfinite(width) or width == 0 else (np.asarray(x, float) - self.random_mean) / width
+        return (np.asarray(x, float) - self.random_mean) / self.width
+
+
+def at_ceiling(*scores: np.ndarray) -> bool:
+    """Whether all of these scores lie within CEILING of the expert's."""
+    return bool(np.all(np.abs(np.concatenate(scores) - 1) <= CEILING))
 
 
 def read_reference(path: str) -> dict[CellKey, Reference]:
@@ -98,31 +112,19 @@ def read_reference(path: str) -> dict[CellKey, Reference]:
     is_ratio = 'expert_ratio' in columns and 'return_mean' not in columns
     value = 'expert_ratio' if is_ratio else 'return_mean'
     need = ['task', 'alg', 'num_trajs', value, *(['margin95', 'runs'] if per_cell else ['run'])]
-    for column in need:
-        if column not in columns:
-            raise UserError(
-                f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, alg, num_trajs, return_mean "
-                '(or expert_ratio) and either run (one row per run) or margin95 and runs (one row per cell)'
-            )
-    _check_fields(path, columns, lines)
+    form = 'task, alg, num_trajs, return_mean (or expert_ratio) and either run (one row per run) or margin95 and runs (one row per cell)'
     found = {}
-    for number, line in enumerate(lines, 2):
-        try:
-            key = CellKey(line['task'], line['alg'], _whole(line['num_trajs']))
-            run = 0 if per_cell else _whole(line['run'])
-            y = _number(line[value])
-            if not abs(y) <= MAX_RETURN:
-                raise ValueError(f'{value} is {y}')
-            entry = _from_margin(y, line['margin95'], _whole(line['runs'])) if per_cell else y
-        except (TypeError, ValueError) as e:
-            raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(need[2:])}') from e
+    for line in _checked(path, columns, lines, need, form):
+        key = CellKey(line.fields['task'], line.fields['alg'], line.whole('num_trajs'))
+        run = 0 if per_cell else line.whole('run')
+        y = line.number(value, -MAX_RETURN, MAX_RETURN)
         if run in found.setdefault(key, {}):
-            raise UserError(f'{path}: line {number}: {key if per_cell else id_of(key.alg, key.task, key.num_trajs, run)} appears twice')
-        found[key][run] = entry
+            raise UserError(f'{line.where}: {key if per_cell else id_of(key.alg, key.task, key.num_trajs, run)} appears twice')
+        found[key][run] = _from_margin(y, line, is_ratio) if per_cell else y
     if not found:
         raise UserError(f'{path}: holds no rows; expected reference results')
     if per_cell:
-        return {key: dataclasses.replace(cell[0], is_ratio=is_ratio) for key, cell in found.items()}
+        return {key: cell[0] for key, cell in found.items()}
     ys = {key: np.array([cell[run] for run in sorted(cell)]) for key, cell in found.items()}
     return {key: Reference(float(y_M.mean()), sd(y_M), y_M.size, y_M, is_ratio) for key, y_M in ys.items()}
 
@@ -138,31 +140,40 @@ def read_reference_tasks(path: str) -> dict[str, Baseline]:
     if not os.path.exists(path):
         return {}
     columns, lines = _read_csv(path)
-    numbers = ['expert_return_mean', 'expert_return_std', 'expert_episodes', 'random_return_mean', 'random_return_std']
-    for column in ['task', *numbers]:
-        if column not in columns:
-            raise UserError(f"{path}: has no column '{column}'.{closest(column, columns)} Expected task, {', '.join(numbers)}")
-    _check_fields(path, columns, lines)
+    numbers = ['expert_return_mean', 'expert_return_std', 'random_return_mean', 'random_return_std']
+    need = ['task', *numbers, 'expert_episodes']
     found = {}
-    for number, line in enumerate(lines, 2):
-        try:
-            mean, std, episodes, random_mean, random_std = (_number(line[c]) for c in numbers)
-            found[line['task']] = Baseline(
-                task=line['task'],
-                env='',
-                expert_mean=mean,
-                expert_sd=std,
-                expert_episodes=int(episodes),
-                random_mean=random_mean,
-                random_sd=random_std,
-                random_episodes=0,
-            )
-        except (TypeError, ValueError, OverflowError) as e:
-            raise UserError(f'{path}: line {number}: {e}; expected numbers in {", ".join(numbers)}') from e
+    for line in _checked(path, columns, lines, need, ', '.join(need)):
+        task, (mean, std, random_mean, random_std) = line.fields['task'], map(line.number, numbers)
+        found[task] = Baseline(task, '', mean, std, line.whole('expert_episodes'), random_mean, random_std, random_episodes=0)
     return found
 
 
-def _read_csv(path: str) -> tuple[Sequence[str], list[dict[str, str]]]:
+class _Line(NamedTuple):
+    """A line of a CSV file, and where that is."""
+
+    where: str
+    fields: dict[str, str]
+
+    def number(self, column: str, low: float | None = None, high: float = math.inf) -> float:
+        """As `float`, without the underscores and the digits of other scripts that Python reads too."""
+        text = self.fields[column].strip()
+        with contextlib.suppress(ValueError):
+            if re.fullmatch('[-+.0-9A-Za-z]+', text) and (low is None or low <= float(text) <= high):
+                return float(text)
+        raise self.wrong(column, 'a number' + (f' from {low:g}' if low is not None else ''))
+
+    def whole(self, column: str, low: int = 0) -> int:
+        found = re.fullmatch(r'\s*([0-9]{1,15})(\.0*)?\s*', self.fields[column])
+        if not found or int(found[1]) < low:
+            raise self.wrong(column, f'a whole number from {low}')
+        return int(found[1])
+
+    def wrong(self, column: str, expected: str) -> UserError:
+        return UserError(f'{self.where}: {column} is {self.fields[column][:40]!r}; expected {expected}')
+
+
+def _read_csv(path: str) -> tuple[Sequence[str], list[_Line]]:
     check_regular(path, 'a CSV of reference results')
     try:
         with open(path, newline='', encoding='utf-8-sig') as f:
@@ -175,36 +186,25 @@ def _read_csv(path: str) -> tuple[Sequence[str], list[dict[str, str]]]:
     twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None)
     if twice is not None:
         raise UserError(f"{path}: has two columns '{twice}'; expected each once")
-    return columns, lines
+    return columns, [_Line(f'{path}: line {number}', line) for number, line in enumerate(lines, 2)]
 
 
-def _check_fields(path: str, columns: Sequence[str], lines: Sequence[dict]) -> None:
-    """Raise UserError where a line has more or fewer fields than the columns, which are known to be those of a reference by then."""
-    for number, line in enumerate(lines, 2):
-        if None in line or None in line.values():
-            raise UserError(f'{path}: line {number}: has {"more" if None in line else "fewer"} fields than the {len(columns)} columns')
+def _checked(path: str, columns: Sequence[str], lines: Sequence[_Line], need: Sequence[str], form: str) -> Iterator[_Line]:
+    """Yield the lines of a file that has the columns that it needs; `form` says them in words."""
+    for column in need:
+        if column not in columns:
+            raise UserError(f"{path}: has no column '{column}'.{closest(column, columns)} Expected {form}")
+    for line in lines:
+        if None in line.fields or None in line.fields.values():
+            more = 'more' if None in line.fields else 'fewer'
+            raise UserError(f'{line.where}: has {more} fields than the {len(columns)} columns')
+        yield line
 
 
-def _whole(text: str) -> int:
-    if not re.fullmatch(r'\s*[0-9]+\s*', text, re.ASCII):
-        raise ValueError(f'{text[:40]!r} is no whole number from 0')
-    return int(text)
-
-
-def _number(text: str) -> float:
-    """As `float`, without the underscores and the digits of other scripts that Python reads too."""
-    if '_' in text or not text.isascii():
-        raise ValueError(f'{text[:40]!r} is no number')
-    return float(text)
-
-
-def _from_margin(mean: float, margin: Any, m: int) -> Reference:
+def _from_margin(mean: float, line: _Line, is_ratio: bool) -> Reference:
     """A reference cell from mean and 95% margin over m runs: sd = margin·√m / t(.975, m − 1); one run where the margin is empty."""
-    if m < 1:
-        raise ValueError(f'runs is {m}')
-    if m == 1 or margin == '':
-        return Reference(mean, NAN, 1)
-    margin = _number(margin)
-    if not margin >= 0:
-        raise ValueError(f'margin95 is {margin}')
-    return Reference(mean, margin * math.sqrt(m) / float(stats.t.ppf(1 - LEVEL / 2, m - 1)), m)
+    m = line.whole('runs', 1)
+    if m == 1 or not line.fields['margin95'].strip():
+        return Reference(mean, NAN, 1, is_ratio=is_ratio)
+    margin = line.number('margin95', 0)
+    return Reference(mean, margin * math.sqrt(m) / float(stats.t.ppf(1 - LEVEL / 2, m - 1)), m, is_ratio=is_ratio)

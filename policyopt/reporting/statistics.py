@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,20 +38,47 @@ def t_margin(s: float, n: int) -> float:
     return float(stats.t.ppf(1 - LEVEL / 2, n - 1) * s / math.sqrt(n)) if n > 1 else NAN
 
 
-def welch(cell: Any, ref: Any) -> tuple[float, float, float]:
-    """(p, standard error, degrees of freedom) of Welch's t test between the runs of a cell and a Reference; NaN where undefined.
+@dataclasses.dataclass
+class Difference:
+    """An estimated difference with its standard error and degrees of freedom, for t tests and intervals; NaN where unknown."""
+
+    diff: float
+    se: float = NAN
+    df: float = NAN
+
+    @property
+    def p(self) -> float:
+        """Two-sided p value of no difference; NaN without any variance."""
+        return float(2 * stats.t.sf(abs(self.diff) / self.se, self.df)) if self.se > 0 else NAN
+
+    def half_width(self, level: float) -> float:
+        """Half the width of the interval: t((1 + level)/2, df)·se."""
+        return float(stats.t.ppf((1 + level) / 2, self.df)) * self.se if self.se > 0 else self.se
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """The interval of that level around the difference."""
+        half = self.half_width(level)
+        return self.diff - half, self.diff + half
+
+
+def satterthwaite(variance: float, parts: Iterable[tuple[float, float]]) -> float:
+    """Degrees of freedom of a variance that is a sum of parts (mean square with its weight, degrees of freedom): V²/Σ s²/f."""
+    return variance**2 / sum(s**2 / f for s, f in parts)
+
+
+def welch(cell: Any, ref: Any) -> Difference:
+    """The difference between the runs of a cell and a Reference, for Welch's t test.
 
     With one run on either side Welch's variance does not exist: then the t test with the pooled variance.
     """
-    n, m = cell.y_N.size, ref.m
+    diff, n, m = cell.mean - ref.mean, cell.y_N.size, ref.m
     v, w = np.nan_to_num([cell.sd_runs, ref.sd]) ** 2
     if n + m < 3 or v + w == 0:
-        return NAN, NAN, NAN
-    pooled = min(n, m) == 1
-    p = stats.ttest_ind_from_stats(cell.mean, math.sqrt(v), n, ref.mean, std2=math.sqrt(w), nobs2=m, equal_var=pooled).pvalue
-    if pooled:
-        return float(p), math.sqrt(((n - 1) * v + (m - 1) * w) / (n + m - 2) * (1 / n + 1 / m)), n + m - 2
-    return float(p), math.sqrt(v / n + w / m), (v / n + w / m) ** 2 / ((v / n) ** 2 / (n - 1) + (w / m) ** 2 / (m - 1))
+        return Difference(diff)
+    if min(n, m) == 1:
+        return Difference(diff, math.sqrt(((n - 1) * v + (m - 1) * w) / (n + m - 2) * (1 / n + 1 / m)), n + m - 2)
+    total = v / n + w / m
+    return Difference(diff, math.sqrt(total), satterthwaite(total, [(v / n, n - 1), (w / m, m - 1)]))
 
 
 def permutation_p(x_N: np.ndarray, y_M: np.ndarray, seed: int) -> float:
@@ -73,10 +101,9 @@ def prob_improvement(x_N: np.ndarray, y_M: np.ndarray) -> float:
 def holm(p_K: ArrayLike) -> np.ndarray:
     """Holm's step-down adjusted p values: max over smaller p of (K − rank)·p, capped at 1; NaN entries are no hypotheses."""
     p_K = np.asarray(p_K, float)
+    order = np.argsort(p_K, kind='stable')[: np.isfinite(p_K).sum()]  # NaN sorts behind all numbers
     out_K = np.full(p_K.shape, NAN)
-    order = [i for i in np.argsort(p_K, kind='stable') if np.isfinite(p_K[i])]
-    if order:
-        out_K[order] = np.minimum(1, np.maximum.accumulate((len(order) - np.arange(len(order))) * p_K[order]))
+    out_K[order] = np.minimum(1, np.maximum.accumulate(np.arange(order.size, 0, -1) * p_K[order]))
     return out_K
 
 
@@ -113,6 +140,11 @@ class Sets:
     def df_within(self) -> int:
         return self.num_runs - self.num_sets
 
+    @property
+    def ms_within(self) -> float:
+        """Mean square within sets; NaN where every set has one run."""
+        return self.ss_within / self.df_within if self.df_within else NAN
+
 
 def sets_of(y_N: np.ndarray, set_N: np.ndarray) -> Sets:
     """Sums of squares within and between expert sets (unequal sizes allowed)."""
@@ -142,22 +174,22 @@ def set_margin(y_N: np.ndarray, set_N: np.ndarray) -> float:
     if s.num_sets < 2:
         return NAN
     c = s.sum_sq / s.n0
-    v = c * s.ms_between + (1 / s.num_runs - c) * (s.ss_within / s.df_within if s.df_within else 0.0)
+    v = c * s.ms_between + (1 / s.num_runs - c) * np.nan_to_num(s.ms_within)
     return float(stats.t.ppf(1 - LEVEL / 2, s.num_sets - 1)) * math.sqrt(max(v, 0.0))
 
 
 @dataclasses.dataclass
 class Prediction:
-    """What our runs say about the mean of one expert set of m runs: centre ± t(.975, df)·se."""
+    """What our runs say about the mean of one expert set of m runs: centre ± t(.975, df)·se; NaN, of no sets, where it is unknown."""
 
-    sd_within: float
-    sd_between: float
-    num_sets: int
-    se: float
-    df: float
+    sd_within: float = NAN
+    sd_between: float = NAN
+    num_sets: int = 0
+    se: float = NAN
+    df: float = NAN
 
 
-def predict_one_set(ours: Sets, m: int, between: Sets | None = None, ref_sd: float = NAN) -> Prediction | None:
+def predict_one_set(ours: Sets, m: int, between: Sets | None = None, ref_sd: float = NAN) -> Prediction:
     """The spread of (mean of ONE new expert set of m runs) − (our mean), under one-way random effects.
 
     y[d,r] = μ + b[d] + e[d,r],  b ~ N(0, σ_b²), e ~ N(0, σ_w²).  Method of moments, unequal set sizes:
@@ -178,11 +210,11 @@ def predict_one_set(ours: Sets, m: int, between: Sets | None = None, ref_sd: flo
         between: Sets with D > 1 that supply MS_b, n0 and D − 1; default `ours`.
         ref_sd: standard deviation of the reference's m runs, NaN when unknown.
     Returns:
-        Prediction, or None when neither has more than one expert set: σ_b² is then not identifiable.
+        Prediction, of no sets when neither has more than one expert set: σ_b² is then not identifiable.
     """
     source = ours if ours.num_sets > 1 else between
     if source is None or source.num_sets < 2:
-        return None
+        return Prediction()
     ss, df_w = ours.ss_within, ours.df_within
     if source is not ours:
         ss, df_w = ss + source.ss_within, df_w + source.df_within
@@ -191,11 +223,10 @@ def predict_one_set(ours: Sets, m: int, between: Sets | None = None, ref_sd: flo
     ms_w = ss / df_w if df_w else 0.0
     var_b = max(0.0, (source.ms_between - ms_w) / source.n0)
     v = var_b * (1 + ours.sum_sq) + ms_w * (1 / m + 1 / ours.num_runs)
-    if var_b == 0:
-        df = float(df_w)
-    else:
+    df = float(df_w)
+    if var_b > 0:
         c_b = (1 + ours.sum_sq) / source.n0
         c_w = 1 / m + 1 / ours.num_runs - c_b
-        parts = (c_b * source.ms_between) ** 2 / (source.num_sets - 1) + ((c_w * ms_w) ** 2 / df_w if df_w else 0.0)
-        df = float(np.clip(v**2 / parts, source.num_sets - 1, source.num_sets - 1 + df_w))
+        parts = [(c_b * source.ms_between, source.num_sets - 1), *([(c_w * ms_w, df_w)] if df_w else [])]
+        df = float(np.clip(satterthwaite(v, parts), source.num_sets - 1, source.num_sets - 1 + df_w))
     return Prediction(math.sqrt(ms_w), math.sqrt(var_b), source.num_sets, math.sqrt(v), df)

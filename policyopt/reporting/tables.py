@@ -188,21 +188,23 @@ CELL_COLUMNS = [
     _of_ref('ref_sd', 'reference: standard deviation over runs', CSV_ONLY, 'ref.sd'),
     _of_ref('ref_runs', 'reference: runs', CSV_ONLY, 'ref.m'),
     _of_ref('ref_margin95', 'reference: half width of the 95% t interval', 2, 'ref.margin'),
-    _of_ref('difference', 'return_mean − ref_mean', 2, 'diff'),
+    _of_ref('difference', 'return_mean − ref_mean', 2, 'test.diff'),
     _of_ref('', 'score_difference with [lo90, hi90]', 1, 'estimate', lambda x: Estimate(*map(Score, x)), heading='score difference [90%]'),
-    _of_ref('score_difference', 'difference as a share of (expert − random)', CSV_ONLY, 'score_difference'),
+    _of_ref('score_difference', 'difference as a share of (expert − random)', CSV_ONLY, 'estimate', itemgetter(0)),
     _of_ref('lo90', 'its 90% interval, low; empty where the variance between sets is unknown', CSV_ONLY, 'estimate', itemgetter(1)),
     _of_ref('hi90', 'high', CSV_ONLY, 'estimate', itemgetter(2)),
-    _of_ref('welch_p', "Welch's t test over runs; takes runs that share an expert set for independent", 2, 'welch_p', P),
+    _of_ref('welch_p', "Welch's t test over runs; takes runs that share an expert set for independent", 2, 'welch.p', P),
     _of_ref('permutation_p', 'permutation test over runs', 2, 'perm_p', P),
     _of_ref('prob_improvement', 'probability that a run of ours beats one of the reference, ties half', 2, 'prob_improvement'),
-    _of_ref('sd_within', 'standard deviation between runs on one expert set', 2, 'sd_within'),
-    _of_ref('sd_between', 'standard deviation between expert sets; empty where one set cannot tell', 2, 'sd_between'),
+    _of_ref('sd_within', 'standard deviation between runs on one expert set', 2, 'pred.sd_within'),
+    _of_ref('sd_between', 'standard deviation between expert sets; empty where one set cannot tell', 2, 'pred.sd_between'),
     _of_ref('between_from', 'expert sets that sd_between comes from', CSV_ONLY, 'between_from'),
-    _of_ref('predict_lo', '95% prediction interval for the mean of ONE expert set of ref_runs runs, low', CSV_ONLY, 'pred_lo'),
-    _of_ref('predict_hi', 'high', CSV_ONLY, 'pred_hi'),
-    _of_ref('predict_df', 'its degrees of freedom (Satterthwaite)', CSV_ONLY, 'pred_df'),
-    _of_ref('predict_p', 'p of ref_mean under it', 2, 'pred_p', P),
+    _of_ref(
+        'predict_lo', '95% prediction interval for the mean of ONE expert set of ref_runs runs, low', CSV_ONLY, 'predicted', itemgetter(0)
+    ),
+    _of_ref('predict_hi', 'high', CSV_ONLY, 'predicted', itemgetter(1)),
+    _of_ref('predict_df', 'its degrees of freedom (Satterthwaite)', CSV_ONLY, 'pred.df'),
+    _of_ref('predict_p', 'p of ref_mean under it', 2, 'one_set.p', P),
     _of_ref('p', 'the deciding p: predict_p where sd_between is known, else welch_p', CSV_ONLY, 'p'),
     _of_ref('judged_by', 'what decided: sets, welch, equal (no variance, same mean), permutation (no variance), none', 2, 'judged_by'),
     _of_ref('p_holm', 'p, Holm-corrected over the table', 2, 'p_holm', P),
@@ -352,7 +354,7 @@ def summary(analysis: Analysis) -> list[str]:
     if comps:
         count = {v: sum(c.verdict == v for c in comps) for v in dict.fromkeys(c.verdict for c in comps)}
         out.append(f'Single cells, {len(comps)}: {", ".join(f"{n} {v}" for v, n in sorted(count.items(), key=lambda x: -x[1]))}.')
-    out += [f'{v}: {", ".join(names)}' for v in ('worse', 'better') if (names := [str(c.key) for c in comps if c.verdict == v])]
+    out += [f'{v}: {", ".join(names)}' for v in ('worse', 'better') if (names := [str(c.cell.key) for c in comps if c.verdict == v])]
     if any(c.judged_by == 'welch' and c.differs for c in comps):
         out.append("* by Welch's test alone, which leaves out that another expert set may give another mean.")
     return out + missing_sentence(analysis) + analysis.notes

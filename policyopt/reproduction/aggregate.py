@@ -24,41 +24,37 @@ import numpy as np
 from scipy import stats
 
 from policyopt.provenance import derive_seed
-from policyopt.reporting.analysis import margin_of
-from policyopt.reporting.reference import FAILED, Baseline, CellKey, Reference
-from policyopt.reporting.statistics import LEVEL, NAN, prob_improvement, sets_of, verdict_of
+from policyopt.reporting.analysis import MARGINS, margin_of
+from policyopt.reporting.reference import CEILING, FAILED, Baseline, CellKey, Reference, at_ceiling
+from policyopt.reporting.statistics import LEVEL, NAN, Difference, Sets, prob_improvement, satterthwaite, sets_of, verdict_of
 
 Cells = Mapping[CellKey, tuple[np.ndarray, np.ndarray]]  # (y_N, set_N), mean returns per run and their expert sets
 
-MARGIN, MARGIN_GA = 0.10, 0.05  # declared before the runs, for all algorithms and for GAIL
-MARGINS = {'': MARGIN, 'ga': MARGIN_GA}
-CEILING = 0.02  # a cell whose runs all lie within this of the expert, on both sides, can show no difference
 PRIOR_DF = 4  # what the other tasks' variance between sets counts, in degrees of freedom: as much as five sets of one's own
 NUM_BOOTSTRAP = 2000
 
 
 @dataclasses.dataclass
 class Pair:
-    """One cell in normalised units: our runs and their expert sets beside the reference's runs (x_M None where only moments are known)."""
+    """One cell as scores: our runs and their expert sets, and the reference."""
 
     key: CellKey
     y_N: np.ndarray
     set_N: np.ndarray
-    x_mean: float
-    x_sd: float
-    m: int
-    x_M: Any  # an array, or None
+    ref: Reference
     ref_alg: str = ''  # the reference's algorithm where it is another one (negative controls)
 
     @property
+    def sets(self) -> Sets:
+        return sets_of(self.y_N, self.set_N)
+
+    @property
     def diff(self) -> float:
-        return float(self.y_N.mean() - self.x_mean)
+        return float(self.y_N.mean() - self.ref.mean)
 
     @property
     def ceiling(self) -> bool:
-        """Whether all runs of both sides lie within CEILING of the expert."""
-        theirs = Reference(self.x_mean, self.x_sd, self.m, self.x_M).runs
-        return bool(np.all(np.abs(np.concatenate([self.y_N, theirs]) - 1) <= CEILING))
+        return at_ceiling(self.y_N, self.ref.runs)
 
     @property
     def block(self) -> tuple[str, str]:
@@ -74,11 +70,8 @@ def pairs_of(cells: Cells, reference: Mapping[CellKey, Reference], scales: Mappi
     out = []
     for key, (y_N, set_N) in cells.items():
         ref, scale = reference.get(key), scales.get(key.task)
-        if ref is not None and scale is not None and math.isfinite(float(scale.score(0.0))):
-            width = abs(scale.expert_mean - scale.random_mean)
-            x_M = None if ref.y_M is None else scale.score(ref.y_M)
-            x_mean = float(scale.score(ref.mean))
-            out.append(Pair(key, scale.score(y_N), np.asarray(set_N), x_mean=x_mean, x_sd=ref.sd / width, m=ref.m, x_M=x_M))
+        if ref is not None and scale is not None and math.isfinite(scale.width):
+            out.append(Pair(key, scale.score(y_N), np.asarray(set_N), ref.mapped(scale.score, 1 / scale.width)))
     return out
 
 
@@ -90,12 +83,6 @@ class Between:
     spread: float
     df: float
     ceiling: bool = False
-
-
-def within(y_N: np.ndarray, set_N: np.ndarray) -> tuple[float, int]:
-    """(mean square within sets, degrees of freedom) of a cell; (NaN, 0) where every set has one run."""
-    s = sets_of(y_N, set_N)
-    return (s.ss_within / s.df_within, s.df_within) if s.df_within else (NAN, 0)
 
 
 def between_of(cells: list[tuple[np.ndarray, np.ndarray]]) -> Between | None:
@@ -110,10 +97,10 @@ def between_of(cells: list[tuple[np.ndarray, np.ndarray]]) -> Between | None:
     if len(common) < 2:
         return None
     z_K_D = np.array([[y[s == d].mean() for d in common] for y, s in cells])
-    noise = [[np.nan_to_num(within(y, s)[0]) / np.sum(s == d) for d in common] for y, s in cells]
+    noise = [[np.nan_to_num(sets_of(y, s).ms_within) / np.sum(s == d) for d in common] for y, s in cells]
     spread = float(np.var(z_K_D.mean(axis=0), ddof=1))
-    ceiling = bool(np.all(np.abs(np.concatenate([y for y, _ in cells]) - 1) <= CEILING))
-    return Between(spread - float(np.sum(np.mean(noise, axis=1))) / len(cells) ** 2, spread, len(common) - 1, ceiling)
+    var = spread - float(np.sum(np.mean(noise, axis=1))) / len(cells) ** 2
+    return Between(var, spread, len(common) - 1, at_ceiling(*(y for y, _ in cells)))
 
 
 def pooled_between(sources: Sequence[Cells], blocks: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Between]:
@@ -160,9 +147,9 @@ def _weighted(items: list[Between]) -> Between:
     return Between(var, spread, df, all(i.ceiling for i in items))
 
 
-@dataclasses.dataclass
-class Row:
-    """The mean normalised difference of some cells, with its intervals, its equivalence test and its verdict.
+@dataclasses.dataclass(kw_only=True)
+class Row(Difference):
+    """The mean difference in scores of some cells, with its equivalence test and its verdict.
 
     `sets` says what its variance holds: 'measured' (runs and expert sets), 'runs' (the variance between sets was not measured for
     some cell), 'tasks' or 'cells' (single runs: the spread of the tasks' or cells' own differences).
@@ -172,13 +159,8 @@ class Row:
     task: str
     num_cells: int
     num_ceiling: int
-    diff: float
-    se: float
-    df: float
-    sets: str
     margin: float
-    p: float = NAN
-    tost_p: float = NAN
+    sets: str = 'measured'
     improvement: tuple = (NAN, NAN, NAN)
     iqm: tuple = (NAN, NAN, NAN)
     ref_iqm: tuple = (NAN, NAN, NAN)
@@ -187,10 +169,12 @@ class Row:
     ref_failed: int = 0
     ref_runs: int = 0
 
-    def interval(self, level: float) -> tuple[float, float]:
-        """diff ± t((1 + level)/2, df)·se."""
-        half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se if self.se > 0 else 0.0 if self.se == 0 else NAN
-        return self.diff - half, self.diff + half
+    @property
+    def tost_p(self) -> float:
+        """p value of two one-sided tests that the difference lies within the margin."""
+        if self.se > 0:
+            return float(stats.t.sf((self.margin - abs(self.diff)) / self.se, self.df))
+        return float(abs(self.diff) >= self.margin) if self.se == 0 else NAN
 
     @property
     def verdict(self) -> str:
@@ -206,7 +190,7 @@ def row_of(
     between: Mapping[tuple[str, str], Between],
     alg: str = '',
     task: str = '',
-    spare: Mapping[CellKey, tuple[float, int]] | None = None,
+    spare: Mapping[CellKey, Sets] | None = None,
     margins: Mapping[str, float] = MARGINS,
 ) -> Row:
     """The Row of these cells, each with weight 1/K.
@@ -220,22 +204,19 @@ def row_of(
     Stat. 28, 453: not too narrow where tasks vary unequally). With fewer tasks V = var(d_c)/K, ν = K − 1, and nothing is concluded.
     Equivalence within δ: two one-sided t tests (Schuirmann 1987), p = P(T(ν) > (δ − |d|)/√V); p < .05 is the 90% interval within ±δ.
 
-    alg, task: name of the row, empty for all. spare: (mean square, df) within sets from other files, for cells of one run.
+    alg, task: name of the row, empty for all. spare: Sets from other files, for the variance within sets of cells of one run.
     """
     num = len(pairs)
     d_K = np.array([p.diff for p in pairs])
     row = Row(
+        diff=float(d_K.mean()),
         alg=alg,
         task=task,
         num_cells=num,
         num_ceiling=sum(p.ceiling for p in pairs),
-        diff=float(d_K.mean()),
-        se=NAN,
-        df=NAN,
-        sets='measured',
         margin=margin_of(alg, margins),
     )
-    known = [p.x_M for p in pairs if p.x_M is not None]
+    known = [p.ref.y_M for p in pairs if p.ref.y_M is not None]
     row.failed, row.num_runs = (int(sum(f(p.y_N) for p in pairs)) for f in (_failed, np.size))
     row.ref_failed, row.ref_runs = (int(sum(map(f, known))) for f in (_failed, np.size))
     blocks = {}
@@ -247,7 +228,7 @@ def row_of(
         b, b_ref = between.get(mine), between.get(theirs)
         if not (b and b_ref) and not at_ceiling:
             row.sets = 'runs'
-        kappa = float(np.mean([sets_of(c.y_N, c.set_N).sum_sq for c in cells]))
+        kappa = float(np.mean([c.sets.sum_sq for c in cells]))
         entry = per_task.setdefault(mine[1], [0.0, 0.0, math.inf])
         for i, field in enumerate(('var', 'spread')):
             entry[i] += len(cells) / num * math.sqrt(sum(getattr(x, field) * k for x, k in ((b, kappa), (b_ref, 1.0)) if x))
@@ -258,10 +239,11 @@ def row_of(
             parts.append((sd_sets**2, sd_spread**2, df))
             least = min(least, df)
     for c in pairs:
-        ms, df = within(c.y_N, c.set_N)
-        if not df:
-            ms, df = (spare or {}).get(c.key, (NAN, 0))
-        both = ((ms, df, c.y_N.size), (c.x_sd**2, c.m - 1, c.m) if c.m > 1 and math.isfinite(c.x_sd) else (ms, df, c.m))
+        own = c.sets
+        if not own.df_within:
+            own = (spare or {}).get(c.key, own)
+        ms, df, ref = own.ms_within, own.df_within, c.ref
+        both = ((ms, df, c.y_N.size), (ref.sd**2, ref.m - 1, ref.m) if ref.m > 1 and math.isfinite(ref.sd) else (ms, df, ref.m))
         if math.isnan(both[1][0]) or math.isnan(ms):
             # one run a set: what runs vary is in ω² already
             unknown |= c.block not in between and not c.ceiling
@@ -279,13 +261,8 @@ def row_of(
         apart = sum((len(d) / num) ** 2 * (np.mean(d) - row.diff) ** 2 for d in groups.values())
         total = float(len(groups) / row.df * apart) if row.df else NAN
     elif total > 0:
-        row.df = max(total**2 / sum(s**2 / f for _, s, f in parts), least if math.isfinite(least) else 1.0)
+        row.df = max(satterthwaite(total, [part[1:] for part in parts]), least if math.isfinite(least) else 1.0)
     row.se = math.sqrt(total) if total >= 0 else NAN
-    if row.se > 0:
-        row.p = float(2 * stats.t.sf(abs(row.diff) / row.se, row.df))
-        row.tost_p = float(stats.t.sf((row.margin - abs(row.diff)) / row.se, row.df))
-    elif row.se == 0:
-        row.tost_p = float(abs(row.diff) >= row.margin)
     return row
 
 
@@ -312,21 +289,21 @@ def bootstrap(pairs: Sequence[Pair], seed: int, num: int = NUM_BOOTSTRAP) -> tup
     there are several. The interquartile mean is that of all runs of all cells together; the
     probability of improvement is the mean over cells of P(our run > theirs), ties half. Single runs have no intervals (NaN).
     """
-    pairs = [p for p in pairs if p.x_M is not None]
+    pairs = [p for p in pairs if p.ref.y_M is not None]
     if not pairs:
         return ((NAN,) * 3,) * 3
     rng = np.random.default_rng(seed)
     ours = [resampled(p.y_N, p.set_N, rng, num) for p in pairs]
-    theirs = [resampled(p.x_M, np.zeros(p.m, int), rng, num) for p in pairs]
+    theirs = [resampled(p.ref.y_M, np.zeros(p.ref.m, int), rng, num) for p in pairs]
     better_R = np.zeros(num)
     for y_R_N, x_R_M in zip(ours, theirs, strict=True):
         d_R_N_M = y_R_N[:, :, None] - x_R_M[:, None, :]
         better_R += ((d_R_N_M > 1e-5).mean(axis=(1, 2)) + 0.5 * (np.abs(d_R_N_M) <= 1e-5).mean(axis=(1, 2))) / len(pairs)
-    out = [(float(np.mean([prob_improvement(p.y_N, p.x_M) for p in pairs])), *_percentiles(better_R))]
-    for runs, draws in (([p.y_N for p in pairs], ours), ([p.x_M for p in pairs], theirs)):
+    out = [(float(np.mean([prob_improvement(p.y_N, p.ref.y_M) for p in pairs])), *_percentiles(better_R))]
+    for runs, draws in (([p.y_N for p in pairs], ours), ([p.ref.y_M for p in pairs], theirs)):
         iqm_R = stats.trim_mean(np.concatenate(draws, axis=1), 0.25, axis=1)
         out.append((float(stats.trim_mean(np.concatenate(runs), 0.25)), *_percentiles(iqm_R)))
-    single = all(p.y_N.size == p.m == 1 for p in pairs)  # drawing one run of one gives that run: no spread, and not a narrow one
+    single = all(p.y_N.size == p.ref.m == 1 for p in pairs)  # drawing one run of one gives that run: no spread, and not a narrow one
     return tuple((value, NAN, NAN) if single else (value, *ends) for value, *ends in out)
 
 
@@ -369,7 +346,7 @@ def aggregate(
     scaled = [{k: (scales[k.task].score(y), np.asarray(s)) for k, (y, s) in c.items() if k.task in scales} for c in [cells, *others]]
     algs, tasks = (list(dict.fromkeys(getattr(p.key, f) for p in pairs)) for f in ('alg', 'task'))
     between = pooled_between(scaled, [(a, t) for a in algs for t in tasks])
-    spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := within(y, s))[1]}
+    spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := sets_of(y, s)).df_within}
 
     def row(full: bool, alg: str = '', task: str = '') -> Any:
         mine = [p for p in pairs if alg in ('', p.key.alg) and task in ('', p.key.task)]

@@ -74,10 +74,10 @@ def _profile(study: Study) -> Figure:
     axes[0, 0].plot([], [], color='black', label='ours')  # in the panels it has the colours of the algorithms
     for number, (ax, row) in enumerate(zip(axes.flat, a.algs, strict=False)):
         figures.share_y(ax, axes, number % cols == 0)
-        pairs = [p for p in a.pairs if p.key.alg == row.alg and p.x_M is not None]
+        pairs = [p for p in a.pairs if p.key.alg == row.alg and p.ref.y_M is not None]
         for runs, look in (
             ([p.y_N for p in pairs], {'color': style[row.alg]['color']}),
-            ([p.x_M for p in pairs], {'color': GREY, 'linestyle': '--', 'label': figures.published_name(study)}),
+            ([p.ref.y_M for p in pairs], {'color': GREY, 'linestyle': '--', 'label': figures.published_name(study)}),
         ):
             if pairs:
                 shares = [np.mean(x[:, None] >= tau, axis=0) for x in runs]

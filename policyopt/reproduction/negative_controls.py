@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from policyopt.provenance import derive_seed
-from policyopt.reporting.statistics import LEVEL, sets_of
+from policyopt.reporting.statistics import LEVEL
 from policyopt.reproduction.aggregate import Aggregate, Between, Pair, Row, row_of
 
 SHIFT = 0.15
@@ -43,7 +43,7 @@ def swapped(pairs: list[Pair], alg: str, other: str) -> list[Pair]:
     theirs = {(p.key.task, p.key.num_trajs): p for p in pairs if p.key.alg == other}
     mine = [p for p in pairs if p.key.alg == alg and (p.key.task, p.key.num_trajs) in theirs]
     refs = [theirs[p.key.task, p.key.num_trajs] for p in mine]
-    return [dataclasses.replace(p, x_mean=r.x_mean, x_sd=r.x_sd, m=r.m, x_M=r.x_M, ref_alg=other) for p, r in zip(mine, refs, strict=True)]
+    return [dataclasses.replace(p, ref=r.ref, ref_alg=other) for p, r in zip(mine, refs, strict=True)]
 
 
 def rates(
@@ -59,7 +59,7 @@ def rates(
     error_R, runs_R, v_runs = np.zeros(num), np.zeros(num), 0.0
     for p in pairs:
         groups = [p.y_N[p.set_N == s] - p.y_N[p.set_N == s].mean() for s in np.unique(p.set_N)]
-        sides = [(np.concatenate(groups), 1, sets_of(p.y_N, p.set_N).df_within), (p.x_M - p.x_M.mean(), -1, p.m - 1)]
+        sides = [(np.concatenate(groups), 1, p.sets.df_within), (p.ref.y_M - p.ref.y_M.mean(), -1, p.ref.m - 1)]
         for e_N, sign, df in sides:
             if df < 1 or not np.ptp(e_N):
                 continue
@@ -82,7 +82,7 @@ def controls(aggregate: Aggregate) -> list[Control]:
     """
     out = []
     rows = {r.alg: r for r in aggregate.algs if r.sets in ('measured', 'runs') and r.se > 0}
-    usable = [p for p in aggregate.pairs if p.key.alg in rows and p.x_M is not None]
+    usable = [p for p in aggregate.pairs if p.key.alg in rows and p.ref.y_M is not None]
     for alg, row in rows.items():
         mine = [p for p in usable if p.key.alg == alg]
         for truth in (0.0, SHIFT) if mine else ():

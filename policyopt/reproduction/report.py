@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.reporting.reference import FAILED
+from policyopt.reporting.reference import CEILING, FAILED
 from policyopt.reporting.statistics import LEVEL
 from policyopt.reporting.tables import CSV_ONLY, Column, Estimate, P, Section, Table, signed, table_of
-from policyopt.reproduction.aggregate import CEILING, Aggregate, Row
+from policyopt.reproduction.aggregate import Aggregate, Row
 from policyopt.reproduction.negative_controls import SHIFT
 from policyopt.reproduction.study import Study
 

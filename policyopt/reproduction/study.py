@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from policyopt.reporting.analysis import Analysis, read_analysis
-from policyopt.reproduction.aggregate import CEILING, MARGINS, aggregate
+from policyopt.reporting.analysis import Analysis
+from policyopt.reproduction.aggregate import aggregate
 from policyopt.reproduction.negative_controls import Control, controls
 
 
@@ -24,13 +23,3 @@ class Study(Analysis):
     def controls(self) -> list[Control]:
         """Negative controls of the aggregate's verdict."""
         return controls(self.aggregate) if self.aggregate else []
-
-
-def read_study(
-    path: str,
-    reference: str | None = None,
-    between: Sequence[str] | None = None,
-    margins: Mapping[str, float] = MARGINS,
-) -> Study:
-    """The study of a results file, as `read_analysis` takes it, with the declared margins."""
-    return read_analysis(path, reference, between, margins=margins, ceiling=CEILING, kind=Study)

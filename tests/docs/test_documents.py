@@ -96,12 +96,13 @@ def test_agreement_counts_failed_runs_and_says_three_words():
     ],
 )
 def test_a_verdict_is_never_more_than_its_interval_allows(diff, se, sets, said):
-    row = Row('fem', '', 4, 0, diff, se, 30.0, sets, 0.10)
+    row = Row(diff=diff, se=se, df=30.0, alg='fem', task='', num_cells=4, num_ceiling=0, margin=0.10, sets=sets)
     assert verdict(row) == said
 
 
 def test_a_cell_at_the_ceiling_is_the_same():
-    assert verdict(Row('ga', 'cartpole', 4, 4, 0.0, 0.0, 1.0, 'runs', 0.05)) == 'same within 0.05'
+    row = Row(diff=0.0, se=0.0, df=1.0, alg='ga', task='cartpole', num_cells=4, num_ceiling=4, margin=0.05, sets='runs')
+    assert verdict(row) == 'same within 0.05'
 
 
 def test_a_table_of_curves_has_a_line_per_log_in_the_order_of_their_sizes(tmp_path):

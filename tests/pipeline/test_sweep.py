@@ -11,7 +11,7 @@ from policyopt.pipeline import evaluate_stage, external_policies
 from policyopt.pipeline.evaluate_stage import EvaluationJob
 from policyopt.pipeline.spec import load_spec, select_runs
 from policyopt.reporting import tables
-from policyopt.reporting.analysis import analyze, experiment_runs
+from policyopt.reporting.analysis import Analysis, experiment_runs
 
 TRAINER = 'python scripts/imitate_mj.py --mode ga --reward_lr 1 --env {env} --data {dataset} --log {out} | tee log.txt'
 VARY = 'training.algorithms.ga.vary={reward_lr: [.003, 1e20], reward_steps: [1, 4]}'
@@ -119,7 +119,7 @@ def test_settings_are_taken_from_a_name(name, expected):
 def test_tables_have_the_settings_as_columns(tmp_path):
     algs = ['bclone', 'ga+reward_lr=0.003', 'ga+reward_lr=0.01+note=x']
     rows = [result_row(np.array([1.0, 3.0]) + i, alg, 'cartpole', 4, run, 0) for i, alg in enumerate(algs) for run in (0, 1)]
-    analysis = analyze(rows, [task_row()])
+    analysis = Analysis(rows, [task_row()])
     found = tables.grid(analysis)
     assert found.titles[:4] == ['task', 'alg', 'reward_lr', 'note']
     assert [line[:4] for line in found.lines[1:]] == [['cartpole', 'ga', '0.003', ''], ['cartpole', 'ga', '0.01', 'x']]

@@ -11,13 +11,14 @@ from results_tools import analyze, cell_rows, small_results, task_row
 from scipy import stats
 
 from policyopt.files.results_file import read_results
+from policyopt.reporting.analysis import MARGINS
 from policyopt.reporting.reference import Baseline, CellKey, Reference
 from policyopt.reporting.statistics import set_margin
 from policyopt.reporting.tables import text_report
-from policyopt.reproduction.aggregate import MARGIN_GA, Between, Pair, aggregate, bootstrap, pooled_between, row_of
+from policyopt.reproduction.aggregate import Between, Pair, aggregate, bootstrap, pooled_between, row_of
 from policyopt.reproduction.negative_controls import SHIFT, shifted, swapped
 from policyopt.reproduction.report import sections, verdicts
-from policyopt.reproduction.study import read_study
+from policyopt.reproduction.study import Study
 
 PAPER = REPO / 'results' / 'paper' / 'results_per_run.csv'
 CLASSIC = REPO / 'results' / 'classic-2016-experts'
@@ -28,7 +29,7 @@ SIZES = (1, 4)
 @pytest.fixture(scope='module')
 def classic():
     """The shipped table of 336 runs beside the paper, with the variance between sets of the five sets."""
-    return read_study(str(CLASSIC / 'results.h5'), str(PAPER), [str(CLASSIC / 'five_sets.h5')])
+    return Study.read(str(CLASSIC / 'results.h5'), str(PAPER), [str(CLASSIC / 'five_sets.h5')])
 
 
 # --- the same numbers by loops of their own -----------------------------------------------------------------------------
@@ -114,10 +115,14 @@ def test_the_numbers_that_the_documents_rest_on(classic):
 # --- the model ----------------------------------------------------------------------------------------------------------
 
 
+def reference_of(x):
+    return Reference(float(x.mean()), float(np.std(x, ddof=1)) if x.size > 1 else math.nan, x.size, x)
+
+
 def pair(y, x, sets=None, alg='ga', task='cartpole', size=4):
     y, x = np.asarray(y, float), np.asarray(x, float)
     sets = np.zeros(y.size, int) if sets is None else np.asarray(sets)
-    return Pair(CellKey(task, alg, size), y, sets, float(x.mean()), float(np.std(x, ddof=1)) if x.size > 1 else math.nan, x.size, x)
+    return Pair(CellKey(task, alg, size), y, sets, reference_of(x))
 
 
 def test_variance_is_pooled_over_the_tasks_of_one_algorithm_only():
@@ -195,7 +200,7 @@ def test_the_interval_covers_and_equivalence_is_not_claimed_at_the_margin():
     rng = np.random.default_rng(0)
     hits, claims, num = [], [], 150
     for _ in range(num):
-        truth, tau = MARGIN_GA, {'cartpole': 0.03, 'acrobot': 0.06}
+        truth, tau = MARGINS['ga'], {'cartpole': 0.03, 'acrobot': 0.06}
         source, ours, ref = {}, {}, {}
         for task, t in tau.items():
             five, mine, theirs = rng.normal(0, t, 5), rng.normal(0, t), rng.normal(0, t)
@@ -205,7 +210,7 @@ def test_the_interval_covers_and_equivalence_is_not_claimed_at_the_margin():
                 ours[key] = (truth + mine + rng.normal(0, 0.05, 7), np.zeros(7, int))
                 x = theirs + rng.normal(0, 0.05, 7)
                 ref[key] = Reference(float(x.mean()), float(np.std(x, ddof=1)), 7, x)
-        pairs = [Pair(k, *ours[k], r.mean, r.sd, r.m, r.y_M) for k, r in ref.items()]
+        pairs = [Pair(k, *ours[k], r) for k, r in ref.items()]
         row = row_of(pairs, pooled_between([source], [('ga', t) for t in tau]), 'ga')
         lo, hi = row.interval(0.90)
         hits.append(lo <= truth <= hi)
@@ -267,15 +272,16 @@ def test_a_shift_is_found_at_the_stated_rate_and_no_shift_is_not(classic):
             luck = {(t, side): rng.normal(0, math.sqrt(classic.aggregate.between[alg, t].var)) for t in SCALES_OF for side in (0, 1)}
             new = []
             for p in pairs:
-                y, x = ((rng.choice(v, v.size) - v.mean()) * math.sqrt(7 / 6) + luck[p.key.task, s] for s, v in enumerate((p.y_N, p.x_M)))
-                new.append(dataclasses.replace(p, y_N=y + truth, x_M=x, x_mean=float(x.mean()), x_sd=float(np.std(x, ddof=1))))
+                sides = enumerate((p.y_N, p.ref.y_M))
+                y, x = ((rng.choice(v, v.size) - v.mean()) * math.sqrt(7 / 6) + luck[p.key.task, s] for s, v in sides)
+                new.append(dataclasses.replace(p, y_N=y + truth, ref=reference_of(x)))
             found.append(verdict(new, classic.aggregate, alg).p < 0.05)
         assert abs(np.mean(found) - stated[alg, alg, round(truth, 2)].found) < 0.17
 
 
 def test_campaigns_of_single_runs_hold_the_variance_between_sets():
     """One run a set beside one run: all variance is between sets, so a normal approximation with the row's own error must agree."""
-    analysis = read_study(str(REPO / 'results' / 'modern' / 'bclone_five_sets.h5'), str(PAPER), [])
+    analysis = Study.read(str(REPO / 'results' / 'modern' / 'bclone_five_sets.h5'), str(PAPER), [])
     (row,) = analysis.aggregate.algs
     bound = stats.t.isf(0.025, row.df) * row.se
     for c in analysis.controls:
@@ -300,7 +306,7 @@ def test_a_shifted_table_is_called_worse_and_never_the_same(classic):
     a = classic.aggregate
     moved = aggregate(
         {p.key: (p.y_N - (SHIFT if p.key.alg == 'ga' else 0), p.set_N) for p in a.pairs},
-        {p.key: Reference(p.x_mean, p.x_sd, p.m, p.x_M) for p in a.pairs},
+        {p.key: p.ref for p in a.pairs},
         dict.fromkeys(SCALES_OF, SCALES['cartpole']),
         [{p.key: (p.y_N, p.set_N) for p in a.pairs}],
     )

@@ -20,7 +20,7 @@ from tables import open_file
 from policyopt.errors import UserError
 from policyopt.files.results_file import read_results, write_results
 from policyopt.reporting import tables
-from policyopt.reporting.analysis import analyze, experiment_runs, margin_of, read_analysis, repeat_commands
+from policyopt.reporting.analysis import Analysis, experiment_runs, margin_of, repeat_commands
 from policyopt.reporting.reference import CellKey, Reference, read_reference, read_reference_tasks
 from policyopt.reporting.statistics import (
     holm,
@@ -41,7 +41,7 @@ returns = st.lists(st.floats(-300, 300).map(lambda x: round(x, 3)), min_size=2, 
 
 def table(*cells, **kwargs):
     """The analysis of these rows, with the task table of cartpole."""
-    return analyze([row for rows in cells for row in rows], [task_row()], **kwargs)
+    return Analysis([row for rows in cells for row in rows], [task_row()], **kwargs)
 
 
 def reference_of(ys):
@@ -87,18 +87,18 @@ def test_welch_is_that_of_scipy(xs, ys):
     cell = table(cell_rows(xs)).cells[KEY]
     if min(np.ptp(xs), np.ptp(ys)) < 1e-3:
         return
-    p, se, df = welch(cell, reference_of(ys))
+    found = welch(cell, reference_of(ys))
     expected = stats.ttest_ind(xs, ys, equal_var=False)
-    assert (p, df) == (pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12), pytest.approx(expected.df, rel=1e-6))
-    assert abs(np.mean(xs) - np.mean(ys)) / se == pytest.approx(abs(expected.statistic), rel=1e-6, abs=1e-9)
+    assert (found.p, found.df) == (pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12), pytest.approx(expected.df, rel=1e-6))
+    assert abs(found.diff) / found.se == pytest.approx(abs(expected.statistic), rel=1e-6, abs=1e-9)
 
 
 def test_one_reference_run_is_judged_with_the_variance_of_the_other_side():
     cell = table(cell_rows([10, 12, 14, 16])).cells[KEY]
-    p, se, df = welch(cell, Reference(20.0, math.nan, 1, np.array([20.0])))
+    found = welch(cell, Reference(20.0, math.nan, 1, np.array([20.0])))
     s = np.std([10, 12, 14, 16], ddof=1)
-    assert (se, df) == (pytest.approx(s * math.sqrt(1 + 1 / 4)), 3)
-    assert p == pytest.approx(2 * stats.t.sf((20 - 13) / se, 3))
+    assert (found.se, found.df) == (pytest.approx(s * math.sqrt(1 + 1 / 4)), 3)
+    assert found.p == pytest.approx(2 * stats.t.sf((20 - 13) / found.se, 3))
 
 
 def test_permutation_test_equals_brute_force():
@@ -178,7 +178,7 @@ def test_one_run_per_set_still_predicts_one_run():
 
 def test_one_set_identifies_nothing_and_another_file_supplies_it():
     ours, other = sets_of([1.0, 2, 3], [0, 0, 0]), sets_of([1.0, 2, 11, 12, 21, 22], [0, 0, 1, 1, 2, 2])
-    assert predict_one_set(ours, 7) is None and predict_one_set(ours, 7, ours) is None
+    assert predict_one_set(ours, 7).num_sets == predict_one_set(ours, 7, ours).num_sets == 0
     p = predict_one_set(ours, 7, other)
     ms_w = (ours.ss_within + other.ss_within) / (2 + 3)
     # each of the two means, ours and the paper's, depends on which set was drawn
@@ -207,9 +207,10 @@ def test_welch_is_too_strict_where_sets_differ_and_the_verdict_is_not():
     for y_N, set_N, y_M in simulated(60, 2.0, seed=2):
         c = table(cell_rows(y_N, set_N), reference={KEY: reference_of(y_M)}).comparisons[KEY]
         assert c.judged_by == 'sets' and c.between_from == '5 sets'
-        welch_says.append(c.welch_p < 0.05)
+        welch_says.append(c.welch.p < 0.05)
         we_say.append(c.differs)
-        assert (c.pred_lo <= c.ref.mean <= c.pred_hi) == (not c.differs)  # one cell: Holm changes nothing
+        low, high = c.predicted
+        assert (low <= c.ref.mean <= high) == (not c.differs)  # one cell: Holm changes nothing
     assert np.mean(welch_says) > 0.4 and np.mean(we_say) < 0.15
 
 
@@ -220,14 +221,14 @@ def test_a_cell_without_variance_is_judged_without_dividing_by_zero():
     same = table(cell_rows([200] * 7), reference={KEY: reference_of([200] * 7)}).comparisons[KEY]
     other = table(cell_rows([200] * 7), reference={KEY: reference_of([150] * 7)}).comparisons[KEY]
     sets = table(cell_rows([200] * 7, range(7)), reference={KEY: reference_of([200] * 7)}).comparisons[KEY]
-    assert (same.verdict, same.judged_by, same.p) == ('same within 0.10', 'equal', 1)
+    assert (same.verdict, same.judged_by, same.p) == ('same within 0.05', 'equal', 1)
     assert (other.verdict, other.judged_by) == ('better', 'permutation') and other.p == pytest.approx(2 / math.comb(14, 7))
-    assert (sets.verdict, sets.judged_by) == ('same within 0.10', 'equal')
+    assert (sets.verdict, sets.judged_by) == ('same within 0.05', 'equal')
 
 
 def test_one_run_against_one_run_is_too_few_data():
     c = table(cell_rows([200]), reference={KEY: Reference(150.0, math.nan, 1, np.array([150.0]))}).comparisons[KEY]
-    assert c.verdict == 'too few data' and c.diff == 50 and c.note
+    assert c.verdict == 'too few data' and c.test.diff == 50 and c.note
 
 
 def test_verdicts_are_corrected_over_the_table():
@@ -238,14 +239,14 @@ def test_verdicts_are_corrected_over_the_table():
 
     alone, among = cells(1), cells(10)
     assert alone.p == among.p and alone.p_holm == alone.p and among.p_holm == pytest.approx(min(1, 10 * alone.p))
-    assert among.half_holm > alone.half_holm == alone.half_95 == among.half_95
+    assert among.half_holm > alone.half_holm == alone.test.half_width(0.95) == among.test.half_width(0.95)
 
 
 def test_the_paper_next_to_itself_differs_in_none_of_its_48_classic_cells():
     paper = read_reference(PAPER)
     classic = {k: r for k, r in paper.items() if k.task in ('cartpole', 'mountaincar', 'acrobot')}
     rows = [row for k, r in classic.items() for row in cell_rows(r.y_M, **k._asdict())]
-    analysis = analyze(rows, [], reference=paper)
+    analysis = Analysis(rows, [], reference=paper)
     assert len(analysis.comparisons) == 48 and {c.verdict for c in analysis.comparisons.values()} == {'too few data'}  # no scale
     assert classic[CellKey('cartpole', 'ga', 1)].mean == 200 and {r.m for r in classic.values()} == {7}
     assert read_reference_tasks(PAPER)['acrobot'].expert_mean == -75.25
@@ -260,7 +261,7 @@ def test_a_margin_over_n_runs_gives_the_standard_deviation_back(tmp_path):
     ref = read_reference(path)[KEY]
     assert (ref.mean, ref.sd, ref.m, ref.y_M) == (pytest.approx(np.mean(ys)), pytest.approx(np.std(ys, ddof=1)), 7, None)
     c = table(cell_rows([60, 70, 80]), reference={KEY: ref}).comparisons[KEY]
-    assert c.welch_p == pytest.approx(stats.ttest_ind([60, 70, 80], ys, equal_var=False).pvalue)
+    assert c.welch.p == pytest.approx(stats.ttest_ind([60, 70, 80], ys, equal_var=False).pvalue)
     assert math.isnan(c.perm_p) and math.isnan(c.prob_improvement)
 
 
@@ -270,8 +271,8 @@ def test_published_shares_of_an_expert_are_taken_of_our_expert(tmp_path):
     ref = read_reference(write_csv(tmp_path / 'r.csv', columns, rows))
     in_returns = Reference(0.9 * 200, ref[KEY].sd * 200, 5)
     of_ours, given = (table(cell_rows([160, 170, 195]), reference=x).comparisons[KEY] for x in (ref, {KEY: in_returns}))
-    assert (of_ours.diff, of_ours.welch_p, of_ours.p_holm, of_ours.ref.mean) == (given.diff, given.welch_p, given.p_holm, 180)
-    assert of_ours.diff == pytest.approx(-5) and of_ours.judged_by == 'welch'
+    assert (of_ours.test.diff, of_ours.welch.p, of_ours.p_holm, of_ours.ref.mean) == (given.test.diff, given.welch.p, given.p_holm, 180)
+    assert of_ours.test.diff == pytest.approx(-5) and of_ours.judged_by == 'welch'
     rows = [['cartpole', 'ga', 4, y, i] for i, y in enumerate([1, 0.5])]
     runs = read_reference(write_csv(tmp_path / 'runs.csv', [*columns[:4], 'run'], rows))
     assert runs[KEY].in_returns(-10).y_M.tolist() == [-10, -5] and runs[KEY].in_returns(-10).sd == pytest.approx(np.sqrt(12.5))
@@ -286,10 +287,10 @@ def test_a_mean_without_a_margin_counts_as_one_run(tmp_path):
 
 def test_missing_runs_are_named_from_the_spec_or_from_the_grid():
     rows = cell_rows([1, 2, 3], alg='ga') + cell_rows([1, 2], alg='bclone')
-    assert analyze(rows, []).missing == ['alg=bclone,task=cartpole,num_trajs=4,run=2']
+    assert Analysis(rows, []).missing == ['alg=bclone,task=cartpole,num_trajs=4,run=2']
     spec = 'tasks: [{name: cartpole}]\ntraining: {algorithms: [{name: ga}], dataset_num_trajs: [4, 7], runs: 3}'
     expected = experiment_runs(spec)
-    assert analyze(cell_rows([1, 2, 3]), [], expected=expected).missing == [f'alg=ga,task=cartpole,num_trajs=7,run={i}' for i in range(3)]
+    assert Analysis(cell_rows([1, 2, 3]), [], expected=expected).missing == [f'alg=ga,task=cartpole,num_trajs=7,run={i}' for i in range(3)]
     assert experiment_runs('') is None and experiment_runs('a: [') is None
 
 
@@ -315,9 +316,9 @@ def test_nan_duplicates_and_nothing_are_refused_by_name():
 
 def test_scores_are_undefined_without_a_random_policy_or_where_it_equals_the_expert():
     for random in (None, 200.0):
-        analysis = analyze(cell_rows([100, 110]), [task_row(random=random)])
+        analysis = Analysis(cell_rows([100, 110]), [task_row(random=random)])
         assert math.isnan(analysis.cells[KEY].percent_expert)
-    assert 'no scores for cartpole: the results hold no random-policy' in analyze(cell_rows([1, 2]), []).notes[0]
+    assert 'no scores for cartpole: the results hold no random-policy' in Analysis(cell_rows([1, 2]), []).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -328,18 +329,18 @@ def test_scores_are_undefined_without_a_random_policy_or_where_it_equals_the_exp
         ('task,alg,num_trajs,return_mean\n', "no column 'run'"),
         ('task,alg,num_trajs,run,return_mean\n', 'holds no rows'),
         ('task,alg,num_trajs,run,return_mean\ncartpole,ga,four,0,1\n', 'line 2: .*four'),
-        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,nan\n', 'line 2: return_mean is nan'),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,nan\n', "line 2: return_mean is 'nan'"),
         ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1\ncartpole,ga,4,0,2\n', 'line 3: .*run=0 appears twice'),
         ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4\n', 'line 2: has fewer fields than the 5 columns'),
         ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1,2\n', 'line 2: has more fields than the 5 columns'),
         ('task,alg,num_trajs,run,run,return_mean\ncartpole,ga,4,0,0,1\n', "has two columns 'run'"),
-        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1e308\n', r'line 2: return_mean is 1e\+308'),
-        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,1_0,0,1\n', "line 2: '1_0' is no whole number"),
-        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,-1,0,1\n', "line 2: '-1' is no whole number"),
-        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,\u0661\n', "line 2: '\u0661' is no number"),
-        ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,-2,7\n', 'line 2: margin95 is -2'),
-        ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,2,0\n', 'line 2: runs is 0'),
-        ('task,alg,num_trajs,expert_ratio,margin95,runs\ncartpole,ga,4,inf,,5\n', 'line 2: expert_ratio is inf'),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,1e308\n', r"line 2: return_mean is '1e308'"),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,1_0,0,1\n', "line 2: num_trajs is '1_0'; expected a whole number from 0"),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,-1,0,1\n', "line 2: num_trajs is '-1'; expected a whole number"),
+        ('task,alg,num_trajs,run,return_mean\ncartpole,ga,4,0,\u0661\n', "line 2: return_mean is '\u0661'; expected a number"),
+        ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,-2,7\n', "line 2: margin95 is '-2'; expected a number from 0"),
+        ('task,alg,num_trajs,return_mean,margin95,runs\ncartpole,ga,4,1,2,0\n', "line 2: runs is '0'; expected a whole number from 1"),
+        ('task,alg,num_trajs,expert_ratio,margin95,runs\ncartpole,ga,4,inf,,5\n', "line 2: expert_ratio is 'inf'"),
         ('task,alg,num_trajs,ratio,margin95,runs\ncartpole,ga,4,1,,5\n', "no column 'return_mean'.*or expert_ratio"),
     ],
 )
@@ -359,7 +360,7 @@ def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path):
 def test_a_wrong_table_of_tasks_is_refused_with_its_line(tmp_path, row):
     columns = 'task,expert_return_mean,expert_return_std,expert_episodes,random_return_mean,random_return_std'
     (tmp_path / 'tasks.csv').write_text(f'{columns}\n{row}\n')
-    with pytest.raises(UserError, match=r'tasks.csv: line 2: .*; expected numbers in expert_return_mean'):
+    with pytest.raises(UserError, match=r"tasks.csv: line 2: expert_episodes is '\w+'; expected a whole number from 0"):
         read_reference_tasks(tmp_path / 'ref.csv')
 
 
@@ -470,8 +471,8 @@ def test_margins_are_those_of_the_longest_beginning_of_a_name(tmp_path, run_scri
     ours, theirs = cell_rows([199, 200, 201, 198], [0, 0, 1, 1]), reference_of([199, 200, 199, 200])
     for margin in (0.1, 0.01):
         c = table(ours, reference={KEY: theirs}, margins={'': margin}).comparisons[KEY]
-        half = stats.t.isf(0.05, c.df) * c.se / 180
-        assert c.estimate == pytest.approx((c.diff / 180, c.diff / 180 - half, c.diff / 180 + half))
+        half = stats.t.isf(0.05, c.test.df) * c.test.se / 180
+        assert c.estimate == pytest.approx((c.test.diff / 180, c.test.diff / 180 - half, c.test.diff / 180 + half))
         assert (c.verdict == 'same within 0.10') == (margin == 0.1 and half < 0.1)
     small_results(tmp_path / 'results.h5', datasets=3)
     out = run_script('analyze_results.py', 'results.h5', '--reference', PAPER, '--margin', '0.9', 'ga=0.8').stdout
@@ -518,7 +519,7 @@ def test_the_yaml_in_the_results_names_files_with_several_sets(tmp_path, run_scr
     named = run_script('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
     assert named.splitlines()[0] == 'Variance between expert sets: from three.h5'
     assert named == run_script('analyze_results.py', 'one.h5', '--reference', PAPER, '--between-set', 'three.h5').stdout
-    assert read_analysis(str(tmp_path / 'one.h5'), str(PAPER), between=[]).of_sets().startswith('Variance between expert sets: none used.')
+    assert Analysis.read(str(tmp_path / 'one.h5'), str(PAPER), between=[]).of_sets().startswith('Variance between expert sets: none used.')
     results_of('"no\\e.h5", three.h5')
     out = run_script('analyze_results.py', 'one.h5', '--reference', PAPER).stdout
     assert r'options.between_sets names no\x1b.h5: no such file' in out and 'from three.h5' in out

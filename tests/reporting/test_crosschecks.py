@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from policyopt.reporting.reference import CellKey
+from policyopt.reporting.reference import CellKey, Reference
 from policyopt.reporting.statistics import holm, predict_one_set, sets_of
 from policyopt.reproduction.aggregate import Pair, between_of, bootstrap, row_of
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 def pair(y_N, x_M, set_N=None, task='cartpole', alg='ga'):
     """One cell as scores."""
     sets = np.zeros(len(y_N), int) if set_N is None else set_N
-    return Pair(CellKey(task, alg, 4), y_N, sets, float(x_M.mean()), float(x_M.std(ddof=1)), len(x_M), x_M)
+    return Pair(CellKey(task, alg, 4), y_N, sets, Reference(float(x_M.mean()), float(x_M.std(ddof=1)), len(x_M), x_M))
 
 
 def test_holm_is_that_of_statsmodels():

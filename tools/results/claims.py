@@ -37,7 +37,7 @@ def score(x: float) -> str:
 
 def means(pair: Pair) -> tuple[float, float]:
     """(the paper's mean score, ours)."""
-    return pair.x_mean, float(pair.y_N.mean())
+    return pair.ref.mean, float(pair.y_N.mean())
 
 
 def above(mine: dict, theirs: dict) -> list[str]:
@@ -54,7 +54,7 @@ def claims_table(blocks: Blocks) -> str:
     """The paper's qualitative claims, and what else a reader asks first: the paper's count, and ours."""
     mujoco, classic = blocks.pairs('modern/ga'), blocks.pairs(CLASSIC, 'ga')
     good = [f'{sum(means(p)[side] >= 0.7 for p in mujoco.values())} of {len(mujoco)} cells' for side in (0, 1)]
-    sides = [np.concatenate([runs for p in classic.values() if (runs := (p.x_M, p.y_N)[side]) is not None]) for side in (0, 1)]
+    sides = [np.concatenate([runs for p in classic.values() if (runs := (p.ref.y_M, p.y_N)[side]) is not None]) for side in (0, 1)]
     reach = [f'{(runs >= 0.9).sum()} of {runs.size}' for runs in sides]
     cell = 'reacher', 4
     cloned = means(blocks.pairs('modern/reacher_bclone_five_sets')[cell])

@@ -18,7 +18,7 @@ from policyopt.files.results_file import read_results
 from policyopt.files.training_log import read_log, read_root
 from policyopt.reporting.reference import read_reference_tasks
 from policyopt.reporting.tables import decimals_of, number, signed, trajectories
-from policyopt.reproduction.study import read_study
+from policyopt.reproduction.study import Study
 from tools.results.robustness_checks import beside, checks, run_by_run
 from tools.results.words import difference, minus, name_of_algorithm, table, verdict
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from policyopt.reporting.analysis import Cell
     from policyopt.reporting.reference import Baseline
     from policyopt.reproduction.aggregate import Pair
-    from policyopt.reproduction.study import Study
 
 _BLOCK = re.compile(r'(<!-- begin: (?P<name>[^ ]+) -->\n).*?(<!-- end: (?P=name) -->)', re.S)
 
@@ -91,7 +90,7 @@ def comparison_table(analysis: Study) -> str:
         cell, ref, d = analysis.cells[p.key], analysis.reference[p.key], decimals_of(analysis, p.key.task)
         early = [_early(cell)] if _ends_early(analysis) else []
         lines.append([p.key.task, name_of_algorithm(p.key.alg), p.key.num_trajs, _mean(cell, d), number(ref.mean, d), *early,
-                      f'{p.y_N.mean():.2f}', f'{p.x_mean:.2f}', signed(p.diff)])  # fmt: skip
+                      f'{p.y_N.mean():.2f}', f'{p.ref.mean:.2f}', signed(p.diff)])  # fmt: skip
     early = ['end early (expert)'] if _ends_early(analysis) else []
     heads = ['task', 'algorithm', 'trajectories', 'return', "paper's", *early, 'score', "paper's", 'difference']
     return table(heads, lines, words=2)
@@ -242,7 +241,7 @@ class Blocks:
         """The analysis of one results file, made once."""
         if name not in self._known:
             path, reference = f'{self.root}/{name}.h5', self.others.get(name, self.reference)
-            self._known[name] = read_study(path, reference, [f'{self.root}/{b}.h5' for b in self.between[name]])
+            self._known[name] = Study.read(path, reference, [f'{self.root}/{b}.h5' for b in self.between[name]])
         return self._known[name]
 
     def pairs(self, name: str, alg: str = '') -> dict[tuple[str, int], Pair]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from policyopt.files.results_file import read_results
 from policyopt.reporting import curves
-from policyopt.reporting.analysis import analyze
+from policyopt.reporting.analysis import Analysis
 from policyopt.reporting.figures import STYLE, WIDE, figure, outside_legend, save_figure, share_y, styles_of
 from policyopt.reporting.reference import CellKey, read_reference, read_reference_tasks
 
@@ -47,7 +47,7 @@ def draw_gail(files: Sequence[str], of_2016: str, reference: str, path: str, ste
     for file in (*files, of_2016):
         if os.path.exists(file):
             results = read_results(file)
-            found = analyze(results.rows, results.tasks)
+            found = Analysis(results.rows, results.tasks)
             scale = scales if file == of_2016 else found.baselines
             cells |= {key: scale[key.task].score(cell.y_N) for key, cell in found.cells.items() if key.alg in drawn}
     tasks = list(dict.fromkeys(key.task for key in cells if key.alg == 'gail'))
