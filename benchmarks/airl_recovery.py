@@ -21,8 +21,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from policyopt.airl import AIRLReward
+from policyopt.options import ImitationOptions
 from policyopt.reporting.figures import STYLE, WIDE, figure, save_figure
-from policyopt.rewards import ClassifierConfig
 from policyopt.trajectories import Batch, ContinuousSpace, FiniteSpace, Transitions
 
 SIDE, GAMMA = 4, 0.9
@@ -60,9 +60,8 @@ def recover(state_only, seed=0, iterations=4000):
     pi_expert, v_S = soft_policy(np.repeat(r_S[:, None], A, axis=1), next_S_A, np.zeros(S), 500)
     expert_N = visits(pi_expert, next_S_A).ravel()
     states_N, a_N_1, zeros_N = np.repeat(np.arange(S), A), np.tile(np.arange(A), S)[:, None], np.zeros(S * A)
-    reward = AIRLReward(
-        ContinuousSpace(S), FiniteSpace(A), ClassifierConfig(hidden_spec=[], ent_reg_weight=0.0), discount=GAMMA, state_only=state_only
-    )
+    options = ImitationOptions(policy_hidden_spec='[]', reward_ent_reg_weight=0.0, discount=GAMMA, airl_state_only=state_only)
+    reward = AIRLReward(options, ContinuousSpace(S), FiniteSpace(A))
     onehot = np.eye(S)
     labels = torch.as_tensor(np.repeat([0.0, 1.0], S * A))
     g_S_A, guess_S = np.zeros((S, A)), np.zeros(S)

@@ -79,7 +79,7 @@ def jobs(opt, trajs, rng):
     def classifier_loss(theta_P):
         s = forward(reward.net, theta_P, x_d).gather(1, index)[:, 0]
         softplus, p = torch.nn.functional.softplus(s, threshold=50), torch.sigmoid(s)
-        return (weight * (softplus - labels * s - reward.ent_reg_weight * (softplus - p * s))).sum()
+        return (weight * (softplus - labels * s - reward.options.reward_ent_reg_weight * (softplus - p * s))).sum()
 
     def by_hand_surrogate():
         return policy.logprob_gradient(x, a, lambda logp_B, r: torch.exp(logp_B - logp_old_B[r]) * adv[r] / num)[1]

@@ -41,6 +41,7 @@ from policyopt.evaluation import evaluate_file  # noqa: E402
 from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.options import ImitationOptions  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
+from policyopt.sampling.mdp import RecordedTask  # noqa: E402
 from policyopt.torchutil import (  # noqa: E402
     NetConfig,
     mm,
@@ -105,19 +106,15 @@ def fixed_shape_optimizer(reward_type, task, dtype):
     obs, a, r = rng.randn(50000, obs_dim), rng.randn(50000, a_dim), rng.randn(50000)
     policy = make_policy(obs_space, a_space, SIMPLE_ARCHITECTURE, rng=rng, dtype=torch_dtype, device=device)
     policy.update_obsnorm(obs)
-    vf = ValueFunc(obs_dim, SIMPLE_ARCHITECTURE, 1e-3, nets=nets)
+    options = ImitationOptions(reward_type=reward_type, policy_hidden_spec=SIMPLE_ARCHITECTURE, seed=0)
+    vf = ValueFunc(options, obs_dim, 1e-3, nets)
     expert = Expert(obs[:200], a[:200], np.arange(200.0))
     if reward_type == 'nn':
-        reward: Any = rewards.TransitionClassifier(
-            obs_space, a_space, rewards.ClassifierConfig(hidden_spec=SIMPLE_ARCHITECTURE, time_scale=1e-3), nets
-        )
+        reward: Any = rewards.TransitionClassifier(options, obs_space, a_space, 1e-3, nets)
     else:
-        reward = rewards.LinearReward(
-            obs_space, a_space, mode=reward_type, favor_zero_expert_reward=0, include_time=0, time_scale=1e-3, expert=expert, rng=rng
-        )
-    trpo = rl.TRPOConfig(discount=0.995, lam=0.97, max_kl=0.01, damping=0.1)
-    nothing: Any = None
-    opt = FixedShapeOptimizer(nothing, policy, vf, reward, expert, sim_cfg=nothing, trpo=trpo, policy_ent_reg=0.0, seed=0, rng=rng)
+        reward = rewards.LinearReward(options, obs_space, a_space, 1e-3, expert, rng)
+    mdp = RecordedTask(TrajBatch(obs, np.zeros((50000, 0)), a, r, lengths))
+    opt = FixedShapeOptimizer(options, mdp, policy, vf, reward, expert, rng)
     opt.fixed = obs, a, r, lengths
     return opt
 

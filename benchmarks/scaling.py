@@ -28,9 +28,9 @@ import torch  # noqa: E402
 from policyopt import imitation, rewards  # noqa: E402
 from policyopt.evaluation import load_policy  # noqa: E402
 from policyopt.nn import SIMPLE_ARCHITECTURE  # noqa: E402
+from policyopt.options import ImitationOptions  # noqa: E402
 from policyopt.policies import GibbsPolicy  # noqa: E402
 from policyopt.reporting.figures import STYLE, WIDE, figure, save_figure  # noqa: E402
-from policyopt.rl import TRPOConfig  # noqa: E402
 from policyopt.sampling.mdp import MDP, sample_batch  # noqa: E402
 from policyopt.sampling.rollout import SimConfig  # noqa: E402
 from policyopt.torchutil import NetConfig  # noqa: E402
@@ -54,13 +54,12 @@ def learning_ms(batch, width, repeats=7):
     nets = NetConfig(rng)
     obs_space, a_space, spec = ContinuousSpace(4), FiniteSpace(2), SIMPLE_ARCHITECTURE.replace('100', str(width))
     obs, a = rng.randn(batch, 4), rng.randint(0, 2, (batch, 1))
-    policy, vf = GibbsPolicy(obs_space, a_space, spec, nets=nets), ValueFunc(4, spec, 0.005, nets=nets)
+    options = ImitationOptions(policy_hidden_spec=spec, seed=0)
+    policy, vf = GibbsPolicy(obs_space, a_space, spec, nets=nets), ValueFunc(options, 4, 0.005, nets)
     policy.update_obsnorm(obs)
-    reward: Any = rewards.TransitionClassifier(obs_space, a_space, rewards.ClassifierConfig(hidden_spec=spec, time_scale=0.005), nets)
+    reward: Any = rewards.TransitionClassifier(options, obs_space, a_space, 0.005, nets)
     expert = Expert(obs[:80], a[:80], np.arange(80.0))
-    trpo = TRPOConfig(discount=0.995, lam=0.97, max_kl=0.01, damping=0.1)
-    nothing: Any = None
-    opt = FixedBatch(nothing, policy, vf, reward, expert, sim_cfg=nothing, trpo=trpo, policy_ent_reg=0.0, seed=0, rng=rng)
+    opt = FixedBatch(options, MDP('CartPole-v0'), policy, vf, reward, expert, rng)
     times = []
     for _ in range(repeats):
         opt.batch = TrajBatch(obs, policy.compute_adist(obs).numpy(), a, np.ones(batch), [125] * (batch // 125))

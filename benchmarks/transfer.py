@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from airl_recovery import GAMMA, MOVES, A, S, next_states, recover, soft_policy, visits
 
+from policyopt.options import ImitationOptions
 from policyopt.reporting.figures import STYLE, WIDE, figure, outside_legend, share_y
-from policyopt.rewards import ClassifierConfig, TransitionClassifier
+from policyopt.rewards import TransitionClassifier
 from policyopt.trajectories import Batch, ContinuousSpace, FiniteSpace
 
 NEXT = next_states()
@@ -50,7 +51,7 @@ def expert_of(r_S):
 def gail(r_S, iterations=2000, step=0.02):
     """(reward_S_A, π_S_A) at the end of GAIL: a step of the classifier, then π ← π exp(step·Q) normalised, Q of its reward."""
     onehot, states_N, a_N_1 = np.eye(S), np.repeat(np.arange(S), A), np.tile(np.arange(A), S)[:, None]
-    classifier = TransitionClassifier(ContinuousSpace(S), FiniteSpace(A), ClassifierConfig(hidden_spec=[], lr=0.05))
+    classifier = TransitionClassifier(ImitationOptions(policy_hidden_spec='[]', reward_lr=0.05), ContinuousSpace(S), FiniteSpace(A))
     expert_N = visits(expert_of(r_S), NEXT).ravel()
     x, index = onehot[states_N], torch.as_tensor(np.concatenate([a_N_1, a_N_1]))
     logits_S_A, labels = np.zeros((S, A)), torch.as_tensor(np.repeat([0.0, 1.0], S * A))

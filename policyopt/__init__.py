@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into _HOME
     from policyopt.nn import FeedforwardNet
     from policyopt.options import ImitationOptions, RLOptions
     from policyopt.policies import GaussianPolicy, GibbsPolicy, Policy, make_policy
-    from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier
-    from policyopt.rl import SamplingPolicyOptimizer, TRPOConfig
+    from policyopt.rewards import LinearReward, TransitionClassifier
+    from policyopt.rl import SamplingPolicyOptimizer
     from policyopt.sampling.mdp import MDP, sample_trajectories
     from policyopt.sampling.rollout import SimConfig
     from policyopt.standardizer import Standardizer
@@ -42,12 +42,12 @@ _HOME = {
     'options': ['ImitationOptions', 'RLOptions'],
     'policies': ['GibbsPolicy', 'GaussianPolicy', 'Policy', 'make_policy'],
     'valuefuncs': ['ValueFunc', 'LinearValueFunc', 'ConstantValueFunc'],
-    'rl': ['SamplingPolicyOptimizer', 'TRPOConfig'],
+    'rl': ['SamplingPolicyOptimizer'],
     'evaluation': ['load_policy', 'load_reward'],
     'airl': ['AIRLReward'],
     'cloning': ['BehavioralCloningOptimizer'],
     'dagger': ['DaggerOptimizer'],
-    'rewards': ['ClassifierConfig', 'TransitionClassifier', 'LinearReward'],
+    'rewards': ['TransitionClassifier', 'LinearReward'],
     'imitation': ['ImitationOptimizer'],
     'nn': ['FeedforwardNet'],
     'standardizer': ['Standardizer'],

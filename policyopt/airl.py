@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from policyopt import rewards
 from policyopt.interfaces import Fields
 from policyopt.nn import FeedforwardNet, net_shapes, parse_spec
-from policyopt.optim import Adam
 from policyopt.options import ImitationOptions
-from policyopt.rewards import ClassifierConfig, ClassifierReward, ClassifierRows, chosen_outputs
+from policyopt.rewards import ClassifierReward, ClassifierRows, at_chosen_outputs, chosen_outputs
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
 from policyopt.trajectories import Batch, ContinuousSpace, Expert, FiniteSpace, Space
@@ -44,7 +42,7 @@ class AIRLReward(ClassifierReward):
 
     f(s, a, s′) = g(s, a) + γ h(s′) − h(s), with h(s′) = 0 where s′ is terminal: g is the reward, h shapes it. Finite actions: g is
     a net from the standardised observation to one number per action; continuous: from standardised [obs, action]; state_only: from
-    the observation. h is a net of the same size on the observation. include_time appends time·time_scale to the inputs of both.
+    the observation. h is a net of the same size on the observation. --reward_include_time appends time·time_scale to the inputs of both.
 
     The policy is paid log D − log(1 − D) = f − log π(a|s), as in the paper's Algorithm 1. Its mean over the policy's own pairs tends
     to −KL, so where episodes can end, ending is what pays. With a horizon, terminal states therefore last to it for classifier and
@@ -58,29 +56,25 @@ class AIRLReward(ClassifierReward):
 
     def __init__(
         self,
+        options: ImitationOptions,
         obs_space: ContinuousSpace,
         action_space: Space,
-        config: ClassifierConfig,
+        time_scale: float = 1.0,
         nets: NetConfig = NetConfig(),
         *,
-        discount: float,
-        state_only: bool | int = False,
         horizon: int | None = None,
         ended: tuple[float, float] = (0.0, 0.0),
     ):
         """horizon: steps of an episode that does not end; None: nothing follows a terminal state. ended: see trajectories.Expert."""
-        self.horizon = horizon
-        self.finite = isinstance(action_space, FiniteSpace)
-        self.gamma, self.include_time, self.time_scale = discount, config.include_time, config.time_scale
-        self.steps, self.ent_reg_weight = config.steps, config.ent_reg_weight
-        self.by_action = self.finite and not state_only  # g has an output for each action
-        a_dim, num_outputs = 0, 1
-        if not state_only:
-            a_dim, num_outputs = (0, action_space.size) if isinstance(action_space, FiniteSpace) else (action_space.dim, 1)
-        spec, times = parse_spec(config.hidden_spec), bool(config.include_time)
+        self.horizon, self.gamma = horizon, options.discount
+        state_only, times = options.airl_state_only, options.reward_include_time
+        self.by_action = isinstance(action_space, FiniteSpace) and not state_only
+        a_dim = 0 if isinstance(action_space, FiniteSpace) or state_only else action_space.dim
+        num_outputs = action_space.size if isinstance(action_space, FiniteSpace) and not state_only else 1
+        spec = parse_spec(options.reward_hidden_spec or options.policy_hidden_spec)
         g_shapes = net_shapes('/AIRLReward/g', spec, obs_space.dim + times + a_dim, num_outputs)
         h_shapes = net_shapes('/AIRLReward/h', spec, obs_space.dim + times, 1)
-        super().__init__(g_shapes | h_shapes, nets)
+        super().__init__(options, g_shapes | h_shapes, time_scale, nets)
         num_g = sum(math.prod(s) for s in g_shapes.values())
         self.g = FeedforwardNet(spec, self.theta_P[:num_g], g_shapes.values())
         self.h = FeedforwardNet(spec, self.theta_P[num_g:], h_shapes.values())
@@ -93,7 +87,6 @@ class AIRLReward(ClassifierReward):
         if nets.rng is not None:
             self.g.init(nets.rng)
             self.h.init(nets.rng)
-        self.adam = Adam(self.theta_P, config.lr)
 
     @property
     def variables(self) -> dict[str, torch.Tensor]:
@@ -101,17 +94,8 @@ class AIRLReward(ClassifierReward):
 
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: NetConfig) -> AIRLReward:
-        """Built from the options of imitate_mj.py; its γ is the returns'."""
-        return cls(
-            mdp.obs_space,
-            mdp.action_space,
-            ClassifierConfig.from_options(args, time_scale),
-            nets,
-            discount=args.discount,
-            state_only=args.airl_state_only,
-            horizon=mdp.horizon(args.max_traj_len) if args.airl_absorbing else None,
-            ended=expert.ended,
-        )
+        horizon = mdp.horizon(args.max_traj_len) if args.airl_absorbing else None
+        return cls(args, mdp.obs_space, mdp.action_space, time_scale, nets, horizon=horizon, ended=expert.ended)
 
     def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, weight_B: torch.Tensor | None = None) -> None:
         self.update_obsnorm(obs_B_Do, weight_B)
@@ -120,14 +104,13 @@ class AIRLReward(ClassifierReward):
 
     def _states(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """What h sees, (B, Di)."""
-        x_B_Di = self.normalized_obs(obs_B_Do)
-        return torch.cat([x_B_Di, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1) if self.include_time else x_B_Di
+        return self._with_time(self.normalized_obs(obs_B_Do), t_B)
 
     def _pairs(self, x_B_Di: torch.Tensor, a_B_Da: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(what g sees, which of its outputs (B, 1) is meant or None), from what h sees."""
         if self.anorm is not None:
             x_B_Di = torch.cat([x_B_Di, self.anorm.standardize(to_tensor(a_B_Da, self.anorm.mean_1_D))], dim=1)
-        return x_B_Di, torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.by_action else None
+        return x_B_Di, self._index(a_B_Da)
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:
         """g of pairs (B,), the reward without its shaping, plus the rewards in a terminal state that follows."""
@@ -179,26 +162,24 @@ class AIRLReward(ClassifierReward):
     def loss_gradient(
         self, rows: AIRLRows, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor
     ) -> tuple[float, torch.Tensor]:
-        """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy) of the logits, gradient)."""
+        """(loss of the logits, gradient)."""
         logits_Ball = self._logits(rows)
-        d_Ball = weight_Ball * rewards.logistic_derivative(logits_Ball, labels_expert_is_one_Ball, self.ent_reg_weight)
+        d_Ball = weight_Ball * self._derivative(logits_Ball, labels_expert_is_one_Ball)
         dh = torch.zeros(len(rows.states), dtype=d_Ball.dtype, device=d_Ball.device)
         dh[: len(d_Ball)] = -d_Ball
         dh[rows.next_B] += rows.gamma_B * d_Ball  # a state follows one row at most
 
         def dg(out, block):
-            if rows.index is None:
-                return d_Ball[block, None].clone()
-            return torch.zeros_like(out).scatter_(1, rows.index[block], d_Ball[block, None])
+            return at_chosen_outputs(d_Ball[block], None if rows.index is None else rows.index[block], out.shape[1])
 
         grads = (
             self.g.forward_backward(rows.pairs, dg)[1],
             self.h.forward_backward(rows.states, lambda out, block: dh[block, None].clone())[1],
         )
-        return rewards.logistic_loss(logits_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight), torch.cat(grads)
+        return self._loss(logits_Ball, labels_expert_is_one_Ball, weight_Ball), torch.cat(grads)
 
     def fit(self, batch: Batch, expert: Batch, excount_Bex: np.ndarray | None = None) -> tuple[Fields, np.ndarray]:
-        """Normaliser update with all rows, then `steps` Adam steps on the full batch, as TransitionClassifier.fit.
+        """Normaliser update with all rows, then --reward_steps Adam steps on the full batch, as TransitionClassifier.fit.
 
         Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new f).
         """
@@ -213,9 +194,9 @@ class AIRLReward(ClassifierReward):
             of_ex, ex = self.ended_4[2:].tolist()
             weight_Ball[: both.num_pi] *= both.num_pi / (both.num_pi + after)
             weight_Ball[both.num_pi :] *= 1 - of_ex / max(ex, 1)
-        for _ in range(self.steps):
+        for _ in range(self.options.reward_steps):
             loss, grad_P = self.loss_gradient(rows, both.labels_expert_is_one_Ball, weight_Ball)
             self.adam.step(grad_P)
         logits_Ball = self._logits(rows)
         r_B = self._with_ends(logits_Ball[: both.num_pi], batch.t_B, batch.transitions.terminal_B)
-        return rewards.log_fields(loss, logits_Ball, both), r_B
+        return both.log_fields(loss, logits_Ball), r_B

@@ -1,6 +1,6 @@
 """The one table of algorithms: how each is trained, judged, drawn and estimated.
 
-A new reward function is one class and one row of ALGORITHMS; a new way of training is one builder and one row of MODES as well (see
+A new reward function is one class and one row of ALGORITHMS; a new way of training is one class and one row of MODES as well (see
 docs/extending.md). Classes and functions are named 'module:name' and loaded when a run is built, so nothing heavy is imported here.
 """
 
@@ -16,7 +16,7 @@ RULES = ('best_valacc', 'last')  # by which snapshot stage 2 judges a run: that 
 class Mode:
     """A way of training, the word after --mode of imitate_mj.py.
 
-    optimizer: 'module:function' of (args, mdp, policy, expert, nets) that returns an `Optimizer` (interfaces.py).
+    optimizer: 'module:name' of what makes an `Optimizer` (interfaces.py) of (options, mdp, policy, expert, nets).
     probe_iterations: how many iterations an estimate measures, about a second on the classic tasks.
     save_option: the option that says how often a run is saved; a mode with its own also prints as often.
     depends_on_max_iter: whether --max_iter changes the iterations before it, so that a run cannot be made longer.
@@ -52,8 +52,8 @@ class Algorithm:
 
 
 MODES = {
-    'bclone': Mode('policyopt.training:cloning_optimizer', probe_iterations=300, save_option='bclone_eval_freq'),
-    'dagger': Mode('policyopt.training:dagger_optimizer', probe_iterations=300, save_option='bclone_eval_freq', depends_on_max_iter=True),
+    'bclone': Mode('policyopt.cloning:BehavioralCloningOptimizer', probe_iterations=300, save_option='bclone_eval_freq'),
+    'dagger': Mode('policyopt.dagger:DaggerOptimizer', probe_iterations=300, save_option='bclone_eval_freq', depends_on_max_iter=True),
     'ga': Mode('policyopt.training:imitation_optimizer', probe_iterations=4, adversarial=True),
     'gail': Mode('policyopt.training:imitation_optimizer', probe_iterations=8, adversarial=True),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,40 +15,36 @@ import torch
 from policyopt.errors import UserError
 from policyopt.interfaces import Fields
 from policyopt.optim import Adam
+from policyopt.options import ImitationOptions
 from policyopt.policies import Policy
-from policyopt.trajectories import FiniteSpace
+from policyopt.torchutil import NetConfig
+from policyopt.trajectories import Expert, FiniteSpace
+
+if TYPE_CHECKING:
+    from policyopt.sampling.mdp import MDP
 
 
 class BehavioralCloningOptimizer:
-    """Maximum likelihood on expert pairs: one Adam step on 128 of them per iteration.
+    """Maximum likelihood on expert pairs: one Adam step on --bclone_batch_size of them per iteration.
 
-    The pairs are split at random, int(train_frac·N) of them for training. `step` logs bcloss from before its update; every
-    eval_freq iterations valloss and valacc (−mean squared error of the most likely action, or −valloss for finite actions) from after it.
+    The pairs are split at random, int(bclone_train_frac·N) of them for training. `step` logs bcloss from before its update; every
+    bclone_eval_freq iterations valloss and valacc (−mean squared error of the most likely action, or −valloss for finite actions) from
+    after it.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        obs_N_Do: np.ndarray,
-        a_N_Da: np.ndarray,
-        rng: np.random.RandomState,
-        *,
-        lr: float = 1e-3,
-        batch_size: int = 128,
-        eval_freq: int = 1000,
-        train_frac: float = 0.7,
-    ):
-        self.policy, self.rng, self.batch_size, self.eval_freq, self.train_frac = policy, rng, batch_size, eval_freq, train_frac
-        num_train = int(train_frac * len(obs_N_Do))
-        if not 0 < num_train < len(obs_N_Do):
+    def __init__(self, options: ImitationOptions, mdp: MDP | None, policy: Policy, expert: Expert, nets: NetConfig):
+        self.options, self.policy = options, policy
+        self.rng: Any = nets.rng
+        num, num_train = len(expert.obs_N_Do), int(options.bclone_train_frac * len(expert.obs_N_Do))
+        if not 0 < num_train < num:
             raise UserError(
-                f'{len(obs_N_Do)} expert pairs with bclone_train_frac {train_frac:g} leave {num_train} for training and '
-                f'{len(obs_N_Do) - num_train} for validation; both need at least 1: use more data or another fraction'
+                f'{num} expert pairs with bclone_train_frac {options.bclone_train_frac:g} leave {num_train} for training and '
+                f'{num - num_train} for validation; both need at least 1: use more data or another fraction'
             )
-        perm_N = rng.permutation(len(obs_N_Do))
+        perm_N = self.rng.permutation(num)
         self.train_rows, self.val_rows = perm_N[:num_train], perm_N[num_train:]
-        self.set_pairs(obs_N_Do, a_N_Da)
-        self.adam = Adam(policy.theta_P, lr)
+        self.set_pairs(expert.obs_N_Do, expert.a_N_Da)
+        self.adam = Adam(policy.theta_P, options.bclone_lr)
         self.iteration, self.total_time = 0, 0.0
 
     def set_pairs(self, obs_N_Do: np.ndarray, a_N_Da: np.ndarray) -> None:
@@ -80,10 +76,10 @@ class BehavioralCloningOptimizer:
 
     def step(self) -> Fields:
         t0 = time.perf_counter()
-        rows = self.rng.choice(len(self.train_x), size=self.batch_size)
+        rows = self.rng.choice(len(self.train_x), size=self.options.bclone_batch_size)
         loss, grad_P = self.loss_gradient(self.train_x[rows], self.train_a[rows])
         self.adam.step(grad_P)
-        valloss, valacc = self.validate() if self.iteration % self.eval_freq == 0 else (None, None)
+        valloss, valacc = self.validate() if self.iteration % self.options.bclone_eval_freq == 0 else (None, None)
         self.total_time += time.perf_counter() - t0
         fields = [
             ('iter', self.iteration, int),

@@ -8,61 +8,58 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from policyopt.cloning import BehavioralCloningOptimizer
+from policyopt.errors import UserError
 from policyopt.interfaces import Fields
-from policyopt.sampling.actors import MixtureActor, Teacher
+from policyopt.options import ImitationOptions
+from policyopt.policies import Policy
+from policyopt.sampling.actors import FunctionActor, MixtureActor, Teacher
 from policyopt.sampling.mdp import MDP, sample_trajectories
 from policyopt.sampling.rollout import Streams
+from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Expert, TrajBatch
-
-
-@dataclass(frozen=True)
-class Rounds:
-    """When episodes are played, how many, and by whom. Round 0 is the demonstrations; rounds 1, 2, … are played.
-
-    number, trajs: rounds, and episodes in each. max_iter: Adam steps in all, divided evenly between the number + 1 rounds.
-    beta, schedule: see `beta_of`. label: 'mean' or 'sampled' actions of the expert. horizon: steps of an episode at most.
-    subsamp_freq: label every N-th observation of an episode.
-    """
-
-    number: int
-    trajs: int
-    max_iter: int
-    beta: float = 0.0
-    schedule: str = 'exponential'
-    label: str = 'mean'
-    horizon: int | None = 0
-    subsamp_freq: int = 1
-    sim_batch_size: int | None = None
-
-    def start(self, round: int) -> int:
-        """The iteration before whose Adam step a round is played."""
-        return round * self.max_iter // (self.number + 1)
-
-    def beta_of(self, round: int) -> float:
-        """β of a round: beta^round, or max(0, 1 − round·(1 − beta)); 1 for the demonstrations, `beta` for round 1."""
-        return self.beta**round if self.schedule == 'exponential' else max(0.0, 1.0 - round * (1.0 - self.beta))
 
 
 class DaggerOptimizer:
     """Dataset aggregation (Ross, Gordon & Bagnell 2011, Algorithm 3.1), on top of behavioural cloning.
 
-    cloning: its pairs are the demonstrations `expert`, the paper's first iteration, and every round continues it with the same net
-    and the same Adam. teacher: the expert that labels and, with probability β, acts. Actions are sampled, the expert's too. Labelled
-    pairs are split as the demonstrations are, and the policy's normaliser is that of all observations of the aggregate. Without
-    rounds it is behavioural cloning to the bit.
+    Round 0 is cloning of the demonstrations `expert`, the paper's first iteration. Before each of --dagger_rounds further rounds, which
+    divide --max_iter evenly, episodes are played, and cloning continues with the same net and the same Adam. teacher: the expert that
+    labels and, with probability β, acts. Actions are sampled, the expert's too. Labelled pairs are split as the demonstrations are, and
+    the policy's normaliser is that of all observations of the aggregate. Without rounds it is behavioural cloning to the bit.
     """
 
-    def __init__(self, mdp: MDP, cloning: BehavioralCloningOptimizer, teacher: Teacher, expert: Expert, rounds: Rounds, seed: int):
-        self.mdp, self.cloning, self.teacher, self.rounds, self.seed = mdp, cloning, teacher, rounds, seed
-        self.policy, self.rng = cloning.policy, cloning.rng
+    def __init__(
+        self, options: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig, teacher: Teacher | None = None
+    ):
+        if teacher is None:
+            raise UserError('--mode dagger queries an expert for labels; give --expert FILE.h5/snapshots/…, a policy for this task')
+        if isinstance(teacher, FunctionActor) and (options.sim_batch_size or 1) > 1:
+            raise UserError(f'sim_batch_size {options.sim_batch_size}: worker processes cannot call a function for labels; give 1')
+        self.options, self.mdp, self.policy, self.teacher = options, mdp, policy, teacher
+        self.max_iter: Any = options.max_iter
+        if self.max_iter <= options.dagger_rounds:
+            raise UserError(
+                f'--max_iter {self.max_iter} leaves some of {options.dagger_rounds} --dagger_rounds without a step; give more than that'
+            )
+        self.cloning = BehavioralCloningOptimizer(options, mdp, policy, expert, nets)
+        self.rng = self.cloning.rng
         self.obs_N_Do, self.a_N_Da = expert.obs_N_Do, expert.a_N_Da
         self.num_demos, self.round = len(self.obs_N_Do), 0
+
+    def start(self, round: int) -> int:
+        """The iteration before whose Adam step a round is played."""
+        return round * self.max_iter // (self.options.dagger_rounds + 1)
+
+    @property
+    def beta(self) -> float:
+        """β of this round: dagger_beta^round, or max(0, 1 − round·(1 − dagger_beta)); 1 for the demonstrations."""
+        beta = self.options.dagger_beta
+        return beta**self.round if self.options.dagger_beta_schedule == 'exponential' else max(0.0, 1.0 - self.round * (1.0 - beta))
 
     @property
     def iteration(self) -> int:
@@ -76,7 +73,7 @@ class DaggerOptimizer:
         """One Adam step on the aggregate; before it, a round of play where one is due. Returns its log fields."""
         t0 = time.perf_counter()
         trajs = None
-        if self.round < self.rounds.number and self.iteration == self.rounds.start(self.round + 1):
+        if self.round < self.options.dagger_rounds and self.iteration == self.start(self.round + 1):
             self.round += 1
             trajs = self.play()
             obs_M_Do, adist_M_Pa = self.query(trajs)
@@ -91,7 +88,7 @@ class DaggerOptimizer:
         return [
             *fields,
             ('round', self.round, int),
-            ('beta', self.rounds.beta_of(self.round), float),
+            ('beta', self.beta, float),
             ('nlabels', len(self.obs_N_Do), int),
             ('tsamp', tsamp, float),
             ttotal,
@@ -99,38 +96,38 @@ class DaggerOptimizer:
 
     def play(self) -> TrajBatch:
         """The episodes of this round. Their adist is the expert's, unless the learner acts alone."""
-        learner, beta = self.policy.actor(), self.rounds.beta_of(self.round)
+        learner, beta, options = self.policy.actor(), self.beta, self.options
         # an actor that acts alone plays the same episodes as without the other
         actor = learner if beta == 0 else self.teacher if beta == 1 else MixtureActor(learner, self.teacher, beta)
-        key, workers = (self.seed, 'dagger', self.round), self.rounds.sim_batch_size
-        return sample_trajectories(actor, self.mdp, self.rounds.trajs, self.rounds.horizon, key, sim_batch_size=workers)
+        key, longest = (options.seed, 'dagger', self.round), self.mdp.longest(options.max_traj_len)
+        return sample_trajectories(actor, self.mdp, options.dagger_round_trajs, longest, key, sim_batch_size=options.sim_batch_size)
 
     def query(self, trajs: TrajBatch) -> tuple[np.ndarray, np.ndarray]:
-        """(obs_M_Do, adist_M_Pa): every subsamp_freq-th observation of each episode, and the expert's distribution there.
+        """(obs_M_Do, adist_M_Pa): every data_subsamp_freq-th observation of each episode, and the expert's distribution there.
 
         The first of them is drawn, as for demonstrations, but from within the episode, so that each episode has a label. Where the
         expert has played, its recorded distribution is used, so that it sees no observation twice.
         """
-        every, lengths_B = self.rounds.subsamp_freq, trajs.lengths
-        start_B = Streams((self.seed, 'dagger labels', self.round)).generator(1).integers(np.minimum(every, lengths_B))
+        every, lengths_B = self.options.data_subsamp_freq, trajs.lengths
+        start_B = Streams((self.options.seed, 'dagger labels', self.round)).generator(1).integers(np.minimum(every, lengths_B))
         rows_M = np.flatnonzero(trajs.time.stacked % every == np.repeat(start_B, lengths_B))
         obs_M_Do = trajs.obs.stacked[rows_M]
-        if self.rounds.beta_of(self.round):
+        if self.beta:
             return obs_M_Do, trajs.adist.stacked[rows_M]
         teacher = copy.copy(self.teacher)  # which has no buffers yet, and takes those of this size with it
         return obs_M_Do, teacher.adist_of(teacher.outputs(obs_M_Do))
 
     def labels(self, adist_M_Pa: np.ndarray) -> np.ndarray:
         """The expert's actions a_M_Da."""
-        if self.rounds.label == 'mean':
+        if self.options.dagger_label == 'mean':
             return self.teacher.act_by(adist_M_Pa, None)
-        rng = Streams((self.seed, 'dagger labels', self.round)).generator(0)
+        rng = Streams((self.options.seed, 'dagger labels', self.round)).generator(0)
         return self.teacher.act_by(adist_M_Pa, self.teacher.noise(rng, len(adist_M_Pa)))
 
     def aggregate(self, obs_M_Do: np.ndarray, a_M_Da: np.ndarray) -> None:
         """Add labelled pairs to those that cloning learns from and validates with."""
         rows_M = len(self.obs_N_Do) + self.rng.permutation(len(obs_M_Do))
-        num_train = int(self.cloning.train_frac * (len(self.obs_N_Do) + len(obs_M_Do))) - len(self.cloning.train_rows)
+        num_train = int(self.options.bclone_train_frac * (len(self.obs_N_Do) + len(obs_M_Do))) - len(self.cloning.train_rows)
         self.policy.update_obsnorm(obs_M_Do)
         self.set_aggregate(
             np.concatenate([self.obs_N_Do, obs_M_Do]),

@@ -13,9 +13,9 @@ import numpy as np
 
 from policyopt import rl
 from policyopt.interfaces import Fields, Reward, further_fields, uses_transitions
+from policyopt.options import ImitationOptions
 from policyopt.policies import Policy
 from policyopt.sampling.mdp import MDP, sample_batch
-from policyopt.sampling.rollout import SimConfig
 from policyopt.torchutil import to_tensor
 from policyopt.trajectories import Batch, Expert, TrajBatch, Transitions
 from policyopt.valuefuncs import ValueFunc
@@ -30,35 +30,31 @@ class ImitationOptimizer:
 
     def __init__(
         self,
+        options: ImitationOptions,
         mdp: MDP,
         policy: Policy,
         vf: ValueFunc | None,
         reward: Reward,
         expert: Expert,
-        *,
-        sim_cfg: SimConfig,
-        trpo: rl.TRPOConfig,
-        policy_ent_reg: float,
-        seed: int,
         rng: np.random.RandomState,
-        obsnorm_mode: str = 'expertdata',
-        final_kl: float | None = None,
-        max_iter: int = 1,
     ):
-        """final_kl: what trpo.max_kl falls to, in a line, by the last of max_iter iterations; None: it stays."""
         self.held = 0  # the first iterations, whose policy stays as it is while reward and value function are fitted to it
-        self.mdp, self.policy, self.vf, self.reward, self.sim_cfg = mdp, policy, vf, reward, sim_cfg
-        self.expert = expert
-        self.trpo, self.policy_ent_reg = trpo, policy_ent_reg
-        self.obsnorm_mode, self.seed, self.rng = obsnorm_mode, seed, rng
-        self.kl_slope = 0.0 if final_kl is None else (final_kl - trpo.max_kl) / max(max_iter - 1, 1)
-        # rounding can end a wide range at or below 0
-        self.least_kl = min(trpo.max_kl, trpo.max_kl if final_kl is None else final_kl) / 2
+        self.options, self.mdp, self.policy, self.vf, self.reward = options, mdp, policy, vf, reward
+        self.expert, self.rng = expert, rng
+        self.sim_cfg = rl.sim_config(options, mdp)
         self.iteration = self.num_sa = self.num_trajs = 0
         self.total_time = 0.0
 
     def sample(self) -> TrajBatch:
-        return sample_batch(self.policy.actor(), self.mdp, self.sim_cfg, (self.seed, self.iteration))
+        return sample_batch(self.policy.actor(), self.mdp, self.sim_cfg, (self.options.seed, self.iteration))
+
+    def max_kl(self) -> float:
+        """policy_max_kl, which falls in a line to policy_final_kl by the last iteration."""
+        first, last, max_iter = self.options.policy_max_kl, self.options.policy_final_kl, self.options.max_iter
+        if last is None or max_iter is None:
+            return first
+        # rounding can end a wide range at or below 0
+        return max(first + (last - first) / max(max_iter - 1, 1) * self.iteration, min(first, last) / 2)
 
     def transitions(self, trajs: TrajBatch, logp_N: np.ndarray) -> tuple[Transitions, Transitions]:
         """(those of a batch, those of all expert pairs), both with log π under the present policy."""
@@ -77,8 +73,7 @@ class ImitationOptimizer:
 
     def step(self) -> Fields:
         """One iteration; returns its log fields [(name, value, type)] in the order of 2016, and then those that are new."""
-        t0 = time.perf_counter()
-        trpo = self.trpo
+        t0, options = time.perf_counter(), self.options
         trajs = self.sample()
         t1 = time.perf_counter()
         obs_N_Do, a_N_Da, time_N = trajs.obs.stacked, trajs.a.stacked, trajs.time.stacked
@@ -88,30 +83,36 @@ class ImitationOptimizer:
         adist = to_tensor(trajs.adist.stacked, self.policy.theta_P)
         by_transitions = uses_transitions(self.reward)
         logp_N: Any = None
-        if self.policy_ent_reg or by_transitions:
+        if options.policy_ent_reg or by_transitions:
             logp_N = self.policy.logprob(adist, self.policy.action_tensor(a_N_Da)).cpu().numpy()
         if by_transitions:
             seen, exseen = self.transitions(trajs, logp_N)
             batch, expert = batch._replace(transitions=seen), expert._replace(transitions=exseen)
         r_unreg_N = self.reward.compute_reward(batch)
-        preg_N = -self.policy_ent_reg * logp_N if self.policy_ent_reg else np.zeros_like(r_unreg_N)
+        preg_N = -options.policy_ent_reg * logp_N if options.policy_ent_reg else np.zeros_like(r_unreg_N)
         r = trajs.r.with_rows(r_unreg_N + preg_N)
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
-        after_N = rl.truncation_bonus(trajs, self.vf, trpo.discount) if trpo.bootstrap and self.vf is not None else None
+        after_N = rl.truncation_bonus(trajs, self.vf, options.discount) if options.bootstrap_time_limit and self.vf is not None else None
         paid = r if after_N is None else r.with_rows(r.stacked + after_N)
-        adv_N, _, vf_r2, tdvf_r2 = rl.advantages(paid, time_N, v_N, trpo.discount, trpo.lam)
+        adv_N, _, vf_r2, tdvf_r2 = rl.advantages(paid, time_N, v_N, options.discount, options.lam)
         t2 = time.perf_counter()
 
         # policy, then its normaliser
         theta0_P = self.policy.theta_P.clone()
-        max_kl = max(trpo.max_kl + self.kl_slope * self.iteration, self.least_kl)
         if self.iteration < self.held:
             step_fields = rl.NO_STEP
         else:
             step_fields = rl.trpo_step(
-                self.policy, obs_N_Do, a_N_Da, trajs.adist.stacked, adv_N, max_kl=max_kl, damping=trpo.damping, rng=self.rng
+                self.policy,
+                obs_N_Do,
+                a_N_Da,
+                trajs.adist.stacked,
+                adv_N,
+                max_kl=self.max_kl(),
+                damping=options.policy_cg_damping,
+                rng=self.rng,
             )
-            if self.obsnorm_mode != 'none':
+            if options.obsnorm_mode != 'none':
                 self.policy.update_obsnorm(obs_N_Do)
 
         # reward function against as many expert pairs drawn with replacement, then the value function on the new rewards
@@ -120,7 +121,7 @@ class ImitationOptimizer:
         reward_fields, r_new_N = self.reward.fit(batch, expert.rows(distinct), count)
         vf_fields = []
         if self.vf is not None:
-            q_new_N = rl.discount(r.with_rows(r_new_N if after_N is None else r_new_N + after_N).padded(), trpo.discount)[r.mask_B_T]
+            q_new_N = rl.discount(r.with_rows(r_new_N if after_N is None else r_new_N + after_N).padded(), options.discount)[r.mask_B_T]
             vf_fields = self.vf.fit(obs_N_Do, time_N, q_new_N, self.rng)
         t3 = time.perf_counter()
 

@@ -108,7 +108,7 @@ def _layer(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return layer
 
 
-def parse_spec(spec: str | list) -> list[dict]:
+def parse_spec(spec: Any) -> list[dict]:
     """A hidden spec (JSON text or list) as a list of layers, checked.
 
     `{"type":"fc","n":64}`, `{"type":"nonlin","func":"tanh"|"relu"|"lrelu"|"elu"}`, `{"type":"reshape","new_shape":[…]}`.

@@ -6,7 +6,6 @@ Letters: B policy rows, Bex expert rows, Ball both, Do, Da observation and actio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,18 +29,9 @@ def chosen_outputs(out_B_K: torch.Tensor, a_B_1: torch.Tensor | None) -> torch.T
     return out_B_K[:, 0] if a_B_1 is None else out_B_K.gather(1, a_B_1)[:, 0]
 
 
-def logistic_derivative(scores_B: torch.Tensor, labels_expert_is_one_B: torch.Tensor, ent_reg_weight: float) -> torch.Tensor:
-    """d/ds of (cross-entropy − ent_reg_weight·Bernoulli entropy) of scores, each row for itself."""
-    p = torch.sigmoid(scores_B)
-    # H = softplus(s) − s·p, so dH/ds = −s·p·(1 − p)
-    return p - labels_expert_is_one_B + ent_reg_weight * scores_B * p * (1 - p)
-
-
-def logistic_loss(scores_B: torch.Tensor, labels_expert_is_one_B: torch.Tensor, weight_B: torch.Tensor, ent_reg_weight: float) -> float:
-    """Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy) of scores."""
-    p, softplus = torch.sigmoid(scores_B), torch.nn.functional.softplus(scores_B, threshold=50)
-    cross_entropy, entropy = softplus - labels_expert_is_one_B * scores_B, softplus - p * scores_B
-    return float((weight_B * (cross_entropy - ent_reg_weight * entropy)).sum())
+def at_chosen_outputs(x_B: torch.Tensor, a_B_1: torch.Tensor | None, num_outputs: int) -> torch.Tensor:
+    """(B, K) of which `chosen_outputs` are x and all others 0."""
+    return x_B[:, None].clone() if a_B_1 is None else x_B.new_zeros((len(x_B), num_outputs)).scatter_(1, a_B_1, x_B[:, None])
 
 
 class ClassifierRows:
@@ -56,26 +46,55 @@ class ClassifierRows:
         self.labels_expert_is_one_Ball = torch.cat([torch.zeros_like(ones_B), torch.ones_like(self.count_Bex)])
         self.weight_Ball = self.count_Ball / torch.where(self.labels_expert_is_one_Ball > 0, self.count_Bex.sum(), float(num_pi))
 
-
-def log_fields(loss: float, scores_Ball: torch.Tensor, both: ClassifierRows) -> Fields:
-    """What a classifier logs: its loss before its last step, and how many rows its scores put on the right side after it."""
-    dtype = both.count_Bex.dtype
-    raccpi = float((scores_Ball[: both.num_pi] <= 0).to(dtype).mean())
-    raccex = float(((scores_Ball[both.num_pi :] > 0) * both.count_Bex).sum() / both.count_Bex.sum())
-    return [
-        ('rloss', loss, float),
-        ('racc', (raccpi + raccex) / 2, float),
-        ('raccpi', raccpi, float),
-        ('raccex', raccex, float),
-        ('rkl', None, float),
-        ('rbt', 0, int),
-    ]
+    def log_fields(self, loss: float, scores_Ball: torch.Tensor) -> Fields:
+        """What a classifier logs: its loss before its last step, and how many rows its scores put on the right side after it."""
+        raccpi = float((scores_Ball[: self.num_pi] <= 0).to(self.count_Bex.dtype).mean())
+        raccex = float(((scores_Ball[self.num_pi :] > 0) * self.count_Bex).sum() / self.count_Bex.sum())
+        return [
+            ('rloss', loss, float),
+            ('racc', (raccpi + raccex) / 2, float),
+            ('raccpi', raccpi, float),
+            ('raccex', raccex, float),
+            ('rkl', None, float),
+            ('rbt', 0, int),
+        ]
 
 
 class ClassifierReward(Model):
-    """What rewards share that are classifiers trained by Adam: all that they have learned are their variables."""
+    """What rewards share that are classifiers trained by Adam: all that they have learned are their variables.
 
-    adam: Adam
+    options: those named reward_…; the net is as large as the policy's unless they say otherwise. by_action: whether the net that judges
+    pairs has an output for each action.
+    """
+
+    by_action: bool
+
+    def __init__(self, options: ImitationOptions, shapes: dict[str, tuple[int, ...]], time_scale: float, nets: NetConfig):
+        super().__init__(shapes, nets)
+        self.options, self.time_scale, self.rng = options, time_scale, nets.rng
+        self.adam = Adam(self.theta_P, options.reward_lr)
+
+    def _with_time(self, x_B_D: torch.Tensor, t_B: np.ndarray) -> torch.Tensor:
+        """Inputs of a net, to which --reward_include_time appends time·time_scale."""
+        if not self.options.reward_include_time:
+            return x_B_D
+        return torch.cat([x_B_D, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1)
+
+    def _index(self, a_B_Da: np.ndarray) -> torch.Tensor | None:
+        """Which outputs (B, 1) are meant, or None where there is one."""
+        return torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.by_action else None
+
+    def _loss(self, scores_B: torch.Tensor, labels_expert_is_one_B: torch.Tensor, weight_B: torch.Tensor) -> float:
+        """Σ weight·(cross-entropy − reward_ent_reg_weight·Bernoulli entropy) of scores."""
+        p, softplus = torch.sigmoid(scores_B), torch.nn.functional.softplus(scores_B, threshold=50)
+        cross_entropy, entropy = softplus - labels_expert_is_one_B * scores_B, softplus - p * scores_B
+        return float((weight_B * (cross_entropy - self.options.reward_ent_reg_weight * entropy)).sum())
+
+    def _derivative(self, scores_B: torch.Tensor, labels_expert_is_one_B: torch.Tensor) -> torch.Tensor:
+        """d/ds of the loss, each row for itself and without its weight."""
+        p = torch.sigmoid(scores_B)
+        # H = softplus(s) − s·p, so dH/ds = −s·p·(1 − p)
+        return p - labels_expert_is_one_B + self.options.reward_ent_reg_weight * scores_B * p * (1 - p)
 
     def learned(self) -> dict[str, np.ndarray]:
         return self.export()
@@ -90,92 +109,47 @@ class ClassifierReward(Model):
         self.adam.load_state({k: state[f'/adam/{k}'] for k in ('m_P', 'v_P', 't')})
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
-    """How a classifier is built and trained: its net, what it sees besides pairs, and `steps` Adam steps each iteration."""
-
-    hidden_spec: str | list
-    favor_zero_expert_reward: bool | int = False
-    include_time: bool | int = False
-    time_scale: float = 1.0
-    lr: float = 0.01
-    steps: int = 1
-    ent_reg_weight: float = 0.001
-    grad_penalty: float = 0.0
-
-    @classmethod
-    def from_options(cls, args: ImitationOptions, time_scale: float) -> ClassifierConfig:
-        """The options of imitate_mj.py; the net is as large as the policy's unless they say otherwise."""
-        spec = args.reward_hidden_spec or args.policy_hidden_spec
-        assert spec is not None  # see training.resolved
-        return cls(
-            hidden_spec=spec,
-            favor_zero_expert_reward=bool(args.favor_zero_expert_reward),
-            include_time=args.reward_include_time,
-            time_scale=time_scale,
-            lr=args.reward_lr,
-            steps=args.reward_steps,
-            ent_reg_weight=args.reward_ent_reg_weight,
-            grad_penalty=args.reward_grad_penalty,
-        )
-
-
 class TransitionClassifier(ClassifierReward):
     """GAIL's discriminator: a net that scores observation-action pairs, score > 0 = expert-like (Ho & Ermon 2016, eq. 17).
 
     Finite actions: a net from the standardised observation to one score per action. Continuous: from standardised [obs, action]
-    to one score. include_time appends time·time_scale. Reward: log σ(s) ≤ 0 with favor_zero_expert_reward (episodes that end on
+    to one score. --reward_include_time appends time·time_scale. Reward: log σ(s) ≤ 0 with favor_zero_expert_reward (episodes that end on
     success), else −log(1 − σ(s)) ≥ 0 (episodes that end on failure), in the stable forms −softplus(−s) and softplus(s).
     """
 
     def __init__(
         self,
+        options: ImitationOptions,
         obs_space: ContinuousSpace,
         action_space: Space,
-        config: ClassifierConfig,
+        time_scale: float = 1.0,
         nets: NetConfig = NetConfig(),
     ):
-        self.obs_space, self.action_space = obs_space, action_space
-        self.grad_penalty, self.rng = config.grad_penalty, nets.rng
-        self.finite = isinstance(action_space, FiniteSpace)
-        self.favor_zero_expert_reward = config.favor_zero_expert_reward
-        self.include_time, self.time_scale = config.include_time, config.time_scale
-        self.steps, self.ent_reg_weight = config.steps, config.ent_reg_weight
-        norm_dim, num_scores = obs_space.dim, 1
-        if isinstance(action_space, FiniteSpace):
-            num_scores = action_space.size
-        else:
-            norm_dim += action_space.dim
-        spec = parse_spec(config.hidden_spec)
-        shapes = net_shapes('/TransitionClassifier', spec, norm_dim + bool(config.include_time), num_scores)
-        super().__init__(shapes, nets)
+        self.by_action = isinstance(action_space, FiniteSpace)
+        norm_dim = obs_space.dim + (0 if isinstance(action_space, FiniteSpace) else action_space.dim)
+        num_scores = action_space.size if isinstance(action_space, FiniteSpace) else 1
+        spec = parse_spec(options.reward_hidden_spec or options.policy_hidden_spec)
+        shapes = net_shapes('/TransitionClassifier', spec, norm_dim + options.reward_include_time, num_scores)
+        super().__init__(options, shapes, time_scale, nets)
         self.net = FeedforwardNet(spec, self.theta_P, shapes.values())
         self.inputnorm = Standardizer(norm_dim, nets.dtype, nets.device)
         self.normalizers['/TransitionClassifier/inputnorm'] = self.inputnorm
         if nets.rng is not None:
             self.net.init(nets.rng)
-        self.adam = Adam(self.theta_P, config.lr)
 
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: NetConfig) -> TransitionClassifier:
-        """Built from the options of imitate_mj.py."""
-        return cls(mdp.obs_space, mdp.action_space, ClassifierConfig.from_options(args, time_scale), nets)
+        return cls(args, mdp.obs_space, mdp.action_space, time_scale, nets)
 
     def _norm_inputs(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> torch.Tensor:
         obs = to_tensor(obs_B_Do, self.inputnorm.mean_1_D)
-        return obs if self.finite else torch.cat([obs, to_tensor(a_B_Da, obs)], dim=1)
+        return obs if self.by_action else torch.cat([obs, to_tensor(a_B_Da, obs)], dim=1)
 
     def update_inputnorm(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> None:
         self.inputnorm.update(self._norm_inputs(obs_B_Do, a_B_Da))
 
     def _inputs(self, raw_B_D: torch.Tensor, t_B: np.ndarray) -> torch.Tensor:
-        x_B_Di = self.inputnorm.standardize(raw_B_D)
-        if self.include_time:
-            x_B_Di = torch.cat([x_B_Di, to_tensor(t_B, self.theta_P)[:, None] * self.time_scale], dim=1)
-        return x_B_Di
-
-    def _index(self, a_B_Da: np.ndarray) -> torch.Tensor | None:
-        return torch.as_tensor(np.asarray(a_B_Da), dtype=torch.int64, device=self.theta_P.device) if self.finite else None
+        return self._with_time(self.inputnorm.standardize(raw_B_D), t_B)
 
     def compute_scores(self, batch: Batch) -> torch.Tensor:
         """Scores (B,) as a tensor."""
@@ -186,7 +160,7 @@ class TransitionClassifier(ClassifierReward):
         """Rewards of scores, a numpy array (B,)."""
         softplus = torch.nn.functional.softplus
         # torch's softplus turns linear above its threshold; 50 is beyond float64's resolution of the difference
-        r_B = -softplus(-scores_B, threshold=50) if self.favor_zero_expert_reward else softplus(scores_B, threshold=50)
+        r_B = -softplus(-scores_B, threshold=50) if self.options.favor_zero_expert_reward else softplus(scores_B, threshold=50)
         return r_B.cpu().numpy()
 
     def compute_reward(self, batch: Batch) -> np.ndarray:
@@ -198,18 +172,17 @@ class TransitionClassifier(ClassifierReward):
     def loss_gradient(
         self, x_Ball_Di: torch.Tensor, index_Ball: torch.Tensor | None, labels_expert_is_one_Ball: torch.Tensor, weight_Ball: torch.Tensor
     ) -> tuple[float, torch.Tensor]:
-        """(Σ weight·(cross-entropy − ent_reg_weight·Bernoulli entropy), gradient)."""
+        """(loss, gradient)."""
         scores_Ball = torch.empty_like(weight_Ball)
 
         def dout(out, rows):
-            s = scores_Ball[rows] = chosen_outputs(out, None if index_Ball is None else index_Ball[rows])
-            ds = weight_Ball[rows] * logistic_derivative(s, labels_expert_is_one_Ball[rows], self.ent_reg_weight)
-            if index_Ball is None:
-                return ds[:, None]
-            return torch.zeros_like(out).scatter_(1, index_Ball[rows], ds[:, None])
+            index = None if index_Ball is None else index_Ball[rows]
+            s = scores_Ball[rows] = chosen_outputs(out, index)
+            ds = weight_Ball[rows] * self._derivative(s, labels_expert_is_one_Ball[rows])
+            return at_chosen_outputs(ds, index, out.shape[1])
 
         _, grad_P = self.net.forward_backward(x_Ball_Di, dout)
-        return logistic_loss(scores_Ball, labels_expert_is_one_Ball, weight_Ball, self.ent_reg_weight), grad_P
+        return self._loss(scores_Ball, labels_expert_is_one_Ball, weight_Ball), grad_P
 
     def penalty_gradient(self, x_Ball_Di: torch.Tensor, index_Ball: torch.Tensor | None, both: ClassifierRows) -> torch.Tensor:
         """∇ of the mean of (‖∂s/∂x‖ − 1)², each x between a policy row and a drawn expert row (Gulrajani et al. 2017, eq. 3).
@@ -224,8 +197,7 @@ class TransitionClassifier(ClassifierReward):
         mix_B_Di = torch.lerp(ex_Bex_Di[torch.as_tensor(rows_B, device=x_B_Di.device)], x_B_Di, share_B_1)
         index_B = None if index_Ball is None else index_Ball[: both.num_pi]
         if self.net.is_piecewise_linear:  # two to three times as fast as torch.func, with the same bits
-            dout_B_K = mix_B_Di.new_zeros((both.num_pi, self.net.shapes[-1][1]))
-            dout_B_K = dout_B_K.fill_(1.0) if index_B is None else dout_B_K.scatter_(1, index_B, 1.0)
+            dout_B_K = at_chosen_outputs(mix_B_Di.new_ones(both.num_pi), index_B, self.net.shapes[-1][1])
             derivative_B_Di, gradient = self.net.input_gradient(mix_B_Di, dout_B_K)
             norm_B_1 = derivative_B_Di.norm(dim=1, keepdim=True)
             return gradient((norm_B_1 - 1) * (2 / both.num_pi) * (derivative_B_Di / norm_B_1).masked_fill_(norm_B_1 == 0, 0.0))
@@ -239,7 +211,7 @@ class TransitionClassifier(ClassifierReward):
         return torch.func.grad(penalty)(self.theta_P)
 
     def fit(self, batch: Batch, expert: Batch, excount_Bex: np.ndarray | None = None) -> tuple[Fields, np.ndarray]:
-        """Normaliser update with all rows, then `steps` Adam steps on the full batch.
+        """Normaliser update with all rows, then --reward_steps Adam steps on the full batch.
 
         excount_Bex says how often each expert row was drawn (default once each).
         Returns (log fields rloss, racc, raccpi, raccex, rkl, rbt; rewards of the policy rows under the new classifier).
@@ -248,13 +220,13 @@ class TransitionClassifier(ClassifierReward):
         raw = self._norm_inputs(all_pairs.obs_B_Do, all_pairs.a_B_Da)
         self.inputnorm.update(raw, both.count_Ball)
         x_Ball_Di, index_Ball = self._inputs(raw, all_pairs.t_B), self._index(all_pairs.a_B_Da)
-        for _ in range(self.steps):
+        for _ in range(self.options.reward_steps):
             loss, grad_P = self.loss_gradient(x_Ball_Di, index_Ball, both.labels_expert_is_one_Ball, both.weight_Ball)
-            if self.grad_penalty:
-                grad_P.add_(self.penalty_gradient(x_Ball_Di, index_Ball, both), alpha=self.grad_penalty)
+            if self.options.reward_grad_penalty:
+                grad_P.add_(self.penalty_gradient(x_Ball_Di, index_Ball, both), alpha=self.options.reward_grad_penalty)
             self.adam.step(grad_P)
         scores_Ball = chosen_outputs(self.net.forward(x_Ball_Di), index_Ball)
-        return log_fields(loss, scores_Ball, both), self.reward_of_scores(scores_Ball[: both.num_pi])
+        return both.log_fields(loss, scores_Ball), self.reward_of_scores(scores_Ball[: both.num_pi])
 
 
 class LinearReward:
@@ -271,32 +243,24 @@ class LinearReward:
 
     def __init__(
         self,
+        options: ImitationOptions,
         obs_space: ContinuousSpace,
         action_space: Space,
-        *,
-        mode: str,
-        favor_zero_expert_reward: bool | int,
-        include_time: bool | int,
         time_scale: float,
         expert: Expert,
         rng: np.random.RandomState,
+        *,
         quadratic_features: bool = False,
         sqscale: float = 0.01,
-        shift: str = 'running',
     ):
-        if mode not in ('l2ball', 'simplex'):
-            raise UserError(f"reward mode '{mode}': expected l2ball or simplex")
-        if shift not in ('running', 'batch', 'none'):
-            raise UserError(f"reward shift '{shift}': expected running, batch or none")
-        self.obs_space, self.action_space, self.mode = obs_space, action_space, mode
-        self.finite = isinstance(action_space, FiniteSpace)
-        self.favor_zero_expert_reward, self.include_time, self.time_scale = favor_zero_expert_reward, include_time, time_scale
-        self.quadratic_features, self.sqscale, self.shift = quadratic_features, sqscale, shift
+        self.options, self.action_space, self.time_scale = options, action_space, time_scale
+        self.finite, self.simplex = isinstance(action_space, FiniteSpace), options.reward_type == 'simplex'
+        self.quadratic_features, self.sqscale = quadratic_features, sqscale
         self.inputnorm = Standardizer(obs_space.dim + (0 if isinstance(action_space, FiniteSpace) else action_space.dim))
         self.update_inputnorm(expert.obs_N_Do, expert.a_N_Da)
         self.expert_mean_F = self.features(expert.pairs).mean(axis=0)
         num_features = len(self.expert_mean_F)
-        if mode == 'simplex':
+        if self.simplex:
             self.w: Any = int(rng.randint(num_features))
         else:
             w = rng.randn(num_features)
@@ -306,19 +270,8 @@ class LinearReward:
 
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: NetConfig) -> LinearReward:
-        """Built from the options of imitate_mj.py; its mode is --reward_type."""
-        assert args.favor_zero_expert_reward is not None and nets.rng is not None  # see training.with_reward_sign
-        return cls(
-            mdp.obs_space,
-            mdp.action_space,
-            mode=args.reward_type,
-            favor_zero_expert_reward=args.favor_zero_expert_reward,
-            include_time=args.reward_include_time,
-            time_scale=time_scale,
-            expert=expert,
-            rng=nets.rng,
-            shift=args.reward_shift,
-        )
+        assert nets.rng is not None
+        return cls(args, mdp.obs_space, mdp.action_space, time_scale, expert=expert, rng=nets.rng)
 
     def _norm_inputs(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(obs_B_Do if self.finite else np.concatenate([obs_B_Do, a_B_Da], axis=1), dtype=torch.float64)
@@ -331,7 +284,7 @@ class LinearReward:
         obs_B_Do, a_B_Da, t_B, _ = batch
         x_B_D = self.inputnorm.standardize(self._norm_inputs(obs_B_Do, a_B_Da)).numpy()
         tau_B_1 = np.asarray(t_B)[:, None] * self.time_scale
-        times = [tau_B_1, tau_B_1**2, tau_B_1**3] if self.include_time else []
+        times = [tau_B_1, tau_B_1**2, tau_B_1**3] if self.options.reward_include_time else []
         ones_B_1 = np.ones_like(tau_B_1)
         if self.quadratic_features and not self.finite:
             f = np.concatenate([x_B_D, *times[:1]], axis=1)
@@ -344,14 +297,15 @@ class LinearReward:
         else:
             feats = [x_B_D, (self.sqscale * x_B_D) ** 2, *times, ones_B_1]
         feats_B_F = np.concatenate(feats, axis=1)
-        return np.concatenate([feats_B_F, -feats_B_F], axis=1) if self.mode == 'simplex' else feats_B_F
+        return np.concatenate([feats_B_F, -feats_B_F], axis=1) if self.simplex else feats_B_F
 
     def reward_of_features(self, feats_B_F: np.ndarray) -> np.ndarray:
         """(Picked feature or feature·w) / F, shifted by the bound, which these rewards move first."""
-        r_B = (feats_B_F[:, self.w] if self.mode == 'simplex' else feats_B_F @ self.w) / feats_B_F.shape[1]
-        if self.bound_moves and self.shift != 'none':
-            outward, end = (max, r_B.max()) if self.favor_zero_expert_reward else (min, r_B.min())
-            self.reward_bound = float(end) if self.shift == 'batch' else outward(self.reward_bound, end)
+        r_B = (feats_B_F[:, self.w] if self.simplex else feats_B_F @ self.w) / feats_B_F.shape[1]
+        shift = self.options.reward_shift
+        if self.bound_moves and shift != 'none':
+            outward, end = (max, r_B.max()) if self.options.favor_zero_expert_reward else (min, r_B.min())
+            self.reward_bound = float(end) if shift == 'batch' else outward(self.reward_bound, end)
         return r_B - self.reward_bound
 
     def compute_reward(self, batch: Batch) -> np.ndarray:
@@ -368,7 +322,7 @@ class LinearReward:
         """
         feats_B_F = self.features(batch)
         gap_F = feats_B_F.mean(axis=0) - self.expert_mean_F
-        if self.mode == 'simplex':
+        if self.simplex:
             self.w = int(gap_F.argmin())
             fields = [('vmin', gap_F.min(), float)]
         else:
@@ -392,7 +346,7 @@ class LinearReward:
         return {'/w': np.array(self.w), '/reward_bound': np.array(self.reward_bound), '/expert_mean_F': self.expert_mean_F}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        self.w = int(state['/w']) if self.mode == 'simplex' else np.array(state['/w'])
+        self.w = int(state['/w']) if self.simplex else np.array(state['/w'])
         self.reward_bound, self.expert_mean_F = float(state['/reward_bound']), np.array(state['/expert_mean_F'])
 
     def learned(self) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ import itertools
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -86,26 +85,9 @@ def truncation_bonus(trajs: TrajBatch, vf: ValueFunc, gamma: float) -> np.ndarra
     return bonus_N
 
 
-@dataclass(frozen=True, kw_only=True)
-class TRPOConfig:
-    """How advantages are estimated and how far a policy moves; bootstrap: the value of the last state counts at a time limit."""
-
-    discount: float
-    lam: float
-    max_kl: float
-    damping: float
-    bootstrap: bool | int = False
-
-    @classmethod
-    def from_options(cls, args: CommonOptions) -> TRPOConfig:
-        """The options of imitate_mj.py or run_rl_mj.py."""
-        return cls(
-            discount=args.discount,
-            lam=args.lam,
-            max_kl=args.policy_max_kl,
-            damping=args.policy_cg_damping,
-            bootstrap=args.bootstrap_time_limit,
-        )
+def sim_config(options: CommonOptions, mdp: MDP) -> SimConfig:
+    """How the batch of an iteration is sampled."""
+    return SimConfig(0, options.min_total_sa, mdp.longest(options.max_traj_len), options.sim_batch_size, options.max_envs)
 
 
 def trpo_step(
@@ -202,30 +184,27 @@ def surrogate_step(
 class SamplingPolicyOptimizer:
     """TRPO on the true reward, or on a learned one: sample, estimate advantages, step, fit the value function (run_rl_mj.py).
 
-    vf: ValueFunc or None (the time-dependent mean is the baseline then). seed and iteration decide all randomness of sampling;
-    rng decides that of learning.
+    vf: ValueFunc or None (the time-dependent mean is the baseline then). The options' seed and iteration decide all randomness of
+    sampling; rng decides that of learning.
     """
 
     def __init__(
         self,
+        options: CommonOptions,
         mdp: MDP,
         policy: Policy,
         vf: ValueFunc | None,
-        *,
-        sim_cfg: SimConfig,
-        trpo: TRPOConfig,
-        seed: int,
         rng: np.random.RandomState,
         learned: Reward | None = None,
     ):
-        self.mdp, self.policy, self.vf, self.sim_cfg, self.learned = mdp, policy, vf, sim_cfg, learned
-        self.trpo, self.seed, self.rng = trpo, seed, rng
+        self.options, self.mdp, self.policy, self.vf, self.rng, self.learned = options, mdp, policy, vf, rng, learned
+        self.sim_cfg = sim_config(options, mdp)
         self.iteration = self.num_sa = 0
         self.total_time = 0.0
 
     def sample(self, stream: str | int) -> TrajBatch:
         """A batch with the present policy; `stream` names its randomness."""
-        return sample_batch(self.policy.actor(), self.mdp, self.sim_cfg, (self.seed, stream))
+        return sample_batch(self.policy.actor(), self.mdp, self.sim_cfg, (self.options.seed, stream))
 
     def counters(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ('iteration', 'num_sa', 'total_time')}
@@ -242,7 +221,7 @@ class SamplingPolicyOptimizer:
 
     def step(self) -> Fields:
         """One iteration; returns its log fields [(name, value, type)] in the order of 2016."""
-        t0 = time.perf_counter()
+        t0, options = time.perf_counter(), self.options
         if self.iteration == 0:
             self.initialize_normalizers()
         trajs = self.sample(self.iteration)
@@ -254,9 +233,9 @@ class SamplingPolicyOptimizer:
             r = r.with_rows(self.learned.learned_reward(obs_N_Do, trajs.a.stacked, time_N, terminal_N))
         v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
         paid = r
-        if self.trpo.bootstrap and self.vf is not None:
-            paid = r.with_rows(r.stacked + truncation_bonus(trajs, self.vf, self.trpo.discount))
-        adv_N, q, vf_r2, tdvf_r2 = advantages(paid, time_N, v_N, self.trpo.discount, self.trpo.lam)
+        if options.bootstrap_time_limit and self.vf is not None:
+            paid = r.with_rows(r.stacked + truncation_bonus(trajs, self.vf, options.discount))
+        adv_N, q, vf_r2, tdvf_r2 = advantages(paid, time_N, v_N, options.discount, options.lam)
         t2 = time.perf_counter()
         theta0_P = self.policy.theta_P.clone()
         step_fields = trpo_step(
@@ -265,8 +244,8 @@ class SamplingPolicyOptimizer:
             trajs.a.stacked,
             trajs.adist.stacked,
             adv_N,
-            max_kl=self.trpo.max_kl,
-            damping=self.trpo.damping,
+            max_kl=options.policy_max_kl,
+            damping=options.policy_cg_damping,
             rng=self.rng,
         )
         self.policy.update_obsnorm(obs_N_Do)

@@ -16,8 +16,6 @@ import numpy as np
 import torch
 
 from policyopt import algorithms, optim, rl, trajectories
-from policyopt.cloning import BehavioralCloningOptimizer
-from policyopt.dagger import DaggerOptimizer, Rounds
 from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import load_policy, load_reward
 from policyopt.files.atomic import check_output
@@ -30,10 +28,9 @@ from policyopt.interfaces import uses_transitions
 from policyopt.nn import SIMPLE_ARCHITECTURE, TINY_ARCHITECTURE
 from policyopt.options import MAX_ITER, ImitationOptions, check_together, default_of
 from policyopt.pipeline import locks
-from policyopt.policies import Policy, class_for
+from policyopt.policies import Policy, make_policy
 from policyopt.progress import Eta
 from policyopt.provenance import draw_seed, now, provenance
-from policyopt.sampling.actors import FunctionActor
 from policyopt.sampling.mdp import MDP, RecordedTask, sample_batch
 from policyopt.sampling.rollout import SimConfig
 from policyopt.shipped import as_typed, continuing_command
@@ -132,9 +129,15 @@ def imitation_run(options: ImitationOptions, mdp: MDP, expert: Expert, teacher: 
 
 
 def rl_run(options: RLOptions, mdp: MDP) -> Run:
-    """One run of TRPO, at its start; its file identifies a learned reward by its contents."""
-    learner = rl_learner(options, mdp)
-    return Run(options, learner, mdp, '' if learner.learned is None else digest(learner.learned.learned().values()))
+    """One run of TRPO, on the true reward or a learned one, at its start; its file identifies a learned reward by its contents."""
+    nets, enable_obsnorm = net_config(options), bool(options.enable_obsnorm)
+    assert nets.rng is not None
+    policy = new_policy(options, mdp, nets, enable_obsnorm)
+    time_scale = options.vf_include_time * mdp.time_scale(options.max_traj_len)
+    vf = ValueFunc(options, mdp.obs_space.dim, time_scale, nets, enable_obsnorm)
+    reward = load_reward(options.reward, mdp, options.max_traj_len) if options.reward else None
+    learner = rl.SamplingPolicyOptimizer(options, mdp, policy, vf, rng=nets.rng, learned=reward)
+    return Run(options, learner, mdp, '' if reward is None else digest(reward.learned().values()))
 
 
 def expert_pairs(options: ImitationOptions, trajs: TrajBatch, mdp: MDP, path: str) -> Expert:
@@ -198,27 +201,6 @@ def imitation_learner(
     return learner
 
 
-def rl_learner(options: RLOptions, mdp: MDP) -> rl.SamplingPolicyOptimizer:
-    """The optimiser of one run of TRPO, on the true reward or a learned one, at its start."""
-    assert options.seed is not None  # see `resolved`
-    nets, enable_obsnorm = net_config(options), bool(options.enable_obsnorm)
-    assert nets.rng is not None
-    policy = new_policy(options, mdp, nets, enable_obsnorm)
-    time_scale = options.vf_include_time * mdp.time_scale(options.max_traj_len)
-    vf = value_function(options, mdp, time_scale, nets, enable_obsnorm)
-    reward = load_reward(options.reward, mdp, options.max_traj_len) if options.reward else None
-    return rl.SamplingPolicyOptimizer(
-        mdp,
-        policy,
-        vf,
-        sim_cfg=sim_config(options, mdp.longest(options.max_traj_len)),
-        trpo=rl.TRPOConfig.from_options(options),
-        seed=options.seed,
-        rng=nets.rng,
-        learned=reward,
-    )
-
-
 def net_config(options: CommonOptions) -> NetConfig:
     """What the nets of a run share; sets up torch for it."""
     device, dtype = setup_torch(options.device, options.dtype)
@@ -227,103 +209,23 @@ def net_config(options: CommonOptions) -> NetConfig:
 
 def new_policy(options: CommonOptions, mdp: MDP, nets: NetConfig, enable_obsnorm: bool) -> Policy:
     assert options.policy_hidden_spec is not None  # see `resolved`
-    return class_for(mdp.action_space)(
-        mdp.obs_space,
-        mdp.action_space,
-        options.policy_hidden_spec,
-        enable_obsnorm=enable_obsnorm,
-        nets=nets,
-        bounds_2_Da=action_bounds(options, mdp),
-    ).checked()
-
-
-def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig) -> BehavioralCloningOptimizer:
-    assert nets.rng is not None
-    return BehavioralCloningOptimizer(
-        policy,
-        expert.obs_N_Do,
-        expert.a_N_Da,
-        nets.rng,
-        lr=args.bclone_lr,
-        batch_size=args.bclone_batch_size,
-        eval_freq=args.bclone_eval_freq,
-        train_frac=args.bclone_train_frac,
-    )
-
-
-def dagger_optimizer(
-    args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig, teacher: Teacher | None = None
-) -> DaggerOptimizer:
-    """The optimiser of mode dagger; `teacher` is the expert that labels."""
-    if teacher is None:
-        raise UserError('--mode dagger queries an expert for labels; give --expert FILE.h5/snapshots/…, a policy for this task')
-    assert args.seed is not None and args.max_iter is not None  # see `resolved`
-    if isinstance(teacher, FunctionActor) and (args.sim_batch_size or 1) > 1:
-        raise UserError(f'sim_batch_size {args.sim_batch_size}: worker processes cannot call a function for labels; give 1')
-    if args.max_iter <= args.dagger_rounds:
-        raise UserError(
-            f'--max_iter {args.max_iter} leaves some of {args.dagger_rounds} --dagger_rounds without a step; give more than that'
-        )
-    cloning = cloning_optimizer(args, mdp, policy, expert, nets)
-    rounds = Rounds(
-        number=args.dagger_rounds,
-        trajs=args.dagger_round_trajs,
-        max_iter=args.max_iter,
-        beta=args.dagger_beta,
-        schedule=args.dagger_beta_schedule,
-        label=args.dagger_label,
-        horizon=mdp.longest(args.max_traj_len) if args.dagger_rounds else 0,
-        subsamp_freq=args.data_subsamp_freq,
-        sim_batch_size=args.sim_batch_size,
-    )
-    return DaggerOptimizer(mdp, cloning, teacher, expert, rounds=rounds, seed=args.seed)
+    shared = {'rng': nets.rng, 'dtype': nets.dtype, 'device': nets.device, 'bounds_2_Da': action_bounds(options, mdp)}
+    return make_policy(mdp.obs_space, mdp.action_space, options.policy_hidden_spec, enable_obsnorm, **shared)
 
 
 def imitation_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig) -> ImitationOptimizer:
     """Reward function, value function and optimiser of the adversarial modes."""
-    assert args.seed is not None and args.max_iter is not None and nets.rng is not None  # see `resolved`
+    assert nets.rng is not None
     if args.reward_include_time:
         mdp.horizon(args.max_traj_len, 'reward_include_time')
-    horizon, time_scale = mdp.longest(args.max_traj_len), mdp.time_scale(args.max_traj_len)
+    time_scale = mdp.time_scale(args.max_traj_len)
     reward = algorithms.load(algorithms.rewards()[args.reward_type]).from_options(args, mdp, expert, time_scale, nets)
-    vf = value_function(args, mdp, time_scale, nets, args.obsnorm_mode != 'none') if not args.no_vf else None
+    vf = None if args.no_vf else ValueFunc(args, mdp.obs_space.dim, time_scale, nets, args.obsnorm_mode != 'none')
     if args.obsnorm_mode == 'expertdata':
         reward.update_inputnorm(expert.obs_N_Do, expert.a_N_Da)
         if vf is not None:
             vf.update_obsnorm(expert.obs_N_Do)
-    return ImitationOptimizer(
-        mdp,
-        policy,
-        vf,
-        reward,
-        expert,
-        sim_cfg=sim_config(args, horizon),
-        trpo=rl.TRPOConfig.from_options(args),
-        policy_ent_reg=args.policy_ent_reg,
-        seed=args.seed,
-        rng=nets.rng,
-        obsnorm_mode=args.obsnorm_mode,
-        final_kl=args.policy_final_kl,
-        max_iter=args.max_iter,
-    )
-
-
-def value_function(args: CommonOptions, mdp: MDP, time_scale: float, nets: NetConfig, enable_obsnorm: bool) -> ValueFunc:
-    assert args.policy_hidden_spec is not None  # see `resolved`
-    return ValueFunc(
-        mdp.obs_space.dim,
-        args.policy_hidden_spec,
-        time_scale,
-        max_kl=args.vf_max_kl,
-        damping=args.vf_cg_damping,
-        nets=nets,
-        enable_obsnorm=enable_obsnorm,
-        steps=args.vf_steps,
-    )
-
-
-def sim_config(args: CommonOptions, horizon: int | None) -> SimConfig:
-    return SimConfig(0, args.min_total_sa, horizon, args.sim_batch_size, args.max_envs)
+    return ImitationOptimizer(args, mdp, policy, vf, reward, expert=expert, rng=nets.rng)
 
 
 def task_of(env: Any, options: ImitationOptions, trajs: TrajBatch) -> MDP:

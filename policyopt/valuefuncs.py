@@ -13,6 +13,7 @@ import torch
 from policyopt import optim
 from policyopt.interfaces import Fields
 from policyopt.nn import FeedforwardNet, Model, hessian_products, net_shapes, parse_spec
+from policyopt.options import CommonOptions
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
 
@@ -27,19 +28,15 @@ class ValueFunc(Model):
 
     def __init__(
         self,
+        options: CommonOptions,
         obs_dim: int,
-        hidden_spec: str | list,
         time_scale: float,
-        *,
-        max_kl: float = 0.01,
-        damping: float = 0.1,
         nets: NetConfig = NetConfig(),
         enable_obsnorm: bool = True,
-        steps: int = 1,
     ):
-        """steps: natural-gradient steps of each `fit`."""
-        self.time_scale, self.max_kl, self.damping, self.steps = time_scale, max_kl, damping, steps
-        spec = parse_spec(hidden_spec)
+        """options: --vf_max_kl, --vf_cg_damping, the --vf_steps of each `fit`, and the hidden layers, which are the policy's."""
+        self.time_scale, self.max_kl, self.damping, self.steps = time_scale, options.vf_max_kl, options.vf_cg_damping, options.vf_steps
+        spec = parse_spec(options.policy_hidden_spec)
         shapes = net_shapes('/ValueFunc', spec, obs_dim + 1, 1)
         super().__init__(shapes, nets)
         self.net = FeedforwardNet(spec, self.theta_P, shapes.values())

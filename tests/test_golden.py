@@ -10,6 +10,7 @@ import torch
 from golden_tools import action_space, check_beyond_rounding, check_vars, close, files, perturb, read, set_vars
 
 from policyopt import optim, policies, rl, valuefuncs
+from policyopt.options import ImitationOptions
 from policyopt.sampling import actors
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig
@@ -205,8 +206,9 @@ def test_value_function_evaluations(path):
 
 def golden_vf(meta):
     rng = np.random.RandomState(meta['init_seed'])
-    limits = {'max_kl': meta['max_kl'], 'damping': meta['damping']}
-    return valuefuncs.ValueFunc(meta['obs_dim'], meta['hidden_spec'], meta['time_scale'], **limits, nets=NetConfig(rng))
+    spec = meta['hidden_spec']
+    options = ImitationOptions(policy_hidden_spec=spec, vf_max_kl=meta['max_kl'], vf_cg_damping=meta['damping'])
+    return valuefuncs.ValueFunc(options, meta['obs_dim'], meta['time_scale'], NetConfig(rng))
 
 
 @files('d_valuefunc_*.npz')

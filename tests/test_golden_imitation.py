@@ -22,7 +22,8 @@ from golden_tools import (
 from policyopt import cloning, imitation, optim, policies, rewards, trajectories, valuefuncs
 from policyopt.files import training_log
 from policyopt.files.trajectory_file import load_trajs
-from policyopt.rl import TRPOConfig
+from policyopt.options import ImitationOptions
+from policyopt.sampling.mdp import RecordedTask
 from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Batch, ContinuousSpace, Expert, TrajBatch
 
@@ -34,17 +35,17 @@ def test_transition_classifier(path):
     d, meta = read(path)
     for steps, tag in ((1, 's1'), (3, 's3')):
         clf = rewards.TransitionClassifier(
+            ImitationOptions(
+                policy_hidden_spec=meta['hidden_spec'],
+                favor_zero_expert_reward=int(meta['favor_zero_expert_reward']),
+                reward_include_time=int(meta['include_time']),
+                reward_lr=meta['adam_lr'],
+                reward_steps=steps,
+                reward_ent_reg_weight=meta['ent_reg_weight'],
+            ),
             ContinuousSpace(meta['obs_dim']),
             action_space(meta['kind'], meta['num_actions_or_action_dim']),
-            rewards.ClassifierConfig(
-                hidden_spec=meta['hidden_spec'],
-                favor_zero_expert_reward=meta['favor_zero_expert_reward'],
-                include_time=meta['include_time'],
-                time_scale=meta['time_scale'],
-                lr=meta['adam_lr'],
-                steps=steps,
-                ent_reg_weight=meta['ent_reg_weight'],
-            ),
+            meta['time_scale'],
             NetConfig(np.random.RandomState(meta['init_seed'])),
         )
         check_vars(clf, d, 'init')
@@ -69,14 +70,16 @@ def test_transition_classifier(path):
 
 def linear_reward(d, meta, ex, rng):
     return rewards.LinearReward(
+        ImitationOptions(
+            reward_type=meta['mode'],
+            favor_zero_expert_reward=int(meta['favor_zero_expert_reward']),
+            reward_include_time=int(meta['include_time']),
+        ),
         ContinuousSpace(meta['obs_dim']),
         action_space(meta['kind'], meta['num_actions_or_action_dim']),
-        mode=meta['mode'],
-        favor_zero_expert_reward=meta['favor_zero_expert_reward'],
-        include_time=meta['include_time'],
-        time_scale=meta['time_scale'],
-        expert=Expert(*ex),
-        rng=rng,
+        meta['time_scale'],
+        Expert(*ex),
+        rng,
         quadratic_features=meta['quadratic_features'],
         sqscale=meta['sqscale'],
     )
@@ -174,44 +177,31 @@ def test_imitation_steps(path, s):
     num_adist = d['batch0_adist'].shape[1]
     space = action_space(kind, num_adist if kind == 'disc' else num_adist // 2)
     ex = d['ex_obs'], d['ex_a'], d['ex_t']
-    fz, it, ts = meta['favor_zero_expert_reward'], meta['reward_include_time'], meta['time_scale']
-    is_nn = meta['reward_type'] == 'nn'
+    ts, is_nn = meta['time_scale'], meta['reward_type'] == 'nn'
+    names = ['reward_type', 'discount', 'lam', 'policy_max_kl', 'policy_cg_damping', 'policy_ent_reg', 'obsnorm_mode']
+    names += ['vf_max_kl', 'vf_cg_damping', *(['reward_lr', 'reward_steps', 'reward_ent_reg_weight'] if is_nn else [])]
+    signs = {name: int(meta[name]) for name in ('favor_zero_expert_reward', 'reward_include_time')}
+    options = ImitationOptions(policy_hidden_spec=spec, **{name: meta[name] for name in names}, **signs)
     before = 'before0' if s == 0 else 'after0'
 
     def compute(noise_rng):
         policy = policies.make_policy(obs_space, space, spec, meta['obsnorm_mode'] != 'none')
-        vf = valuefuncs.ValueFunc(obs_space.dim, spec, ts, max_kl=meta['vf_max_kl'], damping=meta['vf_cg_damping'])
+        vf = valuefuncs.ValueFunc(options, obs_space.dim, ts)
         set_vars(policy, d, meta['policy'], f'{before}_policy')
         set_vars(vf, d, meta['value_function'], f'{before}_vf')
         perturb(policy, noise_rng)
         perturb(vf, noise_rng)
         if is_nn:
-            learning = {'lr': meta['reward_lr'], 'steps': meta['reward_steps'], 'ent_reg_weight': meta['reward_ent_reg_weight']}
-            config = rewards.ClassifierConfig(hidden_spec=spec, favor_zero_expert_reward=fz, include_time=it, time_scale=ts, **learning)
-            reward = rewards.TransitionClassifier(obs_space, space, config)
+            reward = rewards.TransitionClassifier(options, obs_space, space, ts)
             set_vars(reward, d, meta['reward'], 'before0_reward')
         else:
-            reward = rewards.LinearReward(
-                obs_space, space, mode=meta['reward_type'], favor_zero_expert_reward=fz, include_time=it, time_scale=ts,
-                expert=Expert(*ex), rng=np.random.RandomState(0),
-            )  # fmt: skip
+            reward = rewards.LinearReward(options, obs_space, space, ts, Expert(*ex), np.random.RandomState(0))
             close(reward.expert_mean_F, d['before0_reward_expert_featexp'])
             reward.update_inputnorm(*ex[:2])
             bound, w = d['before0_reward_bound'], d['before0_reward_w_or_idx']
             reward.load_state({'/w': w, '/reward_bound': bound, '/expert_mean_F': reward.expert_mean_F})
-        opt = ReplayedOptimizer(
-            None,
-            policy,
-            vf,
-            reward,
-            Expert(*ex),
-            sim_cfg=None,
-            trpo=TRPOConfig(discount=meta['discount'], lam=meta['lam'], max_kl=meta['policy_max_kl'], damping=meta['policy_cg_damping']),
-            policy_ent_reg=meta['policy_ent_reg'],
-            seed=0,
-            rng=None,
-            obsnorm_mode=meta['obsnorm_mode'],
-        )
+        mdp = RecordedTask(TrajBatch(ex[0], np.zeros((len(ex[0]), 0)), ex[1], np.zeros(len(ex[0])), [len(ex[0])]))
+        opt = ReplayedOptimizer(options, mdp, policy, vf, reward, Expert(*ex), None)
         opt.batches = [TrajBatch(*(d[f'batch{k}_{n}'] for n in ('obs', 'adist', 'a', 'r', 'lengths')), d[f'batch{k}_time']) for k in (0, 1)]
         if s == 1:
             replay_first_step(opt, meta, d)
@@ -253,10 +243,10 @@ def test_cloning_optimizer(path):
     space = action_space(meta['kind'], action_dim(meta))
     policy = policies.make_policy(ContinuousSpace(d['ex_obs'].shape[1]), space, meta['hidden_spec'])
     set_vars(policy, d, meta, 'before')
-    opt = cloning.BehavioralCloningOptimizer(
-        policy, d['ex_obs'], d['ex_a'], np.random.RandomState(meta['optimizer_constructor_seed']),
-        **{name: meta[name] for name in ('lr', 'batch_size', 'eval_freq', 'train_frac')},
-    )  # fmt: skip
+    options = ImitationOptions(**{f'bclone_{name}': meta[name] for name in ('lr', 'batch_size', 'eval_freq', 'train_frac')})
+    expert = Expert(d['ex_obs'], d['ex_a'], np.zeros(len(d['ex_a'])))
+    rng = np.random.RandomState(meta['optimizer_constructor_seed'])
+    opt = cloning.BehavioralCloningOptimizer(options, None, policy, expert, NetConfig(rng))
     np.testing.assert_array_equal(d['ex_obs'][opt.train_rows], d['train_obs'])
     np.testing.assert_array_equal(d['ex_a'][opt.val_rows], d['val_a'])
     opt.rng = np.random.RandomState(meta['steps_seed'])

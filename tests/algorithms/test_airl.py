@@ -19,7 +19,8 @@ from policyopt.errors import UserError
 from policyopt.evaluation import load_reward
 from policyopt.files.training_log import read_log
 from policyopt.files.trajectory_file import load_trajs, save_trajs
-from policyopt.rewards import ClassifierConfig, ClassifierRows
+from policyopt.options import ImitationOptions
+from policyopt.rewards import ClassifierRows
 from policyopt.sampling.actors import RandomActor
 from policyopt.sampling.mdp import MDP, sample_batch
 from policyopt.sampling.rollout import SimConfig
@@ -42,17 +43,10 @@ def batch(rng, finite, num=40, obs_dim=3, a_dim=2):
 
 
 def make(finite, state_only=0, include_time=0, seed=0, **others):
-    config = {name: others.pop(name) for name in ('lr', 'steps', 'ent_reg_weight') if name in others}
+    chosen = {name: others.pop(name) for name in list(others) if name.startswith('reward_')} | {'discount': 0.9}
+    options = ImitationOptions(policy_hidden_spec=NET, reward_include_time=include_time, airl_state_only=state_only, **chosen)
     space = FiniteSpace(4) if finite else ContinuousSpace(2)
-    reward = AIRLReward(
-        ContinuousSpace(3),
-        space,
-        ClassifierConfig(hidden_spec=NET, include_time=include_time, time_scale=0.05, **config),
-        NetConfig(np.random.RandomState(seed)),
-        discount=0.9,
-        state_only=state_only,
-        **others,
-    )
+    reward = AIRLReward(options, ContinuousSpace(3), space, 0.05, NetConfig(np.random.RandomState(seed)), **others)
     reward.theta_P.copy_(torch.as_tensor(np.random.RandomState(seed + 1).randn(len(reward.theta_P))))
     reward.update_inputnorm(np.random.RandomState(7).randn(50, 3) * 2 + 1, np.random.RandomState(8).randn(50, 2) * 3 - 1)
     return reward
@@ -105,7 +99,7 @@ def test_the_logit_is_the_formula_and_its_gradient_that_of_autograd(finite, stat
     p = torch.sigmoid(logit)
     entropy = -(p * torch.log(p) + (1 - p) * torch.log(1 - p))
     cross = torch.nn.functional.binary_cross_entropy_with_logits(logit, labels, reduction='none')
-    expected = (weight * (cross - reward.ent_reg_weight * entropy)).sum()
+    expected = (weight * (cross - reward.options.reward_ent_reg_weight * entropy)).sum()
     expected.backward()
     loss, grad_P = reward.loss_gradient(reward.rows(Batch(obs, a, t, seen)), labels, weight)
     assert loss == pytest.approx(expected.item(), rel=1e-12)
@@ -143,7 +137,7 @@ def test_terminal_states_last_to_the_horizon(gamma):
 def test_steps_in_terminal_states_take_their_share_of_the_weight(horizon):
     """With f a constant, the best logit of pairs is the log ratio of what is left for them: here of (1 − 3/40) to the policy's share."""
     reward, (obs, a, t, seen) = (
-        make(True, horizon=horizon, ended=(3.0, 40.0), lr=0.02, ent_reg_weight=0.0, steps=4000),
+        make(True, horizon=horizon, ended=(3.0, 40.0), reward_lr=0.02, reward_ent_reg_weight=0.0, reward_steps=4000),
         batch(np.random.RandomState(0), True),
     )
     reward.theta_P.zero_()
@@ -160,7 +154,8 @@ def test_the_best_logit_is_the_ratio_of_visits_whatever_the_policy():
     S, A = 5, 3
     pi_S_A, expert_S_A, visited_S_A = (rng.dirichlet(np.ones(A), S) for _ in range(3))
     policy_N, expert_N = (pi_S_A / S).ravel(), (expert_S_A * visited_S_A.sum(1, keepdims=True) / S).ravel()
-    reward = AIRLReward(ContinuousSpace(S), FiniteSpace(A), ClassifierConfig(hidden_spec=[], lr=0.02, ent_reg_weight=0.0), discount=0.9)
+    options = ImitationOptions(policy_hidden_spec='[]', reward_lr=0.02, reward_ent_reg_weight=0.0, discount=0.9)
+    reward = AIRLReward(options, ContinuousSpace(S), FiniteSpace(A))
     obs, a, t = np.repeat(np.eye(S), A, axis=0), np.tile(np.arange(A), S)[:, None], np.zeros(S * A)
     seen = Transitions(np.roll(obs, 1, axis=0), np.zeros(S * A, bool), np.log(pi_S_A).ravel())
     twice = [np.concatenate([x, x]) for x in (obs, a, t, *seen)]

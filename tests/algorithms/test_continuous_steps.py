@@ -5,6 +5,7 @@ draws and the batches alone. It is written from LEGACY (the contract of 2016) an
 the curvature as a dense matrix. Letters: N rows, P parameters, as everywhere.
 """
 
+import json
 import math
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch
 from test_steps import GAMMA, LAM, TIMINGS, slow_advantages, slow_entropy, slow_explained, slow_log_density, slow_returns
 
 from policyopt.imitation import ImitationOptimizer
+from policyopt.options import ImitationOptions
 from policyopt.policies import make_policy
-from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier
-from policyopt.rl import TRPOConfig
+from policyopt.rewards import LinearReward, TransitionClassifier
+from policyopt.sampling.mdp import RecordedTask
 from policyopt.torchutil import NetConfig
 from policyopt.trajectories import ContinuousSpace, Expert, TrajBatch
 from policyopt.valuefuncs import ValueFunc
@@ -319,28 +321,30 @@ def both(reward_type, shift, favor_zero, ent_reg):
     rng = np.random.RandomState(1)
     expert = 1.5 + rng.randn(NUM_EXPERT, OBS.dim), 0.5 * rng.randn(NUM_EXPERT, ACTIONS.dim), rng.randint(30, size=NUM_EXPERT).astype(float)
     policy = make_policy(OBS, ACTIONS, NET, True, rng)
-    vf = ValueFunc(OBS.dim, NET, TIME_SCALE, max_kl=MAX_KL, damping=DAMPING, nets=NetConfig(rng))
+    limits = {'policy_max_kl': MAX_KL, 'policy_cg_damping': DAMPING, 'vf_max_kl': MAX_KL, 'vf_cg_damping': DAMPING}
+    learning = {'reward_lr': LR, 'reward_steps': STEPS, 'reward_ent_reg_weight': ENT_REG_WEIGHT, 'reward_shift': shift or 'running'}
+    chosen = {'reward_type': reward_type, 'favor_zero_expert_reward': int(favor_zero), 'policy_ent_reg': ent_reg, 'seed': 0}
+    options = ImitationOptions(
+        policy_hidden_spec=json.dumps(NET), reward_include_time=1, discount=GAMMA, lam=LAM, **limits, **learning, **chosen
+    )
+    vf = ValueFunc(options, OBS.dim, TIME_SCALE, NetConfig(rng))
     slow_policy = Policy([np.zeros((1, ACTIONS.dim)), *layers_of(policy, '/GaussianPolicy')])
     slow_values = Values(layers_of(vf, '/ValueFunc'))
     if reward_type == 'nn':
-        seen = {'favor_zero_expert_reward': favor_zero, 'include_time': True, 'time_scale': TIME_SCALE}
-        config = ClassifierConfig(hidden_spec=NET, **seen, lr=LR, steps=STEPS, ent_reg_weight=ENT_REG_WEIGHT)
-        reward = TransitionClassifier(OBS, ACTIONS, config, NetConfig(rng))
+        reward = TransitionClassifier(options, OBS, ACTIONS, TIME_SCALE, NetConfig(rng))
         # not zero outputs: its bias would move by rounding alone at first, and Adam makes that large
         reward.theta_P.add_(torch.as_tensor(0.1 * rng.randn(len(reward.theta_P))))
         slow_reward = Classifier(layers_of(reward, '/TransitionClassifier'), favor_zero, expert)
     else:
-        seen = {'favor_zero_expert_reward': favor_zero, 'include_time': True, 'time_scale': TIME_SCALE}
-        reward = LinearReward(OBS, ACTIONS, mode=reward_type, **seen, expert=Expert(*expert), rng=rng, shift=shift)
+        reward = LinearReward(options, OBS, ACTIONS, TIME_SCALE, Expert(*expert), rng)
         slow_reward = Linear(reward_type, shift, favor_zero, reward.w, expert)
     for model in (policy, vf):
         model.update_obsnorm(expert[0])
     reward.update_inputnorm(*expert[:2])
     for slow in (slow_policy, slow_values):
         slow.obsnorm.update(expert[0])
-    trpo = TRPOConfig(discount=GAMMA, lam=LAM, max_kl=MAX_KL, damping=DAMPING)
-    rng = np.random.RandomState(7)
-    opt = Given(None, policy, vf, reward, Expert(*expert), sim_cfg=None, trpo=trpo, policy_ent_reg=ent_reg, seed=0, rng=rng)
+    mdp = RecordedTask(TrajBatch(expert[0], np.zeros((NUM_EXPERT, 0)), expert[1], np.zeros(NUM_EXPERT), [NUM_EXPERT]))
+    opt = Given(options, mdp, policy, vf, reward, Expert(*expert), np.random.RandomState(7))
     return opt, (slow_policy, slow_values, slow_reward), expert
 
 

@@ -14,7 +14,6 @@ from training_tools import EXPERT, TINY_NET, differences
 
 import policyopt as po
 from policyopt import training
-from policyopt.dagger import Rounds
 from policyopt.files.training_log import read_log, read_root
 from policyopt.options import ImitationOptions
 from policyopt.sampling.actors import FunctionActor, MixtureActor
@@ -83,9 +82,11 @@ def test_without_rounds_it_is_cloning_to_the_bit(kind, folder, tmp_path):
         *((schedule, 1.0, [1, 1, 1]) for schedule in ('exponential', 'linear')),
     ],
 )
-def test_beta_is_1_for_the_demonstrations_and_falls_as_scheduled(schedule, beta, expected):
-    rounds = Rounds(5, 1, 100, beta, schedule)
-    assert [rounds.beta_of(r) for r in range(len(expected))] == pytest.approx(expected)
+def test_beta_is_1_for_the_demonstrations_and_falls_as_scheduled(schedule, beta, expected, folder):
+    opt, found = learner(folder, dagger_beta=beta, dagger_beta_schedule=schedule), []
+    for opt.round in range(len(expected)):
+        found.append(opt.beta)
+    assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(('rounds', 'iterations', 'starts'), [(3, 40, [10, 20, 30]), (3, 42, [10, 21, 31]), (4, 5, [1, 2, 3, 4])])

@@ -18,7 +18,7 @@ from policyopt.files.training_log import read_root, read_snapshot
 from policyopt.files.trajectory_file import load_trajs
 from policyopt.nn import ACTIVATIONS
 from policyopt.options import ImitationOptions, with_changes
-from policyopt.rewards import ClassifierConfig, ClassifierRows, TransitionClassifier
+from policyopt.rewards import ClassifierRows, TransitionClassifier
 from policyopt.sampling.mdp import MDP
 from policyopt.torchutil import NetConfig
 
@@ -48,7 +48,8 @@ def test_the_gradient_of_the_penalty_is_that_of_a_slow_account(func, kind):
     rng = np.random.RandomState(0)
     action_space = po.FiniteSpace(3) if kind == 'finite' else po.ContinuousSpace(2)
     spec = [{'type': 'fc', 'n': 4}, {'type': 'nonlin', 'func': func}, {'type': 'fc', 'n': 3}, {'type': 'nonlin', 'func': func}]
-    reward = TransitionClassifier(po.ContinuousSpace(3), action_space, ClassifierConfig(hidden_spec=spec, grad_penalty=1.0), NetConfig(rng))
+    options = ImitationOptions(policy_hidden_spec=json.dumps(spec), reward_grad_penalty=1.0)
+    reward = TransitionClassifier(options, po.ContinuousSpace(3), action_space, nets=NetConfig(rng))
     reward.theta_P.copy_(torch.as_tensor(rng.randn(len(reward.theta_P))))
     num_pi, num_ex, num_in = 6, 4, 3 if kind == 'finite' else 5
     x_Ball_Di = torch.as_tensor(rng.randn(num_pi + num_ex, num_in))
@@ -90,9 +91,8 @@ def test_the_penalty_of_a_piecewise_linear_net_has_the_bits_of_autograd(spec, dt
     layers = [{'type': 'fc', 'n': 24}, {'type': 'nonlin', 'func': spec}, {'type': 'fc', 'n': 20}, {'type': 'nonlin', 'func': spec}]
     action_space = po.FiniteSpace(3) if kind == 'finite' else po.ContinuousSpace(6)
     hidden = [] if spec == 'nothing' else layers
-    reward = TransitionClassifier(
-        po.ContinuousSpace(11), action_space, ClassifierConfig(hidden_spec=hidden, grad_penalty=1.0), NetConfig(rng, dtype)
-    )
+    options = ImitationOptions(policy_hidden_spec=json.dumps(hidden), reward_grad_penalty=1.0)
+    reward = TransitionClassifier(options, po.ContinuousSpace(11), action_space, nets=NetConfig(rng, dtype))
     reward.theta_P.copy_(torch.as_tensor(rng.randn(len(reward.theta_P))))
     x_Ball_Di = torch.as_tensor(rng.randn(700 + 300, 11 if kind == 'finite' else 17)).to(dtype)
     index = torch.as_tensor(rng.randint(3, size=(1000, 1))) if kind == 'finite' else None

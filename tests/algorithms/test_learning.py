@@ -1,6 +1,7 @@
 """Corner cases and constants of learning that no golden vector reaches: ties, walls, stops, defaults, cloning of continuous actions."""
 
 import inspect
+import json
 import math
 import types
 
@@ -12,8 +13,9 @@ from policyopt import optim, policies, rl
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.errors import RunFailed, UserError
 from policyopt.nn import ACTIVATIONS, FeedforwardNet, net_shapes
+from policyopt.options import ImitationOptions
 from policyopt.policies import make_policy
-from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier, chosen_outputs
+from policyopt.rewards import LinearReward, TransitionClassifier, chosen_outputs
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Batch, ContinuousSpace, Expert, FiniteSpace
@@ -41,17 +43,21 @@ def test_defaults_are_the_constants_of_2016():
         optim.Adam: {'beta1': 0.9, 'beta2': 0.999, 'eps': 1e-8},
         rl.trpo_step: {'hvp_frac': 0.1},
         ValueFunc.fit: {'hvp_frac': 0.1},
-        ValueFunc: {'max_kl': 0.01, 'damping': 0.1, 'enable_obsnorm': True},
+        ValueFunc: {'enable_obsnorm': True},
         LinearValueFunc: {'ridge': 1e-5},
         Standardizer: {'eps': 1e-6},
-        ClassifierConfig: {'lr': 0.01, 'steps': 1, 'ent_reg_weight': 0.001},
         LinearReward: {'quadratic_features': False, 'sqscale': 0.01},
-        BehavioralCloningOptimizer: {'lr': 1e-3, 'batch_size': 128, 'eval_freq': 1000, 'train_frac': 0.7},
+        ImitationOptions: {
+            **{'bclone_lr': 1e-3, 'bclone_batch_size': 128, 'bclone_eval_freq': 1000, 'bclone_train_frac': 0.7},
+            **{'vf_max_kl': 0.01, 'vf_cg_damping': 0.1},
+            **{'reward_lr': 0.01, 'reward_steps': 1, 'reward_ent_reg_weight': 0.001},
+        },
         make_policy: {'enable_obsnorm': True},
     }
     for function, defaults in expected.items():
         parameters = inspect.signature(function).parameters
-        assert {name: parameters[name].default for name in defaults} == defaults, function
+        found = vars(ImitationOptions()) if function is ImitationOptions else {name: x.default for name, x in parameters.items()}
+        assert {name: found[name] for name in defaults} == defaults, function
     assert HVP_FRAC == 0.1
 
 
@@ -173,8 +179,9 @@ def test_slopes_at_zero_are_those_of_autograd(func):
 
 def classifier(steps=1, lr=0.01, favor_zero=False, weight=0.001, rng=None):
     spaces = ContinuousSpace(3), FiniteSpace(2)
-    config = ClassifierConfig(hidden_spec=NET, favor_zero_expert_reward=favor_zero, lr=lr, steps=steps, ent_reg_weight=weight)
-    return TransitionClassifier(*spaces, config, NetConfig(rng or np.random.RandomState(0)))
+    learning = {'reward_lr': lr, 'reward_steps': steps, 'reward_ent_reg_weight': weight}
+    options = ImitationOptions(policy_hidden_spec=json.dumps(NET), favor_zero_expert_reward=int(favor_zero), **learning)
+    return TransitionClassifier(options, *spaces, nets=NetConfig(rng or np.random.RandomState(0)))
 
 
 def pairs(num, seed):
@@ -230,9 +237,8 @@ def test_the_classifier_falls_down_its_own_loss():
 def test_quadratic_features_are_all_products(mode, include_time):
     obs, a, t = random_rows(12, 2, seed=1), random_rows(12, 1, seed=2), np.arange(12.0)
     spaces = ContinuousSpace(2), ContinuousSpace(1)
-    seen = {'include_time': include_time, 'time_scale': 0.1, 'quadratic_features': True}
-    drawn = {'expert': Expert(obs, a, t), 'rng': np.random.RandomState(0)}
-    reward = LinearReward(*spaces, mode=mode, favor_zero_expert_reward=False, **seen, **drawn)
+    options = ImitationOptions(reward_type=mode, reward_include_time=int(include_time))
+    reward = LinearReward(options, *spaces, 0.1, Expert(obs, a, t), np.random.RandomState(0), quadratic_features=True)
     raw = np.concatenate([obs, a], axis=1)
     z = (raw - raw.mean(axis=0)) / (raw.std(axis=0) + 1e-6)
     for row, z_row, time in zip(reward.features(Batch(obs, a, t)), z, t, strict=True):
@@ -275,7 +281,8 @@ def test_cloning_of_continuous_actions():
     obs, a = random_rows(30, 3, seed=1), random_rows(30, 2, seed=2)
     policy = make_policy(ContinuousSpace(3), ContinuousSpace(2), NET, rng=np.random.RandomState(0))
     policy.update_obsnorm(obs)
-    opt = BehavioralCloningOptimizer(policy, obs, a, np.random.RandomState(5), lr=0.05, batch_size=4, eval_freq=2, train_frac=0.5)
+    options = ImitationOptions(bclone_lr=0.05, bclone_batch_size=4, bclone_eval_freq=2, bclone_train_frac=0.5)
+    opt = BehavioralCloningOptimizer(options, None, policy, Expert(obs, a, np.zeros(30)), NetConfig(np.random.RandomState(5)))
     rng = np.random.RandomState(5)
     order = rng.permutation(30)
     train, val = order[:15], order[15:]
@@ -303,8 +310,9 @@ def test_both_parts_of_the_split_need_a_pair(num, frac, good):
     policy = make_policy(ContinuousSpace(3), FiniteSpace(2), NET)
 
     def make():
-        rows = random_rows(num, 3), np.zeros((num, 1), int)
-        return BehavioralCloningOptimizer(policy, *rows, np.random.RandomState(0), train_frac=frac)
+        expert = Expert(random_rows(num, 3), np.zeros((num, 1), int), np.zeros(num))
+        options = ImitationOptions(bclone_train_frac=frac)
+        return BehavioralCloningOptimizer(options, None, policy, expert, NetConfig(np.random.RandomState(0)))
 
     if good:
         assert len(make().val_rows) == num - int(frac * num)

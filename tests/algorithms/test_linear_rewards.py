@@ -9,6 +9,7 @@ from training_tools import folder as folder
 
 import policyopt as po
 from policyopt.files.training_log import TrainingLog, read_log, read_root
+from policyopt.options import ImitationOptions
 from policyopt.rewards import LinearReward
 from policyopt.trajectories import Batch, ContinuousSpace, Expert
 
@@ -24,10 +25,10 @@ def rows(seed, scale):
 def test_the_bound_is_that_of_all_rewards_of_the_batch_or_there_is_none(shift, favor_zero, mode):
     """running: it starts at 0 and only moves outward; batch: its own end, which becomes 0; none: rewards as they are."""
     spaces = ContinuousSpace(2), ContinuousSpace(1)
-    fixed = {'mode': mode, 'favor_zero_expert_reward': favor_zero, 'include_time': False, 'time_scale': 0.1, 'shift': shift}
+    options = ImitationOptions(reward_type=mode, favor_zero_expert_reward=int(favor_zero), reward_shift=shift)
 
     def linear():
-        return LinearReward(*spaces, **fixed, expert=Expert(*rows(1, 1.0)), rng=np.random.RandomState(0))
+        return LinearReward(options, *spaces, 0.1, Expert(*rows(1, 1.0)), np.random.RandomState(0))
 
     reward = linear()
     outward, bound = max if favor_zero else min, 0.0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from policyopt import nn
 from policyopt.errors import UserError
 from policyopt.nn import BLOCK_ROWS, FeedforwardNet, net_shapes, parse_spec
+from policyopt.options import ImitationOptions
 from policyopt.policies import GaussianPolicy, GibbsPolicy
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig
@@ -197,7 +198,7 @@ def test_policies_kl_hessians_equal_autograd(name):
 
 
 def test_value_function_hessian_equals_autograd():
-    vf = ValueFunc(IN_DIM - 1, SPECS['elu'], 0.01)
+    vf = ValueFunc(ImitationOptions(policy_hidden_spec=json.dumps(SPECS['elu'])), IN_DIM - 1, 0.01)
     rng = np.random.RandomState(4)
     vf.theta_P.copy_(torch.as_tensor(rng.randn(len(vf.theta_P)) * 0.4))
     x, v_P = torch.as_tensor(rng.randn(530, IN_DIM)), torch.as_tensor(rng.randn(len(vf.theta_P)))

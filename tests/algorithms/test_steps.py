@@ -6,6 +6,7 @@ fit, each alone) is held by the golden vectors.
 """
 
 import copy
+import json
 import math
 import signal
 
@@ -19,8 +20,9 @@ from policyopt import rl
 from policyopt.files.training_log import read_log
 from policyopt.files.trajectory_file import load_trajs, save_trajs
 from policyopt.imitation import ImitationOptimizer
+from policyopt.options import ImitationOptions, RLOptions
 from policyopt.policies import make_policy
-from policyopt.rewards import ClassifierConfig, LinearReward, TransitionClassifier
+from policyopt.rewards import LinearReward, TransitionClassifier
 from policyopt.sampling.mdp import MDP, sample_batch
 from policyopt.sampling.rollout import SimConfig
 from policyopt.torchutil import NetConfig
@@ -28,11 +30,12 @@ from policyopt.trajectories import Batch, Expert, FiniteSpace, TrajBatch, subsam
 from policyopt.valuefuncs import ValueFunc
 
 NET = [{'type': 'fc', 'n': 8}, {'type': 'nonlin', 'func': 'tanh'}]
+NET_TEXT = json.dumps(NET)
 CONFIG = SimConfig(min_num_trajs=0, min_total_sa=150, max_traj_len=40, sim_batch_size=1)
 SEED, TIME_SCALE, NUM_EXPERT, NUM_ITERATIONS = 5, 1 / 200, 60, 3
 GAMMA, LAM, MAX_KL, DAMPING = 0.99, 0.9, 0.01, 0.1
-LIMITS = {'max_kl': MAX_KL, 'damping': DAMPING}
-TRPO = rl.TRPOConfig(discount=GAMMA, lam=LAM, **LIMITS)
+STEPPING = {'discount': GAMMA, 'lam': LAM, 'policy_max_kl': MAX_KL, 'policy_cg_damping': DAMPING, 'vf_max_kl': MAX_KL}
+COMMON = STEPPING | {'vf_cg_damping': DAMPING, 'min_total_sa': 150, 'max_traj_len': 40, 'sim_batch_size': 1, 'policy_hidden_spec': NET_TEXT}
 CLOSE = {'rtol': 1e-5, 'atol': 1e-6}  # rounding, which ten conjugate-gradient iterations amplify
 TIMINGS = ('tsamp', 'tadv', 'tstep', 'ttotal')
 
@@ -129,7 +132,7 @@ def slow_imitation_step(now, rng, trajs, expert, ent_reg, mode, max_kl=MAX_KL):
     bonus_N = -ent_reg * slow_log_density(policy.action_space, trajs.adist.stacked, a)
     fields = slow_policy_step(now, rng, trajs, r_unreg_N + bonus_N, max_kl)
     drawn = rng.choice(len(expert[0]), size=len(obs))
-    if getattr(reward, 'grad_penalty', 0):  # draws from distinct rows, which are in their order
+    if reward.options.reward_grad_penalty:  # draws from distinct rows, which are in their order
         distinct, count = np.unique(drawn, return_counts=True)
         reward_fields, r_new_N = reward.fit(batch, Batch(*expert).rows(distinct), count)
     else:
@@ -196,28 +199,24 @@ def imitation(env, reward_type, ent_reg, with_vf, mode, include_time=False, gail
     expert = 0.3 + 0.2 * rng.randn(NUM_EXPERT, obs_dim), a, rng.randint(40, size=NUM_EXPERT).astype(float)
     bounds_2_Da = np.array([mdp.info.a_low, mdp.info.a_high]) / 8 if gail and not finite else None
     policy = make_policy(mdp.obs_space, mdp.action_space, NET, mode != 'none', rng, bounds_2_Da=bounds_2_Da)
-    vf_steps = 3 if gail else 1
+    added = {'vf_steps': 3, 'reward_grad_penalty': 0.5, 'policy_final_kl': MAX_KL / 5, 'max_iter': NUM_ITERATIONS} if gail else {}
+    chosen = {'reward_type': reward_type, 'policy_ent_reg': ent_reg, 'obsnorm_mode': mode, 'reward_include_time': int(include_time)}
+    learning = {'reward_lr': 0.05, 'reward_steps': 2, 'favor_zero_expert_reward': int(reward_type != 'nn'), 'seed': SEED}
+    options = ImitationOptions(**COMMON, **chosen, **learning, **added)
     nets, vf = NetConfig(rng), None
     if with_vf:
-        vf = ValueFunc(obs_dim, NET, TIME_SCALE, **LIMITS, nets=nets, enable_obsnorm=mode != 'none', steps=vf_steps)
+        vf = ValueFunc(options, obs_dim, TIME_SCALE, nets, mode != 'none')
     spaces = mdp.obs_space, mdp.action_space
     if reward_type == 'nn':
-        config = ClassifierConfig(
-            hidden_spec=NET, include_time=include_time, time_scale=TIME_SCALE, lr=0.05, steps=2, grad_penalty=0.5 * gail
-        )
-        reward = TransitionClassifier(*spaces, config, nets)
+        reward = TransitionClassifier(options, *spaces, TIME_SCALE, nets)
     else:
-        seen = {'include_time': include_time, 'time_scale': TIME_SCALE, 'expert': Expert(*expert)}
-        reward = LinearReward(*spaces, mode=reward_type, favor_zero_expert_reward=True, **seen, rng=rng)
+        reward = LinearReward(options, *spaces, TIME_SCALE, Expert(*expert), rng)
     if mode == 'expertdata':
         policy.update_obsnorm(expert[0])
         reward.update_inputnorm(*expert[:2])
         if vf is not None:
             vf.update_obsnorm(expert[0])
-    falls = {'final_kl': MAX_KL / 5, 'max_iter': NUM_ITERATIONS} if gail else {}
-    shared = {'sim_cfg': CONFIG, 'trpo': TRPO, 'seed': SEED, 'rng': rng}
-    opt = ImitationOptimizer(mdp, policy, vf, reward, Expert(*expert), **shared, policy_ent_reg=ent_reg, obsnorm_mode=mode, **falls)
-    return opt, expert
+    return ImitationOptimizer(options, mdp, policy, vf, reward, Expert(*expert), rng), expert
 
 
 STEPS = {
@@ -316,10 +315,9 @@ def test_trpo_on_the_true_reward_takes_its_steps_in_order(env, with_vf, enable_o
     """Before the first batch one more is played, that only fills the observation normalisers; the value targets are the returns."""
     mdp, rng = MDP(env), np.random.RandomState(2)
     policy = make_policy(mdp.obs_space, mdp.action_space, NET, enable_obsnorm, rng)
-    nets, vf = NetConfig(rng), None
-    if with_vf:
-        vf = ValueFunc(mdp.obs_space.dim, NET, TIME_SCALE, **LIMITS, nets=nets, enable_obsnorm=enable_obsnorm)
-    opt = rl.SamplingPolicyOptimizer(mdp, policy, vf, sim_cfg=CONFIG, trpo=TRPO, seed=SEED, rng=rng)
+    options = RLOptions(**COMMON, seed=SEED)
+    vf = ValueFunc(options, mdp.obs_space.dim, TIME_SCALE, NetConfig(rng), enable_obsnorm) if with_vf else None
+    opt = rl.SamplingPolicyOptimizer(options, mdp, policy, vf, rng)
     total_time, num_sa = 0.0, 0
     for k in range(NUM_ITERATIONS):
         now, copied_rng = copies(opt, ('policy', 'vf'))

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import copy
+import json
 import multiprocessing
 import pickle
 
@@ -10,7 +11,6 @@ import pytest
 import torch
 
 import policyopt as po
-from policyopt.rewards import ClassifierConfig
 from policyopt.torchutil import NetConfig
 
 NET = [{'type': 'fc', 'n': 8}, {'type': 'nonlin', 'func': 'tanh'}, {'type': 'nonlin', 'func': 'relu'}]
@@ -57,8 +57,9 @@ def test_a_copied_policy_acts_as_the_original_stands_alone_and_follows_load(how,
 @pytest.mark.parametrize('how', COPIES)
 def test_rewards_and_value_functions_are_copied_with_their_views(how):
     spaces, rng = (po.ContinuousSpace(3), po.ContinuousSpace(1)), np.random.RandomState(0)
-    reward = po.TransitionClassifier(*spaces, ClassifierConfig(hidden_spec=NET), NetConfig(rng))
-    vf = po.ValueFunc(3, NET, 1.0, nets=NetConfig(rng))
+    options = po.ImitationOptions(policy_hidden_spec=json.dumps(NET))
+    reward = po.TransitionClassifier(options, *spaces, nets=NetConfig(rng))
+    vf = po.ValueFunc(options, 3, 1.0, NetConfig(rng))
     a_B_1, t_B, y_B = np.tanh(OBS_B_DO[:, :1]), np.arange(200.0), OBS_B_DO.sum(axis=1)
     again, vf_again = COPIES[how](reward), COPIES[how](vf)
     for r, v in ((reward, vf), (again, vf_again)):  # the step of Adam writes theta_P, which must be what the copied net reads
