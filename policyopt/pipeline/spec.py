@@ -17,10 +17,11 @@ from typing import Any
 from policyopt import algorithms
 from policyopt.errors import Unfit, UserError, closest
 from policyopt.files import yamlfile
+from policyopt.files.atomic import begins_as_hdf5
 from policyopt.files.names import KEYS, MAX_RUNS, done_file, id_of
 from policyopt.files.yamlfile import boolean, key, list_of, matching, one_of, place, section, show_value, text, whole
 from policyopt.options import MAX_TRAJS
-from policyopt.pipeline import cluster_options, sweep
+from policyopt.pipeline import cluster_options, locks, sweep
 from policyopt.pipeline.command import Command, check_template, fields_of, fill, one_line
 from policyopt.provenance import derive_seed
 from policyopt.shipped import here_or_shipped, shipped
@@ -161,18 +162,53 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannedRun:
-    """One command to be run; `id` names it and its files, `dataset` is the index of its expert set."""
+class Job:
+    """A command, the file that it makes (`out`), and where its log and its lock go; `is_log`: that file must be a training log."""
 
     id: str
+    command: Command
+    out: str
+    log: str
+    lock: str
+    is_log: bool = True
+
+    @property
+    def renews(self) -> bool:
+        """Whether the command is our trainer's, which renews a lock of its own beside `out`."""
+        return self.command.is_trainer
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole output is there. Our trainer writes it at once; that of another program is read where we know its form."""
+        return begins_as_hdf5(self.out) if self.renews else os.path.exists(self.out) and (not self.is_log or self.fault is None)
+
+    @property
+    def fault(self) -> str | None:
+        """Why what is there is no run that stage 2 could evaluate; None for one that is."""
+        from policyopt.files.runfile import fault_of
+
+        return fault_of(self.out)
+
+    @property
+    def done(self) -> bool:
+        """Whether the output is complete; one of unknown form is not while its program works, or if that was cut short."""
+        return self.complete and (self.renews or self.is_log or locks.inspect(self.lock)[0] == 'free')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedRun(Job):
+    """A run of an experiment; `id` names it and its files, `dataset` is the index of its expert set."""
+
     alg: str
     task: str
     num_trajs: int
     run: int
     dataset: int
     seed: int
-    command: Command
-    out: str
+
+    def with_option(self, flag: str, value: str | None = None) -> PlannedRun:
+        """The run with an option more in its command, if that is our trainer's."""
+        return dataclasses.replace(self, command=self.command.with_option(flag, value))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -273,7 +309,18 @@ class Spec:
         if task.max_traj_len is not None:
             command = command.with_option('--max_traj_len', task.max_traj_len)
         return PlannedRun(
-            run_id, alg=alg.name, task=task.name, num_trajs=num_trajs, run=run, dataset=dataset, seed=seed, command=command, out=out
+            id=run_id,
+            command=command,
+            out=out,
+            log=os.path.join(self.checkpt_dir, 'logs', f'{run_id}.txt'),
+            lock=os.path.join(self.checkpt_dir, 'locks', f'{run_id}.lock'),
+            is_log=alg.policy is None,
+            alg=alg.name,
+            task=task.name,
+            num_trajs=num_trajs,
+            run=run,
+            dataset=dataset,
+            seed=seed,
         )
 
 
