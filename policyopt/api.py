@@ -69,7 +69,7 @@ def _python_names() -> Iterator[None]:
         raise
 
 
-_OPTION = r'--mode (?P<mode>\w+)|--(?P<name>[a-z_]+)(?: (?=[-.\d]+\b|\w+:|[A-Z]{2}))?'
+_OPTION = r'--mode (?P<mode>\w+)|--(?P<name>[a-z_]+)(?: (?=[-.\d]+\b|\w+:|\w+;|\w+ with |[A-Z]{2}))?'
 
 
 def _argument(option: re.Match, known: set[str]) -> str:

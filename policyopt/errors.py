@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
     """Something the user gave is wrong: one sentence with what, where, what is expected and what to do (exit code 2)."""
+
+
+class Unfit(UserError):
+    """A value that will not do: what was seen, what is expected, what to do; `path` is its place, as far as that is known here."""
+
+    def __init__(self, seen: str, expected: str, hint: str = '', path: str = ''):
+        super().__init__(f'{seen}; expected {expected}{"." + hint if hint else ""}')
+        self.seen, self.expected, self.path = seen, expected, path
+
+    def __reduce__(self) -> Any:
+        return UserError, (str(self),)  # in another process it is a sentence like others
 
 
 class RunFailed(Exception):

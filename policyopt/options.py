@@ -15,12 +15,12 @@ from typing import Any
 from policyopt import algorithms
 from policyopt.command_line import Parser
 from policyopt.cores import MAX_WORKERS
-from policyopt.errors import UserError, closest
+from policyopt.errors import Unfit, UserError, closest
 
 LARGEST = 1.7976931348623157e308  # of float64
 MOST = 10**9
 AT_LEAST_1, FRACTION = (1, MOST, f'1 or more, up to {MOST}'), (0, 1, '0 to 1')
-ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'a number above 0'), (0, LARGEST, '0 or more')
+ABOVE_0, FROM_0 = (2.2250738585072014e-308, LARGEST, 'above 0'), (0, LARGEST, '0 or more')
 MAX_ITER = 1000000  # iterations of a training that is not told how many
 MAX_TRAJS = 1_000_000  # trajectories of one file, or of one evaluation
 WORKERS = (1, MAX_WORKERS, f'1 to {MAX_WORKERS}')
@@ -129,7 +129,7 @@ class CommonOptions:
         0, '1: the value of the state at a time limit counts; 0: a time limit is a real end, as in 2016', choices=[0, 1], only=ADVERSARIAL
     )
     stop_at_return: float | None = option(
-        None, 'end the run when the mean true return of 10 iterations reaches this', (-LARGEST, LARGEST, 'a number'), only=ADVERSARIAL
+        None, 'end the run when the mean true return of 10 iterations reaches this', (-LARGEST, LARGEST, 'finite'), only=ADVERSARIAL
     )
     eval_every: int = option(
         0, 'iterations between evaluations: 10 episodes of most likely actions, column evalret; 0: none', (0, MOST, f'0 to {MOST}')
@@ -265,7 +265,7 @@ AnyOptions = typing.TypeVar('AnyOptions', bound=CommonOptions)
 
 
 def validated(field: dataclasses.Field, value: Any) -> Any:
-    """The value of a field as its own type; raises UserError "reward_lr -1: give 0 or more"."""
+    """The value of a field as its own type; raises Unfit "reward_lr -1; expected a number, 0 or more"."""
     kind, allowed, choices = type_of(field), field.metadata['allowed'], choices_of(field)
     if value is None and None in (field.metadata['default'], *field.metadata['by_mode'].values()):
         return None
@@ -280,24 +280,22 @@ def validated(field: dataclasses.Field, value: Any) -> Any:
         good = (not choices or value in choices) and (not allowed or allowed[0] <= value <= allowed[1])  # in this order, NaN is rejected
     if not good:
         words = {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a text'}[kind]
-        raise UserError(f'{field.name} {value!r}: give {" or ".join(map(repr, choices)) if choices else allowed[2] if allowed else words}')
+        words += f', {allowed[2]}' if allowed else ''
+        raise Unfit(f'{field.name} {value!r}', ' or '.join(map(repr, choices)) if choices else words)
     return value
 
 
 def check_together(options: CommonOptions) -> None:
-    """Raise UserError for options that contradict each other."""
+    """Raise Unfit for options that contradict each other."""
     if options.bootstrap_time_limit and getattr(options, 'no_vf', 0):
-        raise UserError('--bootstrap_time_limit 1 needs a value function, and --no_vf 1 leaves it out; give one of them')
+        raise Unfit('--bootstrap_time_limit 1, which needs a value function, with --no_vf 1', 'one of them')
     if options.tiny_policy and options.policy_hidden_spec is not None:
-        raise UserError('--tiny_policy and --policy_hidden_spec both choose the nets; give one of them')
+        raise Unfit('--tiny_policy and --policy_hidden_spec, which both choose the nets', 'one of them')
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if not options.has(field) and value != default_of(field, getattr(options, 'mode', None)):
             name, wanted = field.metadata['only']
-            given = f'--{name} {getattr(options, name)}'
-            raise UserError(
-                f'--{field.name} {value}: only --{name} {" or ".join(wanted)} has this option, and this is {given}; leave it out'
-            )
+            raise Unfit(f'--{field.name} {value} with --{name} {getattr(options, name)}', f'it only with --{name} {" or ".join(wanted)}')
 
 
 def option_names(cls: type[CommonOptions]) -> list[str]:

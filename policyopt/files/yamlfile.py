@@ -19,15 +19,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import glob
 import os
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import yaml
 
-from policyopt.errors import UserError, closest, printable
+from policyopt.errors import Unfit, UserError, closest, printable
 from policyopt.files.atomic import read_utf8
 from policyopt.options import MOST
 from policyopt.shipped import shipped
@@ -142,20 +143,6 @@ def read_text(path: str) -> str:
         raise UserError(f'{path}: cannot be read ({e.strerror}); expected a pipeline YAML') from e
 
 
-class YamlSource:
-    """Where a mapping came from: the file, and which of its keys were replaced by `--set`."""
-
-    def __init__(self, file: str):
-        self.file = file
-        self.overrides = {}
-
-    def fail(self, path: str, seen: str, expected: str, hint: str = '') -> NoReturn:
-        """Raise the four-part message: where, what was seen, what is expected, what to do."""
-        by = next((text for key, text in self.overrides.items() if path == key or path.startswith((key + '.', key + '['))), None)
-        where = f'--set {by}' if by else f'{self.file}: {path}'
-        raise UserError(f'{where}: {seen}; expected {expected}{"." + hint if hint else ""}')
-
-
 class Missing:
     """Stands for the value of a key that is not there: no kind takes it, and each says what it expects instead."""
 
@@ -180,80 +167,83 @@ def show_value(value: Any) -> str:
     return f'a {"list" if isinstance(value, list) else "mapping"}'
 
 
+@contextlib.contextmanager
+def place(name: str) -> Iterator[None]:
+    """Put a place, '.key' of a mapping or '[3]' of a list, before that of what will not do inside."""
+    try:
+        yield
+    except Unfit as e:
+        e.path = name + e.path
+        raise
+
+
+def located(e: Unfit, file: str, overrides: Mapping[str, str]) -> UserError:
+    """The four-part message: where, what was seen, what is expected, what to do. overrides: {path: the --set that gave its value}."""
+    path = e.path.lstrip('.')
+    by = next((text for key, text in overrides.items() if path == key or path.startswith((key + '.', key + '['))), None)
+    return UserError(f'--set {by}: {e}' if by else f'{file}: {path or "the file"}: {e}')
+
+
 def key(kind: Callable, default: Any = dataclasses.MISSING, **limits: Any) -> Any:
     """A field of a dataclass that describes a section; without a default the key must be there."""
-    return dataclasses.field(default=default, metadata={'kind': kind, 'limits': limits})
+    return dataclasses.field(default=default, metadata={'kind': functools.partial(kind, **limits)})
 
 
-class YamlSection:
-    """One mapping of the file, described by a dataclass or by the names of its keys; unknown keys are refused at once."""
-
-    def __init__(self, source: YamlSource, path: str, value: Any, described: type | Sequence[str]):
-        self.source, self.path, self.value = source, path, value
-        keys = [f.name for f in dataclasses.fields(described)] if isinstance(described, type) else described
-        if not isinstance(value, dict):
-            source.fail(path or 'the file', show_value(value), f'a mapping with the keys {", ".join(keys)}')
-        for name in value:
-            if name not in keys:
-                source.fail(self.at(name), f"unknown key '{str(name)[:60]}'", f'one of {", ".join(keys)}', closest(name, keys))
-
-    def at(self, name: object) -> str:
-        """The path of a key of this mapping, as messages show it."""
-        return f'{self.path}.{str(name)[:60]}' if self.path else str(name)[:60]
-
-    def get(self, name: str, kind: Callable, default: Any = dataclasses.MISSING, **limits: Any) -> Any:
-        """The value of a key checked by `kind` (text, whole, boolean …); without a default the key must be there."""
-        if name not in self.value and default is not dataclasses.MISSING:
-            return default
-        return kind(self.source, self.at(name), self.value.get(name, Missing(name)), **limits)
-
-    def read(self, described: type[Described]) -> Described:
-        """The values of all keys, as an object of the dataclass that describes them."""
-        fields: Any = dataclasses.fields(described)  # pyright: ignore[reportArgumentType] (it is a dataclass)
-        return described(**{f.name: self.get(f.name, f.metadata['kind'], f.default, **f.metadata['limits']) for f in fields})
+# A kind is a function that returns the checked value, or raises Unfit.
 
 
-# A kind is a function that returns the checked value, or says what it expects.
+def section(value: Any, described: type[Described], **others: Any) -> Described:
+    """A mapping as an object of the dataclass that describes it, with these values of fields that are no keys."""
+    fields: Any = dataclasses.fields(described)  # pyright: ignore[reportArgumentType] (it is a dataclass)
+    keys = {f.name: f for f in fields if f.metadata}
+    if not isinstance(value, dict):
+        raise Unfit(show_value(value), f'a mapping with the keys {", ".join(keys)}')
+    for name in value:
+        if name not in keys:
+            shown = str(name)[:60]
+            raise Unfit(f"unknown key '{shown}'", f'one of {", ".join(keys)}', closest(name, keys), f'.{shown}')
+    for name, field in keys.items():
+        if name in value or field.default is dataclasses.MISSING:
+            with place(f'.{name}'):
+                others[name] = field.metadata['kind'](value.get(name, Missing(name)))
+    return described(**others)
 
 
-def section(source: YamlSource, path: str, value: Any, described: type[Described]) -> Described:
-    """A mapping that a dataclass describes."""
-    return YamlSection(source, path, value, described).read(described)
+def list_of(value: Any, item: Callable, least: int = 1, **limits: Any) -> tuple:
+    """A list of items of one kind, of at least one where it may not be empty."""
+    if not isinstance(value, list) or len(value) < least:
+        raise Unfit('an empty list' if value == [] else show_value(value), f'a list{" with at least one item" if least else ""}')
+    found = []
+    for i, one in enumerate(value):
+        with place(f'[{i}]'):
+            found.append(item(one, **limits))
+    return tuple(found)
 
 
-def list_of(source: YamlSource, path: str, value: Any, item: Callable, **limits: Any) -> tuple:
-    """A list with at least one item, all of one kind."""
-    if not isinstance(value, list) or not value:
-        source.fail(path, 'an empty list' if value == [] else show_value(value), 'a list with at least one item')
-    return tuple(item(source, f'{path}[{i}]', one, **limits) for i, one in enumerate(value))
-
-
-def text(source: YamlSource, path: str, value: Any, example: str = 'text', lines: bool = False) -> Any:
+def text(value: Any, example: str = 'text', lines: bool = False) -> str:
     """A non-empty string, of one line unless it may have several."""
     if isinstance(value, bool):
-        source.fail(
-            path, show_value(value), example, ' YAML reads an unquoted yes, no, on, off, true or false as a boolean: put it in quotes'
-        )
+        hint = ' YAML reads an unquoted yes, no, on, off, true or false as a boolean: put it in quotes'
+        raise Unfit(show_value(value), example, hint)
     if isinstance(value, (int, float)):
-        source.fail(path, show_value(value), example, ' Put it in quotes to make it text')
+        raise Unfit(show_value(value), example, ' Put it in quotes to make it text')
     if not isinstance(value, str) or not value.strip():
-        source.fail(path, show_value(value), example)
+        raise Unfit(show_value(value), example)
     odd = [c for c in value if c not in (_IN_TEXT if lines else _JOINERS) and printable(c) != c]
     if odd:  # a dry run prints commands as they are, and such characters could hide a part of one
-        source.fail(path, f'text with the control character or mark of direction {odd[0]!r}', example)
+        raise Unfit(f'text with the control character or mark of direction {odd[0]!r}', example)
     return value
 
 
-def matching(source: YamlSource, path: str, value: Any, pattern: str, expected: str) -> Any:
+def matching(value: Any, pattern: str, expected: str) -> str:
     """A text of this form; a whole number counts as its digits."""
-    value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    text(source, path, value, expected)
+    value = text(str(value) if isinstance(value, int) and not isinstance(value, bool) else value, expected)
     if not re.fullmatch(pattern, value, re.ASCII):
-        source.fail(path, show_value(value), expected)
+        raise Unfit(show_value(value), expected)
     return value
 
 
-def whole(source: YamlSource, path: str, value: Any, low: int = 1, high: int = MOST) -> Any:
+def whole(value: Any, low: int = 1, high: int = MOST) -> int:
     """A whole number from `low` to `high`."""
     expected = f'a whole number of at least {low}'
     if isinstance(value, bool) or not isinstance(value, int):
@@ -262,32 +252,32 @@ def whole(source: YamlSource, path: str, value: Any, low: int = 1, high: int = M
             hint = ' Write it without quotes, leading zeros, commas or an exponent'
         elif isinstance(value, float):
             hint = f' Write {int(value)}' if value.is_integer() else ''
-        source.fail(path, show_value(value), expected, hint)
-    if value < low:
-        source.fail(path, show_value(value), expected)
-    if value > high:
-        source.fail(path, show_value(value), f'{expected} and at most {high}')
+        raise Unfit(show_value(value), expected, hint)
+    if not low <= value <= high:
+        raise Unfit(show_value(value), expected + (f' and at most {high}' if value > high else ''))
     return value
 
 
-def boolean(source: YamlSource, path: str, value: Any) -> Any:
+def boolean(value: Any) -> bool:
     """true or false; 0 and 1 as 2016's `int(…)` took them."""
-    expected = 'true or false'
     if not isinstance(value, bool) and value not in (0, 1):
         hint = ' Write it without quotes' if isinstance(value, str) and value.lower() in ('true', 'false', 'yes', 'no', '0', '1') else ''
-        source.fail(path, show_value(value), expected, hint)
+        raise Unfit(show_value(value), 'true or false', hint)
     return bool(value)
 
 
-def one_of(source: YamlSource, path: str, value: Any, choices: Sequence[str] = ()) -> Any:
+def one_of(value: Any, choices: Sequence[str]) -> str:
     """One of the given words."""
     if value not in choices:
-        source.fail(path, show_value(value), ' or '.join(choices), closest(value, choices))
+        raise Unfit(show_value(value), ' or '.join(choices), closest(value, choices))
     return value
 
 
-def override(mapping: Any, assignment: str, source: YamlSource) -> None:
-    """Apply one `--set training.runs=1` to the raw mapping; list items go by index or by name (`tasks.cartpole.env=…`)."""
+def override(mapping: Any, assignment: str, overrides: dict[str, str]) -> None:
+    """Apply one `--set training.runs=1` to the raw mapping; list items go by index or by name (`tasks.cartpole.env=…`).
+
+    overrides: {path: assignment} of those that were applied before; this one is added.
+    """
     path, eq, value_text = assignment.partition('=')
     parts = [p for p in re.split(r'[.\[\]]+', path.strip()) if p]
     if not eq or not parts:
@@ -316,7 +306,7 @@ def override(mapping: Any, assignment: str, source: YamlSource) -> None:
             here[key] = value  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
         else:
             here = here[key]  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
-    for other, by in source.overrides.items():
+    for other, by in overrides.items():
         if (other == shown or other.startswith((f'{shown}.', f'{shown}['))) and by != assignment:  # what it sets would be lost
             raise UserError(f'--set {assignment}: {other} is set already, by {by}; give one of them')
-    source.overrides[shown] = assignment
+    overrides[shown] = assignment

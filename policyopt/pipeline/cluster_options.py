@@ -12,7 +12,8 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from policyopt.files.yamlfile import YamlSource, boolean, key, matching, one_of, show_value, text, whole
+from policyopt.errors import Unfit
+from policyopt.files.yamlfile import boolean, key, list_of, matching, one_of, show_value, text, whole
 
 _WORD = {'pattern': r'[\w.,:@+=/-]+', 'expected': 'one word, such as main, 4G or 12:00:00'}
 _TIME = {
@@ -30,51 +31,43 @@ _INDEX = {
 _FIELDS = ('name', 'num', 'max_running', 'cores', 'logs')  # of directives and submit commands
 
 
-def _shell_line(source: YamlSource, path: str, value: Any, field: str = '', others: Sequence[str] = (), example: str = '') -> Any:
+def _shell_line(value: Any, field: str = '', others: Sequence[str] = (), example: str = '') -> str:
     """A command of the shell with a {field}, which is added at the end where it is missing; other braces are doubled."""
     expected = f'a shell command with {{{field}}}, such as {example} {{{field}}}'
-    text(source, path, value, expected, lines=True)
-    fields = _check_fields(source, path, value, (field, *others), expected)
-    if '\n' in value.strip():
-        source.fail(path, 'several lines', expected)
+    line = text(value, expected, lines=True).strip()
+    fields = _check_fields(line, (field, *others), expected)
+    if '\n' in line:
+        raise Unfit('several lines', expected)
     try:
-        shlex.split(value)
+        shlex.split(line)
     except ValueError as e:
-        source.fail(path, f'{show_value(value)} ({str(e).lower()})', expected)
-    return value.strip() if field in fields else f'{value.strip()} {{{field}}}'
+        raise Unfit(f'{show_value(line)} ({str(e).lower()})', expected) from e
+    return line if field in fields else f'{line} {{{field}}}'
 
 
-def _check_fields(source: YamlSource, path: str, value: str, known: Sequence[str], expected: str) -> list[str]:
+def _check_fields(value: str, known: Sequence[str], expected: str) -> list[str]:
     try:
         parsed = [(name, form, how) for _, name, form, how in string.Formatter().parse(value) if name is not None]
     except ValueError as e:
-        source.fail(path, f'{show_value(value)} ({e})', f'{expected}; braces that are no field are doubled')
+        raise Unfit(f'{show_value(value)} ({e})', f'{expected}; braces that are no field are doubled') from e
     for name, form, how in parsed:
         if name not in known or form or how:
-            source.fail(
-                path, f'the field {{{name}}} in {show_value(value)}', f'fields of {", ".join(known)}', ' Double braces that are no field'
-            )
+            seen = f'the field {{{name}}} in {show_value(value)}'
+            raise Unfit(seen, f'fields of {", ".join(known)}', ' Double braces that are no field')
     return [name for name, _, _ in parsed]
 
 
-def _directives(
-    source: YamlSource, path: str, value: Any, prefix: str = '', taken: Sequence[str] = (), fields: Sequence[str] = (), example: str = ''
-) -> Any:
-    """Lines for the head of a batch script: with `prefix` what stands behind it, else whole comment lines with {fields}."""
+def _directive(value: Any, prefix: str = '', taken: Sequence[str] = (), fields: Sequence[str] = (), example: str = '') -> str:
+    """A line for the head of a batch script: with `prefix` what stands behind it, else a whole comment line with {fields}."""
     kind = f'an option, as it stands behind {prefix}' if prefix else 'a comment line'
-    expected = f'a list of directives, each {kind}, such as {example}'
-    if not isinstance(value, list):
-        source.fail(path, show_value(value), expected)
-    for i, line in enumerate(value):
-        where = f'{path}[{i}]'
-        text(source, where, line, expected, lines=True)
-        if '\n' in line or '\t' in line or line[0] != ('-' if prefix else '#'):
-            source.fail(where, show_value(line), f'{kind}, such as {example}')
-        if any(re.match(rf'{re.escape(option)}(\b|=)', line) for option in taken):
-            source.fail(where, show_value(line), 'no range of an array, which follows from what is to do')
-        if fields:
-            _check_fields(source, where, line, fields, kind)
-    return tuple(value)
+    line = text(value, f'{kind}, such as {example}', lines=True)
+    if '\n' in line or '\t' in line or line[0] != ('-' if prefix else '#'):
+        raise Unfit(show_value(line), f'{kind}, such as {example}')
+    if any(re.match(rf'{re.escape(option)}(\b|=)', line) for option in taken):
+        raise Unfit(show_value(line), 'no range of an array, which follows from what is to do')
+    if fields:
+        _check_fields(line, fields, kind)
+    return line
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +89,7 @@ class SlurmOptions(BatchOptions):
     cpus: int = key(whole, 1)
     account: str | None = key(matching, None, **_WORD)
     requeue: bool = key(boolean, False)
-    extra: tuple[str, ...] = key(_directives, (), prefix='#SBATCH', taken=('-a', '--array'), example='--gres=gpu:1')
+    extra: tuple[str, ...] = key(list_of, (), item=_directive, least=0, prefix='#SBATCH', taken=('-a', '--array'), example='--gres=gpu:1')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +102,7 @@ class PbsOptions(BatchOptions):
     range: str | None = key(matching, None, **_RANGE)
     dialect: str = key(one_of, 'torque', choices=('torque', 'openpbs'))
     requeue: bool = key(boolean, False)
-    extra: tuple[str, ...] = key(_directives, (), prefix='#PBS', taken=('-t', '-J'), example='-l walltime=12:00:00')
+    extra: tuple[str, ...] = key(list_of, (), item=_directive, least=0, prefix='#PBS', taken=('-t', '-J'), example='-l walltime=12:00:00')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,6 +112,6 @@ class ArrayOptions(BatchOptions):
     submit: str = key(_shell_line, field='script', others=_FIELDS, example='qsub -terse')
     query: str = key(_shell_line, field='job', example='qstat -j')
     cancel: str = key(_shell_line, field='job', example='qdel')
-    directives: tuple[str, ...] = key(_directives, (), fields=_FIELDS, example='"#$ -t 1-{num}"')
+    directives: tuple[str, ...] = key(list_of, (), item=_directive, least=0, fields=_FIELDS, example='"#$ -t 1-{num}"')
     index: str = key(matching, **_INDEX)
     cores: int = key(whole, 1)

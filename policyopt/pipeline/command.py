@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -15,13 +16,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from policyopt import algorithms
-from policyopt.errors import UserError, closest
+from policyopt.errors import Unfit, closest
 from policyopt.options import ImitationOptions, check_together, type_of, validated
 from policyopt.shipped import here_or_shipped, shipped
 
 FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task', 'policy')
 _TRAINER = 'imitate_mj.py'
 _NOT_KNOWN_YET = set('{}$`*?[')  # what stands for other text
+# Of a command line: quoted texts, escaped characters, operators (with the 2 of 2>&1), and single characters.
+_PIECE = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\.|(?:(?<=\s)\d(?=[<>]))?[();<>|&]+|.""", re.DOTALL)
+_MARK = '\0'  # stands for a field or an operator, because no command has it
+_OPERATOR = re.compile(r'\d?[();<>|&]+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,34 +54,29 @@ class Command:
         return any(os.path.basename(word) == _TRAINER for word in self.words)
 
     @functools.cached_property
-    def _tokens(self) -> list[str]:
-        """The words, and the operators of the shell as words of their own."""
-        lexer = shlex.shlex(self.text, posix=True, punctuation_chars=True)
-        lexer.whitespace_split, lexer.commenters = True, ''
-        return list(lexer)
+    def _pieces(self) -> list[str]:
+        return _PIECE.findall(self.text)
 
     @property
     def has_operators(self) -> bool:
         """Whether it has pipes, redirections, lists or substitutions of the shell."""
-        return any(map(_is_operator, self._tokens)) or '`' in self.text or '$(' in self.text
+        return any(map(_OPERATOR.fullmatch, self._pieces)) or '`' in self.text or '$(' in self.text
 
     @property
     def is_simple(self) -> bool:
         """Whether it is one program with its arguments, without operators or a leading assignment."""
-        program = next(iter(self._tokens), '')
-        return shutil.which(program) is not None and not self.has_operators
+        return not self.has_operators and bool(self.words) and shutil.which(self.words[0]) is not None
 
     @property
     def is_literal(self) -> bool:
         """Whether the shell takes every word as it stands: no operators, and no variables whose values it puts in."""
-        variables = any(ch == '$' and state in ('', '"') for ch, state in zip(self.text, _states(self.text), strict=False))
+        variables = any('$' in re.sub(r'\\.', '', piece) for piece in self._pieces if piece[0] != "'")
         return not self.has_operators and not variables
 
     @property
     def plain_words(self) -> list[str] | None:
         """The words of one program with its arguments where the shell would pass them on just so, else None."""
-        unquoted = {ch for ch, state in zip(self.text, _states(self.text), strict=False) if not state}
-        plain = not unquoted & set('*?[~#{\n') and '\\' not in self.text and self.is_simple and self.is_literal
+        plain = not set(self._pieces) & set('*?[~#{\n') and '\\' not in self.text and self.is_simple and self.is_literal
         return self.words if plain else None
 
     @property
@@ -90,11 +90,10 @@ class Command:
     def trainer_calls(self) -> list[list[str]]:
         """What follows the trainer of this checkout, each time that it is called."""
         calls = []
-        for i, token in enumerate(self._tokens):
-            if os.path.basename(token) == _TRAINER and is_our_trainer(here_or_shipped(token)):
-                words = list(itertools.takewhile(lambda t: not _is_operator(t), self._tokens[i + 1 :]))
-                redirection = self._tokens[i + 1 + len(words) :][:1] in (['>'], ['>&'], ['>>'])
-                calls.append(words[:-1] if redirection and words and words[-1].isdecimal() else words)  # the 2 of 2>&1
+        for part in ''.join(_MARK if _OPERATOR.fullmatch(piece) else piece for piece in self._pieces).split(_MARK):
+            words = shlex.split(part)
+            ours = [i for i, word in enumerate(words) if os.path.basename(word) == _TRAINER and is_our_trainer(here_or_shipped(word))]
+            calls += [words[i + 1 :] for i in ours]
         return calls
 
     @property
@@ -123,13 +122,10 @@ class Command:
 
     def with_added(self, flag: str, value: object | None = None) -> Command:
         """The command with an option more, at the end but before a pipe or redirection."""
-        operators = (i for i, (ch, state) in enumerate(zip(self.text, _states(self.text), strict=False)) if not state and ch in '|;&<>')
-        end = next(operators, len(self.text))
-        head = self.text[:end]
-        if self.text[end : end + 1] in ('<', '>'):
-            head = re.sub(r'\s\d$', '', head)  # the 2 of 2>&1
+        at = next((i for i, piece in enumerate(self._pieces) if _OPERATOR.fullmatch(piece) and piece.strip('()')), len(self._pieces))
+        head, tail = ''.join(self._pieces[:at]), ''.join(self._pieces[at:])
         option = flag if value is None else f'{flag} {shlex.quote(str(value))}'
-        return Command(' '.join(part for part in (head.rstrip(), option, self.text[len(head) :].strip()) if part))
+        return Command(' '.join(part for part in (head.rstrip(), option, tail.strip()) if part))
 
 
 def is_our_trainer(script: str) -> bool:
@@ -146,59 +142,31 @@ def _options_of(words: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
-def _is_operator(token: str) -> bool:
-    return token != '' and set(token) <= set('();<>|&')
-
-
-def _states(text: str, state: str = '') -> list[str]:
-    r"""The shell's state before each character and at the end; it is '', "'", '"', or one of them with a backslash pending."""
-    states = [state]
-    for ch in text:
-        if state.endswith('\\'):
-            state = state[:-1]
-        elif ch == '\\' and state != "'":
-            state += '\\'
-        elif ch in '\'"' and state in ('', ch):
-            state = '' if state else ch
-        states.append(state)
-    return states
-
-
-class BadTemplate(ValueError):
-    """A template that cannot become a command line; args are (seen, expected, hint)."""
-
-
 def one_line(template: str) -> str:
     """A template as a single line; as in 2016 a line break is a blank (a backslash before it is dropped)."""
     return re.sub(r'\s*\\?\n\s*', ' ', template.strip())
 
 
 def check_template(template: str) -> None:
-    """Raise BadTemplate unless the template has {out}, only known fields, and balanced braces and quotes."""
+    """Raise Unfit unless the template has {out}, only known fields, and balanced braces and quotes."""
     known = ' '.join(f'{{{name}}}' for name in FIELDS)
     try:
-        parts = list(string.Formatter().parse(template))
+        fields = [(name, spec) for _, name, spec, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as e:
-        raise BadTemplate(f'a brace without its partner ({e})', f'fields like {known}', ' Write a literal brace as {{ or }}') from e
-    for _, name, spec, _ in parts:
+        raise Unfit(f'a brace without its partner ({e})', f'fields like {known}', ' Write a literal brace as {{ or }}') from e
+    for name, spec in fields:
         if spec and re.search(r'\d{4}', spec):
-            raise BadTemplate(f"the width in '{{{name}:{spec[:40]}}}'", 'at most 999 characters for a field')
-    names = [name for _, name, _, _ in parts if name is not None]
-    for name in names:
+            raise Unfit(f"the width in '{{{name}:{spec[:40]}}}'", 'at most 999 characters for a field')
         if name not in FIELDS:
             hint = closest(name, FIELDS) + ' A literal brace is written {{ or }}'
-            raise BadTemplate(f"unknown field '{{{name}}}'", f'one of {known}', hint)
-    if 'out' not in names:
-        raise BadTemplate('no {out} in the command', 'a command that writes its result to {out}', ' For our trainer: --log {out}')
+            raise Unfit(f"unknown field '{{{name}}}'", f'one of {known}', hint)
+    if 'out' not in dict(fields):
+        raise Unfit('no {out} in the command', 'a command that writes its result to {out}', ' For our trainer: --log {out}')
     numbers: dict[str, Any] = dict.fromkeys(('num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'seed', 'run'), 1)
     try:
-        command = fill(template, {**dict.fromkeys(FIELDS, 'x'), **numbers})
+        fill(template, {**dict.fromkeys(FIELDS, 'x'), **numbers})
     except (ValueError, KeyError, IndexError) as e:
-        raise BadTemplate(f'a format that its field cannot have ({e})', 'fields alone, such as {seed}, or numbers as {run:03d}') from e
-    try:
-        Command(command).words  # noqa: B018 (splitting it is what checks it)
-    except ValueError as e:
-        raise BadTemplate(f'{e} in the command', 'a shell command line', ' Every quote needs its partner') from e
+        raise Unfit(f'a format that its field cannot have ({e})', 'fields alone, such as {seed}, or numbers as {run:03d}') from e
     check_trainer_options(template)
 
 
@@ -215,27 +183,29 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
     A path with a blank in it stays one argument, whether or not the template has quotes around its field.
     """
-    out, state = [], ''
+    marked, found = '', []
     for literal, name, spec, conversion in string.Formatter().parse(template):
-        out.append(literal)
-        state = _states(literal, state)[-1]
+        marked += literal
         if name is not None:
             if conversion:
                 raise ValueError(f"'!{conversion}' after a field")
-            value = format(values[name], spec or '')
-            quoted = shlex.quote(value)
-            if quoted != value and state == "'":
-                value = value.replace("'", "'\\''")
-            elif quoted != value and state == '"':
-                value = re.sub(r'([\\"$`])', r'\\\1', value)
-            else:
-                value = quoted
-            out.append(value)
-    return ''.join(out)
+            marked += _MARK
+            found.append(format(values[name], spec or ''))
+    following = iter(found)
+    return ''.join(re.sub(_MARK, lambda _, quote=piece[0]: _quoted(next(following), quote), piece) for piece in _PIECE.findall(marked))
+
+
+def _quoted(value: str, quote: str) -> str:
+    """A text for the shell, inside of these quotes or outside of any."""
+    if shlex.quote(value) == value:
+        return value
+    if quote == "'":
+        return value.replace("'", "'\\''")
+    return re.sub(r'([\\"$`])', r'\\\1', value) if quote == '"' else shlex.quote(value)
 
 
 def check_trainer_options(template: str) -> None:
-    """Raise BadTemplate where a template gives the trainer of this checkout an option that it does not have, a wrong value, or two at odds.
+    """Raise Unfit where a template gives the trainer of this checkout an option that it does not have, a wrong value, or two at odds.
 
     Options that are missing are left to the trainer.
     """
@@ -250,36 +220,41 @@ def check_trainer_options(template: str) -> None:
                 option = check_trainer_option(flag[2:], value if eq else words.pop(0) if follows else None)
                 given, known = given | option, known and (bool(option) or flag[2:] not in ('mode', 'reward_type'))
             elif literal:
-                raise BadTemplate(f"'{flag}' in the command", f'only options of {_TRAINER}, with two dashes, and their values', '')
-        try:
-            if known and 'mode' in given:
-                check_together(ImitationOptions(**given))
-        except UserError as e:
-            raise BadTemplate(str(e).rpartition(';')[0], 'one of the two left out', '') from e
+                raise Unfit(f"'{flag}' in the command", f'only options of {_TRAINER}, with two dashes, and their values')
+        if known and 'mode' in given:
+            check_together(ImitationOptions(**given))
 
 
-def trainer_option(name: str) -> dataclasses.Field:
-    """The option of our trainer of that name; BadTemplate where it has none."""
+def _trainer_option(name: str) -> dataclasses.Field:
+    """The option of our trainer of that name; Unfit where it has none."""
     fields = {n: f for f in dataclasses.fields(ImitationOptions) for n in (f.name, *(flag.lstrip('-') for flag in f.metadata['flags']))}
     if name not in fields:
-        raise BadTemplate(f"the option '--{name}'", f'one that {_TRAINER} has', closest(name, fields))
+        raise Unfit(f"the option '--{name}'", f'one that {_TRAINER} has', closest(name, fields))
     return fields[name]
 
 
+def flags_of(name: str) -> list[str]:
+    """All flags of an option of our trainer, such as --env_name and --env; Unfit where it has none of that name."""
+    field = _trainer_option(name)
+    return [f'--{field.name}', *field.metadata['flags']]
+
+
 def check_trainer_option(name: str, word: str | None) -> dict[str, Any]:
-    """Raise BadTemplate unless our trainer has the option --name and takes `word` as its value (None: without one).
+    """Raise Unfit unless our trainer has the option --name and takes `word` as its value (None: without one).
 
     Returns {its name: its value}, or {} where either is not known yet.
     """
     if set(name + (word or '')) & _NOT_KNOWN_YET:
         return {}
-    field, kind = trainer_option(name), type_of(trainer_option(name))
+    field = _trainer_option(name)
+    kind = type_of(field)
     if (kind is bool) == (word is not None):
         expected = 'the option alone, which has no values' if kind is bool else 'a value behind the option'
-        raise BadTemplate(f'--{name}{"" if word is None else f" {word!r}"}', expected, '')
+        raise Unfit(f'--{name}{"" if word is None else f" {word!r}"}', expected)
+    value: Any = word is None or word
+    with contextlib.suppress(ValueError):
+        value = kind(value)
     try:
-        return {field.name: validated(field, kind is bool or kind(word))}
-    except ValueError as e:
-        raise BadTemplate(f'--{name} {word!r}', 'a whole number' if kind is int else 'a number', '') from e
-    except UserError as e:
-        raise BadTemplate(f'--{name} {word!r}', str(e).partition(': give ')[2], '') from e
+        return {field.name: validated(field, value)}
+    except Unfit as e:
+        raise Unfit(f'--{name} {word!r}', e.expected) from e

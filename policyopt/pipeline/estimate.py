@@ -28,8 +28,8 @@ from policyopt.errors import RunFailed, UserError
 from policyopt.files.names import part_path
 from policyopt.options import MAX_ITER
 from policyopt.pipeline import launch
-from policyopt.pipeline.plan import How, Job, Plan, chosen_runs, job_of
-from policyopt.pipeline.spec import PlannedRun
+from policyopt.pipeline.plan import How, Plan, chosen_runs
+from policyopt.pipeline.spec import Job, PlannedRun
 from policyopt.progress import last_lines
 from policyopt.signals import Stopped
 
@@ -78,7 +78,7 @@ def estimate(plan: Plan, how: How) -> str:
     return sentence
 
 
-def max_iter(run: PlannedRun) -> int:
+def max_iter(run: Job) -> int:
     """The number of iterations that a trainer's command asks for."""
     value = run.command.options.get('--max_iter')
     try:
@@ -116,7 +116,7 @@ def _measure(plan: Plan, how: How, measured: list[PlannedRun], num_jobs: int) ->
         elsewhere = dataclasses.replace(plan.spec, options=dataclasses.replace(plan.spec.options, checkpt_subdir=tmp))
         os.mkdir(os.path.join(tmp, 'logs'))
         runs = {r.id: r for r in chosen_runs(elsewhere, plan.seed, how)}
-        jobs = [job_of(elsewhere, _shortened(runs[r.id])) for r in measured]
+        jobs = [_shortened(runs[r.id]) for r in measured]
         try:
             outcomes = launch.run_local(jobs, num_jobs, threads=how.threads, verbosity=-2)
         except Stopped as e:
@@ -134,7 +134,7 @@ def _measure(plan: Plan, how: How, measured: list[PlannedRun], num_jobs: int) ->
         return {kind: [statistics.fmean(column) for column in zip(*some, strict=True)] for kind, some in costs.items()}
 
 
-def _shortened(run: PlannedRun) -> PlannedRun:
+def _shortened(run: Job) -> Job:
     """A run with its first few iterations only; of an option that stands twice, argparse takes the last."""
     options = run.command.options
     rounds = options.get('--dagger_rounds') or ''  # each needs a step

@@ -60,7 +60,7 @@ def _answer(conn: Any, what: str, function: Callable, args: tuple) -> None:
     try:
         answer = None, function(*args)
     except (UserError, RunFailed) as e:
-        answer = type(e), str(e)
+        answer = (UserError if isinstance(e, UserError) else RunFailed), str(e)
     except BaseException as e:  # an exit or a Ctrl-C of a stranger's is a failure like any other
         answer = RunFailed, f'{what}: failed with {said(e)}'
     conn.send(answer)

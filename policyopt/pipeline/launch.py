@@ -32,7 +32,8 @@ from policyopt.files.atomic import begins_as_hdf5
 from policyopt.files.names import incomplete_path, lock_path, part_path
 from policyopt.pipeline import locks
 from policyopt.pipeline.command import Command, is_our_trainer
-from policyopt.pipeline.plan import How, Job, Plan
+from policyopt.pipeline.plan import How, Plan
+from policyopt.pipeline.spec import Job
 from policyopt.progress import Progress
 from policyopt.shipped import PACKAGE
 from policyopt.signals import NEVER_BEGUN, STOP_SIGNALS, STOPPED, CountedSignals, Stopped, signal_name
@@ -77,7 +78,7 @@ class Local:
 
     def notes(self, plan: Plan) -> list[str]:
         """What the command lines need beside themselves, and which of them are not needed."""
-        folder, done = plan.spec.checkpt_dir, sum(job.done for job in plan.jobs)
+        folder, done = plan.spec.checkpt_dir, sum(run.done for run in plan.todo)
         notes = [] if os.path.isdir(folder) else [f'these commands need the folder {folder}; 0_sampletrajs makes it']
         sets = dict.fromkeys((run.task, run.dataset) for run in plan.todo)
         paths = list(itertools.starmap(plan.spec.traj_path, sets))
@@ -101,7 +102,7 @@ class Local:
         if num_jobs * each > num_cores():
             what = f'{num_jobs} jobs × {each} threads on {num_cores()} cores'
             print(f'warning: {what}: they will slow each other down; see -j and --threads', file=sys.stderr)
-        outcomes = run_local(plan.jobs, num_jobs, keep_going=how.keep_going, threads=how.threads, verbosity=how.verbosity, wait=how.wait)
+        outcomes = run_local(plan.todo, num_jobs, keep_going=how.keep_going, threads=how.threads, verbosity=how.verbosity, wait=how.wait)
         bad = [o for o in outcomes if o.state != 'ok']
         if bad:
             left = num - len(outcomes)

@@ -14,10 +14,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from policyopt.command_line import format_table
 from policyopt.errors import UserError
-from policyopt.files.atomic import begins_as_hdf5
 from policyopt.files.names import lock_path, part_path
 from policyopt.pipeline import locks
-from policyopt.pipeline.command import Command, fields_of
+from policyopt.pipeline.command import fields_of
 from policyopt.pipeline.spec import PlannedRun, Spec, select_runs
 from policyopt.shipped import as_typed
 
@@ -60,39 +59,6 @@ class How:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """A command, the file that it makes (`out`), and where its log and its lock go; `is_log`: that file must be a training log.
-
-    renews: the command is our trainer's, which renews a lock of its own beside `out`.
-    """
-
-    id: str
-    command: Command
-    out: str
-    log: str
-    lock: str
-    is_log: bool = True
-    renews: bool = False
-
-    @property
-    def complete(self) -> bool:
-        """Whether the whole output is there. Our trainer writes it at once; that of another program is read where we know its form."""
-        return begins_as_hdf5(self.out) if self.renews else os.path.exists(self.out) and (not self.is_log or self.fault is None)
-
-    @property
-    def fault(self) -> str | None:
-        """Why what is there is no run that stage 2 could evaluate; None for one that is."""
-        from policyopt.files.runfile import fault_of
-
-        return fault_of(self.out)
-
-    @property
-    def done(self) -> bool:
-        """Whether the output is complete; one of unknown form is not while its program works, or if that was cut short."""
-        return self.complete and (self.renews or self.is_log or locks.inspect(self.lock)[0] == 'free')
-
-
-@dataclasses.dataclass(frozen=True)
 class Plan:
     """The selected runs of an experiment; `todo` are those that are to be carried out, with the commands that do so."""
 
@@ -100,10 +66,6 @@ class Plan:
     seed: int
     runs: tuple[PlannedRun, ...]
     todo: tuple[PlannedRun, ...]
-
-    @property
-    def jobs(self) -> list[Job]:
-        return [job_of(self.spec, run) for run in self.todo]
 
     def of(self, ids: Collection[str]) -> Plan:
         """The part of the plan that is about these runs."""
@@ -113,12 +75,11 @@ class Plan:
         """{run id: state}: 'done' has its .h5, 'running' is locked by someone, 'unfinished' was begun."""
         found = {}
         for run in self.runs:
-            j = job_of(self.spec, run)
-            if j.done:
+            if run.done:
                 found[run.id] = 'done'
-            elif any(locks.inspect(path)[0] in ('live', 'foreign') for path in (j.lock, lock_path(j.out))):
+            elif any(locks.inspect(path)[0] in ('live', 'foreign') for path in (run.lock, lock_path(run.out))):
                 found[run.id] = 'running'
-            elif os.path.exists(part_path(j.out)) or os.path.exists(j.log):
+            elif os.path.exists(part_path(run.out)) or os.path.exists(run.log):
                 found[run.id] = 'unfinished'
             else:
                 found[run.id] = 'missing'
@@ -170,10 +131,9 @@ def make_plan(spec: Spec, seed: int, how: How) -> Plan:
     """
     runs = chosen_runs(spec, seed, how)
     if how.dry_run:  # a line that is printed may be carried out more than once, by a pod that starts again for example
-        todo = tuple(r for r in runs if not (how.resume and _is_done(spec, r)))
-        return Plan(spec, seed, runs, tuple(_with(r, '--resume') for r in todo))
-    todo = (r for r in runs if not _is_done(spec, r))
-    return Plan(spec, seed, runs, tuple(_with(r, '--resume') if os.path.exists(part_path(r.out)) else r for r in todo))
+        return Plan(spec, seed, runs, tuple(r.with_option('--resume') for r in runs if not (how.resume and r.done)))
+    todo = (r for r in runs if not r.done)
+    return Plan(spec, seed, runs, tuple(r.with_option('--resume') if os.path.exists(part_path(r.out)) else r for r in todo))
 
 
 def chosen_runs(spec: Spec, seed: int, how: How) -> tuple[PlannedRun, ...]:
@@ -188,20 +148,4 @@ def chosen_runs(spec: Spec, seed: int, how: How) -> tuple[PlannedRun, ...]:
         if run.command.is_trainer and run.command.options.get('--device', how.device) != how.device:
             where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
             raise UserError(f'--device {how.device}: {where} has --device {run.command.options["--device"]}; give one of them')
-    return tuple(runs if how.device is None else (_with(r, '--device', how.device) for r in runs))
-
-
-def _is_done(spec: Spec, run: PlannedRun) -> bool:
-    return os.path.exists(run.out) and job_of(spec, run).done
-
-
-def job_of(spec: Spec, run: PlannedRun) -> Job:
-    """The launcher's view of a run."""
-    log, lock = (os.path.join(spec.checkpt_dir, sub, run.id + ending) for sub, ending in (('logs', '.txt'), ('locks', '.lock')))
-    is_log = spec.algorithm(run.alg).policy is None
-    return Job(run.id, run.command, out=run.out, log=log, lock=lock, is_log=is_log, renews=run.command.is_trainer)
-
-
-def _with(run: PlannedRun, flag: str, value: str | None = None) -> PlannedRun:
-    """A run whose command has an option more, if it is our trainer's."""
-    return dataclasses.replace(run, command=run.command.with_option(flag, value))
+    return tuple(runs if how.device is None else (r.with_option('--device', how.device) for r in runs))

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from policyopt import algorithms
-from policyopt.errors import UserError, closest
+from policyopt.errors import Unfit, UserError, closest
 from policyopt.files import yamlfile
+from policyopt.files.atomic import begins_as_hdf5
 from policyopt.files.names import KEYS, MAX_RUNS, done_file, id_of
-from policyopt.files.yamlfile import YamlSection, YamlSource, key, list_of, section, show_value, text, whole
+from policyopt.files.yamlfile import boolean, key, list_of, matching, one_of, place, section, show_value, text, whole
 from policyopt.options import MAX_TRAJS
-from policyopt.pipeline import cluster_options, sweep
-from policyopt.pipeline.command import BadTemplate, Command, check_template, fields_of, fill, one_line
+from policyopt.pipeline import cluster_options, locks, sweep
+from policyopt.pipeline.command import Command, check_template, fields_of, fill, one_line
 from policyopt.provenance import derive_seed
 from policyopt.shipped import here_or_shipped, shipped
 
@@ -30,14 +31,13 @@ _H5_NAME = {'pattern': r'[\w.+-]+\.h5', 'expected': 'a plain file name that ends
 _A_REFERENCE = 'a CSV of published results such as results/paper/results_per_run.csv'
 
 
-def _file_word(source: YamlSource, path: str, value: Any) -> Any:
+def _file_word(value: Any) -> str:
     """A name that can stand in file names, in run ids and in --only."""
-    expected = 'a name'
-    text(source, path, value, expected)
-    if not re.fullmatch(r'[\w.+-]+', value, re.ASCII) or value[0] in '.-' or len(value) > 80:
-        hint = " ',', '=' and '/' would break the names of files" if re.search('[,=/]', value) else ''
-        source.fail(path, show_value(value), 'a name of at most 80 letters, digits and _ . + - that begins with a letter, digit or _', hint)
-    return value
+    word = text(value, 'a name')
+    if not re.fullmatch(r'[\w.+-]+', word, re.ASCII) or word[0] in '.-' or len(word) > 80:
+        hint = " ',', '=' and '/' would break the names of files" if re.search('[,=/]', word) else ''
+        raise Unfit(show_value(word), 'a name of at most 80 letters, digits and _ . + - that begins with a letter, digit or _', hint)
+    return word
 
 
 def expand_folder(path: str) -> str:
@@ -45,22 +45,33 @@ def expand_folder(path: str) -> str:
     return os.path.expanduser(os.path.expandvars(path))
 
 
-def _storage(source: YamlSource, path: str, value: Any) -> Any:
+def _storage(value: Any) -> str:
     """The folder of an experiment, whose environment variables must be set."""
-    text(source, path, value, 'a folder')
-    if expand_folder(value).startswith('~') and not os.path.isdir(value.partition('/')[0]):
-        source.fail(path, f'{show_value(value)}, and there is no user {value.partition("/")[0][1:]!r} here', 'a folder')
-    for match in re.finditer(r'\$\{?(\w+)[^/]*', value):
+    folder = text(value, 'a folder')
+    user = folder.partition('/')[0]
+    if expand_folder(folder).startswith('~') and not os.path.isdir(user):
+        raise Unfit(f'{show_value(folder)}, and there is no user {user[1:]!r} here', 'a folder')
+    for match in re.finditer(r'\$\{?(\w+)[^/]*', folder):
         # a $ can be a letter like others in the name of a folder, but then it is there
-        if not os.environ.get(match[1]) and not os.path.isdir(expand_folder(value[: match.end()])):
-            seen = f'{show_value(value)}, and the environment variable {match[1]} is not set here'
-            source.fail(path, seen, 'a folder', ' Set it, or write the folder out')
-    return value
+        if not os.environ.get(match[1]) and not os.path.isdir(expand_folder(folder[: match.end()])):
+            seen = f'{show_value(folder)}, and the environment variable {match[1]} is not set here'
+            raise Unfit(seen, 'a folder', ' Set it, or write the folder out')
+    return folder
 
 
-def _reference(source: YamlSource, path: str, value: Any) -> Any:
+def _reference(value: Any) -> str | None:
     """A file name, or null, so that --set can take the comparison away."""
-    return None if value is None else text(source, path, value, _A_REFERENCE)
+    return None if value is None else text(value, _A_REFERENCE)
+
+
+def _template(value: Any) -> str:
+    """A command template as one line, whose quotes balance."""
+    line = one_line(text(value, 'a command template with {out}', lines=True))
+    try:
+        shlex.split(line)
+    except ValueError as e:
+        raise Unfit(f'{e} in the command', 'a shell command line', ' Every quote needs its partner') from e
+    return line
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,55 +81,54 @@ class Task:
     name: str = key(_file_word)
     env: str = key(text, example='an environment id such as CartPole-v0')
     policy: str | None = key(text, None, example='an expert such as expert_policies/classic/CartPole-v0.h5/snapshots/iter0000100')
-    cuts_off_on_success: bool = key(yamlfile.boolean)
+    cuts_off_on_success: bool = key(boolean)
     data_subsamp_freq: int = key(whole)
     max_traj_len: int | None = key(whole, None)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AlgorithmSpec:
     """A command template and the rule (of algorithms.RULES) by which stage 2 picks a snapshot; `place` is where it stands in the file.
 
-    policy: 'package.module:load' where runs are policies of another program, which no rule picks.
+    policy: 'package.module:load' where runs are policies of another program, which no rule picks. vary: the settings of a sweep that it
+    is of.
     """
 
-    name: str
-    cmd: str
-    eval: str
-    policy: str | None
-    place: str
+    name: str = key(_file_word)
+    cmd: str = key(_template)
+    eval: str = key(one_of, '', choices=algorithms.RULES)
+    policy: str | None = key(matching, None, **_FUNCTION)
+    vary: tuple[tuple[str, tuple[str, ...]], ...] = key(sweep.settings, ())
+    place: str = ''
 
 
-def _variants(source: YamlSource, path: str, value: Any) -> list[AlgorithmSpec]:
-    """The algorithms of one item of the list: more than one where it varies settings."""
-    s = YamlSection(source, path, value, ('name', 'cmd', 'eval', 'policy', 'vary'))
-    name = s.get('name', _file_word)
-    cmd = one_line(s.get('cmd', text, example='a command template with {out}', lines=True))
-    found = sweep.variants(s, name, cmd)
-    try:
-        for _, variant in found:
-            check_template(variant)
-    except BadTemplate as e:
-        source.fail(s.at('cmd'), *e.args)
-    policy = s.get('policy', yamlfile.matching, None, **_FUNCTION)
-    rule, row = s.get('eval', yamlfile.one_of, None, choices=algorithms.RULES), algorithms.find(name)
-    if rule is None and (row is not None or policy is not None):
-        rule = 'last' if row is None else row.rule
-    if rule is None:
-        *first, last = algorithms.ALGORITHMS
-        known = f'a name that begins with {", ".join(first)} or {last}'
-        hint = ' Or say which snapshot stage 2 shall judge: add `eval: last` or `eval: best_valacc` to this algorithm'
-        source.fail(s.at('name'), f'the evaluation does not know {show_value(name)}', known, hint)
-    modes = {m for _, variant in found for m in Command(variant).trainer_modes} if rule == 'best_valacc' and policy is None else ()
-    for mode in modes:
-        if algorithms.MODES[mode].adversarial:
-            seen = f"best_valacc with --mode {mode}, whose log has no column 'valacc'"
-            source.fail(s.at('eval'), seen, 'eval: last', ' Add it to this algorithm')
-    return [AlgorithmSpec(variant, cmd, rule, policy, s.path) for variant, cmd in found]
+def _algorithms(value: Any) -> tuple[AlgorithmSpec, ...]:
+    """The algorithms of the list: more than one for an item that varies settings."""
+    found = []
+    for i, item in enumerate(list_of(value, item=section, described=AlgorithmSpec)):
+        with place(f'[{i}]'):
+            alg = dataclasses.replace(item, eval=_rule(item), place=f'training.algorithms[{i}]')
+            variants = sweep.variants(alg.name, alg.cmd, dict(alg.vary))
+            for _, cmd in variants:
+                with place('.cmd'):
+                    check_template(cmd)
+                for mode in Command(cmd).trainer_modes if alg.eval == 'best_valacc' and alg.policy is None else ():
+                    if algorithms.MODES[mode].adversarial:
+                        seen = f"best_valacc with --mode {mode}, whose log has no column 'valacc'"
+                        raise Unfit(seen, 'eval: last', ' Add it to this algorithm', '.eval')
+        found += [dataclasses.replace(alg, name=name, cmd=cmd) for name, cmd in variants]
+    return tuple(found)
 
 
-def _algorithms(source: YamlSource, path: str, value: Any) -> tuple[AlgorithmSpec, ...]:
-    return tuple(algorithm for variants in list_of(source, path, value, item=_variants) for algorithm in variants)
+def _rule(alg: AlgorithmSpec) -> str:
+    """The rule of an algorithm: what it says, or what its name stands for."""
+    row = algorithms.find(alg.name)
+    if rule := alg.eval or (row.rule if row else 'last' if alg.policy else ''):
+        return rule
+    *first, last = algorithms.ALGORITHMS
+    known = f'a name that begins with {", ".join(first)} or {last}'
+    hint = ' Or say which snapshot stage 2 shall judge: add `eval: last` or `eval: best_valacc` to this algorithm'
+    raise Unfit(f'the evaluation does not know {show_value(alg.name)}', known, hint, '.name')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +137,7 @@ class Training:
 
     full_dataset_num_trajs: int = key(whole, high=MAX_TRAJS)
     dataset_num_trajs: tuple[int, ...] = key(list_of, item=whole)
-    deterministic_expert: bool = key(yamlfile.boolean, False)
+    deterministic_expert: bool = key(boolean, False)
     runs: int = key(whole)
     algorithms: tuple[AlgorithmSpec, ...] = key(_algorithms)
     seed: int | None = key(whole, None, low=0, high=2**63 - 1)
@@ -142,8 +152,8 @@ class Options:
     traj_subdir: str = key(_storage, 'trajs')
     checkpt_subdir: str = key(_storage, 'checkpoints')
     eval_num_trajs: int = key(whole, 50, high=MAX_TRAJS)
-    eval_deterministic: bool = key(yamlfile.boolean, True)
-    results_filename: str = key(yamlfile.matching, 'results.h5', **_H5_NAME)
+    eval_deterministic: bool = key(boolean, True)
+    results_filename: str = key(matching, 'results.h5', **_H5_NAME)
     reference: str | None = key(_reference, None)
     between_sets: tuple[str, ...] = key(list_of, (), item=text, example='a results file such as runs/five_sets/checkpoints/results.h5')
     pbs: cluster_options.PbsOptions = key(section, cluster_options.PbsOptions(), described=cluster_options.PbsOptions)
@@ -152,31 +162,66 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannedRun:
-    """One command to be run; `id` names it and its files, `dataset` is the index of its expert set."""
+class Job:
+    """A command, the file that it makes (`out`), and where its log and its lock go; `is_log`: that file must be a training log."""
 
     id: str
+    command: Command
+    out: str
+    log: str
+    lock: str
+    is_log: bool = True
+
+    @property
+    def renews(self) -> bool:
+        """Whether the command is our trainer's, which renews a lock of its own beside `out`."""
+        return self.command.is_trainer
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole output is there. Our trainer writes it at once; that of another program is read where we know its form."""
+        return begins_as_hdf5(self.out) if self.renews else os.path.exists(self.out) and (not self.is_log or self.fault is None)
+
+    @property
+    def fault(self) -> str | None:
+        """Why what is there is no run that stage 2 could evaluate; None for one that is."""
+        from policyopt.files.runfile import fault_of
+
+        return fault_of(self.out)
+
+    @property
+    def done(self) -> bool:
+        """Whether the output is complete; one of unknown form is not while its program works, or if that was cut short."""
+        return self.complete and (self.renews or self.is_log or locks.inspect(self.lock)[0] == 'free')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedRun(Job):
+    """A run of an experiment; `id` names it and its files, `dataset` is the index of its expert set."""
+
     alg: str
     task: str
     num_trajs: int
     run: int
     dataset: int
     seed: int
-    command: Command
-    out: str
+
+    def with_option(self, flag: str, value: str | None = None) -> PlannedRun:
+        """The run with an option more in its command, if that is our trainer's."""
+        return dataclasses.replace(self, command=self.command.with_option(flag, value))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec:
     """A whole experiment; `text` is the YAML that describes it, with the `overrides` of `--set` applied to what `file` says."""
 
     file: str
     overrides: tuple[str, ...]
     text: str
-    run_name: str
-    tasks: tuple[Task, ...]
-    training: Training
-    options: Options
+    tasks: tuple[Task, ...] = key(list_of, item=section, described=Task)
+    training: Training = key(section, described=Training)
+    options: Options = key(section, described=Options)
+    run_name: str = key(_file_word, '')
 
     def command(self, stage: str) -> str:
         """The command that carries out a stage of this experiment."""
@@ -264,7 +309,18 @@ class Spec:
         if task.max_traj_len is not None:
             command = command.with_option('--max_traj_len', task.max_traj_len)
         return PlannedRun(
-            run_id, alg=alg.name, task=task.name, num_trajs=num_trajs, run=run, dataset=dataset, seed=seed, command=command, out=out
+            id=run_id,
+            command=command,
+            out=out,
+            log=os.path.join(self.checkpt_dir, 'logs', f'{run_id}.txt'),
+            lock=os.path.join(self.checkpt_dir, 'locks', f'{run_id}.lock'),
+            is_log=alg.policy is None,
+            alg=alg.name,
+            task=task.name,
+            num_trajs=num_trajs,
+            run=run,
+            dataset=dataset,
+            seed=seed,
         )
 
 
@@ -277,72 +333,59 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
     raw = yamlfile.parse_yaml(yaml_text, path)
     if raw is None:
         raise UserError(f'{path}: is empty; expected a pipeline YAML with the keys tasks, training, options')
-    source = YamlSource(path)
-    for assignment in overrides if isinstance(raw, dict) else ():
-        yamlfile.override(raw, assignment, source)
-    spec = _read(source, raw, yaml_text, tuple(overrides))
-    if overrides:
+    given: dict[str, str] = {}
+    if overrides and isinstance(raw, dict):
+        for assignment in overrides:
+            yamlfile.override(raw, assignment, given)
         header = ''.join('# --set ' + assignment.replace('\n', '\n#   ') + '\n' for assignment in overrides)
-        spec = dataclasses.replace(spec, text=f'# {path} with\n{header}{yamlfile.dump_yaml(raw, path)}')
-    return spec
+        yaml_text = f'# {path} with\n{header}{yamlfile.dump_yaml(raw, path)}'
+    try:
+        spec = section(raw, Spec, file=path, overrides=tuple(overrides), text=yaml_text)
+        _check_together(spec)
+    except Unfit as e:
+        raise yamlfile.located(e, path, given) from e
+    return spec if spec.run_name else dataclasses.replace(spec, run_name=os.path.splitext(os.path.basename(path))[0])
 
 
-def _read(source: YamlSource, raw: Any, yaml_text: str, overrides: tuple[str, ...]) -> Spec:
-    top = YamlSection(source, '', raw, ('tasks', 'training', 'options', 'run_name'))
-    tasks: tuple[Task, ...] = top.get('tasks', list_of, item=section, described=Task)
-    _no_duplicates(source, 'tasks', [t.name for t in tasks])
-    training: Training = top.get('training', section, described=Training)
-    _check_training(source, training)
-    options: Options = top.get('options', section, described=Options)
-    num_runs = len(training.algorithms) * len(tasks) * len(training.dataset_num_trajs) * training.runs
-    if num_runs > MAX_RUNS:
-        source.fail('training.runs', f'{num_runs} runs in all', f'at most {MAX_RUNS}', ' Lower training.runs')
-    for alg in training.algorithms:
-        lacking = [i for i, task in enumerate(tasks) if task.policy is None]
-        if lacking and 'policy' in fields_of(alg.cmd):
-            expected = f"the expert of every task, and tasks[{lacking[0]}] has no 'policy'"
-            source.fail(f'{alg.place}.cmd', 'the field {policy}', expected, " Add it, or name the expert's file in the command")
-    run_name = top.get('run_name', _file_word, os.path.splitext(os.path.basename(source.file))[0])
-    spec = Spec(source.file, overrides, yaml_text, run_name=run_name, tasks=tasks, training=training, options=options)
-    _check_results(source, spec)
-    return spec
-
-
-def _check_results(source: YamlSource, spec: Spec) -> None:
-    """Refuse a results file that is a file of stage 0, where both have one folder."""
-    name = spec.options.results_filename
-    if not name.startswith(('trajs_', 'random_')) or os.path.realpath(spec.traj_dir) != os.path.realpath(spec.checkpt_dir):
-        return
-    for task in spec.tasks:
-        paths = [spec.random_path(task.name), *(spec.traj_path(task.name, i) for i in range(spec.training.datasets))]
-        if name in map(os.path.basename, paths):
-            source.fail('options.results_filename', f"{show_value(name)}, a file of stage 0 for the task '{task.name}'", 'another name')
-
-
-def _check_training(source: YamlSource, training: Training) -> None:
-    full, sizes = training.full_dataset_num_trajs, training.dataset_num_trajs
-    for i, size in enumerate(sizes):
-        if size > full:
-            expected = f'at most training.full_dataset_num_trajs = {full}'
-            source.fail(f'training.dataset_num_trajs[{i}]', show_value(size), expected, ' Raise that, or drop this size')
-    _no_duplicates(source, 'training.dataset_num_trajs', sizes)
-    _no_duplicates(source, 'training.algorithms', [a.name for a in training.algorithms])
-    if training.datasets > training.runs:
+def _check_together(spec: Spec) -> None:
+    """Raise Unfit for keys that contradict each other."""
+    t, options, tasks = spec.training, spec.options, spec.tasks
+    for i, size in enumerate(t.dataset_num_trajs):
+        if size > t.full_dataset_num_trajs:
+            expected = f'at most training.full_dataset_num_trajs = {t.full_dataset_num_trajs}'
+            raise Unfit(show_value(size), expected, ' Raise that, or drop this size', f'training.dataset_num_trajs[{i}]')
+    _no_duplicates('tasks[{}].name', [task.name for task in tasks])
+    _no_duplicates('training.dataset_num_trajs[{}]', t.dataset_num_trajs)
+    _no_duplicates('training.algorithms[{}].name', [alg.name for alg in t.algorithms])
+    if t.datasets > t.runs:
         hint = ' Run r uses set r mod datasets, so the others would never be used'
-        source.fail('training.datasets', show_value(training.datasets), f'at most training.runs = {training.runs}', hint)
-    for alg in training.algorithms if training.runs > training.datasets else ():
+        raise Unfit(show_value(t.datasets), f'at most training.runs = {t.runs}', hint, 'training.datasets')
+    num_runs = len(t.algorithms) * len(tasks) * len(t.dataset_num_trajs) * t.runs
+    if num_runs > MAX_RUNS:
+        raise Unfit(f'{num_runs} runs in all', f'at most {MAX_RUNS}', ' Lower training.runs', 'training.runs')
+    lacking = next((i for i, task in enumerate(tasks) if task.policy is None), None)
+    for alg in t.algorithms:
+        if lacking is not None and 'policy' in fields_of(alg.cmd):
+            expected = f"the expert of every task, and tasks[{lacking}] has no 'policy'"
+            raise Unfit('the field {policy}', expected, " Add it, or name the expert's file in the command", f'{alg.place}.cmd')
         command = Command(alg.cmd)
-        given = command.options.get('--seed') if command.is_trainer else None
-        if given is not None and given.isdecimal():
+        seed = command.options.get('--seed') or ''
+        if t.runs > t.datasets and command.is_trainer and seed.isdecimal():
             hint = ' Runs of one seed on one data set are equal, and count as one'
-            source.fail(f'{alg.place}.cmd', f'--seed {given} in all {training.runs} runs', '--seed {seed}, or none', hint)
+            raise Unfit(f'--seed {seed} in all {t.runs} runs', '--seed {seed}, or none', hint, f'{alg.place}.cmd')
+    name = options.results_filename
+    if name.startswith(('trajs_', 'random_')) and os.path.realpath(spec.traj_dir) == os.path.realpath(spec.checkpt_dir):
+        for task in tasks:  # the results in place of a file of stage 0
+            paths = [spec.random_path(task.name), *(spec.traj_path(task.name, i) for i in range(t.datasets))]
+            if name in map(os.path.basename, paths):
+                seen = f"{show_value(name)}, a file of stage 0 for the task '{task.name}'"
+                raise Unfit(seen, 'another name', path='options.results_filename')
 
 
-def _no_duplicates(source: YamlSource, path: str, names: Sequence) -> None:
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            where = f'{path}[{i}].name' if isinstance(name, str) else f'{path}[{i}]'
-            source.fail(where, f'{show_value(name)} a second time', 'each only once')
+def _no_duplicates(path: str, values: Sequence) -> None:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise Unfit(f'{show_value(value)} a second time', 'each only once', path=path.format(i))
 
 
 def select_runs(

@@ -364,7 +364,7 @@ def test_a_run_on_a_reward_continues_with_that_reward_only(folder, tmp_path):
 
 def test_options_of_airl_are_refused_for_other_rewards(folder):
     done = run([*AIRL[:4], 'nn', *AIRL[5:]], folder, '--airl_state_only', 1, rc=2)
-    assert '--airl_state_only 1: only --reward_type airl has this option, and this is --reward_type nn; leave it out' in done.stderr
+    assert '--airl_state_only 1 with --reward_type nn; expected it only with --reward_type airl' in done.stderr
     with tables.open_file(folder / 'ga.h5') as h5, tables.open_file(folder / 'airl.h5') as airl:
         stored, with_airl = (json.loads(str(h.root._v_attrs['args'])) for h in (h5, airl))
     assert set(with_airl) - set(stored) == {'airl_state_only', 'airl_absorbing'}

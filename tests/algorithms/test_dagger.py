@@ -336,12 +336,12 @@ WRONG_CALLS = {
     'TRPO': ({'algorithm': 'trpo', 'expert': LAST}, "'trpo' does not query an expert"),
     'an option of dagger': (
         {'algorithm': 'bclone', 'expert': None, 'dagger_rounds': 3},
-        "dagger_rounds=3: only 'dagger' has this option",
+        "dagger_rounds=3 with 'bclone'; expected it only with 'dagger'",
     ),
     'too many rounds': ({'dagger_rounds': 41}, 'iterations=41 leaves some of 41 dagger_rounds= without a step'),
     'workers': ({'expert': lambda obs: obs, 'sim_batch_size': 2}, 'cannot call a function'),
-    'a word': ({'dagger_label': 'median'}, "dagger_label 'median': give 'mean' or 'sampled'"),
-    'a chance': ({'dagger_beta': 1.5}, 'dagger_beta 1.5: give 0 to 1'),
+    'a word': ({'dagger_label': 'median'}, "dagger_label 'median'; expected 'mean' or 'sampled'"),
+    'a chance': ({'dagger_beta': 1.5}, 'dagger_beta 1.5; expected a number, 0 to 1'),
 }
 
 
@@ -372,11 +372,11 @@ WRONG_LINES = {
     'an expert of another task': (f'{DAGGER} --expert expert.h5/snapshots/last', 'holds GaussianPolicy, but the task needs a GibbsPolicy'),
     'an expert that is not there': (f'{DAGGER} --expert nowhere.h5/snapshots/last', 'nowhere.h5/snapshots/last: no such file'),
     'demonstrations as expert': (f'{DAGGER} --expert cartpole.h5/snapshots/last', "has no attribute 'args'"),
-    'an expert for GAIL': (f'{GA} --expert {LAST}', 'only --mode dagger has this option, and this is --mode ga; leave it out'),
-    'rounds for GAIL': (f'{GA} --dagger_beta .5', '--dagger_beta 0.5: only --mode dagger has this option'),
+    'an expert for GAIL': (f'{GA} --expert {LAST}', ' with --mode ga; expected it only with --mode dagger'),
+    'rounds for GAIL': (f'{GA} --dagger_beta .5', '--dagger_beta 0.5 with --mode ga; expected'),
     'more rounds than steps': (f'{DAGGER} --expert {LAST} --dagger_rounds 20', '--max_iter 20 leaves some of 20 --dagger_rounds'),
-    'a negative number of rounds': (f'{DAGGER} --expert {LAST} --dagger_rounds -1', '--dagger_rounds -1: give 0 to'),
-    'rounds without episodes': (f'{DAGGER} --expert {LAST} --dagger_round_trajs 0', '--dagger_round_trajs 0: give 1 or more'),
+    'a negative number of rounds': (f'{DAGGER} --expert {LAST} --dagger_rounds -1', '--dagger_rounds -1; expected a whole number, 0 to'),
+    'rounds without episodes': (f'{DAGGER} --expert {LAST} --dagger_round_trajs 0', '_trajs 0; expected a whole number, 1 or more'),
 }
 QUICK = ('no expert', 'an expert of another task', 'an expert for GAIL')  # each command costs the start of Python and torch
 

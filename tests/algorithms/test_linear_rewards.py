@@ -87,12 +87,12 @@ def test_a_log_has_the_same_columns_in_every_row():
 
 
 def test_the_option_is_refused_where_no_reward_has_a_bound(folder):
-    said = '--reward_shift none: only --reward_type l2ball or simplex has this option, and this is --reward_type nn; leave it out'
+    said = '--reward_shift none with --reward_type nn; expected it only with --reward_type l2ball or simplex'
     assert said in run('ga', folder, '--reward_shift', 'none', rc=2).stderr
     demos = po.Demonstrations.load(folder / 'trajs.h5')
-    with pytest.raises(po.UserError, match='reward_shift=none: only reward_type= l2ball or simplex'):
+    with pytest.raises(po.UserError, match='reward_shift=none with reward_type=nn; expected it only with reward_type= l2ball or simplex'):
         po.train('ga', 'CartPole-v0', demos, iterations=1, reward_shift='none', progress=False)
-    with pytest.raises(po.UserError, match="reward_shift 'btach': give 'running' or 'batch' or 'none'"):
+    with pytest.raises(po.UserError, match="reward_shift 'btach'; expected 'running' or 'batch' or 'none'"):
         po.train('fem', 'CartPole-v0', demos, iterations=1, reward_shift='btach', progress=False)
     run('ga', folder, '--max_iter', 1, '--log', 'ga_of_one.h5')
     assert 'reward_shift' not in read_root(folder / 'ga_of_one.h5')['args']

@@ -77,8 +77,8 @@ def test_a_run_that_is_made_longer_has_the_evaluations_of_one_started_so(folder)
 
 def test_the_options_of_steering_belong_to_modes_that_play(folder):
     done = run('bclone', folder, '--stop_at_return', '5', rc=2)
-    assert 'only --mode ga or gail has this option' in done.stderr
-    assert 'leaves it out' in run('ga', folder, '--no_vf', '1', '--bootstrap_time_limit', '1', rc=2).stderr
+    assert 'expected it only with --mode ga or gail' in done.stderr
+    assert 'needs a value function' in run('ga', folder, '--no_vf', '1', '--bootstrap_time_limit', '1', rc=2).stderr
 
 
 # ---- a start from what there is

@@ -16,7 +16,7 @@ from training_tools import EXPERT, differences
 import policyopt as po
 from policyopt.pipeline import estimate
 from policyopt.pipeline.command import Command
-from policyopt.pipeline.spec import PlannedRun
+from policyopt.pipeline.spec import Job
 
 DAGGER = (
     'python scripts/imitate_mj.py --mode dagger --expert {policy} --dagger_rounds 4 --max_iter 501 --bclone_eval_freq 100 --tiny_policy '
@@ -80,7 +80,7 @@ def test_an_estimate_counts_the_play_of_the_rounds_once(tmp_path):
     assert (startup, each) == pytest.approx((1.0 + 2 * play, step), rel=1e-4)
     for rounds, measured in ((700, 701), (7, 300)):
         command = f'imitate_mj.py --mode dagger --dagger_rounds {rounds} --max_iter 5000'
-        run = PlannedRun('id', 'dagger', 'cartpole', 1, 0, 0, 0, Command(command), 'out.h5')
+        run = Job('id', Command(command), 'out.h5', 'log.txt', 'id.lock')
         assert estimate._shortened(run).command.text == f'{command} --max_iter {measured}'
 
 

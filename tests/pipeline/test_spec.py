@@ -241,15 +241,15 @@ MISTAKES = {
     ),
     'options of another mode': (
         ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --dagger_beta .5 --log {out}'),
-        r'--dagger_beta 0.5: only --mode dagger has this option, and this is --mode ga; expected one of the two left out',
+        '--dagger_beta 0.5 with --mode ga; expected it only with --mode dagger',
     ),
     'options of another reward': (
         ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --airl_state_only 1 --log {out}'),
-        r'--airl_state_only 1: only --reward_type airl has this option',
+        '--airl_state_only 1 with --reward_type nn; expected it only with --reward_type airl',
     ),
     'a bound of a reward that has none': (
         ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --reward_type nn --reward_shift batch --log {out}'),
-        r'--reward_shift batch: only --reward_type l2ball or simplex has this option',
+        '--reward_shift batch with --reward_type nn; expected it only with --reward_type l2ball or simplex',
     ),
     'an unknown bound': (
         ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --reward_type l2ball --reward_shift btach --log {out}'),
@@ -257,11 +257,11 @@ MISTAKES = {
     ),
     'two descriptions of nets': (
         ("cmd: 'true {out}'", 'cmd: "python scripts/imitate_mj.py --mode ga --tiny_policy --policy_hidden_spec x --log {out}"'),
-        'both choose the nets; expected one of the two left out',
+        'both choose the nets; expected one of them',
     ),
     'plots while training': (
         ("cmd: 'true {out}'", 'cmd: python scripts/imitate_mj.py --mode ga --plot_freq 5 --log {out}'),
-        "--plot_freq '5'; expected 0, and run scripts/showlog.py on the log instead",
+        "--plot_freq '5'; expected a whole number, 0, and run scripts/showlog.py on the log instead",
     ),
     'a range of 5000 digits': (
         ('trajs: 3', f'trajs: 3\n  pbs: {{range: "1-{"9" * 5000}"}}'),
