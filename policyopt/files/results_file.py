@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tables
 
 from policyopt.command_line import format_table
 from policyopt.errors import UserError, printable
 from policyopt.files.guard import decoded
-from policyopt.files.hdf5 import attr_names, attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.hdf5 import attr_names, attr_text, check_column, open_h5, read_table, set_attrs, write_h5
 from policyopt.files.names import settings_of
 from policyopt.files.trajectory_file import MAX_RETURN
 
@@ -125,17 +124,12 @@ def _write_table(h5: Any, name: str, row_type: type, rows: list) -> None:
 
 
 def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
-    if f'/{name}' not in h5 or not isinstance(h5.get_node(f'/{name}'), tables.Table):
-        raise UserError(f"{path}: has no table '/{name}'; expected a results file as 2_eval writes it")
-    data = h5.get_node(f'/{name}').read()
-    fields = dataclasses.fields(row_type)
+    data, fields = read_table(h5, name, 'a results file as 2_eval writes it'), dataclasses.fields(row_type)
+    kinds = {str: ('S', 'a text'), int: ('iu', 'a whole number'), float: ('iuf', 'a number')}
     for f in fields:
-        held = data.dtype[f.name].base if f.name in data.dtype.names else None
-        if held is not None and held.kind not in ('S' if f.type is str else 'iu' if f.type is int else 'iuf'):
-            raise UserError(f"{path}: the column '{f.name}' of /{name} holds {held}; the file is damaged or not one of ours")
-        if held is not None and len(data.dtype[f.name].shape) != (f.type not in (str, int, float)):
-            seen = f'holds values of shape {data.dtype[f.name].shape}'
-            raise UserError(f"{path}: the column '{f.name}' of /{name} {seen}; the file is damaged or not one of ours")
+        if f.name in data.dtype.names:
+            is_list = f.type not in kinds
+            check_column(f'{path}: /{name}', data, f.name, *kinds.get(f.type, ('iuf', 'a list of numbers')), num_axes=int(is_list))
     for f in (f for f in fields if f.name.endswith('returns') and f.name in data.dtype.names):
         returns = data[f.name]
         beyond = returns[np.isfinite(returns) & (np.abs(returns) > MAX_RETURN)]

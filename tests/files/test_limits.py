@@ -81,7 +81,7 @@ SIZES = {
     'a save frequency of 0 when cloning': (f'{CLONE} --save_freq 0', '--save_freq 0: give 1 or more'),
     'a print frequency of 0 when cloning': (f'{CLONE} --print_freq 0', '--print_freq 0: give 1 or more'),
     'brackets in stored options': ('vis_mj.py brackets.h5/snapshots/last --eval_only', 'not JSON'),
-    'brackets as stored options': ('vis_mj.py nested.h5/snapshots/last --eval_only', "attribute 'args' is not JSON"),
+    'brackets as stored options': ('vis_mj.py nested.h5/snapshots/last --eval_only', "attribute 'args' of / is not JSON"),
     'a device of no kind': ('im_pipeline.py spec.yaml 1 -n --device gpu\x08', "--device 'gpu\\x08': expected cpu, or cuda"),
     'episodes by the trillion': (f'vis_mj.py p.h5/snapshots/last --eval_only --count {10**20}', 'give 1 or more, up to 1000000'),
     'random episodes by the trillion': (f'media/random_returns.py CartPole-v0 --num_trajs {10**20}', 'give 1 or more, up to 1000000'),
