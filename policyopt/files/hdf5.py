@@ -33,7 +33,7 @@ import numpy as np
 import tables
 
 from policyopt.errors import RunFailed, UserError
-from policyopt.files.atomic import begins_as_hdf5, check_regular, writing
+from policyopt.files.atomic import check_regular, writing
 from policyopt.files.guard import check_contents, decoded, no_code
 
 DIGEST = 'content_sha256'
@@ -111,14 +111,6 @@ def write_h5(path: str, replace: bool = False) -> Iterator[Any]:
             what = f'{os.strerror(e.errno)} while writing; nothing was changed. Free some space and continue with --resume'
             raise OSError(e.errno, what, str(path)) from e
         raise
-
-
-def is_hdf5(path: object) -> bool:
-    """Whether a path is that of an HDF5 file, by its first bytes, or by its name where these are damaged or there is no file."""
-    with contextlib.suppress(OSError):  # it may not be readable
-        if begins_as_hdf5(str(path)):
-            return True
-    return str(path).lower().endswith(('.h5', '.hdf5', '.hdf'))
 
 
 @contextlib.contextmanager

@@ -122,15 +122,12 @@ def fault_of(path: str) -> str | None:
     """Why a file is no whole run that stage 2 could evaluate, None for one that is."""
     try:
         stat = os.stat(path)
-    except OSError as e:
-        return str(e)
-    return _fault_of(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=10000)
-def _fault_of(path: str, *_state: int) -> str | None:
-    try:
-        read_run(path)
+        _check_run(path, stat.st_size, stat.st_mtime_ns)
     except (UserError, OSError) as e:
         return str(e)
     return None
+
+
+@functools.lru_cache(maxsize=10000)
+def _check_run(path: str, *_state: int) -> None:
+    read_run(path)

@@ -101,8 +101,7 @@ def snapshot_in(h5: Any, file: str, inner: str) -> Snapshot:
     if f'/{inner}' not in h5 or not isinstance(h5.get_node(f'/{inner}'), tables.Group):
         raise UserError(f'{file}: has no {inner}; it holds {names[0]} to {names[-1]}')
     group = h5.get_node(f'/{inner}')
-    prefix = len(group._v_pathname)
-    variables = {n._v_pathname[prefix:].removesuffix(':0'): n.read() for n in h5.walk_nodes(group, 'Array')}
+    variables = {name.removesuffix(':0'): array for name, array in _read_arrays(h5, group._v_pathname).items()}
     stored = attr_text(group, 'hash')
     for name, array in variables.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind not in 'biuf':

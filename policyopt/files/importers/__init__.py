@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from policyopt.errors import UserError
-from policyopt.files.atomic import check_regular
-from policyopt.files.hdf5 import is_hdf5, open_h5
+from policyopt.files.atomic import begins_as_hdf5, check_regular
+from policyopt.files.hdf5 import open_h5
 from policyopt.files.importers.csv_folder import read_csvs
 from policyopt.files.importers.d4rl import read_d4rl
 from policyopt.files.importers.imitation_folder import read_imitation
@@ -68,7 +68,7 @@ def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  #
     if kind in READERS:
         return READERS[kind](source, options)
     refuse_unread(source)
-    if is_hdf5(source):
+    if source.lower().endswith(('.h5', '.hdf5', '.hdf')) or begins_as_hdf5(source):
         return _read_hdf5(source, options)
     seen = 'a folder without .npz or .csv files' if kind == 'folder' else 'is of no known format'
     raise UserError(f'{source}: {seen}; expected {EXPECTED}')
