@@ -14,6 +14,7 @@ from policyopt.errors import UserError, printable
 from policyopt.provenance import process_name
 
 _KINDS = {stat.S_IFDIR: 'a folder', stat.S_IFIFO: 'a pipe', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device', stat.S_IFSOCK: 'a socket'}
+_numbers = itertools.count()  # of the temporary files of this process
 _NO_HARD_LINKS = errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK  # what a file system without them answers
 
 
@@ -24,7 +25,7 @@ def writing(path: str, replace: bool = False) -> Iterator[str]:
     A reader of `path` sees the old file or the whole new one, never a part. Without `replace`, a file that stands at `path` by then
     is kept. Raises FileExistsError in that case.
     """
-    tmp = _new_temporary(path)
+    tmp = f'{path}.{process_name()}.{next(_numbers)}.tmp'
     try:
         yield tmp
         fd = os.open(tmp, os.O_RDONLY)
@@ -39,16 +40,6 @@ def writing(path: str, replace: bool = False) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(tmp)
-
-
-def _new_temporary(path: str) -> str:
-    """A file that was not there, even where a process of the same number has left one."""
-    for n in itertools.count():
-        tmp = f'{path}.{process_name()}{f".{n}" if n else ""}.tmp'
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            return tmp
-    raise AssertionError
 
 
 def _create_from(tmp: str, path: str) -> None:
@@ -116,17 +107,14 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
     inputs: files that the command reads; others: what else it writes. Any HDF5 file that exists is taken for finished data; other
     regular files are replaced, if they begin with the text `begins` where it is given.
     """
-    folder, name = os.path.split(path)
-    try:
-        length = len(name.encode())
-    except UnicodeEncodeError as e:
-        raise UserError(f'{path}: the name for {what} is not UTF-8 text; choose another name') from e
+    name = os.path.basename(path)
     if name in ('', '.', '..') or os.path.isdir(path):
         raise UserError(f"'{path}': expected the name of a file for {what}, not of a folder")
     if printable(path, keep='\u200c\u200d') != path:  # joiners belong to some languages
-        raise UserError(f'{path!r}: the name for {what} has control characters or marks of direction; choose another name')
-    longest = 255 - len(f'.lock.12345678.{process_name()}.tmp')  # the longest name that stands beside it while it is made
-    if length > longest or len(os.path.abspath(path).encode()) > 4000:
+        seen = 'control characters, marks of direction or bytes that are not UTF-8 text'
+        raise UserError(f'{path!r}: the name for {what} has {seen}; choose another name')
+    longest = 255 - len(f'.lock.12345678.{process_name()}.1234.tmp')  # the longest name that stands beside it while it is made
+    if len(name.encode()) > longest or len(os.path.abspath(path).encode()) > 4000:
         raise UserError(f'{path}: the name for {what} is too long; give at most {longest} characters, and 4000 with its folders')
     check_writable_dir(path, what)
     for given in inputs:

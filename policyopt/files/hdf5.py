@@ -33,7 +33,7 @@ import numpy as np
 import tables
 
 from policyopt.errors import RunFailed, UserError
-from policyopt.files.atomic import begins_as_hdf5, check_regular, writing
+from policyopt.files.atomic import check_regular, writing
 from policyopt.files.guard import check_contents, decoded, no_code
 
 DIGEST = 'content_sha256'
@@ -113,14 +113,6 @@ def write_h5(path: str, replace: bool = False) -> Iterator[Any]:
         raise
 
 
-def is_hdf5(path: object) -> bool:
-    """Whether a path is that of an HDF5 file, by its first bytes, or by its name where these are damaged or there is no file."""
-    with contextlib.suppress(OSError):  # it may not be readable
-        if begins_as_hdf5(str(path)):
-            return True
-    return str(path).lower().endswith(('.h5', '.hdf5', '.hdf'))
-
-
 @contextlib.contextmanager
 def open_h5(path: object, what: str) -> Iterator[Any]:
     """Yield an HDF5 file open for reading, or raise UserError in one sentence when it is missing, truncated or altered.
@@ -139,27 +131,17 @@ def open_hashed(path: object, what: str) -> Iterator[tuple[Any, str]]:
         raise UserError(f'{path}: no such file; expected {what}')
     check_regular(path, what)
     with no_code(path):
-        try:
+        with refusing_damage(path, f'not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}'):
             intact, sha256 = read_seal(path)
+            if intact is False:
+                _check_free(path)
+                raise UserError(f'{path}: damaged: {ALTERED}')
             if intact is None and not _survives(path):
                 raise ValueError('the HDF5 library crashes or hangs on it')
-            h5 = None if intact is False else _open(path)
-        except UserError:
-            raise
-        except Exception as e:  # without a seal, damage to the structure of the file ends in errors of any type
-            _check_free(path)
-            raise UserError(f'{path}: not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}') from e
-        if h5 is None:
-            _check_free(path)
-            raise UserError(f'{path}: damaged: {ALTERED}')
+            h5 = _open(path)
         with h5:
-            try:
+            with refusing_damage(path, f'damaged: its structure cannot be read; restore or recreate {what}'):
                 check_contents(h5, path)
-            except UserError:
-                raise
-            except Exception as e:  # as above
-                _check_free(path)
-                raise UserError(f'{path}: damaged: its structure cannot be read; restore or recreate {what}') from e
             if intact is None:
                 _verify(h5, path)
             try:
@@ -168,6 +150,18 @@ def open_hashed(path: object, what: str) -> Iterator[tuple[Any, str]]:
                 raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate {what}') from e
             except tables.NoSuchNodeError as e:
                 raise UserError(f'{path}: incomplete: {e.args[0] if e.args else e}; expected {what}') from e
+
+
+@contextlib.contextmanager
+def refusing_damage(path: str, seen: str) -> Iterator[None]:
+    """Raise UserError, which says what is `seen` of a file, where the block fails: on damaged bytes libraries raise errors of any type."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as e:
+        _check_free(path)
+        raise UserError(f'{path}: {seen}') from e
 
 
 def _check_free(path: str) -> None:
@@ -222,14 +216,9 @@ def _survives(path: str) -> bool:
 
 def _verify(h5: tables.File, path: str) -> None:
     attrs = h5.root._v_attrs
-    if DIGEST not in attrs:
-        return
-    try:
-        ok = str(attrs[DIGEST]) == content_digest(h5)
-    except Exception as e:  # any failure to read bytes that a digest vouches for means the same to the user
-        raise UserError(f'{path}: damaged: its data cannot be read; restore or recreate it') from e
-    if not ok:
-        raise UserError(f'{path}: damaged: {ALTERED}')
+    with refusing_damage(path, 'damaged: its data cannot be read; restore or recreate it'):
+        if DIGEST in attrs and str(attrs[DIGEST]) != content_digest(h5):
+            raise UserError(f'{path}: damaged: {ALTERED}')
 
 
 def numbers(h5: tables.File, name: str, what: str) -> Any:
@@ -238,6 +227,22 @@ def numbers(h5: tables.File, name: str, what: str) -> Any:
     if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
         raise UserError(f'{h5.filename}: {name} is not an array of numbers; expected {what}')
     return node
+
+
+def read_table(h5: tables.File, name: str, what: str) -> np.ndarray:
+    """The rows of the table /name of an open file as a structured array; UserError where it is missing or something else."""
+    node = h5.get_node(f'/{name}') if f'/{name}' in h5 else None
+    if not isinstance(node, tables.Table):
+        raise UserError(f'{h5.filename}: holds no table /{name}; expected {what}')
+    return node.read()
+
+
+def check_column(where: str, rows: np.ndarray, name: str, kinds: str, expected: str, num_axes: int = 0) -> None:
+    """Raise UserError unless a column of a table holds values of these kinds, in each row one or an array with so many axes."""
+    held = rows.dtype[name]
+    if held.base.kind not in kinds or len(held.shape) != num_axes:
+        seen = f'{held.base} of shape {held.shape}' if held.shape else held
+        raise UserError(f"{where}: the column '{name}' holds {seen}; expected {expected} in each row")
 
 
 def set_attrs(node: Any, attrs: Mapping[str, Any]) -> None:
@@ -271,3 +276,18 @@ def attr_text(node: Any, key: str, default: str | None = None) -> Any:
     if not isinstance(long, tables.Array) or long.dtype != np.uint8:
         raise UserError(f'{what} is not a text; the file is damaged or not one of ours')
     return decoded(long.read().tobytes(), what)
+
+
+def attr_table(node: Any, key: str) -> dict[str, Any] | None:
+    """The table that an attribute holds as JSON, None where there is no such attribute. Raises UserError for anything else."""
+    text = attr_text(node, key)
+    if text is None:
+        return None
+    what = f"{node._v_file.filename}: the attribute '{key}' of {node._v_pathname}"
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError) as e:  # a number of thousands of digits and brackets nested too deeply are such errors too
+        raise UserError(f'{what} is not JSON ({e}); the file is damaged or of another kind') from e
+    if not isinstance(table, dict):
+        raise UserError(f'{what} is {text[:40]!r}; expected a table as JSON, {{"key": value}}')
+    return table

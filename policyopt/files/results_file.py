@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tables
 
 from policyopt.command_line import format_table
 from policyopt.errors import UserError, printable
 from policyopt.files.guard import decoded
-from policyopt.files.hdf5 import attr_names, attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.hdf5 import attr_names, attr_text, check_column, open_h5, read_table, set_attrs, write_h5
 from policyopt.files.names import settings_of
 from policyopt.files.trajectory_file import MAX_RETURN
 
@@ -124,45 +123,32 @@ def _write_table(h5: Any, name: str, row_type: type, rows: list) -> None:
     h5.create_table('/', name, obj=data, expectedrows=max(len(rows), 1))
 
 
+KINDS = {str: ('S', 'a text'), int: ('iu', 'a whole number'), float: ('iuf', 'a number')}  # of columns
+BELOW = {'task': '', 'alg': '', 'num_trajs': 0, 'run': -1}  # what must be larger than this
+
+
 def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
-    if f'/{name}' not in h5 or not isinstance(h5.get_node(f'/{name}'), tables.Table):
-        raise UserError(f"{path}: has no table '/{name}'; expected a results file as 2_eval writes it")
-    data = h5.get_node(f'/{name}').read()
-    fields = dataclasses.fields(row_type)
-    for f in fields:
-        held = data.dtype[f.name].base if f.name in data.dtype.names else None
-        if held is not None and held.kind not in ('S' if f.type is str else 'iu' if f.type is int else 'iuf'):
-            raise UserError(f"{path}: the column '{f.name}' of /{name} holds {held}; the file is damaged or not one of ours")
-        if held is not None and len(data.dtype[f.name].shape) != (f.type not in (str, int, float)):
-            seen = f'holds values of shape {data.dtype[f.name].shape}'
-            raise UserError(f"{path}: the column '{f.name}' of /{name} {seen}; the file is damaged or not one of ours")
-    for f in (f for f in fields if f.name.endswith('returns') and f.name in data.dtype.names):
-        returns = data[f.name]
-        beyond = returns[np.isfinite(returns) & (np.abs(returns) > MAX_RETURN)]
-        if beyond.size:
-            what = f"the column '{f.name}' of /{name} holds {beyond.flat[0]:g}"
-            raise UserError(
-                f'{path}: {what}; expected numbers up to {MAX_RETURN:g}, whose variances can be computed. Scale the rewards of the task'
-            )
-    missing = [f.name for f in fields if f.name not in data.dtype.names and f.default is dataclasses.MISSING]
-    if missing:
-        raise UserError(f"{path}: the table '/{name}' has no column '{missing[0]}'; it has {', '.join(data.dtype.names)}")
-
-    def value(row, field):
-        if field.name not in data.dtype.names:  # a file from before this column
-            return field.default
-        x = row[field.name]
-        if field.type is str:
-            return printable(decoded(x, f"{path}: the column '{field.name}' of /{name}"))
-        return field.type(x) if field.type in (int, float) else np.array(x)
-
-    rows = [row_type(**{f.name: value(row, f) for f in fields}) for row in data]
-    for i, row in enumerate(rows):
-        for key, least in (('task', ''), ('alg', ''), ('num_trajs', 0), ('run', -1)):
-            if hasattr(row, key) and not getattr(row, key) > least:
-                seen = f'row {i} of /{name} has {key} {getattr(row, key)!r}'
-                raise UserError(f'{path}: {seen}; the file is damaged or not one of ours')
-    return rows
+    data, columns = read_table(h5, name, 'a results file as 2_eval writes it'), {}
+    for f in dataclasses.fields(row_type):
+        if f.name not in data.dtype.names:
+            if f.default is dataclasses.MISSING:
+                raise UserError(f"{path}: the table '/{name}' has no column '{f.name}'; it has {', '.join(data.dtype.names)}")
+            continue  # a file from before this column
+        check_column(f'{path}: /{name}', data, f.name, *KINDS.get(f.type, ('iuf', 'a list of numbers')), num_axes=int(f.type not in KINDS))
+        column, what = data[f.name], f"{path}: the column '{f.name}' of /{name}"
+        if f.name.endswith('returns'):
+            beyond = column[np.isfinite(column) & (np.abs(column) > MAX_RETURN)]
+            if beyond.size:
+                expected = f'numbers up to {MAX_RETURN:g}, whose variances can be computed'
+                raise UserError(f'{what} holds {beyond.flat[0]:g}; expected {expected}. Scale the rewards of the task')
+        if f.type is str:
+            columns[f.name] = [printable(decoded(x, what)) for x in column]
+        else:
+            columns[f.name] = [f.type(x) for x in column] if f.type in KINDS else list(column)
+        for i, x in enumerate(columns[f.name] if f.name in BELOW else ()):
+            if not x > BELOW[f.name]:
+                raise UserError(f'{path}: row {i} of /{name} has {f.name} {x!r}; the file is damaged or not one of ours')
+    return [row_type(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
 
 def returns_table(rows: list[ResultRow]) -> str:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tables
 
 from policyopt.errors import UserError
-from policyopt.files.hdf5 import attr_text, open_h5, open_hashed
+from policyopt.files.hdf5 import attr_text, check_column, open_h5, open_hashed, read_table
 from policyopt.files.training_log import Snapshot, snapshot_groups, snapshot_in
 from policyopt.provenance import parse_time
 
@@ -106,34 +105,29 @@ def _columns(h5: Any, path: str) -> dict[str, np.ndarray]:
     """The columns of /log that stage 2 uses: 'iter', and 'valacc' and 'trueret' where it has them; none without that table."""
     if '/log' not in h5:
         return {}
-    if not isinstance(h5.root.log, tables.Table):
-        raise UserError(f'{path}: /log is no table; expected one row per iteration')
-    table, names = h5.root.log.read(), h5.root.log.colnames
-    for name, kinds, expected in (('iter', 'iu', 'a whole number'), ('valacc', 'biuf', 'a number'), ('trueret', 'biuf', 'a number')):
-        held = table.dtype[name] if name in names else None
-        if held is None and name == 'iter':
-            raise UserError(f"{path}: /log has no column 'iter'; expected the number of each iteration")
-        if held is not None and held.kind not in kinds:
-            shown = f'{held.base} of shape {held.shape}' if held.shape else held
-            raise UserError(f"{path}: the column '{name}' of /log holds {shown}; expected {expected} in each row")
-    if len(table) and table['iter'].min() < 0:
-        raise UserError(f"{path}: the column 'iter' of /log holds {table['iter'].min()}; expected 0, 1, 2, …")
-    return {name: table[name] for name in ('iter', 'valacc', 'trueret') if name in names}
+    rows = read_table(h5, 'log', 'one row per iteration')
+    names = rows.dtype.names
+    if 'iter' not in names:
+        raise UserError(f"{path}: /log has no column 'iter'; expected the number of each iteration")
+    columns = {name: rows[name] for name in ('iter', 'valacc', 'trueret') if name in names}
+    for name in columns:
+        kinds, expected = ('iu', 'a whole number') if name == 'iter' else ('biuf', 'a number')
+        check_column(f'{path}: /log', rows, name, kinds, expected)
+    if len(rows) and rows['iter'].min() < 0:
+        raise UserError(f"{path}: the column 'iter' of /log holds {rows['iter'].min()}; expected 0, 1, 2, …")
+    return columns
 
 
 def fault_of(path: str) -> str | None:
     """Why a file is no whole run that stage 2 could evaluate, None for one that is."""
     try:
         stat = os.stat(path)
-    except OSError as e:
-        return str(e)
-    return _fault_of(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=10000)
-def _fault_of(path: str, *_state: int) -> str | None:
-    try:
-        read_run(path)
+        _check_run(path, stat.st_size, stat.st_mtime_ns)
     except (UserError, OSError) as e:
         return str(e)
     return None
+
+
+@functools.lru_cache(maxsize=10000)
+def _check_run(path: str, *_state: int) -> None:
+    read_run(path)

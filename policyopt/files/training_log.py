@@ -7,7 +7,6 @@ Files of 2016 are read too: their `hash` depends on the number of variables only
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import tables
 
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_regular
-from policyopt.files.hdf5 import DIGEST, attr_names, attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.hdf5 import DIGEST, attr_names, attr_table, attr_text, open_h5, read_table, set_attrs, write_h5
 from policyopt.files.names import part_path
 from policyopt.interfaces import Fields
 
@@ -102,8 +101,7 @@ def snapshot_in(h5: Any, file: str, inner: str) -> Snapshot:
     if f'/{inner}' not in h5 or not isinstance(h5.get_node(f'/{inner}'), tables.Group):
         raise UserError(f'{file}: has no {inner}; it holds {names[0]} to {names[-1]}')
     group = h5.get_node(f'/{inner}')
-    prefix = len(group._v_pathname)
-    variables = {n._v_pathname[prefix:].removesuffix(':0'): n.read() for n in h5.walk_nodes(group, 'Array')}
+    variables = {name.removesuffix(':0'): array for name, array in _read_arrays(h5, group._v_pathname).items()}
     stored = attr_text(group, 'hash')
     for name, array in variables.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind not in 'biuf':
@@ -118,21 +116,10 @@ def snapshot_in(h5: Any, file: str, inner: str) -> Snapshot:
 
 
 def _args(h5: Any, path: str) -> dict[str, Any]:
-    text = attr_text(h5.root, 'args')
-    if text is None:
+    args = attr_table(h5.root, 'args')
+    if args is None:
         raise UserError(f"{path}: has no attribute 'args'; expected a training log")
-    return _table(text, path, 'args')
-
-
-def _table(text: str, path: str, name: str) -> dict[str, Any]:
-    """The table that a root attribute holds as JSON."""
-    try:
-        table = json.loads(text)
-    except (ValueError, RecursionError) as e:  # a number of thousands of digits and brackets nested too deeply are such errors too
-        raise UserError(f"{path}: its attribute '{name}' is not JSON ({e}); the file is damaged or not a training log") from e
-    if not isinstance(table, dict):
-        raise UserError(f"{path}: its attribute '{name}' is {text[:40]!r}, not a table of options; expected a training log")
-    return table
+    return args
 
 
 def snapshot_names(path: str, needed: bool = True) -> list[str]:
@@ -150,9 +137,7 @@ def read_state(path: str) -> dict[str, np.ndarray]:
 def read_log(path: str) -> np.ndarray:
     """The table /log of a training log as a structured array."""
     with open_h5(path, 'a training log') as h5:
-        if '/log' not in h5 or not isinstance(h5.root.log, tables.Table):
-            raise UserError(f'{path}: holds no table /log; expected a training log')
-        return h5.root.log.read()
+        return read_table(h5, 'log', 'a training log')
 
 
 def number_fields(table: np.ndarray) -> list[str]:
@@ -172,7 +157,7 @@ def read_root(path: str) -> dict[str, Any]:
         attrs: dict[str, Any] = {k: attr_text(h5.root, k) for k in attr_names(h5.root)}
         attrs['args'] = _args(h5, path)
         if 'versions' in attrs:
-            attrs['versions'] = _table(attrs['versions'], path, 'versions')
+            attrs['versions'] = attr_table(h5.root, 'versions')
         return attrs
 
 

@@ -16,7 +16,7 @@ import tables
 
 from policyopt.arguments import as_path, check_shapes, kind_of
 from policyopt.errors import UserError
-from policyopt.files.hdf5 import attr_text, open_h5, set_attrs, write_h5
+from policyopt.files.hdf5 import attr_text, numbers, open_h5, set_attrs, write_h5
 from policyopt.shipped import as_typed
 from policyopt.trajectories import LARGEST_OBS, TrajBatch
 
@@ -46,20 +46,19 @@ def check_int64(what: str, x: np.ndarray) -> None:
         raise UserError(f'{what}: {x.max()} is among them; expected integers below 2^63')
 
 
-def check_returns(trajs: TrajBatch, what: str) -> None:
-    """Raise UserError where rewards add up to numbers of which no mean and no deviation can be taken."""
+def check_sizes(trajs: TrajBatch, what: str) -> None:
+    """Raise UserError where returns have no mean and no deviation, or observations cannot be normalised, since they are too large."""
     with np.errstate(over='ignore'):
-        returns_B = np.abs(trajs.returns)
-    if not (returns_B <= MAX_RETURN).all():
-        i = int(np.argmax(~(returns_B <= MAX_RETURN)))
-        raise UserError(f'{what}: the return of trajectory {i} is {returns_B[i]:.3g} in size; expected at most {MAX_RETURN:g}')
-
-
-def check_obs(trajs: TrajBatch, what: str) -> None:
-    """Raise UserError where observations are too large to be normalised."""
-    largest = np.abs(trajs.obs.stacked).max(initial=0)
-    if not largest < LARGEST_OBS:
-        raise UserError(f'{what}: {largest:.3g} is the largest in size; expected numbers below {LARGEST_OBS:g}, whose squares have a mean')
+        returns = trajs.returns
+    for name, x, most in (
+        ('the return of trajectory', returns, MAX_RETURN),
+        ('the observation of step', trajs.obs.stacked, LARGEST_OBS),
+    ):
+        sizes = np.abs(x).reshape(len(x), -1).max(axis=1, initial=0)
+        bad = np.flatnonzero(~(sizes < most))
+        if len(bad):
+            seen = f'{name} {bad[0]} is {sizes[bad[0]]:.3g} in size'
+            raise UserError(f'{what}: {seen}; expected less than {most:g}, whose squares have a mean')
 
 
 def foreign_kind(source: str) -> str | None:
@@ -110,11 +109,7 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
         if missing:
             raise UserError(f'{path}: lacks the dataset {missing[0]}; a trajectory file holds obs_B_T_Do, a_B_T_Da, r_B_T and len_B')
         ends = ('lastobs_B_Do', 'terminal_B') if '/lastobs_B_Do' in h5 and '/terminal_B' in h5 else ()
-        nodes = {n: h5.get_node(f'/{n}') for n in (*ARRAYS, *ends)}
-        for name, node in nodes.items():
-            if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
-                raise UserError(f'{path}: {name} is not an array of numbers; expected an expert trajectory file')
-        arrays = {name: node.read() for name, node in nodes.items()}
+        arrays = {n: numbers(h5, n, 'an expert trajectory file').read() for n in (*ARRAYS, *ends)}
         env_name = attr_text(h5.root, 'env_name')
     try:
         check_shapes(**arrays)
@@ -142,8 +137,7 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
             raise UserError(f'{path}: {name} holds NaN or infinity in trajectory {traj}; trajectories must be finite numbers')
     trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, len_B)
     trajs.env_name = env_name
-    check_returns(trajs, f'{path}: r_B_T')
-    check_obs(trajs, f'{path}: obs_B_T_Do')
+    check_sizes(trajs, path)
     if ends:
         if not np.isfinite(ends[0]).all():
             raise UserError(f'{path}: lastobs_B_Do holds NaN or infinity; trajectories must be finite numbers')

@@ -116,11 +116,11 @@ WRONG = {
     ),
     'rewards that add up to infinity': (
         lambda: po.Demonstrations.from_arrays([np.ones((3, 2))], [[0, 1, 0]], [np.full(3, 1.7e308)]),
-        'rewards: the return of trajectory 0 is inf in size; expected at most',
+        'the arrays: the return of trajectory 0 is inf in size; expected less than',
     ),
     'observations without a mean square': (
         lambda: from_arrays(np.full((1, 3), -1e300), [0]),
-        r'the arrays: observations: 1e\+300 is the largest in size; expected numbers below 1e\+150',
+        r'the arrays: the observation of step 0 is 1e\+300 in size; expected less than 1e\+150',
     ),
     'an empty path': (lambda: po.load_policy(''), 'policy_path is empty; expected the path of a file'),
     'an empty path of demonstrations': (lambda: po.Demonstrations.load(''), 'path is empty'),

@@ -247,7 +247,7 @@ BAD_HDF5 = {  # [arrays, attributes, what is said]
     'another size': (changed(robomimic()[0], **{DEMO + 'actions': np.zeros((50, 3))}), {}, 'demo_10: 3 action dims, but 2 in'),
     'a demo without steps': (changed(robomimic()[0], **{DEMO + 'actions': np.zeros((0, 2))}), {}, 'demo_10: 50 observations for 0 actions'),
     'infinity': (changed(robomimic()[0], **{DEMO + 'rewards': np.full(50, np.inf)}), {}, 'demo_10: NaN or infinity among the rewards'),
-    'env_args': (robomimic()[0], {'data': {'env_args': '{'}}, "the attribute 'env_args' of data is not JSON"),
+    'env_args': (robomimic()[0], {'data': {'env_args': '{'}}, "the attribute 'env_args' of /data is not JSON"),
 }  # fmt: skip
 
 

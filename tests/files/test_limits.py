@@ -31,7 +31,7 @@ OUTPUTS = {
     'a device as a page': (f'{ANALYZE} --html /dev/null', 'is no regular file'),
     'a link as a table': (f'{ANALYZE} --csv link.csv', 'link.csv: is a link to another file (plain.csv); give the name of the file itself'),
     'a folder that only seems to be there': (f'{ANALYZE} --html x/../out.html', "the folder 'x/..' for a table does not exist"),
-    'a name with marks of direction': ([*ANALYZE.split(), '--csv', 'a\u202evsc.h5'], 'has control characters or marks of direction'),
+    'a name with marks of direction': ([*ANALYZE.split(), '--csv', 'a\u202evsc.h5'], 'has control characters, marks of direction or bytes'),
     'a long name for a table': (f'{ANALYZE} --csv {LONG}.csv', 'too long'),
     'an animation over its policy': (f'{SHOW} --gif p.h5', 'p.h5: is an input'),
     'an animation over finished data': (f'{SHOW} --gif t.h5', 't.h5: is an HDF5 file'),
@@ -81,7 +81,7 @@ SIZES = {
     'a save frequency of 0 when cloning': (f'{CLONE} --save_freq 0', '--save_freq 0; expected a whole number, 1 or more'),
     'a print frequency of 0 when cloning': (f'{CLONE} --print_freq 0', '--print_freq 0; expected a whole number, 1 or more'),
     'brackets in stored options': ('vis_mj.py brackets.h5/snapshots/last --eval_only', 'not JSON'),
-    'brackets as stored options': ('vis_mj.py nested.h5/snapshots/last --eval_only', "attribute 'args' is not JSON"),
+    'brackets as stored options': ('vis_mj.py nested.h5/snapshots/last --eval_only', "attribute 'args' of / is not JSON"),
     'a device of no kind': ('im_pipeline.py spec.yaml 1 -n --device gpu\x08', "--device 'gpu\\x08': expected cpu, or cuda"),
     'episodes by the trillion': (f'vis_mj.py p.h5/snapshots/last --eval_only --count {10**20}', 'give 1 or more, up to 1000000'),
     'random episodes by the trillion': (f'media/random_returns.py CartPole-v0 --num_trajs {10**20}', 'give 1 or more, up to 1000000'),
@@ -161,7 +161,7 @@ def command(place, script, *args, **env):
 def test_a_name_that_is_not_utf8_is_refused(place):
     before = state(place)
     done = command(place, 'run_rl_mj.py', *RL.split()[1:], '--log', b'caf\xe9.h5')
-    assert done.returncode == 2 and b'is not UTF-8 text' in done.stderr and done.stderr.count(b'\n') == 1
+    assert done.returncode == 2 and b'bytes that are not UTF-8 text' in done.stderr and done.stderr.count(b'\n') == 1
     assert state(place) == before
 
 

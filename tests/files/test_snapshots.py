@@ -220,8 +220,8 @@ BAD_PATHS = {
     'a table': ('run.h5/log', 'has no log; it holds'),
     'no HDF5': ('text.h5/snapshots/last', 'not a readable HDF5 file'),
     'no args': ('noargs.h5/snapshots/last', "has no attribute 'args'"),
-    'args not JSON': ('nojson.h5/snapshots/last', "attribute 'args' is not JSON"),
-    'args a list': ('list.h5/snapshots/last', 'not a table of options'),
+    'args not JSON': ('nojson.h5/snapshots/last', "attribute 'args' of / is not JSON"),
+    'args a list': ('list.h5/snapshots/last', 'expected a table as JSON'),
     'no snapshots': ('nosnaps.h5/snapshots/last', 'holds no snapshots'),
     'no snapshot yet': ('young.h5/snapshots/last', 'holds no snapshots yet'),
 }

@@ -374,7 +374,7 @@ def test_returns_that_are_no_list_of_episodes_are_refused(tmp_path):
             flat[n] = table[n][:, 0] if n == 'alg_traj_returns' else table[n]
         h5.remove_node('/results')
         h5.create_table('/', 'results', obj=flat)
-    with pytest.raises(UserError, match=r"the column 'alg_traj_returns' of /results holds values of shape \(\)"):
+    with pytest.raises(UserError, match=r"/results: the column 'alg_traj_returns' holds float64; expected a list of numbers in each row"):
         read_results(path)
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from policyopt.errors import UserError
-from policyopt.files.atomic import check_regular
-from policyopt.files.hdf5 import is_hdf5, open_h5
+from policyopt.files.atomic import begins_as_hdf5, check_regular
+from policyopt.files.hdf5 import open_h5
 from policyopt.files.importers.csv_folder import read_csvs
 from policyopt.files.importers.d4rl import read_d4rl
 from policyopt.files.importers.imitation_folder import read_imitation
@@ -53,23 +53,24 @@ NOT_DEMONSTRATIONS = {
 def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  # noqa: B008 (it is frozen)
     """What demonstrations of a known format hold. Raises UserError for anything else, which says what it is."""
     kind = foreign_kind(source)
-    if kind != 'folder':
-        check_regular(source, 'demonstrations')
-    if kind == 'folder' and os.path.exists(os.path.join(source, 'state.json')):
-        kind = 'imitation'
-    elif kind == 'folder' and (held := [k for k in ('npz', 'csv') if files_in(source, f'.{k}')]):
-        if len(held) > 1:
+    if kind != 'minari' and not os.path.exists(source):
+        raise UserError(f'{source}: no such file or folder; expected {EXPECTED}')
+    if kind == 'folder':
+        holds = [k for k in ('npz', 'csv') if files_in(source, f'.{k}')]
+        if os.path.exists(os.path.join(source, 'state.json')):
+            kind = 'imitation'
+        elif len(holds) > 1:
             raise UserError(f'{source}: holds .npz and .csv files; expected files of one kind, one for each episode')
-        (kind,) = held
-    elif kind in (None, 'folder'):
-        refuse_unread(source)
-        if kind == 'folder':
-            raise UserError(f'{source}: a folder without .npz or .csv files; expected one for each episode')
+        elif holds:
+            kind = holds[0]
+    else:
+        check_regular(source, 'demonstrations')
     if kind in READERS:
         return READERS[kind](source, options)
-    if is_hdf5(source):
+    refuse_unread(source)
+    if source.lower().endswith(('.h5', '.hdf5', '.hdf')) or begins_as_hdf5(source):
         return _read_hdf5(source, options)
-    seen = 'is of no known format' if os.path.exists(source) else 'no such file or folder'
+    seen = 'a folder without .npz or .csv files' if kind == 'folder' else 'is of no known format'
     raise UserError(f'{source}: {seen}; expected {EXPECTED}')
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_regular, read_utf8
 from policyopt.files.ends import Episode
+from policyopt.files.hdf5 import refusing_damage
 from policyopt.files.importers.source import ReadOptions, Source, refuse_options
 
 USED = ('obs', 'acts', 'rews', 'terminal')
@@ -55,8 +56,6 @@ def _data_files(folder: str) -> Iterator[str]:
         names = [entry['filename'] for entry in state['_data_files']]
         if not names:
             raise ValueError
-    except FileNotFoundError as e:
-        raise UserError(f'{path}: no such file; expected the folder of a data set as save_to_disk writes it') from e
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise UserError(f'{path}: damaged: it names no _data_files; restore or save the data set again') from e
     for name in names:
@@ -76,13 +75,11 @@ def _table(path: str) -> Any:
     check_regular(path, 'an Arrow file')
     if not os.path.exists(path):
         raise UserError(f'{path}: no such file, but state.json names it; copy the whole folder')
-    try:
+    with refusing_damage(path, 'not a readable Arrow file (truncated, damaged, or of another kind); save the data set again'):
         with pa.OSFile(path) as f:
             table = pa.ipc.open_stream(f).read_all()
         table.validate(full=True)
-    except Exception as e:  # on damaged bytes pyarrow raises errors of many types
-        raise UserError(f'{path}: not a readable Arrow file (truncated, damaged, or of another kind); save the data set again') from e
-    return table
+        return table
 
 
 def _list(where: str, name: str, x: Any) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_regular
+from policyopt.files.hdf5 import refusing_damage
 from policyopt.files.importers.arrays import Arrays, read_arrays
 from policyopt.files.importers.source import NAMES, ReadOptions, Source, read_files
 
@@ -26,41 +27,28 @@ def read_npzs(source: str, options: ReadOptions) -> Source:
 def _read_npz(path: str, options: ReadOptions, of_several: bool) -> tuple[Source, list[str]]:
     """(what it holds, the names of its arrays) of one file."""
     check_regular(path, 'an .npz file with obs and acts')
-    try:
-        npz = np.load(path, allow_pickle=False)
-    except FileNotFoundError as e:
-        raise UserError(f'{path}: no such file; expected an .npz file with obs and acts') from e
-    except MemoryError:
-        raise
-    except Exception as e:  # on damaged bytes zipfile and numpy raise errors of any type
-        raise UserError(f'{path}: {_NO_NPZ}') from e
-    if not isinstance(npz, np.lib.npyio.NpzFile):
-        raise UserError(f'{path}: {_NO_NPZ}')
+    with refusing_damage(path, _NO_NPZ):
+        npz = NpzFile(path, allow_pickle=False)
     with npz:
         return read_arrays(Arrays(path, npz.files, lambda key: _array(path, npz, key), options, of_several), '.npz'), sorted(npz.files)
 
 
-def _array(path: str, npz: Any, key: str) -> np.ndarray:
-    try:
+def _array(path: str, npz: NpzFile, key: str) -> np.ndarray:
+    with refusing_damage(path, f'{key} cannot be read; {_NO_NPZ}'):
         size, memory = npz.zip.getinfo(f'{key}.npy').file_size, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
         if size > memory:
             raise UserError(
                 f'{path}: {key} unpacks to {size} bytes, but this computer has {memory}; it is damaged or made to fill the memory'
             )
-        return npz[key]
-    except UserError:
-        raise
-    except ValueError as e:
-        if 'allow_pickle' not in str(e):
-            raise UserError(f'{path}: {key} cannot be read ({e}); expected an array of numbers') from e
-        keys = [name for names in NAMES.values() for name in names if name in npz.files]
-        raise UserError(
-            f'{path}: {key} holds Python objects, which could run code when they are read; expected arrays of numbers (obs_0, acts_0, '
-            'obs_1, … for episodes of different lengths). If you trust who made the file, convert it:\n  import numpy as np\n'
-            f'  old = np.load({path!r}, allow_pickle=True)\n'
-            f"  np.savez('converted.npz', **{{f'{{k}}_{{i}}': np.stack(x) for k in {keys} for i, x in enumerate(old[k])}})"
-        ) from e
-    except MemoryError:
-        raise
-    except Exception as e:  # as above
-        raise UserError(f'{path}: {key} cannot be read; {_NO_NPZ}') from e
+        try:
+            return npz[key]
+        except ValueError as e:
+            if 'allow_pickle' not in str(e):
+                raise
+            keys = [name for names in NAMES.values() for name in names if name in npz.files]
+            raise UserError(
+                f'{path}: {key} holds Python objects, which could run code when they are read; expected arrays of numbers (obs_0, acts_0, '
+                'obs_1, … for episodes of different lengths). If you trust who made the file, convert it:\n  import numpy as np\n'
+                f'  old = np.load({path!r}, allow_pickle=True)\n'
+                f"  np.savez('converted.npz', **{{f'{{k}}_{{i}}': np.stack(x) for k in {keys} for i, x in enumerate(old[k])}})"
+            ) from e

@@ -16,7 +16,7 @@ import numpy as np
 
 from policyopt.errors import UserError, printable
 from policyopt.files.ends import Episode, numeric, shaped
-from policyopt.files.trajectory_file import check_int64, check_obs, check_returns
+from policyopt.files.trajectory_file import check_int64, check_sizes
 from policyopt.trajectories import TrajBatch
 
 if TYPE_CHECKING:
@@ -209,8 +209,7 @@ def batch_of(episodes: list[Episode], source: str) -> TrajBatch:
         nothing = np.zeros(obs_N_Do.shape[1])
         trajs.lastobs_B_Do = np.array([nothing if x is None else x for x in last])
         trajs.terminal_B = np.array([bool(e.terminated) for e in episodes])
-    check_returns(trajs, f'{source}: rewards')
-    check_obs(trajs, f'{source}: observations')
+    check_sizes(trajs, source)
     return trajs
 
 

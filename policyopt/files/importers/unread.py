@@ -89,35 +89,26 @@ IN_FOLDER = {
 
 def unread_kind(path: str) -> str | None:
     """The key of TEXTS that says what a file or folder is; None for one of no known kind."""
-    if os.path.isdir(path):
-        return _kind_of_folder(path)
-    if '.tfrecord' in os.path.basename(path):
+    is_folder = os.path.isdir(path)
+    for name, kind in IN_FOLDER.items():
+        if os.path.isfile(os.path.join(path, name)):
+            return kind
+    names = [name for _, _, files in itertools.islice(os.walk(path), 1000) for name in files] if is_folder else [os.path.basename(path)]
+    if any('.tfrecord' in name for name in names):
         return 'tfrecord'
-    try:
-        with open(path, 'rb') as f:
-            start = f.read(4096)
-    except OSError:
-        return None
+    if is_folder:
+        return 'parquet' if any(name.endswith('.parquet') for name in names) else None
+    with open(path, 'rb') as f:
+        start = f.read(4096)
     if start[:1] == b'\x80' and len(start) > 1 and 2 <= start[1] <= 5:
         return 'replay buffer' if b'stable_baselines3.common.buffers' in start else 'pickle'
     if start.startswith(b'PK\x03\x04'):
         return _kind_of_zip(path)
-    for mark, kind in STARTS.items():
-        if start.startswith(mark):
-            return kind
     if start[4:8] == b'ftyp':
         return 'video'
-    return next((kind for kind, suffixes in SUFFIXES.items() if path.lower().endswith(suffixes)), None)
-
-
-def _kind_of_folder(path: str) -> str | None:
-    for name, kind in IN_FOLDER.items():
-        if os.path.isfile(os.path.join(path, name)):
-            return kind
-    names = [name for _, _, files in itertools.islice(os.walk(path), 1000) for name in files]
-    if any('.tfrecord' in name for name in names):
-        return 'tfrecord'
-    return 'parquet' if any(name.endswith('.parquet') for name in names) else None
+    by_start = (kind for mark, kind in STARTS.items() if start.startswith(mark))
+    by_name = (kind for kind, suffixes in SUFFIXES.items() if path.lower().endswith(suffixes))
+    return next(itertools.chain(by_start, by_name), None)
 
 
 def _kind_of_zip(path: str) -> str:
