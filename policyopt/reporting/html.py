@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from policyopt.provenance import provenance
@@ -78,17 +78,6 @@ def html_report(
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{_e(title)}</title><style>{_STYLE}</style></head>\n<body>\n' + '\n'.join(parts) + '\n</body></html>\n'
     )
-
-
-def pictures_of(analysis: Analysis, kinds: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """(caption, PNG bytes) of every kind of picture that the data allow, those that answer first."""
-    from policyopt.reporting.figures import png_bytes, results_figure  # here, because matplotlib takes longer than a printed table
-
-    for kind in sorted(kinds, key=lambda kind: (kind != 'forest', kind != 'figure1')):
-        twice = kind == 'raw' and not analysis.without_scores()  # it shows the same as figure1
-        if not twice and not kinds[kind].reason(analysis):
-            caption = kinds[kind].caption
-            yield caption[0].upper() + caption[1:], png_bytes(results_figure(analysis, kind, kinds))
 
 
 def _e(x: Any) -> str:

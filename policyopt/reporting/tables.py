@@ -11,7 +11,6 @@ import dataclasses
 import html
 import io
 import math
-import os
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from policyopt.command_line import format_table
-from policyopt.files.atomic import write_text
 from policyopt.files.names import settings_of
 from policyopt.reporting.analysis import Analysis, Cell, Comparison, PlusMinus, repeat_commands, some_of
 from policyopt.reporting.reference import Baseline, CellKey
@@ -125,11 +123,9 @@ def decimals_of(analysis: Analysis, task: str, digits: int = 4) -> int:
 
 
 class RunRow(NamedTuple):
-    """A line of the table of runs: a row of /results, its returns and lengths per episode, and the scale of its task."""
+    """A line of the table of runs: a row of /results, and the scale of its task."""
 
     row: Any
-    r_E: np.ndarray
-    len_E: np.ndarray
     scale: Baseline
 
 
@@ -154,12 +150,17 @@ RUN_COLUMNS = [
             'snapshot': 'evaluated policy',
         }.items()
     ),
-    Column('episodes', 'evaluation episodes', 0, attrgetter('r_E.size')),
-    Column('return_mean', 'mean true return', 0, lambda v: v.r_E.mean()),
-    Column('return_std', 'its standard deviation over episodes', 0, lambda v: sd(v.r_E)),
-    Column('length_mean', 'mean episode length', 0, lambda v: v.len_E.mean()),
-    Column('length_std', 'its standard deviation over episodes', 0, lambda v: sd(v.len_E)),
-    Column('percent_expert', '100·(return_mean − random)/(expert − random)', 0, lambda v: 100 * float(v.scale.score(v.r_E.mean()))),
+    Column('episodes', 'evaluation episodes', 0, lambda v: len(v.row.alg_traj_returns)),
+    Column('return_mean', 'mean true return', 0, lambda v: np.mean(v.row.alg_traj_returns)),
+    Column('return_std', 'its standard deviation over episodes', 0, lambda v: sd(v.row.alg_traj_returns)),
+    Column('length_mean', 'mean episode length', 0, lambda v: np.mean(v.row.alg_traj_lengths)),
+    Column('length_std', 'its standard deviation over episodes', 0, lambda v: sd(v.row.alg_traj_lengths)),
+    Column(
+        'percent_expert',
+        '100·(return_mean − random)/(expert − random)',
+        0,
+        lambda v: 100 * float(v.scale.score(np.mean(v.row.alg_traj_returns))),
+    ),
 ]
 
 
@@ -215,28 +216,10 @@ CELL_COLUMNS = [
 ]
 
 
-def run_rows(analysis: Analysis) -> list[RunRow]:
-    """A row per run, in the order of the cells."""
-    return [
-        RunRow(r, np.asarray(r.alg_traj_returns, float), np.asarray(r.alg_traj_lengths, float), analysis.baselines[key.task])
-        for key, cell in analysis.cells.items()
-        for r in cell.rows
-    ]
-
-
-def cell_rows(analysis: Analysis, task: str = '', baselines: bool = False) -> list[CellRow]:
-    """A row per cell, of one task or of all; of every task before them those of the expert and of the random policy if asked for."""
-    out, commands = [], repeat_commands(analysis.cells, analysis.attrs)
-    for name, b in analysis.baselines.items():
-        measured = (('expert', b.expert_mean, b.expert_sd, b.expert_episodes), ('random', b.random_mean, b.random_sd, b.random_episodes))
-        for who, mean, std, episodes in measured if baselines else ():
-            if episodes:
-                values = (episodes, mean, NAN, NAN, NAN, std, NAN, NAN)
-                out.append(CellRow(Cell(CellKey(name, who, 0), [], np.array([mean]), np.array([]), *values), None))
-        for k, c in analysis.cells.items():
-            if k.task == name and task in ('', name):
-                out.append(CellRow(c, analysis.comparisons.get(k), commands[k]))
-    return out
+def cell_rows(analysis: Analysis, task: str) -> list[CellRow]:
+    """A row per cell of one task."""
+    commands = repeat_commands(analysis.cells, analysis.attrs)
+    return [CellRow(c, analysis.comparisons.get(k), commands[k]) for k, c in analysis.cells.items() if k.task == task]
 
 
 def _settings(algs: Iterable[str]) -> list[str]:
@@ -440,14 +423,8 @@ def latex_report(analysis: Analysis) -> str:
     return render(grid(analysis), 'latex') + '\n% mean over runs, ± half the width of its 95% interval; in brackets: the reference\n'
 
 
-def csv_paths(path: str) -> list[str]:
-    """The files of --csv: per run, per cell, and per algorithm and task: `r.csv`, `r_cells.csv`, `r_aggregate.csv`."""
-    root, suffix = os.path.splitext(path)
-    return [path, f'{root}_cells{suffix}', f'{root}_aggregate{suffix}']
-
-
-def write_csv(path: str, columns: Sequence[Column], rows: Sequence[Any]) -> None:
-    """A table as CSV; empty fields mean: not known, or not defined. Settings of a sweep have columns behind the others."""
+def csv_text(columns: Sequence[Column], rows: Sequence[Any]) -> str:
+    """Rows as CSV; empty fields mean: not known, or not defined. Settings of a sweep have columns behind the others."""
 
     def plain(x):
         return '' if x is None or (isinstance(x, float) and math.isnan(x)) else f'{x:.10g}' if isinstance(x, float) else x
@@ -462,4 +439,22 @@ def write_csv(path: str, columns: Sequence[Column], rows: Sequence[Any]) -> None
     for row in rows:
         values = [None if c.needs_reference and row.comp is None else c.value(row) for c in columns]
         writer.writerow([*map(plain, values), *(settings_of(alg(row))[1].get(key, '') for key in varied)])
-    write_text(path, text.getvalue())
+    return text.getvalue()
+
+
+def runs_csv(analysis: Analysis) -> str:
+    """A line per run, in the order of the cells."""
+    return csv_text(RUN_COLUMNS, [RunRow(r, analysis.baselines[key.task]) for key, cell in analysis.cells.items() for r in cell.rows])
+
+
+def cells_csv(analysis: Analysis) -> str:
+    """A line per cell; before those of a task its expert and its random policy."""
+    rows = []
+    for task, b in analysis.baselines.items():
+        measured = (('expert', b.expert_mean, b.expert_sd, b.expert_episodes), ('random', b.random_mean, b.random_sd, b.random_episodes))
+        for who, mean, std, episodes in measured:
+            if episodes:
+                values = (episodes, mean, NAN, NAN, NAN, std, NAN, NAN)
+                rows.append(CellRow(Cell(CellKey(task, who, 0), [], np.array([mean]), np.array([]), *values), None))
+        rows += cell_rows(analysis, task)
+    return csv_text(CELL_COLUMNS, rows)

@@ -11,7 +11,7 @@ import numpy as np
 
 from policyopt.reporting.reference import CEILING, FAILED
 from policyopt.reporting.statistics import LEVEL
-from policyopt.reporting.tables import CSV_ONLY, Column, Estimate, P, Section, Table, signed, table_of
+from policyopt.reporting.tables import CSV_ONLY, Column, Estimate, P, Section, Table, csv_text, signed, table_of
 from policyopt.reproduction.aggregate import Aggregate, Row
 from policyopt.reproduction.negative_controls import SHIFT
 from policyopt.reproduction.study import Study
@@ -68,9 +68,9 @@ AGGREGATE_COLUMNS = [
 ]
 
 
-def aggregate_rows(aggregate: Aggregate) -> list[Row]:
-    """All rows of the table over cells: per algorithm, per algorithm and task, per task, and over all."""
-    return [*aggregate.algs, *aggregate.blocks, *aggregate.tasks, aggregate.whole]
+def aggregate_csv(study: Study) -> str:
+    """All rows of the table over cells as CSV: per algorithm, per algorithm and task, per task, and over all; '' without an aggregate."""
+    return csv_text(AGGREGATE_COLUMNS, [*a.algs, *a.blocks, *a.tasks, a.whole]) if (a := study.aggregate) else ''
 
 
 def _table(rows: Sequence[Row], level: int, drop: Sequence[str]) -> Table:
