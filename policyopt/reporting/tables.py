@@ -21,7 +21,7 @@ import numpy as np
 
 from policyopt.command_line import format_table
 from policyopt.files.names import settings_of
-from policyopt.reporting.analysis import Analysis, Cell, Comparison, PlusMinus, repeat_commands, some_of
+from policyopt.reporting.analysis import Analysis, Cell, Comparison, repeat_commands, some_of
 from policyopt.reporting.reference import Baseline, CellKey
 from policyopt.reporting.statistics import LEVEL, NAN, sd
 
@@ -63,7 +63,7 @@ class Section(NamedTuple):
 
     title: str
     sentences: list[str]
-    table: Table | None = None
+    table: Any = None  # a Table, or None
     notes: Sequence[str] = ()
 
 
@@ -73,6 +73,13 @@ class P(float):
 
 class Score(float):
     """A difference of scores, shown with its sign."""
+
+
+class PlusMinus(NamedTuple):
+    """A mean and half the width of its 95% interval."""
+
+    mean: float
+    half: float
 
 
 class Estimate(NamedTuple):
@@ -112,6 +119,10 @@ def text_of(x: Any, decimals: int = 2) -> str:
 def trajectories(num: int) -> str:
     """So many trajectories, for reading."""
     return f'{num} trajectories' if num > 1 else '1 trajectory'
+
+
+def _interval(cell: Cell) -> PlusMinus:
+    return PlusMinus(cell.mean, cell.half_width)
 
 
 def decimals_of(analysis: Analysis, task: str, digits: int = 4) -> int:
@@ -177,7 +188,7 @@ CELL_COLUMNS = [
     Column('runs', 'runs (training seeds)', 2, attrgetter('cell.y_N.size')),
     Column('sets', 'expert sets among them', 2, lambda v: np.unique(v.cell.set_N).size or None),
     Column('episodes', 'evaluation episodes, all runs together', 2, attrgetter('cell.episodes')),
-    Column('', 'return_mean ± margin95_sets, or ± margin95 with one set', 0, attrgetter('cell.interval'), heading='return ± 95%'),
+    Column('', 'return_mean ± margin95_sets, or ± margin95 with one set', 0, lambda v: _interval(v.cell), heading='return ± 95%'),
     Column('return_mean', 'mean over runs', CSV_ONLY, attrgetter('cell.mean')),
     Column('margin95', 'half width of its 95% t interval over runs', CSV_ONLY, attrgetter('cell.margin')),
     Column('margin95_sets', 'the same over expert sets; empty with one set', CSV_ONLY, attrgetter('cell.margin_sets')),
@@ -257,7 +268,7 @@ def grid(analysis: Analysis, digits: int = 4, with_reference: bool = True) -> Ta
         for size in sizes:
             key = CellKey(task, alg, size)
             cell, comp, ref = analysis.cells.get(key), analysis.comparisons.get(key), analysis.reference.get(key)
-            entry = text_of(cell.interval, d) if cell else ''
+            entry = text_of(_interval(cell), d) if cell else ''
             entries.append(entry + (f' ({number(ref.mean, d)})' if cell and ref and beside else '') + '*' * bool(comp and comp.differs))
         name, found = settings_of(alg)
         entries += [] if beside else [number(b.expert_mean, d), number(b.random_mean, d)]
@@ -279,9 +290,9 @@ def latex_text(text: str) -> str:
     return ''.join(special.get(c, f'\\{c}' if c in '#$%&_{}' else c) for c in text)
 
 
-def render(table: Table, form: str, left: Sequence[str] = LEFT) -> str:
-    """A table as 'text', 'markdown', 'html' or 'latex'; columns of words, whose titles are in `left`, stand to the left."""
-    words = {i for i, title in enumerate(table.titles) if title in left}
+def render(table: Table, form: str) -> str:
+    """A table as 'text', 'markdown', 'html' or 'latex'; columns of words, those in LEFT, stand to the left."""
+    words = {i for i, title in enumerate(table.titles) if title in LEFT}
     if form == 'text':
         return format_table([table.titles, *table.lines], sorted(words), rule=True)
     if form == 'markdown':
@@ -310,12 +321,6 @@ def _html_table(table: Table, words: set[int]) -> str:
     return ''.join([*out, '</tr></table></div>'])
 
 
-def title_of(analysis: Analysis, task: str) -> str:
-    """A task with its environment."""
-    env = analysis.baselines[task].env
-    return task + (f' ({env})' if env and env != task else '')
-
-
 def baseline_lines(analysis: Analysis, task: str) -> list[str]:
     """The expert and random returns of a task, and the reference's, as sentences."""
     d, b, r = decimals_of(analysis, task), analysis.baselines[task], analysis.ref_baselines.get(task)
@@ -329,6 +334,15 @@ def baseline_lines(analysis: Analysis, task: str) -> list[str]:
     ours = [say('expert', b.expert_mean, b.expert_sd, b.expert_episodes), say('random', b.random_mean, b.random_sd, b.random_episodes)]
     theirs = [say('expert', r.expert_mean, r.expert_sd, r.expert_episodes), say('random', r.random_mean, r.random_sd, 0)] if r else []
     return [', '.join(ours), *(['reference: ' + ', '.join(theirs)] if theirs else [])]
+
+
+def task_sections(analysis: Analysis, level: int) -> list[Section]:
+    """Every task with its environment, expert and random returns, and cells."""
+    out = []
+    for task, b in analysis.baselines.items():
+        title = task + (f' ({b.env})' if b.env and b.env != task else '')
+        out.append(Section(title, baseline_lines(analysis, task), cell_table(analysis, task, level)))
+    return out
 
 
 def summary(analysis: Analysis) -> list[str]:
@@ -373,10 +387,8 @@ def text_report(analysis: Analysis, level: int, sections: Sequence[Section] = ()
 
 def _details(analysis: Analysis, level: int, sections: Sequence[Section]) -> list[str]:
     out = []
-    for s in sections:
+    for s in [*sections, *task_sections(analysis, level)]:
         out += ['', s.title, *_wrapped(s.sentences), *([render(s.table, 'text')] if s.table else []), *_wrapped(s.notes)]
-    for task in analysis.baselines:
-        out += ['', title_of(analysis, task), *baseline_lines(analysis, task), render(cell_table(analysis, task, level), 'text')]
     return [*out, '', *_wrapped([*summary(analysis), *explanation(analysis)])]
 
 
@@ -401,19 +413,12 @@ def _wrapped(sentences: Iterable[str]) -> list[str]:
     return out
 
 
-def markdown_section(section: Section, heading: str = '###') -> list[str]:
-    """A section in Markdown, as a list of lines."""
-    out = [f'{heading} {section.title}', '', *(x for s in section.sentences for x in (markdown_text(s), ''))]
-    table = [render(section.table, 'markdown'), ''] if section.table else []
-    return out + table + [x for n in section.notes for x in (markdown_text(n), '')]
-
-
 def markdown_report(analysis: Analysis, level: int, sections: Sequence[Section] = ()) -> str:
-    out = [line for section in sections for line in markdown_section(section)]
-    for task in analysis.baselines:
-        lines = (f'{markdown_text(line)}  ' for line in baseline_lines(analysis, task))
-        table = render(cell_table(analysis, task, level), 'markdown')
-        out += [f'### {markdown_text(title_of(analysis, task))}', '', *lines, '', table, '']
+    out = []
+    for s in [*sections, *task_sections(analysis, level)]:
+        tables = [render(s.table, 'markdown')] if s.table else []
+        parts = [f'### {markdown_text(s.title)}', *map(markdown_text, s.sentences), *tables, *map(markdown_text, s.notes)]
+        out += [line for part in parts for line in (part, '')]
     said = [*summary(analysis), *explanation(analysis)]
     return '\n'.join([*out, *(f'* {markdown_text(s)}' for s in said), ''])
 
