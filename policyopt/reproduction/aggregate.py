@@ -311,68 +311,42 @@ def _percentiles(x_R: np.ndarray) -> tuple[float, ...]:
     return tuple(float(q) for q in np.quantile(x_R, [LEVEL / 2, 1 - LEVEL / 2]))
 
 
-@dataclasses.dataclass
 class Aggregate:
-    """Rows per algorithm, per algorithm and task, per task, and over all; with the pairs and variances that they came from.
+    """Rows over a results table beside its reference: per algorithm, per algorithm and task, per task, and over all.
 
-    `free`: the rows of the algorithms that have cells at the ceiling, without these.
+    pairs, between: the cells with a reference and a scale, and the variances that the rows came from. free: the rows of the
+    algorithms that have cells at the ceiling, without these.
+
+    Args:
+        sources: such `cells` of other files, for the variance between sets.
+        margins: by the beginning of an algorithm's name.
     """
 
-    algs: list
-    blocks: list
-    tasks: list
-    whole: Row
-    pairs: list
-    between: dict
-    free: list
-    margins: Mapping[str, float]
+    def __init__(
+        self,
+        cells: Cells,
+        reference: Mapping[CellKey, Reference],
+        scales: Mapping[str, Baseline],
+        sources: Sequence[Cells] = (),
+        margins: Mapping[str, float] = MARGINS,
+    ):
+        self.pairs, self.margins = pairs_of(cells, reference, scales), margins
+        others = [s for s in sources if s.keys() != cells.keys() or not all(np.array_equal(s[k], cells[k]) for k in s)]
+        scaled = [{k: (scales[k.task].score(y), np.asarray(s)) for k, (y, s) in c.items() if k.task in scales} for c in [cells, *others]]
+        algs, tasks = (list(dict.fromkeys(getattr(p.key, f) for p in self.pairs)) for f in ('alg', 'task'))
+        blocks = [(a, t) for a in algs for t in tasks if any(p.block == (a, t) for p in self.pairs)]
+        self.between = pooled_between(scaled, blocks)
+        self.spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := sets_of(y, s)).df_within}
+        self.algs = [self._row(True, alg=a) for a in algs]
+        self.blocks = [self._row(False, *block) for block in blocks]
+        self.tasks = [self._row(True, task=t) for t in tasks]
+        self.whole: Any = self._row(True) if self.pairs else None
+        self.free = [self._row(False, r.alg, free=True) for r in self.algs if 0 < r.num_ceiling < r.num_cells]
 
-
-def aggregate(
-    cells: Cells,
-    reference: Mapping[CellKey, Reference],
-    scales: Mapping[str, Baseline],
-    sources: Sequence[Cells] = (),
-    margins: Mapping[str, float] = MARGINS,
-) -> Aggregate | None:
-    """The Aggregate of a results table beside its reference, or None when no cell has both a reference and a scale.
-
-    sources: such `cells` of other files, for the variance between sets. margins: by the beginning of an algorithm's name.
-    """
-    pairs = pairs_of(cells, reference, scales)
-    if not pairs:
-        return None
-    others = [s for s in sources if not _same(s, cells)]
-    scaled = [{k: (scales[k.task].score(y), np.asarray(s)) for k, (y, s) in c.items() if k.task in scales} for c in [cells, *others]]
-    algs, tasks = (list(dict.fromkeys(getattr(p.key, f) for p in pairs)) for f in ('alg', 'task'))
-    between = pooled_between(scaled, [(a, t) for a in algs for t in tasks])
-    spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := sets_of(y, s)).df_within}
-
-    def row(full: bool, alg: str = '', task: str = '') -> Any:
-        mine = [p for p in pairs if alg in ('', p.key.alg) and task in ('', p.key.task)]
-        if not mine:
-            return None
-        out = row_of(mine, between, alg, task, spare=spare, margins=margins)
+    def _row(self, full: bool, alg: str = '', task: str = '', free: bool = False) -> Row:
+        """The row of the cells of an algorithm and a task; `full` with its bootstrap, `free` without those at the ceiling."""
+        mine = [p for p in self.pairs if alg in ('', p.key.alg) and task in ('', p.key.task) and not (free and p.ceiling)]
+        out = row_of(mine, self.between, alg, task, spare=self.spare, margins=self.margins)
         if full:
             out.improvement, out.iqm, out.ref_iqm = bootstrap(mine, derive_seed('aggregate bootstrap', alg, task))
         return out
-
-    rows = [row(True, alg=a) for a in algs]
-    return Aggregate(
-        algs=rows,
-        blocks=[r for a in algs for t in tasks if (r := row(False, a, t))],
-        tasks=[row(True, task=t) for t in tasks],
-        whole=row(True),
-        pairs=pairs,
-        between=between,
-        free=[
-            row_of([p for p in pairs if p.key.alg == r.alg and not p.ceiling], between, r.alg, spare=spare, margins=margins)
-            for r in rows
-            if 0 < r.num_ceiling < r.num_cells
-        ],
-        margins=margins,
-    )
-
-
-def _same(one: Cells, other: Cells) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(a, b) for k in one for a, b in zip(one[k], other[k], strict=True))
