@@ -80,11 +80,6 @@ def _table(rows: Sequence[Row], level: int, drop: Sequence[str]) -> Table:
     return table._replace(lines=[['all' if i in words and not x else x for i, x in enumerate(line)] for line in table.lines])
 
 
-def share(x: float) -> str:
-    """A rate for reading, in whole percent."""
-    return '–' if not math.isfinite(x) else f'{100 * x:.0f}%'
-
-
 def interval(low: float, high: float) -> str:
     """An interval of score differences for reading, a dash where it is undefined."""
     return f'[{signed(low)}, {signed(high)}]' if math.isfinite(low) and math.isfinite(high) else '–'
@@ -174,10 +169,11 @@ def control_section(study: Study) -> Section | None:
         return None
     titles = ['ours', 'reference', 'true difference', 'found', 'called same', 'found here']
     lines = [
-        [c.alg, c.ref_alg, signed(c.truth) + ('†' if c.sets == 'runs' else ''), share(c.found), share(c.same), c.verdict_now] for c in found
+        [c.alg, c.ref_alg, signed(c.truth) + ('†' if c.sets == 'runs' else ''), f'{c.found:.0%}', f'{c.same:.0%}', c.verdict_now]
+        for c in found
     ]
     swaps, shifts = [c for c in found if c.alg != c.ref_alg], [c for c in found if c.alg == c.ref_alg and c.truth]
-    rates = ', '.join(f'{share(c.found)} ({c.alg})' for c in shifts)
+    rates = ', '.join(f'{c.found:.0%} ({c.alg})' for c in shifts)
     said = (
         [f'A true shift of {SHIFT} in every cell of an algorithm would be found in {rates} of experiments like this one.'] if shifts else []
     )
