@@ -8,13 +8,15 @@ Cells are matched with the reference by task, algorithm and dataset size. The pa
 docs/pipelines.md describes the columns of --csv.
 """
 
+import os
+
 from policyopt.command_line import Parser
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_output, write_text
 from policyopt.reporting import html, tables
 from policyopt.reporting.analysis import MARGINS, begins
 from policyopt.reporting.reference import tasks_beside
-from policyopt.reproduction.report import AGGREGATE_COLUMNS, aggregate_rows, sections
+from policyopt.reproduction.report import aggregate_csv, sections
 from policyopt.reproduction.study import Study
 from policyopt.shipped import as_typed
 
@@ -73,45 +75,45 @@ def margins_of(words):
 
 def main(argv):
     args = arguments(argv)
-    paths = tables.csv_paths(args.csv) if args.csv else []
     inputs = [args.results, args.reference, *([tasks_beside(args.reference)] if args.reference else []), *(args.between_set or [])]
-    outputs = list(filter(None, [*paths, args.latex, args.markdown, args.html]))
-    heads = {
-        path: columns[0].csv_name + ','
-        for path, columns in zip(paths, (tables.RUN_COLUMNS, tables.CELL_COLUMNS, AGGREGATE_COLUMNS), strict=False)
-    }
-    heads |= {path: head for path, head in ((args.latex, '%'), (args.markdown, '#'), (args.html, '<!')) if path}
-    for i, path in enumerate(outputs):
-        check_output(path, 'a table', inputs, others=outputs[:i], begins=heads[path])
+    outputs = outputs_of(args)
+    for i, (path, head, _) in enumerate(outputs):
+        check_output(path, 'a table', inputs, others=[other for other, *_ in outputs[:i]], begins=head)
     margins = margins_of(args.margin)
     study = Study.read(args.results, args.reference, args.between_set, margins=margins)
     for name in margins if args.margin else ():
         if not any(begins(name, key.alg) for key in study.cells):
             algs = ', '.join(dict.fromkeys(key.alg for key in study.cells))
             raise UserError(f'--margin {name}=…: no algorithm of the results is called so; expected the beginning of {algs}')
-    level, detail = args.verbosity or 0, 1 if args.verbosity is None else args.verbosity
     written = []
-    csv_tables = [(tables.RUN_COLUMNS, tables.run_rows(study)), (tables.CELL_COLUMNS, tables.cell_rows(study, baselines=True))]
-    csv_tables += [(AGGREGATE_COLUMNS, aggregate_rows(study.aggregate))] if study.aggregate else []
-    for path, (columns, rows) in zip(paths, csv_tables, strict=False):
-        tables.write_csv(path, columns, rows)
-        written.append(path)
-    sources = {'results': args.results, 'reference': args.reference, 'between sets': ', '.join(study.between)}
-    for path, content in (
-        (args.latex, lambda: tables.latex_report(study)),
-        (args.markdown, lambda: tables.markdown_report(study, detail, sections(study))),
-        (args.html, lambda: html.html_report(study, sections(study), pictures(study), {k: v for k, v in sources.items() if v})),
-    ):
-        if path:
-            write_text(path, content())
+    for path, _, text_of in outputs:
+        if text := text_of(study):
+            write_text(path, text)
             written.append(path)
+    level = args.verbosity or 0
     print(tables.text_report(study, level, sections(study, level), closing_lines(args, level, study, written)))
 
 
-def pictures(study):
-    from policyopt.reproduction.figures import KINDS  # here, because matplotlib takes longer than a printed table
+def outputs_of(args):
+    """[(file to write, how such a file begins, what gives its text of a study, empty where there is nothing to say)]."""
 
-    return html.pictures_of(study, KINDS)
+    def page(study):
+        from policyopt.reproduction.figures import pictures_of  # here, because matplotlib takes longer than a printed table
+
+        sources = {'results': args.results, 'reference': args.reference, 'between sets': ', '.join(study.between)}
+        return html.html_report(study, sections(study), pictures_of(study), {k: v for k, v in sources.items() if v})
+
+    detail = 1 if args.verbosity is None else args.verbosity
+    root, suffix = os.path.splitext(args.csv or '')
+    outputs = [
+        (args.csv, 'task,', tables.runs_csv),
+        (root and f'{root}_cells{suffix}', 'task,', tables.cells_csv),
+        (root and f'{root}_aggregate{suffix}', 'alg,', aggregate_csv),
+        (args.latex, '%', tables.latex_report),
+        (args.markdown, '#', lambda study: tables.markdown_report(study, detail, sections(study))),
+        (args.html, '<!', page),
+    ]
+    return [output for output in outputs if output[0]]
 
 
 def closing_lines(args, level, study, written):

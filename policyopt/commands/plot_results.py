@@ -17,7 +17,7 @@ the lowest to the highest.
 import os
 
 from policyopt.command_line import Parser
-from policyopt.reporting.figures import picture_path, results_figure, save_figure
+from policyopt.reporting.figures import check_picture, results_figure, save_figure
 from policyopt.reproduction.figures import KINDS
 from policyopt.reproduction.study import Study
 
@@ -31,7 +31,8 @@ def main(argv):
     parser.add_argument('--between-set', metavar='F', nargs='+', help='results with several expert sets, as for analyze_results.py')
     args = parser.parse_args(argv)
     inputs = [args.results, args.reference, *(args.between_set or [])]
-    path = picture_path(args.output, f'{os.path.splitext(args.results)[0]}_{args.kind}.png', inputs)
+    path = args.output or f'{os.path.splitext(args.results)[0]}_{args.kind}.png'
+    check_picture(path, inputs)
     analysis = Study.read(args.results, args.reference, args.between_set)
     save_figure(results_figure(analysis, args.kind, KINDS), path)
     print(f'{args.kind}: {KINDS[args.kind].caption}\nwrote {path}')

@@ -17,7 +17,7 @@ import time
 from policyopt.command_line import Parser, whole
 from policyopt.errors import UserError, printable
 from policyopt.reporting import curves
-from policyopt.reporting.figures import has_screen, picture_path, save_figure, show_windows
+from policyopt.reporting.figures import check_picture, has_screen, save_figure, show_windows
 
 
 def main(argv):
@@ -35,7 +35,7 @@ def main(argv):
     if args.plotfile:
         if args.noplot:
             raise UserError('--noplot and --plotfile contradict each other; give one of them')
-        picture_path(args.plotfile, '', args.logfiles)
+        check_picture(args.plotfile, args.logfiles)
     if not args.interval > 0:
         raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')
     paths = curves.log_paths(args.logfiles)

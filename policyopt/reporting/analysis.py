@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +27,6 @@ from policyopt.reporting.statistics import LEVEL, NAN, Difference, Prediction, S
 from policyopt.shipped import as_typed, here_or_shipped
 
 MARGINS = {'': 0.10, 'ga': 0.05}  # by the beginning of an algorithm's name, as scores; declared before the runs
-
-
-class PlusMinus(NamedTuple):
-    """A mean and half the width of its 95% interval."""
-
-    mean: float
-    half: float
 
 
 @dataclasses.dataclass
@@ -60,11 +53,6 @@ class Cell:
     def half_width(self) -> float:
         """Half width of the 95% interval that is shown: over expert sets where there are several, else over runs."""
         return self.margin_sets if math.isfinite(self.margin_sets) else self.margin
-
-    @property
-    def interval(self) -> PlusMinus:
-        """The mean with half the width of its 95% interval."""
-        return PlusMinus(self.mean, self.half_width)
 
 
 @dataclasses.dataclass

@@ -14,7 +14,7 @@ import math
 import os
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -43,18 +43,17 @@ STYLE: Any = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid':
           'axes.axisbelow': True, 'font.size': 12, 'axes.titlesize': 12}  # fmt: skip
 
 
-def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def styles_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """{name: dict of colour, linestyle, marker}, the same in every picture for an algorithm of the table in algorithms.py."""
-    rows = {n: ALGORITHMS[n] for n in names if n in ALGORITHMS}
-    taken = {row.colour for row in rows.values()}
-    free = itertools.chain([i for i, colour in enumerate(COLOURS) if colour not in taken], itertools.count(len(COLOURS)))
+    taken = {ALGORITHMS[n].colour for n in names if n in ALGORITHMS}
+    # colours that are free first; one that comes again comes with another line
+    looks = ((i, (i + turn) % len(_DASHES)) for turn in itertools.count() for i, c in enumerate(COLOURS) if turn or c not in taken)
     out = {}
     for name in names:
-        if name in rows:
-            out[name] = {'color': rows[name].colour, 'linestyle': rows[name].line, 'marker': rows[name].marker}
+        if row := ALGORITHMS.get(name):
+            out[name] = {'color': row.colour, 'linestyle': row.line, 'marker': row.marker}
         else:
-            turn, i = divmod(next(free), len(COLOURS))
-            k = (i + turn) % len(_DASHES)  # a colour that comes again comes with another line
+            i, k = next(looks)
             out[name] = {'color': COLOURS[i], 'linestyle': _DASHES[k], 'marker': _MARKERS[k]}
     return out
 
@@ -286,20 +285,21 @@ def _spread(cell: Cell, few: bool) -> tuple[float, float]:
     return max(low, cell.mean - margin), min(high, cell.mean + margin)
 
 
-def picture_path(path: str | None, default: str, inputs: Iterable[str | None] = ()) -> str:
-    """`path` or the default, after checking that a picture can be written there. Raises UserError otherwise."""
-    path = path or default
-    suffix = os.path.splitext(path)[1].lower().lstrip('.')
-    if suffix not in FORMATS:
+def check_picture(path: str, inputs: Iterable[str | None] = ()) -> None:
+    """Raise UserError unless a picture can be written at `path`."""
+    if (suffix := _suffix(path)) not in FORMATS:
         raise UserError(f"{path}: cannot write a picture of the kind '{suffix}'; expected a name that ends in .{', .'.join(FORMATS)}")
     check_output(path, 'the picture', inputs)
-    return path
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower().lstrip('.')
 
 
 @any_letters()
 def save_figure(fig: Figure, path: str) -> None:
     """Write the figure whole or not at all; its kind is the suffix. PDF and SVG carry no date, so the same data give the same file."""
-    suffix = os.path.splitext(path)[1].lower().lstrip('.')
+    suffix = _suffix(path)
     # without a salt of its own an SVG names its parts at random
     with replacing(path) as tmp, matplotlib.rc_context({'svg.hashsalt': 'policyopt'}):
         fig.savefig(tmp, format=suffix, dpi=150, metadata={'pdf': {'CreationDate': None}, 'svg': {'Date': None}}.get(suffix))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from policyopt.provenance import provenance
@@ -56,11 +56,9 @@ def html_report(
         parts += [tables.render(s.table, 'html')] if s.table else []
         parts += [f'<p class="sub">{_e(x)}</p>' for x in s.notes]
     parts += ['<h2>Cells</h2>', _list(tables.summary(analysis))]
-    for task in analysis.baselines:
-        parts += [f'<h3>{_e(tables.title_of(analysis, task))}</h3>']
-        parts += [f'<p class="sub">{_e(line)}</p>' for line in tables.baseline_lines(analysis, task)]
-        one, every = (tables.render(tables.cell_table(analysis, task, level), 'html') for level in (1, 2))
-        parts += [one, _details(f'{task}: all columns', every)]
+    for s, every in zip(*(tables.task_sections(analysis, level) for level in (1, 2)), strict=True):
+        parts += [f'<h3>{_e(s.title)}</h3>', *(f'<p class="sub">{_e(line)}</p>' for line in s.sentences)]
+        parts += [tables.render(s.table, 'html'), _details(f'{s.title}: all columns', tables.render(every.table, 'html'))]
     parts += ['<h2>How to read it</h2>', *(f'<p>{_e(p)}</p>' for p in tables.explanation(analysis))]
     shown = [c for c in tables.CELL_COLUMNS if c.level < tables.CSV_ONLY and (analysis.comparisons or not c.needs_reference)]
     parts += [_details('What every column means', _pairs((c.title, _e(c.meaning)) for c in shown))]
@@ -78,17 +76,6 @@ def html_report(
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{_e(title)}</title><style>{_STYLE}</style></head>\n<body>\n' + '\n'.join(parts) + '\n</body></html>\n'
     )
-
-
-def pictures_of(analysis: Analysis, kinds: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """(caption, PNG bytes) of every kind of picture that the data allow, those that answer first."""
-    from policyopt.reporting.figures import png_bytes, results_figure  # here, because matplotlib takes longer than a printed table
-
-    for kind in sorted(kinds, key=lambda kind: (kind != 'forest', kind != 'figure1')):
-        twice = kind == 'raw' and not analysis.without_scores()  # it shows the same as figure1
-        if not twice and not kinds[kind].reason(analysis):
-            caption = kinds[kind].caption
-            yield caption[0].upper() + caption[1:], png_bytes(results_figure(analysis, kind, kinds))
 
 
 def _e(x: Any) -> str:

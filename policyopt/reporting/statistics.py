@@ -218,7 +218,7 @@ def predict_one_set(ours: Sets, m: int, between: Sets | None = None, ref_sd: flo
     ss, df_w = ours.ss_within, ours.df_within
     if source is not ours:
         ss, df_w = ss + source.ss_within, df_w + source.df_within
-    if m > 1 and math.isfinite(ref_sd):
+    if math.isfinite(ref_sd):
         ss, df_w = ss + (m - 1) * ref_sd**2, df_w + m - 1
     ms_w = ss / df_w if df_w else 0.0
     var_b = max(0.0, (source.ms_between - ms_w) / source.n0)

@@ -11,7 +11,6 @@ import dataclasses
 import html
 import io
 import math
-import os
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -21,9 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from policyopt.command_line import format_table
-from policyopt.files.atomic import write_text
 from policyopt.files.names import settings_of
-from policyopt.reporting.analysis import Analysis, Cell, Comparison, PlusMinus, repeat_commands, some_of
+from policyopt.reporting.analysis import Analysis, Cell, Comparison, repeat_commands, some_of
 from policyopt.reporting.reference import Baseline, CellKey
 from policyopt.reporting.statistics import LEVEL, NAN, sd
 
@@ -65,7 +63,7 @@ class Section(NamedTuple):
 
     title: str
     sentences: list[str]
-    table: Table | None = None
+    table: Any = None  # a Table, or None
     notes: Sequence[str] = ()
 
 
@@ -75,6 +73,13 @@ class P(float):
 
 class Score(float):
     """A difference of scores, shown with its sign."""
+
+
+class PlusMinus(NamedTuple):
+    """A mean and half the width of its 95% interval."""
+
+    mean: float
+    half: float
 
 
 class Estimate(NamedTuple):
@@ -116,6 +121,10 @@ def trajectories(num: int) -> str:
     return f'{num} trajectories' if num > 1 else '1 trajectory'
 
 
+def _interval(cell: Cell) -> PlusMinus:
+    return PlusMinus(cell.mean, cell.half_width)
+
+
 def decimals_of(analysis: Analysis, task: str, digits: int = 4) -> int:
     """Decimals that keep about so many digits of the task's returns, the same for all its numbers."""
     b = analysis.baselines[task]
@@ -125,11 +134,9 @@ def decimals_of(analysis: Analysis, task: str, digits: int = 4) -> int:
 
 
 class RunRow(NamedTuple):
-    """A line of the table of runs: a row of /results, its returns and lengths per episode, and the scale of its task."""
+    """A line of the table of runs: a row of /results, and the scale of its task."""
 
     row: Any
-    r_E: np.ndarray
-    len_E: np.ndarray
     scale: Baseline
 
 
@@ -154,12 +161,17 @@ RUN_COLUMNS = [
             'snapshot': 'evaluated policy',
         }.items()
     ),
-    Column('episodes', 'evaluation episodes', 0, attrgetter('r_E.size')),
-    Column('return_mean', 'mean true return', 0, lambda v: v.r_E.mean()),
-    Column('return_std', 'its standard deviation over episodes', 0, lambda v: sd(v.r_E)),
-    Column('length_mean', 'mean episode length', 0, lambda v: v.len_E.mean()),
-    Column('length_std', 'its standard deviation over episodes', 0, lambda v: sd(v.len_E)),
-    Column('percent_expert', '100·(return_mean − random)/(expert − random)', 0, lambda v: 100 * float(v.scale.score(v.r_E.mean()))),
+    Column('episodes', 'evaluation episodes', 0, lambda v: len(v.row.alg_traj_returns)),
+    Column('return_mean', 'mean true return', 0, lambda v: np.mean(v.row.alg_traj_returns)),
+    Column('return_std', 'its standard deviation over episodes', 0, lambda v: sd(v.row.alg_traj_returns)),
+    Column('length_mean', 'mean episode length', 0, lambda v: np.mean(v.row.alg_traj_lengths)),
+    Column('length_std', 'its standard deviation over episodes', 0, lambda v: sd(v.row.alg_traj_lengths)),
+    Column(
+        'percent_expert',
+        '100·(return_mean − random)/(expert − random)',
+        0,
+        lambda v: 100 * float(v.scale.score(np.mean(v.row.alg_traj_returns))),
+    ),
 ]
 
 
@@ -176,7 +188,7 @@ CELL_COLUMNS = [
     Column('runs', 'runs (training seeds)', 2, attrgetter('cell.y_N.size')),
     Column('sets', 'expert sets among them', 2, lambda v: np.unique(v.cell.set_N).size or None),
     Column('episodes', 'evaluation episodes, all runs together', 2, attrgetter('cell.episodes')),
-    Column('', 'return_mean ± margin95_sets, or ± margin95 with one set', 0, attrgetter('cell.interval'), heading='return ± 95%'),
+    Column('', 'return_mean ± margin95_sets, or ± margin95 with one set', 0, lambda v: _interval(v.cell), heading='return ± 95%'),
     Column('return_mean', 'mean over runs', CSV_ONLY, attrgetter('cell.mean')),
     Column('margin95', 'half width of its 95% t interval over runs', CSV_ONLY, attrgetter('cell.margin')),
     Column('margin95_sets', 'the same over expert sets; empty with one set', CSV_ONLY, attrgetter('cell.margin_sets')),
@@ -215,28 +227,10 @@ CELL_COLUMNS = [
 ]
 
 
-def run_rows(analysis: Analysis) -> list[RunRow]:
-    """A row per run, in the order of the cells."""
-    return [
-        RunRow(r, np.asarray(r.alg_traj_returns, float), np.asarray(r.alg_traj_lengths, float), analysis.baselines[key.task])
-        for key, cell in analysis.cells.items()
-        for r in cell.rows
-    ]
-
-
-def cell_rows(analysis: Analysis, task: str = '', baselines: bool = False) -> list[CellRow]:
-    """A row per cell, of one task or of all; of every task before them those of the expert and of the random policy if asked for."""
-    out, commands = [], repeat_commands(analysis.cells, analysis.attrs)
-    for name, b in analysis.baselines.items():
-        measured = (('expert', b.expert_mean, b.expert_sd, b.expert_episodes), ('random', b.random_mean, b.random_sd, b.random_episodes))
-        for who, mean, std, episodes in measured if baselines else ():
-            if episodes:
-                values = (episodes, mean, NAN, NAN, NAN, std, NAN, NAN)
-                out.append(CellRow(Cell(CellKey(name, who, 0), [], np.array([mean]), np.array([]), *values), None))
-        for k, c in analysis.cells.items():
-            if k.task == name and task in ('', name):
-                out.append(CellRow(c, analysis.comparisons.get(k), commands[k]))
-    return out
+def cell_rows(analysis: Analysis, task: str) -> list[CellRow]:
+    """A row per cell of one task."""
+    commands = repeat_commands(analysis.cells, analysis.attrs)
+    return [CellRow(c, analysis.comparisons.get(k), commands[k]) for k, c in analysis.cells.items() if k.task == task]
 
 
 def _settings(algs: Iterable[str]) -> list[str]:
@@ -274,7 +268,7 @@ def grid(analysis: Analysis, digits: int = 4, with_reference: bool = True) -> Ta
         for size in sizes:
             key = CellKey(task, alg, size)
             cell, comp, ref = analysis.cells.get(key), analysis.comparisons.get(key), analysis.reference.get(key)
-            entry = text_of(cell.interval, d) if cell else ''
+            entry = text_of(_interval(cell), d) if cell else ''
             entries.append(entry + (f' ({number(ref.mean, d)})' if cell and ref and beside else '') + '*' * bool(comp and comp.differs))
         name, found = settings_of(alg)
         entries += [] if beside else [number(b.expert_mean, d), number(b.random_mean, d)]
@@ -296,9 +290,9 @@ def latex_text(text: str) -> str:
     return ''.join(special.get(c, f'\\{c}' if c in '#$%&_{}' else c) for c in text)
 
 
-def render(table: Table, form: str, left: Sequence[str] = LEFT) -> str:
-    """A table as 'text', 'markdown', 'html' or 'latex'; columns of words, whose titles are in `left`, stand to the left."""
-    words = {i for i, title in enumerate(table.titles) if title in left}
+def render(table: Table, form: str) -> str:
+    """A table as 'text', 'markdown', 'html' or 'latex'; columns of words, those in LEFT, stand to the left."""
+    words = {i for i, title in enumerate(table.titles) if title in LEFT}
     if form == 'text':
         return format_table([table.titles, *table.lines], sorted(words), rule=True)
     if form == 'markdown':
@@ -327,12 +321,6 @@ def _html_table(table: Table, words: set[int]) -> str:
     return ''.join([*out, '</tr></table></div>'])
 
 
-def title_of(analysis: Analysis, task: str) -> str:
-    """A task with its environment."""
-    env = analysis.baselines[task].env
-    return task + (f' ({env})' if env and env != task else '')
-
-
 def baseline_lines(analysis: Analysis, task: str) -> list[str]:
     """The expert and random returns of a task, and the reference's, as sentences."""
     d, b, r = decimals_of(analysis, task), analysis.baselines[task], analysis.ref_baselines.get(task)
@@ -346,6 +334,15 @@ def baseline_lines(analysis: Analysis, task: str) -> list[str]:
     ours = [say('expert', b.expert_mean, b.expert_sd, b.expert_episodes), say('random', b.random_mean, b.random_sd, b.random_episodes)]
     theirs = [say('expert', r.expert_mean, r.expert_sd, r.expert_episodes), say('random', r.random_mean, r.random_sd, 0)] if r else []
     return [', '.join(ours), *(['reference: ' + ', '.join(theirs)] if theirs else [])]
+
+
+def task_sections(analysis: Analysis, level: int) -> list[Section]:
+    """Every task with its environment, expert and random returns, and cells."""
+    out = []
+    for task, b in analysis.baselines.items():
+        title = task + (f' ({b.env})' if b.env and b.env != task else '')
+        out.append(Section(title, baseline_lines(analysis, task), cell_table(analysis, task, level)))
+    return out
 
 
 def summary(analysis: Analysis) -> list[str]:
@@ -390,10 +387,8 @@ def text_report(analysis: Analysis, level: int, sections: Sequence[Section] = ()
 
 def _details(analysis: Analysis, level: int, sections: Sequence[Section]) -> list[str]:
     out = []
-    for s in sections:
+    for s in [*sections, *task_sections(analysis, level)]:
         out += ['', s.title, *_wrapped(s.sentences), *([render(s.table, 'text')] if s.table else []), *_wrapped(s.notes)]
-    for task in analysis.baselines:
-        out += ['', title_of(analysis, task), *baseline_lines(analysis, task), render(cell_table(analysis, task, level), 'text')]
     return [*out, '', *_wrapped([*summary(analysis), *explanation(analysis)])]
 
 
@@ -418,19 +413,12 @@ def _wrapped(sentences: Iterable[str]) -> list[str]:
     return out
 
 
-def markdown_section(section: Section, heading: str = '###') -> list[str]:
-    """A section in Markdown, as a list of lines."""
-    out = [f'{heading} {section.title}', '', *(x for s in section.sentences for x in (markdown_text(s), ''))]
-    table = [render(section.table, 'markdown'), ''] if section.table else []
-    return out + table + [x for n in section.notes for x in (markdown_text(n), '')]
-
-
 def markdown_report(analysis: Analysis, level: int, sections: Sequence[Section] = ()) -> str:
-    out = [line for section in sections for line in markdown_section(section)]
-    for task in analysis.baselines:
-        lines = (f'{markdown_text(line)}  ' for line in baseline_lines(analysis, task))
-        table = render(cell_table(analysis, task, level), 'markdown')
-        out += [f'### {markdown_text(title_of(analysis, task))}', '', *lines, '', table, '']
+    out = []
+    for s in [*sections, *task_sections(analysis, level)]:
+        tables = [render(s.table, 'markdown')] if s.table else []
+        parts = [f'### {markdown_text(s.title)}', *map(markdown_text, s.sentences), *tables, *map(markdown_text, s.notes)]
+        out += [line for part in parts for line in (part, '')]
     said = [*summary(analysis), *explanation(analysis)]
     return '\n'.join([*out, *(f'* {markdown_text(s)}' for s in said), ''])
 
@@ -440,14 +428,8 @@ def latex_report(analysis: Analysis) -> str:
     return render(grid(analysis), 'latex') + '\n% mean over runs, ± half the width of its 95% interval; in brackets: the reference\n'
 
 
-def csv_paths(path: str) -> list[str]:
-    """The files of --csv: per run, per cell, and per algorithm and task: `r.csv`, `r_cells.csv`, `r_aggregate.csv`."""
-    root, suffix = os.path.splitext(path)
-    return [path, f'{root}_cells{suffix}', f'{root}_aggregate{suffix}']
-
-
-def write_csv(path: str, columns: Sequence[Column], rows: Sequence[Any]) -> None:
-    """A table as CSV; empty fields mean: not known, or not defined. Settings of a sweep have columns behind the others."""
+def csv_text(columns: Sequence[Column], rows: Sequence[Any]) -> str:
+    """Rows as CSV; empty fields mean: not known, or not defined. Settings of a sweep have columns behind the others."""
 
     def plain(x):
         return '' if x is None or (isinstance(x, float) and math.isnan(x)) else f'{x:.10g}' if isinstance(x, float) else x
@@ -462,4 +444,22 @@ def write_csv(path: str, columns: Sequence[Column], rows: Sequence[Any]) -> None
     for row in rows:
         values = [None if c.needs_reference and row.comp is None else c.value(row) for c in columns]
         writer.writerow([*map(plain, values), *(settings_of(alg(row))[1].get(key, '') for key in varied)])
-    write_text(path, text.getvalue())
+    return text.getvalue()
+
+
+def runs_csv(analysis: Analysis) -> str:
+    """A line per run, in the order of the cells."""
+    return csv_text(RUN_COLUMNS, [RunRow(r, analysis.baselines[key.task]) for key, cell in analysis.cells.items() for r in cell.rows])
+
+
+def cells_csv(analysis: Analysis) -> str:
+    """A line per cell; before those of a task its expert and its random policy."""
+    rows = []
+    for task, b in analysis.baselines.items():
+        measured = (('expert', b.expert_mean, b.expert_sd, b.expert_episodes), ('random', b.random_mean, b.random_sd, b.random_episodes))
+        for who, mean, std, episodes in measured:
+            if episodes:
+                values = (episodes, mean, NAN, NAN, NAN, std, NAN, NAN)
+                rows.append(CellRow(Cell(CellKey(task, who, 0), [], np.array([mean]), np.array([]), *values), None))
+        rows += cell_rows(analysis, task)
+    return csv_text(CELL_COLUMNS, rows)

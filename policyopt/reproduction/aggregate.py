@@ -206,8 +206,9 @@ def row_of(
 
     alg, task: name of the row, empty for all. spare: Sets from other files, for the variance within sets of cells of one run.
     """
-    num = len(pairs)
-    d_K = np.array([p.diff for p in pairs])
+    num, d_K = len(pairs), np.array([p.diff for p in pairs])
+    ours = np.concatenate([p.y_N for p in pairs])
+    theirs = np.concatenate([np.empty(0), *(p.ref.y_M for p in pairs if p.ref.y_M is not None)])
     row = Row(
         diff=float(d_K.mean()),
         alg=alg,
@@ -215,59 +216,44 @@ def row_of(
         num_cells=num,
         num_ceiling=sum(p.ceiling for p in pairs),
         margin=margin_of(alg, margins),
+        failed=int(np.sum(ours <= FAILED)),
+        num_runs=ours.size,
+        ref_failed=int(np.sum(theirs <= FAILED)),
+        ref_runs=theirs.size,
     )
-    known = [p.ref.y_M for p in pairs if p.ref.y_M is not None]
-    row.failed, row.num_runs = (int(sum(f(p.y_N) for p in pairs)) for f in (_failed, np.size))
-    row.ref_failed, row.ref_runs = (int(sum(map(f, known))) for f in (_failed, np.size))
-    blocks = {}
+    blocks, per_task = {}, {}  # per_task: (standard deviation between sets, the spread behind it, degrees of freedom) of every block
     for p in pairs:
         blocks.setdefault((p.block, p.ref_block), []).append(p)
-    per_task, unknown = {}, False
-    for (mine, theirs), cells in blocks.items():
-        at_ceiling = all(c.ceiling for c in cells)
-        b, b_ref = between.get(mine), between.get(theirs)
-        if not (b and b_ref) and not at_ceiling:
+    for (mine, other), cells in blocks.items():
+        kappa = float(np.mean([p.sets.sum_sq for p in cells]))
+        known = [(x, k) for x, k in ((between.get(mine), kappa), (between.get(other), 1.0)) if x]
+        if len(known) < 2 and not all(p.ceiling for p in cells):
             row.sets = 'runs'
-        kappa = float(np.mean([c.sets.sum_sq for c in cells]))
-        entry = per_task.setdefault(mine[1], [0.0, 0.0, math.inf])
-        for i, field in enumerate(('var', 'spread')):
-            entry[i] += len(cells) / num * math.sqrt(sum(getattr(x, field) * k for x, k in ((b, kappa), (b_ref, 1.0)) if x))
-        entry[2] = min([entry[2], *(x.df for x in (b, b_ref) if x)])
-    parts, least = [], math.inf  # (variance, the mean square behind it, degrees of freedom)
-    for sd_sets, sd_spread, df in per_task.values():
-        if sd_spread > 0:
-            parts.append((sd_sets**2, sd_spread**2, df))
-            least = min(least, df)
-    for c in pairs:
-        own = c.sets
-        if not own.df_within:
-            own = (spare or {}).get(c.key, own)
-        ms, df, ref = own.ms_within, own.df_within, c.ref
-        both = ((ms, df, c.y_N.size), (ref.sd**2, ref.m - 1, ref.m) if ref.m > 1 and math.isfinite(ref.sd) else (ms, df, ref.m))
-        if math.isnan(both[1][0]) or math.isnan(ms):
-            # one run a set: what runs vary is in ω² already
-            unknown |= c.block not in between and not c.ceiling
-        parts += [(v / n / num**2, v / n / num**2, f) for v, f, n in both if f and v > 0]
+        sds = (len(cells) / num * math.sqrt(sum(getattr(x, name) * k for x, k in known)) for name in ('var', 'spread'))
+        per_task.setdefault(mine[1], []).append((*sds, min((x.df for x, _ in known), default=math.inf)))
+    sums = [(sum(sds), sum(spreads), min(dfs)) for sds, spreads, dfs in (zip(*found, strict=True) for found in per_task.values())]
+    parts = [(sd**2, spread**2, df) for sd, spread, df in sums if spread > 0]  # (variance, the mean square behind it, degrees of freedom)
+    least, unknown = min((df for *_, df in parts), default=1.0), False
+    for p in pairs:
+        own = p.sets if p.sets.df_within else (spare or {}).get(p.key, p.sets)
+        within = own.ms_within, own.df_within
+        ref_within = (p.ref.sd**2, p.ref.m - 1) if math.isfinite(p.ref.sd) else within
+        # with one run a set what runs vary is in ω² already
+        unknown |= math.isnan(within[0] + ref_within[0]) and p.block not in between and not p.ceiling
+        parts += [(v / n / num**2, v / n / num**2, f) for (v, f), n in ((within, p.y_N.size), (ref_within, p.ref.m)) if f and v > 0]
     total = sum(v for v, _, _ in parts)
     if unknown:
-        row.sets, groups = 'cells', {}
+        by_task = {}
         for p in pairs:
-            groups.setdefault(p.key.task, []).append(p.diff)
-        if len(groups) > 2:
-            row.sets = 'tasks'
-        else:
-            groups = dict(enumerate([d] for d in d_K))
+            by_task.setdefault(p.key.task, []).append(p.diff)
+        row.sets, groups = ('tasks', list(by_task.values())) if len(by_task) > 2 else ('cells', [[d] for d in d_K])
         row.df = float(len(groups) - 1)
-        apart = sum((len(d) / num) ** 2 * (np.mean(d) - row.diff) ** 2 for d in groups.values())
+        apart = sum((len(d) / num) ** 2 * (np.mean(d) - row.diff) ** 2 for d in groups)
         total = float(len(groups) / row.df * apart) if row.df else NAN
     elif total > 0:
-        row.df = max(satterthwaite(total, [part[1:] for part in parts]), least if math.isfinite(least) else 1.0)
+        row.df = max(satterthwaite(total, [part[1:] for part in parts]), least)
     row.se = math.sqrt(total) if total >= 0 else NAN
     return row
-
-
-def _failed(scores: np.ndarray) -> int:
-    return int(np.sum(scores <= FAILED))
 
 
 def resampled(y_N: np.ndarray, set_N: np.ndarray, rng: np.random.Generator, num: int) -> np.ndarray:
@@ -311,68 +297,42 @@ def _percentiles(x_R: np.ndarray) -> tuple[float, ...]:
     return tuple(float(q) for q in np.quantile(x_R, [LEVEL / 2, 1 - LEVEL / 2]))
 
 
-@dataclasses.dataclass
 class Aggregate:
-    """Rows per algorithm, per algorithm and task, per task, and over all; with the pairs and variances that they came from.
+    """Rows over a results table beside its reference: per algorithm, per algorithm and task, per task, and over all.
 
-    `free`: the rows of the algorithms that have cells at the ceiling, without these.
+    pairs, between: the cells with a reference and a scale, and the variances that the rows came from. free: the rows of the
+    algorithms that have cells at the ceiling, without these.
+
+    Args:
+        sources: such `cells` of other files, for the variance between sets.
+        margins: by the beginning of an algorithm's name.
     """
 
-    algs: list
-    blocks: list
-    tasks: list
-    whole: Row
-    pairs: list
-    between: dict
-    free: list
-    margins: Mapping[str, float]
+    def __init__(
+        self,
+        cells: Cells,
+        reference: Mapping[CellKey, Reference],
+        scales: Mapping[str, Baseline],
+        sources: Sequence[Cells] = (),
+        margins: Mapping[str, float] = MARGINS,
+    ):
+        self.pairs, self.margins = pairs_of(cells, reference, scales), margins
+        others = [s for s in sources if s.keys() != cells.keys() or not all(np.array_equal(s[k], cells[k]) for k in s)]
+        scaled = [{k: (scales[k.task].score(y), np.asarray(s)) for k, (y, s) in c.items() if k.task in scales} for c in [cells, *others]]
+        algs, tasks = (list(dict.fromkeys(getattr(p.key, f) for p in self.pairs)) for f in ('alg', 'task'))
+        blocks = [(a, t) for a in algs for t in tasks if any(p.block == (a, t) for p in self.pairs)]
+        self.between = pooled_between(scaled, blocks)
+        self.spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := sets_of(y, s)).df_within}
+        self.algs = [self._row(True, alg=a) for a in algs]
+        self.blocks = [self._row(False, *block) for block in blocks]
+        self.tasks = [self._row(True, task=t) for t in tasks]
+        self.whole: Any = self._row(True) if self.pairs else None
+        self.free = [self._row(False, r.alg, free=True) for r in self.algs if 0 < r.num_ceiling < r.num_cells]
 
-
-def aggregate(
-    cells: Cells,
-    reference: Mapping[CellKey, Reference],
-    scales: Mapping[str, Baseline],
-    sources: Sequence[Cells] = (),
-    margins: Mapping[str, float] = MARGINS,
-) -> Aggregate | None:
-    """The Aggregate of a results table beside its reference, or None when no cell has both a reference and a scale.
-
-    sources: such `cells` of other files, for the variance between sets. margins: by the beginning of an algorithm's name.
-    """
-    pairs = pairs_of(cells, reference, scales)
-    if not pairs:
-        return None
-    others = [s for s in sources if not _same(s, cells)]
-    scaled = [{k: (scales[k.task].score(y), np.asarray(s)) for k, (y, s) in c.items() if k.task in scales} for c in [cells, *others]]
-    algs, tasks = (list(dict.fromkeys(getattr(p.key, f) for p in pairs)) for f in ('alg', 'task'))
-    between = pooled_between(scaled, [(a, t) for a in algs for t in tasks])
-    spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := sets_of(y, s)).df_within}
-
-    def row(full: bool, alg: str = '', task: str = '') -> Any:
-        mine = [p for p in pairs if alg in ('', p.key.alg) and task in ('', p.key.task)]
-        if not mine:
-            return None
-        out = row_of(mine, between, alg, task, spare=spare, margins=margins)
+    def _row(self, full: bool, alg: str = '', task: str = '', free: bool = False) -> Row:
+        """The row of the cells of an algorithm and a task; `full` with its bootstrap, `free` without those at the ceiling."""
+        mine = [p for p in self.pairs if alg in ('', p.key.alg) and task in ('', p.key.task) and not (free and p.ceiling)]
+        out = row_of(mine, self.between, alg, task, spare=self.spare, margins=self.margins)
         if full:
             out.improvement, out.iqm, out.ref_iqm = bootstrap(mine, derive_seed('aggregate bootstrap', alg, task))
         return out
-
-    rows = [row(True, alg=a) for a in algs]
-    return Aggregate(
-        algs=rows,
-        blocks=[r for a in algs for t in tasks if (r := row(False, a, t))],
-        tasks=[row(True, task=t) for t in tasks],
-        whole=row(True),
-        pairs=pairs,
-        between=between,
-        free=[
-            row_of([p for p in pairs if p.key.alg == r.alg and not p.ceiling], between, r.alg, spare=spare, margins=margins)
-            for r in rows
-            if 0 < r.num_ceiling < r.num_cells
-        ],
-        margins=margins,
-    )
-
-
-def _same(one: Cells, other: Cells) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(a, b) for k in one for a, b in zip(one[k], other[k], strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -106,3 +107,12 @@ KINDS = figures.KINDS | {
     ),
     'profile': Kind('share of runs that reach a score (0 random policy, 1 expert), ours and the published', _profile, _reason),
 }
+
+
+def pictures_of(study: Study) -> Iterator[tuple[str, bytes]]:
+    """(caption, PNG bytes) of every kind of picture that the data allow, those that answer first."""
+    for kind in ('forest', 'figure1', *(k for k in KINDS if k not in ('forest', 'figure1'))):
+        twice = kind == 'raw' and not study.without_scores()  # it shows the same as figure1
+        if not twice and not KINDS[kind].reason(study):
+            caption = KINDS[kind].caption
+            yield caption[0].upper() + caption[1:], figures.png_bytes(figures.results_figure(study, kind, KINDS))

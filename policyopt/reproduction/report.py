@@ -11,7 +11,7 @@ import numpy as np
 
 from policyopt.reporting.reference import CEILING, FAILED
 from policyopt.reporting.statistics import LEVEL
-from policyopt.reporting.tables import CSV_ONLY, Column, Estimate, P, Section, Table, signed, table_of
+from policyopt.reporting.tables import CSV_ONLY, Column, Estimate, P, Section, Table, csv_text, signed, table_of
 from policyopt.reproduction.aggregate import Aggregate, Row
 from policyopt.reproduction.negative_controls import SHIFT
 from policyopt.reproduction.study import Study
@@ -68,9 +68,9 @@ AGGREGATE_COLUMNS = [
 ]
 
 
-def aggregate_rows(aggregate: Aggregate) -> list[Row]:
-    """All rows of the table over cells: per algorithm, per algorithm and task, per task, and over all."""
-    return [*aggregate.algs, *aggregate.blocks, *aggregate.tasks, aggregate.whole]
+def aggregate_csv(study: Study) -> str:
+    """All rows of the table over cells as CSV: per algorithm, per algorithm and task, per task, and over all; '' without an aggregate."""
+    return csv_text(AGGREGATE_COLUMNS, [*a.algs, *a.blocks, *a.tasks, a.whole]) if (a := study.aggregate) else ''
 
 
 def _table(rows: Sequence[Row], level: int, drop: Sequence[str]) -> Table:
@@ -78,11 +78,6 @@ def _table(rows: Sequence[Row], level: int, drop: Sequence[str]) -> Table:
     table = table_of([c for c in AGGREGATE_COLUMNS if c.title not in drop], rows, level)
     words = [i for i, title in enumerate(table.titles) if title in ('alg', 'task')]
     return table._replace(lines=[['all' if i in words and not x else x for i, x in enumerate(line)] for line in table.lines])
-
-
-def share(x: float) -> str:
-    """A rate for reading, in whole percent."""
-    return '–' if not math.isfinite(x) else f'{100 * x:.0f}%'
 
 
 def interval(low: float, high: float) -> str:
@@ -174,10 +169,11 @@ def control_section(study: Study) -> Section | None:
         return None
     titles = ['ours', 'reference', 'true difference', 'found', 'called same', 'found here']
     lines = [
-        [c.alg, c.ref_alg, signed(c.truth) + ('†' if c.sets == 'runs' else ''), share(c.found), share(c.same), c.verdict_now] for c in found
+        [c.alg, c.ref_alg, signed(c.truth) + ('†' if c.sets == 'runs' else ''), f'{c.found:.0%}', f'{c.same:.0%}', c.verdict_now]
+        for c in found
     ]
     swaps, shifts = [c for c in found if c.alg != c.ref_alg], [c for c in found if c.alg == c.ref_alg and c.truth]
-    rates = ', '.join(f'{share(c.found)} ({c.alg})' for c in shifts)
+    rates = ', '.join(f'{c.found:.0%} ({c.alg})' for c in shifts)
     said = (
         [f'A true shift of {SHIFT} in every cell of an algorithm would be found in {rates} of experiments like this one.'] if shifts else []
     )

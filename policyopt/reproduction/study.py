@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from policyopt.reporting.analysis import Analysis
-from policyopt.reproduction.aggregate import aggregate
+from policyopt.reproduction.aggregate import Aggregate
 from policyopt.reproduction.negative_controls import Control, controls
 
 
@@ -17,7 +17,8 @@ class Study(Analysis):
     def aggregate(self) -> Any:
         """The Aggregate over all cells, or None without a reference that can be normalised."""
         cells = {k: (c.y_N, c.set_N) for k, c in self.cells.items()}
-        return aggregate(cells, self.reference, self.scales, self.sources, self.margins)
+        found = Aggregate(cells, self.reference, self.scales, self.sources, self.margins)
+        return found if found.pairs else None
 
     @functools.cached_property
     def controls(self) -> list[Control]:
