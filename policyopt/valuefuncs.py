@@ -89,25 +89,17 @@ class ValueFunc(Model):
         """One natural-gradient step on standardised inputs and targets; returns its log fields."""
         v_old_B, obj0, grad_P = self.objective_gradient(x_B_Di, target_B)
 
-        def loss_and_kl(x_P):
-            self.theta_P.copy_(x_P)
+        def loss_and_kl():
             v_B = self.net.forward(x_B_Di)[:, 0]
             return float(((v_B - target_B) ** 2).mean()), float(((v_old_B - v_B) ** 2).mean())
 
         def make_hvp():
             return self.kl_hvp(optim.subsample(x_B_Di, hvp_frac, rng))
 
-        step = optim.natural_gradient_step(
-            self.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, max_kl=self.max_kl, damping=self.damping
+        self.last_step = optim.natural_gradient_step(
+            self.theta_P, -obj0, -grad_P, loss_and_kl, make_hvp, max_kl=self.max_kl, damping=self.damping
         )
-        self.theta_P.copy_(step.x_P)
-        self.last_step = step
-        return [
-            ('vf_dl', -step.f - obj0, float),
-            ('vf_kl', step.kl, float),
-            ('vf_gnorm', float(grad_P.abs().max()), float),
-            ('vf_bt', step.num_backtracks, int),
-        ]
+        return self.last_step.fields('vf_')
 
 
 class LinearValueFunc:

@@ -150,9 +150,8 @@ def test_trpo_steps(path, case):
         policy = golden_policy(d, meta)
         set_vars(policy, d, meta, 'vars')
         perturb(policy, noise_rng)
-        x, a = policy.normalized_obs(d['obs']), policy.action_tensor(d['actions'])
-        step, obj0, grad_P = rl.surrogate_step(
-            policy, x, a, policy.compute_adist(d['obs']), torch.as_tensor(d['adv']), max_kl=args['max_kl'], damping=args['damping'],
+        step = rl.trpo_step(
+            policy, d['obs'], d['actions'], policy.compute_adist(d['obs']), d['adv'], max_kl=args['max_kl'], damping=args['damping'],
             rng=np.random.RandomState(meta.get(f'{case}_seed', 0)), hvp_frac=args['subsample_hvp_frac'], max_cg_iter=args['max_cg_iter'],
             grad_stop_tol=args['grad_stop_tol'], enable_backtracking=args['enable_bt'],
         )  # fmt: skip
@@ -160,7 +159,7 @@ def test_trpo_steps(path, case):
             'flat': policy.theta_P.numpy().copy(),
             'obj1': -step.f,
             'kl1': step.kl,
-            'gnorm': grad_P.abs().max(),
+            'gnorm': step.gnorm,
             'bt': step.num_backtracks,
         }
         if step.cg_solution_P is not None:
@@ -183,9 +182,9 @@ def test_trpo_on_raw_advantages(path):
         set_vars(policy, d, meta, 'vars')
         perturb(policy, noise_rng)
         adist = policy.compute_adist(d['obs']).numpy()
-        rng = np.random.RandomState(meta['trpofn_seed'])
-        fields = rl.trpo_step(policy, d['obs'], d['actions'], adist, d['adv_raw'], max_kl=args['max_kl'], damping=args['damping'], rng=rng)
-        return {'flat': policy.theta_P.numpy().copy()} | {name: value for name, value, _ in fields}
+        rng, adv = np.random.RandomState(meta['trpofn_seed']), rl.standardized(d['adv_raw'])
+        step = rl.trpo_step(policy, d['obs'], d['actions'], adist, adv, max_kl=args['max_kl'], damping=args['damping'], rng=rng)
+        return {'flat': policy.theta_P.numpy().copy()} | {name: value for name, value, _ in step.fields()}
 
     check_beyond_rounding(compute, {'flat': d['trpofn_flat_after']} | {name: value for name, value, *_ in meta['trpofn_fields']})
 
@@ -265,12 +264,13 @@ def test_line_search_natural_gradient_and_subsample(path):
         close(x, d[f'bt{k}_x'])
     for case in sorted({name.split('_')[0] for name in d.files if name.startswith('ng')}):
         scale = float(d[f'{case}_hvp_scale']) if f'{case}_hvp_scale' in d.files else 1.0
+        x = x0.clone()
         step = optim.natural_gradient_step(
-            x0, f(x0), g0, lambda x: (f(x), kl(x)), lambda scale=scale: lambda v: scale * (H @ v), float(d[f'{case}_max_kl']),
+            x, f(x0), g0, lambda x=x: (f(x), kl(x)), lambda scale=scale: lambda v: scale * (H @ v), float(d[f'{case}_max_kl']),
             float(d[f'{case}_damping']), int(d[f'{case}_max_cg_iter']),
             enable_backtracking=bool(d[f'{case}_enable_bt']) if f'{case}_enable_bt' in d.files else True,
         )  # fmt: skip
-        close(step.x_P, d[f'{case}_x'])
+        close(x, d[f'{case}_x'])
         assert step.num_backtracks == d[f'{case}_num_bt']
         close(step.cg_solution_P, d[f'{case}_cg_solution'])
         if f'{case}_f' in d.files:
