@@ -65,7 +65,7 @@ def learner(mode, base, expert, every, num, seed, steps=STEPS) -> Any:
             **own,
         )
     )
-    return training.imitation_learner(options, mdp, training.expert_pairs(options, demos, mdp, 'demos'), expert.actor() if own else None)
+    return training.imitation_run(options, mdp, training.expert_pairs(options, demos, mdp, 'demos'), expert if own else None).opt
 
 
 def cloned(base, expert, every, num, seed):

@@ -133,7 +133,7 @@ def make_optimizer(alg, task, dtype) -> Any:
     if row.mode == 'ga':
         chosen |= {'min_total_sa': 5000, 'favor_zero_expert_reward': int(env in ('MountainCar-v0', 'Acrobot-v0'))}
     args = training.with_reward_sign(training.prepare(ImitationOptions(**chosen)), trajs, mdp)
-    return training.imitation_learner(args, mdp, training.expert_pairs(args, trajs, mdp, expert_file))
+    return training.imitation_run(args, mdp, training.expert_pairs(args, trajs, mdp, expert_file)).opt
 
 
 def timed(seconds, part, function):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt import rl
+from policyopt import optim, rl
 from policyopt.interfaces import Fields, Reward, further_fields, uses_transitions
 from policyopt.options import ImitationOptions
 from policyopt.policies import Policy
@@ -100,14 +100,14 @@ class ImitationOptimizer:
         # policy, then its normaliser
         theta0_P = self.policy.theta_P.clone()
         if self.iteration < self.held:
-            step_fields = rl.NO_STEP
+            step = optim.NaturalStep(0.0, None, 0.0)  # none
         else:
-            step_fields = rl.trpo_step(
+            step = rl.trpo_step(
                 self.policy,
                 obs_N_Do,
                 a_N_Da,
                 trajs.adist.stacked,
-                adv_N,
+                rl.standardized(adv_N),
                 max_kl=self.max_kl(),
                 damping=options.policy_cg_damping,
                 rng=self.rng,
@@ -139,7 +139,7 @@ class ImitationOptimizer:
             ('vf_r2', vf_r2, float),
             ('tdvf_r2', tdvf_r2, float),
             ('dx', rl.max_change(self.policy, theta0_P), float),
-            *step_fields,
+            *step.fields(),
             *vf_fields,
             *reward_fields,
             ('avgr', r.stacked.mean(), float),

@@ -39,61 +39,49 @@ TINY_ARCHITECTURE = SIMPLE_ARCHITECTURE.replace('100', '64')
 
 @dataclass(frozen=True)
 class Activation:
-    """A function f, and its derivative computed from the output h = f(z).
+    """A function f as a module of torch without state, and its derivative computed from the output h = f(z).
 
-    `apply(z)` → h, `apply_(z)` in place; `derivative(h, out)` writes f'; `backward_(delta, h)` multiplies delta by f'.
+    `apply_(z)` is f in place; `backward_(delta, h)` multiplies delta by f'.
     """
 
-    apply: Callable[[torch.Tensor], torch.Tensor]
+    module: torch.nn.Module
     apply_: Callable[[torch.Tensor], torch.Tensor]
-    derivative: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     backward_: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     is_piecewise_linear: bool = False
 
-    def __reduce__(self) -> tuple:
-        """Copies and pickles are the one in ACTIVATIONS, found by its name."""
-        return _activation, (next(name for name, known in ACTIVATIONS.items() if known is self),)
-
-
-def _where_positive(h: torch.Tensor, negative: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    return torch.where(h > 0, torch.ones_like(h), negative, out=out)
+    def derivative(self, h: torch.Tensor) -> torch.Tensor:
+        """f'."""
+        if isinstance(self.module, torch.nn.Tanh):  # backward_ would round once less
+            return (h * h).neg_().add_(1)
+        return self.backward_(torch.ones_like(h), h)
 
 
 aten = torch.ops.aten  # the backward kernels of autograd: one pass over memory
 
 ACTIVATIONS = {
     'tanh': Activation(
-        torch.tanh,
+        torch.nn.Tanh(),
         tanh_,
-        lambda h, out: torch.mul(h, h, out=out).neg_().add_(1),
         lambda delta, h: aten.tanh_backward.grad_input(delta, h, grad_input=delta),
     ),
     'relu': Activation(
-        torch.relu,
+        torch.nn.ReLU(),
         torch.relu_,
-        lambda h, out: _where_positive(h, torch.zeros_like(h), out),
         lambda delta, h: aten.threshold_backward.grad_input(delta, h, 0, grad_input=delta),
         is_piecewise_linear=True,
     ),
     'lrelu': Activation(
-        lambda x: torch.nn.functional.leaky_relu(x, 0.01),
-        lambda x: torch.nn.functional.leaky_relu_(x, 0.01),
-        lambda h, out: _where_positive(h, torch.full_like(h, 0.01), out),
+        torch.nn.LeakyReLU(0.01),
+        torch.nn.functional.leaky_relu_,
         lambda delta, h: aten.leaky_relu_backward.grad_input(delta, h, 0.01, True, grad_input=delta),
         is_piecewise_linear=True,
     ),
     'elu': Activation(
-        torch.nn.functional.elu,
+        torch.nn.ELU(),
         torch.nn.functional.elu_,
-        lambda h, out: _where_positive(h, h + 1, out),
         lambda delta, h: aten.elu_backward.grad_input(delta, 1.0, 1.0, 1.0, True, h, grad_input=delta),
     ),
 }
-
-
-def _activation(name: str) -> Activation:
-    return ACTIVATIONS[name]
-
 
 LAYER_KEYS = {'fc': {'type', 'n'}, 'nonlin': {'type', 'func'}, 'reshape': {'type', 'new_shape'}}
 
@@ -232,11 +220,6 @@ def net_shapes(scope: str, spec: list[dict], in_dim: int, out_dim: int) -> dict[
     return shapes
 
 
-def hessian_products(loss: Callable[[torch.Tensor], torch.Tensor], theta_P: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """v ↦ H v of a loss that torch.func differentiates, at any point; learning stays where the products of Curvature hold."""
-    return lambda v_P: torch.func.jvp(torch.func.grad(loss), (theta_P,), (v_P,))[1]
-
-
 class FeedforwardNet:
     """Hidden layers and the affine output, on parameters that a Model owns.
 
@@ -247,7 +230,7 @@ class FeedforwardNet:
         self.shapes = list(shapes)
         self.net_P = net_P
         params = iter(views(net_P, self.shapes))
-        # a stage is an affine map (or none) and then an activation (or none)
+        # a stage is an affine map (or none) and then the name of an activation (or none)
         self.stages: list[list[Any]] = []
         for layer in spec:
             if layer['type'] == 'fc':
@@ -255,7 +238,7 @@ class FeedforwardNet:
             elif layer['type'] == 'nonlin':
                 if not self.stages or self.stages[-1][1] is not None:
                     self.stages.append([None, None])
-                self.stages[-1][1] = ACTIVATIONS[layer['func']]
+                self.stages[-1][1] = layer['func']
         self.stages.append([(next(params), next(params)), None])
         self._buffers = {}
 
@@ -286,7 +269,7 @@ class FeedforwardNet:
             else:
                 h = out_B_Do if last else self._buffer((keep, i), len(x_B_Di), affine[0].shape[1])
                 mm(hs[-1], affine[0], out=h).add_(affine[1])
-            hs.append(h if act is None else act.apply_(h))
+            hs.append(h if act is None else ACTIVATIONS[act].apply_(h))
         return hs
 
     def _blocks(self, x_B_Di: torch.Tensor) -> Iterator[slice]:
@@ -311,13 +294,13 @@ class FeedforwardNet:
             if affine is not None:
                 W, b = params.pop(0), params.pop(0)
                 h = torch.addmm(b, h, W)
-            h = h if act is None else act.apply(h)
+            h = h if act is None else ACTIVATIONS[act].module(h)
         return h
 
     @property
     def is_piecewise_linear(self) -> bool:
         """Whether no activation has a second derivative."""
-        return all(act is None or act.is_piecewise_linear for _, act in self.stages)
+        return all(act is None or ACTIVATIONS[act].is_piecewise_linear for _, act in self.stages)
 
     def input_gradient(self, x_B_Di: torch.Tensor, dout_B_Do: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
         """∂/∂x of Σ dout·out, (B, Di), and the function r ↦ ∇ of Σ r·∂/∂x with respect to net_P; of piecewise linear nets only.
@@ -327,11 +310,11 @@ class FeedforwardNet:
         hs, deltas, delta = [x_B_Di], [], dout_B_Do
         for affine, act in self.stages[:-1]:
             h = hs[-1] if affine is None else torch.addmm(affine[1], hs[-1], affine[0])
-            hs.append(h if act is None else act.apply(h))
+            hs.append(h if act is None else ACTIVATIONS[act].module(h))
         for i in range(len(self.stages) - 1, -1, -1):
             affine, act = self.stages[i]
             if act is not None:
-                delta = act.backward_(delta, hs[i + 1])
+                delta = ACTIVATIONS[act].backward_(delta, hs[i + 1])
             deltas.insert(0, delta)
             delta = delta if affine is None else torch.mm(delta, affine[0].t())
 
@@ -342,7 +325,7 @@ class FeedforwardNet:
                 if affine is not None:
                     torch.mm(r.t(), deltas[i], out=grads[0])
                     r, grads = torch.mm(r, affine[0]), grads[2:]
-                r = r if act is None else act.backward_(r, hs[i + 1])
+                r = r if act is None else ACTIVATIONS[act].backward_(r, hs[i + 1])
             return grad_P
 
         return delta, gradient
@@ -362,7 +345,7 @@ class FeedforwardNet:
             for i in range(len(self.stages) - 1, -1, -1):
                 affine, act = self.stages[i]
                 if act is not None:
-                    delta = act.backward_(delta, hs[i + 1])
+                    delta = ACTIVATIONS[act].backward_(delta, hs[i + 1])
                 if affine is not None:
                     g -= 2
                     self._add_gradients(grads[g : g + 2], hs[i], delta)
@@ -376,13 +359,9 @@ class FeedforwardNet:
         grads[0].add_(mm(h_in.t(), delta, out=self._buffer('gradient', *grads[0].shape)))
         grads[1].add_(delta.sum(0, keepdim=True))
 
-    def curvature(self, x_B_Di: torch.Tensor) -> Curvature:
-        """A Curvature of this net at its present parameters over these rows."""
-        return Curvature(self, x_B_Di)
-
 
 class Curvature:
-    """Hessian-vector products of L(θ) = Σ_rows ℓ(out(θ)) at a minimum of ℓ, to be used before the net's parameters change.
+    """Hessian-vector products of L(θ) = Σ_rows ℓ(out(θ)) at a net's present parameters, a minimum of ℓ; to be used before these change.
 
     There ∂ℓ/∂out = 0, as of a KL divergence from the net's own outputs, so that the Gauss–Newton product is exact: H v = Jᵀ M J v
     with M = ∂²ℓ/∂out² (Pearlmutter 1994). For a single output it is taken from cached ∂out/∂z of every layer z = h W + b:
@@ -395,9 +374,7 @@ class Curvature:
         self.out_B_Do = net._new_out(x_B_Di)
         for rows in net._blocks(x_B_Di):
             hs = net._forward_block(x_B_Di[rows], self.out_B_Do[rows], keep=('curvature', rows.start))
-            derivatives = [
-                None if act is None else act.derivative(h, torch.empty_like(h)) for (_, act), h in zip(net.stages, hs[1:], strict=True)
-            ]
+            derivatives = [None if act is None else ACTIVATIONS[act].derivative(h) for (_, act), h in zip(net.stages, hs[1:], strict=True)]
             self.blocks.append((rows, hs, derivatives))
         self.sensitivities: Any = None  # [[(h, ∂out/∂z) …] per block] of a net with a single output
         if self.out_B_Do.shape[1] == 1:
@@ -474,8 +451,4 @@ class Curvature:
 
 def numpy_layers(net: FeedforwardNet) -> list[tuple[tuple[np.ndarray, ...] | None, str | None]]:
     """[(W, b, activation name)] as numpy arrays for stepping small batches without torch."""
-    names = {id(a): n for n, a in ACTIVATIONS.items()}
-    return [
-        (None if affine is None else tuple(p.cpu().numpy().copy() for p in affine), None if act is None else names[id(act)])
-        for affine, act in net.stages
-    ]
+    return [(None if affine is None else tuple(p.cpu().numpy().copy() for p in affine), act) for affine, act in net.stages]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from policyopt.errors import RunFailed, UserError
+from policyopt.interfaces import Fields
 
 
 class NotFinite(RunFailed):
@@ -71,21 +72,27 @@ def backtracking_line_search(
 
 @dataclass
 class NaturalStep:
-    """Outcome of a natural-gradient step: parameters, f and KL there, rejected line-search points, the CG solution."""
+    """Outcome of a natural-gradient step: f before, max|gradient| there, f and KL after, rejected line-search points, the CG solution."""
 
-    x_P: torch.Tensor
+    f0: float
+    gnorm: float | None
     f: float
-    kl: float
-    num_backtracks: int
+    kl: float = 0.0
+    num_backtracks: int = 0
     cg_solution_P: torch.Tensor | None = None
     num_products: int = 0
 
+    def fields(self, prefix: str = '') -> Fields:
+        """What is logged of it: improvement, KL, gradient, rejected points."""
+        numbers = {'dl': self.f0 - self.f, 'kl': self.kl, 'gnorm': self.gnorm}
+        return [*((prefix + name, value, float) for name, value in numbers.items()), (f'{prefix}bt', self.num_backtracks, int)]
+
 
 def natural_gradient_step(
-    x0_P: torch.Tensor,
+    theta_P: torch.Tensor,
     f0: float,
     grad_P: torch.Tensor,
-    f_and_kl: Callable[[torch.Tensor], tuple[float, float]],
+    f_and_kl: Callable[[], tuple[float, float]],
     make_hvp: Callable[[], Callable[[torch.Tensor], torch.Tensor]],
     max_kl: float,
     damping: float,
@@ -93,19 +100,20 @@ def natural_gradient_step(
     grad_stop_tol: float = 1e-6,
     enable_backtracking: bool = True,
 ) -> NaturalStep:
-    """One trust-region step that minimises f within KL ≤ max_kl (Schulman et al. 2015, appendix C).
+    """Take one trust-region step in theta_P that minimises f within KL ≤ max_kl (Schulman et al. 2015, appendix C).
 
     d = −(H + damping)⁻¹ ∇f by conjugate gradient; step = d / √(½ dᵀ(H + damping) d / max_kl + 1e-8); backtracking accepts the first
     point with KL ≤ 2·max_kl and enough improvement.
 
     Args:
-        x0_P, f0, grad_P: point, value, gradient (a step with max|grad| < grad_stop_tol is left out).
-        f_and_kl(x_P): (f, KL) at any point.  make_hvp(): the function v ↦ H v, called only when a step is taken.
+        theta_P, f0, grad_P: point, value, gradient (a step with max|grad| < grad_stop_tol is left out).
+        f_and_kl(): (f, KL) at what theta_P is then.  make_hvp(): the function v ↦ H v, called only when a step is taken.
     Original: the scaling uses the damped product while the wall is at 2·max_kl.
     """
-    if float(grad_P.abs().max()) < grad_stop_tol:
-        return NaturalStep(x0_P, f0, 0.0, 0)
-    hvp = make_hvp()
+    gnorm = float(grad_P.abs().max())
+    if gnorm < grad_stop_tol:
+        return NaturalStep(f0, gnorm, f0)
+    x0_P, hvp = theta_P.clone(), make_hvp()
 
     def damped(v_P):
         return hvp(v_P).add_(v_P, alpha=damping)
@@ -116,7 +124,8 @@ def natural_gradient_step(
     seen = {}
 
     def barrier(x_P):
-        seen['x_P'], (seen['f'], seen['kl']) = x_P, f_and_kl(x_P)
+        theta_P.copy_(x_P)
+        seen['x_P'], (seen['f'], seen['kl']) = x_P, f_and_kl()
         return seen['f'] if seen['kl'] <= 2 * max_kl else math.inf
 
     if enable_backtracking:
@@ -125,7 +134,7 @@ def natural_gradient_step(
         x_P, num_backtracks = x0_P + dx_P, 0
     if seen.get('x_P') is not x_P:
         barrier(x_P)
-    return NaturalStep(x_P, seen['f'], seen['kl'], num_backtracks, cg_solution_P=d_P, num_products=num_products)
+    return NaturalStep(f0, gnorm, seen['f'], seen['kl'], num_backtracks, d_P, num_products)
 
 
 def subsample_rows(num_rows: int, frac: float, rng: np.random.RandomState) -> np.ndarray:

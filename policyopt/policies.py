@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from policyopt.arguments import as_flag, as_generator, as_integer, as_numbers, kind_of
 from policyopt.errors import RunFailed, UserError
-from policyopt.nn import FeedforwardNet, Model, OfRows, hessian_products, net_shapes, numpy_layers, parse_spec
+from policyopt.nn import ACTIVATIONS, Curvature, FeedforwardNet, Model, OfRows, net_shapes, numpy_layers, parse_spec
 from policyopt.sampling.actors import Actor
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import DTYPES, NetConfig, as_device, to_tensor
@@ -207,19 +207,9 @@ class Policy(Model):
         _, net_P = self.net.forward_backward(x_B_Do, dout)
         return logp_B, torch.cat([own_P, net_P])
 
-    def kl_hvp(self, x_B_Do: torch.Tensor, old_B_Pa: torch.Tensor | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The function v ↦ H v, H the Hessian of mean KL(old ‖ new) at this policy, over rows that are already normalised.
-
-        old_B_Pa: None, as in learning, is this policy.
-        """
-        if old_B_Pa is not None:
-
-            def mean_kl(theta_P):
-                out_B_K = self.net.functional(theta_P[self.num_own :], x_B_Do)
-                return self.kl(old_B_Pa, self._adist_with(out_B_K, theta_P[: self.num_own])).mean()
-
-            return hessian_products(mean_kl, self.theta_P)
-        curv = self.net.curvature(x_B_Do)
+    def kl_hvp(self, x_B_Do: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The function v ↦ H v, H the Hessian of mean KL(this ‖ new) where new is this, over rows that are already normalised."""
+        curv = Curvature(self.net, x_B_Do)
         adist = self.adist(curv.out_B_Do)
 
         def product(v_P):
@@ -441,7 +431,7 @@ class DeterministicPolicy(torch.nn.Module):
                 layer.bias.data.copy_(b[0])
                 layers.append(layer)
             if activation is not None:
-                layers.append(_TORCH_ACTIVATIONS[activation]())
+                layers.append(ACTIVATIONS[activation].module)
         self.net = torch.nn.Sequential(*layers)
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
@@ -450,14 +440,6 @@ class DeterministicPolicy(torch.nn.Module):
         if self.finite:
             return out.argmax(-1)
         return out if self.bounds_2_Da is None else out.clamp(*self.bounds_2_Da)
-
-
-_TORCH_ACTIVATIONS = {
-    'tanh': torch.nn.Tanh,
-    'relu': torch.nn.ReLU,
-    'lrelu': torch.nn.LeakyReLU,  # its derivative is 0.01 below 0, as ours
-    'elu': torch.nn.ELU,
-}
 
 
 def make_policy(

@@ -90,41 +90,6 @@ def sim_config(options: CommonOptions, mdp: MDP) -> SimConfig:
     return SimConfig(0, options.min_total_sa, mdp.longest(options.max_traj_len), options.sim_batch_size, options.max_envs)
 
 
-def trpo_step(
-    policy: Policy,
-    obs_B_Do: np.ndarray,
-    a_B_Da: np.ndarray,
-    adist_B_Pa: np.ndarray,
-    adv_B: np.ndarray,
-    *,
-    max_kl: float,
-    damping: float,
-    rng: np.random.RandomState,
-    hvp_frac: float | None = HVP_FRAC,
-    **options: Any,
-) -> Fields:
-    """One TRPO step: maximise mean(exp(log π − log π_old)·adv) within mean KL(old ‖ new) (Schulman et al. 2015, eq. 14).
-
-    adv_B is standardised over the batch: (− mean)/(std + 1e-8). adist_B_Pa are the parameters the actions were drawn from, by
-    this same policy. rng draws the rows of the Hessian-vector products (hvp_frac None: all). Returns the log fields dl, kl, gnorm, bt.
-    """
-    adv_B = (adv_B - adv_B.mean()) / (adv_B.std() + 1e-8)
-    x_B_Do, a = policy.normalized_obs(obs_B_Do), policy.action_tensor(a_B_Da)
-    old_B_Pa, adv = to_tensor(adist_B_Pa, policy.theta_P), to_tensor(adv_B, policy.theta_P)
-    step, obj0, grad_P = surrogate_step(
-        policy, x_B_Do, a, old_B_Pa, adv, max_kl=max_kl, damping=damping, rng=rng, hvp_frac=hvp_frac, **options
-    )
-    return [
-        ('dl', -step.f - obj0, float),
-        ('kl', step.kl, float),
-        ('gnorm', float(grad_P.abs().max()), float),
-        ('bt', step.num_backtracks, int),
-    ]
-
-
-NO_STEP: Fields = [('dl', 0.0, float), ('kl', 0.0, float), ('gnorm', None, float), ('bt', 0, int)]  # of an iteration that leaves the policy
-
-
 def surrogate_gradient(
     policy: Policy, x_B_Do: torch.Tensor, a: torch.Tensor, old_B_Pa: torch.Tensor, adv: torch.Tensor
 ) -> tuple[float, torch.Tensor, torch.Tensor]:
@@ -139,23 +104,31 @@ def surrogate_gradient(
     return float((ratio_B * adv).mean()), grad_P, ratio_B
 
 
-def surrogate_step(
+def standardized(adv_N: np.ndarray) -> np.ndarray:
+    """(adv − mean)/(std + 1e-8) over the batch."""
+    return (adv_N - adv_N.mean()) / (adv_N.std() + 1e-8)
+
+
+def trpo_step(
     policy: Policy,
-    x_B_Do: torch.Tensor,
-    a: torch.Tensor,
-    old_B_Pa: torch.Tensor,
-    adv: torch.Tensor,
+    obs_B_Do: np.ndarray,
+    a_B_Da: np.ndarray,
+    adist_B_Pa: np.ndarray,
+    adv_B: np.ndarray,
     *,
     max_kl: float,
     damping: float,
     rng: np.random.RandomState,
-    hvp_frac: float | None,
+    hvp_frac: float | None = HVP_FRAC,
     **options: Any,
-) -> tuple[optim.NaturalStep, float, torch.Tensor]:
-    """The natural-gradient step behind `trpo_step`, on normalised observations and ready advantages.
+) -> optim.NaturalStep:
+    """One TRPO step: maximise mean(exp(log π − log π_old)·adv) within mean KL(old ‖ new) (Schulman et al. 2015, eq. 14).
 
-    Sets the policy's parameters; returns (NaturalStep, objective before, its gradient).
+    adv_B is standardised. adist_B_Pa are the parameters that the actions were drawn from, by this same policy. rng draws the rows of the
+    Hessian-vector products (hvp_frac None: all). options: of `optim.natural_gradient_step`.
     """
+    x_B_Do, a = policy.normalized_obs(obs_B_Do), policy.action_tensor(a_B_Da)
+    old_B_Pa, adv = to_tensor(adist_B_Pa, policy.theta_P), to_tensor(adv_B, policy.theta_P)
     obj0, grad_P, ratio0_B = surrogate_gradient(policy, x_B_Do, a, old_B_Pa, adv)
     # the step is exact only at KL 0: where these distributions are the policy's own
     change = float((ratio0_B - 1).abs().max())
@@ -168,17 +141,12 @@ def surrogate_step(
     def make_hvp():
         return policy.kl_hvp(optim.subsample(x_B_Do, hvp_frac, rng))
 
-    def loss_and_kl(x_P):
-        policy.theta_P.copy_(x_P)
+    def loss_and_kl():
         new_B_Pa = policy.adist(policy.net.forward(x_B_Do))
         ratio_B = (policy.logprob(new_B_Pa, a) - logp_old_B).exp_()
         return -float((ratio_B * adv).mean()), float(policy.kl(old_B_Pa, new_B_Pa).mean())
 
-    step = optim.natural_gradient_step(
-        policy.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, max_kl=max_kl, damping=damping, **options
-    )
-    policy.theta_P.copy_(step.x_P)
-    return step, obj0, grad_P
+    return optim.natural_gradient_step(policy.theta_P, -obj0, -grad_P, loss_and_kl, make_hvp, max_kl=max_kl, damping=damping, **options)
 
 
 class SamplingPolicyOptimizer:
@@ -238,12 +206,12 @@ class SamplingPolicyOptimizer:
         adv_N, q, vf_r2, tdvf_r2 = advantages(paid, time_N, v_N, options.discount, options.lam)
         t2 = time.perf_counter()
         theta0_P = self.policy.theta_P.clone()
-        step_fields = trpo_step(
+        step = trpo_step(
             self.policy,
             obs_N_Do,
             trajs.a.stacked,
             trajs.adist.stacked,
-            adv_N,
+            standardized(adv_N),
             max_kl=options.policy_max_kl,
             damping=options.policy_cg_damping,
             rng=self.rng,
@@ -263,7 +231,7 @@ class SamplingPolicyOptimizer:
             ('vf_r2', vf_r2, float),
             ('tdvf_r2', tdvf_r2, float),
             ('dx', max_change(self.policy, theta0_P), float),
-            *step_fields,
+            *step.fields(),
             *vf_fields,
             ('tsamp', t1 - t0, float),
             ('tadv', t2 - t1, float),

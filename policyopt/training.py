@@ -31,8 +31,7 @@ from policyopt.pipeline import locks
 from policyopt.policies import Policy, make_policy
 from policyopt.progress import Eta
 from policyopt.provenance import draw_seed, now, provenance
-from policyopt.sampling.mdp import MDP, RecordedTask, sample_batch
-from policyopt.sampling.rollout import SimConfig
+from policyopt.sampling.mdp import MDP, RecordedTask, sample_trajectories
 from policyopt.shipped import as_typed, continuing_command
 from policyopt.signals import INTERRUPTED, STOPPED, StopSignals
 from policyopt.torchutil import NetConfig, numerics, setup_torch
@@ -107,22 +106,46 @@ def load_start(path: str) -> Start:
     return Start(f'{snapshot.file}: {snapshot.path}', snapshot.variables, snapshot.args.get('policy_hidden_spec'), state)
 
 
+def load_models(models: Iterable[Any], state: Mapping[str, np.ndarray], where: str, first: int = 0) -> None:
+    """Put models on what `Run.state` says of them; first: how many models of the run stand before these."""
+    for i, model in enumerate(models, start=first):
+        model.load(state, where)
+        prefix = f'/state/model{i}'
+        if own := {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(f'{prefix}/')}:
+            model.load_state(own)
+
+
 def load_critics(learner: ImitationOptimizer, start: Start) -> bool:
     """Load value function and reward from the run of a start, if that has both; returns whether it has."""
-    models: list[Any] = [m for m in (learner.vf, learner.reward) if m is not None]
-    shapes = {name: value.shape for model in models for name, value in model.export().items()}
+    critics: list[Any] = [m for m in (learner.vf, learner.reward) if m is not None]
+    shapes = {name: value.shape for model in critics for name, value in model.export().items()}
     if any(name not in start.state or start.state[name].shape != shape for name, shape in shapes.items()):
         return False
-    for i, model in enumerate(models, start=1):
-        model.load(start.state, start.where)
-        if own := state_of_model(start.state, i):
-            model.load_state(own)
+    load_models(critics, start.state, start.where, first=1)
     return True
 
 
-def imitation_run(options: ImitationOptions, mdp: MDP, expert: Expert, teacher: Policy | Teacher | None, start: Start | None) -> Run:
-    """One run of imitation, at its start. teacher, start: see `imitation_learner`."""
-    learner = imitation_learner(options, mdp, expert, teacher.actor() if isinstance(teacher, Policy) else teacher, start)
+def imitation_run(
+    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: Policy | Teacher | None = None, start: Start | None = None
+) -> Run:
+    """One run of imitation, at its start.
+
+    teacher: the expert that labels in mode dagger. start: the policy to begin with, of --init_policy.
+    """
+    if options.eval_every and options.env_name is None:
+        raise UserError(f'--eval_every {options.eval_every} plays episodes, and there is no --env_name; give one, or leave it out')
+    nets = net_config(options)
+    policy = new_policy(options, mdp, nets, options.obsnorm_mode != 'none')
+    if options.obsnorm_mode == 'expertdata':
+        warn_of_constant_features(expert.obs_N_Do)
+        policy.update_obsnorm(expert.obs_N_Do)
+    if start is not None:
+        bounds = {name: value for name, value in policy.export().items() if name.endswith('/bounds_2_Da')}
+        policy.load({**start.variables, **bounds}, start.where)
+    labelling = {} if teacher is None else {'teacher': teacher.actor() if isinstance(teacher, Policy) else teacher}
+    learner = algorithms.load(algorithms.MODES[options.mode].optimizer)(options, mdp, policy, expert, nets, **labelling)
+    if start is not None and isinstance(learner, ImitationOptimizer) and not load_critics(learner, start):
+        learner.held = options.init_iterations
     labels = teacher.export().values() if isinstance(teacher, Policy) else ()
     begun = () if start is None else (*start.variables.values(), *start.state.values())
     return Run(options, learner, mdp, digest([*expert, *labels, *begun]))
@@ -175,30 +198,6 @@ def with_reward_sign(options: ImitationOptions, trajs: TrajBatch, mdp: MDP) -> I
     if trajs.terminal_B is not None:
         early_B = early_B & trajs.terminal_B
     return dataclasses.replace(options, favor_zero_expert_reward=int(early_B.mean() > 0.5))
-
-
-def imitation_learner(
-    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: Teacher | None = None, start: Start | None = None
-) -> Optimizer:
-    """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned.
-
-    teacher: the expert that labels in mode dagger. start: the policy to begin with, of --init_policy.
-    """
-    if options.eval_every and options.env_name is None:
-        raise UserError(f'--eval_every {options.eval_every} plays episodes, and there is no --env_name; give one, or leave it out')
-    nets = net_config(options)
-    policy = new_policy(options, mdp, nets, options.obsnorm_mode != 'none')
-    if options.obsnorm_mode == 'expertdata':
-        warn_of_constant_features(expert.obs_N_Do)
-        policy.update_obsnorm(expert.obs_N_Do)
-    if start is not None:
-        bounds = {name: value for name, value in policy.export().items() if name.endswith('/bounds_2_Da')}
-        policy.load({**start.variables, **bounds}, start.where)
-    make = algorithms.load(algorithms.MODES[options.mode].optimizer)
-    learner = make(options, mdp, policy, expert, nets, **({} if teacher is None else {'teacher': teacher}))
-    if start is not None and isinstance(learner, ImitationOptimizer) and not load_critics(learner, start):
-        learner.held = options.init_iterations
-    return learner
 
 
 def net_config(options: CommonOptions) -> NetConfig:
@@ -363,14 +362,15 @@ class Run:
             fields = [*fields, ('evalret', self.evaluate(iteration) if due else None, float)]
         self.check_finite(fields)
         self.log.append(fields)
-        if iteration % self.args.save_freq == 0 or iteration == self.args.max_iter - 1 or self.has_reached_return():
+        if iteration % self.args.save_freq == 0 or self.is_done:
             self.log.add_snapshot(iteration, self.snapshot())
         return fields
 
     def evaluate(self, iteration: int) -> float:
         """The mean true return of the most likely actions, over episodes that depend on seed and iteration alone."""
-        cfg, key = SimConfig(EVAL_EPISODES, 0, self.mdp.horizon(self.args.max_traj_len), 1), (self.args.seed, 'evaluate', iteration)
-        return float(sample_batch(self.opt.policy.actor(), self.mdp, cfg, key, deterministic=True).returns.mean())
+        longest, key = self.mdp.horizon(self.args.max_traj_len), (self.args.seed, 'evaluate', iteration)
+        actor, how = self.opt.policy.actor(), {'deterministic': True, 'sim_batch_size': 1}
+        return float(sample_trajectories(actor, self.mdp, EVAL_EPISODES, longest, key, **how).returns.mean())
 
     def returns(self, iterations: slice) -> np.ndarray:
         """The mean true returns of some iterations, as far as there are any."""
@@ -384,6 +384,10 @@ class Run:
         if wanted is None or len(self.log.rows) < STOP_WINDOW:
             return False
         return bool(self.returns(slice(-STOP_WINDOW, None)).mean() >= wanted)
+
+    @property
+    def is_done(self) -> bool:
+        return self.opt.iteration >= self.args.max_iter or self.has_reached_return()
 
     def warning(self) -> str | None:
         """A warning where the return is lower than in all of the first iterations, else None."""
@@ -462,10 +466,10 @@ class Run:
     def run_loop(self, signals: StopSignals) -> bool:
         """Do the remaining iterations; False where a signal stopped them before the last one, with the state saved."""
         args, eta, warned = self.args, Eta(self.args.max_iter), False
-        while self.opt.iteration < args.max_iter and not self.has_reached_return():
+        while not self.is_done:
             iteration = self.opt.iteration
             fields = self.iterate()
-            last = iteration == args.max_iter - 1 or self.has_reached_return()
+            last = self.is_done
             try:
                 if not warned and not last and (warning := self.warning()):
                     warned = True
@@ -577,10 +581,7 @@ class Run:
                 f'--mode {self.args.mode} depend; give the same number, or delete it'
             )
         self.check_data(path, self.log.attrs['data_digest'])
-        for i, model in enumerate(self.models()):
-            model.load(state, path)
-            if own := state_of_model(state, i):
-                model.load_state(own)
+        load_models(self.models(), state, path)
         self.opt.load_counters({k.removeprefix('/optimizer/'): v for k, v in state.items() if k.startswith('/optimizer/')})
         if not ends_here and self.args.save_freq and (done - 1) % self.args.save_freq:
             self.log.snapshots.pop(f'iter{done - 1:07d}', None)  # the last one of a finished run, which a longer one does not have
@@ -599,12 +600,6 @@ class Run:
         if mine['numerics'] != kinds[-1]:
             print(f'{path}: was computed with {kinds[-1]}, here with {mine["numerics"]}: what follows will not be equal to the bit')
             self.log.attrs['numerics'] = '; '.join([*kinds, mine['numerics']])
-
-
-def state_of_model(state: Mapping[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
-    """What `state` gave of model i of a run, out of the state of all."""
-    prefix = f'/state/model{i}'
-    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix + '/')}
 
 
 def _cell(value: Any) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from policyopt import optim
 from policyopt.interfaces import Fields
-from policyopt.nn import FeedforwardNet, Model, hessian_products, net_shapes, parse_spec
+from policyopt.nn import Curvature, FeedforwardNet, Model, net_shapes, parse_spec
 from policyopt.options import CommonOptions
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
@@ -63,11 +63,9 @@ class ValueFunc(Model):
         out, grad_P = self.net.forward_backward(x_B_Di, lambda out, rows: (target_B[rows, None] - out).mul_(2 / num))
         return out[:, 0], -float(((out[:, 0] - target_B) ** 2).mean()), grad_P
 
-    def kl_hvp(self, x_B_Di: torch.Tensor, v_old_B: torch.Tensor | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
-        """v ↦ H v, H the Hessian of mean((v_old − v)²); v_old None, as in learning: the present output."""
-        if v_old_B is not None:
-            return hessian_products(lambda theta_P: ((v_old_B - self.net.functional(theta_P, x_B_Di)[:, 0]) ** 2).mean(), self.theta_P)
-        curv = self.net.curvature(x_B_Di)
+    def kl_hvp(self, x_B_Di: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """v ↦ H v, H the Hessian of mean((v_old − v)²) where v_old is the present output."""
+        curv = Curvature(self.net, x_B_Di)
         return lambda v_P: curv.product(v_P, lambda r_out, rows: r_out * (2 / len(x_B_Di)))
 
     def fit(
@@ -91,25 +89,17 @@ class ValueFunc(Model):
         """One natural-gradient step on standardised inputs and targets; returns its log fields."""
         v_old_B, obj0, grad_P = self.objective_gradient(x_B_Di, target_B)
 
-        def loss_and_kl(x_P):
-            self.theta_P.copy_(x_P)
+        def loss_and_kl():
             v_B = self.net.forward(x_B_Di)[:, 0]
             return float(((v_B - target_B) ** 2).mean()), float(((v_old_B - v_B) ** 2).mean())
 
         def make_hvp():
             return self.kl_hvp(optim.subsample(x_B_Di, hvp_frac, rng))
 
-        step = optim.natural_gradient_step(
-            self.theta_P.clone(), -obj0, -grad_P, loss_and_kl, make_hvp, max_kl=self.max_kl, damping=self.damping
+        self.last_step = optim.natural_gradient_step(
+            self.theta_P, -obj0, -grad_P, loss_and_kl, make_hvp, max_kl=self.max_kl, damping=self.damping
         )
-        self.theta_P.copy_(step.x_P)
-        self.last_step = step
-        return [
-            ('vf_dl', -step.f - obj0, float),
-            ('vf_kl', step.kl, float),
-            ('vf_gnorm', float(grad_P.abs().max()), float),
-            ('vf_bt', step.num_backtracks, int),
-        ]
+        return self.last_step.fields('vf_')
 
 
 class LinearValueFunc:

@@ -85,6 +85,11 @@ def golden_policy(d, meta):
     return cls(ContinuousSpace(obs_dim), space, meta['hidden_spec'], enable_obsnorm=meta.get('enable_obsnorm', True), nets=NetConfig(rng))
 
 
+def products(loss, theta_P):
+    """v ↦ H v at any point; learning stays at the minimum of the KL, where Curvature holds."""
+    return lambda v_P: torch.func.jvp(torch.func.grad(loss), (theta_P,), (v_P,))[1]
+
+
 @files('c_policy_*.npz')
 def test_policy_evaluations_gradients_and_hessian_products(path):
     d, meta = read(path)
@@ -109,7 +114,12 @@ def test_policy_evaluations_gradients_and_hessian_products(path):
         close(obj, d[f'{tag}_obj'], atol=1e-12)
         close(policy.kl(old, adist).mean(), d[f'{tag}_kl'])
         close(grad_P, d[f'{tag}_grad'])
-        hvp = policy.kl_hvp(x) if tag == 'on' else policy.kl_hvp(x, old)
+
+        def kl_from(theta_P, old=old):
+            out_B_K = policy.net.functional(theta_P[policy.num_own :], x)
+            return policy.kl(old, policy._adist_with(out_B_K, theta_P[: policy.num_own])).mean()
+
+        hvp = policy.kl_hvp(x) if tag == 'on' else products(kl_from, policy.theta_P)
         for v, hv in zip(d['hvp_v'], d[f'{tag}_hvp'], strict=True):
             close(hvp(torch.as_tensor(v)), hv)
     logp, grad_P = policy.logprob_gradient(x, a, lambda logp, rows: torch.full_like(logp, -1 / len(x)))
@@ -140,9 +150,8 @@ def test_trpo_steps(path, case):
         policy = golden_policy(d, meta)
         set_vars(policy, d, meta, 'vars')
         perturb(policy, noise_rng)
-        x, a = policy.normalized_obs(d['obs']), policy.action_tensor(d['actions'])
-        step, obj0, grad_P = rl.surrogate_step(
-            policy, x, a, policy.compute_adist(d['obs']), torch.as_tensor(d['adv']), max_kl=args['max_kl'], damping=args['damping'],
+        step = rl.trpo_step(
+            policy, d['obs'], d['actions'], policy.compute_adist(d['obs']), d['adv'], max_kl=args['max_kl'], damping=args['damping'],
             rng=np.random.RandomState(meta.get(f'{case}_seed', 0)), hvp_frac=args['subsample_hvp_frac'], max_cg_iter=args['max_cg_iter'],
             grad_stop_tol=args['grad_stop_tol'], enable_backtracking=args['enable_bt'],
         )  # fmt: skip
@@ -150,7 +159,7 @@ def test_trpo_steps(path, case):
             'flat': policy.theta_P.numpy().copy(),
             'obj1': -step.f,
             'kl1': step.kl,
-            'gnorm': grad_P.abs().max(),
+            'gnorm': step.gnorm,
             'bt': step.num_backtracks,
         }
         if step.cg_solution_P is not None:
@@ -173,9 +182,9 @@ def test_trpo_on_raw_advantages(path):
         set_vars(policy, d, meta, 'vars')
         perturb(policy, noise_rng)
         adist = policy.compute_adist(d['obs']).numpy()
-        rng = np.random.RandomState(meta['trpofn_seed'])
-        fields = rl.trpo_step(policy, d['obs'], d['actions'], adist, d['adv_raw'], max_kl=args['max_kl'], damping=args['damping'], rng=rng)
-        return {'flat': policy.theta_P.numpy().copy()} | {name: value for name, value, _ in fields}
+        rng, adv = np.random.RandomState(meta['trpofn_seed']), rl.standardized(d['adv_raw'])
+        step = rl.trpo_step(policy, d['obs'], d['actions'], adist, adv, max_kl=args['max_kl'], damping=args['damping'], rng=rng)
+        return {'flat': policy.theta_P.numpy().copy()} | {name: value for name, value, _ in step.fields()}
 
     check_beyond_rounding(compute, {'flat': d['trpofn_flat_after']} | {name: value for name, value, *_ in meta['trpofn_fields']})
 
@@ -199,7 +208,7 @@ def test_value_function_evaluations(path):
     close(obj, d['obj'])
     close(((old - v) ** 2).mean(), d['kl'])
     close(grad_P, d['grad'])
-    hvp = vf.kl_hvp(x, old)
+    hvp = products(lambda theta_P: ((old - vf.net.functional(theta_P, x)[:, 0]) ** 2).mean(), vf.theta_P)
     for vec, hv in zip(d['hvp_v'], d['hvp'], strict=True):
         close(hvp(torch.as_tensor(vec)), hv)
 
@@ -255,12 +264,13 @@ def test_line_search_natural_gradient_and_subsample(path):
         close(x, d[f'bt{k}_x'])
     for case in sorted({name.split('_')[0] for name in d.files if name.startswith('ng')}):
         scale = float(d[f'{case}_hvp_scale']) if f'{case}_hvp_scale' in d.files else 1.0
+        x = x0.clone()
         step = optim.natural_gradient_step(
-            x0, f(x0), g0, lambda x: (f(x), kl(x)), lambda scale=scale: lambda v: scale * (H @ v), float(d[f'{case}_max_kl']),
+            x, f(x0), g0, lambda x=x: (f(x), kl(x)), lambda scale=scale: lambda v: scale * (H @ v), float(d[f'{case}_max_kl']),
             float(d[f'{case}_damping']), int(d[f'{case}_max_cg_iter']),
             enable_backtracking=bool(d[f'{case}_enable_bt']) if f'{case}_enable_bt' in d.files else True,
         )  # fmt: skip
-        close(step.x_P, d[f'{case}_x'])
+        close(x, d[f'{case}_x'])
         assert step.num_backtracks == d[f'{case}_num_bt']
         close(step.cg_solution_P, d[f'{case}_cg_solution'])
         if f'{case}_f' in d.files:

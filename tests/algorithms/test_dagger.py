@@ -57,7 +57,7 @@ def learner(folder, kind='finite', **changes):
     options = training.resolved(ImitationOptions(**{'max_iter': 41, 'sim_batch_size': 1} | known | small | changes))
     mdp = MDP(env)
     pairs = training.expert_pairs(options, po.load_trajs(options.data), mdp, options.data)
-    return training.imitation_learner(options, mdp, pairs, po.load_policy(options.expert, mdp).actor())
+    return training.imitation_run(options, mdp, pairs, po.load_policy(options.expert, mdp)).opt
 
 
 # ---- rounds

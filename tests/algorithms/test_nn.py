@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from policyopt import nn
 from policyopt.errors import UserError
-from policyopt.nn import BLOCK_ROWS, FeedforwardNet, net_shapes, parse_spec
+from policyopt.nn import BLOCK_ROWS, Curvature, FeedforwardNet, net_shapes, parse_spec
 from policyopt.options import ImitationOptions
 from policyopt.policies import GaussianPolicy, GibbsPolicy
 from policyopt.standardizer import Standardizer
@@ -104,7 +104,7 @@ def check_net(spec, num, dtype, rtol):
     out_ours, grad_ours = net.forward_backward(x, dout)
     close(out_ours, out, rtol)
     close(grad_ours, grad_P.detach(), rtol)
-    curvature = net.curvature(x)
+    curvature = Curvature(net, x)
     close(curvature.out_B_Do, out, rtol)
     # the Gauss-Newton product Jᵀ M J v
     u = torch.zeros_like(out, requires_grad=True)
@@ -129,7 +129,7 @@ def check_single_output(spec, num, dtype, rtol):
         (vjp_P,) = torch.autograd.grad(out, theta_P, u, create_graph=True)
         (jv,) = torch.autograd.grad(vjp_P @ v_P, u, retain_graph=True)
         (expected_P,) = torch.autograd.grad(out, theta_P, w_B[:, None] * jv)
-    curvature = net.curvature(x)
+    curvature = Curvature(net, x)
     for _ in range(2):  # buffers of a call must not spoil the next one
         close(curvature.product(v_P, lambda r, rows: r * w_B[rows, None]), expected_P, rtol)
 
@@ -165,7 +165,7 @@ def test_a_curvature_keeps_its_point_while_the_net_moves_on():
     net = make_net(SPECS['tanh'])
     x, target = inputs(700)
     v_P = torch.ones_like(net.net_P)
-    curvature = net.curvature(x)
+    curvature = Curvature(net, x)
     before = curvature.product(v_P, lambda r, rows: r.clone())
     net.forward(inputs(900, seed=9)[0])
     net.forward_backward(inputs(900, seed=9)[0], lambda out, rows: out.clone())

@@ -98,7 +98,8 @@ def slow_policy_step(now, rng, trajs, r_N, max_kl=MAX_KL):
     v_N = tdv_N if now['vf'] is None else now['vf'].evaluate(obs, time_N)
     adv_N = slow_advantages(r_N, v_N, trajs.lengths)
     before_P = now['policy'].theta_P.clone()
-    fields = rl.trpo_step(now['policy'], obs, a, adist, adv_N, max_kl=max_kl, damping=DAMPING, rng=rng)
+    adv_N = (adv_N - np.mean(adv_N)) / (np.std(adv_N) + 1e-8)
+    fields = rl.trpo_step(now['policy'], obs, a, adist, adv_N, max_kl=max_kl, damping=DAMPING, rng=rng).fields()
     now['policy'].update_obsnorm(obs)
     return {n: value for n, value, _ in fields} | {
         'vf_r2': slow_explained(q_N, v_N),
