@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.files.atomic import check_link, read_utf8
-from policyopt.pipeline import clusters, experiment_dir, launch
+from policyopt.pipeline import clusters, estimate, experiment_dir, launch
 from policyopt.pipeline.command import fields_of
 from policyopt.pipeline.executors import cluster_for, executor_for, show_plan
 from policyopt.pipeline.plan import How, Plan, chosen_runs, make_plan
@@ -44,10 +44,10 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         if how.estimate:
             raise UserError('--estimate with --summary: one measures, the other touches nothing; give one of them')
         return show_summary(spec, how)
-    if how.estimate and (how.dry_run or names[stage] not in (['1_train'], list(STAGES))):
-        seen = '--dry-run, which runs nothing' if how.dry_run else f"stage '{stage}'"
-        raise UserError(f'--estimate with {seen}; expected 1_train or all, whose training it measures')
-    cluster = cluster_for(how)
+    cluster, only_estimate = cluster_for(how), how.estimate and stage != 'all'
+    if how.estimate and (how.dry_run or '1_train' not in names[stage] or (cluster and only_estimate)):
+        seen = '--dry-run, which runs nothing' if how.dry_run else f'-e {how.executor}' if cluster else f"stage '{stage}'"
+        raise UserError(f'--estimate with {seen}; expected 1_train or all on this computer, whose training it measures')
     if cluster:
         if stage == 'all' and not (how.wait or how.dry_run):
             why = 'a stage needs what the one before it makes'
@@ -59,7 +59,7 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         raise UserError(f"--rerun with stage '{stage}': it is about the evaluation; expected 2_eval or all")
     functions = {
         '0_sampletrajs': sample_trajs,
-        '1_train': show_estimate if how.estimate and stage != 'all' else train_runs,
+        '1_train': functools.partial(train_runs, only_estimate=only_estimate),
         '2_eval': functools.partial(evaluate_runs, trained=stage != 'all' or not how.dry_run),
     }
     if not how.dry_run or names[stage] != ['1_train']:  # whose commands may be meant for another machine
@@ -140,22 +140,25 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
     return how.command(spec, '1_train --resume' if experiment_dir.held_runs(spec) else '1_train')
 
 
-def train_runs(spec: Spec, how: How) -> str | None:
+def train_runs(spec: Spec, how: How, only_estimate: bool = False) -> str | None:
     """Stage 1: one command for each algorithm × task × dataset size × run.
 
     Refuses a folder that holds runs, unless resumed: then finished runs are skipped and unfinished ones go on. A dry run prints
-    the bare command lines and nothing else on stdout.
+    the bare command lines and nothing else on stdout. only_estimate: print how long it takes, and write nothing.
     """
     if how.task_index is not None:
         _array_task(spec, how)
         return None
     executor, seed = executor_for(how), experiment_dir.base_seed(spec)
+    plan = make_plan(spec, seed, how)
     if how.dry_run:
         if experiment_dir.known_seed(spec) is None:
             print(f'no training.seed: listing with a fresh seed {seed}, which is not stored', file=sys.stderr)
-        return show_plan(executor, make_plan(spec, seed, how))
-    plan = make_plan(spec, seed, how)
+        return show_plan(executor, plan)
     _check_plan(plan, how)
+    if only_estimate:
+        print(estimate.estimate(plan, how), flush=True)
+        return how.command(spec, '1_train --resume') if plan.todo else how.evaluation(spec)
     experiment_dir.store_seed(spec, seed)
     experiment_dir.prepare_folder(spec, seed, how.resume, {r.id for r in plan.runs})
     if len(plan.todo) < len(plan.runs):
@@ -165,36 +168,20 @@ def train_runs(spec: Spec, how: How) -> str | None:
     if how.estimate and cluster_for(how):
         print(f'no estimate: --estimate measures on this computer, and the runs go to {executor.name}', file=sys.stderr)
     elif how.estimate:
-        _print_estimate(plan, how, optional=True)
+        _print_estimate(plan, how)
     return executor.execute(plan)
 
 
-def show_estimate(spec: Spec, how: How) -> str:
-    """Print how long stage 1 would take from here; writes nothing into the experiment's folders."""
-    if cluster_for(how):
-        raise UserError(f'--estimate with -e {how.executor}: it measures on this computer; expected it without -e')
-    plan = make_plan(spec, experiment_dir.base_seed(spec), how)
-    _check_plan(plan, how)
-    _print_estimate(plan, how)
-    return how.command(spec, '1_train --resume') if plan.todo else how.evaluation(spec)
-
-
-def _print_estimate(plan: Plan, how: How, optional: bool = False) -> None:
-    """Print how long it takes; where that is optional, only a command that fails stands in the way of training (without -k)."""
-    from policyopt.pipeline.estimate import MeasuredRunFailed, estimate
-
+def _print_estimate(plan: Plan, how: How) -> None:
+    """Print how long it takes; where that is not known, only a command that fails stands in the way of training (without -k)."""
     try:
-        sentence = estimate(plan, how)
+        print(estimate.estimate(plan, how), flush=True)
     except Stopped:
         raise
     except (RunFailed, UserError, OSError) as e:
-        if not optional:
-            raise
-        if isinstance(e, MeasuredRunFailed) and not how.keep_going:
+        if isinstance(e, estimate.MeasuredRunFailed) and not how.keep_going:
             raise RunFailed(f'{e}; nothing was trained (-k trains all the same)') from e
         print(f'no estimate: {e}; training goes on', file=sys.stderr, flush=True)
-    else:
-        print(sentence, flush=True)
 
 
 def _array_task(spec: Spec, how: How) -> None:
