@@ -19,12 +19,9 @@ from policyopt.errors import RunFailed, UserError, printable
 from policyopt.signals import BAD_INPUT, FAILED, INTERRUPTED, interrupt_again
 
 
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help texts of at most 100 columns."""
-
-    def __init__(self, prog: str, **words: Any):
-        words['width'] = words.get('width') or min(100, shutil.get_terminal_size().columns - 2)
-        super().__init__(prog, **words)
+def _help_formatter(prog: str) -> argparse.HelpFormatter:
+    """Help texts as they stand, of at most 100 columns."""
+    return argparse.RawDescriptionHelpFormatter(prog, width=min(100, shutil.get_terminal_size().columns - 2))
 
 
 class BadCommandLine(UserError):
@@ -38,7 +35,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, doc: str | None, usage: str | None = None, add_help: bool = True, verbose: bool = True):
-        super().__init__(prog, usage, doc, formatter_class=_HelpFormatter, allow_abbrev=False, add_help=add_help)
+        super().__init__(prog, usage, doc, formatter_class=_help_formatter, allow_abbrev=False, add_help=add_help)
         if verbose:
             self.add_argument('--verbose', action='store_true', help='show a traceback on errors')
 

@@ -21,7 +21,8 @@ from policyopt.pipeline.schedulers import SCHEDULERS
 from policyopt.pipeline.stages import run_stage
 
 
-def main(argv):
+def parsed(argv):
+    """(experiment file, stage, assignments of --set, whether --summary is given, other options) of a command line."""
     p = Parser('im_pipeline', __doc__, verbose=False)
     p.add_argument('spec', metavar='SPEC.yaml', help='the experiment, for example pipelines/classic.yaml')
     p.add_argument('stage', metavar='STAGE', help='0_sampletrajs, 1_train, 2_eval, 0, 1, 2 or all')
@@ -55,7 +56,12 @@ def main(argv):
     overrides = args.pop('set') + ([] if args['seed'] is None else [f'training.seed={args["seed"]}'])
     args['verbosity'] = args.pop('verbose') - args.pop('quiet')
     del args['seed']
-    return run_stage(args.pop('stage'), args.pop('spec'), overrides, args.pop('summary'), How(**args))
+    return args.pop('spec'), args.pop('stage'), overrides, args.pop('summary'), How(**args)
+
+
+def main(argv):
+    path, stage, overrides, summary, how = parsed(argv)
+    return run_stage(stage, path, overrides, summary, how)
 
 
 if __name__ == '__main__':

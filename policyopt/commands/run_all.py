@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -34,21 +32,19 @@ def experiment(argv: list[str]) -> tuple[Spec, str | None]:
     Asked for may be 'all' (-n or --summary of all stages), '1_train' (--estimate) or None. Raises UserError for a file, a selection
     or a reference that is wrong.
     """
+    from policyopt.commands import im_pipeline
     from policyopt.pipeline.spec import load_spec, select_runs
     from policyopt.reporting.reference import read_reference
 
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    for option in ('--set', '--only', '--exclude'):
-        parser.add_argument(option, action='extend', nargs='+', default=[])
-    args = parser.parse_known_args(argv[1:])[0]
-    spec = load_spec(argv[0], args.set)
-    cells = {(r.task, r.alg, r.num_trajs) for r in select_runs(spec.runs(0), args.only, args.exclude)}
+    path, _, overrides, summary, how = im_pipeline.parsed([argv[0], 'all', *argv[1:]])
+    spec = load_spec(path, overrides)
+    cells = {(r.task, r.alg, r.num_trajs) for r in select_runs(spec.runs(0), how.only, how.exclude)}
     if spec.reference_path and not cells & set(read_reference(spec.reference_path)):
         seen = f"{spec.file}: options.reference: '{spec.options.reference}' has none of the {len(cells)} cells of this experiment"
         raise UserError(f'{seen}; expected some of their task, alg and num_trajs. Do without it: --set options.reference=null')
-    if any(re.match('-n|-[kqvy].*n|--dry-run$|--summary$', word) for word in argv[1:]):
+    if how.dry_run or summary:
         return spec, 'all'
-    return spec, '1_train' if '--estimate' in argv[1:] else None
+    return spec, '1_train' if how.estimate else None
 
 
 def run_all(argv: list[str]) -> int:

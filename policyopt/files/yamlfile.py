@@ -143,17 +143,8 @@ def read_text(path: str) -> str:
         raise UserError(f'{path}: cannot be read ({e.strerror}); expected a pipeline YAML') from e
 
 
-class Missing:
-    """Stands for the value of a key that is not there: no kind takes it, and each says what it expects instead."""
-
-    def __init__(self, key: str):
-        self.key = key
-
-
 def show_value(value: Any) -> str:
     """A value as the user would recognise it, with its YAML kind."""
-    if isinstance(value, Missing):
-        return f"the key '{value.key}' is missing"
     if value is None:
         return 'nothing (null)'
     if isinstance(value, bool):
@@ -205,7 +196,12 @@ def section(value: Any, described: type[Described], **others: Any) -> Described:
     for name, field in keys.items():
         if name in value or field.default is dataclasses.MISSING:
             with place(f'.{name}'):
-                others[name] = field.metadata['kind'](value.get(name, Missing(name)))
+                try:
+                    others[name] = field.metadata['kind'](value.get(name))
+                except Unfit as e:
+                    if name in value:
+                        raise
+                    raise Unfit(f"the key '{name}' is missing", e.expected) from e
     return described(**others)
 
 

@@ -142,11 +142,6 @@ def _options_of(words: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
-def one_line(template: str) -> str:
-    """A template as a single line; as in 2016 a line break is a blank (a backslash before it is dropped)."""
-    return re.sub(r'\s*\\?\n\s*', ' ', template.strip())
-
-
 def check_template(template: str) -> None:
     """Raise Unfit unless the template has {out}, only known fields, and balanced braces and quotes."""
     known = ' '.join(f'{{{name}}}' for name in FIELDS)

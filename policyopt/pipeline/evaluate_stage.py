@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from policyopt.files.runfile import RunFile, read_facts, read_run
 from policyopt.files.training_log import Snapshot
 from policyopt.pipeline import external_policies, launch, sample_stage
 from policyopt.pipeline.plan import How
-from policyopt.pipeline.spec import PlannedRun, Spec, Task, select_runs
+from policyopt.pipeline.spec import PlannedRun, Spec, select_runs
 from policyopt.progress import Progress
 from policyopt.provenance import derive_seed, parse_time
 from policyopt.signals import follow_parent, holding_signals
@@ -43,49 +43,40 @@ class Standing:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationJob:
-    """How one run is evaluated, as plain values for a worker process; `seed` is that of its episodes."""
+class Evaluation:
+    """How one run is evaluated in an experiment with this base seed; worker processes get it as it is."""
 
-    id: str
-    file: str
-    cache: str
-    rule: str
-    policy: str | None  # package.module:load of a policy of another program
-    place: str  # of `policy` in the YAML file
-    env: str
-    num_trajs: int
-    deterministic: bool
-    seed: int
-    max_traj_len: int | None
+    spec: Spec
+    run: PlannedRun
+    base_seed: int
+
+    @property
+    def cache(self) -> str:
+        """Where the row is kept until the results are written."""
+        return os.path.join(_cache_dir(self.spec), self.run.id + '.h5')
+
+    @property
+    def policy(self) -> str | None:
+        """package.module:load of a policy of another program."""
+        return self.spec.algorithm(self.run.alg).policy
+
+    @property
+    def seed(self) -> int:
+        """That of its episodes."""
+        return derive_seed(self.base_seed, 'evaluate', self.run.id)
 
     def __str__(self) -> str:
         """How the row is measured, as results hold it."""
-        actions = 'most likely' if self.deterministic else 'sampled'
-        what = f'{self.policy or self.rule}, {self.num_trajs} episodes of {self.env}, {actions} actions, seed {self.seed}'
-        return what + (f', max_traj_len {self.max_traj_len}' if self.max_traj_len else '')
+        task, options = self.spec.task(self.run.task), self.spec.options
+        actions = 'most likely' if options.eval_deterministic else 'sampled'
+        what = f'{self.policy or self.spec.algorithm(self.run.alg).eval}, {options.eval_num_trajs} episodes of {task.env}'
+        limit = f', max_traj_len {task.max_traj_len}' if task.max_traj_len else ''
+        return f'{what}, {actions} actions, seed {self.seed}{limit}'
 
     def key(self) -> str:
         """What a stored row must agree with to be used again: how it was measured, and which file."""
-        stat = os.stat(self.file)
+        stat = os.stat(self.run.out)
         return f'{self}, {stat.st_size} bytes, {stat.st_mtime_ns}'
-
-
-def evaluation_of(spec: Spec, run: PlannedRun, seed: int) -> EvaluationJob:
-    """How a run is evaluated in an experiment with this base seed."""
-    task, alg = spec.task(run.task), spec.algorithm(run.alg)
-    return EvaluationJob(
-        id=run.id,
-        file=run.out,
-        cache=os.path.join(_cache_dir(spec), run.id + '.h5'),
-        rule=alg.eval,
-        policy=alg.policy,
-        place=f'{spec.file}: {alg.place}.policy',
-        env=task.env,
-        num_trajs=spec.options.eval_num_trajs,
-        deterministic=spec.options.eval_deterministic,
-        seed=derive_seed(seed, 'evaluate', run.id),
-        max_traj_len=task.max_traj_len,
-    )
 
 
 def standing(spec: Spec, runs: Sequence[PlannedRun], seed: int, how: How) -> Standing:
@@ -102,7 +93,7 @@ def standing(spec: Spec, runs: Sequence[PlannedRun], seed: int, how: How) -> Sta
     kept = rows.keys() - {r.id for r in todo}
     stale = {}
     for run in spec.runs(seed):
-        if run.id in kept and (changed := _changed(evaluation_of(spec, run, seed), rows[run.id])):
+        if run.id in kept and (changed := _changed(Evaluation(spec, run, seed), rows[run.id])):
             stale[run.id] = changed
     num = spec.options.eval_num_trajs
     other = next((i for i in kept if len(rows[i].alg_traj_returns) != num), None)
@@ -116,11 +107,11 @@ def _id(row: ResultRow) -> str:
     return id_of(row.alg, row.task, row.num_trajs, row.run)
 
 
-def _changed(asked: EvaluationJob, row: ResultRow) -> str:
+def _changed(asked: Evaluation, row: ResultRow) -> str:
     """What has changed since a row was made; empty for nothing, and where an older file does not say it."""
     if row.evaluated not in ('', str(asked)):
         return f"was evaluated as '{row.evaluated}', but {str(asked)!r} is asked for"
-    if row.run_sha256 and os.path.exists(asked.file) and file_sha256(asked.file) != row.run_sha256:
+    if row.run_sha256 and os.path.exists(asked.run.out) and file_sha256(asked.run.out) != row.run_sha256:
         return 'its run file has changed since it was evaluated'
     return ''
 
@@ -158,29 +149,22 @@ def evaluated_rows(
     Rows that an interrupted attempt left are used when resumed.
     """
     files = read_runs(spec, runs)
-    old = {} if stored is None else {_id(row): row for row in stored.rows}
-    old_tasks = {} if stored is None else {task.task: task for task in stored.tasks}
-    sets = _expert_sets(spec, dict.fromkeys(r.task for r in runs))
-    task_rows = old_tasks | {name: _task_row(spec, spec.task(name), sets, seed) for name in dict.fromkeys(r.task for r in runs)}
-    for name, before in old_tasks.items():
-        if not np.isin(before.ex_traj_returns, task_rows[name].ex_traj_returns).all():
-            seen = f"the results have other returns of the expert of task '{name}' than its trajectories in {spec.traj_dir}"
-            raise UserError(f'{spec.results_path}: {seen}, on which kept runs have learned; put those back, or choose another storagedir')
-    _give_all_episodes(spec, old, task_rows)  # before anything plays, because their files may be missing
+    rows = {} if stored is None else {_id(row): row for row in stored.rows}
+    tasks = {} if stored is None else {task.task: task for task in stored.tasks}
+    sets = _read_expert_episodes(spec, runs, seed, rows, tasks)  # before anything plays, because files may be missing
     if not how.resume:
         forget_rows(spec)
     os.makedirs(_cache_dir(spec), exist_ok=True)
-    jobs = [evaluation_of(spec, run, seed) for run in runs]
-    for job in (j for j in jobs if j.id in old):  # to be done again
+    jobs = [Evaluation(spec, run, seed) for run in runs]
+    for job in (j for j in jobs if j.run.id in rows):  # to be done again
         with contextlib.suppress(FileNotFoundError):
             os.unlink(job.cache)
-    kept = {job.id for job in jobs if _read_row(job) is not None}
-    if kept:
-        print(f'{len(kept)} of {len(jobs)} runs were evaluated before', file=sys.stderr)
-    _play_all([(job, files[job.id].snapshot if job.id in files else None) for job in jobs if job.id not in kept], how)
-    rows = dict(old)
-    for run, job in zip(runs, jobs, strict=True):
-        row, file = _read_row(job), files.get(run.id)
+    todo = [job for job in jobs if _read_row(job) is None]
+    if len(todo) < len(jobs):
+        print(f'{len(jobs) - len(todo)} of {len(jobs)} runs were evaluated before', file=sys.stderr)
+    _play_all([(job, files[job.run.id].snapshot if job.run.id in files else None) for job in todo], how)
+    for job in jobs:
+        run, row, file = job.run, _read_row(job), files.get(job.run.id)
         if row is None:
             raise RunFailed(f'{job.cache}: the evaluation of {run.id} has vanished or changed; continue with --resume')
         returns, lengths = sets[run.task, run.dataset]
@@ -197,41 +181,57 @@ def evaluated_rows(
             run_sha256=file.sha256 if file else file_sha256(run.out),
             evaluated=str(job),
         )
-    ordered = _in_order(spec, seed, rows, task_rows)
+    ordered = _in_order(spec, seed, rows, tasks)
     return *ordered, _facts_of_rows(spec, seed, ordered[0], files, stored)
 
 
-def _expert_sets(spec: Spec, names: Iterable[str]) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
-    """{(task, set): (returns, lengths) of its episodes}."""
-    return {key: sample_stage.expert_returns(spec, spec.traj_path(*key)) for key in itertools.product(names, range(spec.training.datasets))}
+def _read_expert_episodes(
+    spec: Spec, runs: Sequence[PlannedRun], seed: int, rows: dict[str, ResultRow], tasks: dict[str, TaskRow]
+) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
+    """{(task, set): (returns, lengths)} of the expert sets that these runs need, whose tasks it adds to `tasks`.
+
+    The columns of expert episodes have one width: where that has changed, kept rows and tasks get theirs anew. Those of a larger
+    full_dataset_num_trajs begin with the same.
+    """
+    num, datasets = spec.training.full_dataset_num_trajs, spec.training.datasets
+    played = names = dict.fromkeys(r.task for r in runs)
+    widths = [len(row.ex_traj_returns) - num for row in rows.values()] + [len(t.ex_traj_returns) - num * datasets for t in tasks.values()]
+    if any(widths):
+        names = played | dict.fromkeys(tasks)
+    sets = {key: sample_stage.expert_returns(spec, spec.traj_path(*key)) for key in itertools.product(names, range(datasets))}
+    for name in names:
+        returns, lengths = (np.concatenate(column) for column in zip(*(sets[name, i] for i in range(datasets)), strict=True))
+        if name in tasks and not np.isin(tasks[name].ex_traj_returns, returns).all():
+            seen = f"the results have other returns of the expert of task '{name}' than its trajectories in {spec.traj_dir}"
+            raise UserError(f'{spec.results_path}: {seen}, on which kept runs have learned; put those back, or choose another storagedir')
+        if name in played:
+            task, of_random = spec.task(name), sample_stage.random_returns(spec, spec.task(name), seed)
+            tasks[name] = TaskRow(
+                name,
+                task.env,
+                expert_policy=task.policy or '',
+                ex_traj_returns=returns,
+                ex_traj_lengths=lengths,
+                random_returns=of_random[0],
+                random_lengths=of_random[1],
+            )
+        else:
+            tasks[name] = dataclasses.replace(tasks[name], ex_traj_returns=returns, ex_traj_lengths=lengths)
+    for name, row in rows.items():
+        if len(row.ex_traj_returns) != num:
+            if (row.task, row.dataset) not in sets:
+                seen = f'{name} learned from expert set {row.dataset}, but training.datasets is {datasets}'
+                way = f'set that to {row.dataset + 1} or more, or give options.results_filename another name'
+                raise UserError(f'{spec.results_path}: {seen}; {way}')
+            returns, lengths = sets[row.task, row.dataset]
+            rows[name] = dataclasses.replace(row, ex_traj_returns=returns, ex_traj_lengths=lengths)
+    return sets
 
 
 def _in_order(spec: Spec, seed: int, rows: dict[str, ResultRow], tasks: dict[str, TaskRow]) -> tuple[list[ResultRow], list[TaskRow]]:
     """Rows and tasks in the order of the experiment, those that it does not have (any more) behind them."""
     ids, names = [r.id for r in spec.runs(seed)], [t.name for t in spec.tasks]
     return [rows[i] for i in dict.fromkeys([*ids, *rows]) if i in rows], [tasks[n] for n in dict.fromkeys([*names, *tasks]) if n in tasks]
-
-
-def _give_all_episodes(spec: Spec, rows: dict[str, ResultRow], tasks: dict[str, TaskRow]) -> None:
-    """Give kept rows from before full_dataset_num_trajs was changed the episodes of their expert set again, which begin with the same.
-
-    The columns of expert episodes have one width.
-    """
-    num, sets = spec.training.full_dataset_num_trajs, {}
-    for row in rows.values():
-        if len(row.ex_traj_returns) != num:
-            sets = sets or _expert_sets(spec, tasks)
-            if (row.task, row.dataset) not in sets:
-                of_set = f'{spec.results_path}: {_id(row)} learned from expert set {row.dataset}'
-                seen = f'{of_set}, but training.datasets is {spec.training.datasets}'
-                raise UserError(f'{seen}; set that to {row.dataset + 1} or more, or give options.results_filename another name')
-            returns, lengths = sets[row.task, row.dataset]
-            rows[_id(row)] = dataclasses.replace(row, ex_traj_returns=returns, ex_traj_lengths=lengths)
-    for name, task in tasks.items():
-        if len(task.ex_traj_returns) != num * spec.training.datasets:
-            sets = sets or _expert_sets(spec, tasks)
-            returns, lengths = _all_episodes(name, sets)
-            tasks[name] = dataclasses.replace(task, ex_traj_returns=returns, ex_traj_lengths=lengths)
 
 
 def training_facts(said: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -273,69 +273,48 @@ def _cache_dir(spec: Spec) -> str:
     return os.path.join(spec.checkpt_dir, 'evaluated' if spec.options.eval_deterministic else 'evaluated_sampled')
 
 
-def _task_row(spec: Spec, task: Task, sets: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]], seed: int) -> TaskRow:
-    returns, lengths = _all_episodes(task.name, sets)
-    of_random = sample_stage.random_returns(spec, task, seed)
-    return TaskRow(
-        task.name,
-        task.env,
-        expert_policy=task.policy or '',
-        ex_traj_returns=returns,
-        ex_traj_lengths=lengths,
-        random_returns=of_random[0],
-        random_lengths=of_random[1],
-    )
-
-
-def _all_episodes(name: str, sets: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """[returns, lengths] of all expert sets of a task together."""
-    return [np.concatenate(column) for column in zip(*(sets[key] for key in sorted(sets) if key[0] == name), strict=True)]
-
-
-def _evaluate(job: EvaluationJob, snapshot: Snapshot | None) -> str:
+def _evaluate(job: Evaluation, snapshot: Snapshot | None) -> str:
     """Play one run's policy and store its row; code of strangers plays in a process of its own."""
     if job.policy:
-        return external_policies.apart(f'{job.policy} of {job.file}', _store_row, job, None)
+        return external_policies.apart(f'{job.policy} of {job.run.out}', _store_row, job, None)
     return _store_row(job, snapshot)
 
 
-def _store_row(job: EvaluationJob, snapshot: Snapshot | None) -> str:
+def _store_row(job: Evaluation, snapshot: Snapshot | None) -> str:
     key, cache = job.key(), os.path.abspath(job.cache)  # a policy's module may change the working folder
-    trajs = _play_foreign(job) if snapshot is None else _play(job, snapshot)
+    trajs = _play(job, snapshot)
     with write_h5(cache, replace=True) as h5:
         h5.create_array('/', 'returns', trajs.returns)
         h5.create_array('/', 'lengths', trajs.lengths)
         set_attrs(h5.root, {'key': key})
-    return job.id
+    return job.run.id
 
 
-def _play(job: EvaluationJob, snapshot: Snapshot) -> TrajBatch:
+def _play(job: Evaluation, snapshot: Snapshot | None) -> TrajBatch:
+    """The episodes of a snapshot's policy, or of the one that the user's own function loads."""
     from policyopt.evaluation import sample_episodes
     from policyopt.policies import policy_from_snapshot
     from policyopt.sampling.mdp import MDP
 
-    mdp = MDP(job.env)
-    policy = policy_from_snapshot(snapshot, mdp)
-    return sample_episodes(policy, mdp, job.num_trajs, job.seed, deterministic=job.deterministic, max_traj_len=job.max_traj_len)
+    spec, task, alg = job.spec, job.spec.task(job.run.task), job.spec.algorithm(job.run.alg)
+    mdp = MDP(task.env)
 
+    def episodes(player):
+        num, most_likely = spec.options.eval_num_trajs, spec.options.eval_deterministic
+        return sample_episodes(player, mdp, num, job.seed, deterministic=most_likely, max_traj_len=task.max_traj_len)
 
-def _play_foreign(job: EvaluationJob) -> TrajBatch:
-    """The episodes of a policy that the user's own function loads."""
-    from policyopt.evaluation import sample_episodes
-    from policyopt.sampling.mdp import MDP
-
-    assert job.policy
-    load, mdp = external_policies.loader(job.policy, job.place), MDP(job.env)
+    if snapshot is not None:
+        return episodes(policy_from_snapshot(snapshot, mdp))
+    load = external_policies.loader(str(alg.policy), f'{spec.file}: {alg.place}.policy')
     try:
-        policy = load(job.file)
+        policy = load(job.run.out)
 
         def act(obs_Do):  # whether actions are drawn is up to it
             return policy.act(obs_Do)
 
-        player = act if hasattr(policy, 'act') else policy
-        return sample_episodes(player, mdp, job.num_trajs, job.seed, deterministic=job.deterministic, max_traj_len=job.max_traj_len)
+        return episodes(act if hasattr(policy, 'act') else policy)
     except (UserError, RunFailed) as e:
-        raise RunFailed(f'{job.policy} of {job.file}: {e}') from e
+        raise RunFailed(f'{alg.policy} of {job.run.out}: {e}') from e
 
 
 def file_sha256(path: str) -> str:
@@ -356,7 +335,7 @@ def _sha256(path: str, state: tuple[tuple[str, int, int], ...]) -> str:
     return sha.hexdigest()
 
 
-def _read_row(job: EvaluationJob) -> tuple[np.ndarray, np.ndarray] | None:
+def _read_row(job: Evaluation) -> tuple[np.ndarray, np.ndarray] | None:
     """(returns, lengths) of a run's episodes, None where they are not stored or were measured otherwise."""
     if not os.path.exists(job.cache):
         return None
@@ -365,7 +344,7 @@ def _read_row(job: EvaluationJob) -> tuple[np.ndarray, np.ndarray] | None:
         return (h5.root.returns.read(), h5.root.lengths.read()) if is_current else None
 
 
-def _play_all(jobs: list[tuple[EvaluationJob, Snapshot | None]], how: How) -> None:
+def _play_all(jobs: list[tuple[Evaluation, Snapshot | None]], how: How) -> None:
     num_jobs, threads = min(how.jobs or num_cores(), len(jobs)), how.threads or 1
     with Progress(len(jobs), how.verbosity) as progress:
         if num_jobs <= 1:

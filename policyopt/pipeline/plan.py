@@ -10,15 +10,13 @@ import dataclasses
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from policyopt.command_line import format_table
 from policyopt.errors import UserError
 from policyopt.files.names import lock_path, part_path
 from policyopt.pipeline import locks
-from policyopt.pipeline.command import fields_of
 from policyopt.pipeline.spec import PlannedRun, Spec, select_runs
-from policyopt.shipped import as_typed
 
 STATES = ('done', 'running', 'unfinished', 'missing')
 
@@ -94,34 +92,6 @@ class Plan:
             chosen = [state[r.id] for r in self.runs if group in (None, (r.alg, r.task))]
             lines.append([*(group or ('all', '')), *(str(chosen.count(s)) for s in STATES), str(len(chosen))])
         return format_table(lines)
-
-    def check(self) -> None:
-        """Raise UserError unless every run's program and expert data are there and fit."""
-        spec = self.spec
-        for run in {r.alg: r for r in self.runs}.values():
-            script = run.command.missing_script
-            if script:
-                where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
-                raise UserError(f"{where}: no such file '{script}'; expected a script, seen from {os.getcwd()} or from our checkout")
-        paths = {(r.task, r.dataset): spec.traj_path(r.task, r.dataset) for r in self.runs}
-        check_sampled(spec, paths)
-        from policyopt.pipeline import sample_stage
-
-        for run in self.runs:
-            if 'policy' in fields_of(spec.algorithm(run.alg).cmd):
-                sample_stage.expert_path(spec, spec.task(run.task))
-        for (task, _), path in paths.items():
-            sample_stage.check_trajs(spec, spec.task(task), path)
-
-
-def check_sampled(spec: Spec, sets: Iterable[tuple[str, int]]) -> None:
-    """Raise UserError unless the trajectory files of these expert sets, (task name, set index), are there."""
-    for name, dataset in sets:
-        path = spec.traj_path(name, dataset)
-        if not os.path.exists(path):
-            make = f'Make them with: {as_typed(spec.command("0_sampletrajs --resume"))}'
-            way = f"Put your recordings there, or give the task '{name}' a policy" if spec.task(name).policy is None else make
-            raise UserError(f'{path}: no such file; expected the expert trajectories. {way}')
 
 
 def make_plan(spec: Spec, seed: int, how: How) -> Plan:

@@ -25,34 +25,44 @@ if TYPE_CHECKING:
     from policyopt.sampling.mdp import MDP
     from policyopt.trajectories import TrajBatch
 
-ExpertPlan = tuple[dict[tuple[str, int], str], 'dict[str, MDP]', 'dict[str, Policy]']  # what check_all returns
+    ExpertPlan = tuple[list[tuple[str, int]], dict[str, MDP], dict[str, Policy]]  # what check_all returns
+
 _WHAT = 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)'
+
+
+def check_sampled(spec: Spec, sets: Iterable[tuple[str, int]]) -> None:
+    """Raise UserError unless the trajectory files of these expert sets, (task name, set index), are there."""
+    for name, dataset in sets:
+        path = spec.traj_path(name, dataset)
+        if not os.path.exists(path):
+            make = f'Make them with: {as_typed(spec.command("0_sampletrajs --resume"))}'
+            way = f"Put your recordings there, or give the task '{name}' a policy" if spec.task(name).policy is None else make
+            raise UserError(f'{path}: no such file; expected the expert trajectories. {way}')
 
 
 def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resume: bool) -> ExpertPlan:
     """Check everything that sampling the expert sets [(task name, set index)] needs, and load it, before anything is written.
 
-    seed None: not drawn yet. Returns what sample_all takes: ({(task, set): file to make}, {task: MDP}, {task: policy}).
+    seed None: not drawn yet. Returns what sample_all takes: the sets to make, {task: MDP} and {task: policy}.
     """
     from policyopt.evaluation import load_policy
     from policyopt.sampling.mdp import MDP
 
-    todo = {}
+    todo = []
     for name, dataset in wanted:
-        task, path = spec.task(name), spec.traj_path(name, dataset)
+        path = spec.traj_path(name, dataset)
         check_link(path, 'the trajectories')
         if os.path.exists(path):
             if not resume:
                 way = 'keep it with --resume, or choose another options.storagedir'
                 raise UserError(f'{path}: exists already, and trajectories are never overwritten; {way}')
             its_seed = None if seed is None else set_seed(seed, name, dataset)
-            if (num := check_trajs(spec, task, path, its_seed, longer=True)) < spec.training.full_dataset_num_trajs:
-                print(f'{path}: its {num} trajectories are kept, and more are added', file=sys.stderr)
-                todo[name, dataset] = path
-            else:
-                print(f'{path}: kept', file=sys.stderr)
-        else:
-            todo[name, dataset] = path
+            num = check_trajs(spec, spec.task(name), path, its_seed, longer=True)
+            is_whole = num >= spec.training.full_dataset_num_trajs
+            print(f'{path}: {"kept" if is_whole else f"its {num} trajectories are kept, and more are added"}', file=sys.stderr)
+            if is_whole:
+                continue
+        todo.append((name, dataset))
     mdps = {name: MDP(spec.task(name).env) for name in dict.fromkeys(name for name, _ in wanted)}
     for name in mdps:
         check_random(spec, spec.task(name))
@@ -63,8 +73,8 @@ def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resum
 def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
     """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print the returns."""
     todo, mdps, policies = plan
-    for (name, dataset), path in todo.items():
-        task, its_seed = spec.task(name), set_seed(seed, name, dataset)
+    for name, dataset in todo:
+        task, path, its_seed = spec.task(name), spec.traj_path(name, dataset), set_seed(seed, name, dataset)
         grows = os.path.exists(path)
         if grows and check_trajs(spec, task, path, its_seed, longer=True) >= spec.training.full_dataset_num_trajs:
             continue  # another process has made it since the plan, and given the stage's lock back

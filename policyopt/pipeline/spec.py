@@ -22,7 +22,7 @@ from policyopt.files.names import KEYS, MAX_RUNS, done_file, id_of
 from policyopt.files.yamlfile import boolean, key, list_of, matching, one_of, place, section, show_value, text, whole
 from policyopt.options import MAX_TRAJS
 from policyopt.pipeline import cluster_options, locks, sweep
-from policyopt.pipeline.command import Command, check_template, fields_of, fill, one_line
+from policyopt.pipeline.command import Command, check_template, fields_of, fill
 from policyopt.provenance import derive_seed
 from policyopt.shipped import here_or_shipped, shipped
 
@@ -65,8 +65,8 @@ def _reference(value: Any) -> str | None:
 
 
 def _template(value: Any) -> str:
-    """A command template as one line, whose quotes balance."""
-    line = one_line(text(value, 'a command template with {out}', lines=True))
+    """A command template whose quotes balance, as one line: a line break is a blank, as in 2016 (a backslash before it is dropped)."""
+    line = re.sub(r'\s*\\?\n\s*', ' ', text(value, 'a command template with {out}', lines=True).strip())
     try:
         shlex.split(line)
     except ValueError as e:

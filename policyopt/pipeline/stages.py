@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.files.atomic import check_link, read_utf8
-from policyopt.pipeline import clusters, experiment_dir, launch
+from policyopt.pipeline import clusters, estimate, experiment_dir, launch
 from policyopt.pipeline.clusters import Cluster, cluster_for
-from policyopt.pipeline.plan import How, Plan, check_sampled, chosen_runs, make_plan
+from policyopt.pipeline.command import fields_of
+from policyopt.pipeline.plan import How, Plan, chosen_runs, make_plan
 from policyopt.pipeline.spec import PlannedRun, Spec, load_spec
 from policyopt.provenance import provenance
 from policyopt.shipped import as_typed
@@ -44,10 +45,11 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         if how.estimate:
             raise UserError('--estimate with --summary: one measures, the other touches nothing; give one of them')
         return show_summary(spec, how)
-    if how.estimate and (how.dry_run or names[stage] not in (['1_train'], list(STAGES))):
-        seen = '--dry-run, which runs nothing' if how.dry_run else f"stage '{stage}'"
-        raise UserError(f'--estimate with {seen}; expected 1_train or all, whose training it measures')
-    if how.executor != 'local':
+    cluster, only_estimate = cluster_for(spec, how), how.estimate and stage != 'all'
+    if how.estimate and (how.dry_run or '1_train' not in names[stage] or (cluster and only_estimate)):
+        seen = '--dry-run, which runs nothing' if how.dry_run else f'-e {how.executor}' if cluster else f"stage '{stage}'"
+        raise UserError(f'--estimate with {seen}; expected 1_train or all on this computer, whose training it measures')
+    if cluster:
         if stage == 'all' and not (how.wait or how.dry_run):
             why = 'a stage needs what the one before it makes'
             raise UserError(f"-e {how.executor} with stage 'all': {why}; for all, add --wait, or submit one stage after the other")
@@ -58,13 +60,21 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         raise UserError(f"--rerun with stage '{stage}': it is about the evaluation; expected 2_eval or all")
     functions = {
         '0_sampletrajs': sample_trajs,
-        '1_train': show_estimate if how.estimate and stage != 'all' else train_runs,
+        '1_train': functools.partial(train_runs, only_estimate=only_estimate),
         '2_eval': functools.partial(evaluate_runs, trained=stage != 'all' or not how.dry_run),
     }
+    if not how.dry_run or names[stage] != ['1_train']:  # whose commands may be meant for another machine
+        for path in (spec.traj_dir, spec.checkpt_dir):
+            experiment_dir.check_place(path)
+    following = None
     try:
         with stoppable(), stopping_after(how.stop_after):
             for name in names[stage]:
-                following = functions[name](spec, how)
+                if cluster and how.dry_run and name != '1_train':
+                    chosen_runs(spec, 0, how)  # refuses what chooses none
+                    print(cluster.stage(name).script, end='')
+                else:
+                    following = functions[name](spec, how)
     except Stopped as e:
         print(f'im_pipeline: {e}', file=sys.stderr)
         clusters.requeue(e.signum, how.requeue)
@@ -105,30 +115,21 @@ def show_summary(spec: Spec, how: How) -> int:
     return 0
 
 
-def _check_places(spec: Spec) -> None:
-    for path in (spec.traj_dir, spec.checkpt_dir):
-        experiment_dir.check_place(path)
-
-
 def sample_trajs(spec: Spec, how: How) -> str | None:
     """Stage 0: let each task's expert play full_dataset_num_trajs episodes, and an untrained policy eval_num_trajs.
 
     Refuses to overwrite; resumed, it keeps whole files that belong to this experiment and makes the others.
     """
-    _check_places(spec)
     seed = experiment_dir.base_seed(spec)
     wanted = _all_sets(spec, chosen_runs(spec, seed, how))
     cluster = cluster_for(spec, how)
     outputs = [*(spec.traj_path(*one) for one in wanted), *(spec.random_path(name) for name in dict.fromkeys(task for task, _ in wanted))]
-    if cluster and how.dry_run:
-        print(cluster.stage('0_sampletrajs').script, end='')
-        return None
     from policyopt.pipeline import sample_stage
 
     to_sample = sample_stage.check_all(spec, wanted, experiment_dir.known_seed(spec), how.resume)
     if how.dry_run:
-        for path in to_sample[0].values():
-            print(f'0_sampletrajs would sample {path}', file=sys.stderr)
+        for one in to_sample[0]:
+            print(f'0_sampletrajs would sample {spec.traj_path(*one)}', file=sys.stderr)
         return None
     experiment_dir.store_seed(spec, seed)
     experiment_dir.make_dir(spec.traj_dir)
@@ -140,24 +141,25 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
     return how.command(spec, '1_train --resume' if experiment_dir.held_runs(spec) else '1_train')
 
 
-def train_runs(spec: Spec, how: How) -> str | None:
+def train_runs(spec: Spec, how: How, only_estimate: bool = False) -> str | None:
     """Stage 1: one command for each algorithm × task × dataset size × run.
 
     Refuses a folder that holds runs, unless resumed: then finished runs are skipped and unfinished ones go on. A dry run prints
-    the bare command lines and nothing else on stdout.
+    the bare command lines and nothing else on stdout. only_estimate: print how long it takes, and write nothing.
     """
     if how.task_index is not None:
         _array_task(spec, how)
         return None
     executor, seed = cluster_for(spec, how) or launch.Local(how), experiment_dir.base_seed(spec)
+    plan = make_plan(spec, seed, how)
     if how.dry_run:
         if experiment_dir.known_seed(spec) is None:
             print(f'no training.seed: listing with a fresh seed {seed}, which is not stored', file=sys.stderr)
-        return show_plan(executor, make_plan(spec, seed, how))
-    _check_places(spec)
-    plan = make_plan(spec, seed, how)
-    plan.check()
-    _check_evaluation(plan, how)
+        return show_plan(executor, plan)
+    _check_plan(plan, how)
+    if only_estimate:
+        print(estimate.estimate(plan, how), flush=True)
+        return how.command(spec, '1_train --resume') if plan.todo else how.evaluation(spec)
     experiment_dir.store_seed(spec, seed)
     experiment_dir.prepare_folder(spec, seed, how.resume, {r.id for r in plan.runs})
     if len(plan.todo) < len(plan.runs):
@@ -167,7 +169,7 @@ def train_runs(spec: Spec, how: How) -> str | None:
     if how.estimate and how.executor != 'local':
         print(f'no estimate: --estimate measures on this computer, and the runs go to {how.executor}', file=sys.stderr)
     elif how.estimate:
-        _print_estimate(plan, how, optional=True)
+        _print_estimate(plan, how)
     return executor.execute(plan)
 
 
@@ -187,33 +189,16 @@ def show_plan(executor: launch.Local | Cluster, plan: Plan) -> None:
     print(*commands, sep='', end='', flush=True)
 
 
-def show_estimate(spec: Spec, how: How) -> str:
-    """Print how long stage 1 would take from here; writes nothing into the experiment's folders."""
-    if how.executor != 'local':
-        raise UserError(f'--estimate with -e {how.executor}: it measures on this computer; expected it without -e')
-    _check_places(spec)
-    plan = make_plan(spec, experiment_dir.base_seed(spec), how)
-    plan.check()
-    _print_estimate(plan, how)
-    return how.command(spec, '1_train --resume') if plan.todo else how.evaluation(spec)
-
-
-def _print_estimate(plan: Plan, how: How, optional: bool = False) -> None:
-    """Print how long it takes; where that is optional, only a command that fails stands in the way of training (without -k)."""
-    from policyopt.pipeline.estimate import MeasuredRunFailed, estimate
-
+def _print_estimate(plan: Plan, how: How) -> None:
+    """Print how long it takes; where that is not known, only a command that fails stands in the way of training (without -k)."""
     try:
-        sentence = estimate(plan, how)
+        print(estimate.estimate(plan, how), flush=True)
     except Stopped:
         raise
     except (RunFailed, UserError, OSError) as e:
-        if not optional:
-            raise
-        if isinstance(e, MeasuredRunFailed) and not how.keep_going:
+        if isinstance(e, estimate.MeasuredRunFailed) and not how.keep_going:
             raise RunFailed(f'{e}; nothing was trained (-k trains all the same)') from e
         print(f'no estimate: {e}; training goes on', file=sys.stderr, flush=True)
-    else:
-        print(sentence, flush=True)
 
 
 def _array_task(spec: Spec, how: How) -> None:
@@ -256,14 +241,23 @@ def _check_actions(spec: Spec) -> None:
         raise UserError(f'{spec.results_path}: {seen}; give another options.results_filename, or move it away')
 
 
-def _check_evaluation(plan: Plan, how: How) -> None:
-    """Raise UserError for what stage 2 would refuse, as far as it can be known before these runs are trained."""
+def _check_plan(plan: Plan, how: How) -> None:
+    """Raise UserError unless programs and expert data are there and fit, and for what stage 2 would refuse after the training."""
     from policyopt.pipeline import evaluate_stage, sample_stage
 
     spec, runs = plan.spec, plan.runs
-    check_sampled(spec, _all_sets(spec, runs))
-    for name in dict.fromkeys(r.task for r in runs):
+    for run in {r.alg: r for r in runs}.values():
+        if script := run.command.missing_script:
+            where = f'{spec.file}: {spec.algorithm(run.alg).place}.cmd'
+            raise UserError(f"{where}: no such file '{script}'; expected a script, seen from {os.getcwd()} or from our checkout")
+    sets = _all_sets(spec, runs)
+    sample_stage.check_sampled(spec, sets)
+    for name, dataset in sets:
+        sample_stage.check_trajs(spec, spec.task(name), spec.traj_path(name, dataset))
         sample_stage.check_random(spec, spec.task(name))
+    for run in runs:
+        if 'policy' in fields_of(spec.algorithm(run.alg).cmd):
+            sample_stage.expert_path(spec, spec.task(run.task))
     evaluate_stage.check_policies(spec, runs)
     evaluate_stage.standing(spec, runs, plan.seed, how)
 
@@ -276,13 +270,9 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
     and evaluated again only where `--rerun` says so.
     """
     from policyopt.files import results_file
-    from policyopt.pipeline import evaluate_stage
+    from policyopt.pipeline import evaluate_stage, sample_stage
 
     cluster = cluster_for(spec, how)
-    if cluster and how.dry_run:
-        print(cluster.stage('2_eval').script, end='')
-        return None
-    _check_places(spec)
     seed, path = experiment_dir.base_seed(spec), spec.results_path
     runs = chosen_runs(spec, seed, how)
     check_link(path, 'the results')
@@ -297,7 +287,7 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
             f'Train them with 1_train --resume, or leave them out with --only or --exclude:{listing}'
         )
     if state.todo and trained:
-        check_sampled(spec, _all_sets(spec, state.todo))
+        sample_stage.check_sampled(spec, _all_sets(spec, state.todo))
     if how.dry_run:
         if trained:
             evaluate_stage.read_runs(spec, state.todo)
@@ -315,8 +305,6 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
         return f'analyze_results.py {path}' + ('' if done else '   (when the job is over)')
     else:
         with experiment_dir.stage_lock(spec, '2_eval'):
-            if os.path.exists(path) and not how.resume:
-                raise RunFailed(f'{path}: another process has just written it, and it is kept; add to it with --resume')
             state = evaluate_stage.standing(spec, runs, seed, how)  # as another pipeline may have left it
             rows, task_rows, facts = evaluate_stage.evaluated_rows(spec, state.todo, seed, how, state.stored)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}

@@ -211,7 +211,7 @@ def test_a_signal_ends_it_and_leaves_nothing_behind(tmp_path, scratch, signum, c
         (['2'], "--estimate with stage '2'; expected 1_train or all"),
         (['1', '--dry-run'], '--estimate with --dry-run, which runs nothing; expected'),
         (['1', '--summary'], '--estimate with --summary: one measures'),
-        (['1', '-e', 'slurm'], '--estimate with -e slurm: it measures on this computer'),
+        (['1', '-e', 'slurm'], '--estimate with -e slurm; expected 1_train or all on this computer'),
         (['1', '--set', 'training.algorithms.ga.cmd=python imitate_mj.py --max_iter 1e3 {out}'], "has --max_iter '1e3'; expected a whole"),
     ],
 )

@@ -363,9 +363,9 @@ def test_rows_of_one_kind_of_actions_are_neither_used_nor_lost_by_the_other(tiny
     spec, sampled = load_spec(str(path)), load_spec(str(path), ['options.eval_deterministic=false', 'options.results_filename=s.h5'])
     run = spec.runs(0)[0]
     os.makedirs(folder / 'evaluated')
-    job, snapshot = evaluate_stage.evaluation_of(spec, run, 0), read_run(run.out).snapshot
+    job, snapshot = evaluate_stage.Evaluation(spec, run, 0), read_run(run.out).snapshot
     evaluate_stage._evaluate(job, snapshot)
-    assert evaluate_stage._read_row(dataclasses.replace(job, deterministic=False)) is None
+    assert evaluate_stage._read_row(dataclasses.replace(job, spec=sampled)) is None
     stages.evaluate_runs(sampled, quiet(jobs=1, only=['alg=bclone', 'run=0']))
     assert evaluate_stage._read_row(job) is not None and not (folder / 'evaluated_sampled').exists()
 
@@ -383,7 +383,7 @@ def test_rows_evaluated_before_an_interruption_are_used_again(tiny, capsys):
     spec = load_spec(str(path))
     os.makedirs(folder / 'evaluated')
     for run in spec.runs(0)[:3]:
-        evaluate_stage._evaluate(evaluate_stage.evaluation_of(spec, run, 0), read_run(run.out, spec.algorithm(run.alg).eval).snapshot)
+        evaluate_stage._evaluate(evaluate_stage.Evaluation(spec, run, 0), read_run(run.out, spec.algorithm(run.alg).eval).snapshot)
     run_stage(path, '2', resume=True)
     assert (
         '3 of 4 runs were evaluated before' in capsys.readouterr().err and len(results_file.read_results(folder / 'results.h5').rows) == 4
@@ -395,13 +395,14 @@ def test_a_row_of_another_run_file_is_not_used_again(tiny):
     path, folder = tiny
     spec = load_spec(str(path))
     run = spec.runs(0)[0]
-    job, snapshot = evaluate_stage.evaluation_of(spec, run, 0), read_run(run.out).snapshot
+    job, snapshot = evaluate_stage.Evaluation(spec, run, 0), read_run(run.out).snapshot
     os.makedirs(folder / 'evaluated')
     evaluate_stage._evaluate(job, snapshot)
     assert evaluate_stage._read_row(job) is not None
+    five = load_spec(str(path), ['options.eval_num_trajs=5'])
+    assert evaluate_stage._read_row(dataclasses.replace(job, spec=five)) is None
     shutil.copy(folder / f'{IDS[1]}.h5', run.out)
     assert evaluate_stage._read_row(job) is None
-    assert evaluate_stage._read_row(dataclasses.replace(job, num_trajs=5)) is None
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from results_tools import result_row, task_row
 from policyopt.errors import RunFailed, UserError
 from policyopt.files.names import parts_of, settings_of
 from policyopt.pipeline import evaluate_stage, external_policies
-from policyopt.pipeline.evaluate_stage import EvaluationJob
+from policyopt.pipeline.evaluate_stage import Evaluation
 from policyopt.pipeline.spec import load_spec, select_runs
 from policyopt.reporting import tables
 from policyopt.reporting.analysis import Analysis, experiment_runs
@@ -146,12 +146,14 @@ def test_tables_have_the_settings_as_columns():
 )
 def test_the_action_of_a_policy_of_another_program_is_checked(env, answer, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(external_policies, 'loader', lambda dotted, place: lambda path: Says(eval(answer)))
-    job = EvaluationJob('id', 'x', 'cache', 'last', 'mine:load', 'place', env, 2, True, 0, 20)
+    changes = ['options.eval_num_trajs=2', f'tasks.cartpole.env={env}', 'tasks.cartpole.max_traj_len=20']
+    spec = spec_of(tmp_path, 'training.algorithms.ga.policy=mine:load', *changes, cmd='true {out}')
+    job = Evaluation(spec, next(r for r in spec.runs(0) if r.alg == 'ga'), 0)
     if expected is None:
-        assert len(evaluate_stage._play_foreign(job)) == 2
+        assert len(evaluate_stage._play(job, None)) == 2
     else:
-        with pytest.raises(RunFailed, match=f'mine:load of x: .*{expected}'):
-            evaluate_stage._play_foreign(job)
+        with pytest.raises(RunFailed, match=f'mine:load of {job.run.out}: .*{expected}'):
+            evaluate_stage._play(job, None)
 
 
 class Says:
