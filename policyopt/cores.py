@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from policyopt.errors import UserError, printable
 
+BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
 MAX_WORKERS = 256  # processes that play one batch, at most
 
 
@@ -18,7 +19,7 @@ def limit_threads() -> None:
 
     Nets of this size gain nothing from more, runs in parallel lose, and sums stay equal to the last bit.
     """
-    for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
+    for name in BLAS_THREAD_VARIABLES:
         os.environ[name] = os.environ.get(name) or '1'
 
 
