@@ -15,10 +15,6 @@ from typing import Any
 from policyopt.files.yamlfile import YamlSource, boolean, key, matching, one_of, show_value, text, whole
 
 _WORD = {'pattern': r'[\w.,:@+=/-]+', 'expected': 'one word, such as main, 4G or 12:00:00'}
-_TIME = {
-    'pattern': r'\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}|(?i:unlimited|infinite)',
-    'expected': 'a time limit of Slurm: minutes, hours:minutes:seconds, or days-hours:minutes:seconds, such as 12:00:00 or 1-00',
-}
 _RANGE = {
     'pattern': r'\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*(%\d{1,18})?',
     'expected': 'indices of runs counted from 1, such as 1-100 or 3,7,20-30',
@@ -77,6 +73,17 @@ def _directives(
     return tuple(value)
 
 
+def _slurm_time(source: YamlSource, path: str, value: Any) -> Any:
+    """A time limit as sbatch takes it."""
+    expected = 'a time limit of Slurm: minutes, hours:minutes:seconds, or days-hours:minutes:seconds, such as 12:00:00 or 1-00'
+    value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    text(source, path, value, expected)
+    if not re.fullmatch(r'\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}|unlimited|infinite', value, re.ASCII | re.IGNORECASE):
+        hours = re.fullmatch(r'(\d{1,4})\s*h(ours?)?', value, re.ASCII | re.IGNORECASE)
+        source.fail(path, show_value(value), expected, f' Write {hours[1]}:00:00' if hours else '')
+    return value
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchOptions:
     """What every cluster is told of its array jobs: tasks at a time, runs in each, tasks in one array; None leaves it to the cluster."""
@@ -91,7 +98,7 @@ class SlurmOptions(BatchOptions):
     """What `-e slurm` asks for; None leaves it to the cluster, `extra` are directives of the user's own."""
 
     partition: str | None = key(matching, None, **_WORD)
-    time: str | None = key(matching, None, **_TIME)
+    time: str | None = key(_slurm_time, None)
     mem: str | None = key(matching, None, **_WORD)
     cpus: int = key(whole, 1)
     account: str | None = key(matching, None, **_WORD)

@@ -129,7 +129,8 @@ class _Launcher:
 
     def __post_init__(self):
         self.num_jobs, self.env = self.how.jobs or num_cores(), thread_environment(self.how.threads)
-        self.elsewhere: list[tuple[Job, locks.Held]] = []  # runs that another pipeline is doing
+        self.elsewhere: list[Job] = []  # runs that another pipeline is doing, which are tried again when all others are done
+        self.again = False
         self.renewed = time.monotonic()
         self.running: dict[Process, tuple[Job, locks.Lock, float]] = {}  # job, lock, start
         self.outcomes: list[Outcome] = []
@@ -148,7 +149,8 @@ class _Launcher:
                 while self.pending and len(self.running) < self.num_jobs:
                     busy |= self.start(self.pending.popleft())
                 if not self.running and not self.pending and self.elsewhere:
-                    self.wait_for_others()
+                    self.pending.extend(self.elsewhere)
+                    self.elsewhere, self.again = [], True
                 pause = 0.005 if busy else min(2 * pause, 0.2)
                 time.sleep(pause)
             return self.outcomes
@@ -156,19 +158,26 @@ class _Launcher:
             self.stop_all()
 
     def start(self, job: Job) -> bool:
-        """Start a job unless it is done or someone else has it; returns whether anything changed."""
+        """Start a job unless it is done or someone else has it; returns whether anything changed.
+
+        A run of this host is waited for, if asked also one of another host; what was dropped is taken over.
+        """
         if job.done:
             self.finish(job, 'ok', 'done by another pipeline')
             return True
-        cut_short = locks.inspect(job.lock)[0] == 'stale'
         try:
             lock = locks.acquire(job.lock, locks.LEASE_S if job.renews else 0.0, lock_path(job.out))
         except locks.Held as held:
-            self.elsewhere.append((job, held))
+            if self.again and held.state == 'foreign' and not self.how.wait:
+                self.finish(job, 'elsewhere', f'{held}; --wait stays until the lock is free or the run is there')
+                return True
+            self.elsewhere.append(job)
+            if self.again:
+                self.progress.waiting(job.id, held)
             return False
         with contextlib.suppress(OSError):  # NFS looks for new files when their folder is opened
             os.close(os.open(os.path.dirname(job.out) or '.', os.O_RDONLY))
-        if job.complete and (job.is_log or not cut_short):  # another pipeline finished it before we had the lock
+        if job.complete and (job.is_log or not lock.taken_over):  # another pipeline finished it before we had the lock
             lock.release()
             self.finish(job, 'ok', 'done by another pipeline')
             return True
@@ -263,22 +272,6 @@ class _Launcher:
             self.renewed = time.monotonic()
             for _, lock, _ in self.running.values():
                 lock.renew()
-
-    def wait_for_others(self) -> None:
-        """Look again after the runs that other pipelines hold: take over what was dropped, wait for this host, and if asked for others."""
-        still = []
-        for job, held in self.elsewhere:
-            state, _ = locks.inspect(job.lock, also=lock_path(job.out))
-            if job.done or state in ('free', 'stale'):
-                self.pending.append(job)
-            elif state == 'foreign' and not self.how.wait:
-                self.finish(job, 'elsewhere', f'{held}; --wait stays until the lock is free or the run is there')
-            else:
-                still.append((job, held))
-                self.progress.waiting(job.id, held)
-        self.elsewhere = still
-        if self.elsewhere and not self.pending:
-            time.sleep(0.3)
 
     def stop_all(self) -> None:
         """Ask every run to stop, wait for its checkpoint, kill what does not listen; nothing of ours is left behind."""

@@ -88,14 +88,15 @@ class Lock:
     """A lock that we hold."""
 
     def __init__(self, path: str, holder: Holder):
-        self.path, self.holder = path, holder
+        self.path, self.holder, self.taken_over = path, holder, False
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def take(self, replace: bool = False) -> None:
-        """Write our name into the file, which must not be there unless it is to be replaced; FileExistsError if it is."""
+    def take(self, over: bool = False) -> None:
+        """Write our name into the file, which must not be there unless it is taken over from a dead holder; FileExistsError if it is."""
         with delaying_signals():
-            _write(self.path, self.holder, replace)
+            _write(self.path, self.holder, replace=over)
+            self.taken_over = over
             atexit.register(self.release)
 
     def record_child(self, pid: int) -> None:
@@ -157,22 +158,23 @@ def acquire(path: str, lease: float = 0.0, also: str | None = None) -> Lock:
     here = {'job': _cluster_job(), 'namespace': pid_namespace(), 'machine': _machine_id(), 'lease': lease}
     lock = Lock(path, Holder(platform.node(), os.getpid(), process_start(os.getpid()), _boot_id(), now(), **here))
     while True:
-        with contextlib.suppress(FileExistsError):
-            lock.take()
-            return lock
         seen, unchanged_s = _watch(path, also)
         state, holder = _judge(seen, unchanged_s)
-        if seen is not None and state == 'stale':
+        if seen is None:
+            with contextlib.suppress(FileExistsError):
+                lock.take()
+                return lock
+        elif state == 'stale':
             # Of all who see that, on any host, one creates the claim, which is named after the dead holder's words, and may replace them;
             # nobody removes a fresh lock. A claim is a lock itself.
             claim = acquire_leased(f'{path}.{hashlib.sha256(seen[0]).hexdigest()[:8]}')
             try:
                 if _look(path) == seen:
-                    lock.take(replace=True)
+                    lock.take(over=True)
                     return lock
             finally:
                 claim.release()
-        elif state != 'free':
+        else:
             raise Held(path, holder, state, unchanged_s)
 
 
