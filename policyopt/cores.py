@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from policyopt.errors import UserError, printable
 
+BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
 MAX_WORKERS = 256  # processes that play one batch, at most
 
 
@@ -18,40 +19,26 @@ def limit_threads() -> None:
 
     Nets of this size gain nothing from more, runs in parallel lose, and sums stay equal to the last bit.
     """
-    for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
+    for name in BLAS_THREAD_VARIABLES:
         os.environ[name] = os.environ.get(name) or '1'
 
 
-def number_from_env(name: str, default: float) -> float:
-    """A number above 0 from an environment variable, or the default where it is not set; UserError for anything else."""
-    text = os.environ.get(name) or str(default)
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise UserError(f"the environment variable {name} is '{text}'; give a number above 0, or unset it")
-    return value
-
-
 def threads_from_env() -> int | None:
-    """The threads that OMP_NUM_THREADS asks for, of a list such as 4,2 the first (the outer level); None where it is not set.
-
-    Raises UserError for anything else.
-    """
-    return _whole_from_env('OMP_NUM_THREADS', r'[1-9]\d{0,8}(\s*,\s*[1-9]\d{0,8})*')
+    """The threads that OMP_NUM_THREADS asks for, of a list such as 4,2 the first (the outer level); None where it is not set."""
+    return whole_from_env('OMP_NUM_THREADS', or_list=True)
 
 
 def workers_from_env() -> int:
-    """POLICYOPT_WORKERS, else the cores this process may use; MAX_WORKERS at most. Raises UserError for no whole number above 0."""
-    return min(_whole_from_env('POLICYOPT_WORKERS', r'[1-9]\d{0,8}') or num_cores(), MAX_WORKERS)
+    """POLICYOPT_WORKERS, else the cores this process may use; MAX_WORKERS at most."""
+    return min(whole_from_env('POLICYOPT_WORKERS') or num_cores(), MAX_WORKERS)
 
 
-def _whole_from_env(name: str, pattern: str) -> int | None:
+def whole_from_env(name: str, or_list: bool = False) -> int | None:
+    """A whole number from an environment variable, or the first of a list; None where it is not set, UserError for anything else."""
     text = os.environ.get(name, '').strip()
     if not text:
         return None
-    if not re.fullmatch(pattern, text, re.ASCII):
+    if not re.fullmatch(r'[1-9]\d{0,8}' + r'(\s*,\s*[1-9]\d{0,8})*' * or_list, text, re.ASCII):
         raise UserError(f"the environment variable {name} is '{printable(text)}'; give a whole number above 0, or unset it")
     return int(text.partition(',')[0])
 

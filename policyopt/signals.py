@@ -10,9 +10,9 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection, resource_tracker
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from policyopt.errors import RunFailed
@@ -89,34 +89,50 @@ def call(command: Sequence[str]) -> int:
         process.wait()
 
 
-class StopSignals:
-    """While active, a stop signal is only noted, and the loop checks for it after each iteration; a second Ctrl-C ends the run at once."""
-
-    def __enter__(self) -> StopSignals:
-        self.first: Any = None  # the signal that came first
-        self.old = {}
+@contextlib.contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let stop signals call `handler` in the block, where this is the main thread, which alone can do so."""
+    with contextlib.ExitStack() as restore:
         if threading.current_thread() is threading.main_thread():
-            for num in STOP_SIGNALS:
+            with delaying_signals():
                 # a shell's background job is to ignore Ctrl-C, one of nohup the end of its terminal
-                if num in (signal.SIGTERM, signal.SIGUSR1) or signal.getsignal(num) != signal.SIG_IGN:
-                    self.old[num] = signal.signal(num, self.note)
-        return self
+                ignored = [num for num in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(num) == signal.SIG_IGN]
+                # where the parent has chosen to ignore its children's ends, we would never learn of those of ours
+                handlers = {num: handler for num in STOP_SIGNALS if num not in ignored} | {signal.SIGCHLD: signal.SIG_DFL}
+                for num, new in handlers.items():
+                    restore.callback(signal.signal, num, signal.signal(num, new))
+        yield
 
-    def note(self, num: int, frame: FrameType | None) -> None:
+
+@contextlib.contextmanager
+def counted_signals() -> Iterator[list[int]]:
+    """Note stop signals in a list in the block, and do no more: the launcher checks for them between two steps, never within one."""
+    seen: list[int] = []
+    with _handling(lambda num, frame: seen.append(num)):
+        yield seen
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Note stop signals in a list, which the loop in the block checks after each iteration; a second Ctrl-C ends the run at once."""
+    seen: list[int] = []
+
+    def note(num, frame):
+        seen.append(num)
         if num == signal.SIGINT:
             signal.signal(num, signal.default_int_handler)
-            if self.first is None:  # not print, which may be what is interrupted
+            if seen == [num]:  # not print, which may be what is interrupted
                 os.write(2, b'stopping after this iteration (Ctrl-C again: at once)\n')
         if num == signal.SIGHUP:
             mute()
-        self.first = self.first or num
 
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        pressed = signal.getsignal(signal.SIGINT) == signal.default_int_handler
-        for num, handler in self.old.items():
-            signal.signal(num, handler)
-        if isinstance(error, KeyboardInterrupt) and not pressed:
-            raise RunFailed('KeyboardInterrupt was raised, and not by Ctrl-C: the environment has raised it') from error
+    with _handling(note):
+        try:
+            yield seen
+        except KeyboardInterrupt as e:
+            if signal.SIGINT in seen:
+                raise
+            raise RunFailed('KeyboardInterrupt was raised, and not by Ctrl-C: the environment has raised it') from e
 
 
 def mute() -> None:
@@ -126,28 +142,6 @@ def mute() -> None:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.dup2(nothing, fd)
     os.close(nothing)
-
-
-class CountedSignals:
-    """While active, stop signals are only counted: the launcher checks for them between two steps, never within one."""
-
-    def __enter__(self) -> CountedSignals:
-        self.first, self.count, self.old = None, 0, {}
-        if threading.current_thread() is threading.main_thread():
-            for signum in STOP_SIGNALS:
-                if signal.getsignal(signum) != signal.SIG_IGN:
-                    self.old[signum] = signal.signal(signum, self.note)
-            # where the parent has chosen to ignore its children's ends, we would never learn of those of ours
-            self.old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        return self
-
-    def note(self, signum: int, frame: FrameType | None) -> None:
-        self.first = signum if self.first is None else self.first
-        self.count += 1
-
-    def __exit__(self, *exc: object) -> None:
-        for signum, handler in self.old.items():
-            signal.signal(signum, handler)
 
 
 class Stopped(RunFailed):
@@ -169,24 +163,18 @@ def stoppable() -> Iterator[None]:
 
     def note(signum, frame):
         first.append(signum)
-        for num in old:
-            signal.signal(num, signal.SIG_DFL)
+        for num in STOP_SIGNALS:
+            if signal.getsignal(num) == note:
+                signal.signal(num, signal.SIG_DFL)
         raise KeyboardInterrupt  # no Exception, which a reader of a file might take for damage
 
-    with contextlib.ExitStack() as restore:
-        old = {}
-        if threading.current_thread() is threading.main_thread():
-            old = {num: signal.getsignal(num) for num in STOP_SIGNALS}
-            old = {num: handler for num, handler in old.items() if handler != signal.SIG_IGN}
-        for num, handler in old.items():
-            signal.signal(num, note)
-            restore.callback(signal.signal, num, handler)
-        try:
+    try:
+        with _handling(note):
             yield
-        except KeyboardInterrupt as e:
-            if not first:
-                raise
-            raise Stopped(first[0], *e.args) from e
+    except KeyboardInterrupt as e:
+        if not first:
+            raise
+        raise Stopped(first[0], *e.args) from e
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ from policyopt.progress import Eta
 from policyopt.provenance import draw_seed, now, provenance
 from policyopt.sampling.mdp import MDP, RecordedTask, sample_trajectories
 from policyopt.shipped import as_typed, continuing_command
-from policyopt.signals import INTERRUPTED, STOPPED, StopSignals
+from policyopt.signals import INTERRUPTED, STOPPED, mute, stop_signals
 from policyopt.torchutil import NetConfig, numerics, setup_torch
 from policyopt.trajectories import Expert
 from policyopt.valuefuncs import ValueFunc
@@ -446,9 +446,9 @@ class Run:
             self.restore(part_path(self.log_name))
         elif self.log.extends:
             self.restore(self.log_name)
-        with StopSignals() as signals, np.errstate(all='ignore'):  # NaN and infinity end the run with one error, see check_finite
+        with stop_signals() as signals, np.errstate(all='ignore'):  # NaN and infinity end the run with one error, see check_finite
             if not self.run_loop(signals):
-                return self.stopped(signals.first)
+                return self.stopped(signals[0])
         self.check_lock()
         if self.has_reached_return():
             print(f'ended after iteration {self.opt.iteration - 1}: the mean return of {STOP_WINDOW} iterations reached --stop_at_return')
@@ -463,8 +463,8 @@ class Run:
         """What a finished log says beyond the attributes of its start."""
         return {'end_time': now(), 'wall_time': f'{self.opt.total_time:.3f}'}
 
-    def run_loop(self, signals: StopSignals) -> bool:
-        """Do the remaining iterations; False where a signal stopped them before the last one, with the state saved."""
+    def run_loop(self, signals: list[int]) -> bool:
+        """Do the remaining iterations; False where one of `signals` stopped them before the last one, with the state saved."""
         args, eta, warned = self.args, Eta(self.args.max_iter), False
         while not self.is_done:
             iteration = self.opt.iteration
@@ -478,15 +478,16 @@ class Run:
                 if iteration % args.print_freq == 0 or last:
                     eta.clear()
                     self.print_row(fields)
-                if signals.first is not None or last:
+                if signals or last:
                     eta.clear()
                 else:
                     eta.update(iteration)
             except OSError as e:
                 with contextlib.suppress(OSError):  # a closed terminal takes standard error with it
                     print(self.how_to_continue(f'its output, which cannot be written ({e.strerror}),'), file=sys.stderr)
-                signals.note(signal.SIGHUP, None)  # nobody reads our output any more: the end of a terminal can show so first
-            stop = signals.first is not None
+                mute()
+                signals.append(signal.SIGHUP)  # nobody reads our output any more: the end of a terminal can show so first
+            stop = bool(signals)
             if (iteration % args.save_freq == 0 or stop) and not last:
                 self.check_lock()
                 self.log.save(self.state())

@@ -16,10 +16,6 @@ from policyopt.errors import Unfit
 from policyopt.files.yamlfile import boolean, key, list_of, matching, one_of, show_value, text, whole
 
 _WORD = {'pattern': r'[\w.,:@+=/-]+', 'expected': 'one word, such as main, 4G or 12:00:00'}
-_TIME = {
-    'pattern': r'\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}|(?i:unlimited|infinite)',
-    'expected': 'a time limit of Slurm: minutes, hours:minutes:seconds, or days-hours:minutes:seconds, such as 12:00:00 or 1-00',
-}
 _RANGE = {
     'pattern': r'\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*(%\d{1,18})?',
     'expected': 'indices of runs counted from 1, such as 1-100 or 3,7,20-30',
@@ -70,6 +66,16 @@ def _directive(value: Any, prefix: str = '', taken: Sequence[str] = (), fields: 
     return line
 
 
+def _slurm_time(value: Any) -> str:
+    """A time limit as sbatch takes it."""
+    expected = 'a time limit of Slurm: minutes, hours:minutes:seconds, or days-hours:minutes:seconds, such as 12:00:00 or 1-00'
+    try:
+        return matching(value, r'(?i)\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}|unlimited|infinite', expected)
+    except Unfit as e:
+        hours = re.fullmatch(r'(\d{1,4})\s*h(ours?)?', str(value), re.ASCII | re.IGNORECASE)
+        raise Unfit(e.seen, expected, f' Write {hours[1]}:00:00' if hours else '') from e
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchOptions:
     """What every cluster is told of its array jobs: tasks at a time, runs in each, tasks in one array; None leaves it to the cluster."""
@@ -84,7 +90,7 @@ class SlurmOptions(BatchOptions):
     """What `-e slurm` asks for; None leaves it to the cluster, `extra` are directives of the user's own."""
 
     partition: str | None = key(matching, None, **_WORD)
-    time: str | None = key(matching, None, **_TIME)
+    time: str | None = key(_slurm_time, None)
     mem: str | None = key(matching, None, **_WORD)
     cpus: int = key(whole, 1)
     account: str | None = key(matching, None, **_WORD)

@@ -118,7 +118,7 @@ def _measure(plan: Plan, how: How, measured: list[PlannedRun], num_jobs: int) ->
         runs = {r.id: r for r in chosen_runs(elsewhere, plan.seed, how)}
         jobs = [_shortened(runs[r.id]) for r in measured]
         try:
-            outcomes = launch.run_local(jobs, num_jobs, threads=how.threads, verbosity=-2)
+            outcomes = launch.run_local(jobs, How(jobs=num_jobs, threads=how.threads, verbosity=-2))
         except Stopped as e:
             raise Stopped(e.signum, 'the estimate leaves nothing behind') from e
         ended = {o.job.id: o for o in outcomes}

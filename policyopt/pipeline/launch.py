@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import glob
 import itertools
-import multiprocessing
+import multiprocessing.context
 import os
 import signal
 import subprocess
@@ -26,9 +26,8 @@ from typing import Any, TextIO
 
 from policyopt import options
 from policyopt.command_line import run_main
-from policyopt.cores import num_cores, threads_from_env
+from policyopt.cores import BLAS_THREAD_VARIABLES, num_cores, threads_from_env
 from policyopt.errors import RunFailed
-from policyopt.files.atomic import begins_as_hdf5
 from policyopt.files.names import incomplete_path, lock_path, part_path
 from policyopt.pipeline import locks
 from policyopt.pipeline.command import Command, is_our_trainer
@@ -36,10 +35,9 @@ from policyopt.pipeline.plan import How, Plan
 from policyopt.pipeline.spec import Job
 from policyopt.progress import Progress
 from policyopt.shipped import PACKAGE
-from policyopt.signals import NEVER_BEGUN, STOP_SIGNALS, STOPPED, CountedSignals, Stopped, signal_name
+from policyopt.signals import NEVER_BEGUN, STOP_SIGNALS, STOPPED, Stopped, counted_signals, signal_name
 
 Process = Any  # a subprocess.Popen with a pipe as its stdin, or a ForkedRun
-BLAS_THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')  # read when the libraries are loaded
 # POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = (*BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
 _GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint
@@ -102,7 +100,7 @@ class Local:
         if num_jobs * each > num_cores():
             what = f'{num_jobs} jobs × {each} threads on {num_cores()} cores'
             print(f'warning: {what}: they will slow each other down; see -j and --threads', file=sys.stderr)
-        outcomes = run_local(plan.todo, num_jobs, keep_going=how.keep_going, threads=how.threads, verbosity=how.verbosity, wait=how.wait)
+        outcomes = run_local(plan.todo, how)
         bad = [o for o in outcomes if o.state != 'ok']
         if bad:
             left = num - len(outcomes)
@@ -112,33 +110,28 @@ class Local:
         return how.evaluation(plan.spec)
 
 
-def run_local(
-    jobs: Sequence[Job], num_jobs: int = 1, keep_going: bool = False, threads: int | None = None, verbosity: int = 0, wait: bool = False
-) -> list[Outcome]:
-    """Run the jobs, `num_jobs` at a time; returns an Outcome for each one that was not already done.
+def run_local(jobs: Sequence[Job], how: How) -> list[Outcome]:
+    """Run the jobs, as many at a time as `how` says; returns an Outcome for each one that was not already done.
 
     The first failure starts no further run and lets the running ones finish; with `keep_going` all are tried.
     wait: stay until the runs that other hosts do are there too, and do those that a dead host leaves.
     SIGINT, SIGTERM, SIGHUP and SIGUSR1 stop the runs (a second one kills them) and raise Stopped.
     """
-    with CountedSignals() as signals, Progress(len(jobs), verbosity) as progress:
-        pending, env = collections.deque(jobs), thread_environment(threads)
-        return _Launcher(pending, num_jobs, keep_going=keep_going, wait=wait, env=env, signals=signals, progress=progress).loop()
+    with counted_signals() as signals, Progress(len(jobs), how.verbosity) as progress:
+        return _Launcher(collections.deque(jobs), how, signals, progress).loop()
 
 
 @dataclasses.dataclass
 class _Launcher:
     pending: collections.deque[Job]
-    num_jobs: int
-    keep_going: bool
-    wait: bool
-    env: dict[str, str]
-    signals: CountedSignals
+    how: How
+    signals: list[int]
     progress: Progress
 
     def __post_init__(self):
-        self.elsewhere: list[tuple[Job, locks.Held]] = []  # runs that another pipeline is doing
-        self.watches: dict[str, locks.Watch] = {}  # of their locks, by job id
+        self.num_jobs, self.env = self.how.jobs or num_cores(), thread_environment(self.how.threads)
+        self.elsewhere: list[Job] = []  # runs that another pipeline is doing, which are tried again when all others are done
+        self.again = False
         self.renewed = time.monotonic()
         self.running: dict[Process, tuple[Job, locks.Lock, float]] = {}  # job, lock, start
         self.outcomes: list[Outcome] = []
@@ -149,39 +142,43 @@ class _Launcher:
             while self.pending or self.running or self.elsewhere:
                 busy = self.reap()
                 self.renew()
-                if self.signals.first is not None:
-                    raise Stopped(self.signals.first)
-                if self.failed() and not self.keep_going:
+                if self.signals:
+                    raise Stopped(self.signals[0])
+                if any(o.state != 'ok' for o in self.outcomes) and not self.how.keep_going:
                     self.pending.clear()
                     self.elsewhere.clear()
                 while self.pending and len(self.running) < self.num_jobs:
                     busy |= self.start(self.pending.popleft())
                 if not self.running and not self.pending and self.elsewhere:
-                    self.wait_for_others()
+                    self.pending.extend(self.elsewhere)
+                    self.elsewhere, self.again = [], True
                 pause = 0.005 if busy else min(2 * pause, 0.2)
                 time.sleep(pause)
             return self.outcomes
         finally:
             self.stop_all()
 
-    def failed(self) -> bool:
-        return any(o.state != 'ok' for o in self.outcomes)
-
     def start(self, job: Job) -> bool:
-        """Start a job unless it is done or someone else has it; returns whether anything changed."""
+        """Start a job unless it is done or someone else has it; returns whether anything changed.
+
+        A run of this host is waited for, if asked also one of another host; what was dropped is taken over.
+        """
         if job.done:
             self.finish(job, 'ok', 'done by another pipeline')
             return True
-        cut_short = locks.inspect(job.lock)[0] == 'stale'
         try:
-            lock = locks.acquire(job.lock, locks.LEASE_S if job.renews else 0.0, self.watches.get(job.id))
+            lock = locks.acquire(job.lock, locks.LEASE_S if job.renews else 0.0, lock_path(job.out))
         except locks.Held as held:
-            self.elsewhere.append((job, held))
-            self.watches.setdefault(job.id, locks.Watch(job.lock, also=lock_path(job.out)))
+            if self.again and held.state == 'foreign' and not self.how.wait:
+                self.finish(job, 'elsewhere', f'{held}; --wait stays until the lock is free or the run is there')
+                return True
+            self.elsewhere.append(job)
+            if self.again:
+                self.progress.waiting(job.id, held)
             return False
         with contextlib.suppress(OSError):  # NFS looks for new files when their folder is opened
             os.close(os.open(os.path.dirname(job.out) or '.', os.O_RDONLY))
-        if job.complete and (job.is_log or job.renews or not cut_short):  # another pipeline finished it before we had the lock
+        if job.complete and (job.is_log or not lock.taken_over):  # another pipeline finished it before we had the lock
             lock.release()
             self.finish(job, 'ok', 'done by another pipeline')
             return True
@@ -194,9 +191,6 @@ class _Launcher:
         except OSError as e:
             lock.release()
             raise RunFailed(f'{job.id}: cannot be started: {e}; finished runs are kept, continue with --resume') from e
-        except BaseException:
-            lock.release()
-            raise
         self.running[process] = (job, lock, time.monotonic())
         self.progress.started(job.id, job.command.text)
         return True
@@ -256,16 +250,14 @@ class _Launcher:
     def judge(self, job: Job, code: int) -> tuple[str, str]:
         ended = f'was killed by {signal_name(-code)}' if code < 0 else f'failed with exit code {code}'
         there, aside = os.path.exists(job.out), incomplete_path(job.out)
+        fault = job.fault if there else None
         if code == 0 and not there:
             return 'failed', f'exited with code 0 but did not write {job.out}'
-        fault = job.fault if there and job.is_log and not job.renews else None
-        if code == 0 and job.renews and not begins_as_hdf5(job.out):
-            fault = 'not an HDF5 file'
         if code == 0 and fault is None:
             return 'ok', ''
         if there and fault is None and job.is_log and not job.renews:
             return 'ok', f'{ended}, but its whole run had been written'
-        if there and not (job.renews and fault is None):  # of a file of unknown form, the exit code says that it is not finished
+        if there and (fault or not job.is_log):  # of a file of unknown form, the exit code says that it is not finished
             os.replace(job.out, aside)
         if code == 0:
             return 'failed', f'exited with code 0, but what it wrote is no run ({fault}); it is now {aside}'
@@ -282,22 +274,6 @@ class _Launcher:
             for _, lock, _ in self.running.values():
                 lock.renew()
 
-    def wait_for_others(self) -> None:
-        """Look again after the runs that other pipelines hold: take over what was dropped, wait for this host, and if asked for others."""
-        still = []
-        for job, held in self.elsewhere:
-            state, _ = locks.inspect(job.lock)
-            if job.done or state in ('free', 'stale') or (state == 'foreign' and self.watches[job.id].expired()):
-                self.pending.append(job)
-            elif state == 'foreign' and not self.wait:
-                self.finish(job, 'elsewhere', f'{held}; --wait stays until the lock is free or the run is there')
-            else:
-                still.append((job, held))
-                self.progress.waiting(job.id, held)
-        self.elsewhere = still
-        if self.elsewhere and not self.pending:
-            time.sleep(0.3)
-
     def stop_all(self) -> None:
         """Ask every run to stop, wait for its checkpoint, kill what does not listen; nothing of ours is left behind."""
         for process in self.running:
@@ -306,8 +282,8 @@ class _Launcher:
             with contextlib.suppress(OSError):  # the terminal may have gone
                 self.progress.note(f'stopping {len(self.running)} runs at their next checkpoint (again: at once)')
         deadline = time.monotonic() + _GRACE_S
-        count = self.signals.count
-        while any(p.poll() is None for p in self.running) and time.monotonic() < deadline and self.signals.count == count:
+        count = len(self.signals)
+        while any(p.poll() is None for p in self.running) and time.monotonic() < deadline and len(self.signals) == count:
             time.sleep(0.02)
         for process, (job, lock, _) in self.running.items():
             _kill_group(process, signal.SIGKILL)
@@ -361,7 +337,7 @@ def load_trainer() -> bool:
     return True
 
 
-class ForkedRun:
+class ForkedRun(multiprocessing.context.ForkProcess):
     """A run of a script in a fork, with what the launcher uses of subprocess.Popen: pid, returncode, stdin, poll() and wait().
 
     It begins when something is written to `stdin`; when that is closed before, it ends with exit code 143. A run must have
@@ -370,56 +346,47 @@ class ForkedRun:
 
     def __init__(self, words: list[str], log: TextIO, env: dict[str, str]):
         """words: the script and its options; log: the open file for its output; env: its environment."""
-        gate, ready = os.pipe(), os.pipe()
-        self._process = multiprocessing.get_context('fork').Process(target=_run, args=(words, log.fileno(), env, gate, ready))
-        try:
-            self._process.start()
-        except OSError:
-            os.close(gate[1])
-            raise
-        finally:
-            os.close(gate[0])
-            os.close(ready[1])
-            if self._process.pid is not None:
-                os.read(ready[0], 1)  # the child has its process group and its own signal handlers now
-            os.close(ready[0])
-        self.pid, self.stdin = self._process.pid, os.fdopen(gate[1], 'wb')
-
-    @property
-    def returncode(self) -> int | None:
-        """As of Popen: negative after a signal, None while it runs."""
-        return self._process.exitcode
+        super().__init__()
+        self.words, self.log_fd, self.env, self.gate, self.ready = words, log.fileno(), env, os.pipe(), os.pipe()
+        self.start()
+        os.close(self.gate[0])
+        os.close(self.ready[1])
+        os.read(self.ready[0], 1)  # the child has its process group and its own signal handlers now
+        os.close(self.ready[0])
+        self.stdin = os.fdopen(self.gate[1], 'wb')
 
     def poll(self) -> int | None:
-        return self.returncode
+        """As of Popen: negative after a signal, None while it runs."""
+        return self.exitcode
+
+    returncode = property(poll)
 
     def wait(self) -> int | None:
-        self._process.join()
-        return self.returncode
+        self.join()
+        return self.exitcode
 
+    def run(self) -> None:
+        """The child: set up what a fresh process would have, wait until the launcher writes to the pipe, run the script."""
+        os.setsid()
+        for num in STOP_SIGNALS:  # the launcher handles these
+            if signal.getsignal(num) != signal.SIG_IGN:
+                signal.signal(num, signal.default_int_handler if num == signal.SIGINT else signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(self.log_fd, 1)
+        os.dup2(self.log_fd, 2)
+        sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', closefd=False, buffering=1, errors='backslashreplace')
+        os.close(self.gate[1])
+        os.write(self.ready[1], b'.')
+        os.close(self.ready[1])
+        if not os.read(self.gate[0], 1):
+            sys.exit(NEVER_BEGUN)
+        os.environ.clear()
+        os.environ.update(self.env)
+        import numpy as np
 
-def _run(words: list[str], log_fd: int, env: dict[str, str], gate: tuple[int, int], ready: tuple[int, int]) -> None:
-    """The child: set up what a fresh process would have, wait until the launcher writes to the pipe, run the script."""
-    os.setsid()
-    for num in STOP_SIGNALS:  # the launcher handles these
-        if signal.getsignal(num) != signal.SIG_IGN:
-            signal.signal(num, signal.default_int_handler if num == signal.SIGINT else signal.SIG_DFL)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(log_fd, 1)
-    os.dup2(log_fd, 2)
-    sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', closefd=False, buffering=1, errors='backslashreplace')
-    os.close(gate[1])
-    os.write(ready[1], b'.')
-    os.close(ready[1])
-    if not os.read(gate[0], 1):
-        sys.exit(NEVER_BEGUN)
-    os.environ.clear()
-    os.environ.update(env)
-    import numpy as np
-
-    np.random.seed()  # for environments that draw from numpy's global generator: no two runs have its state in common
-    sys.argv = words
-    sys.exit(run_main('imitate_mj', _imitate))
+        np.random.seed()  # for environments that draw from numpy's global generator: no two runs have its state in common
+        sys.argv = self.words
+        sys.exit(run_main('imitate_mj', _imitate))
 
 
 def _imitate(argv: list[str]) -> int:

@@ -29,6 +29,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 from policyopt.errors import RunFailed, printable
 from policyopt.files.atomic import writing
@@ -40,6 +41,7 @@ LEASE_S = 120.0  # network disks show a change to other hosts after at most a mi
 _EMPTY_IS_STALE_AFTER_S = 30
 _MAX_BYTES = 10000  # of a lock file
 _MAX_PID = 2**31 - 1
+_LOOKS: dict[Any, tuple[Any, float]] = {}  # {(lock, file beside it): (what this process has seen of them, since when)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +71,9 @@ class Holder:
 class Held(Exception):
     """The lock belongs to someone else; `state` is 'live' (seen to live) or 'foreign' (cannot be seen from here)."""
 
-    def __init__(self, path: str, holder: Holder | None, state: str):
+    def __init__(self, path: str, holder: Holder | None, state: str, unchanged_s: float = 0.0):
         super().__init__(path, holder, state)
-        self.path, self.holder, self.state = path, holder, state
+        self.path, self.holder, self.state, self.unchanged_s = path, holder, state, unchanged_s
 
     def __str__(self) -> str:
         if self.state == 'live':
@@ -86,9 +88,16 @@ class Lock:
     """A lock that we hold."""
 
     def __init__(self, path: str, holder: Holder):
-        self.path, self.holder = path, holder
+        self.path, self.holder, self.taken_over = path, holder, False
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def take(self, over: bool = False) -> None:
+        """Write our name into the file, which must not be there unless it is taken over from a dead holder; FileExistsError if it is."""
+        with delaying_signals():
+            _write(self.path, self.holder, replace=over)
+            self.taken_over = over
+            atexit.register(self.release)
 
     def record_child(self, pid: int) -> None:
         """Say which process group works under this lock, so that it outlives us in the eyes of others if we are killed."""
@@ -139,72 +148,53 @@ class Lock:
         atexit.unregister(self.release)
 
 
-class Watch:
-    """Tells when the lease of a lock has run out, by this process's own clock: no two clocks are compared.
-
-    also: a file that its holder renews as well, and that counts for it.
-    """
-
-    def __init__(self, path: str, also: str | None = None):
-        self.paths = [path, *([] if also is None else [also])]
-        self.seen: list[tuple[bytes, int] | None] | None = None
-        self.since = 0.0
-        self.expired()
-
-    def expired(self) -> bool:
-        """Whether nothing has changed for as long as the lease, between the looks so far."""
-        seen = [_look(p) for p in self.paths]
-        if seen != self.seen:
-            self.seen, self.since = seen, time.monotonic()
-        holder = None if seen[0] is None else _parse(seen[0][0])
-        return holder is not None and 0 < holder.lease <= time.monotonic() - self.since
-
-
-def acquire(path: str, lease: float = 0.0, watch: Watch | None = None) -> Lock:
-    """Take the lock at `path`, also a stale one, or one that `watch` has seen expire; raises Held when someone else has it.
+def acquire(path: str, lease: float = 0.0, also: str | None = None) -> Lock:
+    """Take the lock at `path`, also a stale one; raises Held when someone else has it.
 
     It is given back at the end of this process at the latest: a stop signal can come between taking it and the caller's `finally`.
-    lease: seconds; the caller promises to renew the lock.
+    lease: seconds; the caller promises to renew the lock. also: see `inspect`.
     """
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
     here = {'job': _cluster_job(), 'namespace': pid_namespace(), 'machine': _machine_id(), 'lease': lease}
-    me = Holder(platform.node(), os.getpid(), process_start(os.getpid()), _boot_id(), now(), **here)
-    lock = Lock(path, me)
+    lock = Lock(path, Holder(platform.node(), os.getpid(), process_start(os.getpid()), _boot_id(), now(), **here))
     while True:
-        try:
-            with delaying_signals():
-                _write(path, me)
-                atexit.register(lock.release)
-            return lock
-        except FileExistsError:
-            seen = _look(path)
-            state, holder = _judge(seen)
-            if seen is not None and (state == 'stale' or (watch is not None and state == 'foreign' and watch.expired())):
-                if _take_over(path, seen, lock):
+        seen, unchanged_s = _watch(path, also)
+        state, holder = _judge(seen, unchanged_s)
+        if seen is None:
+            with contextlib.suppress(FileExistsError):
+                lock.take()
+                return lock
+        elif state == 'stale':
+            # Of all who see that, on any host, one creates the claim, which is named after the dead holder's words, and may replace them;
+            # nobody removes a fresh lock. A claim is a lock itself.
+            claim = acquire_leased(f'{path}.{hashlib.sha256(seen[0]).hexdigest()[:8]}')
+            try:
+                if _look(path) == seen:
+                    lock.take(over=True)
                     return lock
-            elif state != 'free':
-                raise Held(path, holder, state) from None
+            finally:
+                claim.release()
+        else:
+            raise Held(path, holder, state, unchanged_s)
 
 
 def acquire_leased(path: str) -> Lock:
     """`acquire` and keep renewing; where the holder cannot be seen, watch for as long as its lease before giving up."""
-    watch, told = None, False
+    unchanged_s, told = 0.0, False
     while True:
         try:
-            lock = acquire(path, LEASE_S, watch)
+            lock = acquire(path, LEASE_S)
             lock.keep_renewed()
             return lock
         except Held as held:
             if held.state != 'foreign' or held.holder is None or not held.holder.lease:
                 raise
-            if watch is None:
-                watch = Watch(path)
-                begin = watch.since
-            elif not watch.expired() and watch.since != begin:
-                raise Held(path, held.holder, 'live') from held  # it has been renewed
-            elif not told and time.monotonic() - begin > 2:
+            if held.unchanged_s < unchanged_s:  # it has been renewed
+                raise Held(path, held.holder, 'live') from held
+            if held.unchanged_s > 2 and not told:
                 told = True
                 print(f'{path}: is held by {held.holder}; waiting {held.holder.lease:g} s to see whether that renews it', file=sys.stderr)
+            unchanged_s = held.unchanged_s
             time.sleep(min(1.0, held.holder.lease / 10))
 
 
@@ -212,43 +202,37 @@ def _write(path: str, holder: Holder, replace: bool = False) -> None:
     try:
         with writing(path, replace) as tmp, open(tmp, 'w', encoding='utf-8') as f:
             f.write(json.dumps(dataclasses.asdict(holder)))
-    except FileExistsError:
-        raise
     except OSError as e:
-        raise OSError(e.errno, e.strerror, path) from e
+        raise OSError(e.errno, e.strerror, path) from e  # FileExistsError among them
 
 
-def _take_over(path: str, seen: tuple[bytes, int], lock: Lock) -> bool:
-    """Put our name into a dead holder's lock; of all who saw it dead, on any host, one does, and nobody removes a fresh one.
+def inspect(path: str, also: str | None = None) -> tuple[str, Holder | None]:
+    """('free' | 'live' | 'stale' | 'foreign', Holder or None) of a lock, without touching it; None for one that cannot be read.
 
-    Whoever creates the claim, which is named after the dead holder's words, may replace them. A claim is a lock itself.
-    Returns whether the lock is ours; raises Held while another process is at it.
+    also: a file that its holder renews as well, and that counts for it.
     """
-    claim = acquire_leased(f'{path}.{hashlib.sha256(seen[0]).hexdigest()[:8]}')
-    try:
-        if _look(path) != seen:
-            return False
-        with delaying_signals():
-            _write(path, lock.holder, replace=True)
-            atexit.register(lock.release)
-        return True
-    finally:
-        claim.release()
+    return _judge(*_watch(path, also))
 
 
-def inspect(path: str) -> tuple[str, Holder | None]:
-    """('free' | 'live' | 'stale' | 'foreign', Holder or None) of a lock, without touching it; None for one that cannot be read."""
-    return _judge(_look(path))
+def _watch(path: str, also: str | None) -> tuple[tuple[bytes, int] | None, float]:
+    """What a lock looks like, and for how many seconds of our own clock, so that no two are compared, this process has seen just that."""
+    files = _look(path), also and _look(also)
+    if files != _LOOKS.get((path, also), (None, 0.0))[0]:
+        _LOOKS[path, also] = files, time.monotonic()
+    return files[0], time.monotonic() - _LOOKS[path, also][1]
 
 
-def _judge(seen: tuple[bytes, int] | None) -> tuple[str, Holder | None]:
+def _judge(seen: tuple[bytes, int] | None, unchanged_s: float) -> tuple[str, Holder | None]:
     if seen is None:
         return 'free', None
     content, mtime_ns = seen
     holder = _parse(content)
-    if holder is None and not content:
-        return ('stale' if time.time() - mtime_ns / 1e9 > _EMPTY_IS_STALE_AFTER_S else 'live'), None
-    return ('foreign' if holder is None else _state(holder)), holder
+    if holder is not None:
+        state = _state(holder)
+        return ('stale' if state == 'foreign' and 0 < holder.lease <= unchanged_s else state), holder
+    if content:
+        return 'foreign', None
+    return ('stale' if time.time() - mtime_ns / 1e9 > _EMPTY_IS_STALE_AFTER_S else 'live'), None
 
 
 def _state(holder: Holder) -> str:
@@ -326,10 +310,10 @@ def _is_earlier_start(holder: Holder) -> bool:
     Slurm counts the starts of a job. PBS does not, but a PBS job on one host that finds itself on another must have been requeued.
     """
     mine = _cluster_job()
-    if not mine or '/' not in mine:
-        return mine != '' and holder.job == mine and holder.host != platform.node()
     theirs, ours = (re.fullmatch(r'(.+)/(\d{1,9})', text, re.ASCII) for text in (holder.job, mine))
-    return theirs is not None and ours is not None and theirs[1] == ours[1] and int(theirs[2]) < int(ours[2])
+    if theirs and ours:
+        return theirs[1] == ours[1] and int(theirs[2]) < int(ours[2])
+    return '#' in mine and holder.job == mine and holder.host != platform.node()
 
 
 def _boot_id() -> str:
@@ -354,7 +338,7 @@ def _stat_fields(pid: int | str) -> list[str] | None:
     try:
         with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as f:
             return f.read().rpartition(')')[2].split()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+    except OSError:
         return None
 
 

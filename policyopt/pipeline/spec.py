@@ -179,20 +179,22 @@ class Job:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole output is there. Our trainer writes it at once; that of another program is read where we know its form."""
-        return begins_as_hdf5(self.out) if self.renews else os.path.exists(self.out) and (not self.is_log or self.fault is None)
+        """Whether the whole output is there, as far as its form is known."""
+        return os.path.exists(self.out) and self.fault is None
 
     @property
     def fault(self) -> str | None:
-        """Why what is there is no run that stage 2 could evaluate; None for one that is."""
+        """Why what is there is no run that stage 2 could evaluate; None for one that is. Our trainer writes it at once."""
+        if self.renews:
+            return None if begins_as_hdf5(self.out) else 'not an HDF5 file'
         from policyopt.files.runfile import fault_of
 
-        return fault_of(self.out)
+        return fault_of(self.out) if self.is_log else None
 
     @property
     def done(self) -> bool:
         """Whether the output is complete; one of unknown form is not while its program works, or if that was cut short."""
-        return self.complete and (self.renews or self.is_log or locks.inspect(self.lock)[0] == 'free')
+        return self.complete and (self.is_log or locks.inspect(self.lock)[0] == 'free')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -314,7 +316,7 @@ class Spec:
             out=out,
             log=os.path.join(self.checkpt_dir, 'logs', f'{run_id}.txt'),
             lock=os.path.join(self.checkpt_dir, 'locks', f'{run_id}.lock'),
-            is_log=alg.policy is None,
+            is_log=command.is_trainer or alg.policy is None,
             alg=alg.name,
             task=task.name,
             num_trajs=num_trajs,

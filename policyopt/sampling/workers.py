@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.cores import number_from_env
+from policyopt.cores import whole_from_env
 from policyopt.environments import rlgymenv
 from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.rollout import BatchRequest, Played, Rollout, TrajectoryCounter
 from policyopt.signals import follow_parent, holding_signals, signal_name
 
-TIMEOUT = number_from_env('POLICYOPT_WORKER_TIMEOUT', 600)  # seconds without a step anywhere
+TIMEOUT = whole_from_env('POLICYOPT_WORKER_TIMEOUT') or 600  # seconds without a step anywhere
 _NO_MAIN_GUARD = 76  # exit code of a worker that was about to start workers itself
 
 
@@ -124,7 +124,7 @@ class WorkerPool:
                 last_sum, last_time = done, time.monotonic()
             elif time.monotonic() - last_time > TIMEOUT:
                 raise RunFailed(
-                    f"env '{self.env_name}': no rollout worker has finished a step for {TIMEOUT:.0f} s; the environment hangs "
+                    f"env '{self.env_name}': no rollout worker has finished a step for {TIMEOUT} s; the environment hangs "
                     '(POLICYOPT_WORKER_TIMEOUT sets the seconds)'
                 )
         return list(parts.values())

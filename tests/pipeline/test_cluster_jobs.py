@@ -126,7 +126,7 @@ def test_directives_of_the_users_own_stand_in_the_script(tmp_path):
         ('pbs: {extra: ["-J 1-3"]}', 'expected no range of an array'),
         ('slurm: {extra: [3]}', 'options.slurm.extra[0]: 3 (number)'),
         ('slurm: {time: 24h}', "options.slurm.time: '24h'; expected a time limit of Slurm"),
-        ('slurm: {time: 24h}', 'hours:minutes:seconds, or days-hours:minutes:seconds, such as 12:00:00 or 1-00'),
+        ('slurm: {time: 24h}', 'Write 24:00:00'),
         ('slurm: {time: 1 day}', "options.slurm.time: '1 day'"),
         ('slurm: {time: "1:2:3:4"}', "options.slurm.time: '1:2:3:4'"),
         ('slurm: {partition: "a;b"}', "options.slurm.partition: 'a;b'; expected one word"),

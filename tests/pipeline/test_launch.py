@@ -28,6 +28,7 @@ from pipeline_tools import (
 from policyopt.errors import RunFailed
 from policyopt.pipeline import experiment_dir, launch, locks
 from policyopt.pipeline.command import Command
+from policyopt.pipeline.plan import How
 from policyopt.pipeline.spec import load_spec
 
 
@@ -417,7 +418,7 @@ def test_outcomes_can_be_had_as_a_function(tmp_path):
     commands = ['false', *(f'cp {signature(tmp_path)} {tmp_path}/{i}.h5' for i in (1, 2, 3))]
     places = [[str(tmp_path / name) for name in (f'{i}.h5', f'{i}.txt', f'locks/{i}.lock')] for i in range(4)]
     jobs = [launch.Job(str(i), Command(command), *places[i]) for i, command in enumerate(commands)]
-    outcomes = launch.run_local(jobs, num_jobs=2, keep_going=True, verbosity=-1)
+    outcomes = launch.run_local(jobs, How(jobs=2, keep_going=True, verbosity=-1))
     assert sorted((o.job.id, o.state) for o in outcomes) == [('0', 'failed'), ('1', 'ok'), ('2', 'ok'), ('3', 'ok')]
 
 

@@ -162,7 +162,7 @@ def test_a_container_that_sees_the_processes_of_the_machine_still_judges_its_own
 @NAMESPACES
 def test_a_process_that_the_system_hides_is_not_called_dead(path):
     code = 'import os, sys; from policyopt.pipeline import locks; seen = locks._look(sys.argv[1])\n'
-    code += 'os.setgroups([]); os.setgid(65534); os.setuid(65534); print(locks._judge(seen)[0])'
+    code += 'os.setgroups([]); os.setgid(65534); os.setuid(65534); print(locks._judge(seen, 0.0)[0])'
     hidden = ['unshare', '--mount', 'sh', '-c', 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', '-']
     with start(HOLD, path) as holder:
         assert holder.stdout.readline() == 'held\n'
@@ -182,14 +182,13 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_stops(path):
     lost = locks.acquire(str(path), lease=0.3)
     lost.holder = dataclasses.replace(lost.holder, host='elsewhere')
     locks._write(str(path), lost.holder, replace=True)
-    watch = locks.Watch(str(path))
     for _ in range(4):
         time.sleep(0.1)
         lost.renew()
         with pytest.raises(locks.Held):
-            locks.acquire(str(path), 0.3, watch)
+            locks.acquire(str(path), 0.3)
     time.sleep(0.35)
-    lock = locks.acquire(str(path), 0.3, watch)
+    lock = locks.acquire(str(path), 0.3)
     assert locks._read(str(path)) == lock.holder and os.listdir(path.parent) == ['x.lock']
     lock.check()
     with pytest.raises(RunFailed, match='was taken over by process .*was it suspended.* writes nothing more'):
@@ -203,23 +202,20 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_stops(path):
 
 def test_a_lock_without_a_lease_is_never_taken_over(path):
     foreign(path, lease=0)
-    watch = locks.Watch(str(path))
-    time.sleep(0.2)
-    assert not watch.expired()
-    with pytest.raises(locks.Held):
-        locks.acquire(str(path), 0.1, watch)
+    for _ in range(2):
+        with pytest.raises(locks.Held):
+            locks.acquire(str(path), 0.1)
+        time.sleep(0.2)
 
 
 def test_a_change_of_the_file_beside_it_counts_as_renewal(path):
-    foreign(path)
-    watch = locks.Watch(str(path), also=f'{path}.run')
-    time.sleep(0.2)
-    path.with_name('x.lock.run').touch()
-    assert not watch.expired()
-    time.sleep(0.2)
-    assert not watch.expired()
-    time.sleep(0.2)
-    assert watch.expired()
+    foreign(path, lease=0.5)
+    states, beside = [], path.with_name('x.lock.run')
+    for change in (lambda: None, beside.touch, lambda: None, lambda: None):
+        change()
+        states.append(locks.inspect(str(path), also=str(beside))[0])
+        time.sleep(0.25)
+    assert states == ['foreign', 'foreign', 'foreign', 'stale']
 
 
 def test_a_lock_whose_file_was_cleared_away_comes_back(path):
