@@ -13,8 +13,8 @@ import numpy as np
 
 from policyopt import algorithms
 from policyopt.arguments import as_path
-from policyopt.environments.rlgymenv import BadEnvironment, exits_raise, make_env
-from policyopt.errors import RunFailed, UserError, printable
+from policyopt.environments.rlgymenv import SingleEnv, exits_raise
+from policyopt.errors import UserError, printable
 from policyopt.files.atomic import check_output, replacing
 from policyopt.files.training_log import last_of, read_snapshot
 from policyopt.interfaces import Reward
@@ -117,10 +117,7 @@ def record_person(
     if noop and not mdp.info.finite:
         raise UserError(f"--noop {noop}: env '{env_name}' has continuous actions; give 0, which stands for zeros, or leave it out")
     still = noop if noop is None or mdp.info.finite else np.zeros(mdp.info.a_dim)
-    try:
-        episodes = playing.play(env_name, num_trajs, seed, noop=still, fps=fps, max_len=max_traj_len)
-    except BadEnvironment as e:
-        raise UserError(str(e)) from e
+    episodes = playing.play(env_name, num_trajs, seed, noop=still, fps=fps, max_len=max_traj_len)
     if not episodes:
         raise UserError('no episode was played to its end, so there is nothing to keep')
     obs_N_Do = np.concatenate([np.array(x.obs[:-1]) for x in episodes])
@@ -188,27 +185,24 @@ def frames(
     Raises UserError where the task cannot be drawn, RunFailed where it fails at play.
     """
     try:
-        env = make_env(mdp.env_name, render_mode='rgb_array')
-    except BadEnvironment as e:
+        env = SingleEnv(mdp.env_name, render_mode='rgb_array')
+    except UserError as e:
         raise UserError(f'{e}; an animation needs the render_mode rgb_array') from e
     actor, streams, longest, left = policy.actor(), Streams((seed, 'evaluate')), mdp.longest(max_traj_len), num_frames
-    try:
-        with exits_raise(), contextlib.closing(env):
-            for i in itertools.count():
-                rng, shown = streams.generator(i), ShownEpisode()
-                obs = env.reset(int(rng.integers(2**31)))
-                while not shown.over:
-                    picture = env.render()
-                    a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
-                    obs, r, done = env.step(policy.clipped(a_1_Da)[0])
-                    shown.ret, shown.length = shown.ret + r, shown.length + 1
-                    shown.over = done or shown.length == longest
-                    yield picture, shown
-                    left -= 1
-                    if left == 0:
-                        return
-    except BadEnvironment as e:
-        raise RunFailed(str(e)) from e
+    with exits_raise(), contextlib.closing(env):
+        for i in itertools.count():
+            rng, shown = streams.generator(i), ShownEpisode()
+            obs = env.reset(int(rng.integers(2**31)))
+            while not shown.over:
+                picture = env.render()
+                a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
+                obs, r, done = env.step(policy.clipped(a_1_Da)[0])
+                shown.ret, shown.length = shown.ret + r, shown.length + 1
+                shown.over = done or shown.length == longest
+                yield picture, shown
+                left -= 1
+                if left == 0:
+                    return
 
 
 def animate(shown_frames: Iterator[tuple[np.ndarray, ShownEpisode]], out: str | None) -> list[ShownEpisode]:

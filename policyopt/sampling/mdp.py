@@ -17,7 +17,7 @@ from policyopt.arguments import kind_of
 from policyopt.cores import workers_from_env
 from policyopt.environments import rlgymenv
 from policyopt.environments.classic_vec import VecEnv
-from policyopt.errors import RunFailed, UserError, printable
+from policyopt.errors import UserError, printable
 from policyopt.sampling.actors import AnyActor, RandomActor
 from policyopt.sampling.rollout import BatchRequest, Rollout, SimConfig, TrajectoryCounter, in_order
 from policyopt.sampling.workers import WorkerPool
@@ -40,13 +40,7 @@ class MDP:
     """
 
     def __init__(self, task: rlgymenv.Task):
-        try:
-            info = rlgymenv.env_info(task)
-        except rlgymenv.CloseFailed as e:
-            raise RunFailed(str(e)) from e
-        except rlgymenv.BadEnvironment as e:
-            raise UserError(str(e)) from e
-        self._describe(task, info)
+        self._describe(task, rlgymenv.env_info(task))
 
     def _describe(self, task: Any, info: rlgymenv.EnvInfo) -> None:
         self.task, self.info, self.env_name, self.env_id, self.time_limit = task, info, info.name, info.id, info.time_limit
@@ -99,14 +93,14 @@ class MDP:
             raise UserError(f"sim_batch_size {sim_batch_size}: worker processes need an env's id, not '{self.env_name}' itself; give 1")
         if sim_batch_size is not None or not isinstance(self.task, str):
             return sim_batch_size or 1
-        return workers_from_env() if self.vec_env(1).pays_in_processes else 1
+        return workers_from_env() if rlgymenv.pays_in_processes(self.info) else 1
 
     def worker_pool(self, num_workers: int, capacity: int) -> WorkerPool:
         """Worker processes, kept between calls."""
         pool = self._pool
         if pool is None or len(pool.processes) != num_workers or pool.capacity < capacity:
             self.close()
-            pool = self._pool = WorkerPool(self.env_name, self.obs_space.dim, num_workers, capacity)
+            pool = self._pool = WorkerPool(self.env_name, num_workers, capacity)
         return pool
 
     def close(self) -> None:
@@ -166,13 +160,8 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
         played, counter = pool.play(BatchRequest(actor, cfg, key, num_slots, deterministic))
     else:
         counter = TrajectoryCounter(cfg, np.zeros(TrajectoryCounter.capacity(cfg, num_slots), dtype=np.int64))
-        vec = mdp.vec_env(num_slots)
-        try:
-            num_slots = vec.available(num_slots)
-        except rlgymenv.BadEnvironment as e:
-            raise RunFailed(str(e)) from e
         request = BatchRequest(actor, cfg, key, num_slots, deterministic)
-        played = Rollout(request, vec, mdp.env_name, mdp.obs_space.dim, counter).run()
+        played = Rollout(request, mdp.vec_env(num_slots), mdp.env_name, counter).run()
     lengths_B = counter.lengths_B[: counter.needed()].copy()
     mdp.mean_len = lengths_B.mean()
     return in_order(played, lengths_B)

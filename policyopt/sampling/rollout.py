@@ -12,14 +12,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from policyopt.cores import MAX_WORKERS
-from policyopt.environments import rlgymenv
 from policyopt.environments.classic_vec import VecEnv
 from policyopt.errors import RunFailed, UserError
 from policyopt.sampling.actors import AnyActor, PlayerActor
@@ -137,14 +136,14 @@ class BatchRequest(NamedTuple):
 class Rollout:
     """Slots of environments stepped together; each that ends takes the next trajectory number while more are needed."""
 
-    def __init__(self, request: BatchRequest, vec: VecEnv, env_name: str, obs_dim: int, counter: TrajectoryCounter):
+    def __init__(self, request: BatchRequest, vec: VecEnv, env_name: str, counter: TrajectoryCounter):
         self.actor, self.cfg, key, num_slots, self.deterministic = request
-        self.vec, self.env_name, self.obs_dim, self.counter = vec, env_name, obs_dim, counter
-        self.streams, self.num_slots = Streams(key), num_slots
-        self.rngs: list[Any] = [None] * num_slots  # a generator in each slot that is in use
+        self.vec, self.env_name, self.counter = vec, env_name, counter
+        self.streams, self.num_slots = Streams(key), min(num_slots, vec.available)
+        self.rngs: list[Any] = [None] * self.num_slots  # a generator in each slot that is in use
         self.limit = self.cfg.max_traj_len or ENDLESS
         self.chunk = min(NOISE_CHUNK, self.limit)
-        self.noise: Any = None if self.deterministic else np.empty((num_slots, self.chunk, self.actor.num_noise))
+        self.noise: Any = None if self.deterministic else np.empty((self.num_slots, self.chunk, self.actor.num_noise))
         self.ends = []  # (traj_E, lastobs_E_Do, terminal_E)
 
     def run(self) -> Played:
@@ -196,31 +195,21 @@ class Rollout:
             self.rngs[slot] = rng
         if isinstance(self.actor, PlayerActor):
             self.actor.begin_episode()
-        return self.checked_obs(self.call(self.vec.reset, slots_K, seeds_K), len(slots_K))
+        return self.checked_obs(self.vec.reset(slots_K, seeds_K))
 
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray, t_K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        obs_K_Do, r_K, done_K = self.call(self.vec.step, slots_K, a_K_Da)
-        self.checked_obs(obs_K_Do, len(slots_K), t_K)
+        obs_K_Do, r_K, done_K = self.vec.step(slots_K, a_K_Da)
+        self.checked_obs(obs_K_Do, t_K)
         if not _all_finite(r_K):
             raise RunFailed(f"env '{self.env_name}' returned NaN or infinity as a reward at step {t_K.max()}; expected finite numbers")
         return obs_K_Do, r_K, done_K
 
-    def call(self, method: Callable, *args: Any) -> Any:
-        try:
-            return method(*args)
-        except rlgymenv.BadEnvironment as e:
-            raise RunFailed(str(e)) from e
-
-    def checked_obs(self, obs_K_Do: np.ndarray, num: int, t_K: np.ndarray | None = None) -> np.ndarray:
+    def checked_obs(self, obs_K_Do: np.ndarray, t_K: np.ndarray | None = None) -> np.ndarray:
         """The observations after a step at t_K, or after a reset, if they are what they should be."""
-        if obs_K_Do.shape == (num, self.obs_dim) and _are_moderate(obs_K_Do):
+        if _are_moderate(obs_K_Do):
             return obs_K_Do
-        when, expected = 'on reset' if t_K is None else f'at step {t_K.max()}', f'{self.obs_dim} finite numbers'
-        if obs_K_Do.shape != (num, self.obs_dim):
-            what = f'shape {obs_K_Do.shape}'
-        elif not np.isfinite(obs_K_Do).all():
-            what = 'NaN or infinity'
-        else:
+        when, what, expected = 'on reset' if t_K is None else f'at step {t_K.max()}', 'NaN or infinity', 'finite numbers'
+        if np.isfinite(obs_K_Do).all():
             what, expected = f'numbers up to {np.abs(obs_K_Do).max():.3g}', f'numbers below {LARGEST_OBS:g}, whose squares have a mean'
         raise RunFailed(f"env '{self.env_name}' returned {what} as an observation {when}; expected {expected}")
 
