@@ -15,7 +15,7 @@ import numpy as np
 
 from policyopt.cloning import BehavioralCloningOptimizer
 from policyopt.interfaces import Fields
-from policyopt.sampling.actors import MixtureActor, Teacher
+from policyopt.sampling.actors import AnyActor, MixtureActor
 from policyopt.sampling.mdp import MDP, sample_trajectories
 from policyopt.sampling.rollout import Streams
 from policyopt.trajectories import Expert, TrajBatch
@@ -58,7 +58,7 @@ class DaggerOptimizer:
     rounds it is behavioural cloning to the bit.
     """
 
-    def __init__(self, mdp: MDP, cloning: BehavioralCloningOptimizer, teacher: Teacher, expert: Expert, rounds: Rounds, seed: int):
+    def __init__(self, mdp: MDP, cloning: BehavioralCloningOptimizer, teacher: AnyActor, expert: Expert, rounds: Rounds, seed: int):
         self.mdp, self.cloning, self.teacher, self.rounds, self.seed = mdp, cloning, teacher, rounds, seed
         self.policy, self.rng = cloning.policy, cloning.rng
         self.obs_N_Do, self.a_N_Da = expert.obs_N_Do, expert.a_N_Da
@@ -118,7 +118,7 @@ class DaggerOptimizer:
         if self.rounds.beta_of(self.round):
             return obs_M_Do, trajs.adist.stacked[rows_M]
         teacher = copy.copy(self.teacher)  # which has no buffers yet, and takes those of this size with it
-        return obs_M_Do, teacher.adist_of(teacher.outputs(obs_M_Do))
+        return obs_M_Do, teacher.adist(obs_M_Do)
 
     def labels(self, adist_M_Pa: np.ndarray) -> np.ndarray:
         """The expert's actions a_M_Da."""

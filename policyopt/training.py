@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Optimizer
     from policyopt.options import AnyOptions, CommonOptions, RLOptions
     from policyopt.policies import Policy
-    from policyopt.sampling.actors import Teacher
+    from policyopt.sampling.actors import AnyActor
     from policyopt.trajectories import TrajBatch
 
 EVAL_EPISODES = 10  # of each evaluation that --eval_every asks for
@@ -123,7 +123,7 @@ def load_critics(learner: ImitationOptimizer, start: Start) -> bool:
     return True
 
 
-def imitation_run(options: ImitationOptions, mdp: MDP, expert: Expert, teacher: Policy | Teacher | None, start: Start | None) -> Run:
+def imitation_run(options: ImitationOptions, mdp: MDP, expert: Expert, teacher: Policy | AnyActor | None, start: Start | None) -> Run:
     """One run of imitation, at its start. teacher, start: see `imitation_learner`."""
     learner = imitation_learner(options, mdp, expert, teacher.actor() if isinstance(teacher, Policy) else teacher, start)
     labels = teacher.export().values() if isinstance(teacher, Policy) else ()
@@ -175,7 +175,7 @@ def with_reward_sign(options: ImitationOptions, trajs: TrajBatch, mdp: MDP) -> I
 
 
 def imitation_learner(
-    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: Teacher | None = None, start: Start | None = None
+    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: AnyActor | None = None, start: Start | None = None
 ) -> Optimizer:
     """The optimiser of one imitation run, at its start: its `step()` is one iteration, its `policy` what is learned.
 
@@ -252,7 +252,7 @@ def cloning_optimizer(args: ImitationOptions, mdp: MDP, policy: Policy, expert: 
 
 
 def dagger_optimizer(
-    args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig, teacher: Teacher | None = None
+    args: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig, teacher: AnyActor | None = None
 ) -> DaggerOptimizer:
     """The optimiser of mode dagger; `teacher` is the expert that labels."""
     if teacher is None:

@@ -21,7 +21,7 @@ import numpy as np
 from policyopt.cores import MAX_WORKERS
 from policyopt.environments.classic_vec import VecEnv
 from policyopt.errors import RunFailed, UserError
-from policyopt.sampling.actors import AnyActor, PlayerActor
+from policyopt.sampling.actors import AnyActor
 from policyopt.trajectories import LARGEST_OBS, TrajBatch
 
 NOISE_CHUNK = 256  # steps of action noise drawn ahead
@@ -193,8 +193,7 @@ class Rollout:
         seeds_K = [int(rng.integers(2**31)) for rng in rngs]
         for slot, rng in zip(slots_K, rngs, strict=True):
             self.rngs[slot] = rng
-        if isinstance(self.actor, PlayerActor):
-            self.actor.begin_episode()
+        self.actor.begin_episode()
         return self.checked_obs(self.vec.reset(slots_K, seeds_K))
 
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray, t_K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
