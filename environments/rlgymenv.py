@@ -67,13 +67,16 @@ class EnvInfo:
     name: str
     id: str
     obs_dim: int
-    finite: bool
     num_actions: int
     a_dim: int
     time_limit: int | None
     a_low: tuple[float, ...] | None = None
     a_high: tuple[float, ...] | None = None
     copies: bool = True
+
+    @property
+    def finite(self) -> bool:
+        return self.num_actions > 0
 
 
 @functools.cache
@@ -281,7 +284,6 @@ def _info(name: str, env: gymnasium.Env, copies: bool) -> EnvInfo:
         name,
         env_id,
         obs_dim=obs_dim,
-        finite=num_actions > 0,
         num_actions=num_actions,
         a_dim=a_dim,
         time_limit=None if limit is None else int(limit),

@@ -36,7 +36,7 @@ class Rounds:
     beta: float = 0.0
     schedule: str = 'exponential'
     label: str = 'mean'
-    horizon: int | None = 0
+    horizon: int | None = None
     subsamp_freq: int = 1
     sim_batch_size: int | None = None
 

@@ -272,7 +272,7 @@ def dagger_optimizer(
         beta=args.dagger_beta,
         schedule=args.dagger_beta_schedule,
         label=args.dagger_label,
-        horizon=mdp.longest(args.max_traj_len) if args.dagger_rounds else 0,
+        horizon=args.max_traj_len,
         subsamp_freq=args.data_subsamp_freq,
         sim_batch_size=args.sim_batch_size,
     )
@@ -343,7 +343,6 @@ def action_bounds(options: CommonOptions, mdp: MDP) -> np.ndarray | None:
 
 def check_data_fits(path: str, trajs: TrajBatch, mdp: MDP) -> None:
     """Raise UserError when expert data cannot come from the task; warn when it could, but says that it does not."""
-    trajs.take_whole_actions(mdp.info)
     if misfit := trajs.misfit(mdp.info):
         says = f" The file says env '{trajs.env_name}'." if trajs.env_name else ''
         raise UserError(f'{path}: {misfit}; use data of this env.{says}')

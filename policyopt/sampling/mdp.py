@@ -131,7 +131,7 @@ class RecordedTask(MDP):
         size = int(num_actions or a_N_Da.max() + 1) if finite else 0
         if finite and max(size, int(a_N_Da.max()) + 1) > MAX_ACTIONS:
             raise UserError(f'the largest action of the data is {a_N_Da.max()}; expected fewer than {MAX_ACTIONS} different ones')
-        dims = trajs.obs.stacked.shape[1], finite, size, a_N_Da.shape[1]
+        dims = trajs.obs.stacked.shape[1], size, a_N_Da.shape[1]
         self._describe(None, rlgymenv.EnvInfo('the data', 'the data', *dims, time_limit=None))
         self.env_name: Any = None
 
@@ -178,4 +178,4 @@ def sample_trajectories(
 def sample_randomly(mdp: MDP, num_trajs: int, seed: int, max_traj_len: int | None = None, a_max: float | None = None) -> TrajBatch:
     """Exactly num_trajs episodes of the random policy (RandomActor), in the order in which they were started."""
     actor = RandomActor(mdp.info, a_max)
-    return sample_trajectories(actor, mdp, num_trajs, mdp.longest(max_traj_len), (seed, 'evaluate'))
+    return sample_trajectories(actor, mdp, num_trajs, max_traj_len, (seed, 'evaluate'))

@@ -173,9 +173,8 @@ class Rollout:
             done_K = done_K | late_K
             if np.count_nonzero(done_K):
                 slots_K, t_K, traj_K, obs_K_Do = self.restart(slots_K, t_K, traj_K, obs_K_Do, done_K)
-        traj_R, t_R, obs_R_Do, out_R, a_R_Da, r_R = (np.concatenate(column) for column in zip(*rows, strict=True))
-        ends = (np.concatenate(column) for column in zip(*self.ends, strict=True))
-        return Played(traj_R, t_R, obs_R_Do, self.actor.adist_of(out_R), a_R_Da, r_R, *ends)
+        played = Played._make(np.concatenate(column) for part in (rows, self.ends) for column in zip(*part, strict=True))
+        return played._replace(adist_R_Pa=self.actor.adist_of(played.adist_R_Pa))  # so far it holds the outputs
 
     def start(self, slots_K: np.ndarray, traj_K: np.ndarray) -> np.ndarray:
         """Reset these slots for these trajectory numbers; returns their first observations."""

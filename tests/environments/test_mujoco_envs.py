@@ -405,10 +405,10 @@ EXPERTS = [
 @pytest.mark.slow
 @pytest.mark.parametrize('task, policy, num, mean, stdev, median', EXPERTS, ids=[e[0] for e in EXPERTS])
 def test_experts_of_2016_earn_their_returns(legacy_dir, task, policy, num, mean, stdev, median):
-    from policyopt.evaluation import evaluate_file
+    from policyopt.evaluation import open_policy, sample_episodes
 
     path = legacy_dir / 'expert_policies' / 'modern' / policy
-    returns = np.asarray(evaluate_file(str(path), num, seed=0, env_name=f'legacy/{task}-v1')[2].returns)
+    returns = sample_episodes(*open_policy(str(path), f'legacy/{task}-v1'), num, seed=0).returns
     if median is None:
         assert returns.mean() == pytest.approx(mean, abs=3 * stdev / math.sqrt(num))
     else:

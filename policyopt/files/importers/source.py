@@ -171,7 +171,6 @@ def check_task(trajs: TrajBatch, env_name: str, what: str, force: bool = True) -
     info = known_task(env_name, what, force)
     if info is None:
         return
-    trajs.take_whole_actions(info)
     if misfit := trajs.misfit(info):
         raise UserError(f'{what}: {misfit}; give data of this env, or name theirs')
 
