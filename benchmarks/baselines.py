@@ -29,10 +29,11 @@ COLUMNS: tuple[str, ...] = (
 
 def measured(task, env, policy_path, count, random_count, seed):
     """One row of the CSV."""
-    from policyopt.evaluation import evaluate_file
+    from policyopt.evaluation import open_policy, sample_episodes
     from policyopt.sampling.mdp import sample_randomly
 
-    _, mdp, expert = evaluate_file(policy_path, count, seed, env_name=env)
+    policy, mdp = open_policy(policy_path, env)
+    expert = sample_episodes(policy, mdp, count, seed)
     random = sample_randomly(mdp, random_count, seed)
     mdp.close()
     r, ran = expert.returns, random.returns

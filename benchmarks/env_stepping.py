@@ -25,7 +25,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
-from policyopt.environments.rlgymenv import BadEnvironment, env_info, make_env, make_vec_env
+from policyopt.environments.rlgymenv import SingleEnv, env_info, make_vec_env
+from policyopt.errors import UserError
 
 TASKS = ['CartPole-v0', 'MountainCar-v0', 'legacy/Acrobot-v0', *(f'legacy/{task}-v1' for task in (
     'Hopper', 'Walker2d', 'HalfCheetah', 'Ant', 'Humanoid', 'Reacher', 'InvertedPendulum', 'InvertedDoublePendulum'))]  # fmt: skip
@@ -125,7 +126,7 @@ def run_rollout(env, episodes):
 
 def measure(name, args):
     info, rng = env_info(name), np.random.default_rng(args.seed)
-    act, vec, env = policy(info, args.std, rng), make_vec_env(name, args.slots), make_env(name)._env
+    act, vec, env = policy(info, args.std, rng), make_vec_env(name, args.slots), SingleEnv(name).env
     num_steps = args.steps // args.slots * args.slots
     rates = {'raw': 0.0, 'gym': 0.0, 'vec': 0.0, 'roll': 0.0}
     for _ in range(args.repeat):
@@ -153,7 +154,7 @@ def main():
     for name in args.tasks:
         try:
             row = measure(name, args)
-        except BadEnvironment as e:
+        except UserError as e:
             print(e, file=sys.stderr)
             continue
         rows.append(row)

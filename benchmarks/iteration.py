@@ -37,7 +37,7 @@ import torch  # noqa: E402
 from derivatives import jobs  # noqa: E402
 
 from policyopt import algorithms, imitation, rewards, rl, training  # noqa: E402
-from policyopt.evaluation import evaluate_file  # noqa: E402
+from policyopt.evaluation import open_policy, sample_episodes  # noqa: E402
 from policyopt.nn import BLOCK_ROWS, SIMPLE_ARCHITECTURE  # noqa: E402
 from policyopt.options import ImitationOptions  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
@@ -125,7 +125,8 @@ def make_optimizer(alg, task, dtype) -> Any:
     if task in SHAPES:
         return fixed_shape_optimizer(row.reward_type, task, dtype)
     env, expert_file, freq = TASKS[task]
-    _, mdp, trajs = evaluate_file(str(REPO / f'expert_policies/{expert_file}.h5/snapshots/last'), 4, seed=0, env_name=env)
+    policy, mdp = open_policy(str(REPO / f'expert_policies/{expert_file}.h5/snapshots/last'), env)
+    trajs = sample_episodes(policy, mdp, 4, seed=0)
     chosen = {'env_name': env, 'mode': row.mode, 'data_subsamp_freq': freq, 'dtype': dtype}
     chosen |= {'max_iter': 1000, 'seed': 0, 'sim_batch_size': 1}
     if row.reward_type is not None:

@@ -33,7 +33,7 @@ from policyopt.sampling.rollout import SimConfig  # noqa: E402
 
 
 def one_at_a_time(actor, mdp, cfg):
-    env, rng, pairs = rlgymenv.make_env(mdp.env_name), np.random.default_rng(0), 0
+    env, rng, pairs = rlgymenv.SingleEnv(mdp.env_name), np.random.default_rng(0), 0
     while pairs < cfg.min_total_sa:
         obs, done, t = env.reset(int(rng.integers(2**31))), False, 0
         while not done and t < cfg.max_traj_len:

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
 
+from policyopt.arguments import as_array
+from policyopt.errors import FAILURES, RunFailed, UserError, reason_of
+
 SUPPORTED = 'supported are a 1-D Box observation and a Discrete action (from 0) or a 1-D float Box action'
 RECIPES = 'docs/data.md has recipes'
+LONGEST_NAME = 1000
 _exit = os._exit
-
-
-class BadEnvironment(ValueError):
-    """An environment cannot be used; the message is one full sentence for the user."""
-
-
-def reason_of(e: BaseException) -> str:
-    """An exception as one line: its kind and its text, if that can be had."""
-    try:
-        text = ' '.join(str(e).split())
-    except FAILURES:  # an exception of the user's own may have any __str__
-        text = ''
-    return f'{type(e).__name__}: {text}' if text else type(e).__name__
-
-
-# what the user's code may raise; SystemExit would end our command with an exit code of its own
-FAILURES = (Exception, SystemExit, GeneratorExit)
 
 
 class exits_raise:
@@ -51,21 +40,38 @@ class exits_raise:
         raise SystemExit(f'os._exit({status})')
 
 
-def check_spaces(name: str, env: gymnasium.Env) -> tuple[int, int, int]:
-    """(obs_dim, num_actions, a_dim) of an environment, or BadEnvironment with what it has and what is supported."""
-    spaces = gymnasium.spaces
+@contextlib.contextmanager
+def failing_as(kind: type[UserError | RunFailed], what_failed: str, hint: str = '') -> Iterator[None]:
+    """Raise `kind`, which says what failed and why, where the user's code raises in the block or ends the process."""
     try:
-        obs, a = env.observation_space, env.action_space
+        with exits_raise():
+            yield
+    except (UserError, RunFailed):
+        raise
     except FAILURES as e:
-        raise BadEnvironment(f"env '{name}' does not say its spaces: {reason_of(e)}; {SUPPORTED}") from e
+        raise kind(f'{what_failed} with {reason_of(e)}{hint}') from e
+
+
+def check_name(name: Any, what: str = 'env') -> None:
+    """Raise UserError unless this can be what an environment is called, in tables and files too."""
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+        seen = repr(name)[:80] + (f'… of {len(name)} characters' if isinstance(name, str) and len(name) > 80 else '')
+        expected = f"expected an environment's id, such as 'CartPole-v1': 1 to {LONGEST_NAME} printable characters"
+        raise UserError(f'{what} is {seen}; {expected}')
+
+
+def check_spaces(name: str, env: gymnasium.Env) -> tuple[int, int, int]:
+    """(obs_dim, num_actions, a_dim) of an environment, or UserError with what it has and what is supported."""
+    spaces = gymnasium.spaces
+    obs, a = env.observation_space, env.action_space
     if not (isinstance(obs, spaces.Box) and len(obs.shape) == 1 and obs.shape[0] > 0 and obs.dtype.kind in 'fiu'):
-        raise BadEnvironment(f"env '{name}' has the observation space {describe(obs)}; {SUPPORTED}{_cure(obs)}")
+        raise UserError(f"env '{name}' has the observation space {describe(obs)}; {SUPPORTED}{_cure(obs)}")
     if isinstance(a, spaces.Discrete) and a.start == 0:
         return obs.shape[0], int(a.n), 1
     if isinstance(a, spaces.Box) and len(a.shape) == 1 and a.shape[0] > 0 and a.dtype.kind == 'f':
         return obs.shape[0], 0, a.shape[0]
     cure = f'. Wrap it in gymnasium.wrappers.TransformAction: {RECIPES}'
-    raise BadEnvironment(f"env '{name}' has the action space {describe(a)}; {SUPPORTED}{cure}")
+    raise UserError(f"env '{name}' has the action space {describe(a)}; {SUPPORTED}{cure}")
 
 
 def _cure(obs: Any) -> str:
@@ -86,7 +92,6 @@ def describe(space: Any) -> str:
 
 
 _NUMBERS = {float, int, np.float64, np.float32}
-_REAL_ARRAYS = np.dtype(np.float64), np.dtype(np.float32)
 
 
 def as_real(x: Any) -> float:
@@ -109,13 +114,9 @@ def as_end(x: Any) -> bool:
 
 
 def as_reals(x: Any) -> np.ndarray:
-    """Anything array-like as a float64 array of its own; TypeError for words, complex numbers, dates and masked values."""
-    if type(x) is not np.ndarray or x.dtype not in _REAL_ARRAYS and x.dtype.kind not in 'biuf':
-        if np.ma.is_masked(x):
-            raise TypeError('expected real numbers')
-        detach = getattr(x, 'detach', None)
-        tensor: Any = detach() if callable(detach) else None
-        x = np.asarray(x if tensor is None else tensor.cpu())
+    """Anything array-like as a float64 array of its own; an error for words, complex numbers, dates and masked values."""
+    if type(x) is not np.ndarray or x.dtype.kind not in 'biuf':
+        x = as_array(x, 'it')
         if x.dtype.kind == 'O':  # a row of a table, say
             x = np.array([as_real(value) for value in x.ravel()]).reshape(x.shape)
         if x.dtype.kind not in 'biuf':

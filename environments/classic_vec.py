@@ -36,10 +36,8 @@ class VecEnv:
     the caller.
     """
 
-    pays_in_processes = True  # whether a step costs enough to be worth a process of its own
-
     def __init__(self, num_slots: int):
-        self.num_slots = num_slots
+        self.num_slots = self.available = num_slots  # asked for, and how many of them can be played together
 
     def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
         raise NotImplementedError
@@ -51,10 +49,6 @@ class VecEnv:
         """Which of these slots were truncated by their last step although there was time left; by default none."""
         return np.zeros(len(slots_K), dtype=bool)
 
-    def available(self, num_slots: int) -> int:
-        """How many of num_slots environments can be played together; by default all."""
-        return num_slots
-
     def close(self) -> None:
         """Free what the environments hold; the default holds nothing."""
 
@@ -64,7 +58,6 @@ class ClassicVecEnv(VecEnv):
 
     state_dim: int
     scratch_rows: int
-    pays_in_processes = False
     obs_dtype: type = np.float32  # gymnasium's classic observations are float32; its inner state is float64
 
     def __init__(self, num_slots: int):

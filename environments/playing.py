@@ -13,7 +13,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from policyopt.environments.rlgymenv import BadEnvironment, EnvInfo, SingleEnv, Task, exits_raise
+from policyopt.environments.rlgymenv import EnvInfo, SingleEnv, Task, exits_raise
+from policyopt.errors import UserError
 
 ARROWS = {'left': 1073741904, 'right': 1073741903, 'up': 1073741906, 'down': 1073741905}  # what pygame calls them
 UNSEEN = ('dummy', 'offscreen')  # SDL's drivers where there is no screen
@@ -95,22 +96,22 @@ def play(task: Task, num_episodes: int, seed: int, noop: Any = None, fps: int | 
     """The episodes that a person played to their ends, num_episodes or fewer (Escape, or closing the window, ends the play).
 
     noop: the action while no key is held; None: time stands still then. fps: steps per second.
-    Raises: BadEnvironment.
+    Raises: UserError, or RunFailed where the environment fails at play.
     """
     os.environ.setdefault('PYGAME_HIDE_SUPPORT_PROMPT', '1')
     try:
         import pygame
         from gymnasium.utils.play import play as play_game
     except ImportError as e:
-        raise BadEnvironment(f"a window to play in needs 'pygame': pip install -e .[video] ({e})") from e
+        raise UserError(f"a window to play in needs 'pygame': pip install -e .[video] ({e})") from e
     with contextlib.suppress(pygame.error):  # opening the window raises it again
         pygame.display.init()
         if pygame.display.get_driver() in UNSEEN and not os.environ.get('SDL_VIDEODRIVER'):
             pygame.quit()
-            raise BadEnvironment('there is no screen to play on, and no keyboard; run this where a window can be opened')
+            raise UserError('there is no screen to play on, and no keyboard; run this where a window can be opened')
     one = SingleEnv(task, render_mode='rgb_array')
-    recorder = _Recorder(one._env, one, seed, num_episodes, max_len)
-    keys = keys_of(one.info, one._env)
+    recorder = _Recorder(one.env, one, seed, num_episodes, max_len)
+    keys = keys_of(one.info, one.env)
     print(f'keys: {words_for(keys)}; Escape ends', flush=True)
     actions: dict[Any, Any] = {held: a if one.info.finite else np.asarray(a, one._a_dtype) for held, a in keys.items()}
     still = 0 if one.info.finite else np.zeros(one.info.a_dim, one._a_dtype)
@@ -121,11 +122,9 @@ def play(task: Task, num_episodes: int, seed: int, noop: Any = None, fps: int | 
     except _Enough:
         pass
     except pygame.error as e:
-        raise BadEnvironment(f"env '{one.info.name}': no window can be opened: {e}") from e
+        raise UserError(f"env '{one.info.name}': no window can be opened: {e}") from e
     except (AssertionError, TypeError, ValueError) as e:
-        if isinstance(e, BadEnvironment):
-            raise
-        raise BadEnvironment(f"env '{one.info.name}' cannot be played at a keyboard: {e}") from e
+        raise UserError(f"env '{one.info.name}' cannot be played at a keyboard: {e}") from e
     finally:
         pygame.quit()
         one.close()

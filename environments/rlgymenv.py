@@ -9,7 +9,6 @@ Observations, rewards and continuous actions are float64; finite actions int64; 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import functools
@@ -18,7 +17,7 @@ import multiprocessing
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -27,17 +26,17 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_i
 
 from policyopt.environments import classic_vec, legacy
 from policyopt.environments.checks import (
-    FAILURES,
     SUPPORTED,
-    BadEnvironment,
     as_end,
     as_real,
     as_reals,
+    check_name,
     check_spaces,
     exits_raise,
+    failing_as,
     ignores_seed,
-    reason_of,
 )
+from policyopt.errors import FAILURES, RunFailed, UserError, reason_of
 
 Task = str | gymnasium.Env | Callable[[], gymnasium.Env]
 
@@ -53,7 +52,6 @@ _OWN_DYNAMICS = {
     **{f'seals.mujoco:{task}Env': f'mujoco_vec:{task}Vec' for task in _SEALS_MUJOCO},
 }
 _SEALS = 'seals:seals/'
-_LONGEST_NAME = 1000
 _OURS = 'environments'  # the name that this package has at the top of a checkout
 
 
@@ -69,13 +67,16 @@ class EnvInfo:
     name: str
     id: str
     obs_dim: int
-    finite: bool
     num_actions: int
     a_dim: int
     time_limit: int | None
     a_low: tuple[float, ...] | None = None
     a_high: tuple[float, ...] | None = None
     copies: bool = True
+
+    @property
+    def finite(self) -> bool:
+        return self.num_actions > 0
 
 
 @functools.cache
@@ -109,10 +110,10 @@ def _import_user_module(name: str, module: str) -> None:
     except FAILURES as e:
         if isinstance(e, ModuleNotFoundError) and e.name and (module == e.name or module.startswith(e.name + '.')):
             extra = '; it is installed by pip install -e .[seals]' if module == 'seals' else ''
-            raise BadEnvironment(
+            raise UserError(
                 f"env '{name}': there is no module '{module}' in the working folder ({os.getcwd()}) or among the installed packages{extra}"
             ) from e
-        raise BadEnvironment(f"env '{name}': importing the module '{module}' failed with {reason_of(e)}") from e
+        raise UserError(f"env '{name}': importing the module '{module}' failed with {reason_of(e)}") from e
 
 
 def _find_spec(name: str) -> EnvSpec:
@@ -120,15 +121,14 @@ def _find_spec(name: str) -> EnvSpec:
 
     Gymnasium's own look-up is not used: it warns of every id that has a newer version, and ours are old on purpose.
     """
-    if len(name) > _LONGEST_NAME:
-        raise BadEnvironment(f"env '{name[:60]}…' has {len(name)} characters; expected at most {_LONGEST_NAME}, which tables can hold")
+    check_name(name)
     module, _, env_id = str(name).rpartition(':')
     if module:
         _import_user_module(name, module)
     try:
         spec = _look_up(env_id)
     except gymnasium.error.Error as e:
-        raise BadEnvironment(f"env '{name}' is no valid id: expected [package.module:][namespace/]Name-vN, e.g. CartPole-v0") from e
+        raise UserError(f"env '{name}' is no valid id: expected [package.module:][namespace/]Name-vN, e.g. CartPole-v0") from e
     if spec is not None:
         if spec.id != env_id:
             _print_once(f"env '{name}': using {spec.id}")
@@ -139,7 +139,7 @@ def _find_spec(name: str) -> EnvSpec:
     if needs_seals(f'seals:{name}'):  # the package's own name for it; known once the package is imported
         hint = f' Did you mean seals:{name}?'
     where = f"the module '{module}' registers no env '{env_id}'" if module else 'no such environment is registered'
-    raise BadEnvironment(f"env '{name}': {where}.{hint}")
+    raise UserError(f"env '{name}': {where}.{hint}")
 
 
 def _look_up(env_id: str) -> EnvSpec | None:
@@ -166,27 +166,21 @@ def _missing_module(e: BaseException | None) -> str | None:
 
 
 def _make(name: Task, render_mode: str | None = None) -> gymnasium.Env:
-    """The gymnasium environment of a task; whatever goes wrong in it becomes a BadEnvironment."""
+    """The gymnasium environment of a task; raises UserError for whatever goes wrong in making it."""
     if not isinstance(name, str):
         return _env_of(name)
     spec = _find_spec(name)
     render: dict[str, Any] = {} if render_mode is None else {'render_mode': render_mode}
     try:
-        with exits_raise(), _quiet_bounds() if name.startswith(_SEALS) else contextlib.nullcontext():
+        with exits_raise(), warnings.catch_warnings():
+            if needs_seals(name):  # the bounds of its CartPole are cast to float32
+                warnings.filterwarnings('ignore', message='.*precision lowered by casting')
             # a spec, not an id: see _find_spec. Our own checks replace the passive checker, which warns and costs time.
             return gymnasium.make(spec, disable_env_checker=True, **render)
     except FAILURES as e:
         if _missing_module(e) in ('mujoco', 'glfw', 'imageio'):  # gymnasium's MuJoCo tasks import all three
-            raise BadEnvironment(f"env '{name}' needs MuJoCo: pip install -e .[mujoco]") from e
-        raise BadEnvironment(f"env '{name}' could not be made: {reason_of(e)}") from e
-
-
-@contextlib.contextmanager
-def _quiet_bounds() -> Iterator[None]:
-    """Suppress warnings about bounds of a space that are cast to float32, as those of seals' CartPole are."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='.*precision lowered by casting')
-        yield
+            raise UserError(f"env '{name}' needs MuJoCo: pip install -e .[mujoco]") from e
+        raise UserError(f"env '{name}' could not be made: {reason_of(e)}") from e
 
 
 def _env_of(task: Any) -> gymnasium.Env:
@@ -194,17 +188,14 @@ def _env_of(task: Any) -> gymnasium.Env:
     env = task
     if not isinstance(task, gymnasium.Env):
         if not callable(task):
-            raise BadEnvironment(f'env is {task!r}; expected an id, a gymnasium.Env, or a function that returns a new one')
-        try:
-            with exits_raise():
-                env = task()
-        except FAILURES as e:
-            raise BadEnvironment(f'env: calling {_name_of(task)}() failed with {reason_of(e)}') from e
+            raise UserError(f'env is {task!r}; expected an id, a gymnasium.Env, or a function that returns a new one')
+        with failing_as(UserError, f'env: calling {_name_of(task)}() failed'):
+            env = task()
     if not isinstance(env, gymnasium.Env):
-        raise BadEnvironment(f'env: {_name_of(task)}() returned {env!r}; expected a new gymnasium.Env')
+        raise UserError(f'env: {_name_of(task)}() returned {env!r}; expected a new gymnasium.Env')
     for name in ('observation_space', 'action_space'):
         if getattr(env, name, None) is None:
-            raise BadEnvironment(f"env '{_name_of(env)}' has no {name}; {SUPPORTED}")
+            raise UserError(f"env '{_name_of(env)}' has no {name}; {SUPPORTED}")
     return env
 
 
@@ -213,30 +204,14 @@ def _name_of(task: Any) -> str:
     if isinstance(task, gymnasium.Env):
         if task.spec is not None and not (hasattr(task.spec, 'id') and hasattr(task.spec, 'max_episode_steps')):
             what = f'{type(task.spec).__name__} ({str(task.spec)[:40]})'
-            raise BadEnvironment(f"env '{type(task).__name__}' has a spec of type {what}; expected an EnvSpec of Gymnasium, or None")
+            raise UserError(f"env '{type(task).__name__}' has a spec of type {what}; expected an EnvSpec of Gymnasium, or None")
         return task.spec.id if task.spec is not None else type(task.unwrapped).__name__
     return str(getattr(task, '__name__', type(task).__name__))
 
 
-def spec_and_spaces(name: str) -> tuple[EnvSpec | None, Any, Any]:
-    """(gymnasium's spec, observation space, action space) of an environment, for programs that want these objects."""
-    env = _make(name)
-    try:
-        return env.spec, env.observation_space, env.action_space
-    finally:
-        _close(env, name)
-
-
-class CloseFailed(BadEnvironment):
-    """An environment that can be used failed in its close()."""
-
-
 def _close(env: gymnasium.Env, name: str) -> None:
-    try:
-        with exits_raise():
-            env.close()
-    except FAILURES as e:
-        raise CloseFailed(f"env '{name}' failed in close() with {reason_of(e)}") from e
+    with failing_as(RunFailed, f"env '{name}' failed in close()"):
+        env.close()
 
 
 def needs_mujoco(name: str) -> bool:
@@ -261,51 +236,37 @@ def needs_seals(name: str) -> bool:
 def env_info(task: Task) -> EnvInfo:
     """The EnvInfo of a task; makes an environment to read its spaces, of a name once per process.
 
-    Raises: BadEnvironment.
+    Raises: UserError, or RunFailed where close() fails.
     """
-    try:
-        with exits_raise():
-            return _info_of_name(task) if isinstance(task, str) else _info_of_task(task)
-    except BadEnvironment:
-        raise
-    except FAILURES as e:
-        what = f"env '{task}'" if isinstance(task, str) else 'env: what was given as an environment'
-        raise BadEnvironment(f'{what} failed with {reason_of(e)}; {SUPPORTED}') from e
+    what = f"env '{task}'" if isinstance(task, str) else 'env: what was given as an environment'
+    with failing_as(UserError, f'{what} failed', f'; {SUPPORTED}'):
+        return (_info_of_name if isinstance(task, str) else _info_of)(task)
 
 
-def _info_of_task(task: Any) -> EnvInfo:
+def _info_of(task: Any) -> EnvInfo:
     env = _make(task)
-    try:
+    if isinstance(task, str):
+        name = str(task)
+    else:
         name = _name_of(env if isinstance(task, gymnasium.Env) or env.spec is not None else task)
+    try:
         info = _info(name, env, copies=env is not task)
-        _warn_of_ignored_seed(info, env)
+        is_ours = isinstance(task, str) and own_dynamics(info) is not None
+        if info.copies and not is_ours and multiprocessing.parent_process() is None and ignores_seed(env):
+            _print_once(
+                f"warning: env '{info.name}': reset() ignores its seed, so equal seeds give other runs, and environments that are played "
+                'together may be copies of each other; call super().reset(seed=seed) and draw from self.np_random'
+            )
         return info
     finally:
         if env is not task:
-            _close(env, _name_of(env))
+            _close(env, name)
 
 
-@functools.cache
-def _info_of_name(name: str) -> EnvInfo:
-    env = _make(name)
-    try:
-        info = _info(str(name), env)
-        if own_dynamics(info) is None:
-            _warn_of_ignored_seed(info, env)
-        return info
-    finally:
-        _close(env, name)
+_info_of_name = functools.cache(_info_of)
 
 
-def _warn_of_ignored_seed(info: EnvInfo, env: gymnasium.Env) -> None:
-    if info.copies and multiprocessing.parent_process() is None and ignores_seed(env):
-        _print_once(
-            f"warning: env '{info.name}': reset() ignores its seed, so equal seeds give other runs, and environments that are played "
-            'together may be copies of each other; call super().reset(seed=seed) and draw from self.np_random'
-        )
-
-
-def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
+def _info(name: str, env: gymnasium.Env, copies: bool) -> EnvInfo:
     obs_dim, num_actions, a_dim = check_spaces(name, env)
     spec = env.spec  # every wrapper adds itself to it, a time limit too
     if spec is not None:
@@ -314,18 +275,15 @@ def _info(name: str, env: gymnasium.Env, copies: bool = True) -> EnvInfo:
         env_id, limit = name, env.get_wrapper_attr('_max_episode_steps') if env.has_wrapper_attr('_max_episode_steps') else None
         limit = limit if isinstance(limit, int | np.integer) else None  # the name may be another thing of the environment's own
     for what in (name, env_id):
-        if not isinstance(what, str) or not what.isprintable() or not 0 < len(what) <= _LONGEST_NAME:
-            expected = f'expected a text of 1 to {_LONGEST_NAME} printable characters as the id in its spec'
-            raise BadEnvironment(f'env: is called {str(what)[:80]!r}; {expected}')
+        check_name(what)
     if limit is not None and (not isinstance(limit, int | np.integer) or isinstance(limit, bool) or limit < 1):
-        raise BadEnvironment(f"env '{name}' has a time limit of {str(limit)[:40]!r} steps; expected a whole number of 1 or more, or None")
+        raise UserError(f"env '{name}' has a time limit of {str(limit)[:40]!r} steps; expected a whole number of 1 or more, or None")
     space: Any = env.action_space
     closed = isinstance(space, gymnasium.spaces.Box) and space.is_bounded()
     return EnvInfo(
         name,
         env_id,
         obs_dim=obs_dim,
-        finite=num_actions > 0,
         num_actions=num_actions,
         a_dim=a_dim,
         time_limit=None if limit is None else int(limit),
@@ -339,47 +297,43 @@ class SingleEnv:
     """One environment: reset(seed) → obs_Do; step(a_Da) → (obs_Do, r, done); render() → HxWx3 uint8; close().
 
     cut_short: whether the last step, if it was done, was so without a terminal state. Call it within `exits_raise()`.
+    Raises: UserError where it cannot be made, RunFailed where it fails later.
     """
 
     cut_short = False
 
     def __init__(self, task: Task, render_mode: str | None = None, info: EnvInfo | None = None):
-        """info: the task's EnvInfo where it is known already."""
+        """render_mode: 'rgb_array' for pictures, 'human' for a window. info: the task's EnvInfo where it is known already."""
         self.info = info or env_info(task)
         if render_mode == 'rgb_array' and sys.platform == 'linux' and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
             os.environ.setdefault('MUJOCO_GL', 'egl')  # the default, glfw, cannot draw without a screen
         if render_mode is not None:
             os.environ.setdefault('PYGAME_HIDE_SUPPORT_PROMPT', '1')  # it would greet on stdout
-        self._env = _make(task, render_mode)
+        self.env = _make(task, render_mode)
         # environments may check the type; those that we have as numpy take float64 there, and must be their equals
         ours = isinstance(task, str) and own_dynamics(self.info) is not None
-        self._a_dtype = np.float64 if ours or self.info.finite else self._env.action_space.dtype
+        self._a_dtype = np.float64 if ours or self.info.finite else self.env.action_space.dtype
 
     def reset(self, seed: int) -> np.ndarray:
         try:
-            returned = self._env.reset(seed=int(seed))
+            returned = self.env.reset(seed=int(seed))
         except FAILURES as e:
             raise self._failed('reset', e) from e
-        if not (isinstance(returned, tuple) and len(returned) == 2):
-            got = f'{len(returned)} values' if isinstance(returned, tuple) else f'one {type(returned).__name__}'
-            raise self._wrong('reset', f'{got}; expected (observation, info){_OLD_API}')
-        return self._obs('reset', returned[0])
+        obs, _ = self._values('reset', 2, returned)
+        return self._obs('reset', obs)
 
     def step(self, a_Da: np.ndarray) -> tuple[np.ndarray, float, bool]:
         # a copy, because an environment may change the array that it is given
         a = int(a_Da[0]) if self.info.finite else np.array(a_Da, dtype=self._a_dtype)
         try:
-            returned = self._env.step(a)
+            returned = self.env.step(a)
         except FAILURES as e:
             raise self._failed('step', e, self._outside(a_Da)) from e
-        if not (isinstance(returned, tuple) and len(returned) == 5):
-            got = f'{len(returned)} values' if isinstance(returned, tuple) else f'one {type(returned).__name__}'
-            raise self._wrong('step', f'{got}; {_FIVE}')
-        obs, r, terminated, truncated, _ = returned
+        obs, r, terminated, truncated, _ = self._values('step', 5, returned)
         obs_Do = self._obs('step', obs)
         try:
             is_terminal, is_cut, reward = as_end(terminated), as_end(truncated), as_real(r)
-        except (TypeError, ValueError, OverflowError, RuntimeError) as e:  # RuntimeError of tensors
+        except _NO_NUMBERS as e:
             parts = f'a reward of {_type_of(r)}, terminated of {_type_of(terminated)} and truncated of {_type_of(truncated)}'
             raise self._wrong('step', f'{parts}; expected a float, a bool and a bool') from e
         self.cut_short = not is_terminal
@@ -387,25 +341,31 @@ class SingleEnv:
 
     def render(self) -> Any:
         try:
-            return self._env.render()
+            return self.env.render()
         except FAILURES as e:
             missing = _missing_module(e)
             if missing:
-                raise BadEnvironment(f"env '{self.info.name}' needs '{missing}' for its pictures: pip install -e .[video]") from e
+                raise RunFailed(f"env '{self.info.name}' needs '{missing}' for its pictures: pip install -e .[video]") from e
             raise self._failed('render', e) from e
 
     def close(self) -> None:
         if self.info.copies:
-            _close(self._env, self.info.name)
+            _close(self.env, self.info.name)
 
-    def _failed(self, method: str, e: BaseException, hint: str = '') -> BadEnvironment:
-        old = isinstance(e, ValueError) and method == 'step' and 'to unpack (expected 5' in str(e)  # met by a wrapper before us
-        old = old or (isinstance(e, TypeError) and method == 'reset' and "unexpected keyword argument 'seed'" in str(e))
-        hint = (f'; {_FIVE}' if method == 'step' else f'; expected reset(self, seed=None, options=None){_OLD_API}') if old else hint
-        return BadEnvironment(f"env '{self.info.name}' failed in {method}() with {reason_of(e)}{hint}")
+    def _failed(self, method: str, e: BaseException, hint: str = '') -> RunFailed:
+        reason = reason_of(e)
+        if 'to unpack (expected 5' in reason or "unexpected keyword argument 'seed'" in reason:  # met by a wrapper before us, say
+            hint = f'; {_EXPECTED[method]}'
+        return RunFailed(f"env '{self.info.name}' failed in {method}() with {reason}{hint}")
 
-    def _wrong(self, method: str, what: str) -> BadEnvironment:
-        return BadEnvironment(f"env '{self.info.name}': {method}() returned {what}")
+    def _wrong(self, method: str, what: str) -> RunFailed:
+        return RunFailed(f"env '{self.info.name}': {method}() returned {what}")
+
+    def _values(self, method: str, num: int, returned: Any) -> tuple:
+        if isinstance(returned, tuple) and len(returned) == num:
+            return returned
+        got = f'{len(returned)} values' if isinstance(returned, tuple) else f'one {type(returned).__name__}'
+        raise self._wrong(method, f'{got}; {_EXPECTED[method]}')
 
     def _outside(self, a_Da: np.ndarray) -> str:
         """A hint where an action is outside the action space, which not every environment accepts."""
@@ -416,7 +376,7 @@ class SingleEnv:
     def _obs(self, method: str, obs: Any) -> np.ndarray:
         try:
             obs_Do = as_reals(obs)
-        except (TypeError, ValueError, OverflowError, RuntimeError) as e:
+        except _NO_NUMBERS as e:
             wanted = f'expected an array of shape ({self.info.obs_dim},) of numbers'
             raise self._wrong(method, f'an observation of {_type_of(obs)}; {wanted}') from e
         if obs_Do.shape != (self.info.obs_dim,):
@@ -427,7 +387,11 @@ class SingleEnv:
 
 
 _OLD_API = '. That is the API of gym before 0.26: shimmy.GymV21CompatibilityV0 wraps such an environment'
-_FIVE = f'expected (observation, reward, terminated, truncated, info){_OLD_API}'
+_EXPECTED = {
+    'reset': f'expected (observation, info) from reset(self, seed=None, options=None){_OLD_API}',
+    'step': f'expected (observation, reward, terminated, truncated, info){_OLD_API}',
+}
+_NO_NUMBERS = (UserError, TypeError, ValueError, OverflowError, RuntimeError)  # of as_reals and the like; RuntimeError of tensors
 
 
 def _type_of(x: Any) -> str:
@@ -438,45 +402,32 @@ def _type_of(x: Any) -> str:
     return f'type {type(x).__name__}' + (f' ({str(x)[:40]})' if is_short else '')
 
 
-class _SameEnvironment(BadEnvironment):
-    """A function for new environments returned one that it had returned before."""
-
-
 class LoopVecEnv(classic_vec.VecEnv):
-    """Any task as a VecEnv: one environment per slot, made when first needed, stepped one after the other."""
+    """Any task as a VecEnv: one environment per slot, stepped one after the other.
+
+    Where fewer can be made than asked for, says so once and has fewer slots `available` (results are the same).
+    """
 
     def __init__(self, task: Task, num_slots: int, info: EnvInfo | None = None):
         super().__init__(num_slots)
-        self._task = task
         self._info = info or env_info(task)
-        self._envs: list[Any] = [None] * num_slots  # an SingleEnv where one was needed
-
-    def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
-        obs_K_Do = np.empty((len(slots_K), self._info.obs_dim))
-        with exits_raise():
-            for k, (slot, seed) in enumerate(zip(slots_K, seeds_K, strict=True)):
-                if self._envs[slot] is None:
-                    self._envs[slot] = self._new()
-                obs_K_Do[k] = self._envs[slot].reset(seed)
-        return obs_K_Do
-
-    def available(self, num_slots: int) -> int:
-        """How many of num_slots environments can be made; where it is fewer, prints that once (results are the same)."""
+        self._envs: list[SingleEnv] = []
         for slot in range(num_slots):
             try:
-                self._envs[slot] = self._envs[slot] or self._new()
-            except BadEnvironment as e:
-                if slot == 0 or isinstance(e, _SameEnvironment):
-                    raise
+                new = SingleEnv(task, info=self._info)
+            except UserError as e:
+                if slot == 0:
+                    raise RunFailed(str(e)) from e
                 _print_once(f'{e}; playing in {slot} at a time (--max_envs {slot} does so from the start)')
-                return slot
-        return num_slots
+                self.available = slot
+                break
+            if any(env.env is new.env for env in self._envs):
+                raise RunFailed(f"env '{self._info.name}' returned the same environment twice; return a new one")
+            self._envs.append(new)
 
-    def _new(self) -> SingleEnv:
-        new = SingleEnv(self._task, info=self._info)
-        if any(env is not None and env._env is new._env for env in self._envs):
-            raise _SameEnvironment(f"env '{self._info.name}' returned the same environment twice; return a new one")
-        return new
+    def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
+        with exits_raise():
+            return np.array([self._envs[slot].reset(seed) for slot, seed in zip(slots_K, seeds_K, strict=True)])
 
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         K = len(slots_K)
@@ -491,19 +442,13 @@ class LoopVecEnv(classic_vec.VecEnv):
 
     def close(self) -> None:
         for env in self._envs:
-            if env is not None:
-                env.close()
-
-
-def make_env(name: Task, render_mode: str | None = None) -> SingleEnv:
-    """One environment (SingleEnv); render_mode 'rgb_array' for pictures, 'human' for a window. Raises: BadEnvironment."""
-    return SingleEnv(name, render_mode)
+            env.close()
 
 
 def make_vec_env(name: Task, num_slots: int, info: EnvInfo | None = None) -> classic_vec.VecEnv:
     """`num_slots` copies in lock-step: our own batched tasks where we have them, else a loop over gymnasium environments.
 
-    info: the task's EnvInfo where it is known already. Raises: BadEnvironment.
+    info: the task's EnvInfo where it is known already. Raises: UserError, RunFailed.
     """
     info = info or env_info(name)
     own = own_dynamics(info) if isinstance(name, str) else None
@@ -511,11 +456,16 @@ def make_vec_env(name: Task, num_slots: int, info: EnvInfo | None = None) -> cla
         return LoopVecEnv(name, num_slots, info)
     module, _, vec_class = own.partition(':')
     make = getattr(importlib.import_module(f'policyopt.environments.{module}'), vec_class)  # now, because mujoco is an extra
-    return make(num_slots) if module == 'classic_vec' else make(_make(name).unwrapped, num_slots)
+    return make(_make(name).unwrapped, num_slots) if pays_in_processes(info) else make(num_slots)
+
+
+def pays_in_processes(info: EnvInfo) -> bool:
+    """Whether a step of a registered task costs enough to be worth a process of its own."""
+    return not (own_dynamics(info) or '').startswith('classic_vec')
 
 
 def own_dynamics(info: EnvInfo) -> str | None:
     """'module:class' of a registered task whose dynamics we have as numpy, else None."""
     spec = gymnasium.registry[info.id]
-    plain = isinstance(spec.entry_point, str) and not spec.kwargs and not spec.additional_wrappers
-    return _OWN_DYNAMICS.get(spec.entry_point) if plain else None
+    is_plain = isinstance(spec.entry_point, str) and not spec.kwargs and not spec.additional_wrappers
+    return _OWN_DYNAMICS.get(str(spec.entry_point)) if is_plain else None

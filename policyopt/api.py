@@ -29,6 +29,7 @@ from threadpoolctl import ThreadpoolController
 from policyopt import algorithms, training
 from policyopt import options as settings
 from policyopt.arguments import as_array, as_flag, as_integer, as_path, kind_of
+from policyopt.environments.checks import check_name
 from policyopt.errors import RunFailed, UserError, closest
 from policyopt.evaluation import load_policy, sample_episodes
 from policyopt.files import importers
@@ -111,7 +112,8 @@ class Demonstrations(TrajBatch):
                 raise UserError(f'{name} is a {type(episodes).__name__}; give a list with one array per episode')
         if len(obs) == 0:
             raise UserError('obs is empty; give at least one episode')
-        _check_env_name(env_name)
+        if env_name is not None:
+            check_name(env_name, 'env_name')
         for name, episodes in lists.items():
             if len(episodes) != len(obs):
                 raise UserError(f'{name} holds {len(episodes)} episodes, but obs holds {len(obs)}')
@@ -175,17 +177,6 @@ def _new_file(path: str | os.PathLike) -> Iterator[str]:
         yield path
     except OSError as e:
         raise UserError(f'{path}: cannot be written: {e.strerror or e}; choose another path') from e
-
-
-def _check_env_name(env_name: Any) -> None:
-    """Raise UserError unless this can be an environment's id, or is None."""
-    if env_name is None:
-        return
-    seen = None if isinstance(env_name, str) else kind_of(env_name)
-    if seen is None and not (env_name.isprintable() and 0 < len(env_name) <= MAX_NAME):
-        seen = repr(env_name[:80]) + (f'… of {len(env_name)} characters' if len(env_name) > 80 else '')
-    if seen:
-        raise UserError(f"env_name is {seen}; expected an environment's id, such as 'CartPole-v1'")
 
 
 def _ended(terminated: Any, num: int) -> np.ndarray:
@@ -544,9 +535,10 @@ def write_run(path: str | os.PathLike, policy: Policy, log: Mapping[str, Sequenc
         raise UserError(f'policy is a {type(policy).__name__}; give one of make_policy(…) or load_policy(…)')
     columns = _columns(log)
     seed = None if seed is None else as_integer(seed, 'seed', 0, 2**32 - 1)
-    _check_env_name(env_name)
-    if env_name is not None and importers.known_task(env_name, 'policy') is not None:
-        _check_fits(policy, MDP(env_name))
+    if env_name is not None:
+        check_name(env_name, 'env_name')
+        if importers.known_task(env_name, 'policy') is not None:
+            _check_fits(policy, MDP(env_name))
     spec = policy.hidden_spec if isinstance(policy.hidden_spec, str) else json.dumps(policy.hidden_spec)
     args = {'policy_hidden_spec': spec, 'obsnorm_mode': 'none' if policy.obsnorm is None else 'online', 'env_name': env_name, 'seed': seed}
     attrs = provenance() | {'args': json.dumps(args)} | ({} if seed is None else {'seed': int(seed)})

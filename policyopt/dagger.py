@@ -17,7 +17,7 @@ from policyopt.errors import UserError
 from policyopt.interfaces import Fields
 from policyopt.options import ImitationOptions
 from policyopt.policies import Policy
-from policyopt.sampling.actors import FunctionActor, MixtureActor, Teacher
+from policyopt.sampling.actors import AnyActor, FunctionActor, MixtureActor
 from policyopt.sampling.mdp import MDP, sample_trajectories
 from policyopt.sampling.rollout import Streams
 from policyopt.torchutil import NetConfig
@@ -34,7 +34,7 @@ class DaggerOptimizer:
     """
 
     def __init__(
-        self, options: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig, teacher: Teacher | None = None
+        self, options: ImitationOptions, mdp: MDP, policy: Policy, expert: Expert, nets: NetConfig, teacher: AnyActor | None = None
     ):
         if teacher is None:
             raise UserError('--mode dagger queries an expert for labels; give --expert FILE.h5/snapshots/…, a policy for this task')
@@ -99,7 +99,7 @@ class DaggerOptimizer:
         learner, beta, options = self.policy.actor(), self.beta, self.options
         # an actor that acts alone plays the same episodes as without the other
         actor = learner if beta == 0 else self.teacher if beta == 1 else MixtureActor(learner, self.teacher, beta)
-        key, longest = (options.seed, 'dagger', self.round), self.mdp.longest(options.max_traj_len)
+        key, longest = (options.seed, 'dagger', self.round), options.max_traj_len
         return sample_trajectories(actor, self.mdp, options.dagger_round_trajs, longest, key, sim_batch_size=options.sim_batch_size)
 
     def query(self, trajs: TrajBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +115,7 @@ class DaggerOptimizer:
         if self.beta:
             return obs_M_Do, trajs.adist.stacked[rows_M]
         teacher = copy.copy(self.teacher)  # which has no buffers yet, and takes those of this size with it
-        return obs_M_Do, teacher.adist_of(teacher.outputs(obs_M_Do))
+        return obs_M_Do, teacher.adist(obs_M_Do)
 
     def labels(self, adist_M_Pa: np.ndarray) -> np.ndarray:
         """The expert's actions a_M_Da."""

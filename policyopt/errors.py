@@ -26,6 +26,19 @@ class RunFailed(Exception):
     """The input was fine, but a run did not finish (exit code 1)."""
 
 
+# what the code of a user may raise; SystemExit would end our command with an exit code of its own
+FAILURES = (Exception, SystemExit, GeneratorExit)
+
+
+def reason_of(e: BaseException) -> str:
+    """An exception as one line: its kind and its text, if that can be had."""
+    try:
+        text = ' '.join(str(e).split())
+    except FAILURES:  # an exception of the user's own may have any __str__
+        text = ''
+    return f'{type(e).__name__}: {text}' if text else type(e).__name__
+
+
 def printable(text: object, keep: str = '') -> str:
     r"""A text as a terminal may be given it: control characters, line ends, lone surrogates and marks of direction as \x1b, \u202e.
 

@@ -13,16 +13,18 @@ import numpy as np
 
 from policyopt import algorithms
 from policyopt.arguments import as_path
-from policyopt.environments.rlgymenv import BadEnvironment, exits_raise, make_env
-from policyopt.errors import RunFailed, UserError, printable
+from policyopt.environments.rlgymenv import SingleEnv, exits_raise
+from policyopt.errors import UserError, printable
 from policyopt.files.atomic import check_output, replacing
+from policyopt.files.ends import Episode
+from policyopt.files.importers.source import batch_of
 from policyopt.files.training_log import last_of, read_snapshot
 from policyopt.interfaces import Reward
 from policyopt.options import MAX_TRAJS, ImitationOptions, option_names
 from policyopt.policies import Policy, policy_from_snapshot
 from policyopt.sampling.actors import PlayerActor
-from policyopt.sampling.mdp import MDP, check_mdp, sample_batch
-from policyopt.sampling.rollout import SimConfig, Streams
+from policyopt.sampling.mdp import MDP, check_mdp, sample_trajectories
+from policyopt.sampling.rollout import Streams
 from policyopt.torchutil import NetConfig
 from policyopt.trajectories import Expert, TrajBatch
 
@@ -95,8 +97,8 @@ def sample_episodes(
         actor = policy.actor()
     else:
         actor, sim_batch_size, max_envs = PlayerActor(policy, mdp.info, deterministic), 1, 1
-    cfg = SimConfig(num_trajs, 0, mdp.longest(max_traj_len), sim_batch_size, max_envs)
-    trajs = sample_batch(actor, mdp, cfg, (seed, 'evaluate'), deterministic)
+    at_most = {'sim_batch_size': sim_batch_size, 'max_envs': max_envs}
+    trajs = sample_trajectories(actor, mdp, num_trajs, max_traj_len, (seed, 'evaluate'), deterministic=deterministic, **at_most)
     if isinstance(policy, Policy):
         trajs.a.stacked = policy.clipped(trajs.a.stacked)  # a recording holds what was played
     return trajs
@@ -117,18 +119,11 @@ def record_person(
     if noop and not mdp.info.finite:
         raise UserError(f"--noop {noop}: env '{env_name}' has continuous actions; give 0, which stands for zeros, or leave it out")
     still = noop if noop is None or mdp.info.finite else np.zeros(mdp.info.a_dim)
-    try:
-        episodes = playing.play(env_name, num_trajs, seed, noop=still, fps=fps, max_len=max_traj_len)
-    except BadEnvironment as e:
-        raise UserError(str(e)) from e
+    episodes = playing.play(env_name, num_trajs, seed, noop=still, fps=fps, max_len=max_traj_len)
     if not episodes:
         raise UserError('no episode was played to its end, so there is nothing to keep')
-    obs_N_Do = np.concatenate([np.array(x.obs[:-1]) for x in episodes])
-    a_N_Da, r_N = np.concatenate([np.array(x.actions) for x in episodes]), np.concatenate([x.rewards for x in episodes])
-    kind = np.int64 if mdp.info.finite else np.float64
-    trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da.astype(kind), r_N, np.array([len(x.rewards) for x in episodes]))
-    trajs.lastobs_B_Do, trajs.terminal_B = np.array([x.obs[-1] for x in episodes]), np.array([x.terminated for x in episodes])
-    return trajs
+    recorded = [Episode(f'episode {i}', x.obs, x.actions, x.rewards, x.terminated) for i, x in enumerate(episodes)]
+    return batch_of(recorded, 'the recording')
 
 
 def open_policy(policy_path: str, env_name: str | None = None) -> tuple[Policy, MDP]:
@@ -144,14 +139,6 @@ def open_policy(policy_path: str, env_name: str | None = None) -> tuple[Policy, 
         )
     mdp = MDP(env_name or str(stored))
     return load_policy(policy_path, mdp), mdp
-
-
-def evaluate_file(
-    policy_path: str, num_trajs: int, seed: int, deterministic: bool = False, env_name: str | None = None, max_traj_len: int | None = None
-) -> tuple[Policy, MDP, TrajBatch]:
-    """Play the policy 'FILE.h5/snapshots/…' on env_name, or on the task that its file names; returns (policy, mdp, TrajBatch)."""
-    policy, mdp = open_policy(policy_path, env_name)
-    return policy, mdp, sample_episodes(policy, mdp, num_trajs, seed, deterministic=deterministic, max_traj_len=max_traj_len)
 
 
 def scores(trajs: TrajBatch) -> str:
@@ -188,27 +175,24 @@ def frames(
     Raises UserError where the task cannot be drawn, RunFailed where it fails at play.
     """
     try:
-        env = make_env(mdp.env_name, render_mode='rgb_array')
-    except BadEnvironment as e:
+        env = SingleEnv(mdp.env_name, render_mode='rgb_array')
+    except UserError as e:
         raise UserError(f'{e}; an animation needs the render_mode rgb_array') from e
     actor, streams, longest, left = policy.actor(), Streams((seed, 'evaluate')), mdp.longest(max_traj_len), num_frames
-    try:
-        with exits_raise(), contextlib.closing(env):
-            for i in itertools.count():
-                rng, shown = streams.generator(i), ShownEpisode()
-                obs = env.reset(int(rng.integers(2**31)))
-                while not shown.over:
-                    picture = env.render()
-                    a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
-                    obs, r, done = env.step(policy.clipped(a_1_Da)[0])
-                    shown.ret, shown.length = shown.ret + r, shown.length + 1
-                    shown.over = done or shown.length == longest
-                    yield picture, shown
-                    left -= 1
-                    if left == 0:
-                        return
-    except BadEnvironment as e:
-        raise RunFailed(str(e)) from e
+    with exits_raise(), contextlib.closing(env):
+        for i in itertools.count():
+            rng, shown = streams.generator(i), ShownEpisode()
+            obs = env.reset(int(rng.integers(2**31)))
+            while not shown.over:
+                picture = env.render()
+                a_1_Da = actor.act(actor.outputs(obs[None]), None if deterministic else actor.noise(rng, 1))
+                obs, r, done = env.step(policy.clipped(a_1_Da)[0])
+                shown.ret, shown.length = shown.ret + r, shown.length + 1
+                shown.over = done or shown.length == longest
+                yield picture, shown
+                left -= 1
+                if left == 0:
+                    return
 
 
 def animate(shown_frames: Iterator[tuple[np.ndarray, ShownEpisode]], out: str | None) -> list[ShownEpisode]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Optimizer
     from policyopt.options import AnyOptions, CommonOptions, RLOptions
     from policyopt.policies import Policy
-    from policyopt.sampling.actors import Teacher
+    from policyopt.sampling.actors import AnyActor
     from policyopt.trajectories import TrajBatch
 
 EVAL_EPISODES = 10  # of each evaluation that --eval_every asks for
@@ -126,7 +126,7 @@ def load_critics(learner: ImitationOptimizer, start: Start) -> bool:
 
 
 def imitation_run(
-    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: Policy | Teacher | None = None, start: Start | None = None
+    options: ImitationOptions, mdp: MDP, expert: Expert, teacher: Policy | AnyActor | None = None, start: Start | None = None
 ) -> Run:
     """One run of imitation, at its start.
 
@@ -244,7 +244,6 @@ def action_bounds(options: CommonOptions, mdp: MDP) -> np.ndarray | None:
 
 def check_data_fits(path: str, trajs: TrajBatch, mdp: MDP) -> None:
     """Raise UserError when expert data cannot come from the task; warn when it could, but says that it does not."""
-    trajs.take_whole_actions(mdp.info)
     if misfit := trajs.misfit(mdp.info):
         says = f" The file says env '{trajs.env_name}'." if trajs.env_name else ''
         raise UserError(f'{path}: {misfit}; use data of this env.{says}')

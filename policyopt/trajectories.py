@@ -217,15 +217,14 @@ class TrajBatch:
             some.lastobs_B_Do, some.terminal_B = self.lastobs_B_Do[chosen], self.terminal_B[chosen]
         return some
 
-    def take_whole_actions(self, info: EnvInfo) -> None:
-        """Make actions 0.0, 1.0, … of a finite space the integers that they are."""
+    def misfit(self, info: EnvInfo) -> str | None:
+        """Why the batch cannot come from a task, as the middle of a sentence; None when it can.
+
+        Actions 0.0, 1.0, … of a finite space become the integers that they are.
+        """
         a_N_Da = self.a.stacked
         if info.finite and a_N_Da.dtype.kind == 'f' and (a_N_Da == np.rint(a_N_Da)).all() and np.abs(a_N_Da).max(initial=0) < 2**53:
-            self.a.stacked = a_N_Da.astype(np.int64)
-
-    def misfit(self, info: EnvInfo) -> str | None:
-        """Why the batch cannot come from a task, as the middle of a sentence; None when it can."""
-        a_N_Da = self.a.stacked
+            self.a.stacked = a_N_Da = a_N_Da.astype(np.int64)
         for name, num, takes in (('observation', self.obs.stacked.shape[1], info.obs_dim), ('action', a_N_Da.shape[1], info.a_dim)):
             if num != takes:
                 return f"{num} {name} dims, but env '{info.name}' has {takes}"

@@ -6,18 +6,13 @@ Example:
 
 from policyopt.command_line import Parser
 from policyopt.environments import rlgymenv
-from policyopt.errors import UserError
 
 
 def main(argv):
     parser = Parser('env_info', __doc__)
     parser.add_argument('env', nargs='+', help='a gymnasium id, or package.module:EnvId')
     args = parser.parse_args(argv)
-    try:
-        infos = [rlgymenv.env_info(name) for name in args.env]
-    except rlgymenv.BadEnvironment as e:
-        raise UserError(str(e)) from e
-    for info in infos:
+    for info in [rlgymenv.env_info(name) for name in args.env]:
         action = f'one of 0 … {info.num_actions - 1}' if info.finite else f'{info.a_dim} real numbers, taken unclipped'
         print(f'{info.name}' + (f' ({info.id})' if info.id != info.name else ''))
         print(f'  observation  {info.obs_dim} real numbers')

@@ -59,9 +59,9 @@ def score(args):
     """Play --count episodes, print their returns, save and judge them where that is wanted."""
     from policyopt import evaluation, load_reward, save_trajs
 
-    _, mdp, trajs = evaluation.evaluate_file(
-        args.policy, args.count, args.seed, deterministic=args.deterministic, env_name=args.env_name, max_traj_len=args.max_traj_len
-    )
+    policy, mdp = evaluation.open_policy(args.policy, args.env_name)
+    how = {'deterministic': args.deterministic, 'max_traj_len': args.max_traj_len}
+    trajs = evaluation.sample_episodes(policy, mdp, args.count, args.seed, **how)
     if args.reward:
         print(evaluation.compare_rewards(trajs, load_reward(args.reward, mdp, args.max_traj_len)))
     print(evaluation.scores(trajs))

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from policyopt.errors import RunFailed, UserError
+from policyopt.errors import RunFailed, UserError, reason_of
 from policyopt.signals import follow_parent, holding_signals, signal_name
 
 
@@ -62,18 +62,11 @@ def _answer(conn: Any, what: str, function: Callable, args: tuple) -> None:
     except (UserError, RunFailed) as e:
         answer = (UserError if isinstance(e, UserError) else RunFailed), str(e)
     except BaseException as e:  # an exit or a Ctrl-C of a stranger's is a failure like any other
-        answer = RunFailed, f'{what}: failed with {said(e)}'
+        answer = RunFailed, f'{what}: failed with {reason_of(e)}'
     conn.send(answer)
     with contextlib.suppress(Exception):
         sys.stdout.flush()
     os._exit(0)  # no threads to wait for, no functions at exit
-
-
-def said(e: BaseException) -> str:
-    """An exception of a stranger's in one line."""
-    from policyopt.environments.checks import reason_of  # here, because it imports gymnasium, which a dry run does not
-
-    return reason_of(e)
 
 
 def check_loaders(loaders: Iterable[tuple[str, str]]) -> None:
@@ -97,7 +90,7 @@ def loader(dotted: str, where: str) -> Callable[[str], Any]:
     try:
         function = getattr(importlib.import_module(module), name, None)
     except BaseException as e:  # anything can go wrong in a module of the user's
-        raise UserError(f"{where}: '{dotted}' cannot be imported: {said(e)}") from e
+        raise UserError(f"{where}: '{dotted}' cannot be imported: {reason_of(e)}") from e
     if not callable(function):
         raise UserError(f"{where}: '{dotted}': the module '{module}' has no function '{name}'; expected one that loads a policy")
     return function

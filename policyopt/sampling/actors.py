@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.arguments import as_array
+from policyopt.arguments import as_array, kind_of
 from policyopt.elementwise import tanh_
 from policyopt.errors import RunFailed, UserError
 
@@ -27,31 +27,43 @@ def sample_categorical(p_B_K: np.ndarray, u_B: np.ndarray) -> np.ndarray:
     return np.add.reduce(np.add.accumulate(p_B_K[:, :-1], axis=1) < u_B[:, None], axis=1)
 
 
-class AnyActor(Protocol):
-    """What a rollout needs of a policy; num_noise: columns Dn of its noise; bounds_2_Da: what actions are clipped to when played."""
+class AnyActor:
+    """What a rollout needs of a policy; by itself, one whose outputs are its distribution, and that draws nothing.
 
-    @property
-    def num_noise(self) -> int: ...
+    num_noise: columns Dn of its noise. bounds_2_Da: what actions are clipped to when played.
+    """
 
-    @property
-    def bounds_2_Da(self) -> np.ndarray | None: ...
+    num_noise = 0
+    bounds_2_Da: np.ndarray | None = None
 
-    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray: ...
+    def begin_episode(self) -> None:
+        """Forget the episode before, where one is played after the other."""
 
-    def adist_of(self, out_B_K: np.ndarray, /) -> np.ndarray: ...
+    def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
 
-    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray: ...
+    def adist_of(self, out_B_K: np.ndarray) -> np.ndarray:
+        """Distribution parameters (B, Pa) from `outputs`."""
+        return out_B_K
 
-    def act(self, out_B_K: np.ndarray, noise_B_Dn: Any, /) -> np.ndarray: ...
+    def adist(self, obs_B_Do: np.ndarray) -> np.ndarray:
+        """Distribution parameters (B, Pa)."""
+        return self.adist_of(self.outputs(obs_B_Do))
+
+    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        """The randomness of `num` actions in a row, (num, num_noise)."""
+        return np.empty((num, 0))
+
+    def act(self, out_B_K: np.ndarray, noise_B_Dn: Any = None) -> np.ndarray:
+        """Actions (B, Da) from `outputs` and noise; without noise the most likely one, where there is such a thing."""
+        raise NotImplementedError
+
+    def act_by(self, adist_B_Pa: np.ndarray, noise_B_Dn: Any = None) -> np.ndarray:
+        """Actions from distribution parameters; in `Actor`, log-probabilities serve as scores, and means come first."""
+        return self.act(adist_B_Pa, noise_B_Dn)
 
 
-class Teacher(AnyActor, Protocol):
-    """An actor that labels: its actions can also be taken from its distribution parameters."""
-
-    def act_by(self, adist_B_Pa: np.ndarray, noise_B_Dn: Any, /) -> np.ndarray: ...
-
-
-class Actor:
+class Actor(AnyActor):
     """A policy frozen into numpy: distributions and actions for small batches of observations, without torch's overhead per call.
 
     It can be pickled to worker processes. Rows are evaluated in batches padded to a multiple of ACTOR_ROWS, because matrix
@@ -107,23 +119,17 @@ class Actor:
     def __getstate__(self) -> dict:
         return self.__dict__ | {'_buffers': {}}
 
-    def adist(self, obs_B_Do: np.ndarray) -> np.ndarray:
-        """Distribution parameters (B, Pa)."""
-        return self.adist_of(self.outputs(obs_B_Do))
-
     def adist_of(self, out_B_K: np.ndarray) -> np.ndarray:
-        """Distribution parameters (B, Pa) from `outputs`."""
         if not self.finite:
             return np.concatenate([out_B_K, np.broadcast_to(self.stdev, out_B_K.shape)], axis=1)
         out_B_K = out_B_K - out_B_K.max(axis=1, keepdims=True)
         return out_B_K - np.log(np.exp(out_B_K).sum(axis=1, keepdims=True))
 
     def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
-        """The randomness of `num` actions in a row, (num, num_noise): uniforms for finite actions, normals for continuous ones."""
+        """Uniforms for finite actions, normals for continuous ones."""
         return rng.random((num, 1)) if self.finite else rng.standard_normal((num, self.num_noise))
 
     def act(self, out_B_K: np.ndarray, noise_B_Dn: np.ndarray | None = None) -> np.ndarray:
-        """Actions (B, Da) from `outputs` and noise; without noise the most likely one."""
         if self.finite:
             if noise_B_Dn is None:
                 return out_B_K.argmax(axis=1)[:, None]
@@ -131,10 +137,6 @@ class Actor:
             return sample_categorical(weight_B_K, noise_B_Dn[:, 0] * np.add.reduce(weight_B_K, axis=1))[:, None]
         mean = out_B_K[:, : self.num_noise].astype(np.float64)
         return mean if noise_B_Dn is None else mean + self.stdev * noise_B_Dn
-
-    def act_by(self, adist_B_Pa: np.ndarray, noise_B_Dn: np.ndarray | None = None) -> np.ndarray:
-        """Actions from distribution parameters; log-probabilities serve as scores, and means come first."""
-        return self.act(adist_B_Pa, noise_B_Dn)
 
 
 def _asked(function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -153,24 +155,23 @@ def playable(a: np.ndarray) -> bool:
     return bool((np.abs(a) <= _LARGEST).all())
 
 
-class GivenActions:
-    """What actors share whose actions come from elsewhere: they are distribution and action at once, and draw nothing."""
-
-    num_noise, bounds_2_Da = 0, None
+class GivenActions(AnyActor):
+    """What actors share whose actions come from elsewhere: these are distribution and action at once."""
 
     def __init__(self, info: EnvInfo):
         self.num_actions, self.a_dim = info.num_actions, info.a_dim
 
-    def adist_of(self, out_B_Da: np.ndarray) -> np.ndarray:
-        return out_B_Da
+    def act(self, out_B_K: np.ndarray, noise_B_Dn: Any = None) -> np.ndarray:
+        return out_B_K.astype(np.int64) if self.num_actions else out_B_K
 
-    def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
-        return np.empty((num, 0))
-
-    def act(self, out_B_Da: np.ndarray, noise_B_0: Any = None) -> np.ndarray:
-        return out_B_Da.astype(np.int64) if self.num_actions else out_B_Da
-
-    act_by = act
+    def actions(self, said: np.ndarray, num: int) -> np.ndarray | None:
+        """What was said as float64 (num, Da), or None where it is not `num` actions of the task."""
+        n = self.num_actions
+        if said.dtype.kind not in 'biuf' or said.size != num * self.a_dim or not playable(said):
+            return None
+        if n and ((said != np.floor(said)).any() or not 0 <= said.min() <= said.max() < n):
+            return None
+        return said.reshape(num, self.a_dim).astype(np.float64)
 
 
 class FunctionActor(GivenActions):
@@ -185,14 +186,12 @@ class FunctionActor(GivenActions):
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
         said, num, n = as_array(_asked(self.function, obs_B_Do.copy()), 'what the expert returned'), len(obs_B_Do), self.num_actions
-        a_B_Da = said.reshape(num, 1) if n and said.shape == (num,) else said
-        kinds = 'iu' if n else 'iuf'
-        if a_B_Da.shape != (num, 1 if n else self.a_dim) or a_B_Da.dtype.kind not in kinds or not playable(a_B_Da):
-            wanted = f'{num} integers' if n else f'finite numbers of shape ({num}, {self.a_dim})'
-            raise UserError(f'the expert returned {said.dtype} of shape {said.shape} for {num} observations; expected {wanted}')
-        if n and (a_B_Da.min() < 0 or a_B_Da.max() >= n):
-            raise UserError(f'the expert returned actions from {a_B_Da.min()} to {a_B_Da.max()}; expected integers 0 to {n - 1}')
-        return a_B_Da.astype(np.float64)
+        is_fit = said.dtype.kind in 'iu' and said.shape in ((num,), (num, 1)) if n else said.shape == (num, self.a_dim)
+        a_B_Da = self.actions(said, num) if is_fit else None
+        if a_B_Da is None:
+            wanted = f'{num} integers from 0 to {n - 1}' if n else f'finite numbers of shape ({num}, {self.a_dim})'
+            raise UserError(f'the expert returned {shown(said)} for {num} observations; expected {wanted}')
+        return a_B_Da
 
 
 class PlayerActor(GivenActions):
@@ -204,10 +203,9 @@ class PlayerActor(GivenActions):
 
     def __init__(self, player: Any, info: EnvInfo, deterministic: bool):
         """Raises UserError for a policy that has none of these."""
-        methods = [getattr(player, name, None) for name in ('predict', 'act')] if not isinstance(player, type) else []
-        self.call = next((f for f in [*methods, player] if callable(f)), None)
+        self.call: Any = next(filter(callable, (getattr(player, 'predict', None), getattr(player, 'act', None), player)), None)
         if self.call is None or isinstance(player, type):
-            what = 'a class' if isinstance(player, type) else f'a {type(player).__name__}'
+            what = 'a class' if isinstance(player, type) else kind_of(player)
             raise UserError(f'policy is {what}; give a Policy, an object with predict or act, or a function obs → action')
         self.name = getattr(player, '__name__', type(player).__name__)
         try:
@@ -228,12 +226,14 @@ class PlayerActor(GivenActions):
         said, failed = None, None
         for batched in (False, True) if self.batched is None else (self.batched,):
             try:
-                said = self._said((obs_B_Do if batched else obs_B_Do[0]).copy(), known)
+                said = _asked(self.call, (obs_B_Do if batched else obs_B_Do[0]).copy(), **known)
             except (IndexError, TypeError, ValueError, RuntimeError) as e:  # of a batch's function that got one observation
                 if self.batched is not None:
                     raise
                 failed = failed or e
                 continue
+            if isinstance(said, tuple) and len(said) == 2 and 'state' in self.takes:
+                said, self.state = said
             a_1_Da = self._action(said)
             if a_1_Da is not None:
                 self.batched, self.first = batched, False
@@ -246,34 +246,23 @@ class PlayerActor(GivenActions):
         wanted = f'an integer from 0 to {self.num_actions - 1}' if self.num_actions else f'{self.a_dim} finite numbers'
         raise UserError(f'{self.name} returned {shown(said)} for one observation; expected {wanted}')
 
-    def _said(self, obs: np.ndarray, known: dict[str, Any]) -> Any:
-        said = _asked(self.call, obs, **known)
-        if isinstance(said, tuple) and len(said) == 2 and 'state' in self.takes:
-            said, self.state = said
-        return said
-
     def _action(self, said: Any) -> np.ndarray | None:
         """The action as (1, Da), or None where it is none of this task."""
         try:
             a = as_array(said, 'the action')
         except UserError:
             return None
-        if a.dtype.kind not in 'biuf' or not playable(a):
-            return None
-        n, Da = self.num_actions, self.a_dim
-        if a.shape not in ((Da,), (1, Da), *(((),) if Da == 1 else ())):
-            return None
-        if n and (a != np.floor(a)).any() or n and not 0 <= a.min() <= a.max() < n:
-            return None
-        return a.reshape(1, Da).astype(np.float64)
+        return self.actions(a, 1) if a.shape in ((), (self.a_dim,), (1, self.a_dim)) else None
 
 
 def shown(x: Any) -> str:
     """A value in a few words."""
-    return f'{x.dtype} of shape {x.shape}' if isinstance(x, np.ndarray) and x.size > 8 else repr(x)[:80]
+    if not isinstance(x, np.ndarray) or x.size <= 8 and x.dtype.kind != 'O':
+        return repr(x)[:80]
+    return f'{x.dtype} of shape {x.shape}' + (f' from {x.min()} to {x.max()}' if x.dtype.kind in 'biuf' else '')
 
 
-class MixtureActor:
+class MixtureActor(AnyActor):
     """At every step the expert acts with probability β, else the learner (Ross et al. 2011, Algorithm 3.1); `adist` is the expert's."""
 
     def __init__(self, learner: Actor, expert: AnyActor, beta: float):
@@ -290,20 +279,18 @@ class MixtureActor:
     def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
         return np.concatenate([rng.random((num, 1)), self.learner.noise(rng, num), self.expert.noise(rng, num)], axis=1)
 
-    def act(self, out_B_K: np.ndarray, noise_B_Dn: np.ndarray) -> np.ndarray:
+    def act(self, out_B_K: np.ndarray, noise_B_Dn: Any = None) -> np.ndarray:
         coin_B_1, learner_noise, expert_noise = np.split(noise_B_Dn, [1, 1 + self.learner.num_noise], axis=1)
         learner_out, expert_out = np.split(out_B_K, [self.learner.num_outputs], axis=1)
         return np.where(coin_B_1 < self.beta, self.expert.act(expert_out, expert_noise), self.learner.act(learner_out, learner_noise))
 
 
-class RandomActor:
+class RandomActor(AnyActor):
     """The policy that the paper calls random: finite actions equally likely, continuous ones uniform in the action box.
 
     Standard normal where a continuous action has no bounds. Its distributions have no parameters to record (Pa = 0).
     Original: not part of the code; found by what the paper's random returns are (Reacher −43, HalfCheetah −282).
     """
-
-    bounds_2_Da = None
 
     def __init__(self, info: EnvInfo, a_max: float | None = None):
         """info: the EnvInfo of a task. a_max: uniform in ±a_max instead."""
@@ -314,14 +301,11 @@ class RandomActor:
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
         return np.empty((len(obs_B_Do), 0))
 
-    def adist_of(self, out_B_0: np.ndarray) -> np.ndarray:
-        return out_B_0
-
     def noise(self, rng: np.random.Generator, num: int) -> np.ndarray:
         bounded = self.num_actions or self.low_high
         return rng.random((num, self.num_noise)) if bounded else rng.standard_normal((num, self.num_noise))
 
-    def act(self, out_B_0: np.ndarray, noise_B_Dn: np.ndarray) -> np.ndarray:
+    def act(self, out_B_K: np.ndarray, noise_B_Dn: Any = None) -> np.ndarray:
         if self.num_actions:
             return (noise_B_Dn * self.num_actions).astype(np.int64)
         if self.low_high is None:

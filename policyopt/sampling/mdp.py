@@ -17,7 +17,7 @@ from policyopt.arguments import kind_of
 from policyopt.cores import workers_from_env
 from policyopt.environments import rlgymenv
 from policyopt.environments.classic_vec import VecEnv
-from policyopt.errors import RunFailed, UserError, printable
+from policyopt.errors import UserError, printable
 from policyopt.sampling.actors import AnyActor, RandomActor
 from policyopt.sampling.rollout import BatchRequest, Rollout, SimConfig, TrajectoryCounter, in_order
 from policyopt.sampling.workers import WorkerPool
@@ -40,13 +40,7 @@ class MDP:
     """
 
     def __init__(self, task: rlgymenv.Task):
-        try:
-            info = rlgymenv.env_info(task)
-        except rlgymenv.CloseFailed as e:
-            raise RunFailed(str(e)) from e
-        except rlgymenv.BadEnvironment as e:
-            raise UserError(str(e)) from e
-        self._describe(task, info)
+        self._describe(task, rlgymenv.env_info(task))
 
     def _describe(self, task: Any, info: rlgymenv.EnvInfo) -> None:
         self.task, self.info, self.env_name, self.env_id, self.time_limit = task, info, info.name, info.id, info.time_limit
@@ -99,14 +93,14 @@ class MDP:
             raise UserError(f"sim_batch_size {sim_batch_size}: worker processes need an env's id, not '{self.env_name}' itself; give 1")
         if sim_batch_size is not None or not isinstance(self.task, str):
             return sim_batch_size or 1
-        return workers_from_env() if self.vec_env(1).pays_in_processes else 1
+        return workers_from_env() if rlgymenv.pays_in_processes(self.info) else 1
 
     def worker_pool(self, num_workers: int, capacity: int) -> WorkerPool:
         """Worker processes, kept between calls."""
         pool = self._pool
         if pool is None or len(pool.processes) != num_workers or pool.capacity < capacity:
             self.close()
-            pool = self._pool = WorkerPool(self.env_name, self.obs_space.dim, num_workers, capacity)
+            pool = self._pool = WorkerPool(self.env_name, num_workers, capacity)
         return pool
 
     def close(self) -> None:
@@ -137,7 +131,7 @@ class RecordedTask(MDP):
         size = int(num_actions or a_N_Da.max() + 1) if finite else 0
         if finite and max(size, int(a_N_Da.max()) + 1) > MAX_ACTIONS:
             raise UserError(f'the largest action of the data is {a_N_Da.max()}; expected fewer than {MAX_ACTIONS} different ones')
-        dims = trajs.obs.stacked.shape[1], finite, size, a_N_Da.shape[1]
+        dims = trajs.obs.stacked.shape[1], size, a_N_Da.shape[1]
         self._describe(None, rlgymenv.EnvInfo('the data', 'the data', *dims, time_limit=None))
         self.env_name: Any = None
 
@@ -166,13 +160,8 @@ def sample_batch(actor: AnyActor, mdp: MDP, cfg: SimConfig, key: tuple, determin
         played, counter = pool.play(BatchRequest(actor, cfg, key, num_slots, deterministic))
     else:
         counter = TrajectoryCounter(cfg, np.zeros(TrajectoryCounter.capacity(cfg, num_slots), dtype=np.int64))
-        vec = mdp.vec_env(num_slots)
-        try:
-            num_slots = vec.available(num_slots)
-        except rlgymenv.BadEnvironment as e:
-            raise RunFailed(str(e)) from e
         request = BatchRequest(actor, cfg, key, num_slots, deterministic)
-        played = Rollout(request, vec, mdp.env_name, mdp.obs_space.dim, counter).run()
+        played = Rollout(request, mdp.vec_env(num_slots), mdp.env_name, counter).run()
     lengths_B = counter.lengths_B[: counter.needed()].copy()
     mdp.mean_len = lengths_B.mean()
     return in_order(played, lengths_B)
@@ -189,4 +178,4 @@ def sample_trajectories(
 def sample_randomly(mdp: MDP, num_trajs: int, seed: int, max_traj_len: int | None = None, a_max: float | None = None) -> TrajBatch:
     """Exactly num_trajs episodes of the random policy (RandomActor), in the order in which they were started."""
     actor = RandomActor(mdp.info, a_max)
-    return sample_trajectories(actor, mdp, num_trajs, mdp.longest(max_traj_len), (seed, 'evaluate'))
+    return sample_trajectories(actor, mdp, num_trajs, max_traj_len, (seed, 'evaluate'))

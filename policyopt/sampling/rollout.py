@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from policyopt.cores import MAX_WORKERS
-from policyopt.environments import rlgymenv
 from policyopt.environments.classic_vec import VecEnv
 from policyopt.errors import RunFailed, UserError
-from policyopt.sampling.actors import AnyActor, PlayerActor
+from policyopt.sampling.actors import AnyActor
 from policyopt.trajectories import LARGEST_OBS, TrajBatch
 
 NOISE_CHUNK = 256  # steps of action noise drawn ahead
@@ -137,14 +135,14 @@ class BatchRequest(NamedTuple):
 class Rollout:
     """Slots of environments stepped together; each that ends takes the next trajectory number while more are needed."""
 
-    def __init__(self, request: BatchRequest, vec: VecEnv, env_name: str, obs_dim: int, counter: TrajectoryCounter):
+    def __init__(self, request: BatchRequest, vec: VecEnv, env_name: str, counter: TrajectoryCounter):
         self.actor, self.cfg, key, num_slots, self.deterministic = request
-        self.vec, self.env_name, self.obs_dim, self.counter = vec, env_name, obs_dim, counter
-        self.streams, self.num_slots = Streams(key), num_slots
-        self.rngs: list[Any] = [None] * num_slots  # a generator in each slot that is in use
+        self.vec, self.env_name, self.counter = vec, env_name, counter
+        self.streams, self.num_slots = Streams(key), min(num_slots, vec.available)
+        self.rngs: list[Any] = [None] * self.num_slots  # a generator in each slot that is in use
         self.limit = self.cfg.max_traj_len or ENDLESS
         self.chunk = min(NOISE_CHUNK, self.limit)
-        self.noise: Any = None if self.deterministic else np.empty((num_slots, self.chunk, self.actor.num_noise))
+        self.noise: Any = None if self.deterministic else np.empty((self.num_slots, self.chunk, self.actor.num_noise))
         self.ends = []  # (traj_E, lastobs_E_Do, terminal_E)
 
     def run(self) -> Played:
@@ -154,13 +152,17 @@ class Rollout:
         t_K = np.zeros(self.num_slots, dtype=np.int64)
         traj_K = self.counter.next_numbers(self.num_slots, always=True)
         obs_K_Do = self.start(slots_K, traj_K)
-        phase_K = np.zeros_like(t_K)
-        self.refill_noise(slots_K)
         while len(slots_K):
+            phase_K = t_K % self.chunk
+            if not self.deterministic and np.count_nonzero(phase_K) < len(phase_K):
+                for slot in slots_K[phase_K == 0]:  # has used its noise up
+                    self.noise[slot] = self.actor.noise(self.rngs[slot], self.chunk)
             out_K = self.actor.outputs(obs_K_Do)
             a_K_Da = self.actor.act(out_K, None if self.deterministic else self.noise[slots_K, phase_K])
             played_K_Da = a_K_Da if bounds_2_Da is None else np.minimum(np.maximum(a_K_Da, bounds_2_Da[0]), bounds_2_Da[1])
-            next_obs_K_Do, r_K, done_K = self.step(slots_K, played_K_Da, t_K)
+            next_obs_K_Do, r_K, done_K = self.vec.step(slots_K, played_K_Da)
+            self.check(next_obs_K_Do, 'an observation', LARGEST_OBS, t_K)
+            self.check(r_K, 'a reward', np.inf, t_K)
             rows.append((traj_K, t_K, obs_K_Do, out_K, a_K_Da, r_K))
             obs_K_Do, t_K = next_obs_K_Do, t_K + 1
             self.counter.lengths_B[traj_K] = t_K
@@ -171,22 +173,8 @@ class Rollout:
             done_K = done_K | late_K
             if np.count_nonzero(done_K):
                 slots_K, t_K, traj_K, obs_K_Do = self.restart(slots_K, t_K, traj_K, obs_K_Do, done_K)
-            phase_K = t_K % self.chunk
-            if np.count_nonzero(phase_K) < len(phase_K):
-                self.refill_noise(slots_K[phase_K == 0])
-        traj_R, t_R, obs_R_Do, out_R, a_R_Da, r_R = (np.concatenate(column) for column in zip(*rows, strict=True))
-        traj_E, lastobs_E_Do, terminal_E = (np.concatenate(column) for column in zip(*self.ends, strict=True))
-        return Played(
-            traj_R=traj_R,
-            t_R=t_R,
-            obs_R_Do=obs_R_Do,
-            adist_R_Pa=self.actor.adist_of(out_R),
-            a_R_Da=a_R_Da,
-            r_R=r_R,
-            traj_E=traj_E,
-            lastobs_E_Do=lastobs_E_Do,
-            terminal_E=terminal_E,
-        )
+        played = Played._make(np.concatenate(column) for part in (rows, self.ends) for column in zip(*part, strict=True))
+        return played._replace(adist_R_Pa=self.actor.adist_of(played.adist_R_Pa))  # so far it holds the outputs
 
     def start(self, slots_K: np.ndarray, traj_K: np.ndarray) -> np.ndarray:
         """Reset these slots for these trajectory numbers; returns their first observations."""
@@ -194,41 +182,20 @@ class Rollout:
         seeds_K = [int(rng.integers(2**31)) for rng in rngs]
         for slot, rng in zip(slots_K, rngs, strict=True):
             self.rngs[slot] = rng
-        if isinstance(self.actor, PlayerActor):
-            self.actor.begin_episode()
-        return self.checked_obs(self.call(self.vec.reset, slots_K, seeds_K), len(slots_K))
+        self.actor.begin_episode()
+        obs_K_Do = self.vec.reset(slots_K, seeds_K)
+        self.check(obs_K_Do, 'an observation', LARGEST_OBS)
+        return obs_K_Do
 
-    def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray, t_K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        obs_K_Do, r_K, done_K = self.call(self.vec.step, slots_K, a_K_Da)
-        self.checked_obs(obs_K_Do, len(slots_K), t_K)
-        if not _all_finite(r_K):
-            raise RunFailed(f"env '{self.env_name}' returned NaN or infinity as a reward at step {t_K.max()}; expected finite numbers")
-        return obs_K_Do, r_K, done_K
-
-    def call(self, method: Callable, *args: Any) -> Any:
-        try:
-            return method(*args)
-        except rlgymenv.BadEnvironment as e:
-            raise RunFailed(str(e)) from e
-
-    def checked_obs(self, obs_K_Do: np.ndarray, num: int, t_K: np.ndarray | None = None) -> np.ndarray:
-        """The observations after a step at t_K, or after a reset, if they are what they should be."""
-        if obs_K_Do.shape == (num, self.obs_dim) and _are_moderate(obs_K_Do):
-            return obs_K_Do
-        when, expected = 'on reset' if t_K is None else f'at step {t_K.max()}', f'{self.obs_dim} finite numbers'
-        if obs_K_Do.shape != (num, self.obs_dim):
-            what = f'shape {obs_K_Do.shape}'
-        elif not np.isfinite(obs_K_Do).all():
-            what = 'NaN or infinity'
-        else:
-            what, expected = f'numbers up to {np.abs(obs_K_Do).max():.3g}', f'numbers below {LARGEST_OBS:g}, whose squares have a mean'
-        raise RunFailed(f"env '{self.env_name}' returned {what} as an observation {when}; expected {expected}")
-
-    def refill_noise(self, slots_K: np.ndarray) -> None:
-        """Draw the next chunk of noise for slots that have used theirs up."""
-        if not self.deterministic:
-            for slot in slots_K:
-                self.noise[slot] = self.actor.noise(self.rngs[slot], self.chunk)
+    def check(self, x: np.ndarray, what: str, limit: float, t_K: np.ndarray | None = None) -> None:
+        """Raise RunFailed unless all that an environment returned, by a step at t_K or a reset, is finite and below the limit."""
+        # the sum of squares, one quick call, decides unless it overflows
+        if float(np.vdot(x, x)) < limit**2 or bool((np.abs(x) < limit).all()):
+            return
+        when, seen, expected = 'on reset' if t_K is None else f'at step {t_K.max()}', 'NaN or infinity', 'finite numbers'
+        if np.isfinite(x).all():
+            seen, expected = f'numbers up to {np.abs(x).max():.3g}', f'numbers below {limit:g}, whose squares have a mean'
+        raise RunFailed(f"env '{self.env_name}' returned {seen} as {what} {when}; expected {expected}")
 
     def restart(
         self, slots_K: np.ndarray, t_K: np.ndarray, traj_K: np.ndarray, obs_K_Do: np.ndarray, done_K: np.ndarray
@@ -243,22 +210,11 @@ class Rollout:
         free = slots_K[done_K][: len(new_traj)]
         slots_K, t_K, traj_K, obs_K_Do = slots_K[keep], t_K[keep], traj_K[keep], obs_K_Do[keep]
         if len(free):
-            obs_K_Do = np.concatenate([obs_K_Do, self.start(free, new_traj)])
-            slots_K, traj_K = np.concatenate([slots_K, free]), np.concatenate([traj_K, new_traj])
-            t_K = np.concatenate([t_K, np.zeros(len(free), dtype=np.int64)])
-            order = np.argsort(slots_K)
-            slots_K, t_K, traj_K, obs_K_Do = slots_K[order], t_K[order], traj_K[order], obs_K_Do[order]
+            order = np.argsort(np.concatenate([slots_K, free]))
+            new = free, np.zeros_like(free), new_traj, self.start(free, new_traj)
+            pairs = zip((slots_K, t_K, traj_K, obs_K_Do), new, strict=True)
+            slots_K, t_K, traj_K, obs_K_Do = (np.concatenate(pair)[order] for pair in pairs)
         return slots_K, t_K, traj_K, obs_K_Do
-
-
-def _are_moderate(x: np.ndarray) -> bool:
-    """Whether every number of a float array is below LARGEST_OBS; decided as in `_all_finite`."""
-    return float(np.vdot(x, x)) < LARGEST_OBS**2 or bool((np.abs(x) < LARGEST_OBS).all())
-
-
-def _all_finite(x: np.ndarray) -> bool:
-    """Whether every number of a float array is finite; the sum of squares, one quick call, decides unless it overflows."""
-    return math.isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
 
 
 def in_order(played: Played, lengths_B: np.ndarray) -> TrajBatch:

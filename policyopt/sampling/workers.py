@@ -38,7 +38,7 @@ def _end(processes: list, conns: list) -> None:
         conn.close()
 
 
-def _serve(conn: Any, env_name: str, obs_dim: int, lengths: Any, counter: Any) -> None:
+def _serve(conn: Any, env_name: str, lengths: Any, counter: Any) -> None:
     """The loop of a worker process: one batch per message, until the pipe closes."""
     follow_parent()
     lengths_B, vec = np.frombuffer(lengths, dtype=np.int64), None
@@ -49,8 +49,8 @@ def _serve(conn: Any, env_name: str, obs_dim: int, lengths: Any, counter: Any) -
                 if vec is None or vec.num_slots < request.num_slots:
                     vec = rlgymenv.make_vec_env(env_name, request.num_slots)
                 trajectories = TrajectoryCounter(request.cfg, lengths_B, counter)
-                answer = 'rows', Rollout(request, vec, env_name, obs_dim, trajectories).run()
-            except (RunFailed, rlgymenv.BadEnvironment) as e:
+                answer = 'rows', Rollout(request, vec, env_name, trajectories).run()
+            except (RunFailed, UserError) as e:
                 answer = 'failed', str(e)
             except Exception:
                 answer = 'crashed', traceback.format_exc()
@@ -75,7 +75,7 @@ def _importable_main() -> Iterator[None]:
 class WorkerPool:
     """num_workers processes that play env_name; `capacity` bounds the trajectories of a batch (TrajectoryCounter.capacity)."""
 
-    def __init__(self, env_name: str, obs_dim: int, num_workers: int, capacity: int):
+    def __init__(self, env_name: str, num_workers: int, capacity: int):
         if getattr(multiprocessing.current_process(), '_inheriting', False):
             os._exit(_NO_MAIN_GUARD)  # this is a worker, which imports the main script, and that starts its training again
         context = multiprocessing.get_context('spawn')
@@ -88,7 +88,7 @@ class WorkerPool:
         with holding_signals(), _importable_main():  # until the finalizer knows of all of them
             for _ in range(num_workers):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, env_name, obs_dim, self.lengths, self.counter), daemon=True)
+                process = context.Process(target=_serve, args=(theirs, env_name, self.lengths, self.counter), daemon=True)
                 process.start()
                 theirs.close()
                 self.conns.append(ours)

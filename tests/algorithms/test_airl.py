@@ -236,13 +236,13 @@ def test_ends_of_an_environment_that_cuts_episodes_short_itself():
 @pytest.mark.parametrize('workers', [1, 2])
 @pytest.mark.parametrize('env_name', ['CartPole-v0', 'MountainCar-v0', 'Acrobot-v0'])
 def test_the_last_observation_is_what_the_last_action_led_to(env_name, workers):
-    from policyopt.environments.rlgymenv import make_env
+    from policyopt.environments.rlgymenv import SingleEnv
 
     mdp = MDP(env_name)
     trajs = sample_batch(RandomActor(mdp.info), mdp, SimConfig(0, 1500, 120, workers), (4, 'ends'))
     mdp.close()
     np.testing.assert_array_equal(trajs.terminal_B, trajs.lengths < 120)
-    env = make_env(env_name)._env.unwrapped
+    env = SingleEnv(env_name).env.unwrapped
     for i, traj in enumerate(trajs):
         env.reset(seed=0)
         env.state = np.array(traj.obs_T_Do[-1])

@@ -310,11 +310,11 @@ WRONG_ANSWERS = {
     'too few': (
         'finite',
         lambda obs: np.zeros(len(obs) + 1, dtype=int),
-        r'int64 of shape \(\d+,\) for \d+ observations; expected \d+ integers',
+        r'int64 of shape \(\d+,\) .* for \d+ observations; expected \d+ integers',
     ),
     'floats': ('finite', lambda obs: np.zeros(len(obs)), r'float64 of shape .* expected \d+ integers'),
     'nothing': ('finite', lambda obs: None, 'object of shape'),
-    'unknown': ('finite', lambda obs: np.full(len(obs), 2), 'actions from 2 to 2; expected integers 0 to 1'),
+    'unknown': ('finite', lambda obs: np.full(len(obs), 2), r'from 2 to 2 for \d+ observations; expected \d+ integers from 0 to 1'),
     'flat': ('continuous', lambda obs: np.zeros(len(obs)), r'expected finite numbers of shape \(\d+, 1\)'),
     'nan': ('continuous', lambda obs: np.full((len(obs), 1), np.nan), 'expected finite numbers'),
 }

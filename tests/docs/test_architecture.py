@@ -9,10 +9,12 @@ from conftest import REPO, script_env
 
 # The lowest first. Modules on one line may import each other, but not in a circle; all others import from lower lines only.
 LAYERS = [
+    ['policyopt.errors'],
+    ['policyopt.arguments'],
     ['policyopt.environments'],
     ['policyopt.shipped'],
-    ['policyopt.errors', 'policyopt.algorithms', 'policyopt.elementwise'],
-    ['policyopt.signals', 'policyopt.cores', 'policyopt.provenance', 'policyopt.arguments', 'policyopt.progress'],
+    ['policyopt.algorithms', 'policyopt.elementwise'],
+    ['policyopt.signals', 'policyopt.cores', 'policyopt.provenance', 'policyopt.progress'],
     ['policyopt.files.atomic', 'policyopt.command_line'],
     ['policyopt.torchutil', 'policyopt.options'],
     ['policyopt.trajectories'],

@@ -12,7 +12,8 @@ import pytest
 from conftest import REPO
 
 from policyopt.environments import classic_vec, rlgymenv
-from policyopt.environments.rlgymenv import BadEnvironment, env_info, make_env, make_vec_env
+from policyopt.environments.rlgymenv import SingleEnv, env_info, make_vec_env
+from policyopt.errors import RunFailed, UserError
 
 CLASSIC = ['CartPole-v0', 'CartPole-v1', 'MountainCar-v0', 'legacy/Acrobot-v0']
 
@@ -44,7 +45,7 @@ def skilful(name, obs_Do):
 def test_vectorised_dynamics_equal_the_single_environment_bit_for_bit(name):
     rng = np.random.default_rng(0)
     info, N = env_info(name), 12
-    vec, envs = make_vec_env(name, N), [make_env(name) for _ in range(N)]
+    vec, envs = make_vec_env(name, N), [SingleEnv(name) for _ in range(N)]
     assert isinstance(vec, classic_vec.ClassicVecEnv)
     skill_N = rng.choice([0.0, 0.9, 1.0], N)
 
@@ -102,7 +103,7 @@ def test_returned_arrays_belong_to_the_caller(name):
 
 @pytest.mark.parametrize('name', ['Pendulum-v1', 'Acrobot-v1'])
 def test_every_other_id_is_stepped_in_a_loop_with_the_same_interface(name):
-    info, vec, env = env_info(name), make_vec_env(name, 3), make_env(name)
+    info, vec, env = env_info(name), make_vec_env(name, 3), SingleEnv(name)
     assert isinstance(vec, rlgymenv.LoopVecEnv)
     vec.reset(np.array([0, 1, 2]), [4, 5, 6])
     obs_1_Do = vec.reset(np.array([2]), np.array([7]))
@@ -158,19 +159,19 @@ def test_legacy_acrobot_has_the_dynamics_of_acrobot_v1_apart_from_float32():
 
 
 def test_legacy_acrobot_observes_its_state_in_float64_for_200_steps():
-    env, info = make_env('Acrobot-v0'), env_info('Acrobot-v0')
+    env, info = SingleEnv('Acrobot-v0'), env_info('Acrobot-v0')
     assert (info.name, info.id, info.obs_dim, info.num_actions, info.time_limit) == ('Acrobot-v0', 'legacy/Acrobot-v0', 4, 3, 200)
     starts = np.array([env.reset(s) for s in range(200)])
     assert np.abs(starts).max() <= 0.1 and starts.min() < -0.09 and starts.max() > 0.09
     assert (starts != starts.astype(np.float32)).all()
     # hanging still: only the torque accelerates it; a2 = τ/(m22 − m12²/m11), a1 = −m12·a2/m11 at q = 0
     env.reset(0)
-    env._env.unwrapped.state = np.zeros(4)
+    env.env.unwrapped.state = np.zeros(4)
     np.testing.assert_array_equal(env.step([1])[0], np.zeros(4))
-    a1, a2, _, _ = env._env.unwrapped._derivative(0.0, 0.0, 0.25, -0.5, 0.0)
+    a1, a2, _, _ = env.env.unwrapped._derivative(0.0, 0.0, 0.25, -0.5, 0.0)
     assert (a1, a2) == (0.25, -0.5)
     a2 = 1 / (1.25 - 1.75**2 / 4.5)
-    np.testing.assert_allclose(env._env.unwrapped._derivative(0.0, 0.0, 0.0, 0.0, 1.0)[2:], [-1.75 * a2 / 4.5, a2], rtol=1e-15)
+    np.testing.assert_allclose(env.env.unwrapped._derivative(0.0, 0.0, 0.0, 0.0, 1.0)[2:], [-1.75 * a2 / 4.5, a2], rtol=1e-15)
 
 
 # ---- names
@@ -186,9 +187,9 @@ def test_env_info_of_the_classic_tasks():
 
 def test_a_bare_2016_name_is_found_and_said_once():
     out = run_python("""
-        from policyopt.environments.rlgymenv import env_info, make_env, make_vec_env
+        from policyopt.environments.rlgymenv import SingleEnv, env_info, make_vec_env
         assert env_info('Acrobot-v0').id == 'legacy/Acrobot-v0'
-        make_env('Acrobot-v0'); make_vec_env('Acrobot-v0', 2); env_info('CartPole-v0')
+        SingleEnv('Acrobot-v0'); make_vec_env('Acrobot-v0', 2); env_info('CartPole-v0')
     """)
     assert (out.returncode, out.stderr, out.stdout) == (0, "env 'Acrobot-v0': using legacy/Acrobot-v0\n", '')
 
@@ -197,9 +198,9 @@ def test_warnings_as_errors_do_not_stop_the_supported_ids_and_user_warnings_stay
     code = """
         import warnings
         import numpy as np
-        from policyopt.environments.rlgymenv import env_info, make_env, make_vec_env
+        from policyopt.environments.rlgymenv import SingleEnv, env_info, make_vec_env
         for name in ('CartPole-v0', 'MountainCar-v0', 'legacy/Acrobot-v0', 'Acrobot-v0', 'Acrobot-v1', 'Pendulum-v1'):
-            info, env, vec = env_info(name), make_env(name), make_vec_env(name, 1)
+            info, env, vec = env_info(name), SingleEnv(name), make_vec_env(name, 1)
             a = np.zeros((1, 1), dtype=np.int64 if info.finite else np.float64)
             env.reset(0), env.step(a[0]), vec.reset([0], [0]), vec.step(np.array([0]), a), env.close(), vec.close()
         print('made')
@@ -270,7 +271,7 @@ def test_a_users_module_in_the_working_folder(user_folder):
     name = 'robots.mine:Fine-v0'
     info = env_info(name)
     assert (info.name, info.id, info.obs_dim, info.finite, info.a_dim, info.time_limit) == (name, 'Fine-v0', 2, False, 3, 7)
-    env, vec, a_1_Da = make_env(name), make_vec_env(name, 2), np.full((1, 3), 2.5)
+    env, vec, a_1_Da = SingleEnv(name), make_vec_env(name, 2), np.full((1, 3), 2.5)
     np.testing.assert_array_equal(vec.reset([1], [3])[0], env.reset(3))
     for t in range(7):
         obs_Do, r, done = env.step(a_1_Da[0])
@@ -302,7 +303,7 @@ SUPPORTED = rlgymenv.SUPPORTED
         ('legacy/Hoper-v1', "env 'legacy/Hoper-v1': no such environment is registered. Did you mean legacy/Hopper-v1"),
         ('CartPole-v7', "env 'CartPole-v7': no such environment is registered. Did you mean CartPole-v"),
         ('qqqqqq', "env 'qqqqqq': no such environment is registered. A task of your own is named package.module:EnvId."),
-        ('', "env '' is no valid id: expected [package.module:][namespace/]Name-vN, e.g. CartPole-v0"),
+        ('', "env is ''; expected an environment's id, such as 'CartPole-v1': 1 to 1000 printable characters"),
         ('seals/NoSuch-v0', "env 'seals/NoSuch-v0': no such environment is registered. Did you mean seals:seals/NoSuch-v0?"),
         ('a b-v0', "env 'a b-v0' is no valid id: expected"),
         ('nowhere.mod:X-v0', "env 'nowhere.mod:X-v0': there is no module 'nowhere.mod' in the working folder ("),
@@ -321,7 +322,7 @@ SUPPORTED = rlgymenv.SUPPORTED
     ],
 )
 def test_a_bad_environment_is_refused_in_one_sentence(user_folder, name, sentence):
-    with pytest.raises(BadEnvironment) as error:
+    with pytest.raises(UserError) as error:
         env_info(name)
     assert str(error.value).startswith(sentence) and '\n' not in str(error.value)
 
@@ -331,12 +332,12 @@ def test_a_bad_environment_is_refused_in_one_sentence(user_folder, name, sentenc
     [
         ('Shape-v0', ': reset() returned an observation of shape (3,), but its observation_space has shape (2,)'),
         ('Step-v0', ' failed in step() with RuntimeError: the motor is on fire and more'),
-        ('OldApi-v0', f': step() returned 4 values; {rlgymenv._FIVE}'),
+        ('OldApi-v0', f': step() returned 4 values; {rlgymenv._EXPECTED["step"]}'),
     ],
 )
 def test_a_fault_of_the_users_environment_is_reported_with_its_own_words(user_folder, name, sentence):
-    env = make_env('robots.mine:' + name)
-    with pytest.raises(BadEnvironment) as error:
+    env = SingleEnv('robots.mine:' + name)
+    with pytest.raises(RunFailed) as error:
         env.reset(0)
         env.step(np.zeros(3))
     assert str(error.value) == f"env 'robots.mine:{name}'{sentence}"
@@ -346,13 +347,14 @@ def test_a_picture_without_pygame_says_how_to_get_it():
     out = run_python("""
         import sys
         sys.modules['pygame'] = None
-        from policyopt.environments.rlgymenv import BadEnvironment, make_env
+        from policyopt.environments.rlgymenv import SingleEnv
+        from policyopt.errors import RunFailed
         for name in ('CartPole-v0', 'legacy/Acrobot-v0'):
-            env = make_env(name, render_mode='rgb_array')
+            env = SingleEnv(name, render_mode='rgb_array')
             env.reset(0)
             try:
                 env.render()
-            except BadEnvironment as e:
+            except RunFailed as e:
                 print(e)
     """)
     how = "needs 'pygame' for its pictures: pip install -e .[video]"
@@ -362,7 +364,7 @@ def test_a_picture_without_pygame_says_how_to_get_it():
 @pytest.mark.parametrize('name', ['CartPole-v0', 'MountainCar-v0', 'legacy/Acrobot-v0'])
 def test_pictures_are_rgb(name):
     pytest.importorskip('pygame', reason='pygame is not installed (pip install -e .[video])')
-    env = make_env(name, render_mode='rgb_array')
+    env = SingleEnv(name, render_mode='rgb_array')
     env.reset(0)
     picture = env.render()
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3 and picture.std() > 1
@@ -372,11 +374,12 @@ def test_pictures_are_rgb(name):
 def test_a_task_of_seals_without_seals_says_how_to_get_it():
     out = run_python("""
         import sys
-        from policyopt.environments.rlgymenv import BadEnvironment, env_info
+        from policyopt.environments.rlgymenv import env_info
+        from policyopt.errors import UserError
         sys.path[:] = []  # nothing more is found
         try:
             env_info('seals:seals/CartPole-v0')
-        except BadEnvironment as e:
+        except UserError as e:
             print(e)
     """)
     assert out.stdout.endswith(' or among the installed packages; it is installed by pip install -e .[seals]\n'), out.stderr
@@ -386,11 +389,12 @@ def test_a_mujoco_task_without_mujoco_says_how_to_get_it():
     out = run_python("""
         import sys
         sys.modules['mujoco'] = None  # what an import sees when it is not installed
-        from policyopt.environments.rlgymenv import BadEnvironment, env_info
+        from policyopt.environments.rlgymenv import env_info
+        from policyopt.errors import UserError
         for name in ('Hopper-v4', 'Hopper-v5', 'legacy/Ant-v1', 'Reacher-v1'):
             try:
                 env_info(name)
-            except BadEnvironment as e:
+            except UserError as e:
                 print(e)
     """)
     how = 'needs MuJoCo: pip install -e .[mujoco]'

@@ -16,7 +16,7 @@ mujoco = pytest.importorskip('mujoco', reason='mujoco is not installed (pip inst
 
 from policyopt.environments import legacy_mujoco, mujoco_vec, rlgymenv  # noqa: E402
 from policyopt.environments.legacy import MUJOCO_TASKS  # noqa: E402
-from policyopt.environments.rlgymenv import env_info, make_env, make_vec_env  # noqa: E402
+from policyopt.environments.rlgymenv import SingleEnv, env_info, make_vec_env  # noqa: E402
 from policyopt.sampling.actors import RandomActor  # noqa: E402
 from policyopt.sampling.mdp import MDP, sample_batch, sample_randomly  # noqa: E402
 from policyopt.sampling.rollout import SimConfig  # noqa: E402
@@ -39,7 +39,7 @@ TOTAL_MASSES = {'Hopper': 15.265, 'Walker2d': 22.698, 'HalfCheetah': 14.0, 'Ant'
 
 def single(task, name='legacy/{}-v1'):
     """The bare environment of a task, without gymnasium's wrappers."""
-    return make_env(name.format(task))._env.unwrapped
+    return SingleEnv(name.format(task)).env.unwrapped
 
 
 def actions(env, num_steps, scale=1.0, seed=0):
@@ -161,9 +161,9 @@ def test_half_cheetah_is_rescaled_without_a_word(tmp_path):
     """No deprecation line, no MUJOCO_LOG.TXT, in any task, even with warnings as errors."""
     code = f"""if True:
         import numpy as np
-        from policyopt.environments.rlgymenv import make_env, make_vec_env
+        from policyopt.environments.rlgymenv import SingleEnv, make_vec_env
         for task in {TASKS}:
-            env, vec = make_env(f'legacy/{{task}}-v1'), make_vec_env(f'legacy/{{task}}-v1', 2)
+            env, vec = SingleEnv(f'legacy/{{task}}-v1'), make_vec_env(f'legacy/{{task}}-v1', 2)
             env.reset(0), vec.reset(np.arange(2), np.arange(2))
             for t in range(20):
                 a_2_Da = 100 * np.ones((2, env.info.a_dim))
@@ -189,7 +189,7 @@ def test_a_bare_2016_name_is_found_and_newer_ids_keep_their_meaning():
     assert env_info('Hopper-v1').id == 'legacy/Hopper-v1'
     for name in ('Hopper-v4', 'Hopper-v5'):
         assert env_info(name).id == name
-        assert make_env(name)._env.unwrapped.model.body_mass.sum() == pytest.approx(15.82, abs=1e-3)
+        assert SingleEnv(name).env.unwrapped.model.body_mass.sum() == pytest.approx(15.82, abs=1e-3)
         assert isinstance(make_vec_env(name, 2), rlgymenv.LoopVecEnv)
 
 
@@ -343,7 +343,7 @@ def test_inverted_double_pendulum_is_paid_for_an_upright_tip():
 @pytest.mark.parametrize('task', TASKS)
 def test_batched_slots_equal_the_single_environment_bit_for_bit(task):
     name, N, rng = f'legacy/{task}-v1', 4, np.random.default_rng(1)
-    info, vec, envs = env_info(name), make_vec_env(name, N), [make_env(name) for _ in range(N)]
+    info, vec, envs = env_info(name), make_vec_env(name, N), [SingleEnv(name) for _ in range(N)]
     assert isinstance(vec, getattr(mujoco_vec, f'{task}Vec'))
 
     def reset(slots_K):
@@ -405,10 +405,10 @@ EXPERTS = [
 @pytest.mark.slow
 @pytest.mark.parametrize('task, policy, num, mean, stdev, median', EXPERTS, ids=[e[0] for e in EXPERTS])
 def test_experts_of_2016_earn_their_returns(legacy_dir, task, policy, num, mean, stdev, median):
-    from policyopt.evaluation import evaluate_file
+    from policyopt.evaluation import open_policy, sample_episodes
 
     path = legacy_dir / 'expert_policies' / 'modern' / policy
-    returns = np.asarray(evaluate_file(str(path), num, seed=0, env_name=f'legacy/{task}-v1')[2].returns)
+    returns = sample_episodes(*open_policy(str(path), f'legacy/{task}-v1'), num, seed=0).returns
     if median is None:
         assert returns.mean() == pytest.approx(mean, abs=3 * stdev / math.sqrt(num))
     else:

@@ -105,7 +105,7 @@ WRONG = {
     'masked': (lambda obs: np.ma.masked_array([1], [True]), 'returned masked_array'),
     'NaN': (lambda obs: np.nan, 'returned nan'),
     'a path': (str(EXPERT), 'policy is a str'),
-    'a number': (3, 'policy is a int; give a Policy, an object with predict or act'),
+    'a number': (3, 'policy is an int; give a Policy, an object with predict or act'),
     'a class': (WithAct, 'policy is a class'),
 }
 

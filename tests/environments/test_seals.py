@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command_tools import REPO, run_command, script_env
 
-from policyopt.environments.rlgymenv import LoopVecEnv, env_info, make_env, make_vec_env
+from policyopt.environments.rlgymenv import LoopVecEnv, SingleEnv, env_info, make_vec_env
 
 pytest.importorskip('seals', reason='seals is not installed (pip install -e .[seals])')
 
@@ -35,7 +35,7 @@ class Both:
     def __init__(self, task, num_slots, seed):
         name = f'seals:seals/{task}'
         self.rng, self.info, self.vec = np.random.default_rng(seed), env_info(name), make_vec_env(name, num_slots)
-        self.envs = [make_env(name) for _ in range(num_slots)]
+        self.envs = [SingleEnv(name) for _ in range(num_slots)]
         self.obs_N_Do, self.len_N = np.zeros((num_slots, self.info.obs_dim)), np.zeros(num_slots, dtype=int)
         self.reset(np.arange(num_slots))
 
@@ -142,10 +142,10 @@ def test_a_replaced_class_is_not_given_our_dynamics(task):
 def test_the_tasks_are_made_without_a_word_and_leave_nothing_behind(tasks, tmp_path):
     code = f"""if True:
         import numpy as np
-        from policyopt.environments.rlgymenv import env_info, make_env, make_vec_env
+        from policyopt.environments.rlgymenv import SingleEnv, env_info, make_vec_env
         for task in {tasks}:
             name = f'seals:seals/{{task}}'
-            info, env, vec = env_info(name), make_env(name), make_vec_env(name, 1)
+            info, env, vec = env_info(name), SingleEnv(name), make_vec_env(name, 1)
             a_1_Da = np.ones((1, info.a_dim), dtype=np.int64 if info.finite else np.float64)
             env.reset(0), env.step(a_1_Da[0]), vec.reset([0], [0]), vec.step(np.array([0]), a_1_Da), env.close(), vec.close()
     """

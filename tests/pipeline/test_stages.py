@@ -29,7 +29,7 @@ from pipeline_tools import (
 )
 
 from policyopt.errors import RunFailed, UserError
-from policyopt.evaluation import evaluate_file
+from policyopt.evaluation import open_policy, sample_episodes
 from policyopt.files import hdf5, results_file
 from policyopt.files.hdf5 import set_attrs, write_h5
 from policyopt.files.runfile import read_facts, read_run
@@ -285,7 +285,8 @@ def test_the_number_of_jobs_changes_no_number_and_rows_are_those_of_the_policy(t
     one = arrays(folder / 'results.h5')
     assert all(one[name].tobytes() == two[name].tobytes() for name in one)
     row = results_file.read_results(folder / 'results.h5').rows[3]
-    trajs = evaluate_file(f'{folder}/{IDS[3]}.h5/snapshots/{row.snapshot}', 4, derive_seed(0, 'evaluate', IDS[3]), True)[2]
+    policy = f'{folder}/{IDS[3]}.h5/snapshots/{row.snapshot}'
+    trajs = sample_episodes(*open_policy(policy), 4, derive_seed(0, 'evaluate', IDS[3]), True)
     assert np.array_equal(trajs.returns, row.alg_traj_returns) and np.array_equal(trajs.lengths, row.alg_traj_lengths)
 
 
@@ -353,7 +354,7 @@ def test_sampled_actions_go_into_a_file_of_their_own(tiny):
     run = load_spec(str(path)).runs(0)[0]
     policy, seed = f'{run.out}/snapshots/{drawn.rows[0].snapshot}', derive_seed(0, 'evaluate', run.id)
     for found, deterministic in ((likeliest, True), (drawn, False)):
-        played = evaluate_file(policy, 4, seed, deterministic, 'CartPole-v0')[2]
+        played = sample_episodes(*open_policy(policy, 'CartPole-v0'), 4, seed, deterministic)
         assert np.array_equal(found.rows[0].alg_traj_returns, played.returns)
     assert not np.array_equal(likeliest.rows[0].alg_traj_returns, drawn.rows[0].alg_traj_returns)
 
@@ -502,7 +503,7 @@ def test_a_damaged_or_foreign_results_file_is_named(tmp_path, trained):
     path.write_bytes(content[:at] + b'\x01' + content[at + 1 :])
     with pytest.raises(UserError, match='damaged'):
         results_file.read_results(str(path))
-    with pytest.raises(UserError, match="holds no table /results"):
+    with pytest.raises(UserError, match='holds no table /results'):
         results_file.read_results(str(trained / 'store' / 'checkpoints' / f'{IDS[0]}.h5'))
 
 

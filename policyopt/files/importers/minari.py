@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -96,13 +97,15 @@ def save_minari(trajs: TrajBatch, dataset_id: str, env_id: str) -> Any:
         dataset_id: a name such as cartpole/expert-v0, which must be new.
         env_id: the environment that they come from, as here: a Gymnasium id, a 2016 name, or package.module:EnvId.
     """
-    from policyopt.environments.rlgymenv import spec_and_spaces
+    from policyopt.environments.rlgymenv import SingleEnv
 
     minari = _minari()
     from minari.data_collector import EpisodeBuffer  # pyright: ignore[reportMissingImports] (as above)
 
     check_task(trajs, env_id, dataset_id)
-    spec, obs_space, action_space = spec_and_spaces(env_id)
+    with contextlib.closing(SingleEnv(env_id)) as single:
+        spec, obs_space = single.env.spec, single.env.observation_space
+        action_space: Any = single.env.action_space
     buffers = []
     lastobs_B_Do, terminal_B = trajs.lastobs_B_Do, trajs.terminal_B
     for i, traj in enumerate(trajs):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.errors import UserError, printable
+from policyopt.errors import RunFailed, UserError, printable
 from policyopt.files.ends import Episode, numeric, shaped
 from policyopt.files.trajectory_file import check_int64, check_sizes
 from policyopt.trajectories import TrajBatch
@@ -161,11 +161,11 @@ def known_task(env_name: str, what: str, force: bool = True) -> EnvInfo | None:
 
     Where it cannot be made here, raises UserError, or with `force` prints a note and returns None.
     """
-    from policyopt.environments.rlgymenv import BadEnvironment, env_info
+    from policyopt.environments.rlgymenv import env_info
 
     try:
         return env_info(env_name)
-    except BadEnvironment as e:
+    except (UserError, RunFailed) as e:
         if not force:
             raise UserError(f'{what}: cannot be compared with its task: {e}; with --force it is stored as it is') from e
         print(printable(f'note: {what}: not compared with a task, because {e}'), file=sys.stderr)
@@ -181,7 +181,6 @@ def check_task(trajs: TrajBatch, env_name: str, what: str, force: bool = True) -
     info = known_task(env_name, what, force)
     if info is None:
         return
-    trajs.take_whole_actions(info)
     if misfit := trajs.misfit(info):
         raise UserError(f'{what}: {misfit}; give data of this env, or name theirs')
 
