@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from typing import Any
 
@@ -73,14 +74,11 @@ def keys_of(info: EnvInfo, env: gymnasium.Env) -> dict[tuple[int, ...], Any]:
         keys = {(ord(str(a)),): a for a in range(min(info.num_actions, 10))}
         return keys | {(ARROWS['left'],): 0, (ARROWS['right'],): info.num_actions - 1}
     low, high = info.a_low or (-1.0,) * info.a_dim, info.a_high or (1.0,) * info.a_dim
-    keys: dict[tuple[int, ...], Any] = {(): np.zeros(info.a_dim)}
-    for i, (down, up) in enumerate(zip(*map(list, zip(*PAIRS, strict=True)), strict=True)):
-        if i < info.a_dim:
-            more = {}
-            for held, a in keys.items():
-                for key, value in ((down, low[i]), (up, high[i])):
-                    more[tuple(sorted((*held, ord(key))))] = np.where(np.arange(info.a_dim) == i, value, a)
-            keys |= more
+    ways = [{'': 0.0, down: least, up: most} for (down, up), least, most in zip(PAIRS, low, high, strict=False)]
+    keys: dict[tuple[int, ...], Any] = {}
+    for held in itertools.product(*reversed(ways)):  # so that those of the first number are told first
+        keys[tuple(sorted(ord(key) for key in held if key))] = a_Da = np.zeros(info.a_dim)
+        a_Da[: len(ways)] = [way[key] for way, key in zip(ways, reversed(held), strict=True)]
     del keys[()]
     return keys if info.a_dim > 1 else keys | {(ARROWS['left'],): keys[(ord('a'),)], (ARROWS['right'],): keys[(ord('d'),)]}
 

@@ -10,7 +10,6 @@ Observations, rewards and continuous actions are float64; finite actions int64; 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import multiprocessing
@@ -36,7 +35,7 @@ from policyopt.environments.checks import (
     failing_as,
     ignores_seed,
 )
-from policyopt.errors import FAILURES, RunFailed, UserError, reason_of
+from policyopt.errors import FAILURES, RunFailed, UserError, closest, reason_of
 
 Task = str | gymnasium.Env | Callable[[], gymnasium.Env]
 
@@ -134,10 +133,9 @@ def _find_spec(name: str) -> EnvSpec:
             _print_once(f"env '{name}': using {spec.id}")
         return spec
     known = dict.fromkeys(x for full in gymnasium.registry for x in (full, full.removeprefix(f'{legacy.NAMESPACE}/')))
-    close = difflib.get_close_matches(env_id, known, n=3, cutoff=0.6)
-    hint = f' Did you mean {" or ".join(close)}?' if close else ' A task of your own is named package.module:EnvId.'
+    hint = closest(env_id, known) or ' A task of your own is named package.module:EnvId.'
     if needs_seals(f'seals:{name}'):  # the package's own name for it; known once the package is imported
-        hint = f' Did you mean seals:{name}?'
+        hint = f" Did you mean 'seals:{name}'?"
     where = f"the module '{module}' registers no env '{env_id}'" if module else 'no such environment is registered'
     raise UserError(f"env '{name}': {where}.{hint}")
 
@@ -193,9 +191,6 @@ def _env_of(task: Any) -> gymnasium.Env:
             env = task()
     if not isinstance(env, gymnasium.Env):
         raise UserError(f'env: {_name_of(task)}() returned {env!r}; expected a new gymnasium.Env')
-    for name in ('observation_space', 'action_space'):
-        if getattr(env, name, None) is None:
-            raise UserError(f"env '{_name_of(env)}' has no {name}; {SUPPORTED}")
     return env
 
 
@@ -274,8 +269,7 @@ def _info(name: str, env: gymnasium.Env, copies: bool) -> EnvInfo:
     else:
         env_id, limit = name, env.get_wrapper_attr('_max_episode_steps') if env.has_wrapper_attr('_max_episode_steps') else None
         limit = limit if isinstance(limit, int | np.integer) else None  # the name may be another thing of the environment's own
-    for what in (name, env_id):
-        check_name(what)
+    check_name(env_id)
     if limit is not None and (not isinstance(limit, int | np.integer) or isinstance(limit, bool) or limit < 1):
         raise UserError(f"env '{name}' has a time limit of {str(limit)[:40]!r} steps; expected a whole number of 1 or more, or None")
     space: Any = env.action_space

@@ -268,10 +268,7 @@ def subsampled_rows(trajs: TrajBatch, data_subsamp_freq: int) -> tuple[np.ndarra
     if data_subsamp_freq < 1:
         raise UserError(f'data_subsamp_freq is {data_subsamp_freq}; give 1 or more')
     start_B = np.random.RandomState(0).randint(0, data_subsamp_freq, size=len(trajs))
-    rows_N = np.concatenate([
-        np.arange(end - n + start, end, data_subsamp_freq)
-        for end, n, start in zip(trajs.obs.ends, trajs.lengths, start_B, strict=True)
-    ])  # fmt: skip
+    rows_N = np.flatnonzero(trajs.time.stacked % data_subsamp_freq == np.repeat(start_B, trajs.lengths))
     if not len(rows_N):
         raise UserError(f'data_subsamp_freq {data_subsamp_freq} keeps no pair: every trajectory is shorter than its start; lower it')
     return rows_N, start_B
