@@ -332,7 +332,10 @@ def test_a_bad_environment_is_refused_in_one_sentence(user_folder, name, sentenc
     [
         ('Shape-v0', ': reset() returned an observation of shape (3,), but its observation_space has shape (2,)'),
         ('Step-v0', ' failed in step() with RuntimeError: the motor is on fire and more'),
-        ('OldApi-v0', f': step() returned 4 values; {rlgymenv._EXPECTED["step"]}'),
+        (
+            'OldApi-v0',
+            f' failed in step() with ValueError: not enough values to unpack (expected 5, got 4); {rlgymenv._EXPECTED["step"]}',
+        ),
     ],
 )
 def test_a_fault_of_the_users_environment_is_reported_with_its_own_words(user_folder, name, sentence):
