@@ -1,9 +1,9 @@
 """The classic tasks and those of seals as numpy dynamics over many episodes at once, equal to the single environments bit for bit.
 
 Letters: N slots of the VecEnv, K slots in one call, D state variables, Do observation dim, Da action storage dim.
-States are stored variable by variable, `S_D_K`, so that each formula is a few in-place operations on contiguous rows.
-At 25 slots a numpy call costs its overhead only, so the number of calls is the run time, and a constant that is
-already an array (`const`) halves the cost of a call.
+States are stored variable by variable, `S_D_K`, so that each formula is a few operations on contiguous rows. At 25 slots a numpy
+call costs its overhead only, so the number of calls is the run time, and a constant that is already an array (`const`) halves
+the cost of a call. The order of operations is that of the single environments, since another rounds otherwise.
 """
 
 from __future__ import annotations
@@ -54,10 +54,9 @@ class VecEnv:
 
 
 class ClassicVecEnv(VecEnv):
-    """Slots as columns of one array; a task adds `start(rng)`, `advance(S_D_K, a_K, W)` and its observations."""
+    """Slots as columns of one array; a task adds `start(rng)`, `advance(S_D_K, a_K)` and its observations."""
 
     state_dim: int
-    scratch_rows: int
     obs_dtype: type = np.float32  # gymnasium's classic observations are float32; its inner state is float64
 
     def __init__(self, num_slots: int):
@@ -68,8 +67,8 @@ class ClassicVecEnv(VecEnv):
         """The D state variables after a reset, drawn exactly as the single environment draws them."""
         raise NotImplementedError
 
-    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Move S_D_K one step in place, using the rows of W as scratch; returns (r_K, terminated_K), both fresh."""
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Move S_D_K one step in place; returns (r_K, terminated_K), both fresh."""
         raise NotImplementedError
 
     def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
@@ -79,7 +78,7 @@ class ClassicVecEnv(VecEnv):
 
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         S_D_K = self._S_D_N.take(slots_K, axis=1)
-        r_K, done_K = self.advance(S_D_K, a_K_Da[:, 0], np.empty((self.scratch_rows, len(slots_K))))
+        r_K, done_K = self.advance(S_D_K, a_K_Da[:, 0])
         self._S_D_N[:, slots_K] = S_D_K
         return self._observe(S_D_K), r_K, done_K
 
@@ -94,7 +93,6 @@ class CartPoleVec(ClassicVecEnv):
     """
 
     state_dim = 4
-    scratch_rows = 11
     _FORCE_A = np.array([-10.0, 10.0])
     _G, _POLE_MASS, _MASS, _ML = const(9.8), const(0.1), const(0.1 + 1.0), const(0.1 * 0.5)
     _HALF, _FOUR_THIRDS, _DT = const(0.5), const(4.0 / 3.0), const(0.02)
@@ -103,34 +101,15 @@ class CartPoleVec(ClassicVecEnv):
     def start(self, rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(low=-0.05, high=0.05, size=(4,))
 
-    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        dS_D_K, (cos, sin, temp, x, y), bounded_2_K = W[:4], W[4:9], W[9:11]
-        theta, theta_dot, theta_acc = S_D_K[2], S_D_K[3], dS_D_K[3]
-        np.cos(theta, cos)
-        np.sin(theta, sin)
-        np.multiply(theta_dot, theta_dot, temp)
-        temp *= self._ML
-        temp *= sin
-        temp += self._FORCE_A[a_K]
-        temp /= self._MASS
-        np.multiply(sin, self._G, x)
-        np.multiply(cos, temp, y)
-        x -= y
-        np.multiply(cos, cos, y)
-        y *= self._POLE_MASS
-        y /= self._MASS
-        np.subtract(self._FOUR_THIRDS, y, y)
-        y *= self._HALF
-        np.divide(x, y, theta_acc)
-        np.multiply(theta_acc, self._ML, x)
-        x *= cos
-        x /= self._MASS
-        np.subtract(temp, x, dS_D_K[1])
-        dS_D_K[::2] = S_D_K[1::2]
-        dS_D_K *= self._DT
-        S_D_K += dS_D_K
-        np.abs(S_D_K[::2], bounded_2_K)
-        out_2_K = bounded_2_K > self._BOUNDS_2_1
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        _, x_dot, theta, theta_dot = S_D_K
+        cos, sin = np.cos(theta), np.sin(theta)
+        temp = (theta_dot * theta_dot * self._ML * sin + self._FORCE_A[a_K]) / self._MASS
+        half_inertia = (self._FOUR_THIRDS - cos * cos * self._POLE_MASS / self._MASS) * self._HALF
+        theta_acc = (sin * self._G - cos * temp) / half_inertia
+        x_acc = temp - theta_acc * self._ML * cos / self._MASS
+        S_D_K += np.array((x_dot, x_acc, theta_dot, theta_acc)) * self._DT
+        out_2_K = np.abs(S_D_K[::2]) > self._BOUNDS_2_1
         return np.ones(len(a_K)), out_2_K[0] | out_2_K[1]
 
 
@@ -141,7 +120,6 @@ class MountainCarVec(ClassicVecEnv):
     """
 
     state_dim = 2
-    scratch_rows = 1
     _FORCE_A = np.array([-0.001, 0.0, 0.001])
     _THREE, _GRAVITY, _ZERO, _GOAL = const(3), const(-0.0025), const(0), const(0.5)
     _MIN_V, _MAX_V, _MIN_X, _MAX_X = const(-0.07), const(0.07), const(-1.2), const(0.6)
@@ -149,35 +127,22 @@ class MountainCarVec(ClassicVecEnv):
     def start(self, rng: np.random.Generator) -> tuple[float, float]:
         return rng.uniform(low=-0.6, high=-0.4), 0.0
 
-    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x, v = S_D_K
-        f = W[0]
-        np.multiply(x, self._THREE, f)
-        np.cos(f, f)
-        f *= self._GRAVITY
-        f += self._FORCE_A[a_K]
-        v += f
-        np.maximum(v, self._MIN_V, out=v)
-        np.minimum(v, self._MAX_V, out=v)
-        x += v
-        np.maximum(x, self._MIN_X, out=x)
-        np.minimum(x, self._MAX_X, out=x)
-        at_wall_K = x == self._MIN_X
-        at_wall_K &= v < self._ZERO
-        v[at_wall_K] = 0.0
-        done_K = x >= self._GOAL
-        done_K &= v >= self._ZERO
-        return np.full(len(a_K), -1.0), done_K
+        v += np.cos(x * self._THREE) * self._GRAVITY + self._FORCE_A[a_K]
+        np.minimum(np.maximum(v, self._MIN_V), self._MAX_V, out=v)
+        np.minimum(np.maximum(x + v, self._MIN_X), self._MAX_X, out=x)
+        v[(x == self._MIN_X) & (v < self._ZERO)] = 0.0
+        return np.full(len(a_K), -1.0), (x >= self._GOAL) & (v >= self._ZERO)
 
 
 class LegacyAcrobotVec(ClassicVecEnv):
     """legacy/Acrobot-v0: state (q1, q2, v1, v2), which is the observation; one RK4 step of 0.2 s (see legacy.py)."""
 
     state_dim = 4
-    scratch_rows = 26
     obs_dtype = np.float64
     _TORQUE_A = np.array([-1.0, 0.0, 1.0])
-    _HALF, _ONE, _TWO, _MINUS_35, _C125 = const(0.5), const(1), const(2), const(-3.5), const(1.25)
+    _HALF, _ONE, _TWO, _M11, _M22 = const(0.5), const(1), const(2), const(3.5), const(1.25)
     _SINES_3_1 = const(14.7, 0.5, 4.9)
     _DT, _HALF_DT, _SIXTH_DT = const(0.2), const(0.1), const(0.2 / 6.0)
     _MAX_V_2_1, _MIN_V_2_1 = const(4 * PI, 9 * PI), const(-4 * PI, -9 * PI)
@@ -185,73 +150,35 @@ class LegacyAcrobotVec(ClassicVecEnv):
     def start(self, rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(low=-0.1, high=0.1, size=(4,))
 
-    def _derivative(self, S_D_K: np.ndarray, tau: np.ndarray, dS_D_K: np.ndarray, W: np.ndarray) -> None:
-        """dS = (v1, v2, a1, a2) as legacy.LegacyAcrobotEnv computes it, operation by operation up to signs, which cost no rounding."""
-        (minus_m11, m12, h1, h2, minus_ratio, x), sines_3_K, angles_3_K = W[:6], W[6:9], W[9:12]
-        v1, v2 = S_D_K[2], S_D_K[3]
-        a1, a2 = dS_D_K[2], dS_D_K[3]
-        angles_3_K[:2] = S_D_K[:2]
-        np.add(S_D_K[0], S_D_K[1], angles_3_K[2])
-        np.sin(angles_3_K, sines_3_K)
-        sines_3_K *= self._SINES_3_1
-        g1, half_sin2, g2 = sines_3_K
-        np.cos(S_D_K[1], x)
-        np.subtract(self._MINUS_35, x, minus_m11)
-        np.multiply(x, self._HALF, m12)
-        m12 += self._C125
-        np.multiply(v1, self._TWO, h1)
-        h1 += v2
-        np.multiply(half_sin2, v2, x)
-        h1 *= x
-        np.subtract(g1, h1, h1)
-        h1 += g2
-        np.multiply(v1, v1, h2)
-        h2 *= half_sin2
-        h2 += g2
-        np.divide(m12, minus_m11, minus_ratio)
-        np.subtract(tau, h2, h2)
-        np.multiply(minus_ratio, h1, x)
-        np.subtract(h2, x, a2)
-        minus_ratio *= m12
-        minus_ratio += self._C125
-        a2 /= minus_ratio
-        np.multiply(m12, a2, a1)
-        a1 += h1
-        a1 /= minus_m11
-        dS_D_K[:2] = S_D_K[2:]
+    def _derivative(self, S_D_K: np.ndarray, tau: np.ndarray) -> np.ndarray:
+        """(v1, v2, a1, a2) as legacy.LegacyAcrobotEnv computes it, operation by operation up to signs, which cost no rounding."""
+        q1, q2, v1, v2 = S_D_K
+        g1, half_sin2, g2 = np.sin((q1, q2, q1 + q2)) * self._SINES_3_1
+        cos2 = np.cos(q2)
+        m11, m12 = cos2 + self._M11, cos2 * self._HALF + self._M22
+        h1 = g1 - (v1 * self._TWO + v2) * (half_sin2 * v2) + g2
+        h2 = v1 * v1 * half_sin2 + g2
+        ratio = m12 / m11
+        a2 = (tau - h2 + ratio * h1) / (self._M22 - ratio * m12)
+        a1 = (m12 * a2 + h1) / m11
+        return np.array((v1, v2, -a1, a2))
 
-    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tau = self._TORQUE_A[a_K]
-        sum_D_K, k_D_K, y_D_K, work = W[:4], W[4:8], W[8:12], W[12:]
-        self._derivative(S_D_K, tau, sum_D_K, work)  # the sum starts as k1
-        np.multiply(sum_D_K, self._HALF_DT, y_D_K)
-        for dt in (self._HALF_DT, self._DT):
-            y_D_K += S_D_K
-            self._derivative(y_D_K, tau, k_D_K, work)
-            np.multiply(k_D_K, dt, y_D_K)
-            k_D_K *= self._TWO
-            sum_D_K += k_D_K
-        y_D_K += S_D_K
-        self._derivative(y_D_K, tau, k_D_K, work)
-        sum_D_K += k_D_K
-        sum_D_K *= self._SIXTH_DT
-        S_D_K += sum_D_K
+        k1 = self._derivative(S_D_K, tau)
+        k2 = self._derivative(k1 * self._HALF_DT + S_D_K, tau)
+        k3 = self._derivative(k2 * self._HALF_DT + S_D_K, tau)
+        k4 = self._derivative(k3 * self._DT + S_D_K, tau)
+        S_D_K += (k1 + k2 * self._TWO + k3 * self._TWO + k4) * self._SIXTH_DT
 
         q_2_K, v_2_K = S_D_K[:2], S_D_K[2:]
-        while np.maximum.reduce(np.abs(q_2_K, work[:2]), axis=None) > PI:  # one round, except for extremely fast spins
+        while np.maximum.reduce(np.abs(q_2_K), axis=None) > PI:  # one round, except for extremely fast spins
             over_2_K, under_2_K = q_2_K > PI, q_2_K < -PI
             q_2_K[over_2_K] -= 2 * PI
             q_2_K[under_2_K] += 2 * PI
-        np.maximum(v_2_K, self._MIN_V_2_1, out=v_2_K)
-        np.minimum(v_2_K, self._MAX_V_2_1, out=v_2_K)
-
-        cos_2_K, height_K = work[:2], work[2]
-        cos_2_K[0] = S_D_K[0]
-        np.add(S_D_K[0], S_D_K[1], cos_2_K[1])
-        np.cos(cos_2_K, cos_2_K)
-        np.negative(cos_2_K[0], height_K)
-        height_K -= cos_2_K[1]
-        done_K = height_K > self._ONE
+        np.minimum(np.maximum(v_2_K, self._MIN_V_2_1), self._MAX_V_2_1, out=v_2_K)
+        cos1, cos12 = np.cos((S_D_K[0], S_D_K[0] + S_D_K[1]))
+        done_K = -cos1 - cos12 > self._ONE
         return done_K - 1.0, done_K
 
 
@@ -260,23 +187,19 @@ class SealsCartPoleVec(CartPoleVec):
 
     _PI, _TWO_PI = const(PI), const(2 * PI)
 
-    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        super().advance(S_D_K, a_K, W)
-        theta, bounded_2_K = S_D_K[2], W[9:11]
-        theta += self._PI
-        np.remainder(theta, self._TWO_PI, theta)
-        theta -= self._PI
-        np.abs(S_D_K[::2], bounded_2_K)
-        within_2_K = bounded_2_K < self._BOUNDS_2_1
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        super().advance(S_D_K, a_K)
+        S_D_K[2] = (S_D_K[2] + self._PI) % self._TWO_PI - self._PI
+        within_2_K = np.abs(S_D_K[::2]) < self._BOUNDS_2_1
         return (within_2_K[0] & within_2_K[1]).astype(np.float64), np.zeros(len(a_K), dtype=bool)
 
 
 class SealsMountainCarVec(MountainCarVec):
     """seals/MountainCar-v0: MountainCar whose goal absorbs: the state stays, the reward is 0 from the step after the arrival on."""
 
-    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def advance(self, S_D_K: np.ndarray, a_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         absorbed_K = (S_D_K[0] >= self._GOAL) & (S_D_K[1] >= self._ZERO)
         kept_D_K = S_D_K[:, absorbed_K]
-        super().advance(S_D_K, a_K, W)
+        super().advance(S_D_K, a_K)
         S_D_K[:, absorbed_K] = kept_D_K
         return absorbed_K - 1.0, np.zeros(len(a_K), dtype=bool)

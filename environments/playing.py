@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from typing import Any
 
@@ -60,7 +61,6 @@ class _Recorder(gymnasium.Wrapper):
         done = done or len(self.now.rewards) == self.max_len
         if done:
             self.complete.append(self.now)
-            self.now = Played([], [], [])
         return obs_Do, r, done, False, {}
 
 
@@ -73,14 +73,11 @@ def keys_of(info: EnvInfo, env: gymnasium.Env) -> dict[tuple[int, ...], Any]:
         keys = {(ord(str(a)),): a for a in range(min(info.num_actions, 10))}
         return keys | {(ARROWS['left'],): 0, (ARROWS['right'],): info.num_actions - 1}
     low, high = info.a_low or (-1.0,) * info.a_dim, info.a_high or (1.0,) * info.a_dim
-    keys: dict[tuple[int, ...], Any] = {(): np.zeros(info.a_dim)}
-    for i, (down, up) in enumerate(zip(*map(list, zip(*PAIRS, strict=True)), strict=True)):
-        if i < info.a_dim:
-            more = {}
-            for held, a in keys.items():
-                for key, value in ((down, low[i]), (up, high[i])):
-                    more[tuple(sorted((*held, ord(key))))] = np.where(np.arange(info.a_dim) == i, value, a)
-            keys |= more
+    ways = [{'': 0.0, down: least, up: most} for (down, up), least, most in zip(PAIRS, low, high, strict=False)]
+    keys: dict[tuple[int, ...], Any] = {}
+    for held in itertools.product(*reversed(ways)):  # so that those of the first number are told first
+        keys[tuple(sorted(ord(key) for key in held if key))] = a_Da = np.zeros(info.a_dim)
+        a_Da[: len(ways)] = [way[key] for way, key in zip(ways, reversed(held), strict=True)]
     del keys[()]
     return keys if info.a_dim > 1 else keys | {(ARROWS['left'],): keys[(ord('a'),)], (ARROWS['right'],): keys[(ord('d'),)]}
 
@@ -92,10 +89,12 @@ def words_for(keys: dict[tuple[int, ...], Any]) -> str:
     return ', '.join(f'{names.get(key, chr(key) if 32 < key < 127 else key)}: {a}' for key, a in single.items())
 
 
-def play(task: Task, num_episodes: int, seed: int, noop: Any = None, fps: int | None = None, max_len: int | None = None) -> list[Played]:
+def play(
+    task: Task, num_episodes: int, seed: int, noop: int | None = None, fps: int | None = None, max_len: int | None = None
+) -> list[Played]:
     """The episodes that a person played to their ends, num_episodes or fewer (Escape, or closing the window, ends the play).
 
-    noop: the action while no key is held; None: time stands still then. fps: steps per second.
+    noop: the action while no key is held, 0 for continuous ones; None: time stands still then. fps: steps per second.
     Raises: UserError, or RunFailed where the environment fails at play.
     """
     os.environ.setdefault('PYGAME_HIDE_SUPPORT_PROMPT', '1')
@@ -114,10 +113,9 @@ def play(task: Task, num_episodes: int, seed: int, noop: Any = None, fps: int | 
     keys = keys_of(one.info, one.env)
     print(f'keys: {words_for(keys)}; Escape ends', flush=True)
     actions: dict[Any, Any] = {held: a if one.info.finite else np.asarray(a, one._a_dtype) for held, a in keys.items()}
-    still = 0 if one.info.finite else np.zeros(one.info.a_dim, one._a_dtype)
+    still: Any = noop or 0 if one.info.finite else np.zeros(one.info.a_dim, one._a_dtype)
     try:
         with exits_raise():
-            still = still if noop is None else noop
             play_game(recorder, fps=fps, keys_to_action=actions, noop=still, wait_on_player=noop is None, seed=seed)
     except _Enough:
         pass

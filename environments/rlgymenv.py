@@ -10,7 +10,6 @@ Observations, rewards and continuous actions are float64; finite actions int64; 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import multiprocessing
@@ -36,7 +35,7 @@ from policyopt.environments.checks import (
     failing_as,
     ignores_seed,
 )
-from policyopt.errors import FAILURES, RunFailed, UserError, reason_of
+from policyopt.errors import FAILURES, RunFailed, UserError, closest, reason_of
 
 Task = str | gymnasium.Env | Callable[[], gymnasium.Env]
 
@@ -134,10 +133,9 @@ def _find_spec(name: str) -> EnvSpec:
             _print_once(f"env '{name}': using {spec.id}")
         return spec
     known = dict.fromkeys(x for full in gymnasium.registry for x in (full, full.removeprefix(f'{legacy.NAMESPACE}/')))
-    close = difflib.get_close_matches(env_id, known, n=3, cutoff=0.6)
-    hint = f' Did you mean {" or ".join(close)}?' if close else ' A task of your own is named package.module:EnvId.'
+    hint = closest(env_id, known) or ' A task of your own is named package.module:EnvId.'
     if needs_seals(f'seals:{name}'):  # the package's own name for it; known once the package is imported
-        hint = f' Did you mean seals:{name}?'
+        hint = f" Did you mean 'seals:{name}'?"
     where = f"the module '{module}' registers no env '{env_id}'" if module else 'no such environment is registered'
     raise UserError(f"env '{name}': {where}.{hint}")
 
@@ -193,9 +191,6 @@ def _env_of(task: Any) -> gymnasium.Env:
             env = task()
     if not isinstance(env, gymnasium.Env):
         raise UserError(f'env: {_name_of(task)}() returned {env!r}; expected a new gymnasium.Env')
-    for name in ('observation_space', 'action_space'):
-        if getattr(env, name, None) is None:
-            raise UserError(f"env '{_name_of(env)}' has no {name}; {SUPPORTED}")
     return env
 
 
@@ -274,8 +269,7 @@ def _info(name: str, env: gymnasium.Env, copies: bool) -> EnvInfo:
     else:
         env_id, limit = name, env.get_wrapper_attr('_max_episode_steps') if env.has_wrapper_attr('_max_episode_steps') else None
         limit = limit if isinstance(limit, int | np.integer) else None  # the name may be another thing of the environment's own
-    for what in (name, env_id):
-        check_name(what)
+    check_name(env_id)
     if limit is not None and (not isinstance(limit, int | np.integer) or isinstance(limit, bool) or limit < 1):
         raise UserError(f"env '{name}' has a time limit of {str(limit)[:40]!r} steps; expected a whole number of 1 or more, or None")
     space: Any = env.action_space
@@ -316,20 +310,18 @@ class SingleEnv:
 
     def reset(self, seed: int) -> np.ndarray:
         try:
-            returned = self.env.reset(seed=int(seed))
+            obs, _ = self.env.reset(seed=int(seed))
         except FAILURES as e:
             raise self._failed('reset', e) from e
-        obs, _ = self._values('reset', 2, returned)
         return self._obs('reset', obs)
 
     def step(self, a_Da: np.ndarray) -> tuple[np.ndarray, float, bool]:
         # a copy, because an environment may change the array that it is given
         a = int(a_Da[0]) if self.info.finite else np.array(a_Da, dtype=self._a_dtype)
         try:
-            returned = self.env.step(a)
+            obs, r, terminated, truncated, _ = self.env.step(a)
         except FAILURES as e:
             raise self._failed('step', e, self._outside(a_Da)) from e
-        obs, r, terminated, truncated, _ = self._values('step', 5, returned)
         obs_Do = self._obs('step', obs)
         try:
             is_terminal, is_cut, reward = as_end(terminated), as_end(truncated), as_real(r)
@@ -354,18 +346,12 @@ class SingleEnv:
 
     def _failed(self, method: str, e: BaseException, hint: str = '') -> RunFailed:
         reason = reason_of(e)
-        if 'to unpack (expected 5' in reason or "unexpected keyword argument 'seed'" in reason:  # met by a wrapper before us, say
+        if any(sign in reason for sign in _OLD_API_SIGNS):
             hint = f'; {_EXPECTED[method]}'
         return RunFailed(f"env '{self.info.name}' failed in {method}() with {reason}{hint}")
 
     def _wrong(self, method: str, what: str) -> RunFailed:
         return RunFailed(f"env '{self.info.name}': {method}() returned {what}")
-
-    def _values(self, method: str, num: int, returned: Any) -> tuple:
-        if isinstance(returned, tuple) and len(returned) == num:
-            return returned
-        got = f'{len(returned)} values' if isinstance(returned, tuple) else f'one {type(returned).__name__}'
-        raise self._wrong(method, f'{got}; {_EXPECTED[method]}')
 
     def _outside(self, a_Da: np.ndarray) -> str:
         """A hint where an action is outside the action space, which not every environment accepts."""
@@ -380,13 +366,14 @@ class SingleEnv:
             wanted = f'expected an array of shape ({self.info.obs_dim},) of numbers'
             raise self._wrong(method, f'an observation of {_type_of(obs)}; {wanted}') from e
         if obs_Do.shape != (self.info.obs_dim,):
-            cure = '; a number is no array of one: return np.array([x])' if obs_Do.shape == () else ''
+            cure = f'; {_EXPECTED[method]}. A number alone is returned as np.array([x])' if obs_Do.shape == () else ''
             what = f'an observation of shape {obs_Do.shape}, but its observation_space has shape ({self.info.obs_dim},){cure}'
             raise self._wrong(method, what)
         return obs_Do
 
 
 _OLD_API = '. That is the API of gym before 0.26: shimmy.GymV21CompatibilityV0 wraps such an environment'
+_OLD_API_SIGNS = 'unpack (expected 5', 'unpack (expected 2', 'cannot unpack', "unexpected keyword argument 'seed'"
 _EXPECTED = {
     'reset': f'expected (observation, info) from reset(self, seed=None, options=None){_OLD_API}',
     'step': f'expected (observation, reward, terminated, truncated, info){_OLD_API}',

@@ -5,7 +5,6 @@ Letters: N pairs of the aggregate, M pairs of one round, Do, Da observation and 
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -114,8 +113,7 @@ class DaggerOptimizer:
         obs_M_Do = trajs.obs.stacked[rows_M]
         if self.beta:
             return obs_M_Do, trajs.adist.stacked[rows_M]
-        teacher = copy.copy(self.teacher)  # which has no buffers yet, and takes those of this size with it
-        return obs_M_Do, teacher.adist(obs_M_Do)
+        return obs_M_Do, self.teacher.adist(obs_M_Do)
 
     def labels(self, adist_M_Pa: np.ndarray) -> np.ndarray:
         """The expert's actions a_M_Da."""

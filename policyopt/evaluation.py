@@ -118,8 +118,7 @@ def record_person(
         raise UserError(f"--noop {noop}: env '{env_name}' has the actions 0 to {mdp.info.num_actions - 1}")
     if noop and not mdp.info.finite:
         raise UserError(f"--noop {noop}: env '{env_name}' has continuous actions; give 0, which stands for zeros, or leave it out")
-    still = noop if noop is None or mdp.info.finite else np.zeros(mdp.info.a_dim)
-    episodes = playing.play(env_name, num_trajs, seed, noop=still, fps=fps, max_len=max_traj_len)
+    episodes = playing.play(env_name, num_trajs, seed, noop=noop, fps=fps, max_len=max_traj_len)
     if not episodes:
         raise UserError('no episode was played to its end, so there is nothing to keep')
     recorded = [Episode(f'episode {i}', x.obs, x.actions, x.rewards, x.terminated) for i, x in enumerate(episodes)]

@@ -5,7 +5,7 @@ Letters: B trajectories, T time, N stacked rows, Do observation dim, Df feature 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -111,9 +111,6 @@ class Transitions(NamedTuple):
     terminal_B: np.ndarray  # bool: whether the next observation is that of a terminal state, which a time limit is not
     logp_B: np.ndarray  # log π(a|s) under the policy that played the batch, for expert pairs too
 
-    def rows(self, which: Any) -> Transitions:
-        return Transitions(*(x[which] for x in self))
-
 
 class Batch(NamedTuple):
     """Pairs with their times, and for a reward that uses transitions what follows them: what a reward function is given."""
@@ -124,16 +121,18 @@ class Batch(NamedTuple):
     transitions: Transitions | None = None
 
     def rows(self, which: Any) -> Batch:
-        transitions = None if self.transitions is None else self.transitions.rows(which)
-        return Batch(self.obs_B_Do[which], self.a_B_Da[which], self.t_B[which], transitions)
+        return _batch_of(lambda x: x[which], self)
 
     def followed_by(self, other: Batch) -> Batch:
         """These rows and then those of another batch of the same kind."""
-        transitions = None
-        if self.transitions is not None and other.transitions is not None:
-            transitions = Transitions(*map(np.concatenate, zip(self.transitions, other.transitions, strict=True)))
-        obs_B_Do, a_B_Da = np.concatenate([self.obs_B_Do, other.obs_B_Do]), np.concatenate([self.a_B_Da, other.a_B_Da])
-        return Batch(obs_B_Do, a_B_Da, np.concatenate([self.t_B, other.t_B]), transitions)
+        return _batch_of(lambda *pair: np.concatenate(pair), self, other)
+
+
+def _batch_of(function: Callable[..., np.ndarray], *batches: Batch) -> Batch:
+    """The batch whose fields are a function of those of others."""
+    seen = [x.transitions for x in batches if x.transitions is not None]
+    transitions = Transitions(*map(function, *seen)) if seen else None
+    return Batch(*map(function, *(x[:3] for x in batches)), transitions)
 
 
 class Expert(NamedTuple):
@@ -268,10 +267,7 @@ def subsampled_rows(trajs: TrajBatch, data_subsamp_freq: int) -> tuple[np.ndarra
     if data_subsamp_freq < 1:
         raise UserError(f'data_subsamp_freq is {data_subsamp_freq}; give 1 or more')
     start_B = np.random.RandomState(0).randint(0, data_subsamp_freq, size=len(trajs))
-    rows_N = np.concatenate([
-        np.arange(end - n + start, end, data_subsamp_freq)
-        for end, n, start in zip(trajs.obs.ends, trajs.lengths, start_B, strict=True)
-    ])  # fmt: skip
+    rows_N = np.flatnonzero(trajs.time.stacked % data_subsamp_freq == np.repeat(start_B, trajs.lengths))
     if not len(rows_N):
         raise UserError(f'data_subsamp_freq {data_subsamp_freq} keeps no pair: every trajectory is shorter than its start; lower it')
     return rows_N, start_B

@@ -84,40 +84,21 @@ class Actor(AnyActor):
         self.finite = stdev is None
         self.num_noise = 1 if stdev is None else len(stdev)
         self.dtype, self.num_outputs = layers[-1][0][0].dtype, layers[-1][0][0].shape[1]
-        self._buffers = {}  # by number of blocks
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
         """Outputs of the net, (B, K): scores of finite actions, means of continuous ones."""
         num = len(obs_B_Do)
-        num_blocks = -(-num // ACTOR_ROWS)
-        buffers = self._buffers.get(num_blocks)
-        if buffers is None:
-            buffers = self._buffers[num_blocks] = self._make_buffers(num_blocks, obs_B_Do.shape[1])
-        h, h_by_block = buffers[0]
+        h = np.zeros((-(-num // ACTOR_ROWS) * ACTOR_ROWS, obs_B_Do.shape[1]), self.dtype)
         # in float64, before a net of float32 rounds it
         h[:num] = obs_B_Do if self.mean is None else (obs_B_Do - self.mean) / self.scale
-        h[num:] = 0
-        for (affine, act), (out, out_by_block) in zip(self.layers, buffers[1:], strict=True):
+        for affine, act in self.layers:
             if affine is not None:
                 # block by block: BLAS takes another kernel, which rounds otherwise, for larger products
-                np.matmul(h_by_block, affine[0], out_by_block)
-                out += affine[1]
-                h, h_by_block = out, out_by_block
+                h = np.matmul(h.reshape(-1, ACTOR_ROWS, h.shape[1]), affine[0]).reshape(len(h), -1)
+                h += affine[1]
             if act is not None:
                 _NUMPY_ACTIVATIONS[act](h)
-        return h[:num].copy()
-
-    def _make_buffers(self, num_blocks: int, obs_dim: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """[(rows, the same memory as blocks of rows)] for the observations and what each layer makes of them."""
-        buffers, dim = [], obs_dim
-        for affine in [None, *(affine for affine, _ in self.layers)]:
-            dim = dim if affine is None else affine[0].shape[1]
-            rows = np.zeros((num_blocks * ACTOR_ROWS, dim), self.dtype)
-            buffers.append((rows, rows.reshape(num_blocks, ACTOR_ROWS, dim)))
-        return buffers
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {'_buffers': {}}
+        return h[:num]
 
     def adist_of(self, out_B_K: np.ndarray) -> np.ndarray:
         if not self.finite:

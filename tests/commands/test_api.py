@@ -291,7 +291,7 @@ WRONG_RUNS = {
     'a choice': (lambda d: small('ga', d, obsnorm_mode='off'), "expected 'none' or 'expertdata' or 'online'"),
     'a net': (lambda d: small('ga', d, policy_hidden_spec=[{'type': 'conv'}]), 'hidden spec, layer 0'),
     'too few demos': (lambda d: small('ga', d, limit_trajs=7), 'there are 6 demonstrations'),
-    'an unknown env': (lambda d: small('ga', d, 'CartPol-v0'), 'Did you mean CartPole-v'),
+    'an unknown env': (lambda d: small('ga', d, 'CartPol-v0'), "Did you mean 'CartPole-v"),
     'a number as env': (lambda d: small('ga', d, 5), 'env is 5; expected an id'),
     'a function of nothing': (lambda d: small('ga', d, lambda: 3), 'returned 3; expected a new gymnasium.Env'),
     'a function that fails': (lambda d: small('ga', d, lambda: 1 / 0), 'failed with ZeroDivisionError'),

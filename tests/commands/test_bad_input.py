@@ -76,7 +76,7 @@ TRAINING = {
     'an action that the env does not know': (f'{TRAIN} --data third_action.h5', 'integers from 0 to 1'),
     'too few pairs to split': (f'{CLONE} --data short.h5 --bclone_train_frac 0.3', 'both need at least 1'),
     'a subsampling that keeps nothing': (f'{TRAIN} --data short.h5 --data_subsamp_freq 500', 'keeps no pair'),
-    'an unknown env': (f'{TRAIN} --env_name CartPool-v0', 'Did you mean CartPole'),
+    'an unknown env': (f'{TRAIN} --env_name CartPool-v0', "Did you mean 'CartPole"),
     'batches too small for the curvature': (f'{RL} --min_total_sa 3 --max_traj_len 3', 'raise min_total_sa'),
     'a negative number of iterations': (f'{RL} --max_iter -1', '--max_iter -1; expected a whole number, 1 or more'),
     'a negative seed': (f'{RL} --seed -5', '--seed -5; expected a whole number, 0 to'),

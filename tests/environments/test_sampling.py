@@ -344,7 +344,7 @@ def test_an_environment_without_a_time_limit_needs_max_traj_len(bad_module):
 
 
 def test_unknown_environments_are_named():
-    with pytest.raises(UserError, match="'CartPol-v0'.*Did you mean CartPole"):
+    with pytest.raises(UserError, match="'CartPol-v0'.*Did you mean 'CartPole"):
         MDP('CartPol-v0')
     with pytest.raises(UserError, match="no module 'nosuchmodule'"):
         MDP('nosuchmodule:Env-v0')

@@ -126,9 +126,9 @@ def case(base=Point, **methods):
 ODD = {
     'four values': (
         case(returned=lambda o, r: (o, r, False, {})),
-        r'step\(\) returned 4 values; expected \(obs.*shimmy',
+        r'failed in step\(\) with ValueError.*expected \(observation, reward, term.*shimmy',
     ),
-    'no tuple': (case(returned=lambda o, r: o), r'step\(\) returned one ndarray; expected \(observation'),
+    'no tuple': (case(returned=lambda o, r: o), r'failed in step\(\)'),
     'array reward': (case(returned=lambda o, r: (o, np.array([r]), False, False, {})), r'step\(\) returned a reward of .* shape \(1,\)'),
     'no reward': (case(returned=lambda o, r: (o, None, False, False, {})), r'a reward of type NoneType'),
     'endless reward': (case(returned=lambda o, r: (o, 10**400, False, False, {})), r'a reward of type int'),
@@ -166,9 +166,9 @@ ODD = {
         case(returned=lambda o, r: ({'x': o}, r, False, False, {})),
         r'step\(\) returned an obs.* of type dict; expected an array',
     ),
-    'reset without info': (case(on_reset=lambda o: o), r'reset\(\) returned one ndarray; expected \(observation, info\)'),
+    'reset without info': (case(on_reset=lambda o: o), r'failed in reset\(\) with ValueError.*expected \(observation, info\).*shimmy'),
     'reset of a number': (case(on_reset=lambda o: (o[0], {})), r'reset\(\) returned an observation of shape \(\)'),
-    'reset with three': (case(on_reset=lambda o: (o, {}, 1)), r'reset\(\) returned 3 values'),
+    'reset with three': (case(on_reset=lambda o: (o, {}, 1)), r'failed in reset\(\) with ValueError.*expected \(observation, info\)'),
     'reset without a seed': (
         type('Old', (Point,), {'reset': lambda self: np.zeros(1)}),
         r'with TypeError.*from reset\(self, seed',
@@ -180,10 +180,6 @@ ODD = {
 @pytest.mark.parametrize('wrapped', [False, True], ids=['bare', 'time limit'])
 def test_what_breaks_the_api_is_named_with_the_part_that_does(name, wrapped):
     cls, says = ODD[name]
-    if wrapped and name == 'four values':
-        says = r'failed in step\(\) with ValueError.*expected \(observation, reward, term.*shimmy'
-    elif wrapped and name in ('no tuple',):
-        says = r'failed in step\(\)'
     with pytest.raises(po.RunFailed, match=says):
         po.train('trpo', timed(cls()) if wrapped else cls, max_traj_len=20, **SMALL)
 
