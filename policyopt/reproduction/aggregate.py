@@ -26,7 +26,7 @@ from scipy import stats
 from policyopt.provenance import derive_seed
 from policyopt.reporting.analysis import MARGINS, margin_of
 from policyopt.reporting.reference import CEILING, FAILED, Baseline, CellKey, Reference, at_ceiling
-from policyopt.reporting.statistics import LEVEL, NAN, Difference, Sets, prob_improvement, satterthwaite, sets_of, verdict_of
+from policyopt.reporting.statistics import LEVEL, NAN, Difference, Sets, prob_improvement, satterthwaite, verdict_of
 
 Cells = Mapping[CellKey, tuple[np.ndarray, np.ndarray]]  # (y_N, set_N), mean returns per run and their expert sets
 
@@ -46,7 +46,7 @@ class Pair:
 
     @property
     def sets(self) -> Sets:
-        return sets_of(self.y_N, self.set_N)
+        return Sets(self.y_N, self.set_N)
 
     @property
     def diff(self) -> float:
@@ -97,7 +97,7 @@ def between_of(cells: list[tuple[np.ndarray, np.ndarray]]) -> Between | None:
     if len(common) < 2:
         return None
     z_K_D = np.array([[y[s == d].mean() for d in common] for y, s in cells])
-    noise = [[np.nan_to_num(sets_of(y, s).ms_within) / np.sum(s == d) for d in common] for y, s in cells]
+    noise = [[np.nan_to_num(Sets(y, s).ms_within) / np.sum(s == d) for d in common] for y, s in cells]
     spread = float(np.var(z_K_D.mean(axis=0), ddof=1))
     var = spread - float(np.sum(np.mean(noise, axis=1))) / len(cells) ** 2
     return Between(var, spread, len(common) - 1, at_ceiling(*(y for y, _ in cells)))
@@ -322,7 +322,7 @@ class Aggregate:
         algs, tasks = (list(dict.fromkeys(getattr(p.key, f) for p in self.pairs)) for f in ('alg', 'task'))
         blocks = [(a, t) for a in algs for t in tasks if any(p.block == (a, t) for p in self.pairs)]
         self.between = pooled_between(scaled, blocks)
-        self.spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := sets_of(y, s)).df_within}
+        self.spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := Sets(y, s)).df_within}
         self.algs = [self._row(True, alg=a) for a in algs]
         self.blocks = [self._row(False, *block) for block in blocks]
         self.tasks = [self._row(True, task=t) for t in tasks]
