@@ -87,8 +87,7 @@ def permutation_p(x_N: np.ndarray, y_M: np.ndarray, seed: int) -> float:
     def statistic(x, y, axis):
         return np.mean(x, axis=axis) - np.mean(y, axis=axis)
 
-    rng = np.random.default_rng(seed)
-    return float(stats.permutation_test((x_N, y_M), statistic, vectorized=True, n_resamples=NUM_RESAMPLES, rng=rng).pvalue)
+    return float(stats.permutation_test((x_N, y_M), statistic, n_resamples=NUM_RESAMPLES, rng=np.random.default_rng(seed)).pvalue)
 
 
 def prob_improvement(x_N: np.ndarray, y_M: np.ndarray) -> float:
@@ -107,22 +106,18 @@ def holm(p_K: ArrayLike) -> np.ndarray:
     return out_K
 
 
-def margin_text(margin: float) -> str:
-    """A margin for reading: two decimals unless it has more."""
-    return f'{margin:.2f}' if round(margin, 2) == margin else f'{margin:g}'
-
-
 def verdict_of(low: float, high: float, margin: float, differs: bool, diff: float) -> str:
     """What a 90% interval of ours − reference says beside a margin, in words; NaN ends, of an unknown interval, decide nothing.
 
     Within ±margin (two one-sided tests at 5%): same within m. Else, where a test has found a difference: better or worse. Else with its
     lower end above −margin: no worse by m. Else too few data.
     """
+    text = f'{margin:.2f}' if round(margin, 2) == margin else f'{margin:g}'
     if -margin < low and high < margin:
-        return f'same within {margin_text(margin)}'
+        return f'same within {text}'
     if differs:
         return 'better' if diff > 0 else 'worse'
-    return f'no worse by {margin_text(margin)}' if low > -margin else 'too few data'
+    return f'no worse by {text}' if low > -margin else 'too few data'
 
 
 class Sets:
