@@ -6,7 +6,6 @@ the columns of the tables /results and /tasks as attributes. Symbols are those o
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
@@ -23,31 +22,29 @@ from policyopt.files.yamlfile import parse_yaml
 from policyopt.provenance import derive_seed
 from policyopt.reporting import statistics
 from policyopt.reporting.reference import CEILING, Baseline, CellKey, Reference, at_ceiling, read_reference, read_reference_tasks
-from policyopt.reporting.statistics import LEVEL, NAN, Difference, Prediction, Sets, sd, sets_of
+from policyopt.reporting.statistics import LEVEL, NAN, Difference, Sets, sd
 from policyopt.shipped import as_typed, here_or_shipped
 
 MARGINS = {'': 0.10, 'ga': 0.05}  # by the beginning of an algorithm's name, as scores; declared before the runs
 
 
-@dataclasses.dataclass
 class Cell:
     """One cell with its statistics; margins are NaN where one run cannot give any.
 
     `margin` takes runs for independent; `margin_sets` is over expert sets, NaN where there is one.
     """
 
-    key: CellKey
-    rows: list
-    y_N: np.ndarray
-    set_N: np.ndarray
-    episodes: int
-    mean: float
-    margin: float
-    margin_sets: float
-    sd_runs: float
-    sd_episodes: float
-    length_mean: float
-    percent_expert: float
+    def __init__(self, key: CellKey, rows: list, baseline: Baseline):
+        self.key, self.rows = key, rows
+        self.y_N, self.set_N = _run_means(rows)
+        self.sets = Sets(self.y_N, self.set_N)
+        r_E = np.concatenate([np.asarray(r.alg_traj_returns, float) for r in rows])
+        self.episodes = r_E.size
+        self.mean = float(self.y_N.mean())
+        self.sd_runs, self.sd_episodes = sd(self.y_N), sd(r_E)
+        self.margin, self.margin_sets = statistics.t_margin(self.sd_runs, self.y_N.size), self.sets.margin
+        self.length_mean = float(np.mean(np.concatenate([r.alg_traj_lengths for r in rows])))
+        self.percent_expert = 100 * float(baseline.score(self.mean))
 
     @property
     def half_width(self) -> float:
@@ -55,27 +52,47 @@ class Cell:
         return self.margin_sets if math.isfinite(self.margin_sets) else self.margin
 
 
-@dataclasses.dataclass
 class Comparison:
-    """One of our cells against the reference; `test` is the one that `judged_by` names, `p_holm` decides whether it differs."""
+    """One of our cells against the reference; `p_holm`, corrected for the number of cells, decides whether it differs.
 
-    cell: Cell
-    ref: Reference
-    scale: float  # (expert − random), which makes scores of differences
-    margin: float  # of the verdict, as a score
-    welch: Difference
-    one_set: Difference  # from the mean of one new expert set
-    pred: Prediction  # what one_set holds
-    between_from: str
-    test: Difference
-    perm_p: float = NAN
-    prob_improvement: float = NAN
-    p: float = NAN
-    judged_by: str = 'none'
-    p_holm: float = NAN
-    half_holm: float = NAN  # half width of the interval of `test` at the level of Holm's first step
-    verdict: str = 'too few data'
-    note: str = ''
+    Judged by `one_set`, the prediction for one expert set ('sets'), where σ_b² is identifiable; else by Welch's t ('welch'), which takes
+    runs on one set for independent. Without any variance: equal means are equal, unequal ones go to the permutation test.
+    `test` is the one that `judged_by` names.
+    """
+
+    p_holm = NAN
+    half_holm = NAN  # half width of the interval of `test` at the level of Holm's first step
+    verdict = 'too few data'
+
+    def __init__(self, cell: Cell, ref: Reference, scale: float, margin: float, between: Sets | None = None, between_from: str = ''):
+        """`scale`: (expert − random), which makes scores of differences; `margin`: of the verdict, as a score."""
+        self.cell, self.ref, self.scale, self.margin = cell, ref, scale, margin
+        n, m = cell.y_N.size, ref.m
+        self.welch = self.test = statistics.welch(cell, ref)
+        self.pred = statistics.predict_one_set(cell.sets, m, between, ref.sd)
+        self.one_set = Difference(self.welch.diff, self.pred.se, self.pred.df)
+        source = '' if cell.sets.num_sets > 1 else f' of {between_from}'
+        self.between_from = f'{self.pred.num_sets} sets{source}' if self.pred.num_sets else ''
+        self.perm_p = self.prob_improvement = NAN
+        if ref.y_M is not None:
+            self.perm_p = statistics.permutation_p(cell.y_N, ref.y_M, derive_seed('perm', *cell.key)) if min(n, m) > 1 else NAN
+            self.prob_improvement = statistics.prob_improvement(cell.y_N, ref.y_M)
+        notes = ['one run on a side: t test with pooled variance'] if min(n, m) == 1 and math.isfinite(self.welch.se) else []
+        notes += ['two expert sets: the between-set variance has one degree of freedom'] if self.pred.num_sets == 2 else []
+        self.p, self.judged_by = NAN, 'none'
+        if math.isfinite(self.one_set.p):
+            self.test, self.p, self.judged_by = self.one_set, self.one_set.p, 'sets'
+        elif math.isfinite(self.welch.p):
+            self.p, self.judged_by = self.welch.p, 'welch'
+        elif n + m < 3:
+            notes.append('one run each: no test exists')
+        elif np.isclose(cell.mean, ref.mean, rtol=1e-5):
+            self.p, self.judged_by = 1.0, 'equal'
+            notes.append('no variance on either side, equal means')
+        else:
+            self.p, self.judged_by = self.perm_p, 'permutation' if math.isfinite(self.perm_p) else 'none'
+            notes.append('no variance on either side, means differ')
+        self.note = '; '.join(notes)
 
     @property
     def differs(self) -> bool:
@@ -138,26 +155,6 @@ def _run_means(runs: list) -> tuple[np.ndarray, np.ndarray]:
     return np.array([np.mean(r.alg_traj_returns) for r in runs]), np.array([int(r.dataset) for r in runs])
 
 
-def cell_of(key: CellKey, runs: list, baseline: Baseline) -> Cell:
-    """All statistics of the runs of a cell."""
-    y_N, set_N = _run_means(runs)
-    r_E = np.concatenate([np.asarray(r.alg_traj_returns, float) for r in runs])
-    return Cell(
-        key,
-        runs,
-        y_N,
-        set_N,
-        r_E.size,
-        mean=float(y_N.mean()),
-        margin=statistics.t_margin(sd(y_N), y_N.size),
-        margin_sets=statistics.set_margin(y_N, set_N),
-        sd_runs=sd(y_N),
-        sd_episodes=sd(r_E),
-        length_mean=float(np.mean(np.concatenate([r.alg_traj_lengths for r in runs]))),
-        percent_expert=100 * float(baseline.score(y_N.mean())),
-    )
-
-
 def baselines_of(rows: list, tasks: list) -> dict[str, Baseline]:
     """{task: Baseline} from the task table; expert returns from the rows themselves for a task that it lacks."""
     table = {t.task: t for t in tasks}
@@ -205,46 +202,6 @@ def margin_of(alg: str, margins: Mapping[str, float]) -> float:
     return margins[max((start for start in margins if begins(start, alg)), key=len)]
 
 
-def compare(cell: Cell, ref: Reference, scale: float, margin: float, between: Sets | None = None, between_from: str = '') -> Comparison:
-    """One cell against its reference, before the correction for the number of cells.
-
-    Judged by the prediction for one expert set ('sets') where σ_b² is identifiable; else by Welch's t ('welch'), which takes
-    runs on one set for independent. Without any variance: equal means are equal, unequal ones go to the permutation test.
-    """
-    ours, welch = sets_of(cell.y_N, cell.set_N), statistics.welch(cell, ref)
-    pred = statistics.predict_one_set(ours, ref.m, between, ref.sd)
-    out = Comparison(
-        cell,
-        ref,
-        scale,
-        margin,
-        welch=welch,
-        one_set=Difference(welch.diff, pred.se, pred.df),
-        pred=pred,
-        between_from=(f'{pred.num_sets} sets' + ('' if ours.num_sets > 1 else f' of {between_from}')) * bool(pred.num_sets),
-        test=welch,
-    )
-    if ref.y_M is not None:
-        out.perm_p = statistics.permutation_p(cell.y_N, ref.y_M, derive_seed('perm', *cell.key)) if min(cell.y_N.size, ref.m) > 1 else NAN
-        out.prob_improvement = statistics.prob_improvement(cell.y_N, ref.y_M)
-    notes = ['one run on a side: t test with pooled variance'] if min(cell.y_N.size, ref.m) == 1 and math.isfinite(welch.se) else []
-    notes += ['two expert sets: the between-set variance has one degree of freedom'] if pred.num_sets == 2 else []
-    if math.isfinite(out.one_set.p):
-        out.test, out.p, out.judged_by = out.one_set, out.one_set.p, 'sets'
-    elif math.isfinite(welch.p):
-        out.p, out.judged_by = welch.p, 'welch'
-    elif cell.y_N.size + ref.m < 3:
-        notes.append('one run each: no test exists')
-    elif np.isclose(cell.mean, ref.mean, rtol=1e-5):
-        out.p, out.judged_by = 1.0, 'equal'
-        notes.append('no variance on either side, equal means')
-    else:
-        out.p, out.judged_by = out.perm_p, 'permutation' if math.isfinite(out.perm_p) else 'none'
-        notes.append('no variance on either side, means differ')
-    out.note = '; '.join(notes)
-    return out
-
-
 class Analysis:
     """Everything that the tables, the pictures and the report show of one results table.
 
@@ -274,12 +231,12 @@ class Analysis:
         self.title, self.margins, self.attrs, self.ref_baselines = title, margins, attrs or {}, ref_baselines or {}
         groups = _grouped(rows)
         self.baselines = baselines_of(rows, tasks)
-        self.cells = {key: cell_of(key, runs, self.baselines[key.task]) for key, runs in groups.items()}
+        self.cells = {key: Cell(key, runs, self.baselines[key.task]) for key, runs in groups.items()}
         self.between = [name for name, _ in between]  # files that tell the variance between expert sets
         self.sources, of_cell = [], {}  # of_cell: for each cell, the file that has most expert sets of it
         for name, other_rows in between:
             self.sources.append({key: _run_means(runs) for key, runs in _grouped(other_rows).items()})
-            found = {key: (sets_of(*c), name) for key, c in self.sources[-1].items()}
+            found = {key: (Sets(*c), name) for key, c in self.sources[-1].items()}
             if not any(s.num_sets > 1 for s, _ in found.values()):
                 raise UserError(
                     f'{name}: every cell has one expert set, so the variance between sets cannot be estimated from it; '
@@ -292,7 +249,7 @@ class Analysis:
         for key, cell in self.cells.items():
             if ref := self.reference.get(key):
                 scale, margin = abs(self.scales[key.task].width), margin_of(key.alg, margins)
-                self.comparisons[key] = compare(cell, ref, scale, margin, *of_cell.get(key, (None, '')))
+                self.comparisons[key] = Comparison(cell, ref, scale, margin, *of_cell.get(key, (None, '')))
         self._judge()
         self.missing = missing_runs(rows, expected)
         absent = [str(key) for key in self.cells if key not in self.reference] if reference is not None else []

@@ -215,10 +215,10 @@ def band(logs: Sequence[Log], field: str, window: int = 1) -> tuple[np.ndarray, 
     return iter_T, np.nanmean(x_R_T, axis=0), np.nanmin(x_R_T, axis=0), np.nanmax(x_R_T, axis=0)
 
 
-def panels_of(logs: Sequence[Log], fields: Sequence[str], group: bool) -> list[tuple[str, str, list[Log]]]:
-    """[(title, field, its logs)]: one panel per field; of groups one per field and task, and per dataset size where algorithms differ."""
+def panels_of(logs: Sequence[Log], fields: Sequence[str], group: bool) -> list[tuple[str, str, dict[str, list[Log]]]]:
+    """[(title, field, {label: its logs})]: one panel per field; of groups also per task, and per dataset size where algorithms differ."""
     if not group:
-        return [(meaning_of(logs, field), field, list(logs)) for field in fields]
+        return [(meaning_of(logs, field), field, {log.name: [log] for log in logs}) for field in fields]
     several = len({log.parts['alg'] for log in logs}) > 1
     parts: dict[tuple[str, str], list[Log]] = {}
     for log in sorted(logs, key=lambda log: size_of(log.parts)):
@@ -229,7 +229,7 @@ def panels_of(logs: Sequence[Log], fields: Sequence[str], group: bool) -> list[t
         for (task, size), mine in sorted(parts.items(), key=lambda item: tasks.index(item[0][0])):
             words = [task] * (len(tasks) > 1) + [f'{size} trajectories'] * (several and len(parts) > len(tasks))
             words += [field] * (len(fields) > 1 or not words)
-            out.append((', '.join(words), field, mine))
+            out.append((', '.join(words), field, groups_of(mine)))
     return out
 
 
@@ -254,11 +254,10 @@ def curves_figure(
     fig, axes = figure(WIDE if cols > 1 else 6.0, 2.7 * rows + 1.0, rows, cols, on_screen)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
-    of_panel = [groups_of(mine) if group else {log.name: [log] for log in mine} for _, _, mine in panels]
-    names = list(dict.fromkeys(label for lines in of_panel for label in lines))
+    names = list(dict.fromkeys(label for _, _, lines in panels for label in lines))
     style = styles_of(names)
     shared = f'{logs[0].parts["alg"]}, ' if group and len({log.parts['alg'] for log in logs}) == 1 else ''
-    for ax, (title, field, _), lines in zip(axes.flat, panels, of_panel, strict=False):
+    for ax, (title, field, lines) in zip(axes.flat, panels, strict=False):
         for label, members in lines.items():
             drawn, look = band(members, field, smooth), style[label]
             if drawn is None:

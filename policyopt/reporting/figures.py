@@ -137,6 +137,7 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
         if normalised:
             share_y(ax, axes, number % cols == 0)
         base = analysis.scales[task]
+        scaled = base.score if normalised else np.asarray
         sizes = sorted({k.num_trajs for k in analysis.cells if k.task == task})
         for i, alg in enumerate(algs):
             cells = [c for k, c in analysis.cells.items() if (k.task, k.alg) == (task, alg)]
@@ -144,10 +145,7 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
                 continue
             # a small sideways shift keeps curves apart where several algorithms reach the expert
             x = np.array([c.key.num_trajs for c in cells]) + (i - (len(algs) - 1) / 2) * (0.022 * (max(sizes) - min(sizes)) or 0.04)
-            mean = np.array([c.mean for c in cells])
-            lo, hi = np.array([_spread(c, few) for c in cells]).T
-            if normalised:
-                mean, lo, hi = (base.score(v) for v in (mean, lo, hi))
+            mean, lo, hi = scaled([(c.mean, *_spread(c, few)) for c in cells]).T
             if len(cells) > 1:
                 ax.fill_between(x, lo, hi, color=style[alg]['color'], alpha=0.15, linewidth=0)
             else:
@@ -156,11 +154,10 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
             theirs = [(at, analysis.reference[c.key].mean) for at, c in zip(x, cells, strict=True) if c.key in analysis.reference]
             if theirs:
                 at, ref = np.array(theirs).T
-                ax.plot(at, base.score(ref) if normalised else ref, color=style[alg]['color'], alpha=0.9, zorder=1.8, **_THIN)
-        expert, random = (1.0, 0.0) if normalised else (base.expert_mean, base.random_mean)
-        ax.axhline(expert, color=GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
-        if math.isfinite(random):
-            ax.axhline(random, color=GREY, linewidth=1.2, linestyle=':', zorder=1.5, label='random policy')
+                ax.plot(at, scaled(ref), color=style[alg]['color'], alpha=0.9, zorder=1.8, **_THIN)
+        ax.axhline(scaled(base.expert_mean), color=GREY, linewidth=1.2, linestyle='--', zorder=1.5, label='expert')
+        if math.isfinite(base.random_mean):
+            ax.axhline(scaled(base.random_mean), color=GREY, linewidth=1.2, linestyle=':', zorder=1.5, label='random policy')
         if any(k in analysis.reference for k in analysis.cells):
             ax.plot([], [], color=GREY, label=f'{published_name(analysis)} (thin)', **_THIN)
         ax.set_title(picture_text(task))

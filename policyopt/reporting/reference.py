@@ -48,7 +48,7 @@ class Reference:
     mean: float
     sd: float
     m: int
-    y_M: np.ndarray | None = None
+    y_M: Any = None  # an array, or None
     is_ratio: bool = False
 
     @property

@@ -35,7 +35,7 @@ def sd(x_N: ArrayLike) -> float:
 
 def t_margin(s: float, n: int) -> float:
     """Half width of the 95% t interval of a mean: t(.975, n − 1)·s/√n; NaN for one value."""
-    return float(stats.t.ppf(1 - LEVEL / 2, n - 1) * s / math.sqrt(n)) if n > 1 else NAN
+    return Difference(NAN, s / math.sqrt(n), n - 1).half_width(1 - LEVEL) if n > 1 else NAN
 
 
 @dataclasses.dataclass
@@ -87,8 +87,7 @@ def permutation_p(x_N: np.ndarray, y_M: np.ndarray, seed: int) -> float:
     def statistic(x, y, axis):
         return np.mean(x, axis=axis) - np.mean(y, axis=axis)
 
-    rng = np.random.default_rng(seed)
-    return float(stats.permutation_test((x_N, y_M), statistic, vectorized=True, n_resamples=NUM_RESAMPLES, rng=rng).pvalue)
+    return float(stats.permutation_test((x_N, y_M), statistic, n_resamples=NUM_RESAMPLES, rng=np.random.default_rng(seed)).pvalue)
 
 
 def prob_improvement(x_N: np.ndarray, y_M: np.ndarray) -> float:
@@ -107,75 +106,49 @@ def holm(p_K: ArrayLike) -> np.ndarray:
     return out_K
 
 
-def margin_text(margin: float) -> str:
-    """A margin for reading: two decimals unless it has more."""
-    return f'{margin:.2f}' if round(margin, 2) == margin else f'{margin:g}'
-
-
 def verdict_of(low: float, high: float, margin: float, differs: bool, diff: float) -> str:
     """What a 90% interval of ours − reference says beside a margin, in words; NaN ends, of an unknown interval, decide nothing.
 
     Within ±margin (two one-sided tests at 5%): same within m. Else, where a test has found a difference: better or worse. Else with its
     lower end above −margin: no worse by m. Else too few data.
     """
+    text = f'{margin:.2f}' if round(margin, 2) == margin else f'{margin:g}'
     if -margin < low and high < margin:
-        return f'same within {margin_text(margin)}'
+        return f'same within {text}'
     if differs:
         return 'better' if diff > 0 else 'worse'
-    return f'no worse by {margin_text(margin)}' if low > -margin else 'too few data'
+    return f'no worse by {text}' if low > -margin else 'too few data'
 
 
-@dataclasses.dataclass
 class Sets:
-    """One-way analysis of variance of the runs of one cell over its expert sets."""
+    """One-way analysis of variance of the runs of one cell over its expert sets (unequal sizes allowed).
 
-    num_runs: int
-    num_sets: int
-    sum_sq: float  # Σ (n_d/N)², the share of σ_b² that stays in the mean over all runs
-    n0: float  # (N − Σ n_d²/N)/(D − 1), the mean set size of the method of moments; NaN for one set
-    ms_between: float  # NaN for one set
-    ss_within: float
-
-    @property
-    def df_within(self) -> int:
-        return self.num_runs - self.num_sets
-
-    @property
-    def ms_within(self) -> float:
-        """Mean square within sets; NaN where every set has one run."""
-        return self.ss_within / self.df_within if self.df_within else NAN
-
-
-def sets_of(y_N: np.ndarray, set_N: np.ndarray) -> Sets:
-    """Sums of squares within and between expert sets (unequal sizes allowed)."""
-    y_N, set_N = np.asarray(y_N, float), np.asarray(set_N)
-    groups = [y_N[set_N == s] for s in np.unique(set_N)]
-    n_D = np.array([g.size for g in groups], float)
-    num, count = y_N.size, len(groups)
-    within = sum(float(np.sum((g - g.mean()) ** 2)) for g in groups if np.ptp(g) > 0)
-    between = sum(g.size * (g.mean() - y_N.mean()) ** 2 for g in groups) if np.ptp(y_N) > 0 else 0.0
-    several = count > 1
-    return Sets(
-        num_runs=num,
-        num_sets=count,
-        sum_sq=float(np.sum((n_D / num) ** 2)),
-        n0=(num - float(np.sum(n_D**2)) / num) / (count - 1) if several else NAN,
-        ms_between=float(between) / (count - 1) if several else NAN,
-        ss_within=within,
-    )
-
-
-def set_margin(y_N: np.ndarray, set_N: np.ndarray) -> float:
-    """Half width of the 95% interval of a cell's mean over expert sets: t(.975, D − 1)·√V; NaN for one set.
-
-    V = c·MS_b + (1/N − c)·MS_w with c = Σ(n_d/N)²/n0, which is MS_b/N, exactly, when all sets have equally many runs.
+    sum_sq: Σ (n_d/N)², the share of σ_b² that stays in the mean over all runs; n0: (N − Σ n_d²/N)/(D − 1), the mean set size of the
+    method of moments. Mean squares are NaN where they have no degrees of freedom.
     """
-    s = sets_of(y_N, set_N)
-    if s.num_sets < 2:
-        return NAN
-    c = s.sum_sq / s.n0
-    v = c * s.ms_between + (1 / s.num_runs - c) * np.nan_to_num(s.ms_within)
-    return float(stats.t.ppf(1 - LEVEL / 2, s.num_sets - 1)) * math.sqrt(max(v, 0.0))
+
+    def __init__(self, y_N: ArrayLike, set_N: ArrayLike):
+        y_N, set_N = np.asarray(y_N, float), np.asarray(set_N)
+        groups = [y_N[set_N == s] for s in np.unique(set_N)]
+        n_D = np.array([g.size for g in groups], float)
+        self.num_runs, self.num_sets = y_N.size, len(groups)
+        self.df_between, self.df_within = self.num_sets - 1, self.num_runs - self.num_sets
+        between = sum(g.size * (g.mean() - y_N.mean()) ** 2 for g in groups) if np.ptp(y_N) > 0 else 0.0
+        self.ss_within = sum(float(np.sum((g - g.mean()) ** 2)) for g in groups if np.ptp(g) > 0)
+        self.ms_between = float(between) / self.df_between if self.df_between else NAN
+        self.ms_within = self.ss_within / self.df_within if self.df_within else NAN
+        self.sum_sq = float(np.sum((n_D / y_N.size) ** 2))
+        self.n0 = (y_N.size - float(np.sum(n_D**2)) / y_N.size) / self.df_between if self.df_between else NAN
+
+    @property
+    def margin(self) -> float:
+        """Half width of the 95% interval of the mean over expert sets: t(.975, D − 1)·√V; NaN for one set.
+
+        V = c·MS_b + (1/N − c)·MS_w with c = Σ(n_d/N)²/n0, which is MS_b/N, exactly, when all sets have equally many runs.
+        """
+        c = self.sum_sq / self.n0
+        v = c * self.ms_between + (1 / self.num_runs - c) * np.nan_to_num(self.ms_within)
+        return Difference(NAN, math.sqrt(np.maximum(v, 0.0)), self.df_between).half_width(1 - LEVEL)
 
 
 @dataclasses.dataclass

@@ -15,6 +15,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter, itemgetter
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,7 +144,7 @@ class RunRow(NamedTuple):
 class CellRow(NamedTuple):
     """A line of the table of cells: a cell and what it was compared with (None without a reference)."""
 
-    cell: Cell
+    cell: Any
     comp: Comparison | None
     command: str = ''
 
@@ -459,7 +460,8 @@ def cells_csv(analysis: Analysis) -> str:
         measured = (('expert', b.expert_mean, b.expert_sd, b.expert_episodes), ('random', b.random_mean, b.random_sd, b.random_episodes))
         for who, mean, std, episodes in measured:
             if episodes:
-                values = (episodes, mean, NAN, NAN, NAN, std, NAN, NAN)
-                rows.append(CellRow(Cell(CellKey(task, who, 0), [], np.array([mean]), np.array([]), *values), None))
+                row = dict.fromkeys(('margin', 'margin_sets', 'sd_runs', 'length_mean', 'percent_expert'), NAN)
+                row |= {'key': CellKey(task, who, 0), 'y_N': np.array([mean]), 'set_N': np.array([])}
+                rows.append(CellRow(SimpleNamespace(**row, episodes=episodes, mean=mean, sd_episodes=std), None))
         rows += cell_rows(analysis, task)
     return csv_text(CELL_COLUMNS, rows)

@@ -26,7 +26,7 @@ from scipy import stats
 from policyopt.provenance import derive_seed
 from policyopt.reporting.analysis import MARGINS, margin_of
 from policyopt.reporting.reference import CEILING, FAILED, Baseline, CellKey, Reference, at_ceiling
-from policyopt.reporting.statistics import LEVEL, NAN, Difference, Sets, prob_improvement, satterthwaite, sets_of, verdict_of
+from policyopt.reporting.statistics import LEVEL, NAN, Difference, Sets, prob_improvement, satterthwaite, verdict_of
 
 Cells = Mapping[CellKey, tuple[np.ndarray, np.ndarray]]  # (y_N, set_N), mean returns per run and their expert sets
 
@@ -46,7 +46,7 @@ class Pair:
 
     @property
     def sets(self) -> Sets:
-        return sets_of(self.y_N, self.set_N)
+        return Sets(self.y_N, self.set_N)
 
     @property
     def diff(self) -> float:
@@ -97,7 +97,7 @@ def between_of(cells: list[tuple[np.ndarray, np.ndarray]]) -> Between | None:
     if len(common) < 2:
         return None
     z_K_D = np.array([[y[s == d].mean() for d in common] for y, s in cells])
-    noise = [[np.nan_to_num(sets_of(y, s).ms_within) / np.sum(s == d) for d in common] for y, s in cells]
+    noise = [[np.nan_to_num(Sets(y, s).ms_within) / np.sum(s == d) for d in common] for y, s in cells]
     spread = float(np.var(z_K_D.mean(axis=0), ddof=1))
     var = spread - float(np.sum(np.mean(noise, axis=1))) / len(cells) ** 2
     return Between(var, spread, len(common) - 1, at_ceiling(*(y for y, _ in cells)))
@@ -258,14 +258,11 @@ def row_of(
 
 def resampled(y_N: np.ndarray, set_N: np.ndarray, rng: np.random.Generator, num: int) -> np.ndarray:
     """num bootstrap samples of a cell's runs, (R, N): runs within their set, and sets too where there are several."""
-    members = [np.flatnonzero(set_N == s) for s in np.unique(set_N)]
-    size_D = np.array([len(m) for m in members])
-    table_D_X = np.zeros((len(members), size_D.max()), int)
-    for d, m in enumerate(members):
-        table_D_X[d, : len(m)] = m
-    slot_N = np.repeat(np.arange(len(members)), size_D)
-    set_R_N = rng.integers(len(members), size=(num, len(members)))[:, slot_N]
-    return y_N[table_D_X[set_R_N, (rng.random((num, y_N.size)) * size_D[set_R_N]).astype(int)]]
+    order_N = np.argsort(set_N, kind='stable')
+    _, first_D, size_D = np.unique(set_N[order_N], return_index=True, return_counts=True)
+    slot_N = np.repeat(np.arange(size_D.size), size_D)
+    set_R_N = rng.integers(size_D.size, size=(num, size_D.size))[:, slot_N]
+    return y_N[order_N[first_D[set_R_N] + (rng.random((num, y_N.size)) * size_D[set_R_N]).astype(int)]]
 
 
 def bootstrap(pairs: Sequence[Pair], seed: int, num: int = NUM_BOOTSTRAP) -> tuple[tuple[float, ...], ...]:
@@ -285,16 +282,15 @@ def bootstrap(pairs: Sequence[Pair], seed: int, num: int = NUM_BOOTSTRAP) -> tup
     for y_R_N, x_R_M in zip(ours, theirs, strict=True):
         d_R_N_M = y_R_N[:, :, None] - x_R_M[:, None, :]
         better_R += ((d_R_N_M > 1e-5).mean(axis=(1, 2)) + 0.5 * (np.abs(d_R_N_M) <= 1e-5).mean(axis=(1, 2))) / len(pairs)
-    out = [(float(np.mean([prob_improvement(p.y_N, p.ref.y_M) for p in pairs])), *_percentiles(better_R))]
-    for runs, draws in (([p.y_N for p in pairs], ours), ([p.ref.y_M for p in pairs], theirs)):
-        iqm_R = stats.trim_mean(np.concatenate(draws, axis=1), 0.25, axis=1)
-        out.append((float(stats.trim_mean(np.concatenate(runs), 0.25)), *_percentiles(iqm_R)))
-    single = all(p.y_N.size == p.ref.m == 1 for p in pairs)  # drawing one run of one gives that run: no spread, and not a narrow one
-    return tuple((value, NAN, NAN) if single else (value, *ends) for value, *ends in out)
 
+    def iqm(runs):
+        return stats.trim_mean(np.concatenate(runs, axis=-1), 0.25, axis=-1)
 
-def _percentiles(x_R: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(q) for q in np.quantile(x_R, [LEVEL / 2, 1 - LEVEL / 2]))
+    values = np.mean([prob_improvement(p.y_N, p.ref.y_M) for p in pairs]), iqm([p.y_N for p in pairs]), iqm([p.ref.y_M for p in pairs])
+    ends = np.quantile([better_R, iqm(ours), iqm(theirs)], [LEVEL / 2, 1 - LEVEL / 2], axis=1)
+    if all(p.y_N.size == p.ref.m == 1 for p in pairs):
+        ends *= NAN  # drawing one run of one gives that run: no spread, and not a narrow one
+    return tuple(zip(map(float, values), *ends.tolist(), strict=True))
 
 
 class Aggregate:
@@ -322,7 +318,7 @@ class Aggregate:
         algs, tasks = (list(dict.fromkeys(getattr(p.key, f) for p in self.pairs)) for f in ('alg', 'task'))
         blocks = [(a, t) for a in algs for t in tasks if any(p.block == (a, t) for p in self.pairs)]
         self.between = pooled_between(scaled, blocks)
-        self.spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := sets_of(y, s)).df_within}
+        self.spare = {k: w for c in reversed(scaled[1:]) for k, (y, s) in c.items() if (w := Sets(y, s)).df_within}
         self.algs = [self._row(True, alg=a) for a in algs]
         self.blocks = [self._row(False, *block) for block in blocks]
         self.tasks = [self._row(True, task=t) for t in tasks]

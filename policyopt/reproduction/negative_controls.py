@@ -20,17 +20,16 @@ SHIFT = 0.15
 NUM_CAMPAIGNS = 1000
 
 
-@dataclasses.dataclass
 class Control:
-    """An experiment that differs from its reference by `truth` on average; how often the verdict finds that, or claims sameness."""
+    """An experiment that differs from its reference by `truth` on average; how often the verdict finds that, or claims sameness.
 
-    alg: str
-    ref_alg: str
-    truth: float
-    sets: str  # as in Row: what the verdict's variance holds
-    found: float  # share of experiments whose 95% interval excludes 0
-    same: float  # share whose 90% interval lies within the margin
-    verdict_now: str  # what the data themselves say of this pair: 'found' or 'not found'
+    sets: as in Row, what the verdict's variance holds. found, same: as in `rates`. verdict_now: what the data themselves say.
+    """
+
+    def __init__(self, pairs: list[Pair], between: Mapping[tuple[str, str], Between], row: Row, ref_alg: str, truth: float):
+        self.alg, self.ref_alg, self.truth, self.sets = row.alg, ref_alg, truth, row.sets
+        self.found, self.same = rates(pairs, between, row, truth, derive_seed('control', row.alg, ref_alg, round(truth, 6)))
+        self.verdict_now = 'found' if row.p < LEVEL else 'not found'
 
 
 def shifted(pairs: list[Pair], shift: float) -> list[Pair]:
@@ -87,18 +86,11 @@ def controls(aggregate: Aggregate) -> list[Control]:
         mine = [p for p in usable if p.key.alg == alg]
         for truth in (0.0, SHIFT) if mine else ():
             now = row_of(shifted(mine, truth - row.diff), aggregate.between, alg, margins=aggregate.margins)
-            out.append(_control(mine, aggregate.between, now, alg, truth))
+            out.append(Control(mine, aggregate.between, now, alg, truth))
     for alg in rows:
         for other in rows:
             pairs = swapped(usable, alg, other) if alg != other else []
             if pairs:
                 row = row_of(pairs, aggregate.between, alg, margins=aggregate.margins)
-                out.append(_control(pairs, aggregate.between, row, other, row.diff))
+                out.append(Control(pairs, aggregate.between, row, other, row.diff))
     return out
-
-
-def _control(pairs: list[Pair], between: Mapping[tuple[str, str], Between], row: Row, ref_alg: str, truth: float) -> Control:
-    seed = derive_seed('control', row.alg, ref_alg, round(truth, 6))
-    found, same = rates(pairs, between, row, truth, seed)
-    now = 'found' if row.p < LEVEL else 'not found'
-    return Control(row.alg, ref_alg, truth, row.sets, found=found, same=same, verdict_now=now)

@@ -14,7 +14,7 @@ from scipy import stats
 from policyopt.files.results_file import read_results
 from policyopt.reporting.analysis import MARGINS
 from policyopt.reporting.reference import Baseline, CellKey, Reference
-from policyopt.reporting.statistics import set_margin
+from policyopt.reporting.statistics import Sets
 from policyopt.reporting.tables import text_report
 from policyopt.reproduction.aggregate import Aggregate, Between, Pair, bootstrap, pooled_between, row_of
 from policyopt.reproduction.negative_controls import SHIFT, shifted, swapped
@@ -222,7 +222,7 @@ def test_the_interval_covers_and_equivalence_is_not_claimed_at_the_margin():
 def test_margins_of_a_cell_are_over_sets_where_there_are_several():
     y, sets = np.repeat([10.0, 50, 90, 20, 40], 3) + np.tile([-1, 0, 1], 5), np.repeat(np.arange(5), 3)
     lo, hi = stats.t.interval(0.95, 4, 42, stats.sem([10, 50, 90, 20, 40]))
-    assert set_margin(y, sets) == pytest.approx((hi - lo) / 2) and math.isnan(set_margin(y, sets * 0))
+    assert Sets(y, sets).margin == pytest.approx((hi - lo) / 2) and math.isnan(Sets(y, sets * 0).margin)
     cell = analyze(cell_rows(y, sets), [task_row()]).cells[CellKey('cartpole', 'ga', 4)]
     assert cell.half_width == cell.margin_sets > cell.margin
 

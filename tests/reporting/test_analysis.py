@@ -23,11 +23,11 @@ from policyopt.reporting import tables
 from policyopt.reporting.analysis import Analysis, experiment_runs, margin_of, repeat_commands
 from policyopt.reporting.reference import CellKey, Reference, read_reference, read_reference_tasks
 from policyopt.reporting.statistics import (
+    Sets,
     holm,
     permutation_p,
     predict_one_set,
     prob_improvement,
-    sets_of,
     t_margin,
     verdict_of,
     welch,
@@ -131,7 +131,7 @@ def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(ps):
 def test_mean_squares_are_those_of_the_analysis_of_variance():
     groups = [[1.0, 2.0, 4.0], [5.0, 9.0], [2.0, 2.5, 3.0, 8.0]]
     y_N = np.concatenate(groups)
-    s = sets_of(y_N, [0, 0, 0, 1, 1, 2, 2, 2, 2])
+    s = Sets(y_N, [0, 0, 0, 1, 1, 2, 2, 2, 2])
     assert s.ms_between / (s.ss_within / s.df_within) == pytest.approx(stats.f_oneway(*groups).statistic)
     assert s.n0 == pytest.approx((9 - (9 + 4 + 16) / 9) / 2) and s.sum_sq == pytest.approx((9 + 4 + 16) / 81)
 
@@ -139,7 +139,7 @@ def test_mean_squares_are_those_of_the_analysis_of_variance():
 def test_prediction_for_equal_sets_of_m_runs_is_exact():
     rng = np.random.default_rng(3)
     set_N = np.repeat(np.arange(5), 7)
-    s = sets_of(rng.normal(0, 5, 5)[set_N] + rng.normal(0, 1, 35), set_N)
+    s = Sets(rng.normal(0, 5, 5)[set_N] + rng.normal(0, 1, 35), set_N)
     p = predict_one_set(s, 7)
     assert (p.se**2, p.df) == (pytest.approx(s.ms_between * (1 + 1 / 5) / 7), pytest.approx(4))
     assert p.sd_between**2 == pytest.approx((s.ms_between - p.sd_within**2) / 7)
@@ -148,7 +148,7 @@ def test_prediction_for_equal_sets_of_m_runs_is_exact():
 @pytest.mark.parametrize('m', [1, 7])
 def test_prediction_with_unequal_sets_follows_the_formula(m):
     y_N, set_N = np.array([1.0, 9, 6, 8, 17, 12, 11, 15, 10]), [0, 0, 0, 1, 1, 2, 2, 2, 2]
-    s = sets_of(y_N, set_N)
+    s = Sets(y_N, set_N)
     ms_w, c_b = s.ss_within / 6, (1 + s.sum_sq) / s.n0
     c_w = 1 / m + 1 / 9 - c_b
     v = c_b * s.ms_between + c_w * ms_w
@@ -159,25 +159,25 @@ def test_prediction_with_unequal_sets_follows_the_formula(m):
 
 
 def test_between_variance_is_floored_at_zero():
-    s = sets_of([1.0, 9, 2, 8, 1, 9], [0, 0, 1, 1, 2, 2])
+    s = Sets([1.0, 9, 2, 8, 1, 9], [0, 0, 1, 1, 2, 2])
     p = predict_one_set(s, 7)
     assert p.sd_between == 0 and p.df == 3
     assert p.se**2 == pytest.approx(s.ss_within / 3 * (1 / 7 + 1 / 6))
 
 
 def test_the_references_runs_count_as_within_set_variance():
-    s = sets_of([200.0] * 6, [0, 0, 1, 1, 2, 2])
+    s = Sets([200.0] * 6, [0, 0, 1, 1, 2, 2])
     p = predict_one_set(s, 7, ref_sd=0.7)
     assert (p.sd_within**2, p.df) == (pytest.approx(6 * 0.7**2 / 9), 9)
 
 
 def test_one_run_per_set_still_predicts_one_run():
-    p = predict_one_set(sets_of([1.0, 2, 3, 4], [0, 1, 2, 3]), 1)
+    p = predict_one_set(Sets([1.0, 2, 3, 4], [0, 1, 2, 3]), 1)
     assert (p.se**2, p.df) == (pytest.approx(np.var([1, 2, 3, 4], ddof=1) * (1 + 1 / 4)), 3)
 
 
 def test_one_set_identifies_nothing_and_another_file_supplies_it():
-    ours, other = sets_of([1.0, 2, 3], [0, 0, 0]), sets_of([1.0, 2, 11, 12, 21, 22], [0, 0, 1, 1, 2, 2])
+    ours, other = Sets([1.0, 2, 3], [0, 0, 0]), Sets([1.0, 2, 11, 12, 21, 22], [0, 0, 1, 1, 2, 2])
     assert predict_one_set(ours, 7).num_sets == predict_one_set(ours, 7, ours).num_sets == 0
     p = predict_one_set(ours, 7, other)
     ms_w = (ours.ss_within + other.ss_within) / (2 + 3)
@@ -197,7 +197,7 @@ def simulated(num, sd_between, seed):
 def test_interval_for_one_set_covers_95_percent(sd_between):
     hits = []
     for y_N, set_N, y_M in simulated(400, sd_between, seed=1):
-        p = predict_one_set(sets_of(y_N, set_N), 7, ref_sd=float(np.std(y_M, ddof=1)))
+        p = predict_one_set(Sets(y_N, set_N), 7, ref_sd=float(np.std(y_M, ddof=1)))
         hits.append(abs(y_M.mean() - y_N.mean()) <= stats.t.ppf(0.975, p.df) * p.se)
     assert 0.9 <= np.mean(hits) <= 1
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from policyopt.reporting.reference import CellKey, Reference
-from policyopt.reporting.statistics import holm, predict_one_set, sets_of
+from policyopt.reporting.statistics import Sets, holm, predict_one_set
 from policyopt.reproduction.aggregate import Pair, between_of, bootstrap, row_of
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def test_balanced_variance_components_are_those_of_a_mixed_model(num_sets, runs)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # on how its optimiser ends
         fit = mixed.MixedLM(y_N, np.ones((y_N.size, 1)), groups=set_N).fit(reml=True)
-    found = predict_one_set(sets_of(y_N, set_N), runs)
+    found = predict_one_set(Sets(y_N, set_N), runs)
     assert found.sd_between > 0 and found.sd_between**2 == pytest.approx(float(np.squeeze(fit.cov_re)), rel=1e-3)
     assert found.sd_within**2 == pytest.approx(fit.scale, rel=1e-3)
     assert between_of([(y_N, set_N)]).var == pytest.approx(found.sd_between**2)
