@@ -58,7 +58,7 @@ class Holder:
     boot: str
     since: str
     job: str = ''
-    child: int = 0
+    child: int = dataclasses.field(default=0, compare=False)  # which the child itself writes
     namespace: str = ''
     machine: str = ''
     lease: float = 0.0
@@ -100,11 +100,10 @@ class Lock:
             atexit.register(self.release)
 
     def record_child(self, pid: int) -> None:
-        """Say which process group works under this lock, so that it outlives us in the eyes of others if we are killed."""
-        holder = dataclasses.replace(self.holder, child=pid)
+        """Say which process group works under this lock, so that it outlives its holder in the eyes of others if that is killed."""
+        self.holder = dataclasses.replace(self.holder, child=pid)
         os.makedirs(os.path.dirname(self.path) or '.', exist_ok=True)  # a user may have cleared it away since
-        _write(self.path, holder, replace=True)
-        self.holder = holder
+        _write(self.path, self.holder, replace=True)
 
     def renew(self) -> None:
         """Show those who watch that we live; where the file has been removed, it is made again."""
