@@ -52,13 +52,8 @@ class Outcome:
 
 def thread_environment(threads: int | None = None) -> dict[str, str]:
     """The environment of a run: one BLAS and torch thread unless `threads` or the user's own environment says otherwise."""
-    env = dict(os.environ)
-    for name in THREAD_VARIABLES:
-        if threads is None:
-            env.setdefault(name, '1')
-        else:
-            env[name] = str(threads)
-    return env
+    ours, given = dict.fromkeys(THREAD_VARIABLES, str(threads or 1)), dict(os.environ)
+    return ours | given if threads is None else given | ours
 
 
 def notes(plan: Plan) -> list[str]:
@@ -309,6 +304,7 @@ class RunProcess(multiprocessing.context.ForkProcess):
         self.words = words if words and load_trainer() else None
         with delaying_signals():  # until it has its own handlers
             self.start()
+        assert self.pid is not None
         while self.is_alive() and os.getpgid(self.pid) != self.pid:  # which signals are sent to
             time.sleep(0.001)
         lock.holder = dataclasses.replace(lock.holder, child=self.pid)
