@@ -28,8 +28,7 @@ class Eta:
         elif elapsed >= self.due:
             each = (elapsed - self.first[1]) / (iteration - self.first[0])
             left = each * (self.total - 1 - iteration)
-            elapsed_text, left_text = (datetime.timedelta(seconds=round(s)) for s in (elapsed, left))
-            line = f'iteration {iteration} of {self.total}, elapsed {elapsed_text}, ETA {left_text}'
+            line = f'iteration {iteration} of {self.total}, elapsed {_clock(elapsed)}, ETA {_clock(left)}'
             self.write(f'\r\x1b[K{line}' if self.on_terminal else line + '\n')
             self.shown, self.due = self.on_terminal, elapsed + (self.REFRESH_S if self.on_terminal else self.EVERY_S)
 

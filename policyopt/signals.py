@@ -22,7 +22,6 @@ FAILED = 1  # the input was fine, but a run did not finish
 BAD_INPUT = 2  # something that the user gave is wrong
 STOPPED = 75  # stopped by a signal: the state is saved, --resume continues (EX_TEMPFAIL)
 INTERRUPTED = 130  # the same after Ctrl-C, as shells have it
-NEVER_BEGUN = 143  # a run that the pipeline did not let begin
 
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1  # that the pipeline passes on to its runs
 

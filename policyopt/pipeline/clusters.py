@@ -21,7 +21,7 @@ from policyopt.errors import RunFailed, UserError, printable
 from policyopt.pipeline.command import fill
 from policyopt.pipeline.plan import How, Plan
 from policyopt.pipeline.schedulers import SCHEDULERS, Size
-from policyopt.pipeline.spec import Spec
+from policyopt.pipeline.spec import PlannedRun, Spec
 from policyopt.shipped import as_typed, continuing_command, shipped
 
 
@@ -50,9 +50,9 @@ class Cluster:
     def __init__(self, spec: Spec, how: How):
         self.spec, self.how, self.scheduler = spec, how, SCHEDULERS[how.executor](spec)
 
-    def arrays(self, plan: Plan) -> list[Submission]:
-        """The array jobs of what is to do, as few as their size allows; nothing is written."""
-        options, ids = self.scheduler.options, [run.id for run in self.scheduler.chosen(plan)]
+    def arrays(self, runs: Sequence[PlannedRun]) -> list[Submission]:
+        """The array jobs of these runs, as few as their size allows; nothing is written."""
+        options, ids = self.scheduler.options, [run.id for run in runs]
         tasks = [tuple(ids[i : i + options.runs_per_task]) for i in range(0, len(ids), options.runs_per_task)]
         most, at_once = options.max_array or self.scheduler.max_tasks(), self.how.jobs or self.scheduler.max_running
         parts = [tasks[i : i + most] for i in range(0, len(tasks), most)]
@@ -105,8 +105,8 @@ class Cluster:
         return os.path.abspath(os.path.join(folder, f'{self.how.executor}_{1 + max(there, default=0) + later}'))
 
     def script(self, plan: Plan) -> str:
-        """The scripts of the array jobs."""
-        return '\n'.join(array.script for array in self.arrays(plan))
+        """The scripts of the array jobs of what is to do."""
+        return '\n'.join(array.script for array in self.arrays(self.scheduler.chosen(plan)))
 
     def notes(self, plan: Plan) -> list[str]:
         """What the script does not say itself: that runs want a GPU which it does not ask for."""
@@ -120,20 +120,18 @@ class Cluster:
 
     def execute(self, plan: Plan) -> str:
         """Submit what is to do, and with --wait stay until it is done."""
-        state = plan.states()
-        held = {run_id for run_id in state if state[run_id] == 'running'}
+        state, runs = plan.states(), self.scheduler.chosen(plan)
+        held = [run.id for run in runs if state[run.id] == 'running']
         if held:
-            print(f'note: {len(held)} runs are being worked on and left out, first {min(held)}', file=sys.stderr)
-            plan = dataclasses.replace(plan, todo=tuple(r for r in plan.todo if r.id not in held))
-        if not plan.todo:
+            print(f'note: {len(held)} runs are being worked on and left out, first {held[0]}', file=sys.stderr)
+            runs = [run for run in runs if run.id not in held]
+        if not runs:
             return self.how.command(self.spec, '1_train --summary')
         for note in self.notes(plan):
             print(note, file=sys.stderr)
-        arrays = self.arrays(plan)
-        plan = plan.of({run_id for array in arrays for run_id in array.run_ids})
-        done = self.submit(arrays, f'{len(plan.todo)} runs', [r.out for r in plan.todo])
-        then = self.how.command(self.spec, '1_train --summary') + '   (and 2_eval when the job is over)'
-        return self.how.evaluation(self.spec) if done else then
+        if self.submit(self.arrays(runs), f'{len(runs)} runs', [run.out for run in runs]):
+            return self.how.evaluation(self.spec)
+        return self.how.command(self.spec, '1_train --summary') + '   (and 2_eval when the job is over)'
 
     def submit(self, jobs: Sequence[Submission], what: str, outputs: Sequence[str]) -> bool:
         """Submit jobs that make the files `outputs`, once the user agrees; returns whether they were waited for."""

@@ -89,17 +89,10 @@ def max_iter(run: Job) -> int:
 
 def _iterations_done(run: PlannedRun) -> int:
     """How far the checkpoint of an unfinished run has come."""
-    part = part_path(run.out)
-    if not os.path.exists(part):
-        return 0
     from policyopt.files.training_log import read_log
 
-    try:
-        return len(read_log(part))
-    except UserError:
-        if os.path.exists(part):
-            raise
-        return 0  # another pipeline has finished this run meanwhile
+    part = part_path(run.out)
+    return len(read_log(part)) if os.path.exists(part) else 0
 
 
 def _chosen(kinds: Iterable[list[PlannedRun]], num_jobs: int) -> list[PlannedRun]:
@@ -114,7 +107,6 @@ def _measure(plan: Plan, how: How, measured: list[PlannedRun], num_jobs: int) ->
     with tempfile.TemporaryDirectory(prefix='policyopt_estimate_') as tmp:
         # an absolute folder for the runs leaves the expert data where they are
         elsewhere = dataclasses.replace(plan.spec, options=dataclasses.replace(plan.spec.options, checkpt_subdir=tmp))
-        os.mkdir(os.path.join(tmp, 'logs'))
         runs = {r.id: r for r in chosen_runs(elsewhere, plan.seed, how)}
         jobs = [_shortened(runs[r.id]) for r in measured]
         try:
@@ -122,15 +114,14 @@ def _measure(plan: Plan, how: How, measured: list[PlannedRun], num_jobs: int) ->
         except Stopped as e:
             raise Stopped(e.signum, 'the estimate leaves nothing behind') from e
         ended = {o.job.id: o for o in outcomes}
-        for outcome in [ended[j.id] for j in jobs if j.id in ended]:
-            if outcome.state != 'ok':
-                said = last_lines(outcome.job.log, 1).removeprefix('  | ')
-                raise MeasuredRunFailed(f'{outcome.job.id} {outcome.detail} when its first iterations were measured: {said}')
         costs = {}
         for run, job in zip(measured, jobs, strict=True):
-            seconds = ended[job.id].seconds
-            assert seconds is not None  # nobody else does runs in a folder of ours
-            costs.setdefault((run.alg, run.task), []).append(_cost(seconds, _ttotal(job)))
+            outcome = ended[job.id]  # runs that were not started come behind one that failed
+            if outcome.state != 'ok':
+                said = last_lines(job.log, 1).removeprefix('  | ')
+                raise MeasuredRunFailed(f'{job.id} {outcome.detail} when its first iterations were measured: {said}')
+            assert outcome.seconds is not None  # nobody else does runs in a folder of ours
+            costs.setdefault((run.alg, run.task), []).append(_cost(outcome.seconds, _ttotal(job)))
         return {kind: [statistics.fmean(column) for column in zip(*some, strict=True)] for kind, some in costs.items()}
 
 

@@ -3,9 +3,9 @@
 What counts as done is only the output file: `<id>.h5` exists or it does not. A run that is being done by another pipeline
 is not started a second time; at the end we wait for those on this host, and name those on other hosts.
 
-Runs of our own trainer are forks of this process, which has loaded torch once: two seconds of start-up less in each run. A fork
-executes the same script with the same arguments as a fresh interpreter would, in its own session. Every other command, every command
-on other systems than Linux, and every run after our code has been edited gets a fresh process.
+Runs are forks of this process, which has loaded torch once: two seconds of start-up less in each run of our own trainer. A fork
+executes the same script with the same arguments as a fresh interpreter would, in its own session. For every other command, every
+command on other systems than Linux, and every run after our code has been edited it becomes a shell.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import itertools
 import multiprocessing.context
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from policyopt import options
 from policyopt.command_line import run_main
@@ -35,9 +34,8 @@ from policyopt.pipeline.plan import How, Plan
 from policyopt.pipeline.spec import Job
 from policyopt.progress import Progress
 from policyopt.shipped import PACKAGE
-from policyopt.signals import NEVER_BEGUN, STOP_SIGNALS, STOPPED, Stopped, counted_signals, signal_name
+from policyopt.signals import FAILED, STOP_SIGNALS, STOPPED, Stopped, counted_signals, delaying_signals, signal_name
 
-Process = Any  # a subprocess.Popen with a pipe as its stdin, or a ForkedRun
 # POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = (*BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
 _GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint
@@ -55,59 +53,42 @@ class Outcome:
 
 def thread_environment(threads: int | None = None) -> dict[str, str]:
     """The environment of a run: one BLAS and torch thread unless `threads` or the user's own environment says otherwise."""
-    env = dict(os.environ)
-    for name in THREAD_VARIABLES:
-        if threads is None:
-            env.setdefault(name, '1')
-        else:
-            env[name] = str(threads)
-    return env
+    ours, given = dict.fromkeys(THREAD_VARIABLES, str(threads or 1)), dict(os.environ)
+    return ours | given if threads is None else given | ours
 
 
-class Local:
-    """The executor of this computer."""
+def notes(plan: Plan) -> list[str]:
+    """What the bare command lines need beside themselves, and which of them are not needed."""
+    folder, done = plan.spec.checkpt_dir, sum(run.done for run in plan.todo)
+    found = [] if os.path.isdir(folder) else [f'these commands need the folder {folder}; 0_sampletrajs makes it']
+    sets = dict.fromkeys((run.task, run.dataset) for run in plan.todo)
+    paths = list(itertools.starmap(plan.spec.traj_path, sets))
+    missing = [path for path in paths if not os.path.exists(path)]
+    if missing and not found:
+        found = [f'these commands need {len(missing)} trajectory files that are not there, first {missing[0]}; 0_sampletrajs makes them']
+    if len(missing) < len(paths):
+        from policyopt.pipeline.sample_stage import unfit_sets  # here, because it loads PyTables
 
-    def __init__(self, how: How):
-        self.how = how
+        found += unfit_sets(plan.spec, sets)[:1]
+    found += [f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else []
+    return [f'note: {note}' for note in found]
 
-    def script(self, plan: Plan) -> str:
-        """The bare command lines."""
-        return ''.join(run.command.text + '\n' for run in plan.todo)
 
-    def notes(self, plan: Plan) -> list[str]:
-        """What the command lines need beside themselves, and which of them are not needed."""
-        folder, done = plan.spec.checkpt_dir, sum(run.done for run in plan.todo)
-        notes = [] if os.path.isdir(folder) else [f'these commands need the folder {folder}; 0_sampletrajs makes it']
-        sets = dict.fromkeys((run.task, run.dataset) for run in plan.todo)
-        paths = list(itertools.starmap(plan.spec.traj_path, sets))
-        missing = [path for path in paths if not os.path.exists(path)]
-        if missing and not notes:
-            notes = [
-                f'these commands need {len(missing)} trajectory files that are not there, first {missing[0]}; 0_sampletrajs makes them'
-            ]
-        if len(missing) < len(paths):
-            from policyopt.pipeline.sample_stage import unfit_sets  # here, because it loads PyTables
-
-            notes += unfit_sets(plan.spec, sets)[:1]
-        notes += [f'{done} of these {len(plan.todo)} runs are done; --resume leaves them out'] if done else []
-        return [f'note: {note}' for note in notes]
-
-    def execute(self, plan: Plan) -> str:
-        """Run what is to do, as many at a time as --jobs says."""
-        how, num = self.how, len(plan.todo)
-        num_jobs = min(how.jobs or num_cores(), num)
-        each = how.threads or threads_from_env() or 1
-        if num_jobs * each > num_cores():
-            what = f'{num_jobs} jobs × {each} threads on {num_cores()} cores'
-            print(f'warning: {what}: they will slow each other down; see -j and --threads', file=sys.stderr)
-        outcomes = run_local(plan.todo, how)
-        bad = [o for o in outcomes if o.state != 'ok']
-        if bad:
-            left = num - len(outcomes)
-            rest = f', {left} were not started (-k starts them all the same)' if left else ''
-            first = f'{bad[0].job.id} ({bad[0].detail})'
-            raise RunFailed(f'{len(bad)} of {num} runs did not finish, first {first}{rest}. Continue with --resume')
-        return how.evaluation(plan.spec)
+def execute(plan: Plan, how: How) -> str:
+    """Run what is to do on this computer, as many at a time as --jobs says."""
+    num = len(plan.todo)
+    num_jobs, each = min(how.jobs or num_cores(), num), how.threads or threads_from_env() or 1
+    if num_jobs * each > num_cores():
+        what = f'{num_jobs} jobs × {each} threads on {num_cores()} cores'
+        print(f'warning: {what}: they will slow each other down; see -j and --threads', file=sys.stderr)
+    outcomes = run_local(plan.todo, how)
+    bad = [o for o in outcomes if o.state != 'ok']
+    if bad:
+        left = num - len(outcomes)
+        rest = f', {left} were not started (-k starts them all the same)' if left else ''
+        first = f'{bad[0].job.id} ({bad[0].detail})'
+        raise RunFailed(f'{len(bad)} of {num} runs did not finish, first {first}{rest}. Continue with --resume')
+    return how.evaluation(plan.spec)
 
 
 def run_local(jobs: Sequence[Job], how: How) -> list[Outcome]:
@@ -133,7 +114,7 @@ class _Launcher:
         self.elsewhere: list[Job] = []  # runs that another pipeline is doing, which are tried again when all others are done
         self.again = False
         self.renewed = time.monotonic()
-        self.running: dict[Process, tuple[Job, locks.Lock, float]] = {}  # job, lock, start
+        self.running: dict[RunProcess, tuple[Job, locks.Lock, float]] = {}  # job, lock, start
         self.outcomes: list[Outcome] = []
 
     def loop(self) -> list[Outcome]:
@@ -195,50 +176,22 @@ class _Launcher:
         self.progress.started(job.id, job.command.text)
         return True
 
-    def spawn(self, job: Job, lock: locks.Lock) -> Process:
-        """The process of a job. It starts to work only when its process group stands in the lock.
-
-        So a run that survives the sudden end of this process is found by the next one.
-        """
+    def spawn(self, job: Job, lock: locks.Lock) -> RunProcess:
+        """The process of a job, whose log begins with the command."""
         os.makedirs(os.path.dirname(job.log) or '.', exist_ok=True)  # a user may have cleared it away since
         old = os.path.exists(job.log) and os.path.getsize(job.log) > 0
         with open(job.log, 'a', encoding='utf-8') as log:
             log.write(('\n' if old else '') + job.command.text + '\n')
             log.flush()
-            words = script_and_options(job.command, self.env)
-            if words and load_trainer():
-                process: Process = ForkedRun(words, log, self.env)
-            else:
-                process = self.shell(job.command, log)
-        try:
-            lock.record_child(process.pid)
-            process.stdin.write(b'go\n')
-            process.stdin.close()
-        except BaseException:
-            _kill_group(process, signal.SIGKILL)
-            process.wait()
-            raise
-        return process
-
-    def shell(self, command: Command, log: TextIO) -> Process:
-        """A shell that waits for a line on its stdin and then is the command."""
-        line = f'exec {command.text}' if command.is_simple else command.text
-        return subprocess.Popen(
-            ['/bin/sh', '-c', f'read -r go || exit {NEVER_BEGUN}; exec </dev/null; {line}'],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=self.env,
-            start_new_session=True,
-        )
+            return RunProcess(job.command, lock, log, self.env)
 
     def reap(self) -> bool:
         """Take note of the runs that have ended; returns whether there were any."""
-        ended = [p for p in self.running if p.poll() is not None]
+        ended = [p for p in self.running if not p.is_alive()]
         for process in ended:
             job, lock, start = self.running.pop(process)
             _kill_group(process, signal.SIGKILL)  # helpers that outlived their run
-            state, detail = self.judge(job, process.returncode)
+            state, detail = self.judge(job, process.exitcode or 0)
             lock.release()
             if state == 'failed' and lock.taken_by() is not None:  # by a machine that saw us suspended: its run now
                 self.pending.append(job)
@@ -283,18 +236,19 @@ class _Launcher:
                 self.progress.note(f'stopping {len(self.running)} runs at their next checkpoint (again: at once)')
         deadline = time.monotonic() + _GRACE_S
         count = len(self.signals)
-        while any(p.poll() is None for p in self.running) and time.monotonic() < deadline and len(self.signals) == count:
+        while any(p.is_alive() for p in self.running) and time.monotonic() < deadline and len(self.signals) == count:
             time.sleep(0.02)
         for process, (job, lock, _) in self.running.items():
             _kill_group(process, signal.SIGKILL)
-            process.wait()
-            if process.returncode != 0:
-                self.judge(job, process.returncode)
+            process.join()
+            if process.exitcode:
+                self.judge(job, process.exitcode)
             lock.release()
         self.running.clear()
 
 
-def _kill_group(process: Process, signum: int) -> None:
+def _kill_group(process: RunProcess, signum: int) -> None:
+    assert process.pid is not None
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signum)
 
@@ -314,7 +268,7 @@ def can_fork(env: Mapping[str, str]) -> bool:
 
 
 def script_and_options(command: Command, env: Mapping[str, str]) -> list[str] | None:
-    """[script, option, …] of a command that `ForkedRun` can do under the environment `env`, else None.
+    """[script, option, …] of a command that `RunProcess` can do itself under the environment `env`, else None.
 
     It must run our trainer with this very interpreter, as plain words, and with one thread: as many as this process has.
     """
@@ -337,49 +291,44 @@ def load_trainer() -> bool:
     return True
 
 
-class ForkedRun(multiprocessing.context.ForkProcess):
-    """A run of a script in a fork, with what the launcher uses of subprocess.Popen: pid, returncode, stdin, poll() and wait().
+class RunProcess(multiprocessing.context.ForkProcess):
+    """A run in a session and process group of its own: a fork of this process, which runs our trainer or becomes a shell.
 
-    It begins when something is written to `stdin`; when that is closed before, it ends with exit code 143. A run must have
-    begun before another is made, which would otherwise hold its `stdin` open.
+    Before it begins it writes its group into the lock, so that a run that survives the sudden end of this process is found by the next.
     """
 
-    def __init__(self, words: list[str], log: TextIO, env: dict[str, str]):
-        """words: the script and its options; log: the open file for its output; env: its environment."""
+    def __init__(self, command: Command, lock: locks.Lock, log: TextIO, env: dict[str, str]):
+        """log: the open file for its output; env: its environment."""
         super().__init__()
-        self.words, self.log_fd, self.env, self.gate, self.ready = words, log.fileno(), env, os.pipe(), os.pipe()
-        self.start()
-        os.close(self.gate[0])
-        os.close(self.ready[1])
-        os.read(self.ready[0], 1)  # the child has its process group and its own signal handlers now
-        os.close(self.ready[0])
-        self.stdin = os.fdopen(self.gate[1], 'wb')
-
-    def poll(self) -> int | None:
-        """As of Popen: negative after a signal, None while it runs."""
-        return self.exitcode
-
-    returncode = property(poll)
-
-    def wait(self) -> int | None:
-        self.join()
-        return self.exitcode
+        self.command, self.lock, self.log_fd, self.env = command, lock, log.fileno(), env
+        words = script_and_options(command, env)
+        self.words = words if words and load_trainer() else None
+        with delaying_signals():  # until it has its own handlers
+            self.start()
+        assert self.pid is not None
+        while self.is_alive() and os.getpgid(self.pid) != self.pid:  # which signals are sent to
+            time.sleep(0.001)
+        lock.holder = dataclasses.replace(lock.holder, child=self.pid)
 
     def run(self) -> None:
-        """The child: set up what a fresh process would have, wait until the launcher writes to the pipe, run the script."""
+        """The child: set up what a fresh process would have, unless another pipeline has taken the lock by now, and begin."""
         os.setsid()
         for num in STOP_SIGNALS:  # the launcher handles these
             if signal.getsignal(num) != signal.SIG_IGN:
                 signal.signal(num, signal.default_int_handler if num == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(self.log_fd, 1)
         os.dup2(self.log_fd, 2)
         sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', closefd=False, buffering=1, errors='backslashreplace')
-        os.close(self.gate[1])
-        os.write(self.ready[1], b'.')
-        os.close(self.ready[1])
-        if not os.read(self.gate[0], 1):
-            sys.exit(NEVER_BEGUN)
+        if self.lock.taken_by() is not None:
+            sys.exit(FAILED)
+        self.lock.record_child(os.getpid())
+        if self.words is None:
+            for num in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and programs do not
+                signal.signal(num, signal.SIG_DFL)
+            line = f'exec {self.command.text}' if self.command.is_simple else self.command.text
+            os.execve('/bin/sh', ['/bin/sh', '-c', line], self.env)
         os.environ.clear()
         os.environ.update(self.env)
         import numpy as np

@@ -58,7 +58,7 @@ class Holder:
     boot: str
     since: str
     job: str = ''
-    child: int = 0
+    child: int = dataclasses.field(default=0, compare=False)  # which the child itself writes
     namespace: str = ''
     machine: str = ''
     lease: float = 0.0
@@ -100,11 +100,10 @@ class Lock:
             atexit.register(self.release)
 
     def record_child(self, pid: int) -> None:
-        """Say which process group works under this lock, so that it outlives us in the eyes of others if we are killed."""
-        holder = dataclasses.replace(self.holder, child=pid)
+        """Say which process group works under this lock, so that it outlives its holder in the eyes of others if that is killed."""
+        self.holder = dataclasses.replace(self.holder, child=pid)
         os.makedirs(os.path.dirname(self.path) or '.', exist_ok=True)  # a user may have cleared it away since
-        _write(self.path, holder, replace=True)
-        self.holder = holder
+        _write(self.path, self.holder, replace=True)
 
     def renew(self) -> None:
         """Show those who watch that we live; where the file has been removed, it is made again."""
@@ -238,9 +237,7 @@ def _judge(seen: tuple[bytes, int] | None, unchanged_s: float) -> tuple[str, Hol
 def _state(holder: Holder) -> str:
     if _is_earlier_start(holder):
         return 'stale'
-    if holder.host != platform.node() or holder.machine not in ('', _machine_id()):
-        return 'foreign'
-    if holder.namespace not in ('', pid_namespace()):
+    if holder.host != platform.node() or holder.machine not in ('', _machine_id()) or holder.namespace not in ('', pid_namespace()):
         return 'foreign'
     if holder.boot != _boot_id():
         # rebooted since, unless it may be another machine: containers have equal host names and copied ids
@@ -334,19 +331,20 @@ def _first_line(path: str) -> str:
 
 
 def _stat_fields(pid: int | str) -> list[str] | None:
-    """The fields of /proc/<pid>/stat from the state on (state, ppid, pgrp, …; start time is [19]), or None."""
+    """The fields of /proc/<pid>/stat from the state on (state, ppid, pgrp, …; start time is [19]); None for a zombie or one not seen."""
     try:
         with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as f:
-            return f.read().rpartition(')')[2].split()
+            fields = f.read().rpartition(')')[2].split()
     except OSError:
         return None
+    return None if fields[0] in 'ZX' else fields
 
 
-def process_start(pid: int | str) -> str | None:
+def process_start(pid: int) -> str | None:
     """When a process started, as text that differs from that of any other process with the same number; None when it is not seen."""
     if os.path.lexists('/proc/self'):
         fields = _stat_fields(pid) if _proc_is_ours() else None
-        return None if fields is None or fields[0] in 'ZX' else fields[19]
+        return fields and fields[19]
     listing = subprocess.run(['ps', '-o', 'lstart=', '-p', str(pid)], capture_output=True, text=True)
     return listing.stdout.strip() or None
 
@@ -383,8 +381,8 @@ def group_lives(group: int) -> bool:
         return True
     if not _proc_is_ours():
         return True
-    members = (_stat_fields(pid) for pid in os.listdir('/proc') if pid.isdecimal())
-    return any(f and f[2] == str(group) and f[0] not in 'ZX' for f in members)
+    members = map(_stat_fields, filter(str.isdecimal, os.listdir('/proc')))
+    return any(f and f[2] == str(group) for f in members)
 
 
 def remove_leftovers(folder: str) -> None:

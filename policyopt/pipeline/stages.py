@@ -150,12 +150,12 @@ def train_runs(spec: Spec, how: How, only_estimate: bool = False) -> str | None:
     if how.task_index is not None:
         _array_task(spec, how)
         return None
-    executor, seed = cluster_for(spec, how) or launch.Local(how), experiment_dir.base_seed(spec)
+    cluster, seed = cluster_for(spec, how), experiment_dir.base_seed(spec)
     plan = make_plan(spec, seed, how)
     if how.dry_run:
         if experiment_dir.known_seed(spec) is None:
             print(f'no training.seed: listing with a fresh seed {seed}, which is not stored', file=sys.stderr)
-        return show_plan(executor, plan)
+        return show_plan(cluster, plan)
     _check_plan(plan, how)
     if only_estimate:
         print(estimate.estimate(plan, how), flush=True)
@@ -166,25 +166,25 @@ def train_runs(spec: Spec, how: How, only_estimate: bool = False) -> str | None:
         print(f'{len(plan.runs) - len(plan.todo)} of {len(plan.runs)} runs are done', file=sys.stderr)
     if not plan.todo:
         return how.evaluation(spec)
-    if how.estimate and how.executor != 'local':
+    if how.estimate and cluster:
         print(f'no estimate: --estimate measures on this computer, and the runs go to {how.executor}', file=sys.stderr)
     elif how.estimate:
         _print_estimate(plan, how)
-    return executor.execute(plan)
+    return cluster.execute(plan) if cluster else launch.execute(plan, how)
 
 
-def show_plan(executor: launch.Local | Cluster, plan: Plan) -> None:
-    """Do a dry run: what the executor would carry out goes to stdout, its notes to stderr, and nothing is touched.
+def show_plan(cluster: Cluster | None, plan: Plan) -> None:
+    """Do a dry run: what would be carried out goes to stdout, notes go to stderr, and nothing is touched.
 
     A terminal gets a table and the first commands, a file or a pipe all of them.
     """
     if not plan.todo:
         return
-    for note in executor.notes(plan):
+    for note in cluster.notes(plan) if cluster else launch.notes(plan):
         print(note, file=sys.stderr)
-    commands = executor.script(plan).splitlines(keepends=True)
-    rest = 0 if isinstance(executor, Cluster) or not sys.stdout.isatty() else len(commands) - FIRST_COMMANDS
-    if rest > 0:
+    commands = [cluster.script(plan)] if cluster else [run.command.text + '\n' for run in plan.todo]
+    rest = len(commands) - FIRST_COMMANDS
+    if not cluster and sys.stdout.isatty() and rest > 0:
         commands = [plan.summary(), '\n\n', *commands[:FIRST_COMMANDS], f'… and {rest} more commands; -n | cat prints all\n']
     print(*commands, sep='', end='', flush=True)
 
@@ -227,7 +227,7 @@ def _array_task(spec: Spec, how: How) -> None:
     for run_id in sorted(set(ids) - {r.id for r in plan.todo}):
         print(f'{run_id} is done already', file=sys.stderr)
     if plan.todo:
-        launch.Local(dataclasses.replace(how, jobs=how.jobs or 1, keep_going=True)).execute(plan)
+        launch.execute(plan, dataclasses.replace(how, jobs=how.jobs or 1, keep_going=True))
 
 
 def _check_actions(spec: Spec) -> None:

@@ -1,5 +1,6 @@
 """What is asked of a cluster: directives, blocks of runs, split arrays, requeues, and the jobs of stages 0 and 2."""
 
+import dataclasses
 import os
 import re
 import shlex
@@ -11,18 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 from pipeline_tools import REPO, SIGNATURE, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
-from test_clusters import SGE, add_options, h5_files, pbs, squeue  # noqa: F401 (pbs is a fixture)
+from test_clusters import PBS, SGE, add_options, arrays, h5_files, pbs, squeue  # noqa: F401 (pbs is a fixture)
 
 from policyopt.errors import UserError
-from policyopt.pipeline.clusters import Cluster
-from policyopt.pipeline.plan import How, make_plan
+from policyopt.pipeline.plan import How
 from policyopt.pipeline.schedulers import job_name, walltime_s
 from policyopt.pipeline.spec import load_spec
 
-
-def arrays(spec, executor='slurm', **how):
-    """The array jobs of an experiment's runs."""
-    return Cluster(spec, How(executor=executor, **how)).arrays(make_plan(spec, 0, How()))
+SLURM = How(executor='slurm')
 
 
 def head(script):
@@ -197,30 +194,30 @@ def test_a_variable_that_is_not_set_is_refused_and_a_folder_named_like_one_is_ke
 def test_runs_are_grouped_into_tasks_and_tasks_into_arrays(tmp_path):
     path, _ = ready_spec(tmp_path)
     spec = load_spec(str(path), ['options.slurm.max_array=3', 'options.slurm.max_running=4', 'options.slurm.runs_per_task=2'])
-    parts = arrays(spec)
+    parts = arrays(spec, SLURM)
     assert [len(a.tasks) for a in parts] == [3, 3, 2] and all(len(task) == 2 for a in parts for task in a.tasks)
     assert [run for a in parts for run in a.run_ids] == [r.id for r in spec.runs(0)]
     ranges = [next(line for line in head(a.script) if '--array' in line) for a in parts]
     assert ranges == ['#SBATCH --array=1-3%2', '#SBATCH --array=1-3%1', '#SBATCH --array=1-2%1']
     assert [Path(a.list_path).name for a in parts] == ['slurm_1.runs', 'slurm_2.runs', 'slurm_3.runs']
     # -j counts before max_running, as everywhere
-    assert '#SBATCH --array=1-3%3' in arrays(spec, jobs=9)[0].script
+    assert '#SBATCH --array=1-3%3' in arrays(spec, dataclasses.replace(SLURM, jobs=9))[0].script
     with pytest.raises(UserError, match='at most 2 tasks at a time with 8 tasks, which need 3 arrays of 3; give at least 3'):
-        arrays(spec, jobs=2)
+        arrays(spec, dataclasses.replace(SLURM, jobs=2))
 
 
 def test_1400_runs_are_two_arrays_where_nobody_says_what_an_array_may_hold(tmp_path, monkeypatch):
     path, _ = ready_spec(tmp_path)
     monkeypatch.setenv('PATH', '/nonexistent')
     spec = load_spec(str(path), ['training.runs=175'])
-    assert [len(a.tasks) for a in arrays(spec)] == [1000, 400]
-    assert [len(a.tasks) for a in arrays(spec, 'pbs')] == [1400]
+    assert [len(a.tasks) for a in arrays(spec, SLURM)] == [1000, 400]
+    assert [len(a.tasks) for a in arrays(spec, PBS)] == [1400]
 
 
 def test_the_runs_of_a_task_share_its_cores(tmp_path):
     path, _ = ready_spec(tmp_path)
     spec = load_spec(str(path), ['options.slurm.cpus=8', 'options.slurm.runs_per_task=4'])
-    last = [arrays(spec, **how)[0].script.splitlines()[-1] for how in ({}, {'threads': 2}, {'threads': 9})]
+    last = [arrays(spec, dataclasses.replace(SLURM, threads=n))[0].script.splitlines()[-1] for n in (None, 2, 9)]
     assert last[0].endswith('--threads "${SLURM_CPUS_PER_TASK:-8}"')
     assert last[1].endswith('--threads 2 -j 4') and last[2].endswith('--threads 9 -j 1')
 

@@ -13,7 +13,7 @@ import pytest
 from pipeline_tools import IM_PIPELINE, REPO, SIGNATURE, environment, im_pipeline, ready_spec, start_pids, starts, wait_until, write_program
 
 from policyopt.errors import UserError
-from policyopt.pipeline import launch, stages
+from policyopt.pipeline import stages
 from policyopt.pipeline.clusters import Cluster
 from policyopt.pipeline.plan import How, make_plan
 from policyopt.pipeline.schedulers import SCHEDULERS
@@ -82,6 +82,12 @@ def h5_files(folder):
     return sorted(p.name for p in folder.glob('alg=*.h5'))
 
 
+def arrays(spec, how):
+    """The array jobs of an experiment's runs."""
+    cluster = Cluster(spec, how)
+    return cluster.arrays(cluster.scheduler.chosen(make_plan(spec, 0, how)))
+
+
 def add_options(path, text):
     path.write_text(path.read_text() + text)
     return path
@@ -124,30 +130,30 @@ def test_the_range_of_2016_counts_all_runs(tmp_path):
     runs = spec.runs(0)
     Path(runs[5].out).parent.mkdir(parents=True)
     Path(runs[5].out).write_bytes(SIGNATURE)
-    (array,) = Cluster(spec, PBS).arrays(make_plan(spec, 0, How()))
+    (array,) = arrays(spec, PBS)
     assert array.run_ids == [runs[1].id, runs[4].id, runs[6].id] and '#PBS -t 1-3%2' in array.script
     with pytest.raises(UserError, match="'17-20' names no run; expected indices from 1 to 16"):
-        beyond = load_spec(str(path), ['options.pbs.range=17-20'])
-        Cluster(beyond, PBS).arrays(make_plan(beyond, 0, How()))
+        arrays(load_spec(str(path), ['options.pbs.range=17-20']), PBS)
 
 
 def test_a_borrowed_range_that_is_wider_than_the_runs_is_cut_with_a_note(tmp_path, capsys):
     path, _ = ready_spec(tmp_path)
     spec = load_spec(str(path), ['options.pbs.range="15-1000000000000"'])
-    assert Cluster(spec, PBS).arrays(make_plan(spec, 0, How()))[0].run_ids == [r.id for r in spec.runs(0)[14:]]
+    assert arrays(spec, PBS)[0].run_ids == [r.id for r in spec.runs(0)[14:]]
     assert capsys.readouterr().err == "note: options.pbs.range: '15-1000000000000' is cut to the 16 runs there are\n"
 
 
-def test_all_executors_offer_the_same_and_touch_nothing_to_show_a_plan(tmp_path, capsys):
+def test_nothing_is_touched_to_show_a_plan(tmp_path, capsys):
     path, folder = ready_spec(tmp_path)
     add_options(path, SGE)
-    how, spec = How(dry_run=True), load_spec(str(path))
-    plan, local = make_plan(spec, 0, how), launch.Local(how)
-    for one in (local, *(Cluster(spec, How(dry_run=True, executor=name)) for name in SCHEDULERS)):
-        assert {'script', 'notes', 'execute'} <= set(dir(one))
-        stages.show_plan(one, plan)
-        assert capsys.readouterr().out == one.script(plan)
-    assert local.script(plan).splitlines() == [r.command.text for r in plan.todo]
+    spec = load_spec(str(path))
+    plan = make_plan(spec, 0, How(dry_run=True))
+    for name in SCHEDULERS:
+        cluster = Cluster(spec, How(dry_run=True, executor=name))
+        stages.show_plan(cluster, plan)
+        assert capsys.readouterr().out == cluster.script(plan)
+    stages.show_plan(None, plan)
+    assert capsys.readouterr().out.splitlines() == [r.command.text for r in plan.todo]
     assert not folder.exists()
 
 

@@ -107,19 +107,20 @@ def test_runs_outlive_a_killed_pipeline_and_the_next_one_waits_for_them(tmp_path
     assert all(len(log.read_text().split('imitate_mj.py')) == 2 for log in (folder / 'logs').iterdir())  # no command a second time
 
 
-def test_a_run_that_is_never_told_to_begin_ends_by_itself_and_has_done_nothing(tmp_path, monkeypatch):
-    log = tmp_path / 'log.txt'
+@pytest.mark.parametrize('text', [f'{sys.executable} {REPO}/scripts/imitate_mj.py begun', 'echo $WORD | cat'])
+def test_a_run_writes_its_group_into_its_lock_or_does_not_begin_where_another_pipeline_has_that(tmp_path, monkeypatch, text):
+    log, path = tmp_path / 'log.txt', tmp_path / 'x.lock'
     monkeypatch.setattr(launch, '_imitate', lambda argv: print(*argv))
+    lock = locks.acquire(str(path))
+    mine = path.read_text()
     with open(log, 'w') as f:
-        held = launch.ForkedRun(['imitate_mj.py', 'begun'], f, dict(os.environ))
-        assert held.poll() is None
-        held.stdin.close()
-        assert held.wait() == 143
-        begun = launch.ForkedRun(['imitate_mj.py', 'begun'], f, dict(os.environ))
-        begun.stdin.write(b'go')
-        begun.stdin.close()
-        assert begun.wait() == 0
-    assert log.read_text() == 'begun\n'
+        for content, code in ((mine.replace(f'{os.getpid()}', '1'), 1), (mine, 0)):
+            path.write_text(content)
+            run = launch.RunProcess(Command(text), lock, f, dict(os.environ) | {'WORD': 'begun'})
+            run.join()
+            assert run.exitcode == code and locks.inspect(str(path))[1].child == (0 if code else run.pid)
+    lock.release()
+    assert log.read_text() == 'begun\n' and not path.exists()
 
 
 def test_edited_code_is_not_forked(monkeypatch):
