@@ -136,10 +136,7 @@ def _library() -> ctypes.CDLL:
         ('H5Sget_simple_extent_npoints', ctypes.c_int64, [hid]),
         ('H5Tget_size', ctypes.c_size_t, [hid]),
         ('H5Gget_objinfo', ctypes.c_int, [hid, text, ctypes.c_int, ctypes.c_void_p]),
-        ('H5Oclose', ctypes.c_int, [hid]),
-        ('H5Pclose', ctypes.c_int, [hid]),
-        ('H5Sclose', ctypes.c_int, [hid]),
-        ('H5Tclose', ctypes.c_int, [hid]),
+        ('H5Idec_ref', ctypes.c_int, [hid]),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -196,7 +193,7 @@ def _check_dataset(path: str, group_id: int, name: str, where: str, file_size: i
         plist = _lib.H5Dget_create_plist(dataset)
         layout, num_external = _lib.H5Pget_layout(plist), _lib.H5Pget_external_count(plist)
         unknown = _unknown_filter(plist)
-        _lib.H5Pclose(plist)
+        _lib.H5Idec_ref(plist)
         if unknown:
             raise UserError(
                 f"{path}: the dataset '{where}' needs the filter {unknown}, which this HDF5 library does not have; "
@@ -206,11 +203,11 @@ def _check_dataset(path: str, group_id: int, name: str, where: str, file_size: i
             raise UserError(f"{path}: the dataset '{where}' takes its numbers from another file; copy them into this one")
         space, kind = _lib.H5Dget_space(dataset), _lib.H5Dget_type(dataset)
         declared = max(_lib.H5Sget_simple_extent_npoints(space), 0) * _lib.H5Tget_size(kind)
-        _lib.H5Sclose(space)
-        _lib.H5Tclose(kind)
+        _lib.H5Idec_ref(space)
+        _lib.H5Idec_ref(kind)
         stored = min(_lib.H5Dget_storage_size(dataset), file_size)
     finally:
-        _lib.H5Oclose(dataset)
+        _lib.H5Idec_ref(dataset)
     allowed = max(stored * MAX_RATIO if layout == CHUNKED else file_size, SMALL)
     if declared > min(allowed, memory):
         held = f'the file stores {stored} for it' if declared > allowed else f'this computer has {memory}'
