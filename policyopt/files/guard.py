@@ -59,8 +59,11 @@ def _checked_getattr(self, name):
     if getattr(_reading, 'depth', 0) and name in self._v_attrnames:
         try:
             value = self._g_getattr(self._v_node, name)
-            if isinstance(value, bytes):  # numpy's are bytes too
-                _check_bytes(value, name, self._v__nodepath)
+            if isinstance(value, bytes) and value.endswith(b'.') and _is_pickle(value):  # numpy's are bytes too
+                _reading.found.append(
+                    f"the attribute '{name}' of {self._v__nodepath} is a pickled Python object, which could run any program when it is "
+                    'read; attributes must be text or numbers'
+                )
         except UnicodeDecodeError as e:
             _reading.found.append(f"the attribute '{name}' of {self._v__nodepath} is not UTF-8 text")
             raise AttributeError(_reading.found[-1]) from e
@@ -68,14 +71,6 @@ def _checked_getattr(self, name):
 
 
 attributeset.AttributeSet.__getattr__ = _checked_getattr
-
-
-def _check_bytes(value: bytes, name: str, where: str) -> None:
-    if value.endswith(b'.') and _is_pickle(value):
-        _reading.found.append(
-            f"the attribute '{name}' of {where} is a pickled Python object, which could run any program when it is read; "
-            'attributes must be text or numbers'
-        )
 
 
 def _is_pickle(value: bytes) -> bool:

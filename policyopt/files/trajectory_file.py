@@ -90,7 +90,7 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
         if missing:
             raise UserError(f'{path}: lacks the dataset {missing[0]}; a trajectory file holds obs_B_T_Do, a_B_T_Da, r_B_T and len_B')
         ends = ('lastobs_B_Do', 'terminal_B') if '/lastobs_B_Do' in h5 and '/terminal_B' in h5 else ()
-        arrays = {n: numbers(h5, n, 'an expert trajectory file').read() for n in (*ARRAYS, *ends)}
+        arrays = {n: numbers(h5, n, 'an expert trajectory file') for n in (*ARRAYS, *ends)}
         env_name = attr_text(h5.root, 'env_name')
     try:
         check_shapes(**arrays)

@@ -41,7 +41,7 @@ def read_hdf5(path: str, options: ReadOptions) -> Source:
 def _read_d4rl(path: str, h5: Any, options: ReadOptions) -> Source:
     """The episodes of an open file: observations, actions, rewards, terminals, timeouts, next_observations. infos and metadata stay."""
     names = [node._v_pathname[1:] for node in h5.walk_nodes('/', 'Leaf')]
-    arrays = Arrays(path, names, lambda name: numbers(h5, name, 'numbers for each step').read(), options)
+    arrays = Arrays(path, names, lambda name: numbers(h5, name, 'numbers for each step'), options)
     found = read_arrays(arrays, 'HDF5 as of D4RL')
     found.unused = list(dict.fromkeys(name.split('/')[0] + '/…' if '/' in name else name for name in found.unused))
     if not any(name in found.used for name in (*TRUNCATED, *NAMES['next_obs'])) and any('terminal' in name for name in found.used):
@@ -74,7 +74,7 @@ def _read_robomimic(path: str, h5: Any, options: ReadOptions) -> Source:
         if odd := sorted({*now, *after, 'actions', 'rewards', 'dones'} & (set(demos[name]) ^ set(demos[first]))):
             raise UserError(f'{path}: {odd[0]} is in only one of {first} and {name}; expected the same arrays in every demonstration')
         where = f'{path}: {name}'
-        arrays = {key: numbers(h5, f'data/{name}/{key}', 'numbers for each step').read() for key in used}
+        arrays = {key: numbers(h5, f'data/{name}/{key}', 'numbers for each step') for key in used}
         obs, dones = joined(where, [arrays[key] for key in now]), arrays.get('dones')
         if after[-1] in used and len(obs) == len(arrays['actions']) > 0:
             obs = np.concatenate([obs, joined(where, [arrays[key][-1:] for key in after])])

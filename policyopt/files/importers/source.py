@@ -99,7 +99,7 @@ def chosen_parts(where: str, shapes: Mapping[str, tuple[int, ...]], options: Rea
     flat = [name for name, shape in shapes.items() if len(shape) <= 1]
     if options.obs_keys is None and len(shapes) == len(flat) == 1:
         return flat
-    has = ', '.join(f'{name} {shape}' for name, shape in shapes.items())
+    has = ', '.join(f'{name or "one part"} {shape}' for name, shape in shapes.items())
     for name in options.obs_keys or ():
         if name not in shapes:
             raise UserError(f"{where}: --obs_keys names '{name}', but the observations have {has}")
