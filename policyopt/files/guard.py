@@ -34,7 +34,14 @@ MAX_RATIO = 1032  # deflate cannot pack more bytes into one
 SMALL = 1 << 24  # bytes that are believed without a look at what is stored
 CHUNKED, VIRTUAL = 2, 3  # H5D_layout_t
 
-_reading = threading.local()
+
+class _Reading(threading.local):
+    """What is wrong with the attributes that this thread has read inside `no_code`; None outside."""
+
+    found: list[str] | None = None
+
+
+_reading = _Reading()
 
 
 class _NoPickle:
@@ -45,7 +52,7 @@ class _NoPickle:
 
     @staticmethod
     def loads(data: bytes, **options: Any) -> Any:
-        if getattr(_reading, 'depth', 0):
+        if _reading.found is not None:
             raise pickle.UnpicklingError('a file from a stranger is not unpickled')
         return pickle.loads(data, **options)
 
@@ -56,7 +63,7 @@ _getattr = attributeset.AttributeSet.__getattr__
 
 def _checked_getattr(self, name):
     """AttributeSet.__getattr__ that, inside `no_code`, notes an attribute that is a pickle or not text, with its name."""
-    if getattr(_reading, 'depth', 0) and name in self._v_attrnames:
+    if _reading.found is not None and name in self._v_attrnames:
         try:
             value = self._g_getattr(self._v_node, name)
             if isinstance(value, bytes) and value.endswith(b'.') and _is_pickle(value):  # numpy's are bytes too
@@ -85,23 +92,23 @@ def _is_pickle(value: bytes) -> bool:
 @contextlib.contextmanager
 def no_code(path: str) -> Iterator[None]:
     """While the block runs, PyTables unpickles nothing in this thread and does not warn; what a pickle was met in is refused by name."""
-    outer = getattr(_reading, 'found', None)
-    _reading.depth, _reading.found = getattr(_reading, 'depth', 0) + 1, []
+    outer, _reading.found = _reading.found, []
     try:
         with warnings.catch_warnings():
-            for category in (tables.NaturalNameWarning, tables.DataTypeWarning, tables.PerformanceWarning, tables.FiltersWarning):
-                warnings.simplefilter('ignore', category)
-            warnings.filterwarnings('ignore', category=UserWarning, module='tables')  # about nodes that it does not know
+            warnings.simplefilter('ignore')
             try:
                 yield
             except Exception as e:
-                if _reading.found:  # what went wrong then is a consequence
-                    raise UserError(f'{path}: {_reading.found[0]}') from e
+                _refuse_found(path, e)  # what went wrong then is a consequence
                 raise
-            if _reading.found:
-                raise UserError(f'{path}: {_reading.found[0]}')
+            _refuse_found(path)
     finally:
-        _reading.depth, _reading.found = _reading.depth - 1, outer
+        _reading.found = outer
+
+
+def _refuse_found(path: str, consequence: Exception | None = None) -> None:
+    if _reading.found:
+        raise UserError(f'{path}: {_reading.found[0]}') from consequence
 
 
 class _Stat(ctypes.Structure):
@@ -175,8 +182,7 @@ def check_contents(h5: tables.File, path: str) -> None:
                 f"{path}: '{where}' is an array of pickled Python objects, which could run any program when it is read; "
                 'store numbers or text'
             )
-    if _reading.found:
-        raise UserError(f'{path}: {_reading.found[0]}')
+    _refuse_found(path)
 
 
 def _check_dataset(path: str, group_id: int, name: str, where: str, file_size: int, memory: int) -> None:

@@ -130,11 +130,11 @@ def open_hashed(path: object, what: str) -> Iterator[tuple[Any, str]]:
     if not os.path.exists(path):
         raise UserError(f'{path}: no such file; expected {what}')
     check_regular(path, what)
+    _check_free(path)
     with no_code(path):
         with refusing_damage(path, f'not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}'):
             intact, sha256 = read_seal(path)
             if intact is False:
-                _check_free(path)
                 raise UserError(f'{path}: damaged: {ALTERED}')
             if intact is None and not _survives(path):
                 raise ValueError('the HDF5 library crashes or hangs on it')
@@ -160,7 +160,6 @@ def refusing_damage(path: str, seen: str) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as e:
-        _check_free(path)
         raise UserError(f'{path}: {seen}') from e
 
 
@@ -187,7 +186,6 @@ def _open(path: str) -> tables.File:
             handle.close()
         if 'unable to lock file' not in str(e):
             raise
-    _check_free(path)
     # A file system without locks. Files of ours are never changed in place, so that reading needs none; from memory HDF5 asks for none.
     with open(path, 'rb') as f:
         image = f.read()
