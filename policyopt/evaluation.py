@@ -17,8 +17,8 @@ from policyopt.environments.rlgymenv import SingleEnv, exits_raise
 from policyopt.errors import UserError, printable
 from policyopt.files.atomic import check_output, replacing
 from policyopt.files.ends import Episode
-from policyopt.files.importers.source import batch_of
 from policyopt.files.training_log import last_of, read_snapshot
+from policyopt.files.trajectory_file import batch_of
 from policyopt.interfaces import Reward
 from policyopt.options import MAX_TRAJS, ImitationOptions, option_names
 from policyopt.policies import Policy, policy_from_snapshot

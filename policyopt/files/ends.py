@@ -102,30 +102,32 @@ def ends_in_words(ends: np.ndarray) -> str:
     return f'{len(lengths)} episode{"s" * (len(lengths) != 1)}, {int(lengths.sum())} steps ({some})'
 
 
+def _filling(row: Row, num: int) -> tuple[np.ndarray, int]:
+    """(the steps that do not hold only zeros or NaN, the step from which on all are the same), each step with what its action led to."""
+    arrays = [x[len(x) - num :].reshape(num, -1) for x in (row.obs, row.acts, row.rews)]
+    moves = np.flatnonzero(np.logical_or.reduce([(x[1:] != x[:-1]).any(axis=1) for x in arrays]))
+    used = np.flatnonzero(np.logical_or.reduce([((x != 0) & ~np.isnan(x)).any(axis=1) for x in arrays]))
+    return used, moves[-1] + 1 if len(moves) else 0
+
+
 def is_padding(row: Row, start: int, num: int) -> bool:
     """Whether the steps from `start` on are filled up: nothing but zeros or NaN, or one step again and again."""
-    after = len(row.obs) - num  # 1: obs holds what the last action led to
-    arrays = [row.obs[start + after :], *(x[start:num] for x in (row.acts, row.rews))]
-    empty = all(((x == 0) | np.isnan(x)).all() for x in arrays)
-    frozen = num - start > 1 and all((x == x[:1]).all() for x in arrays)
-    return bool(empty or frozen)
+    used, frozen = _filling(row, num)
+    return not (used >= start).any() or num - start > 1 and start >= frozen
 
 
 def _check_filling(row: Row, ends: np.ndarray, num: int) -> None:
     """Raise UserError where a row begins or ends in steps that may be padding, and nothing says whether they are."""
     if not row.filled or any(name in LENGTHS for name in row.said):
         return
-    arrays = [x[:num].reshape(num, -1) for x in (row.obs, row.acts, row.rews)]
     closed = any(name in MASKS or name not in (STARTS, *IDS) and np.ravel(x)[-1] for name, x in row.said.items())
-    used = np.flatnonzero(np.logical_or.reduce([((x != 0) & ~np.isnan(x)).any(axis=1) for x in arrays]))
-    moves = np.flatnonzero(np.logical_or.reduce([(x[1:] != x[:-1]).any(axis=1) for x in arrays])) + 1
-    still = moves[-1] if len(moves) else 0  # the first of the steps at the end that are all the same
-    doubtful = None
+    used, frozen = _filling(row, num)
+    empty, doubtful = used[-1] + 1 if len(used) else 0, None
     if ends[-1] == num and not closed:
-        if not len(used) or used[-1] < num - 1:
-            doubtful = used[-1] + 1 if len(used) else 0, num - 1, 'hold nothing but zeros'
-        elif row.whole and num - still > 2:
-            doubtful = still, num - 1, 'are all the same'
+        if empty < num:
+            doubtful = empty, num - 1, 'hold nothing but zeros'
+        elif row.whole and num - frozen > 2:
+            doubtful = frozen, num - 1, 'are all the same'
     if doubtful is None and row.whole and len(used) and used[0] > 1:
         doubtful = 0, used[0] - 1, 'hold nothing but zeros'
     if doubtful:

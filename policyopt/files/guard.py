@@ -34,7 +34,14 @@ MAX_RATIO = 1032  # deflate cannot pack more bytes into one
 SMALL = 1 << 24  # bytes that are believed without a look at what is stored
 CHUNKED, VIRTUAL = 2, 3  # H5D_layout_t
 
-_reading = threading.local()
+
+class _Reading(threading.local):
+    """What is wrong with the attributes that this thread has read inside `no_code`; None outside."""
+
+    found: list[str] | None = None
+
+
+_reading = _Reading()
 
 
 class _NoPickle:
@@ -45,7 +52,7 @@ class _NoPickle:
 
     @staticmethod
     def loads(data: bytes, **options: Any) -> Any:
-        if getattr(_reading, 'depth', 0):
+        if _reading.found is not None:
             raise pickle.UnpicklingError('a file from a stranger is not unpickled')
         return pickle.loads(data, **options)
 
@@ -56,11 +63,14 @@ _getattr = attributeset.AttributeSet.__getattr__
 
 def _checked_getattr(self, name):
     """AttributeSet.__getattr__ that, inside `no_code`, notes an attribute that is a pickle or not text, with its name."""
-    if getattr(_reading, 'depth', 0) and name in self._v_attrnames:
+    if _reading.found is not None and name in self._v_attrnames:
         try:
             value = self._g_getattr(self._v_node, name)
-            if isinstance(value, bytes):  # numpy's are bytes too
-                _check_bytes(value, name, self._v__nodepath)
+            if isinstance(value, bytes) and value.endswith(b'.') and _is_pickle(value):  # numpy's are bytes too
+                _reading.found.append(
+                    f"the attribute '{name}' of {self._v__nodepath} is a pickled Python object, which could run any program when it is "
+                    'read; attributes must be text or numbers'
+                )
         except UnicodeDecodeError as e:
             _reading.found.append(f"the attribute '{name}' of {self._v__nodepath} is not UTF-8 text")
             raise AttributeError(_reading.found[-1]) from e
@@ -68,14 +78,6 @@ def _checked_getattr(self, name):
 
 
 attributeset.AttributeSet.__getattr__ = _checked_getattr
-
-
-def _check_bytes(value: bytes, name: str, where: str) -> None:
-    if value.endswith(b'.') and _is_pickle(value):
-        _reading.found.append(
-            f"the attribute '{name}' of {where} is a pickled Python object, which could run any program when it is read; "
-            'attributes must be text or numbers'
-        )
 
 
 def _is_pickle(value: bytes) -> bool:
@@ -90,23 +92,23 @@ def _is_pickle(value: bytes) -> bool:
 @contextlib.contextmanager
 def no_code(path: str) -> Iterator[None]:
     """While the block runs, PyTables unpickles nothing in this thread and does not warn; what a pickle was met in is refused by name."""
-    outer = getattr(_reading, 'found', None)
-    _reading.depth, _reading.found = getattr(_reading, 'depth', 0) + 1, []
+    outer, _reading.found = _reading.found, []
     try:
         with warnings.catch_warnings():
-            for category in (tables.NaturalNameWarning, tables.DataTypeWarning, tables.PerformanceWarning, tables.FiltersWarning):
-                warnings.simplefilter('ignore', category)
-            warnings.filterwarnings('ignore', category=UserWarning, module='tables')  # about nodes that it does not know
+            warnings.simplefilter('ignore')
             try:
                 yield
             except Exception as e:
-                if _reading.found:  # what went wrong then is a consequence
-                    raise UserError(f'{path}: {_reading.found[0]}') from e
+                _refuse_found(path, e)  # what went wrong then is a consequence
                 raise
-            if _reading.found:
-                raise UserError(f'{path}: {_reading.found[0]}')
+            _refuse_found(path)
     finally:
-        _reading.depth, _reading.found = _reading.depth - 1, outer
+        _reading.found = outer
+
+
+def _refuse_found(path: str, consequence: Exception | None = None) -> None:
+    if _reading.found:
+        raise UserError(f'{path}: {_reading.found[0]}') from consequence
 
 
 class _Stat(ctypes.Structure):
@@ -136,10 +138,7 @@ def _library() -> ctypes.CDLL:
         ('H5Sget_simple_extent_npoints', ctypes.c_int64, [hid]),
         ('H5Tget_size', ctypes.c_size_t, [hid]),
         ('H5Gget_objinfo', ctypes.c_int, [hid, text, ctypes.c_int, ctypes.c_void_p]),
-        ('H5Oclose', ctypes.c_int, [hid]),
-        ('H5Pclose', ctypes.c_int, [hid]),
-        ('H5Sclose', ctypes.c_int, [hid]),
-        ('H5Tclose', ctypes.c_int, [hid]),
+        ('H5Idec_ref', ctypes.c_int, [hid]),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -183,8 +182,7 @@ def check_contents(h5: tables.File, path: str) -> None:
                 f"{path}: '{where}' is an array of pickled Python objects, which could run any program when it is read; "
                 'store numbers or text'
             )
-    if _reading.found:
-        raise UserError(f'{path}: {_reading.found[0]}')
+    _refuse_found(path)
 
 
 def _check_dataset(path: str, group_id: int, name: str, where: str, file_size: int, memory: int) -> None:
@@ -196,7 +194,7 @@ def _check_dataset(path: str, group_id: int, name: str, where: str, file_size: i
         plist = _lib.H5Dget_create_plist(dataset)
         layout, num_external = _lib.H5Pget_layout(plist), _lib.H5Pget_external_count(plist)
         unknown = _unknown_filter(plist)
-        _lib.H5Pclose(plist)
+        _lib.H5Idec_ref(plist)
         if unknown:
             raise UserError(
                 f"{path}: the dataset '{where}' needs the filter {unknown}, which this HDF5 library does not have; "
@@ -206,11 +204,11 @@ def _check_dataset(path: str, group_id: int, name: str, where: str, file_size: i
             raise UserError(f"{path}: the dataset '{where}' takes its numbers from another file; copy them into this one")
         space, kind = _lib.H5Dget_space(dataset), _lib.H5Dget_type(dataset)
         declared = max(_lib.H5Sget_simple_extent_npoints(space), 0) * _lib.H5Tget_size(kind)
-        _lib.H5Sclose(space)
-        _lib.H5Tclose(kind)
+        _lib.H5Idec_ref(space)
+        _lib.H5Idec_ref(kind)
         stored = min(_lib.H5Dget_storage_size(dataset), file_size)
     finally:
-        _lib.H5Oclose(dataset)
+        _lib.H5Idec_ref(dataset)
     allowed = max(stored * MAX_RATIO if layout == CHUNKED else file_size, SMALL)
     if declared > min(allowed, memory):
         held = f'the file stores {stored} for it' if declared > allowed else f'this computer has {memory}'

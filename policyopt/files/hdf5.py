@@ -130,11 +130,11 @@ def open_hashed(path: object, what: str) -> Iterator[tuple[Any, str]]:
     if not os.path.exists(path):
         raise UserError(f'{path}: no such file; expected {what}')
     check_regular(path, what)
+    _check_free(path)
     with no_code(path):
         with refusing_damage(path, f'not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}'):
             intact, sha256 = read_seal(path)
             if intact is False:
-                _check_free(path)
                 raise UserError(f'{path}: damaged: {ALTERED}')
             if intact is None and not _survives(path):
                 raise ValueError('the HDF5 library crashes or hangs on it')
@@ -160,7 +160,6 @@ def refusing_damage(path: str, seen: str) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as e:
-        _check_free(path)
         raise UserError(f'{path}: {seen}') from e
 
 
@@ -187,7 +186,6 @@ def _open(path: str) -> tables.File:
             handle.close()
         if 'unable to lock file' not in str(e):
             raise
-    _check_free(path)
     # A file system without locks. Files of ours are never changed in place, so that reading needs none; from memory HDF5 asks for none.
     with open(path, 'rb') as f:
         image = f.read()
@@ -221,12 +219,12 @@ def _verify(h5: tables.File, path: str) -> None:
             raise UserError(f'{path}: damaged: {ALTERED}')
 
 
-def numbers(h5: tables.File, name: str, what: str) -> Any:
-    """The dataset of numbers /name of an open file; UserError where it is missing or something else."""
+def numbers(h5: tables.File, name: str, what: str) -> np.ndarray:
+    """The dataset of numbers /name of an open file, with at least one axis; UserError where it is missing or something else."""
     node = h5.get_node(f'/{name}') if f'/{name}' in h5 else None
     if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
         raise UserError(f'{h5.filename}: {name} is not an array of numbers; expected {what}')
-    return node
+    return np.atleast_1d(node.read())
 
 
 def read_table(h5: tables.File, name: str, what: str) -> np.ndarray:
@@ -259,9 +257,10 @@ def set_attrs(node: Any, attrs: Mapping[str, Any]) -> None:
             node._v_file.create_carray(where, key, obj=np.frombuffer(text, np.uint8), filters=tables.Filters(1), createparents=True)
 
 
-def attr_names(node: Any) -> list[str]:
-    """The names of a group's attributes, the long ones included."""
-    return [*node._v_attrs._f_list('user'), *(sorted(node._v_children[LONG_TEXTS]._v_children) if LONG_TEXTS in node._v_children else ())]
+def attrs_of(node: Any) -> dict[str, str]:
+    """All attributes of a group as texts, the long ones included."""
+    long = sorted(node._v_children[LONG_TEXTS]._v_children) if LONG_TEXTS in node._v_children else []
+    return {key: attr_text(node, key) for key in [*node._v_attrs._f_list('user'), *long]}
 
 
 def attr_text(node: Any, key: str, default: str | None = None) -> Any:

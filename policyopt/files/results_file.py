@@ -14,7 +14,7 @@ import numpy as np
 from policyopt.command_line import format_table
 from policyopt.errors import UserError, printable
 from policyopt.files.guard import decoded
-from policyopt.files.hdf5 import attr_names, attr_text, check_column, open_h5, read_table, set_attrs, write_h5
+from policyopt.files.hdf5 import attrs_of, check_column, open_h5, read_table, set_attrs, write_h5
 from policyopt.files.names import settings_of
 from policyopt.files.trajectory_file import MAX_RETURN
 
@@ -80,7 +80,7 @@ def read_results(path: str) -> Results:
     """
     with open_h5(path, 'a results file as 2_eval writes it') as h5:
         rows, task_rows = _read_table(h5, 'results', ResultRow, path), _read_table(h5, 'tasks', TaskRow, path)
-        attrs = {key: printable(attr_text(h5.root, key), keep='\n\t') for key in attr_names(h5.root)}
+        attrs = {key: printable(text, keep='\n\t') for key, text in attrs_of(h5.root).items()}
     return Results(rows, task_rows, attrs)
 
 

@@ -55,7 +55,11 @@ def read_run(path: str, rule: str = 'last') -> RunFile:
             seen = f"the attribute 'end_time' is {facts['end_time']}, before 'start_time', {facts['start_time']}"
             raise UserError(f'{path}: {seen}; expected it later')
         log = _columns(h5, path)
-        name = names[-1] if rule == 'last' else _with_best_valacc(names, log, path)
+        name = names[-1]
+        if rule != 'last':
+            name = best_snapshot(log, names) if 'valacc' in log else None
+            if name is None:
+                raise UserError(f'{path}: no snapshot has a valacc that is a number in its log; expected one. Use eval: last')
         snapshot = snapshot_in(h5, path, f'snapshots/{name}')
     returns = log.get('trueret', np.empty(0))
     return RunFile(
@@ -76,15 +80,6 @@ def read_facts(path: str) -> dict[str, str]:
 
 def _facts_in(h5: Any) -> dict[str, str]:
     return {key: attr_text(h5.root, key, '') for key in _FACTS}
-
-
-def _with_best_valacc(names: list[str], log: dict[str, np.ndarray], path: str) -> str:
-    if 'valacc' not in log:
-        raise UserError(f"{path}: its log has no column 'valacc', which eval: best_valacc needs. Use eval: last")
-    best = best_snapshot(log, names)
-    if best is None:
-        raise UserError(f'{path}: no snapshot has a valacc that is a number; expected one. Use eval: last for this algorithm')
-    return best
 
 
 def best_snapshot(log: Any, names: Iterable[str]) -> str | None:

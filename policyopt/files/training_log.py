@@ -17,7 +17,7 @@ import tables
 
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_regular
-from policyopt.files.hdf5 import DIGEST, attr_names, attr_table, attr_text, open_h5, read_table, set_attrs, write_h5
+from policyopt.files.hdf5 import DIGEST, attr_table, attr_text, attrs_of, open_h5, read_table, set_attrs, write_h5
 from policyopt.files.names import part_path
 from policyopt.interfaces import Fields
 
@@ -74,11 +74,9 @@ def last_of(path: str) -> str:
 def snapshot_groups(h5: Any, path: str, needed: bool = True) -> list[str]:
     """Sorted names of the snapshots in an open file; UserError where there is none, unless none is needed."""
     there = '/snapshots' in h5 and isinstance(h5.root.snapshots, tables.Group)
-    if needed and not there:
-        raise UserError(f'{path}: holds no snapshots; expected a training log')
     names = sorted(h5.root.snapshots._v_children) if there else []
     if needed and not names:
-        raise UserError(f'{path}: holds no snapshots yet')
+        raise UserError(f'{path}: holds no snapshots{" yet" if there else ""}; expected those of a training log')
     return names
 
 
@@ -154,8 +152,7 @@ def is_training_log(path: str) -> bool:
 def read_root(path: str) -> dict[str, Any]:
     """The root attributes of a training log as a dict; args and versions are parsed."""
     with open_h5(path, 'a training log') as h5:
-        attrs: dict[str, Any] = {k: attr_text(h5.root, k) for k in attr_names(h5.root)}
-        attrs['args'] = _args(h5, path)
+        attrs = attrs_of(h5.root) | {'args': _args(h5, path)}
         if 'versions' in attrs:
             attrs['versions'] = attr_table(h5.root, 'versions')
         return attrs
@@ -267,7 +264,7 @@ class TrainingLog:
             return _read_arrays(h5, '/checkpoint')
 
     def _read(self, h5: Any) -> None:
-        self.attrs = {k: attr_text(h5.root, k) for k in attr_names(h5.root) if k != DIGEST}
+        self.attrs = {key: text for key, text in attrs_of(h5.root).items() if key != DIGEST}
         if '/log' in h5:
             table = h5.root.log.read()
             self.columns = [(n, table.dtype[n].type) for n in table.dtype.names]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ import tables
 
 from policyopt.arguments import as_path, check_shapes, kind_of
 from policyopt.errors import UserError
+from policyopt.files.ends import Episode, shaped
 from policyopt.files.hdf5 import attr_text, numbers, open_h5, set_attrs, write_h5
 from policyopt.shipped import as_typed
 from policyopt.trajectories import LARGEST_OBS, TrajBatch
@@ -38,27 +40,6 @@ def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any], replace: b
         for name, array in arrays.items():
             h5.create_carray('/', name, obj=array, filters=filters)
         set_attrs(h5.root, attrs)
-
-
-def check_int64(what: str, x: np.ndarray) -> None:
-    """Raise UserError for unsigned integers that would become negative as signed ones."""
-    if x.dtype.kind == 'u' and x.size and x.max() > np.iinfo(np.int64).max:
-        raise UserError(f'{what}: {x.max()} is among them; expected integers below 2^63')
-
-
-def check_sizes(trajs: TrajBatch, what: str) -> None:
-    """Raise UserError where returns have no mean and no deviation, or observations cannot be normalised, since they are too large."""
-    with np.errstate(over='ignore'):
-        returns = trajs.returns
-    for name, x, most in (
-        ('the return of trajectory', returns, MAX_RETURN),
-        ('the observation of step', trajs.obs.stacked, LARGEST_OBS),
-    ):
-        sizes = np.abs(x).reshape(len(x), -1).max(axis=1, initial=0)
-        bad = np.flatnonzero(~(sizes < most))
-        if len(bad):
-            seen = f'{name} {bad[0]} is {sizes[bad[0]]:.3g} in size'
-            raise UserError(f'{what}: {seen}; expected less than {most:g}, whose squares have a mean')
 
 
 def foreign_kind(source: str) -> str | None:
@@ -109,39 +90,83 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
         if missing:
             raise UserError(f'{path}: lacks the dataset {missing[0]}; a trajectory file holds obs_B_T_Do, a_B_T_Da, r_B_T and len_B')
         ends = ('lastobs_B_Do', 'terminal_B') if '/lastobs_B_Do' in h5 and '/terminal_B' in h5 else ()
-        arrays = {n: numbers(h5, n, 'an expert trajectory file').read() for n in (*ARRAYS, *ends)}
+        arrays = {n: numbers(h5, n, 'an expert trajectory file') for n in (*ARRAYS, *ends)}
         env_name = attr_text(h5.root, 'env_name')
     try:
         check_shapes(**arrays)
     except UserError as e:
         raise UserError(f'{path}: {e}') from e
     num_B, max_T = arrays['r_B_T'].shape
-    if num_B == 0:
-        raise UserError(f'{path}: holds no trajectory')
-    if limit_trajs is not None:
-        if not 1 <= limit_trajs <= num_B:
-            raise UserError(f'{path}: holds {num_B} trajectories, but limit_trajs is {limit_trajs}; give 1 to {num_B}')
-        arrays = {name: x[:limit_trajs] for name, x in arrays.items()}
-    obs_B_T_Do, a_B_T_Da, r_B_T, len_B, *ends = arrays.values()
+    if limit_trajs is not None and not 1 <= limit_trajs <= num_B:
+        raise UserError(f'{path}: holds {num_B} trajectories, but limit_trajs is {limit_trajs}; give 1 to {num_B}')
+    obs_B_T_Do, a_B_T_Da, r_B_T, len_B, *ends = (x[:limit_trajs] for x in arrays.values())
     bad = np.flatnonzero(~((len_B >= 1) & (len_B <= max_T) & (len_B % 1 == 0)))  # this way round, NaN is bad too
     if len(bad):
         raise UserError(f'{path}: len_B[{bad[0]}] is {len_B[bad[0]]}; lengths must be whole, 1 to {max_T} (the time axis of r_B_T)')
-    mask_B_T = np.arange(max_T) < len_B[:, None]
-    check_int64(f'{path}: a_B_T_Da', a_B_T_Da)
-    a_type = np.int64 if np.issubdtype(a_B_T_Da.dtype, np.integer) else np.float64
-    obs_N_Do, a_N_Da, r_N = obs_B_T_Do[mask_B_T].astype(np.float64), a_B_T_Da[mask_B_T].astype(a_type), r_B_T[mask_B_T].astype(np.float64)
-    for name, x in (('obs_B_T_Do', obs_N_Do), ('a_B_T_Da', a_N_Da), ('r_B_T', r_N)):
+    if ends and not np.isin(ends[1], (0, 1)).all():
+        raise UserError(f'{path}: terminal_B holds other things than 0 and 1; expected 1 where a trajectory ended in a terminal state')
+    episodes = []
+    for i, num in enumerate(len_B.astype(int).tolist()):
+        obs = np.concatenate([obs_B_T_Do[i, :num], ends[0][i : i + 1]]) if ends else obs_B_T_Do[i, :num]
+        terminated = bool(ends[1][i]) if ends else None
+        episodes.append(Episode(f'{path}: trajectory {i}', obs, a_B_T_Da[i, :num], r_B_T[i, :num], terminated))
+    trajs = batch_of(episodes, path)
+    trajs.env_name = env_name
+    return trajs
+
+
+def batch_of(episodes: list[Episode], source: str) -> TrajBatch:
+    """The TrajBatch of episodes, checked; without rewards these are 0.
+
+    What the last actions led to is kept where every episode says whether it ended in a terminal state, and what followed if it did not.
+    Raises UserError for episodes of different tasks, for NaN and infinity, and where returns or observations are too large for a mean of
+    their squares.
+    """
+    if not episodes:
+        raise UserError(f'{source}: holds no trajectory')
+    checked: list[Any] = [_checked(episode) for episode in episodes]
+    for i, name in enumerate(('observation', 'action')):
+        sizes = [e[i].shape[1] for e in checked]
+        other = next((j for j, size in enumerate(sizes) if size != sizes[0]), None)
+        if other is not None:
+            seen = f'{sizes[other]} {name} dims, but {sizes[0]} in {episodes[0].where}'
+            raise UserError(f'{episodes[other].where}: {seen}; expected one task')
+    if any(e.rews is None for e in episodes):
+        print(f'{source}: no rewards; 0 is stored (they are only reported, never learned from)', file=sys.stderr)
+    obs_N_Do, a_N_Da, r_N = (np.concatenate([e[k] for e in checked]) for k in range(3))
+    trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, [len(e[2]) for e in checked])
+    last = [e[3] for e in checked]
+    if all(e.terminated or (e.terminated is False and x is not None) for e, x in zip(episodes, last, strict=True)):
+        nothing = np.zeros(obs_N_Do.shape[1])
+        trajs.lastobs_B_Do = np.array([nothing if x is None else x for x in last])
+        trajs.terminal_B = np.array([bool(e.terminated) for e in episodes])
+    with np.errstate(over='ignore'):
+        returns = trajs.returns
+    for name, x, most in (
+        ('the return of trajectory', returns, MAX_RETURN),
+        ('the observation of step', trajs.obs.stacked, LARGEST_OBS),
+    ):
+        sizes = np.abs(x).reshape(len(x), -1).max(axis=1, initial=0)
+        bad = np.flatnonzero(~(sizes < most))
+        if len(bad):
+            seen = f'{name} {bad[0]} is {sizes[bad[0]]:.3g} in size'
+            raise UserError(f'{source}: {seen}; expected less than {most:g}, whose squares have a mean')
+    return trajs
+
+
+def _checked(episode: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """(obs_T_Do, a_T_Da, r_T, lastobs_Do or None) of one episode, of finite numbers."""
+    obs, a_T_Da, r_T = shaped(episode)
+    num = len(a_T_Da)
+    if a_T_Da.dtype.kind == 'u' and a_T_Da.max() > np.iinfo(np.int64).max:
+        raise UserError(f'{episode.where}: actions: {a_T_Da.max()} is among them; expected integers below 2^63')
+    whole = a_T_Da.dtype.kind in 'biu' and a_T_Da.shape[1] == 1
+    with np.errstate(over='ignore'):  # a longdouble beyond float64 becomes infinite, which is said below
+        obs, r_T = obs.astype(np.float64, copy=False), r_T.astype(np.float64, copy=False)
+        a_T_Da = a_T_Da.astype(np.int64 if whole else np.float64, copy=False)
+    for name, x in (('observations', obs), ('actions', a_T_Da), ('rewards', r_T)):
         if not np.isfinite(x).all():
             row = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))[0])
-            traj = int(np.searchsorted(np.cumsum(len_B), row, side='right'))
-            raise UserError(f'{path}: {name} holds NaN or infinity in trajectory {traj}; trajectories must be finite numbers')
-    trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, len_B)
-    trajs.env_name = env_name
-    check_sizes(trajs, path)
-    if ends:
-        if not np.isfinite(ends[0]).all():
-            raise UserError(f'{path}: lastobs_B_Do holds NaN or infinity; trajectories must be finite numbers')
-        if not np.isin(ends[1], (0, 1)).all():
-            raise UserError(f'{path}: terminal_B holds other things than 0 and 1; expected 1 where a trajectory ended in a terminal state')
-        trajs.lastobs_B_Do, trajs.terminal_B = ends[0].astype(np.float64), ends[1] != 0
-    return trajs
+            place = f'among the {name} of step {row}' if row < num else 'in the observation after the last action'
+            raise UserError(f'{episode.where}: NaN or infinity {place}; expected finite numbers')
+    return obs[:num], a_T_Da, r_T, obs[num] if len(obs) > num else None

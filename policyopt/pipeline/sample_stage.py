@@ -192,7 +192,7 @@ def check_random(spec: Spec, task: Task) -> tuple[np.ndarray, np.ndarray] | None
     if not os.path.exists(path):
         return None
     with open_h5(path, what) as h5:
-        env, returns_B, len_B = attr_text(h5.root, 'env_name'), *(numbers(h5, n, what).read() for n in ('returns_B', 'len_B'))
+        env, returns_B, len_B = attr_text(h5.root, 'env_name'), *(numbers(h5, n, what) for n in ('returns_B', 'len_B'))
     num = spec.options.eval_num_trajs
     if env != task.env or returns_B.shape != (num,) or len_B.shape != (num,):
         seen = f"holds {len(returns_B) if returns_B.ndim else 'no'} episodes of env '{env}'"

@@ -423,7 +423,7 @@ def test_parts_of_minari_observations_are_chosen_by_name(capsys):
     assert np.array_equal(both.obs.stacked, np.concatenate([arm, goal], axis=1)[:-1])
     demos = policyopt.Demonstrations.from_minari(Dataset(goal, 'Reach-v0'))
     assert demos.env_name == 'Reach-v0' and np.array_equal(demos.obs.stacked, goal[:-1])
-    with pytest.raises(UserError, match='the observations have one part only'):
+    with pytest.raises(UserError, match='the observations have one part '):
         read_minari(Dataset(goal), ReadOptions(obs_keys=('goal',)))
 
 

@@ -173,7 +173,7 @@ BAD = {
     'no observations': ({'obs_B_T_Do': None}, 'lacks the dataset obs_B_T_Do'),
     'no lengths': ({'len_B': None}, 'lacks the dataset len_B'),
     'a group in place of an array': ({'r_B_T': 'group'}, 'r_B_T is not an array of numbers'),
-    'integers that wrap': ({'a_B_T_Da': np.full((2, 3, 1), 2**63, np.uint64)}, 'a_B_T_Da: 9223372036854775808 is among them'),
+    'integers that wrap': ({'a_B_T_Da': np.full((2, 3, 1), 2**63, np.uint64)}, 'trajectory 0: actions: 9223372036854775808 is among them'),
     'text in place of numbers': ({'a_B_T_Da': np.full((2, 3, 1), b'left')}, 'a_B_T_Da is not an array of numbers'),
     'too few axes': ({'obs_B_T_Do': np.ones((2, 3))}, 'obs_B_T_Do has shape (2, 3), but its name promises 3 axes'),
     'another number of steps': ({'a_B_T_Da': np.ones((2, 4, 1), int)}, 'a_B_T_Da has shape (2, 4, 1), but T is 3 in obs_B_T_Do'),
@@ -184,9 +184,9 @@ BAD = {
     'a length beyond the data': ({'len_B': np.array([3, 4])}, 'len_B[1] is 4; lengths must be whole, 1 to 3'),
     'a broken length': ({'len_B': np.array([3, 1.5])}, 'len_B[1] is 1.5'),
     'a length that is NaN': ({'len_B': np.array([np.nan, 2])}, 'len_B[0] is nan'),
-    'NaN observations': (with_value('obs_B_T_Do', (1, 1, 2), np.nan), 'obs_B_T_Do holds NaN or infinity in trajectory 1'),
-    'infinite rewards': (with_value('r_B_T', (0, 2), np.inf), 'r_B_T holds NaN or infinity in trajectory 0'),
-    'NaN actions': (with_value('a_B_T_Da', (0, 0, 0), np.nan), 'a_B_T_Da holds NaN or infinity in trajectory 0'),
+    'NaN observations': (with_value('obs_B_T_Do', (1, 1, 2), np.nan), 'trajectory 1: NaN or infinity among the observations of step 1'),
+    'infinite rewards': (with_value('r_B_T', (0, 2), np.inf), 'trajectory 0: NaN or infinity among the rewards of step 2'),
+    'NaN actions': (with_value('a_B_T_Da', (0, 0, 0), np.nan), 'trajectory 0: NaN or infinity among the actions of step 0'),
 }
 
 

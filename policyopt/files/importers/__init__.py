@@ -7,25 +7,20 @@ policyopt.files.ends alone. Nothing here is ever unpickled, since unpickling a f
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from policyopt.errors import UserError
 from policyopt.files.atomic import begins_as_hdf5, check_regular
-from policyopt.files.hdf5 import open_h5
 from policyopt.files.importers.csv_folder import read_csvs
-from policyopt.files.importers.d4rl import read_d4rl
+from policyopt.files.importers.hdf5_files import read_hdf5
 from policyopt.files.importers.imitation_folder import read_imitation
 from policyopt.files.importers.minari import read_minari, save_minari
 from policyopt.files.importers.npz import read_npzs
-from policyopt.files.importers.robomimic import read_robomimic
-from policyopt.files.importers.source import ReadOptions, Source, batch_of, check_task, described, files_in, known_task
+from policyopt.files.importers.source import ReadOptions, Source, check_task, described, files_in, known_task
 from policyopt.files.importers.unread import refuse_unread
-from policyopt.files.trajectory_file import foreign_kind, layout_of_h5, save_trajs
+from policyopt.files.trajectory_file import batch_of, foreign_kind, save_trajs
 from policyopt.provenance import provenance
-from policyopt.shipped import as_typed
 from policyopt.trajectories import TrajBatch
 
 __all__ = [
@@ -36,18 +31,9 @@ __all__ = [
 READERS: dict[str, Callable[[str, ReadOptions], Source]] = {
     'minari': read_minari, 'npz': read_npzs, 'csv': read_csvs, 'imitation': read_imitation,
 }  # fmt: skip
-HDF5_READERS: dict[str, Callable[[str, Any, ReadOptions], Source]] = {'d4rl': read_d4rl, 'robomimic': read_robomimic}
 EXPECTED = (
     'an .npz or .csv file or a folder of them, HDF5 of D4RL or robomimic, a folder of imitation, or a Minari id such as cartpole/expert-v0'
 )
-NOT_DEMONSTRATIONS = {
-    'trajectories': 'is a trajectory file already, which --data takes as it is; {show} shows what it holds',
-    'run': 'is the file of a training run, not demonstrations; its policy records some: {record}',
-    'results': 'holds the results of an experiment, not demonstrations',
-    'minari': 'is a part of a Minari data set; give its id, such as cartpole/expert-v0, and the folder of all data sets as '
-    'MINARI_DATASETS_PATH in the environment',
-    'other': 'is an HDF5 file with {holds}; expected observations and actions at its root (D4RL), or data/demo_0, … (robomimic)',
-}
 
 
 def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  # noqa: B008 (it is frozen)
@@ -69,20 +55,9 @@ def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  #
         return READERS[kind](source, options)
     refuse_unread(source)
     if source.lower().endswith(('.h5', '.hdf5', '.hdf')) or begins_as_hdf5(source):
-        return _read_hdf5(source, options)
+        return read_hdf5(source, options)
     seen = 'a folder without .npz or .csv files' if kind == 'folder' else 'is of no known format'
     raise UserError(f'{source}: {seen}; expected {EXPECTED}')
-
-
-def _read_hdf5(path: str, options: ReadOptions) -> Source:
-    with open_h5(path, 'an HDF5 file with demonstrations') as h5:
-        layout = layout_of_h5(h5)
-        if layout in HDF5_READERS:
-            return HDF5_READERS[layout](path, h5, options)
-        quoted, names = shlex.quote(path), ', '.join(sorted(h5.root._v_children)) or 'nothing in it'
-        show = as_typed(f'print_saved_returns.py {quoted}')
-        record = as_typed(f'vis_mj.py {quoted}/snapshots/last --count 10 --out trajs.h5')
-        raise UserError(f'{path}: {NOT_DEMONSTRATIONS[layout].format(show=show, record=record, holds=names)}')
 
 
 def import_trajs(

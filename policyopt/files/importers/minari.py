@@ -39,14 +39,10 @@ def read_minari(dataset_id: Any, options: ReadOptions) -> Source:
     try:
         for e in dataset.iterate_episodes():
             where, parts = f'{dataset_id}, episode {e.id}', dict(_parts(e.observations))
-            keys = list(parts)
-            if list(parts) != ['']:
-                keys = chosen_parts(where, {name: np.shape(x)[1:] for name, x in parts.items()}, options)
-            elif options.obs_keys is not None:
-                raise UserError(f'{where}: --obs_keys is given, but the observations have one part only; leave it out')
-            obs = joined(where, [parts[key] for key in keys]) if keys != [''] else e.observations
+            used = chosen_parts(where, {name: np.shape(x)[1:] for name, x in parts.items()}, options)
+            unused = [name for name in parts if name not in used]
+            obs = joined(where, [parts[name] for name in used])
             episodes.append(Episode(where, obs, e.actions, e.rewards, bool(np.asarray(e.terminations)[-1])))
-            used, unused = keys, [name for name in parts if name not in keys]
     except UserError:
         raise
     except Exception as e:  # on damaged files h5py, pyarrow and Minari raise errors of any type

@@ -1,4 +1,4 @@
-"""What every reader of demonstrations yields, how it is checked, and how it becomes a TrajBatch.
+"""What every reader of demonstrations yields, and what several of them do.
 
 Letters: B trajectories, T steps of one of them, N rows of all, Do observation dim, Da action dim.
 """
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt.errors import RunFailed, UserError, printable
-from policyopt.files.ends import Episode, numeric, shaped
-from policyopt.files.trajectory_file import check_int64, check_sizes
+from policyopt.files.ends import Episode, numeric
 from policyopt.trajectories import TrajBatch
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def chosen_parts(where: str, shapes: Mapping[str, tuple[int, ...]], options: Rea
     flat = [name for name, shape in shapes.items() if len(shape) <= 1]
     if options.obs_keys is None and len(shapes) == len(flat) == 1:
         return flat
-    has = ', '.join(f'{name} {shape}' for name, shape in shapes.items())
+    has = ', '.join(f'{name or "one part"} {shape}' for name, shape in shapes.items())
     for name in options.obs_keys or ():
         if name not in shapes:
             raise UserError(f"{where}: --obs_keys names '{name}', but the observations have {has}")
@@ -183,46 +182,3 @@ def check_task(trajs: TrajBatch, env_name: str, what: str, force: bool = True) -
         return
     if misfit := trajs.misfit(info):
         raise UserError(f'{what}: {misfit}; give data of this env, or name theirs')
-
-
-def batch_of(episodes: list[Episode], source: str) -> TrajBatch:
-    """The TrajBatch of episodes, checked; without rewards these are 0.
-
-    What the last actions led to is kept where every episode says whether it ended in a terminal state, and what followed if it did not.
-    """
-    if not episodes:
-        raise UserError(f'{source}: holds no episode')
-    checked: list[Any] = [_checked(episode) for episode in episodes]
-    for i, name in enumerate(('observation', 'action')):
-        sizes = [e[i].shape[1] for e in checked]
-        other = next((j for j, size in enumerate(sizes) if size != sizes[0]), None)
-        if other is not None:
-            seen = f'{sizes[other]} {name} dims, but {sizes[0]} in {episodes[0].where}'
-            raise UserError(f'{episodes[other].where}: {seen}; expected one task')
-    if any(e.rews is None for e in episodes):
-        print(f'{source}: no rewards; 0 is stored (they are only reported, never learned from)', file=sys.stderr)
-    obs_N_Do, a_N_Da, r_N = (np.concatenate([e[k] for e in checked]) for k in range(3))
-    trajs = TrajBatch(obs_N_Do, np.zeros((len(r_N), 0)), a_N_Da, r_N, [len(e[2]) for e in checked])
-    last = [e[3] for e in checked]
-    if all(e.terminated or (e.terminated is False and x is not None) for e, x in zip(episodes, last, strict=True)):
-        nothing = np.zeros(obs_N_Do.shape[1])
-        trajs.lastobs_B_Do = np.array([nothing if x is None else x for x in last])
-        trajs.terminal_B = np.array([bool(e.terminated) for e in episodes])
-    check_sizes(trajs, source)
-    return trajs
-
-
-def _checked(episode: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """(obs_T_Do, a_T_Da, r_T, lastobs_Do or None) of one episode, of finite numbers."""
-    obs, a_T_Da, r_T = shaped(episode)
-    num = len(a_T_Da)
-    check_int64(f'{episode.where}: actions', a_T_Da)
-    whole = a_T_Da.dtype.kind in 'biu' and a_T_Da.shape[1] == 1
-    with np.errstate(over='ignore'):  # a longdouble beyond float64 becomes infinite, which is said below
-        obs, a_T_Da, r_T = obs.astype(np.float64), a_T_Da.astype(np.int64 if whole else np.float64), r_T.astype(np.float64)
-    for name, x in (('observations', obs), ('actions', a_T_Da), ('rewards', r_T)):
-        if not np.isfinite(x).all():
-            row = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))[0])
-            place = f'among the {name} of step {row}' if row < num else 'in the observation after the last action'
-            raise UserError(f'{episode.where}: NaN or infinity {place}; expected finite numbers')
-    return obs[:num], a_T_Da, r_T, obs[num] if len(obs) > num else None
