@@ -107,14 +107,13 @@ class Command:
 
         So a template of 2016 (`python scripts/imitate_mj.py …`) works from any folder and in any virtual environment.
         """
-        head = r'(?:\w+=[^\s\'"|;&<>$]*\s+)*python(\s+)(?:([^\s\'"|;&<>$*-][^\s\'"|;&<>$*]*\.py)(?=\s|$))?'
-        match = re.match(head, self.text + ' ')
+        match = re.match(r'((?:\w+=[^\s\'"|;&<>$]*\s+)*)python\s+(\S*)', self.text)
         if not match:
             return self
-        rest, script = self.text[match.end(1) :], match[2]
-        if script and here_or_shipped(script) != script:
+        script, rest = match[2], self.text[match.start(2) :]
+        if script.endswith('.py') and here_or_shipped(script) != script:
             rest = shlex.quote(shipped(script)) + rest[len(script) :]
-        return Command(f'{self.text[: match.start(1) - len("python")]}{shlex.quote(sys.executable)} {rest}')
+        return Command(f'{match[1]}{shlex.quote(sys.executable)} {rest}')
 
     def with_option(self, flag: str, value: object | None = None) -> Command:
         """Our trainer's command with an option more, unless it has that already; programs other than ours stay as they are."""

@@ -12,7 +12,7 @@ import importlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from policyopt.errors import RunFailed, UserError
@@ -76,13 +76,12 @@ def said(e: BaseException) -> str:
     return reason_of(e)
 
 
-def check_loaders(loaders: Iterable[tuple[str, str]]) -> None:
-    """Raise UserError or RunFailed unless these functions, (dotted name, place in the YAML file), can be imported."""
-    for dotted, where in loaders:
-        apart(f"{where}: '{dotted}'", _check_loader, dotted, where)
+def check_loader(dotted: str, where: str) -> None:
+    """Raise UserError or RunFailed unless this function can be imported, which a process of its own tries."""
+    apart(f"{where}: '{dotted}'", _import, dotted, where)
 
 
-def _check_loader(dotted: str, where: str) -> None:
+def _import(dotted: str, where: str) -> None:
     loader(dotted, where)
 
 
