@@ -74,16 +74,13 @@ def margins_of(words):
 
 def main(argv):
     args = arguments(argv)
-    paths = tables.csv_paths(args.csv) if args.csv else []
+    kinds = tables.RUN_COLUMNS, tables.CELL_COLUMNS, AGGREGATE_COLUMNS
+    csv = list(zip(tables.csv_paths(args.csv), kinds, strict=True)) if args.csv else []
     inputs = [args.results, args.reference, *([tasks_beside(args.reference)] if args.reference else []), *(args.between_set or [])]
-    outputs = list(filter(None, [*paths, args.latex, args.markdown, args.html]))
-    heads = {
-        path: columns[0].csv_name + ','
-        for path, columns in zip(paths, (tables.RUN_COLUMNS, tables.CELL_COLUMNS, AGGREGATE_COLUMNS), strict=False)
-    }
-    heads |= {path: head for path, head in ((args.latex, '%'), (args.markdown, '#'), (args.html, '<!')) if path}
-    for i, path in enumerate(outputs):
-        check_output(path, 'a table', inputs, others=outputs[:i], begins=heads[path])
+    outputs = [(path, columns[0].csv_name + ',') for path, columns in csv]  # and how one of an earlier run begins
+    outputs += [(path, head) for path, head in ((args.latex, '%'), (args.markdown, '#'), (args.html, '<!')) if path]
+    for i, (path, head) in enumerate(outputs):
+        check_output(path, 'a table', inputs, others=[other for other, _ in outputs[:i]], begins=head)
     margins = margins_of(args.margin)
     study = read_study(args.results, args.reference, args.between_set, margins=margins)
     for name in margins if args.margin else ():
@@ -92,9 +89,9 @@ def main(argv):
             raise UserError(f'--margin {name}=…: no algorithm of the results is called so; expected the beginning of {algs}')
     level, detail = args.verbosity or 0, 1 if args.verbosity is None else args.verbosity
     written = []
-    csv_tables = [(tables.RUN_COLUMNS, tables.run_rows(study)), (tables.CELL_COLUMNS, tables.cell_rows(study, baselines=True))]
-    csv_tables += [(AGGREGATE_COLUMNS, aggregate_rows(study.aggregate))] if study.aggregate else []
-    for path, (columns, rows) in zip(paths, csv_tables, strict=False):
+    all_rows = [tables.run_rows(study), tables.cell_rows(study, baselines=True)]
+    all_rows += [aggregate_rows(study.aggregate)] if study.aggregate else []
+    for (path, columns), rows in zip(csv, all_rows, strict=False):
         tables.write_csv(path, columns, rows)
         written.append(path)
     sources = {'results': args.results, 'reference': args.reference, 'between sets': ', '.join(study.between)}

@@ -24,7 +24,7 @@ from policyopt.files.names import KEYS, MAX_RUNS, done_file, id_of
 from policyopt.files.yamlfile import boolean, key, list_of, matching, one_of, place, section, show_value, text, whole
 from policyopt.options import MAX_TRAJS
 from policyopt.pipeline import cluster_options, locks, sweep
-from policyopt.pipeline.command import Command, check_template, fields_of, fill
+from policyopt.pipeline.command import Command, check_quotes, check_template, fields_of, fill
 from policyopt.provenance import derive_seed
 from policyopt.shipped import here_or_shipped, shipped
 
@@ -69,10 +69,7 @@ def _reference(value: Any) -> str | None:
 def _template(value: Any) -> str:
     """A command template whose quotes balance, as one line: a line break is a blank, as in 2016 (a backslash before it is dropped)."""
     line = re.sub(r'\s*\\?\n\s*', ' ', text(value, 'a command template with {out}', lines=True).strip())
-    try:
-        shlex.split(line)
-    except ValueError as e:
-        raise Unfit(f'{e} in the command', 'a shell command line', ' Every quote needs its partner') from e
+    check_quotes(line)
     return line
 
 
