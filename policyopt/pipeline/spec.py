@@ -286,12 +286,11 @@ class Spec:
         out = os.path.join(self.checkpt_dir, done_file(run_id))
         line = fill(
             alg.cmd,
-            {
-                'env': task.env,
+            vars(task)
+            | {
                 'dataset': self.traj_path(task.name, dataset),
                 'num_trajs': num_trajs,
                 'cuts_off_on_success': int(task.cuts_off_on_success),
-                'data_subsamp_freq': task.data_subsamp_freq,
                 'out': out,
                 'seed': seed,
                 'run': run,
