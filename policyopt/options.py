@@ -55,6 +55,7 @@ GROUPS = (
     ('other', '', 'verbose'),
 )
 NO_EFFECT = ('bclone_eval_ntrajs', 'reward_max_kl', 'plot_freq', 'use_tanh')  # in command lines of 2016; --help leaves them out
+ENV = 'gymnasium id, a 2016 name, or package.module:EnvId'
 METAVARS = {'env_name': 'ENV', 'data': 'TRAJS.h5', 'log': 'RUN.h5', 'reward': 'RUN.h5', 'device': 'DEVICE'}
 RELU_32 = '[{"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}, {"type": "fc", "n": 32}, {"type": "nonlin", "func": "relu"}]'
 
@@ -103,7 +104,7 @@ def type_of(field: dataclasses.Field) -> Any:
 class CommonOptions:
     """Options that imitate_mj.py and run_rl_mj.py share. Raises UserError for a value of another type or outside its range."""
 
-    env_name: str | None = option(None, 'gymnasium id, a 2016 name, or package.module:EnvId', required=True, flags=('--env',))
+    env_name: str | None = option(None, ENV, required=True, flags=('--env',))
     max_traj_len: int | None = option(None, "steps per episode at most (default: the env's time limit)", AT_LEAST_1)
     policy_hidden_spec: str | None = option(None, 'JSON list of hidden layers (default: two of 100 tanh units)')
     tiny_policy: bool = option(False, 'two hidden layers of 64 tanh units')
@@ -253,6 +254,8 @@ class ImitationOptions(CommonOptions, _ImitationOnly):
     Raises UserError for a value of another type or outside its range.
     """
 
+    env_name: str | None = option(None, f'{ENV}; bclone can do without', flags=('--env',))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RLOptions(CommonOptions, _RLOnly):
@@ -328,8 +331,7 @@ def add_options(parser: Parser, cls: type[CommonOptions]) -> None:
 
 def _add_option(group: Any, field: dataclasses.Field, cls: type[CommonOptions]) -> None:
     about, kind = field.metadata, type_of(field)
-    required = about['required'] and not (field.name == 'env_name' and cls is ImitationOptions)  # cloning needs none
-    words: dict[str, Any] = {'help': about['help'], 'required': required}
+    words: dict[str, Any] = {'help': about['help'], 'required': about['required']}
     if kind is bool:
         words |= {'action': 'store_true'}
     else:
@@ -341,8 +343,6 @@ def _add_option(group: Any, field: dataclasses.Field, cls: type[CommonOptions]) 
         shown = [f'{mode + " " if mode else ""}{value}' for mode, value in defaults if value is not None and len(str(value)) < 30]
         if shown and not about['required']:
             words['help'] += f' (default: {"; ".join(shown)})'
-    if field.name == 'env_name' and not required:
-        words['help'] += '; bclone can do without'
     if field.name in NO_EFFECT:
         words['help'] = argparse.SUPPRESS
     group.add_argument(f'--{field.name}', *about['flags'], **words)

@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
+from policyopt.errors import Unfit
+
 KEYS = ('alg', 'task', 'num_trajs', 'run')  # of an id, in its order
 
 
@@ -32,11 +34,11 @@ def sweep(alg: str, vary: Mapping[str, Sequence]) -> list[tuple[str, tuple[tuple
     """[(name, ((setting, text), …))] of an algorithm that varies {setting: values}, for each combination.
 
     The names are `ga+reward_lr=0.003+reward_steps=1` and so on; without settings it is the algorithm itself.
-    Raises ValueError where there are more than MAX_VARIANTS.
+    Raises Unfit where there are more than MAX_VARIANTS.
     """
     num = math.prod(map(len, vary.values()))
     if num > MAX_VARIANTS:
-        raise ValueError(f'{num} combinations')
+        raise Unfit(f'{num} combinations', f'at most {MAX_VARIANTS}')
     options = [[(key, setting_word(value)) for value in values] for key, values in vary.items()]
     return [('+'.join([alg, *(f'{k}={v}' for k, v in settings)]), settings) for settings in itertools.product(*options)]
 

@@ -49,26 +49,20 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
         """The next node, if it has no tag and is neither nested too deeply nor too long with its aliases spelled out."""
         event: Any = self.peek_event()
-        anchor, start = event.anchor, self.chars
-        if isinstance(event, yaml.AliasEvent):
-            if anchor in self.anchors and anchor not in self.sizes:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the alias '*{anchor}' inside of what it names; expected one elsewhere", problem_mark=event.start_mark
-                )
-            self.chars += self.sizes.get(anchor, 0)
-        elif event.tag is not None:
-            tag = event.tag.replace(_TAG, '!!')
-            raise yaml.MarkedYAMLError(problem=f"the tag '{tag[:60]}'; expected values without tags", problem_mark=event.start_mark)
+        anchor, start, is_alias = event.anchor, self.chars, isinstance(event, yaml.AliasEvent)
         self.depth += 1
-        self.chars += 1 + len(getattr(event, 'value', ''))
+        self.chars += 1 + len(getattr(event, 'value', '')) + (self.sizes.get(anchor, 0) if is_alias else 0)
+        if is_alias and anchor in self.anchors and anchor not in self.sizes:
+            raise _fault(f"the alias '*{anchor}' inside of what it names; expected one elsewhere", event)
+        if not is_alias and event.tag is not None:
+            raise _fault(f"the tag '{event.tag.replace(_TAG, '!!')[:60]}'; expected values without tags", event)
         if self.depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f'nested too deeply; expected at most {MAX_DEPTH} levels', problem_mark=event.start_mark)
+            raise _fault(f'nested too deeply; expected at most {MAX_DEPTH} levels', event)
         if self.chars > MAX_CHARS:
-            problem = f'its aliases spelled out make it too long; expected at most {MAX_CHARS} characters'
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+            raise _fault(f'its aliases spelled out make it too long; expected at most {MAX_CHARS} characters', event)
         node = super().compose_node(parent, index)
         self.depth -= 1
-        if anchor is not None and not isinstance(event, yaml.AliasEvent):
+        if anchor is not None and not is_alias:
             self.sizes[anchor] = self.chars - start
         return node
 
@@ -78,11 +72,14 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != _TAG + 'merge':
                 if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key '{key.value[:60]}' stands twice in one mapping", problem_mark=key.start_mark
-                    )
+                    raise _fault(f"the key '{key.value[:60]}' stands twice in one mapping", key)
                 seen.add(key.value)
         return node
+
+
+def _fault(problem: str, at: Any) -> yaml.MarkedYAMLError:
+    """An error at an event or a node."""
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shlex
-import string
 from collections.abc import Sequence
 from typing import Any
 
 from policyopt.errors import Unfit
 from policyopt.files.yamlfile import boolean, key, list_of, matching, one_of, show_value, text, whole
+from policyopt.pipeline.command import check_quotes, checked_fields
 
 _WORD = {'pattern': r'[\w.,:@+=/-]+', 'expected': 'one word, such as main, 4G or 12:00:00'}
 _RANGE = {
@@ -31,26 +30,19 @@ def _shell_line(value: Any, field: str = '', others: Sequence[str] = (), example
     """A command of the shell with a {field}, which is added at the end where it is missing; other braces are doubled."""
     expected = f'a shell command with {{{field}}}, such as {example} {{{field}}}'
     line = text(value, expected, lines=True).strip()
-    fields = _check_fields(line, (field, *others), expected)
+    fields = _plain_fields(line, (field, *others))
     if '\n' in line:
         raise Unfit('several lines', expected)
-    try:
-        shlex.split(line)
-    except ValueError as e:
-        raise Unfit(f'{show_value(line)} ({str(e).lower()})', expected) from e
+    check_quotes(line)
     return line if field in fields else f'{line} {{{field}}}'
 
 
-def _check_fields(value: str, known: Sequence[str], expected: str) -> list[str]:
-    try:
-        parsed = [(name, form, how) for _, name, form, how in string.Formatter().parse(value) if name is not None]
-    except ValueError as e:
-        raise Unfit(f'{show_value(value)} ({e})', f'{expected}; braces that are no field are doubled') from e
-    for name, form, how in parsed:
-        if name not in known or form or how:
-            seen = f'the field {{{name}}} in {show_value(value)}'
-            raise Unfit(seen, f'fields of {", ".join(known)}', ' Double braces that are no field')
-    return [name for name, _, _ in parsed]
+def _plain_fields(line: str, known: Sequence[str]) -> list[str]:
+    fields = checked_fields(line, known)
+    for name, form in fields:
+        if form:
+            raise Unfit(f"the format '{form}' of {{{name}}} in {show_value(line)}", 'fields alone')
+    return [name for name, _ in fields]
 
 
 def _directive(value: Any, prefix: str = '', taken: Sequence[str] = (), fields: Sequence[str] = (), example: str = '') -> str:
@@ -62,7 +54,7 @@ def _directive(value: Any, prefix: str = '', taken: Sequence[str] = (), fields: 
     if any(re.match(rf'{re.escape(option)}(\b|=)', line) for option in taken):
         raise Unfit(show_value(line), 'no range of an array, which follows from what is to do')
     if fields:
-        _check_fields(line, fields, kind)
+        _plain_fields(line, fields)
     return line
 
 

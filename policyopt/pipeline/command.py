@@ -107,14 +107,13 @@ class Command:
 
         So a template of 2016 (`python scripts/imitate_mj.py …`) works from any folder and in any virtual environment.
         """
-        head = r'(?:\w+=[^\s\'"|;&<>$]*\s+)*python(\s+)(?:([^\s\'"|;&<>$*-][^\s\'"|;&<>$*]*\.py)(?=\s|$))?'
-        match = re.match(head, self.text + ' ')
+        match = re.match(r'((?:\w+=[^\s\'"|;&<>$]*\s+)*)python\s+(\S*)', self.text)
         if not match:
             return self
-        rest, script = self.text[match.end(1) :], match[2]
-        if script and here_or_shipped(script) != script:
+        script, rest = match[2], self.text[match.start(2) :]
+        if script.endswith('.py') and here_or_shipped(script) != script:
             rest = shlex.quote(shipped(script)) + rest[len(script) :]
-        return Command(f'{self.text[: match.start(1) - len("python")]}{shlex.quote(sys.executable)} {rest}')
+        return Command(f'{match[1]}{shlex.quote(sys.executable)} {rest}')
 
     def with_option(self, flag: str, value: object | None = None) -> Command:
         """Our trainer's command with an option more, unless it has that already; programs other than ours stay as they are."""
@@ -142,19 +141,34 @@ def _options_of(words: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
-def check_template(template: str) -> None:
-    """Raise Unfit unless the template has {out}, only known fields, and balanced braces and quotes."""
-    known = ' '.join(f'{{{name}}}' for name in FIELDS)
+def checked_fields(template: str, known: Sequence[str]) -> list[tuple[str, str]]:
+    """[(field, its conversion and format)] of a template; Unfit where braces do not balance, or where a field is not known."""
+    shown, hint = ' '.join(f'{{{name}}}' for name in known), ' A literal brace is written {{ or }}'
     try:
-        fields = [(name, spec) for _, name, spec, _ in string.Formatter().parse(template) if name is not None]
+        parts = list(string.Formatter().parse(template))
     except ValueError as e:
-        raise Unfit(f'a brace without its partner ({e})', f'fields like {known}', ' Write a literal brace as {{ or }}') from e
-    for name, spec in fields:
-        if spec and re.search(r'\d{4}', spec):
-            raise Unfit(f"the width in '{{{name}:{spec[:40]}}}'", 'at most 999 characters for a field')
-        if name not in FIELDS:
-            hint = closest(name, FIELDS) + ' A literal brace is written {{ or }}'
-            raise Unfit(f"unknown field '{{{name}}}'", f'one of {known}', hint)
+        raise Unfit(f'a brace without its partner ({e})', f'fields like {shown}', hint) from e
+    fields = [(name, f'{"!" + conversion if conversion else ""}{form}') for _, name, form, conversion in parts if name is not None]
+    for name, _ in fields:
+        if name not in known:
+            raise Unfit(f"unknown field '{{{name}}}'", f'one of {shown}', closest(name, known) + hint)
+    return fields
+
+
+def check_quotes(line: str) -> None:
+    """Raise Unfit unless every quote of a command line has its partner."""
+    try:
+        shlex.split(line)
+    except ValueError as e:
+        raise Unfit(f'{e} in the command', 'a shell command line', ' Every quote needs its partner') from e
+
+
+def check_template(template: str) -> None:
+    """Raise Unfit unless the template has {out}, only known fields, balanced braces, and options that our trainer has."""
+    fields = checked_fields(template, FIELDS)
+    for name, form in fields:
+        if re.search(r'\d{4}', form):
+            raise Unfit(f"the width in '{{{name}:{form[:40]}}}'", 'at most 999 characters for a field')
     if 'out' not in dict(fields):
         raise Unfit('no {out} in the command', 'a command that writes its result to {out}', ' For our trainer: --log {out}')
     numbers: dict[str, Any] = dict.fromkeys(('num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'seed', 'run'), 1)

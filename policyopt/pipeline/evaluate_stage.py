@@ -138,7 +138,8 @@ def read_runs(spec: Spec, runs: Sequence[PlannedRun]) -> dict[str, RunFile]:
 def check_policies(spec: Spec, runs: Sequence[PlannedRun]) -> None:
     """Raise UserError or RunFailed unless the functions that load the policies of other programs can be imported."""
     algs = [spec.algorithm(name) for name in dict.fromkeys(r.alg for r in runs)]
-    external_policies.check_loaders({a.policy: f'{spec.file}: {a.place}.policy' for a in algs if a.policy}.items())
+    for policy, where in {a.policy: f'{spec.file}: {a.place}.policy' for a in algs if a.policy}.items():
+        external_policies.check_loader(policy, where)
 
 
 def evaluated_rows(

@@ -53,7 +53,7 @@ def store_seed(spec: Spec, seed: int) -> None:
     """
     path = _seed_path(spec)
     with stage_lock(spec, 'folder', wait_s=30):
-        stored = _stored_seed(path)
+        stored = _stored_seed(spec)
         if stored == seed:
             return
         if spec.training.seed is None:
@@ -70,14 +70,15 @@ def store_seed(spec: Spec, seed: int) -> None:
 
 def known_seed(spec: Spec) -> int | None:
     """training.seed, else the one that the folder holds, else None."""
-    return _stored_seed(_seed_path(spec)) if spec.training.seed is None else spec.training.seed
+    return _stored_seed(spec) if spec.training.seed is None else spec.training.seed
 
 
 def _seed_path(spec: Spec) -> str:
     return os.path.join(spec.checkpt_dir, 'seed.txt')
 
 
-def _stored_seed(path: str) -> int | None:
+def _stored_seed(spec: Spec) -> int | None:
+    path = _seed_path(spec)
     try:
         content = read_utf8(path, 'the base seed of this folder, a whole number', 100).strip()
     except FileNotFoundError:

@@ -12,7 +12,7 @@ import importlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from policyopt.errors import RunFailed, UserError, reason_of
@@ -69,13 +69,12 @@ def _answer(conn: Any, what: str, function: Callable, args: tuple) -> None:
     os._exit(0)  # no threads to wait for, no functions at exit
 
 
-def check_loaders(loaders: Iterable[tuple[str, str]]) -> None:
-    """Raise UserError or RunFailed unless these functions, (dotted name, place in the YAML file), can be imported."""
-    for dotted, where in loaders:
-        apart(f"{where}: '{dotted}'", _check_loader, dotted, where)
+def check_loader(dotted: str, where: str) -> None:
+    """Raise UserError or RunFailed unless this function can be imported, which a process of its own tries."""
+    apart(f"{where}: '{dotted}'", _import, dotted, where)
 
 
-def _check_loader(dotted: str, where: str) -> None:
+def _import(dotted: str, where: str) -> None:
     loader(dotted, where)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import itertools
 import os
+import pathlib
 import re
 import shlex
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from policyopt.files.names import KEYS, MAX_RUNS, done_file, id_of
 from policyopt.files.yamlfile import boolean, key, list_of, matching, one_of, place, section, show_value, text, whole
 from policyopt.options import MAX_TRAJS
 from policyopt.pipeline import cluster_options, locks, sweep
-from policyopt.pipeline.command import Command, check_template, fields_of, fill
+from policyopt.pipeline.command import Command, check_quotes, check_template, fields_of, fill
 from policyopt.provenance import derive_seed
 from policyopt.shipped import here_or_shipped, shipped
 
@@ -67,10 +69,7 @@ def _reference(value: Any) -> str | None:
 def _template(value: Any) -> str:
     """A command template whose quotes balance, as one line: a line break is a blank, as in 2016 (a backslash before it is dropped)."""
     line = re.sub(r'\s*\\?\n\s*', ' ', text(value, 'a command template with {out}', lines=True).strip())
-    try:
-        shlex.split(line)
-    except ValueError as e:
-        raise Unfit(f'{e} in the command', 'a shell command line', ' Every quote needs its partner') from e
+    check_quotes(line)
     return line
 
 
@@ -279,13 +278,8 @@ class Spec:
     def runs(self, base_seed: int) -> list[PlannedRun]:
         """All runs in the order of 2016: algorithm, task, dataset size, run. A seed depends only on (base_seed, run id)."""
         t = self.training
-        return [
-            self._run(alg, task, num_trajs, run, base_seed)
-            for alg in t.algorithms
-            for task in self.tasks
-            for num_trajs in t.dataset_num_trajs
-            for run in range(t.runs)
-        ]
+        combinations = itertools.product(t.algorithms, self.tasks, t.dataset_num_trajs, range(t.runs))
+        return [self._run(*combination, base_seed) for combination in combinations]
 
     def _run(self, alg: AlgorithmSpec, task: Task, num_trajs: int, run: int, base_seed: int) -> PlannedRun:
         run_id = id_of(alg.name, task.name, num_trajs, run)
@@ -294,12 +288,11 @@ class Spec:
         out = os.path.join(self.checkpt_dir, done_file(run_id))
         line = fill(
             alg.cmd,
-            {
-                'env': task.env,
+            vars(task)
+            | {
                 'dataset': self.traj_path(task.name, dataset),
                 'num_trajs': num_trajs,
                 'cuts_off_on_success': int(task.cuts_off_on_success),
-                'data_subsamp_freq': task.data_subsamp_freq,
                 'out': out,
                 'seed': seed,
                 'run': run,
@@ -336,16 +329,16 @@ def load_spec(path: str, overrides: Sequence[str] = ()) -> Spec:
     if raw is None:
         raise UserError(f'{path}: is empty; expected a pipeline YAML with the keys tasks, training, options')
     given: dict[str, str] = {}
-    if overrides and isinstance(raw, dict):
-        for assignment in overrides:
-            yamlfile.override(raw, assignment, given)
-        header = ''.join('# --set ' + assignment.replace('\n', '\n#   ') + '\n' for assignment in overrides)
-        yaml_text = f'# {path} with\n{header}{yamlfile.dump_yaml(raw, path)}'
+    for assignment in overrides if isinstance(raw, dict) else ():
+        yamlfile.override(raw, assignment, given)
     try:
         spec = section(raw, Spec, file=path, overrides=tuple(overrides), text=yaml_text)
         _check_together(spec)
     except Unfit as e:
         raise yamlfile.located(e, path, given) from e
+    if overrides:
+        header = ''.join('# --set ' + assignment.replace('\n', '\n#   ') + '\n' for assignment in overrides)
+        spec = dataclasses.replace(spec, text=f'# {path} with\n{header}{yamlfile.dump_yaml(raw, path)}')
     return spec if spec.run_name else dataclasses.replace(spec, run_name=os.path.splitext(os.path.basename(path))[0])
 
 
@@ -402,20 +395,17 @@ def select_runs(
     """
     (keep, kept), (drop, dropped) = _filter(runs, only, flag), _filter(runs, exclude, '--exclude')
 
-    def stays(run: PlannedRun) -> bool:
-        if (drop and _fits(run, drop)) or any(_fits(run, one) for one in dropped):
-            return False
-        return _fits(run, keep) and (not kept or any(_fits(run, one) for one in kept))
-
-    chosen = [r for r in runs if stays(r)]
+    dropped += [drop] if drop else []
+    chosen = [r for r in runs if _fits(r, [keep]) and _fits(r, kept or [{}]) and not _fits(r, dropped)]
     if not chosen:
         words = ' '.join([*([flag, *only] if only else []), *(['--exclude', *exclude] if exclude else [])])
         raise UserError(f'{words}: leaves none of the {len(runs)} runs; expected a filter that matches some')
     return chosen
 
 
-def _fits(run: PlannedRun, wanted: dict[str, list[str]]) -> bool:
-    return all(any(fnmatch.fnmatchcase(str(getattr(run, k)), v) for v in values) for k, values in wanted.items())
+def _fits(run: PlannedRun, alternatives: list[dict[str, list[str]]]) -> bool:
+    """Whether a run has, for every key of one of these, one of its values."""
+    return any(all(any(fnmatch.fnmatchcase(str(getattr(run, k)), v) for v in vs) for k, vs in one.items()) for one in alternatives)
 
 
 def _filter(runs: Sequence[PlannedRun], words: Sequence[str], flag: str) -> tuple[dict[str, list[str]], list[dict[str, list[str]]]]:
@@ -440,9 +430,6 @@ def _filter(runs: Sequence[PlannedRun], words: Sequence[str], flag: str) -> tupl
 def find_policy(policy: str) -> str | None:
     """A policy `FILE.h5/snapshots/…` as it can be read from here: as given, or below our own checkout; None when FILE is at neither."""
     for candidate in (policy, shipped(policy)):
-        prefix = candidate
-        while prefix and prefix != os.path.dirname(prefix):
-            if os.path.isfile(prefix):
-                return candidate
-            prefix = os.path.dirname(prefix)
+        if any(os.path.isfile(path) for path in (candidate, *pathlib.PurePath(candidate).parents)):
+            return candidate
     return None

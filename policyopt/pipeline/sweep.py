@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from policyopt.errors import Unfit
-from policyopt.files.names import MAX_VARIANTS, setting_word, sweep
+from policyopt.files.names import setting_word, sweep
 from policyopt.files.yamlfile import list_of, place, show_value
 from policyopt.pipeline.command import FIELDS, Command, check_trainer_option, fields_of, flags_of
 
@@ -59,10 +59,7 @@ def variants(name: str, cmd: str, vary: Mapping[str, Sequence[str]]) -> list[tup
             if key not in fields:
                 with place(f'.{key}'):
                     _check_option(key, words, Command(cmd))
-        try:
-            found = [(full_name, _with(cmd, settings, fields)) for full_name, settings in sweep(name, vary)]
-        except ValueError as e:
-            raise Unfit(str(e), f'at most {MAX_VARIANTS}') from e
+        found = [(full_name, _with(cmd, settings, fields)) for full_name, settings in sweep(name, vary)]
         longest = max((n for n, _ in found), key=len)
         if vary and len(longest) > MAX_NAME:
             raise Unfit(f"the name '{longest}'", f'at most {MAX_NAME} characters; vary fewer settings at a time')

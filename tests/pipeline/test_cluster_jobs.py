@@ -114,7 +114,7 @@ def test_directives_of_the_users_own_stand_in_the_script(tmp_path):
 @pytest.mark.parametrize(
     ('section', 'said'),
     [
-        ('slurm: {extra: "--gres=gpu:1"}', "options.slurm.extra: '--gres=gpu:1'; expected a list of directives"),
+        ('slurm: {extra: "--gres=gpu:1"}', "options.slurm.extra: '--gres=gpu:1'; expected a list"),
         ('slurm: {extra: ["gres=gpu:1"]}', "options.slurm.extra[0]: 'gres=gpu:1'; expected an option, as it stands behind #SBATCH"),
         ('slurm: {extra: ["#SBATCH --x"]}', 'expected an option, as it stands behind #SBATCH'),
         ('slurm: {extra: ["--a\\ntouch x"]}', 'expected an option, as it stands behind #SBATCH'),
@@ -131,12 +131,12 @@ def test_directives_of_the_users_own_stand_in_the_script(tmp_path):
         ('array: {submit: qsub, query: q, cancel: c}', "options.array.index: the key 'index' is missing"),
         ('array: {submit: qsub, query: q, cancel: c, index: "1; rm x"}', 'options.array.index: '),
         ('array: {submit: qsub, query: q, cancel: c, index: "$(rm x)"}', 'options.array.index: '),
-        ('array: {submit: "qsub {scrip}", query: q, cancel: c, index: $I}', 'options.array.submit: the field {scrip}'),
-        ('array: {submit: "qsub \'", query: q, cancel: c, index: $I}', 'no closing quotation'),
+        ('array: {submit: "qsub {scrip}", query: q, cancel: c, index: $I}', "options.array.submit: unknown field '{scrip}'"),
+        ('array: {submit: "qsub \'", query: q, cancel: c, index: $I}', 'No closing quotation in the command'),
         ('array: {submit: "a\\nb", query: q, cancel: c, index: $I}', 'several lines'),
-        ('array: {submit: "a {", query: q, cancel: c, index: $I}', 'braces that are no field are doubled'),
+        ('array: {submit: "a {", query: q, cancel: c, index: $I}', 'A literal brace is written {{ or }}'),
         ('array: {submit: a, query: q, cancel: c, index: $I, directives: ["rm x"]}', "options.array.directives[0]: 'rm x'"),
-        ('array: {submit: a, query: q, cancel: c, index: $I, directives: ["#$ {x}"]}', 'the field {x}'),
+        ('array: {submit: a, query: q, cancel: c, index: $I, directives: ["#$ {x}"]}', "unknown field '{x}'"),
     ],
 )
 def test_a_wish_that_no_script_may_hold_is_refused_when_the_file_is_read(tmp_path, section, said):

@@ -51,7 +51,7 @@ def test_an_exit_on_import_is_found_apart(mine, exits):
     _, write = mine
     write(IMPORT.format(exits))
     with pytest.raises((UserError, RunFailed), match=f"x.yaml: place: 'my_policy:load'.* {EXITS[exits]}"):
-        external_policies.check_loaders([('my_policy:load', 'x.yaml: place')])
+        external_policies.check_loader('my_policy:load', 'x.yaml: place')
 
 
 @pytest.mark.parametrize(
