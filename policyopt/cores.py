@@ -22,16 +22,17 @@ def limit_threads() -> None:
         os.environ[name] = os.environ.get(name) or '1'
 
 
+def _from_env(name: str, pattern: str, expected: str = 'a whole number above 0') -> str:
+    """An environment variable of this form, '' where it is not set; UserError for anything else."""
+    text = os.environ.get(name, '').strip()
+    if text and not re.fullmatch(pattern, text, re.ASCII):
+        raise UserError(f"the environment variable {name} is '{printable(text)}'; give {expected}, or unset it")
+    return text
+
+
 def number_from_env(name: str, default: float) -> float:
     """A number above 0 from an environment variable, or the default where it is not set; UserError for anything else."""
-    text = os.environ.get(name) or str(default)
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise UserError(f"the environment variable {name} is '{text}'; give a number above 0, or unset it")
-    return value
+    return float(_from_env(name, r'(?=.*[1-9])\d{0,9}(\.\d*)?', 'a number above 0') or default)
 
 
 def threads_from_env() -> int | None:
@@ -39,21 +40,12 @@ def threads_from_env() -> int | None:
 
     Raises UserError for anything else.
     """
-    return _whole_from_env('OMP_NUM_THREADS', r'[1-9]\d{0,8}(\s*,\s*[1-9]\d{0,8})*')
+    return int(_from_env('OMP_NUM_THREADS', r'[1-9]\d{0,8}(\s*,\s*[1-9]\d{0,8})*').partition(',')[0] or 0) or None
 
 
 def workers_from_env() -> int:
     """POLICYOPT_WORKERS, else the cores this process may use; MAX_WORKERS at most. Raises UserError for no whole number above 0."""
-    return min(_whole_from_env('POLICYOPT_WORKERS', r'[1-9]\d{0,8}') or num_cores(), MAX_WORKERS)
-
-
-def _whole_from_env(name: str, pattern: str) -> int | None:
-    text = os.environ.get(name, '').strip()
-    if not text:
-        return None
-    if not re.fullmatch(pattern, text, re.ASCII):
-        raise UserError(f"the environment variable {name} is '{printable(text)}'; give a whole number above 0, or unset it")
-    return int(text.partition(',')[0])
+    return min(int(_from_env('POLICYOPT_WORKERS', r'[1-9]\d{0,8}') or num_cores()), MAX_WORKERS)
 
 
 def num_cores() -> int:

@@ -22,7 +22,7 @@ def _numpy_tanh_kernel() -> str:
     return next(iter(kinds.get('tanh', {}).values()), {}).get('current', 'of unknown kind')
 
 
-# The instruction set that numpy's tanh was dispatched to, e.g. 'X86_V4' or 'AVX512_SKX' (AVX-512), 'X86_V3'; 'of unknown kind' before numpy 2.
+# The instruction set that numpy's tanh was dispatched to, e.g. 'X86_V4' or 'AVX512_SKX' (AVX-512), 'X86_V3'; not known before numpy 2.
 KERNEL = _numpy_tanh_kernel()
 HAS_AVX512 = KERNEL.startswith(('X86_V4', 'AVX512'))
 
