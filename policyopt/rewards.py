@@ -69,8 +69,15 @@ class ClassifierReward(Model):
 
     by_action: bool
 
-    def __init__(self, options: ImitationOptions, shapes: dict[str, tuple[int, ...]], time_scale: float, nets: NetConfig):
-        super().__init__(shapes, nets)
+    def __init__(
+        self,
+        options: ImitationOptions,
+        shapes: dict[str, tuple[int, ...]],
+        time_scale: float,
+        nets: NetConfig,
+        norm_dims: dict[str, int],
+    ):
+        super().__init__(shapes, nets, norm_dims)
         self.options, self.time_scale, self.rng = options, time_scale, nets.rng
         self.adam = Adam(self.theta_P, options.reward_lr)
 
@@ -130,12 +137,10 @@ class TransitionClassifier(ClassifierReward):
         num_scores = action_space.size if isinstance(action_space, FiniteSpace) else 1
         spec = parse_spec(options.reward_hidden_spec or options.policy_hidden_spec)
         shapes = net_shapes('/TransitionClassifier', spec, norm_dim + options.reward_include_time, num_scores)
-        super().__init__(options, shapes, time_scale, nets)
+        super().__init__(options, shapes, time_scale, nets, {'/TransitionClassifier/inputnorm': norm_dim})
         self.net = FeedforwardNet(spec, self.theta_P, shapes.values())
-        self.inputnorm = Standardizer(norm_dim, nets.dtype, nets.device)
-        self.normalizers['/TransitionClassifier/inputnorm'] = self.inputnorm
-        if nets.rng is not None:
-            self.net.init(nets.rng)
+        self.inputnorm = self.normalizers['/TransitionClassifier/inputnorm']
+        self.net.init(nets.rng)
 
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: NetConfig) -> TransitionClassifier:
