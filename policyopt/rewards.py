@@ -16,7 +16,6 @@ from policyopt.interfaces import Fields
 from policyopt.nn import FeedforwardNet, Model, net_shapes, parse_spec
 from policyopt.optim import Adam
 from policyopt.options import ImitationOptions
-from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
 from policyopt.trajectories import Batch, ContinuousSpace, Expert, FiniteSpace, Space
 
@@ -234,7 +233,7 @@ class TransitionClassifier(ClassifierReward):
         return both.log_fields(loss, scores_Ball), self.reward_of_scores(scores_Ball[: both.num_pi])
 
 
-class LinearReward:
+class LinearReward(Model):
     """Rewards linear in fixed features, in numpy: 'l2ball' is feature-expectation matching (Abbeel & Ng 2004), 'simplex' the
     game-theoretic variant (Syed et al. 2008).
 
@@ -261,7 +260,9 @@ class LinearReward:
         self.options, self.action_space, self.time_scale = options, action_space, time_scale
         self.finite, self.simplex = isinstance(action_space, FiniteSpace), options.reward_type == 'simplex'
         self.quadratic_features, self.sqscale = quadratic_features, sqscale
-        self.inputnorm = Standardizer(obs_space.dim + (0 if isinstance(action_space, FiniteSpace) else action_space.dim))
+        norm_dim = obs_space.dim + (0 if isinstance(action_space, FiniteSpace) else action_space.dim)
+        super().__init__({}, NetConfig(), {'/LinearReward/inputnorm': norm_dim})
+        self.inputnorm = self.normalizers['/LinearReward/inputnorm']
         self.update_inputnorm(expert.obs_N_Do, expert.a_N_Da)
         self.expert_mean_F = self.features(expert.pairs).mean(axis=0)
         num_features = len(self.expert_mean_F)
@@ -338,14 +339,6 @@ class LinearReward:
 
     def further_fields(self) -> Fields:
         return [('reward_bound', self.reward_bound, float)]
-
-    def export(self) -> dict[str, np.ndarray]:
-        return {n: v.numpy().copy() for n, v in self.inputnorm.variables('/LinearReward/inputnorm').items()}
-
-    def load(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
-        self.inputnorm.expect(arrays, '/LinearReward/inputnorm')
-        for name, var in self.inputnorm.variables('/LinearReward/inputnorm').items():
-            var.copy_(torch.as_tensor(arrays[name]))
 
     def state(self) -> dict[str, np.ndarray]:
         return {'/w': np.array(self.w), '/reward_bound': np.array(self.reward_bound), '/expert_mean_F': self.expert_mean_F}
