@@ -15,7 +15,6 @@ from policyopt.interfaces import Fields
 from policyopt.nn import FeedforwardNet, net_shapes, parse_spec
 from policyopt.options import ImitationOptions
 from policyopt.rewards import ClassifierReward, ClassifierRows, at_chosen_outputs, chosen_outputs
-from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
 from policyopt.trajectories import Batch, ContinuousSpace, Expert, FiniteSpace, Space
 
@@ -74,19 +73,16 @@ class AIRLReward(ClassifierReward):
         spec = parse_spec(options.reward_hidden_spec or options.policy_hidden_spec)
         g_shapes = net_shapes('/AIRLReward/g', spec, obs_space.dim + times + a_dim, num_outputs)
         h_shapes = net_shapes('/AIRLReward/h', spec, obs_space.dim + times, 1)
-        super().__init__(options, g_shapes | h_shapes, time_scale, nets)
+        norm_dims = {'/AIRLReward/obsnorm': obs_space.dim} | ({'/AIRLReward/anorm': a_dim} if a_dim else {})
+        super().__init__(options, g_shapes | h_shapes, time_scale, nets, norm_dims)
         num_g = sum(math.prod(s) for s in g_shapes.values())
         self.g = FeedforwardNet(spec, self.theta_P[:num_g], g_shapes.values())
         self.h = FeedforwardNet(spec, self.theta_P[num_g:], h_shapes.values())
         # (steps in terminal states, all steps) of the policy so far, and of the expert
         self.ended_4 = torch.tensor([0.0, 0.0, *ended], dtype=torch.float64)
-        self.obsnorm = self.normalizers['/AIRLReward/obsnorm'] = Standardizer(obs_space.dim, nets.dtype, nets.device)
-        self.anorm = Standardizer(a_dim, nets.dtype, nets.device) if a_dim else None
-        if self.anorm is not None:
-            self.normalizers['/AIRLReward/anorm'] = self.anorm
-        if nets.rng is not None:
-            self.g.init(nets.rng)
-            self.h.init(nets.rng)
+        self.obsnorm, self.anorm = self.normalizers['/AIRLReward/obsnorm'], self.normalizers.get('/AIRLReward/anorm')
+        self.g.init(nets.rng)
+        self.h.init(nets.rng)
 
     @property
     def variables(self) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 
 from policyopt.arguments import as_numbers, kind_of
 from policyopt.errors import UserError
-from policyopt.standardizer import Standardizer as Standardizer  # known by this module's name too
+from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, mm, row_dots, tanh_, to_tensor
 
 OfRows = Callable[[torch.Tensor, slice], torch.Tensor]  # of a block of rows and where these stand among all
@@ -134,10 +134,11 @@ class Model:
 
     obsnorm: Standardizer | None = None
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], nets: NetConfig):
+    def __init__(self, shapes: dict[str, tuple[int, ...]], nets: NetConfig, norm_dims: dict[str, int]):
+        """shapes: {name: shape} of the trained variables. norm_dims: {scope: dim} of the normalisers."""
         self.theta_P = torch.zeros(sum(math.prod(s) for s in shapes.values()), dtype=nets.dtype, device=nets.device)
         self._trained = dict(zip(shapes, views(self.theta_P, shapes.values()), strict=True))
-        self.normalizers = {}  # scope → Standardizer
+        self.normalizers = {scope: Standardizer(dim, nets.dtype, nets.device) for scope, dim in norm_dims.items()}
 
     def update_obsnorm(self, obs_B_Do: ArrayLike, weight_B: torch.Tensor | None = None) -> None:
         """Pool observations (numpy or tensor) into the standardiser; does nothing without one."""
@@ -245,11 +246,11 @@ class FeedforwardNet:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {'_buffers': {}}
 
-    def init(self, rng: np.random.RandomState) -> None:
-        """Hidden weights Glorot uniform (±√(6/(in+out)), drawn in layer order), biases 0, the output layer 0."""
+    def init(self, rng: np.random.RandomState | None) -> None:
+        """Hidden weights Glorot uniform (±√(6/(in+out)), drawn in layer order), biases 0, the output layer 0; all 0 without rng."""
         self.net_P.zero_()
         for affine, _ in self.stages[:-1]:
-            if affine is not None:
+            if affine is not None and rng is not None:
                 bound = math.sqrt(6 / sum(affine[0].shape))
                 affine[0].copy_(torch.as_tensor(rng.uniform(low=-bound, high=bound, size=tuple(affine[0].shape))))
 
@@ -447,8 +448,3 @@ class Curvature:
                 r.mul_(derivatives[i])
         assert r is not None  # the last map is affine
         return r
-
-
-def numpy_layers(net: FeedforwardNet) -> list[tuple[tuple[np.ndarray, ...] | None, str | None]]:
-    """[(W, b, activation name)] as numpy arrays for stepping small batches without torch."""
-    return [(None if affine is None else tuple(p.cpu().numpy().copy() for p in affine), act) for affine, act in net.stages]

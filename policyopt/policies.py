@@ -16,31 +16,14 @@ from numpy.typing import ArrayLike
 
 from policyopt.arguments import as_flag, as_generator, as_integer, as_numbers, kind_of
 from policyopt.errors import RunFailed, UserError
-from policyopt.nn import ACTIVATIONS, Curvature, FeedforwardNet, Model, OfRows, net_shapes, numpy_layers, parse_spec
+from policyopt.nn import ACTIVATIONS, Curvature, FeedforwardNet, Model, OfRows, net_shapes, parse_spec
 from policyopt.sampling.actors import Actor
-from policyopt.standardizer import Standardizer
 from policyopt.torchutil import DTYPES, NetConfig, as_device, to_tensor
 from policyopt.trajectories import ContinuousSpace, FiniteSpace, Space
 
 if TYPE_CHECKING:
     from policyopt.files.training_log import Snapshot
     from policyopt.sampling.mdp import MDP
-
-
-def categorical_entropy(p_B_K: torch.Tensor) -> torch.Tensor:
-    """−Σ p log(p + 1e-10) per row (as in 2016: the constant is inside the logarithm)."""
-    return -(p_B_K * (p_B_K + 1e-10).log()).sum(1)
-
-
-def gaussian_entropy(stdev_B_D: torch.Tensor) -> torch.Tensor:
-    """½ D (1 + log 2π) + Σ log stdev per row."""
-    return 0.5 * stdev_B_D.shape[1] * (1 + math.log(2 * math.pi)) + stdev_B_D.log().sum(1)
-
-
-def gaussian_kl(mean1_B_D: torch.Tensor, stdev1_B_D: torch.Tensor, mean2_B_D: torch.Tensor, stdev2_B_D: torch.Tensor) -> torch.Tensor:
-    """KL(1 ‖ 2) of diagonal Gaussians per row."""
-    var1, var2 = stdev1_B_D**2, stdev2_B_D**2
-    return ((stdev2_B_D / stdev1_B_D).log() + (var1 + (mean1_B_D - mean2_B_D) ** 2) / (2 * var2) - 0.5).sum(1)
 
 
 class Policy(Model):
@@ -78,15 +61,12 @@ class Policy(Model):
         scope = f'/{type(self).__name__}'
         shapes = net_shapes(scope, spec, obs_space.dim, self.num_outputs)
         own = self.own_shapes(scope)
-        super().__init__(own | shapes, nets)
+        super().__init__(own | shapes, nets, {f'{scope}/obsnorm': obs_space.dim} if enable_obsnorm else {})
         self.num_own = sum(math.prod(s) for s in own.values())
         self.own_P = self.theta_P[: self.num_own]
         self.net = FeedforwardNet(spec, self.theta_P[self.num_own :], shapes.values())
-        self.obsnorm = Standardizer(obs_space.dim, nets.dtype, nets.device) if enable_obsnorm else None
-        if enable_obsnorm:
-            self.normalizers[f'{scope}/obsnorm'] = self.obsnorm
-        if nets.rng is not None:
-            self.net.init(nets.rng)
+        self.obsnorm = self.normalizers.get(f'{scope}/obsnorm')
+        self.net.init(nets.rng)
 
     def checked(self) -> Policy:
         """This policy, if its functions do what they should for two rows of zeros; else UserError. Those of the built-in classes do."""
@@ -276,7 +256,7 @@ class Policy(Model):
         """Normaliser, net and bounds as the arguments of an Actor."""
         norm, bounds = self.obsnorm, self.bounds_2_Da
         return {
-            'layers': numpy_layers(self.net),
+            'layers': [(affine and tuple(x.cpu().numpy().copy() for x in affine), act) for affine, act in self.net.stages],
             'mean': None if norm is None else norm.mean_1_D.cpu().numpy().copy(),
             'scale': None if norm is None else norm.stdev_1_D.cpu().numpy() + norm.eps,
             'bounds_2_Da': None if bounds is None else bounds.numpy().copy(),
@@ -327,7 +307,9 @@ class GibbsPolicy(Policy):
         return (old_B_K.exp() * (old_B_K - new_B_K)).sum(1)
 
     def entropy(self, adist_B_K: torch.Tensor) -> torch.Tensor:
-        return categorical_entropy(adist_B_K.exp())
+        """−Σ p log(p + 1e-10) (as in 2016: the constant is inside the logarithm)."""
+        p_B_K = adist_B_K.exp()
+        return -(p_B_K * (p_B_K + 1e-10).log()).sum(1)
 
     def action(self, adist_B_K: torch.Tensor, u_B_1: torch.Tensor | None = None) -> torch.Tensor:
         if u_B_1 is None:
@@ -372,10 +354,13 @@ class GaussianPolicy(Policy):
         return -0.5 * (((a_B_D - mean) / stdev) ** 2).sum(1) - stdev.log().sum(1) - 0.5 * math.log(2 * math.pi) * mean.shape[1]
 
     def kl(self, old_B_Pa: torch.Tensor, new_B_Pa: torch.Tensor) -> torch.Tensor:
-        return gaussian_kl(*self._split(old_B_Pa), *self._split(new_B_Pa))
+        (mean1, stdev1), (mean2, stdev2) = self._split(old_B_Pa), self._split(new_B_Pa)
+        return ((stdev2 / stdev1).log() + (stdev1**2 + (mean1 - mean2) ** 2) / (2 * stdev2**2) - 0.5).sum(1)
 
     def entropy(self, adist_B_Pa: torch.Tensor) -> torch.Tensor:
-        return gaussian_entropy(self._split(adist_B_Pa)[1])
+        """½ D (1 + log 2π) + Σ log stdev."""
+        stdev = self._split(adist_B_Pa)[1]
+        return 0.5 * stdev.shape[1] * (1 + math.log(2 * math.pi)) + stdev.log().sum(1)
 
     def action(self, adist_B_Pa: torch.Tensor, u_B_D: torch.Tensor | None = None) -> torch.Tensor:
         mean, stdev = self._split(adist_B_Pa)
@@ -422,9 +407,9 @@ class DeterministicPolicy(torch.nn.Module):
         mean_Do = torch.zeros(policy.obs_space.dim, dtype=torch.float64, device=like.device)
         self.register_buffer('mean_Do', mean_Do if norm is None else norm.mean_1_D[0].clone())
         self.register_buffer('scale_Do', torch.ones_like(self.mean_Do) if norm is None else norm.stdev_1_D[0] + norm.eps)
-        for affine, activation in numpy_layers(policy.net):
+        for affine, activation in policy.net.stages:
             if affine is not None:
-                W, b = (torch.as_tensor(x) for x in affine)
+                W, b = affine
                 # draws no numbers
                 layer: Any = torch.nn.utils.skip_init(torch.nn.Linear, *W.shape, dtype=like.dtype, device=like.device)
                 layer.weight.data.copy_(W.t())

@@ -16,7 +16,6 @@ from policyopt.interfaces import Fields
 from policyopt.nn import FeedforwardNet, Model, net_shapes, parse_spec
 from policyopt.optim import Adam
 from policyopt.options import ImitationOptions
-from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
 from policyopt.trajectories import Batch, ContinuousSpace, Expert, FiniteSpace, Space
 
@@ -69,8 +68,15 @@ class ClassifierReward(Model):
 
     by_action: bool
 
-    def __init__(self, options: ImitationOptions, shapes: dict[str, tuple[int, ...]], time_scale: float, nets: NetConfig):
-        super().__init__(shapes, nets)
+    def __init__(
+        self,
+        options: ImitationOptions,
+        shapes: dict[str, tuple[int, ...]],
+        time_scale: float,
+        nets: NetConfig,
+        norm_dims: dict[str, int],
+    ):
+        super().__init__(shapes, nets, norm_dims)
         self.options, self.time_scale, self.rng = options, time_scale, nets.rng
         self.adam = Adam(self.theta_P, options.reward_lr)
 
@@ -130,12 +136,10 @@ class TransitionClassifier(ClassifierReward):
         num_scores = action_space.size if isinstance(action_space, FiniteSpace) else 1
         spec = parse_spec(options.reward_hidden_spec or options.policy_hidden_spec)
         shapes = net_shapes('/TransitionClassifier', spec, norm_dim + options.reward_include_time, num_scores)
-        super().__init__(options, shapes, time_scale, nets)
+        super().__init__(options, shapes, time_scale, nets, {'/TransitionClassifier/inputnorm': norm_dim})
         self.net = FeedforwardNet(spec, self.theta_P, shapes.values())
-        self.inputnorm = Standardizer(norm_dim, nets.dtype, nets.device)
-        self.normalizers['/TransitionClassifier/inputnorm'] = self.inputnorm
-        if nets.rng is not None:
-            self.net.init(nets.rng)
+        self.inputnorm = self.normalizers['/TransitionClassifier/inputnorm']
+        self.net.init(nets.rng)
 
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: NetConfig) -> TransitionClassifier:
@@ -229,7 +233,7 @@ class TransitionClassifier(ClassifierReward):
         return both.log_fields(loss, scores_Ball), self.reward_of_scores(scores_Ball[: both.num_pi])
 
 
-class LinearReward:
+class LinearReward(Model):
     """Rewards linear in fixed features, in numpy: 'l2ball' is feature-expectation matching (Abbeel & Ng 2004), 'simplex' the
     game-theoretic variant (Syed et al. 2008).
 
@@ -256,7 +260,9 @@ class LinearReward:
         self.options, self.action_space, self.time_scale = options, action_space, time_scale
         self.finite, self.simplex = isinstance(action_space, FiniteSpace), options.reward_type == 'simplex'
         self.quadratic_features, self.sqscale = quadratic_features, sqscale
-        self.inputnorm = Standardizer(obs_space.dim + (0 if isinstance(action_space, FiniteSpace) else action_space.dim))
+        norm_dim = obs_space.dim + (0 if isinstance(action_space, FiniteSpace) else action_space.dim)
+        super().__init__({}, NetConfig(), {'/LinearReward/inputnorm': norm_dim})
+        self.inputnorm = self.normalizers['/LinearReward/inputnorm']
         self.update_inputnorm(expert.obs_N_Do, expert.a_N_Da)
         self.expert_mean_F = self.features(expert.pairs).mean(axis=0)
         num_features = len(self.expert_mean_F)
@@ -333,14 +339,6 @@ class LinearReward:
 
     def further_fields(self) -> Fields:
         return [('reward_bound', self.reward_bound, float)]
-
-    def export(self) -> dict[str, np.ndarray]:
-        return {n: v.numpy().copy() for n, v in self.inputnorm.variables('/LinearReward/inputnorm').items()}
-
-    def load(self, arrays: Mapping[str, np.ndarray], where: str) -> None:
-        self.inputnorm.expect(arrays, '/LinearReward/inputnorm')
-        for name, var in self.inputnorm.variables('/LinearReward/inputnorm').items():
-            var.copy_(torch.as_tensor(arrays[name]))
 
     def state(self) -> dict[str, np.ndarray]:
         return {'/w': np.array(self.w), '/reward_bound': np.array(self.reward_bound), '/expert_mean_F': self.expert_mean_F}

@@ -59,8 +59,7 @@ def numerics() -> str:
     # scipy brings a BLAS of its own, which computes nothing here and is loaded in some processes only
     libraries = [lib for lib in libraries if f'{os.sep}numpy' in lib['filepath']] or libraries
     kernels = {f'{lib["internal_api"]} {lib["version"]} {lib["architecture"]}' for lib in libraries}
-    kernel = elementwise.numpy_tanh_kernel() or 'of unknown kind'
-    return ', '.join([f'numpy {kernel}', f'torch {torch.backends.cpu.get_cpu_capability()}', *sorted(kernels)])
+    return ', '.join([f'numpy {elementwise.KERNEL}', f'torch {torch.backends.cpu.get_cpu_capability()}', *sorted(kernels)])
 
 
 def to_tensor(x: ArrayLike, like: torch.Tensor) -> torch.Tensor:

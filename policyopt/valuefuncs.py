@@ -14,7 +14,6 @@ from policyopt import optim
 from policyopt.interfaces import Fields
 from policyopt.nn import Curvature, FeedforwardNet, Model, net_shapes, parse_spec
 from policyopt.options import CommonOptions
-from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, to_tensor
 
 HVP_FRAC = 0.1  # share of the rows that Hessian-vector products use, drawn with replacement
@@ -38,15 +37,10 @@ class ValueFunc(Model):
         self.time_scale, self.max_kl, self.damping, self.steps = time_scale, options.vf_max_kl, options.vf_cg_damping, options.vf_steps
         spec = parse_spec(options.policy_hidden_spec)
         shapes = net_shapes('/ValueFunc', spec, obs_dim + 1, 1)
-        super().__init__(shapes, nets)
+        super().__init__(shapes, nets, ({'/ValueFunc/obsnorm': obs_dim} if enable_obsnorm else {}) | {'/ValueFunc/vnorm': 1})
         self.net = FeedforwardNet(spec, self.theta_P, shapes.values())
-        self.obsnorm = Standardizer(obs_dim, nets.dtype, nets.device) if enable_obsnorm else None
-        self.vnorm = Standardizer(1, nets.dtype, nets.device)
-        if enable_obsnorm:
-            self.normalizers['/ValueFunc/obsnorm'] = self.obsnorm
-        self.normalizers['/ValueFunc/vnorm'] = self.vnorm
-        if nets.rng is not None:
-            self.net.init(nets.rng)
+        self.obsnorm, self.vnorm = self.normalizers.get('/ValueFunc/obsnorm'), self.normalizers['/ValueFunc/vnorm']
+        self.net.init(nets.rng)
 
     def inputs(self, obs_B_Do: np.ndarray, t_B: np.ndarray) -> torch.Tensor:
         """[standardised obs, time·time_scale], (B, Do + 1)."""

@@ -14,7 +14,7 @@ from policyopt.options import ImitationOptions
 from policyopt.sampling import actors
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig
-from policyopt.trajectories import ContinuousSpace, RaggedArray
+from policyopt.trajectories import ContinuousSpace, FiniteSpace, RaggedArray
 
 # a, b: advantages, distributions, standardiser
 
@@ -42,10 +42,11 @@ def test_discounts_advantages_and_entropies(path):
 def test_distribution_closed_forms_and_simple_value_functions(path):
     d, _ = read(path)
     t = torch.as_tensor
-    close(policies.categorical_entropy(t(d['cat_probs'])), d['cat_entropy'])
-    close(policies.categorical_entropy(t(d['cat_probs_zero'])), d['cat_entropy_zero'])
-    close(policies.gaussian_entropy(t(d['gauss_stdevs'])), d['gauss_entropy'])
-    close(policies.gaussian_kl(*(t(d[f'gkl_{k}']) for k in ('mean1', 'sd1', 'mean2', 'sd2'))), d['gkl'])
+    gibbs, gauss = (policies.make_policy(ContinuousSpace(1), space, '[]') for space in (FiniteSpace(2), ContinuousSpace(1)))
+    close(gibbs.entropy(t(d['cat_probs']).log()), d['cat_entropy'])
+    close(gibbs.entropy(t(d['cat_probs_zero']).log()), d['cat_entropy_zero'])
+    close(gauss.entropy(t(d['gauss_stdevs']).repeat(1, 2)), d['gauss_entropy'])
+    close(gauss.kl(*(torch.cat([t(d[f'gkl_mean{k}']), t(d[f'gkl_sd{k}'])], dim=1) for k in (1, 2))), d['gkl'])
     rng = np.random.RandomState(int(d['sample_cats_seed']))
     for drawn in d['sample_cats_out']:
         np.testing.assert_array_equal(actors.sample_categorical(d['sample_cats_probs'], rng.rand(len(drawn))), drawn)

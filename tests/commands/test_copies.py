@@ -12,6 +12,7 @@ import torch
 
 import policyopt as po
 from policyopt.torchutil import NetConfig
+from policyopt.valuefuncs import ValueFunc
 
 NET = [{'type': 'fc', 'n': 8}, {'type': 'nonlin', 'func': 'tanh'}, {'type': 'nonlin', 'func': 'relu'}]
 COPIES = {
@@ -59,7 +60,7 @@ def test_rewards_and_value_functions_are_copied_with_their_views(how):
     spaces, rng = (po.ContinuousSpace(3), po.ContinuousSpace(1)), np.random.RandomState(0)
     options = po.ImitationOptions(policy_hidden_spec=json.dumps(NET))
     reward = po.TransitionClassifier(options, *spaces, nets=NetConfig(rng))
-    vf = po.ValueFunc(options, 3, 1.0, NetConfig(rng))
+    vf = ValueFunc(options, 3, 1.0, NetConfig(rng))
     a_B_1, t_B, y_B = np.tanh(OBS_B_DO[:, :1]), np.arange(200.0), OBS_B_DO.sum(axis=1)
     again, vf_again = COPIES[how](reward), COPIES[how](vf)
     for r, v in ((reward, vf), (again, vf_again)):  # the step of Adam writes theta_P, which must be what the copied net reads
