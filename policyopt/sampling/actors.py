@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.arguments import as_array, kind_of
+from policyopt.arguments import as_array, kind_of, shown
 from policyopt.elementwise import tanh_
 from policyopt.errors import RunFailed, UserError
 
@@ -234,13 +234,6 @@ class PlayerActor(GivenActions):
         except UserError:
             return None
         return self.actions(a, 1) if a.shape in ((), (self.a_dim,), (1, self.a_dim)) else None
-
-
-def shown(x: Any) -> str:
-    """A value in a few words."""
-    if not isinstance(x, np.ndarray) or x.size <= 8 and x.dtype.kind != 'O':
-        return repr(x)[:80]
-    return f'{x.dtype} of shape {x.shape}' + (f' from {x.min()} to {x.max()}' if x.dtype.kind in 'biuf' else '')
 
 
 class MixtureActor(AnyActor):
