@@ -128,12 +128,7 @@ def _asked(function: Any, *args: Any, **kwargs: Any) -> Any:
         raise RunFailed(f'{getattr(function, "__name__", type(function).__name__)} exited with {e.code!r}; expected actions') from e
 
 
-_LARGEST = np.finfo(np.float32).max
-
-
-def playable(a: np.ndarray) -> bool:
-    """Whether the numbers of an action are finite as an environment gets them, which may be in single precision."""
-    return bool((np.abs(a) <= _LARGEST).all())
+_LARGEST = np.finfo(np.float32).max  # an environment may get an action in single precision
 
 
 class GivenActions(AnyActor):
@@ -148,7 +143,7 @@ class GivenActions(AnyActor):
     def actions(self, said: np.ndarray, num: int) -> np.ndarray | None:
         """What was said as float64 (num, Da), or None where it is not `num` actions of the task."""
         n = self.num_actions
-        if said.dtype.kind not in 'biuf' or said.size != num * self.a_dim or not playable(said):
+        if said.dtype.kind not in 'biuf' or said.size != num * self.a_dim or not (np.abs(said) <= _LARGEST).all():
             return None
         if n and ((said != np.floor(said)).any() or not 0 <= said.min() <= said.max() < n):
             return None

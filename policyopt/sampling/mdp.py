@@ -173,5 +173,4 @@ def sample_trajectories(
 
 def sample_randomly(mdp: MDP, num_trajs: int, seed: int, max_traj_len: int | None = None, a_max: float | None = None) -> TrajBatch:
     """Exactly num_trajs episodes of the random policy (RandomActor), in the order in which they were started."""
-    actor = RandomActor(mdp.info, a_max)
-    return sample_trajectories(actor, mdp, num_trajs, max_traj_len, (seed, 'evaluate'))
+    return sample_trajectories(RandomActor(mdp.info, a_max), mdp, num_trajs, max_traj_len, (seed, 'evaluate'))
