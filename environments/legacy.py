@@ -82,15 +82,6 @@ def mujoco_entry_point(task: str) -> str:
     return f'policyopt.environments.legacy_mujoco:Legacy{task}Env'
 
 
-def register() -> None:
-    """Register the tasks of 2016 with gymnasium (once)."""
-    tasks = {'Acrobot-v0': ('policyopt.environments.legacy:LegacyAcrobotEnv', 200)}
-    for task, time_limit in MUJOCO_TASKS.items():
-        tasks[f'{task}-v1'] = (mujoco_entry_point(task), time_limit)
-    for name, (entry_point, time_limit) in tasks.items():
-        env_id = f'{NAMESPACE}/{name}'
-        if env_id not in gymnasium.registry:
-            gymnasium.register(env_id, entry_point=entry_point, max_episode_steps=time_limit)
-
-
-register()
+gymnasium.register(f'{NAMESPACE}/Acrobot-v0', 'policyopt.environments.legacy:LegacyAcrobotEnv', max_episode_steps=200)
+for task, time_limit in MUJOCO_TASKS.items():
+    gymnasium.register(f'{NAMESPACE}/{task}-v1', mujoco_entry_point(task), max_episode_steps=time_limit)

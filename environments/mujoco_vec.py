@@ -50,12 +50,8 @@ class MujocoVecEnv(VecEnv):
         """Flat views of what is read after a step in addition to qpos and qvel."""
         return []
 
-    def control(self, a_K_Da: np.ndarray) -> np.ndarray:
-        """What the motors are told."""
-        return a_K_Da
-
     def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        return np.concatenate([qpos_K_Q, qvel_K_V], axis=1)
 
     def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(r_K, terminated_K) of a step with the controls u; before and after are (qpos_K_Q, qvel_K_V, X_K_X)."""
@@ -80,7 +76,7 @@ class MujocoVecEnv(VecEnv):
     def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         slots_K = np.asarray(slots_K)
         slots = slots_K.tolist()
-        u_K_Da = self.control(np.ascontiguousarray(a_K_Da, dtype=np.float64))
+        u_K_Da = np.ascontiguousarray(a_K_Da, dtype=np.float64)
         model, frame_skip, mj_step = self.model, self._env.frame_skip, mujoco.mj_step
         for slot, u_Da in zip(slots, u_K_Da, strict=True):
             data, ctrl, _ = self._slots[slot]
@@ -119,7 +115,7 @@ class RunnerVec(MujocoVecEnv):
         self._first = self.ground_dims if env._exclude_current_positions_from_observation else 0
 
     def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
-        return np.concatenate([qpos_K_Q[:, self._first :], qvel_K_V], axis=1)
+        return super().observe(qpos_K_Q[:, self._first :], qvel_K_V, X_K_X)
 
     def position(self, state: State) -> np.ndarray:
         """The x whose speed is paid."""
@@ -208,8 +204,8 @@ class HumanoidVec(MujocoVecEnv):
         observed = (data.cinert, data.cvel, data.qfrc_actuator, data.cfrc_ext)
         return [data.xipos.reshape(-1), *(x.reshape(-1) for x in observed)]
 
-    def control(self, a_K_Da: np.ndarray) -> np.ndarray:
-        return a_K_Da.clip(*self.model.actuator_ctrlrange.T)
+    def step(self, slots_K: np.ndarray, a_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return super().step(slots_K, np.clip(a_K_Da, *self.model.actuator_ctrlrange.T))
 
     def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
         return np.concatenate([qpos_K_Q[:, 2:], qvel_K_V, X_K_X[:, 3 * self.model.nbody :]], axis=1)
@@ -230,9 +226,6 @@ class HumanoidVec(MujocoVecEnv):
 
 class InvertedPendulumVec(MujocoVecEnv):
     """legacy/InvertedPendulum-v1: 1 a step; over at |angle| > 0.2 or when a number is not finite."""
-
-    def observe(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray, X_K_X: np.ndarray) -> np.ndarray:
-        return np.concatenate([qpos_K_Q, qvel_K_V], axis=1)
 
     def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         obs_K_Do = self.observe(*after)

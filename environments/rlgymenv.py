@@ -23,6 +23,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 
+from policyopt.arguments import shown
 from policyopt.environments import classic_vec, legacy
 from policyopt.environments.checks import (
     SUPPORTED,
@@ -326,7 +327,7 @@ class SingleEnv:
         try:
             is_terminal, is_cut, reward = as_end(terminated), as_end(truncated), as_real(r)
         except _NO_NUMBERS as e:
-            parts = f'a reward of {_type_of(r)}, terminated of {_type_of(terminated)} and truncated of {_type_of(truncated)}'
+            parts = f'a reward of {shown(r)}, terminated of {shown(terminated)} and truncated of {shown(truncated)}'
             raise self._wrong('step', f'{parts}; expected a float, a bool and a bool') from e
         self.cut_short = not is_terminal
         return obs_Do, reward, is_terminal or is_cut
@@ -364,7 +365,7 @@ class SingleEnv:
             obs_Do = as_reals(obs)
         except _NO_NUMBERS as e:
             wanted = f'expected an array of shape ({self.info.obs_dim},) of numbers'
-            raise self._wrong(method, f'an observation of {_type_of(obs)}; {wanted}') from e
+            raise self._wrong(method, f'an observation of {shown(obs)}; {wanted}') from e
         if obs_Do.shape != (self.info.obs_dim,):
             cure = f'; {_EXPECTED[method]}. A number alone is returned as np.array([x])' if obs_Do.shape == () else ''
             what = f'an observation of shape {obs_Do.shape}, but its observation_space has shape ({self.info.obs_dim},){cure}'
@@ -379,14 +380,6 @@ _EXPECTED = {
     'step': f'expected (observation, reward, terminated, truncated, info){_OLD_API}',
 }
 _NO_NUMBERS = (UserError, TypeError, ValueError, OverflowError, RuntimeError)  # of as_reals and the like; RuntimeError of tensors
-
-
-def _type_of(x: Any) -> str:
-    """A value by its type, and what it is or its shape."""
-    if isinstance(x, np.ndarray) and x.shape:
-        return f'type {type(x).__name__} and shape {x.shape} of {x.dtype}'
-    is_short = isinstance(x, bool | int | float | complex | str | bytes | np.generic | np.ndarray)
-    return f'type {type(x).__name__}' + (f' ({str(x)[:40]})' if is_short else '')
 
 
 class LoopVecEnv(classic_vec.VecEnv):

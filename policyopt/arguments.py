@@ -17,6 +17,13 @@ def kind_of(x: Any) -> str:
     return f'{"an" if name[:1].lower() in "aeiou" else "a"} {name}'
 
 
+def shown(x: Any) -> str:
+    """A value in a few words: a large array by its type, shape and range."""
+    if not isinstance(x, np.ndarray) or x.size <= 8 and x.dtype.kind != 'O':
+        return ' '.join(repr(x).split())[:80]
+    return f'{x.dtype} of shape {x.shape}' + (f' from {x.min()} to {x.max()}' if x.dtype.kind in 'biuf' else '')
+
+
 def as_path(x: Any, name: str = 'path') -> str:
     """The path of a file as text."""
     if not isinstance(x, str | os.PathLike) or not isinstance(os.fspath(x), str):

@@ -233,7 +233,7 @@ def task_of(env: Any, options: ImitationOptions, trajs: TrajBatch) -> MDP:
         return RecordedTask(trajs, options.num_actions)
     if options.num_actions is not None and options.mode == 'bclone':
         raise UserError(f'--num_actions {options.num_actions}: the env says it; leave it out')
-    return MDP(env)  # pyright: ignore[reportArgumentType] (None is answered there)
+    return MDP(env)  # None is answered there
 
 
 def action_bounds(options: CommonOptions, mdp: MDP) -> np.ndarray | None:

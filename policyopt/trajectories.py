@@ -132,7 +132,7 @@ def _batch_of(function: Callable[..., np.ndarray], *batches: Batch) -> Batch:
     """The batch whose fields are a function of those of others."""
     seen = [x.transitions for x in batches if x.transitions is not None]
     transitions = Transitions(*map(function, *seen)) if seen else None
-    return Batch(*map(function, *(x[:3] for x in batches)), transitions)
+    return Batch._make([*map(function, *(x[:3] for x in batches)), transitions])
 
 
 class Expert(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.arguments import as_array, kind_of
+from policyopt.arguments import as_array, kind_of, shown
 from policyopt.elementwise import tanh_
 from policyopt.errors import RunFailed, UserError
 
@@ -128,12 +128,7 @@ def _asked(function: Any, *args: Any, **kwargs: Any) -> Any:
         raise RunFailed(f'{getattr(function, "__name__", type(function).__name__)} exited with {e.code!r}; expected actions') from e
 
 
-_LARGEST = np.finfo(np.float32).max
-
-
-def playable(a: np.ndarray) -> bool:
-    """Whether the numbers of an action are finite as an environment gets them, which may be in single precision."""
-    return bool((np.abs(a) <= _LARGEST).all())
+_LARGEST = np.finfo(np.float32).max  # an environment may get an action in single precision
 
 
 class GivenActions(AnyActor):
@@ -148,7 +143,7 @@ class GivenActions(AnyActor):
     def actions(self, said: np.ndarray, num: int) -> np.ndarray | None:
         """What was said as float64 (num, Da), or None where it is not `num` actions of the task."""
         n = self.num_actions
-        if said.dtype.kind not in 'biuf' or said.size != num * self.a_dim or not playable(said):
+        if said.dtype.kind not in 'biuf' or said.size != num * self.a_dim or not (np.abs(said) <= _LARGEST).all():
             return None
         if n and ((said != np.floor(said)).any() or not 0 <= said.min() <= said.max() < n):
             return None
@@ -234,13 +229,6 @@ class PlayerActor(GivenActions):
         except UserError:
             return None
         return self.actions(a, 1) if a.shape in ((), (self.a_dim,), (1, self.a_dim)) else None
-
-
-def shown(x: Any) -> str:
-    """A value in a few words."""
-    if not isinstance(x, np.ndarray) or x.size <= 8 and x.dtype.kind != 'O':
-        return repr(x)[:80]
-    return f'{x.dtype} of shape {x.shape}' + (f' from {x.min()} to {x.max()}' if x.dtype.kind in 'biuf' else '')
 
 
 class MixtureActor(AnyActor):

@@ -35,14 +35,13 @@ def _base_name(env_name: str) -> str:
 class MDP:
     """A task: spaces, time limit, and environments that step together.
 
-    task: the id of an environment, a function that returns a new gymnasium.Env, or one such environment.
+    task: the id of an environment, a function that returns a new gymnasium.Env, or one such environment. info: its EnvInfo where that
+    is known already.
     Raises UserError for a task that is unknown or whose spaces are not supported, RunFailed for one whose close() fails.
     """
 
-    def __init__(self, task: rlgymenv.Task):
-        self._describe(task, rlgymenv.env_info(task))
-
-    def _describe(self, task: Any, info: rlgymenv.EnvInfo) -> None:
+    def __init__(self, task: Any, info: rlgymenv.EnvInfo | None = None):
+        info = info or rlgymenv.env_info(task)
         self.task, self.info, self.env_name, self.env_id, self.time_limit = task, info, info.name, info.id, info.time_limit
         self.obs_space = ContinuousSpace(info.obs_dim)
         self.action_space = FiniteSpace(info.num_actions) if info.finite else ContinuousSpace(info.a_dim)
@@ -50,8 +49,8 @@ class MDP:
         self.mean_len: float | None = None  # of the last batch: a hint for how many environments to step at once, never a result
 
     def warn_of_another_task(self, path: str, env_name: str | None) -> None:
-        """Warn when a file names a task other than this one; versions are ignored, and so is None (of old files)."""
-        if env_name and _base_name(env_name) != _base_name(self.env_name):
+        """Warn when a file names a task other than this one; versions are ignored, and so is None (of old files, of recorded tasks)."""
+        if env_name and self.env_name and _base_name(env_name) != _base_name(self.env_name):
             print(f"warning: {path} comes from env '{printable(env_name)[:200]}' and is used for '{self.env_name}'", file=sys.stderr)
 
     def longest(self, max_traj_len: int | None = None) -> int | None:
@@ -132,11 +131,8 @@ class RecordedTask(MDP):
         if finite and max(size, int(a_N_Da.max()) + 1) > MAX_ACTIONS:
             raise UserError(f'the largest action of the data is {a_N_Da.max()}; expected fewer than {MAX_ACTIONS} different ones')
         dims = trajs.obs.stacked.shape[1], size, a_N_Da.shape[1]
-        self._describe(None, rlgymenv.EnvInfo('the data', 'the data', *dims, time_limit=None))
+        super().__init__(None, rlgymenv.EnvInfo('the data', 'the data', *dims, time_limit=None))
         self.env_name: Any = None
-
-    def warn_of_another_task(self, path: str, env_name: str | None) -> None:
-        """Does nothing: there is no task to compare with."""
 
     def vec_env(self, num_slots: int) -> VecEnv:
         raise UserError('there is no environment to play in; give --env_name')
@@ -177,5 +173,4 @@ def sample_trajectories(
 
 def sample_randomly(mdp: MDP, num_trajs: int, seed: int, max_traj_len: int | None = None, a_max: float | None = None) -> TrajBatch:
     """Exactly num_trajs episodes of the random policy (RandomActor), in the order in which they were started."""
-    actor = RandomActor(mdp.info, a_max)
-    return sample_trajectories(actor, mdp, num_trajs, max_traj_len, (seed, 'evaluate'))
+    return sample_trajectories(RandomActor(mdp.info, a_max), mdp, num_trajs, max_traj_len, (seed, 'evaluate'))

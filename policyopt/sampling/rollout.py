@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import types
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -63,13 +64,6 @@ class Streams:
         return np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, 0, i]))
 
 
-class _LocalCounter:
-    value = 0
-
-    def get_lock(self) -> contextlib.AbstractContextManager:
-        return contextlib.nullcontext()
-
-
 class TrajectoryCounter:
     """Which trajectories have been started and how many steps each has so far: it decides when a batch is full.
 
@@ -78,7 +72,7 @@ class TrajectoryCounter:
     """
 
     def __init__(self, cfg: SimConfig, lengths_B: np.ndarray, counter: Any = None):
-        self.cfg, self.lengths_B, self.counter = cfg, lengths_B, counter or _LocalCounter()
+        self.cfg, self.lengths_B, self.counter = cfg, lengths_B, counter or types.SimpleNamespace(value=0, get_lock=contextlib.nullcontext)
 
     @staticmethod
     def capacity(cfg: SimConfig, num_slots: int) -> int:
@@ -115,11 +109,6 @@ class Played(NamedTuple):
     traj_E: np.ndarray
     lastobs_E_Do: np.ndarray
     terminal_E: np.ndarray
-
-    @classmethod
-    def joined(cls, parts: Iterable[Played]) -> Played:
-        """What several processes have played."""
-        return cls(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
 class BatchRequest(NamedTuple):
@@ -178,10 +167,9 @@ class Rollout:
 
     def start(self, slots_K: np.ndarray, traj_K: np.ndarray) -> np.ndarray:
         """Reset these slots for these trajectory numbers; returns their first observations."""
-        rngs = [self.streams.generator(int(i)) for i in traj_K]
-        seeds_K = [int(rng.integers(2**31)) for rng in rngs]
-        for slot, rng in zip(slots_K, rngs, strict=True):
-            self.rngs[slot] = rng
+        for slot, i in zip(slots_K, traj_K, strict=True):
+            self.rngs[slot] = self.streams.generator(int(i))
+        seeds_K = [int(self.rngs[slot].integers(2**31)) for slot in slots_K]
         self.actor.begin_episode()
         obs_K_Do = self.vec.reset(slots_K, seeds_K)
         self.check(obs_K_Do, 'an observation', LARGEST_OBS)

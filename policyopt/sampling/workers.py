@@ -110,7 +110,7 @@ class WorkerPool:
         except BaseException:
             self.close()
             raise
-        return Played.joined(parts), TrajectoryCounter(request.cfg, lengths_B, self.counter)
+        return Played._make(map(np.concatenate, zip(*parts, strict=True))), TrajectoryCounter(request.cfg, lengths_B, self.counter)
 
     def _gather(self, lengths_B: np.ndarray) -> list[Played]:
         parts, last_sum, last_time = {}, -1, time.monotonic()
