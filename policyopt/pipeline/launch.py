@@ -21,7 +21,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TextIO
 
 from policyopt import options
 from policyopt.command_line import run_main
@@ -114,14 +113,15 @@ class _Launcher:
         self.elsewhere: list[Job] = []  # runs that another pipeline is doing, which are tried again when all others are done
         self.again = False
         self.renewed = time.monotonic()
-        self.running: dict[RunProcess, tuple[Job, locks.Lock, float]] = {}  # job, lock, start
+        self.running: list[RunProcess] = []
         self.outcomes: list[Outcome] = []
 
     def loop(self) -> list[Outcome]:
         pause = 0.005
         try:
             while self.pending or self.running or self.elsewhere:
-                busy = self.reap()
+                before = len(self.outcomes), len(self.running)
+                self.reap()
                 self.renew()
                 if self.signals:
                     raise Stopped(self.signals[0])
@@ -129,76 +129,62 @@ class _Launcher:
                     self.pending.clear()
                     self.elsewhere.clear()
                 while self.pending and len(self.running) < self.num_jobs:
-                    busy |= self.start(self.pending.popleft())
+                    self.start(self.pending.popleft())
                 if not self.running and not self.pending and self.elsewhere:
                     self.pending.extend(self.elsewhere)
                     self.elsewhere, self.again = [], True
-                pause = 0.005 if busy else min(2 * pause, 0.2)
+                pause = min(2 * pause, 0.2) if before == (len(self.outcomes), len(self.running)) else 0.005
                 time.sleep(pause)
             return self.outcomes
         finally:
             self.stop_all()
 
-    def start(self, job: Job) -> bool:
-        """Start a job unless it is done or someone else has it; returns whether anything changed.
+    def start(self, job: Job) -> None:
+        """Start a job unless it is done or someone else has it.
 
         A run of this host is waited for, if asked also one of another host; what was dropped is taken over.
         """
         if job.done:
             self.finish(job, 'ok', 'done by another pipeline')
-            return True
+            return
         try:
             lock = locks.acquire(job.lock, locks.LEASE_S if job.renews else 0.0, lock_path(job.out))
         except locks.Held as held:
             if self.again and held.state == 'foreign' and not self.how.wait:
                 self.finish(job, 'elsewhere', f'{held}; --wait stays until the lock is free or the run is there')
-                return True
+                return
             self.elsewhere.append(job)
             if self.again:
                 self.progress.waiting(job.id, held)
-            return False
+            return
         with contextlib.suppress(OSError):  # NFS looks for new files when their folder is opened
             os.close(os.open(os.path.dirname(job.out) or '.', os.O_RDONLY))
         if job.complete and (job.is_log or not lock.taken_over):  # another pipeline finished it before we had the lock
             lock.release()
             self.finish(job, 'ok', 'done by another pipeline')
-            return True
+            return
         if os.path.exists(job.out):  # what a program that writes in place has left
             os.replace(job.out, incomplete_path(job.out))
         if os.path.exists(part_path(job.out)):  # perhaps another pipeline has begun it since the plan
             job = dataclasses.replace(job, command=job.command.with_option('--resume'))
         try:
-            process = self.spawn(job, lock)
+            self.running.append(RunProcess(job, lock, self.env))
         except OSError as e:
             lock.release()
             raise RunFailed(f'{job.id}: cannot be started: {e}; finished runs are kept, continue with --resume') from e
-        self.running[process] = (job, lock, time.monotonic())
         self.progress.started(job.id, job.command.text)
-        return True
 
-    def spawn(self, job: Job, lock: locks.Lock) -> RunProcess:
-        """The process of a job, whose log begins with the command."""
-        os.makedirs(os.path.dirname(job.log) or '.', exist_ok=True)  # a user may have cleared it away since
-        old = os.path.exists(job.log) and os.path.getsize(job.log) > 0
-        with open(job.log, 'a', encoding='utf-8') as log:
-            log.write(('\n' if old else '') + job.command.text + '\n')
-            log.flush()
-            return RunProcess(job.command, lock, log, self.env)
-
-    def reap(self) -> bool:
-        """Take note of the runs that have ended; returns whether there were any."""
-        ended = [p for p in self.running if not p.is_alive()]
-        for process in ended:
-            job, lock, start = self.running.pop(process)
+    def reap(self) -> None:
+        """Take note of the runs that have ended."""
+        for process in [p for p in self.running if not p.is_alive()]:
+            self.running.remove(process)
             _kill_group(process, signal.SIGKILL)  # helpers that outlived their run
-            state, detail = self.judge(job, process.exitcode or 0)
-            lock.release()
-            if state == 'failed' and lock.taken_by() is not None:  # by a machine that saw us suspended: its run now
-                self.pending.append(job)
-                continue
-            seconds = time.monotonic() - start
-            self.finish(job, state, detail, seconds)
-        return bool(ended)
+            state, detail = self.judge(process.job, process.exitcode or 0)
+            process.lock.release()
+            if state == 'failed' and process.lock.taken_by() is not None:  # by a machine that saw us suspended: its run now
+                self.pending.append(process.job)
+            else:
+                self.finish(process.job, state, detail, time.monotonic() - process.begin)
 
     def judge(self, job: Job, code: int) -> tuple[str, str]:
         ended = f'was killed by {signal_name(-code)}' if code < 0 else f'failed with exit code {code}'
@@ -224,8 +210,8 @@ class _Launcher:
         """Show those who watch our locks that we live; our trainer does so itself, once it has begun."""
         if time.monotonic() - self.renewed > locks.LEASE_S / 6:
             self.renewed = time.monotonic()
-            for _, lock, _ in self.running.values():
-                lock.renew()
+            for process in self.running:
+                process.lock.renew()
 
     def stop_all(self) -> None:
         """Ask every run to stop, wait for its checkpoint, kill what does not listen; nothing of ours is left behind."""
@@ -238,12 +224,12 @@ class _Launcher:
         count = len(self.signals)
         while any(p.is_alive() for p in self.running) and time.monotonic() < deadline and len(self.signals) == count:
             time.sleep(0.02)
-        for process, (job, lock, _) in self.running.items():
+        for process in self.running:
             _kill_group(process, signal.SIGKILL)
             process.join()
             if process.exitcode:
-                self.judge(job, process.exitcode)
-            lock.release()
+                self.judge(process.job, process.exitcode)
+            process.lock.release()
         self.running.clear()
 
 
@@ -297,18 +283,23 @@ class RunProcess(multiprocessing.context.ForkProcess):
     Before it begins it writes its group into the lock, so that a run that survives the sudden end of this process is found by the next.
     """
 
-    def __init__(self, command: Command, lock: locks.Lock, log: TextIO, env: dict[str, str]):
-        """log: the open file for its output; env: its environment."""
+    def __init__(self, job: Job, lock: locks.Lock, env: dict[str, str]):
+        """Start it, with its command in its log; env: its environment."""
         super().__init__()
-        self.command, self.lock, self.log_fd, self.env = command, lock, log.fileno(), env
-        words = script_and_options(command, env)
+        self.job, self.lock, self.env = job, lock, env
+        words = script_and_options(job.command, env)
         self.words = words if words and load_trainer() else None
-        with delaying_signals():  # until it has its own handlers
-            self.start()
+        os.makedirs(os.path.dirname(job.log) or '.', exist_ok=True)  # a user may have cleared it away since
+        old = os.path.exists(job.log) and os.path.getsize(job.log) > 0
+        with open(job.log, 'a', encoding='utf-8') as self.log:
+            self.log.write(('\n' if old else '') + job.command.text + '\n')
+            self.log.flush()
+            with delaying_signals():  # until it has its own handlers
+                self.start()
         assert self.pid is not None
         while self.is_alive() and os.getpgid(self.pid) != self.pid:  # which signals are sent to
             time.sleep(0.001)
-        lock.holder = dataclasses.replace(lock.holder, child=self.pid)
+        self.begin, lock.holder = time.monotonic(), dataclasses.replace(lock.holder, child=self.pid)
 
     def run(self) -> None:
         """The child: set up what a fresh process would have, unless another pipeline has taken the lock by now, and begin."""
@@ -318,8 +309,8 @@ class RunProcess(multiprocessing.context.ForkProcess):
                 signal.signal(num, signal.default_int_handler if num == signal.SIGINT else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(self.log_fd, 1)
-        os.dup2(self.log_fd, 2)
+        os.dup2(self.log.fileno(), 1)
+        os.dup2(self.log.fileno(), 2)
         sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', closefd=False, buffering=1, errors='backslashreplace')
         if self.lock.taken_by() is not None:
             sys.exit(FAILED)
@@ -327,8 +318,8 @@ class RunProcess(multiprocessing.context.ForkProcess):
         if self.words is None:
             for num in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and programs do not
                 signal.signal(num, signal.SIG_DFL)
-            line = f'exec {self.command.text}' if self.command.is_simple else self.command.text
-            os.execve('/bin/sh', ['/bin/sh', '-c', line], self.env)
+            command = self.job.command
+            os.execve('/bin/sh', ['/bin/sh', '-c', f'exec {command.text}' if command.is_simple else command.text], self.env)
         os.environ.clear()
         os.environ.update(self.env)
         import numpy as np

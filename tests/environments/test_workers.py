@@ -144,7 +144,7 @@ def test_the_same_workers_play_batch_after_batch(task):
 
 @pytest.mark.parametrize('fault', FAULTS)
 def test_a_fault_in_a_worker_is_one_sentence_and_leaves_no_process(fault, task, folder, monkeypatch):
-    monkeypatch.setattr(workers, 'TIMEOUT', 2.0)
+    monkeypatch.setattr(workers, 'TIMEOUT', 2)
     mdp, actor = task('walks:Walk-v0')
     cfg = SimConfig(0, 300, 50, sim_batch_size=2)
     before = sample_batch(actor, mdp, cfg, (1, 0))

@@ -111,16 +111,16 @@ def test_runs_outlive_a_killed_pipeline_and_the_next_one_waits_for_them(tmp_path
 def test_a_run_writes_its_group_into_its_lock_or_does_not_begin_where_another_pipeline_has_that(tmp_path, monkeypatch, text):
     log, path = tmp_path / 'log.txt', tmp_path / 'x.lock'
     monkeypatch.setattr(launch, '_imitate', lambda argv: print(*argv))
-    lock = locks.acquire(str(path))
+    job = launch.Job('x', Command(text), str(tmp_path / 'x.h5'), str(log), str(path))
+    lock = locks.acquire(job.lock)
     mine = path.read_text()
-    with open(log, 'w') as f:
-        for content, code in ((mine.replace(f'{os.getpid()}', '1'), 1), (mine, 0)):
-            path.write_text(content)
-            run = launch.RunProcess(Command(text), lock, f, dict(os.environ) | {'WORD': 'begun'})
-            run.join()
-            assert run.exitcode == code and locks.inspect(str(path))[1].child == (0 if code else run.pid)
+    for content, code in ((mine.replace(f'{os.getpid()}', '1'), 1), (mine, 0)):
+        path.write_text(content)
+        run = launch.RunProcess(job, lock, dict(os.environ) | {'WORD': 'begun'})
+        run.join()
+        assert run.exitcode == code and locks.inspect(job.lock)[1].child == (0 if code else run.pid)
     lock.release()
-    assert log.read_text() == 'begun\n' and not path.exists()
+    assert log.read_text().splitlines() == [text, '', text, 'begun'] and not path.exists()
 
 
 def test_edited_code_is_not_forked(monkeypatch):
