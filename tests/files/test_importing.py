@@ -189,7 +189,7 @@ BAD = {
     'an empty csv': ('in', bad_csv(''), 'its columns are'),
     'a word in a csv': ('in', bad_csv('obs0,act\n1,0\n1,left\n'), "line 3: 'left' is not a number"),
     'a short line': ('in', bad_csv('obs0,act\n1,0\n1\n'), 'line 3 has 1 fields, the first line 2'),
-    'a csv with no step': ('in', bad_csv('obs0,act\n'), 'has no line below its first'),
+    'a csv with no step': ('in', bad_csv('obs0,act\n'), '0 observations for 0 actions'),
     'no HDF5 file': ('in.h5', lambda f: None, 'no such file'),
     'a picture': ('in.png', lambda f: None, 'expected an .npz or .csv file or a folder of them, HDF5 of D4RL'),
 }
