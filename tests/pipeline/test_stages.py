@@ -501,7 +501,7 @@ def test_a_damaged_or_foreign_results_file_is_named(tmp_path, trained):
     path.write_bytes(content[:at] + b'\x01' + content[at + 1 :])
     with pytest.raises(UserError, match='damaged'):
         results_file.read_results(str(path))
-    with pytest.raises(UserError, match="holds no table /results"):
+    with pytest.raises(UserError, match='holds no table /results'):
         results_file.read_results(str(trained / 'store' / 'checkpoints' / f'{IDS[0]}.h5'))
 
 
