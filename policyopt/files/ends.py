@@ -157,7 +157,7 @@ def ends_of(row: Row, num: int, notes: list[str]) -> np.ndarray:
     if row.next_obs is not None:
         ends = _ends_beside_next_obs(row, num, name, ends, notes, may_lack=not row.is_chosen and (ends is None or only_flags))
     elif ends is not None and only_flags and not row.is_chosen and not row.whole and len(ends) > 2 and ends[0] == 1:
-        if not any(np.ravel(row.said[flag])[-1] for flag in name.split(' and ')):
+        if not any(row.said[flag][-1] for flag in name.split(' and ')):
             raise UserError(
                 f'{row.where}: {name} is up at the first step and not at the last, as where it says that an episode begins. Then call it '
                 f'episode_starts. {_taken_as_it_is(name)}'
@@ -177,7 +177,7 @@ def _said_ends(row: Row, num: int) -> tuple[str, np.ndarray | None, bool]:
 
     Raises UserError where two arrays contradict each other.
     """
-    flags = {name: flags_of(row.where, name, x, num) for name, x in row.said.items() if name in FLAGS}
+    flags = {name: x for name, x in row.said.items() if name in FLAGS}
     all_flags = ' and '.join(flags)
     readings = {all_flags: np.flatnonzero(np.logical_or.reduce(list(flags.values()))) + 1} if flags else {}
     readings |= {name: _ends_by(row, name, x, num) for name, x in row.said.items() if name not in FLAGS}
@@ -297,8 +297,7 @@ def episodes_of(row: Row, notes: list[str]) -> list[Episode]:
     if row.next_obs is not None and numeric(row.where, 'next_obs', row.next_obs).shape != (num, row.obs.shape[1]):
         seen = f'next_obs of shape {row.next_obs.shape} for {num} actions'
         raise UserError(f'{row.where}: {seen}; expected {(num, row.obs.shape[1])}')
-    if row.whole:
-        row.said = {name: _said_by_step(name, x, num) for name, x in row.said.items() if name not in IDS or x.size == num}
+    row.said = _said_by_step(row, num)
     ends = ends_of(row, num, notes)
     if row.whole and len(ends) > 1:
         stream = ends_in_words(ends)
@@ -315,20 +314,27 @@ def episodes_of(row: Row, notes: list[str]) -> list[Episode]:
         elif row.next_obs is not None:
             own = np.concatenate([own, row.next_obs[b - 1 : b]])
         name = row.where if len(ends) == 1 else f'{row.where}: episode {i}'
-        episodes.append(Episode(name, own, row.acts[a:b], row.rews[a:b] if has_rews else None, _terminated(row, b, num)))
+        episodes.append(Episode(name, own, row.acts[a:b], row.rews[a:b] if has_rews else None, _terminated(row, b)))
     return episodes
 
 
-def _said_by_step(name: str, x: np.ndarray, num: int) -> np.ndarray:
-    """What one number says of a whole episode, as flags of its steps; other arrays as they are."""
-    return np.append(np.zeros(num - 1, x.dtype), x) if x.size == 1 and name not in LENGTHS else x
+def _said_by_step(row: Row, num: int) -> dict[str, np.ndarray]:
+    """What is said of each step, FLAGS as bool (num,). One number for a whole episode is that of its last step; its own id says nothing."""
+    said = {}
+    for name, x in row.said.items():
+        if row.whole and x.size == 1 and name in IDS:
+            continue
+        if row.whole and x.size == 1 and name not in LENGTHS:
+            x = np.append(np.zeros(num - 1, x.dtype), x)
+        said[name] = flags_of(row.where, name, x, num) if name in FLAGS else x
+    return said
 
 
-def _terminated(row: Row, end: int, num: int) -> bool | None:
+def _terminated(row: Row, end: int) -> bool | None:
     """Whether the episode that ends at `end` ended in a terminal state; None where nothing says so."""
 
     def is_up(names: Iterable[str]) -> bool | None:
-        flags = [bool(flags_of(row.where, name, row.said[name], num)[end - 1]) for name in names if name in row.said]
+        flags = [bool(row.said[name][end - 1]) for name in names if name in row.said]
         return any(flags) if flags else None
 
     terminal, truncated, done = map(is_up, (TERMINAL, TRUNCATED, DONE))

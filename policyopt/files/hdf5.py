@@ -227,7 +227,7 @@ def numbers(h5: tables.File, name: str, what: str) -> np.ndarray:
     return np.atleast_1d(node.read())
 
 
-def read_table(h5: tables.File, name: str, what: str) -> np.ndarray:
+def read_table(h5: tables.File, name: str, what: str) -> Any:
     """The rows of the table /name of an open file as a structured array; UserError where it is missing or something else."""
     node = h5.get_node(f'/{name}') if f'/{name}' in h5 else None
     if not isinstance(node, tables.Table):

@@ -134,17 +134,18 @@ def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
             if f.default is dataclasses.MISSING:
                 raise UserError(f"{path}: the table '/{name}' has no column '{f.name}'; it has {', '.join(data.dtype.names)}")
             continue  # a file from before this column
-        check_column(f'{path}: /{name}', data, f.name, *KINDS.get(f.type, ('iuf', 'a list of numbers')), num_axes=int(f.type not in KINDS))
+        kind: Any = f.type
+        check_column(f'{path}: /{name}', data, f.name, *KINDS.get(kind, ('iuf', 'a list of numbers')), num_axes=int(kind not in KINDS))
         column, what = data[f.name], f"{path}: the column '{f.name}' of /{name}"
         if f.name.endswith('returns'):
             beyond = column[np.isfinite(column) & (np.abs(column) > MAX_RETURN)]
             if beyond.size:
                 expected = f'numbers up to {MAX_RETURN:g}, whose variances can be computed'
                 raise UserError(f'{what} holds {beyond.flat[0]:g}; expected {expected}. Scale the rewards of the task')
-        if f.type is str:
+        if kind is str:
             columns[f.name] = [printable(decoded(x, what)) for x in column]
         else:
-            columns[f.name] = [f.type(x) for x in column] if f.type in KINDS else list(column)
+            columns[f.name] = [kind(x) for x in column] if kind in KINDS else list(column)
         for i, x in enumerate(columns[f.name] if f.name in BELOW else ()):
             if not x > BELOW[f.name]:
                 raise UserError(f'{path}: row {i} of /{name} has {f.name} {x!r}; the file is damaged or not one of ours')

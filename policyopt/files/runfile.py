@@ -59,7 +59,7 @@ def read_run(path: str, rule: str = 'last') -> RunFile:
         if rule != 'last':
             name = best_snapshot(log, names) if 'valacc' in log else None
             if name is None:
-                raise UserError(f'{path}: no snapshot has a valacc that is a number in its log; expected one. Use eval: last')
+                raise UserError(f"{path}: no snapshot has a number in the column 'valacc' of its log; expected one. Use eval: last")
         snapshot = snapshot_in(h5, path, f'snapshots/{name}')
     returns = log.get('trueret', np.empty(0))
     return RunFile(

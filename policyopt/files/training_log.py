@@ -152,7 +152,7 @@ def is_training_log(path: str) -> bool:
 def read_root(path: str) -> dict[str, Any]:
     """The root attributes of a training log as a dict; args and versions are parsed."""
     with open_h5(path, 'a training log') as h5:
-        attrs = attrs_of(h5.root) | {'args': _args(h5, path)}
+        attrs: dict[str, Any] = attrs_of(h5.root) | {'args': _args(h5, path)}
         if 'versions' in attrs:
             attrs['versions'] = attr_table(h5.root, 'versions')
         return attrs

@@ -67,7 +67,7 @@ TRAINING = {
     'a folder as data': (f'{TRAIN} --data folder', 'folder: is a folder'),
     'a truncated HDF5 file': (f'{TRAIN} --data truncated.h5', 'truncated.h5: not a readable HDF5 file'),
     'a file that is no HDF5': (f'{CLONE} --data text.h5', 'text.h5: not a readable HDF5 file'),
-    'NaN in the data': (f'{CLONE} --data nan.h5', 'nan.h5: obs_B_T_Do holds NaN or infinity in trajectory 1'),
+    'NaN in the data': (f'{CLONE} --data nan.h5', 'nan.h5: trajectory 1: NaN or infinity among the observations of step 2'),
     'a trajectory of length 0': (f'{TRAIN} --data zero_length.h5', 'len_B[1] is 0'),
     'a file without trajectories': (f'{TRAIN} --data no_trajs.h5', 'no_trajs.h5: holds no trajectory'),
     'more trajectories than there are': (f'{TRAIN} --limit_trajs 4', 'holds 3 trajectories, but limit_trajs is 4; give 1 to 3'),

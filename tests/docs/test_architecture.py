@@ -21,7 +21,7 @@ LAYERS = [
     ['policyopt.interfaces'],
     ['policyopt.pipeline.locks'],  # a single run holds one for its log
     ['policyopt.files.guard', 'policyopt.files.names'],
-    ['policyopt.files.hdf5'],
+    ['policyopt.files.hdf5', 'policyopt.files.ends'],
     ['policyopt.files.trajectory_file', 'policyopt.files.training_log', 'policyopt.files.results_file'],
     ['policyopt.files'],
     ['policyopt.sampling.actors', 'policyopt.sampling.rollout'],

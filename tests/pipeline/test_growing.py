@@ -243,7 +243,7 @@ ODD_RUNS = {
     'no iterations': (log_of(iter=None), "/log has no column 'iter'"),
     'iterations that are fractions': (log_of(iter=np.arange(21) + 0.5), "/log: the column 'iter' holds float64; expected a whole number"),
     'negative iterations': (log_of(iter=np.arange(21) - 3), "the column 'iter' of /log holds -3"),
-    'no log': (no_log, 'no snapshot has a valacc that is a number in its log'),
+    'no log': (no_log, "no snapshot has a number in the column 'valacc' of its log"),
 }
 
 

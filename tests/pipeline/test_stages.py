@@ -452,13 +452,13 @@ def test_the_snapshot_with_the_best_valacc_is_chosen_and_nan_is_ignored(tmp_path
     assert read_run(path, 'best_valacc').name == 'iter0000020'
     assert read_run(path, 'last').name == 'iter0000040'
     assert read_run(fake_log(tmp_path / 'c.h5', [0.5, 0.1]), 'best_valacc').name == 'iter0000000'
-    with pytest.raises(UserError, match='no snapshot has a valacc'):
+    with pytest.raises(UserError, match="no snapshot has a number in the column 'valacc'"):
         read_run(fake_log(tmp_path / 'b.h5', [np.nan] * 3), 'best_valacc')
 
 
 def test_best_valacc_without_that_column_says_what_to_do(tiny):
     _, folder = tiny
-    with pytest.raises(UserError, match="no column 'valacc'.*Use eval: last"):
+    with pytest.raises(UserError, match="in the column 'valacc'.*Use eval: last"):
         read_run(str(folder / f'{IDS[2]}.h5'), 'best_valacc')
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from policyopt.errors import UserError
 from policyopt.files.atomic import begins_as_hdf5, check_regular
@@ -61,15 +62,7 @@ def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  #
 
 
 def import_trajs(
-    source: str,
-    out: str,
-    env_name: str | None = None,
-    *,
-    download: bool = False,
-    force: bool = False,
-    ends: str | None = None,
-    time_axis: int | None = None,
-    obs_keys: tuple[str, ...] | None = None,
+    source: str, out: str, env_name: str | None = None, *, force: bool = False, **choices: Any
 ) -> tuple[TrajBatch, str | None]:
     """Convert demonstrations from elsewhere into the trajectory file `out`; returns (TrajBatch, the task that they name or None).
 
@@ -77,11 +70,11 @@ def import_trajs(
         source: see EXPECTED.
         env_name: the task that the data belong to, instead of the one that the source names; the data must fit it, see `check_task`.
         force: store a task that cannot be made here without comparing the data with it.
-        download, ends, time_axis, obs_keys: see ReadOptions.
+        choices: see ReadOptions.
     """
     if os.path.lexists(out):
         raise UserError(f'{out}: exists already, and finished data is never overwritten; choose another name')
-    found = read_source(source, ReadOptions(download, ends, time_axis, obs_keys))
+    found = read_source(source, ReadOptions(**choices))
     trajs = batch_of(found.episodes, source)
     if env_name:
         check_task(trajs, env_name, source, force)

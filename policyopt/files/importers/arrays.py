@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Arrays:
         self.used.append(name)
         return np.atleast_1d(self.load(name))
 
-    def parts(self, suffix: str = '') -> dict[str, np.ndarray]:
+    def parts(self, suffix: str = '') -> dict[str, Any]:
         """{'obs', 'acts' and where they are there 'rews', 'next_obs': array}, however others call them. UserError without obs or acts."""
         found = {}
         for name, known in NAMES.items():

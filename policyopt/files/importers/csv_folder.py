@@ -47,8 +47,6 @@ def _read_csv(path: str, options: ReadOptions) -> tuple[Source, list[str]]:
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise UserError(f'{path}: line {line} has {len(row)} fields, the first line {len(header)}; expected as many')
-    if not rows:
-        raise UserError(f'{path}: has no line below its first; expected one for each step')
 
     def columns(names: list[str]) -> np.ndarray:
         return np.array([[_number(path, line, row[header.index(n)]) for line, row in enumerate(rows, start=2)] for n in names]).T

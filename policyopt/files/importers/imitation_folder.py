@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
 from typing import Any
 
 import numpy as np
@@ -48,20 +48,16 @@ def read_imitation(folder: str, options: ReadOptions) -> Source:
     return Source('data set folder of imitation', episodes, used, unused)
 
 
-def _data_files(folder: str) -> Iterator[str]:
+def _data_files(folder: str) -> list[str]:
     """The names of the Arrow files, in their order."""
     path = os.path.join(folder, 'state.json')
-    try:
+    with refusing_damage(path, 'damaged: it names no _data_files; restore or save the data set again'):
         state = json.loads(read_utf8(path, 'the list of the files of a data set', 1 << 24))
         names = [entry['filename'] for entry in state['_data_files']]
-        if not names:
-            raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise UserError(f'{path}: damaged: it names no _data_files; restore or save the data set again') from e
     for name in names:
-        if not isinstance(name, str) or name in ('', '.', '..') or '/' in name or '\0' in name:
-            raise UserError(f'{path}: names the file {name!r}; expected files of its own folder')
-        yield name
+        if not re.fullmatch(r'[^/\0]+\.arrow', str(name)):
+            raise UserError(f'{path}: names the file {name!r}; expected .arrow files of its own folder')
+    return names
 
 
 def _table(path: str) -> Any:

@@ -67,10 +67,8 @@ def _load(dataset_id: str, download: bool) -> Any:
         raise UserError(f"{dataset_id}: Minari lacks a package to fetch or read it ({e}); install it: pip install -e '.[minari]'") from e
     except Exception as e:  # a network, a remote and damaged files end in errors of any type
         seen = ' '.join(str(e).split())[:200] or type(e).__name__
-        if download:
-            way = 'check the name and the connection, or copy the folder from a computer that has it to MINARI_DATASETS_PATH'
-            raise UserError(f'{dataset_id}: cannot be fetched ({seen}); {way}') from e
-        raise UserError(f'{dataset_id}: Minari cannot read this data set: {seen}') from e
+        way = 'check the name and the connection, or copy the folder from a computer that has it to MINARI_DATASETS_PATH'
+        raise UserError(f'{dataset_id}: cannot be {"fetched" if download else "read"} ({seen}); {way}') from e
 
 
 def _parts(x: Any, name: str = '') -> Iterator[tuple[str, Any]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from policyopt.errors import UserError
 from policyopt.files.atomic import check_regular
@@ -28,12 +28,13 @@ def _read_npz(path: str, options: ReadOptions, of_several: bool) -> tuple[Source
     """(what it holds, the names of its arrays) of one file."""
     check_regular(path, 'an .npz file with obs and acts')
     with refusing_damage(path, _NO_NPZ):
-        npz = NpzFile(path, allow_pickle=False)
+        npz: Any = np.load(path, allow_pickle=False)
+        names = npz.files  # a single array has none
     with npz:
-        return read_arrays(Arrays(path, npz.files, lambda key: _array(path, npz, key), options, of_several), '.npz'), sorted(npz.files)
+        return read_arrays(Arrays(path, names, lambda key: _array(path, npz, key), options, of_several), '.npz'), sorted(names)
 
 
-def _array(path: str, npz: NpzFile, key: str) -> np.ndarray:
+def _array(path: str, npz: Any, key: str) -> np.ndarray:
     with refusing_damage(path, f'{key} cannot be read; {_NO_NPZ}'):
         size, memory = npz.zip.getinfo(f'{key}.npy').file_size, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
         if size > memory:

@@ -101,12 +101,8 @@ def chosen_parts(where: str, shapes: Mapping[str, tuple[int, ...]], options: Rea
         return flat
     has = ', '.join(f'{name or "one part"} {shape}' for name, shape in shapes.items())
     for name in options.obs_keys or ():
-        if name not in shapes:
-            raise UserError(f"{where}: --obs_keys names '{name}', but the observations have {has}")
         if name not in flat:
-            raise UserError(
-                f"{where}: --obs_keys names '{name}', which is of shape {shapes[name]} at each step, no vector. There are {has}"
-            )
+            raise UserError(f"{where}: --obs_keys names '{name}', which is no vector among them: the observations have {has}")
     if options.obs_keys is None:
         way = f'Name those to put side by side, in this order: --obs_keys {",".join(flat)}' if flat else 'None of them is a vector'
         raise UserError(f'{where}: observations have the parts {has}. {way}')
