@@ -14,7 +14,7 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -31,24 +31,60 @@ CSV_ONLY = 3
 LEFT = ('task', 'alg', 'verdict', 'judged by', 'failed by set', 'ours', 'reference', 'found here')  # columns of words
 
 
+def number(x: float, decimals: int) -> str:
+    """A number for reading: fixed decimals, a dash for NaN, no minus zero."""
+    return f'{round(float(x), decimals) + 0.0:.{decimals}f}' if np.isfinite(x) else '–'
+
+
+def p_value(p: float, _: int = 3) -> str:
+    """A p value for reading: three decimals, '<.001' below that."""
+    return '<.001' if p < 0.001 else number(p, 3)
+
+
+def signed(x: float, _: int = 3) -> str:
+    """A difference of scores for reading: sign and three decimals, no sign on zero."""
+    return number(x, 3) if not math.isfinite(x) or not round(x, 3) else f'{round(x, 3):+.3f}'
+
+
+def plain(x: Any, decimals: int) -> str:
+    """A word or a number for reading."""
+    return str(x) if isinstance(x, (str, int, np.integer)) else number(x, decimals)
+
+
+def plus_minus(cell: Cell, decimals: int) -> str:
+    """The mean of a cell ± half its 95% interval."""
+    return number(cell.mean, decimals) + (f' ± {number(cell.half_width, decimals)}' if math.isfinite(cell.half_width) else '')
+
+
+def estimate(ends: Sequence[float], decimals: int, form: Callable[[Any, int], str] = number) -> str:
+    """A value with the ends of its interval, where it has one."""
+    value, low, high = (form(x, decimals) for x in ends)
+    return value + f' [{low}, {high}]' * math.isfinite(ends[1])
+
+
 @dataclasses.dataclass(frozen=True)
 class Column:
     """A column of a table.
 
     csv_name: its name in CSV files, with spaces for underscores its heading elsewhere; '' for what is only for reading, under `heading`.
-    level: the level of detail from which on it is shown. value: gives it of a row, a number or one of the types below.
+    level: the level of detail from which on it is shown. value: gives it of a row; form: writes it for reading, with so many decimals.
     """
 
     csv_name: str
     meaning: str
     level: int
     value: Callable[[Any], Any]
+    form: Callable[[Any, int], str] = plain
     needs_reference: bool = False
     heading: str = ''
 
     @property
     def title(self) -> str:
         return self.heading or self.csv_name.replace('_', ' ')
+
+    def of(self, row: Any) -> Any:
+        """Its value in a row; None where that has no reference."""
+        return None if self.needs_reference and row.comp is None else self.value(row)
 
 
 class Table(NamedTuple):
@@ -68,62 +104,9 @@ class Section(NamedTuple):
     notes: Sequence[str] = ()
 
 
-class P(float):
-    """A p value."""
-
-
-class Score(float):
-    """A difference of scores, shown with its sign."""
-
-
-class PlusMinus(NamedTuple):
-    """A mean and half the width of its 95% interval."""
-
-    mean: float
-    half: float
-
-
-class Estimate(NamedTuple):
-    """A value with the ends of its interval."""
-
-    value: Any
-    low: Any
-    high: Any
-
-
-def number(x: float, decimals: int) -> str:
-    """A number for reading: fixed decimals, a dash for NaN, no minus zero."""
-    return f'{round(float(x), decimals) + 0.0:.{decimals}f}' if np.isfinite(x) else '–'
-
-
-def p_value(p: float) -> str:
-    """A p value for reading: three decimals, '<.001' below that."""
-    return '<.001' if p < 0.001 else number(p, 3)
-
-
-def signed(x: float) -> str:
-    """A difference of scores for reading: sign and three decimals, no sign on zero."""
-    return number(x, 3) if not math.isfinite(x) or not round(x, 3) else f'{round(x, 3):+.3f}'
-
-
-def text_of(x: Any, decimals: int = 2) -> str:
-    """A value of a column for reading; plain numbers with so many decimals."""
-    if isinstance(x, PlusMinus):
-        return number(x.mean, decimals) + (f' ± {number(x.half, decimals)}' if math.isfinite(x.half) else '')
-    if isinstance(x, Estimate):
-        return text_of(x.value, decimals) + f' [{text_of(x.low, decimals)}, {text_of(x.high, decimals)}]' * math.isfinite(x.low)
-    if isinstance(x, (str, int, np.integer)):
-        return str(x)
-    return '–' if x is None else p_value(x) if isinstance(x, P) else signed(x) if isinstance(x, Score) else number(x, decimals)
-
-
 def trajectories(num: int) -> str:
     """So many trajectories, for reading."""
     return f'{num} trajectories' if num > 1 else '1 trajectory'
-
-
-def _interval(cell: Cell) -> PlusMinus:
-    return PlusMinus(cell.mean, cell.half_width)
 
 
 def decimals_of(analysis: Analysis, task: str, digits: int = 4) -> int:
@@ -176,10 +159,11 @@ RUN_COLUMNS = [
 ]
 
 
-def _of_ref(csv_name: str, meaning: str, level: int, field: str, kind: Callable[[Any], Any] | None = None, heading: str = '') -> Column:
-    """A column of the comparison with a reference."""
+def _of_ref(csv_name: str, meaning: str, level: int, field: str, form: Any = plain, part: Any = None, heading: str = '') -> Column:
+    """A column of the comparison with a reference: a field of it, or a part of a field with several."""
     get = attrgetter(f'comp.{field}')
-    return Column(csv_name, meaning, level, (lambda v: kind(get(v))) if kind else get, needs_reference=True, heading=heading)
+    value = get if part is None else lambda row: get(row)[part]
+    return Column(csv_name, meaning, level, value, form, needs_reference=True, heading=heading)
 
 
 CELL_COLUMNS = [
@@ -189,7 +173,7 @@ CELL_COLUMNS = [
     Column('runs', 'runs (training seeds)', 2, attrgetter('cell.y_N.size')),
     Column('sets', 'expert sets among them', 2, lambda v: np.unique(v.cell.set_N).size or None),
     Column('episodes', 'evaluation episodes, all runs together', 2, attrgetter('cell.episodes')),
-    Column('', 'return_mean ± margin95_sets, or ± margin95 with one set', 0, lambda v: _interval(v.cell), heading='return ± 95%'),
+    Column('', 'return_mean ± margin95_sets, or ± margin95 with one set', 0, attrgetter('cell'), plus_minus, heading='return ± 95%'),
     Column('return_mean', 'mean over runs', CSV_ONLY, attrgetter('cell.mean')),
     Column('margin95', 'half width of its 95% t interval over runs', CSV_ONLY, attrgetter('cell.margin')),
     Column('margin95_sets', 'the same over expert sets; empty with one set', CSV_ONLY, attrgetter('cell.margin_sets')),
@@ -202,25 +186,23 @@ CELL_COLUMNS = [
     _of_ref('ref_runs', 'reference: runs', CSV_ONLY, 'ref.m'),
     _of_ref('ref_margin95', 'reference: half width of the 95% t interval', 2, 'ref.margin'),
     _of_ref('difference', 'return_mean − ref_mean', 2, 'test.diff'),
-    _of_ref('', 'score_difference with [lo90, hi90]', 1, 'estimate', lambda x: Estimate(*map(Score, x)), heading='score difference [90%]'),
-    _of_ref('score_difference', 'difference as a share of (expert − random)', CSV_ONLY, 'estimate', itemgetter(0)),
-    _of_ref('lo90', 'its 90% interval, low; empty where the variance between sets is unknown', CSV_ONLY, 'estimate', itemgetter(1)),
-    _of_ref('hi90', 'high', CSV_ONLY, 'estimate', itemgetter(2)),
-    _of_ref('welch_p', "Welch's t test over runs; takes runs that share an expert set for independent", 2, 'welch.p', P),
-    _of_ref('permutation_p', 'permutation test over runs', 2, 'perm_p', P),
+    _of_ref('', 'score_difference with [lo90, hi90]', 1, 'estimate', lambda x, d: estimate(x, d, signed), heading='score difference [90%]'),
+    _of_ref('score_difference', 'difference as a share of (expert − random)', CSV_ONLY, 'estimate', part=0),
+    _of_ref('lo90', 'its 90% interval, low; empty where the variance between sets is unknown', CSV_ONLY, 'estimate', part=1),
+    _of_ref('hi90', 'high', CSV_ONLY, 'estimate', part=2),
+    _of_ref('welch_p', "Welch's t test over runs; takes runs that share an expert set for independent", 2, 'welch.p', p_value),
+    _of_ref('permutation_p', 'permutation test over runs', 2, 'perm_p', p_value),
     _of_ref('prob_improvement', 'probability that a run of ours beats one of the reference, ties half', 2, 'prob_improvement'),
     _of_ref('sd_within', 'standard deviation between runs on one expert set', 2, 'pred.sd_within'),
     _of_ref('sd_between', 'standard deviation between expert sets; empty where one set cannot tell', 2, 'pred.sd_between'),
     _of_ref('between_from', 'expert sets that sd_between comes from', CSV_ONLY, 'between_from'),
-    _of_ref(
-        'predict_lo', '95% prediction interval for the mean of ONE expert set of ref_runs runs, low', CSV_ONLY, 'predicted', itemgetter(0)
-    ),
-    _of_ref('predict_hi', 'high', CSV_ONLY, 'predicted', itemgetter(1)),
+    _of_ref('predict_lo', '95% prediction interval for the mean of ONE expert set of ref_runs runs, low', CSV_ONLY, 'predicted', part=0),
+    _of_ref('predict_hi', 'high', CSV_ONLY, 'predicted', part=1),
     _of_ref('predict_df', 'its degrees of freedom (Satterthwaite)', CSV_ONLY, 'pred.df'),
-    _of_ref('predict_p', 'p of ref_mean under it', 2, 'one_set.p', P),
+    _of_ref('predict_p', 'p of ref_mean under it', 2, 'one_set.p', p_value),
     _of_ref('p', 'the deciding p: predict_p where sd_between is known, else welch_p', CSV_ONLY, 'p'),
     _of_ref('judged_by', 'what decided: sets, welch, equal (no variance, same mean), permutation (no variance), none', 2, 'judged_by'),
-    _of_ref('p_holm', 'p, Holm-corrected over the table', 2, 'p_holm', P),
+    _of_ref('p_holm', 'p, Holm-corrected over the table', 2, 'p_holm', p_value),
     _of_ref('margin', 'margin of the verdict, as a share of (expert − random)', CSV_ONLY, 'margin'),
     _of_ref('verdict', f'better, worse: p_holm < {LEVEL}, with * by Welch alone; same, no worse: within the margin', 1, 'marked_verdict'),
     _of_ref('note', 'remarks', CSV_ONLY, 'note'),
@@ -248,7 +230,7 @@ def table_of(columns: Sequence[Column], rows: Sequence[Any], level: int, decimal
         what = 'setting of the sweep'
         settings = [Column('', what, 0, lambda v, k=k: settings_of(alg(v))[1].get(k, ''), heading=k) for k in _settings(map(alg, rows))]
         columns[i : i + 1] = [dataclasses.replace(columns[i], value=lambda v: settings_of(alg(v))[0]), *settings]
-    lines = [[text_of(None if c.needs_reference and r.comp is None else c.value(r), decimals) for c in columns] for r in rows]
+    lines = [['–' if (x := c.of(row)) is None else c.form(x, decimals) for c in columns] for row in rows]
     return Table([c.title for c in columns], [c.meaning for c in columns], lines)
 
 
@@ -269,7 +251,7 @@ def grid(analysis: Analysis, digits: int = 4, with_reference: bool = True) -> Ta
         for size in sizes:
             key = CellKey(task, alg, size)
             cell, comp, ref = analysis.cells.get(key), analysis.comparisons.get(key), analysis.reference.get(key)
-            entry = text_of(_interval(cell), d) if cell else ''
+            entry = plus_minus(cell, d) if cell else ''
             entries.append(entry + (f' ({number(ref.mean, d)})' if cell and ref and beside else '') + '*' * bool(comp and comp.differs))
         name, found = settings_of(alg)
         entries += [] if beside else [number(b.expert_mean, d), number(b.random_mean, d)]
@@ -432,7 +414,7 @@ def latex_report(analysis: Analysis) -> str:
 def csv_text(columns: Sequence[Column], rows: Sequence[Any]) -> str:
     """Rows as CSV; empty fields mean: not known, or not defined. Settings of a sweep have columns behind the others."""
 
-    def plain(x):
+    def field(x):
         return '' if x is None or (isinstance(x, float) and math.isnan(x)) else f'{x:.10g}' if isinstance(x, float) else x
 
     columns = [c for c in columns if c.csv_name]
@@ -443,8 +425,7 @@ def csv_text(columns: Sequence[Column], rows: Sequence[Any]) -> str:
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow([*names, *varied])
     for row in rows:
-        values = [None if c.needs_reference and row.comp is None else c.value(row) for c in columns]
-        writer.writerow([*map(plain, values), *(settings_of(alg(row))[1].get(key, '') for key in varied)])
+        writer.writerow([*(field(c.of(row)) for c in columns), *(settings_of(alg(row))[1].get(key, '') for key in varied)])
     return text.getvalue()
 
 

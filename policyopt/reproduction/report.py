@@ -11,7 +11,7 @@ import numpy as np
 
 from policyopt.reporting.reference import CEILING, FAILED
 from policyopt.reporting.statistics import LEVEL
-from policyopt.reporting.tables import CSV_ONLY, Column, Estimate, P, Section, Table, csv_text, signed, table_of
+from policyopt.reporting.tables import CSV_ONLY, Column, Section, Table, csv_text, estimate, p_value, signed, table_of
 from policyopt.reproduction.aggregate import Aggregate, Row
 from policyopt.reproduction.negative_controls import SHIFT
 from policyopt.reproduction.study import Study
@@ -23,7 +23,7 @@ def _resampled(name: str, meaning: str, field: str) -> list[Column]:
     """A value with its bootstrap interval: one column for reading and three of a CSV file."""
     get = attrgetter(field)
     heading = f'{name.replace("_", " ")} [95%]'
-    out = [Column('', f'{meaning}, with its bootstrap 95% interval', 2, lambda r: Estimate(*get(r)), heading=heading)]
+    out = [Column('', f'{meaning}, with its bootstrap 95% interval', 2, get, estimate, heading=heading)]
     for i, (end, said) in enumerate((('', meaning), ('_lo', 'its bootstrap 95% interval, low'), ('_hi', 'high'))):
         out.append(Column(name + end, said, CSV_ONLY, lambda r, i=i: get(r)[i]))
     return out
@@ -58,7 +58,7 @@ AGGREGATE_COLUMNS = [
     Column('sets', 'what se holds: measured (runs and sets), runs, tasks or cells (their spread)', CSV_ONLY, attrgetter('sets')),
     Column('p', 'two-sided t test of no difference', CSV_ONLY, attrgetter('p')),
     Column('margin', 'margin of the verdict', CSV_ONLY, attrgetter('margin')),
-    Column('tost_p', f'two one-sided tests of a difference within the margin; below {LEVEL}: same', 2, lambda r: P(r.tost_p)),
+    Column('tost_p', f'two one-sided tests of a difference within the margin; below {LEVEL}: same', 2, attrgetter('tost_p'), p_value),
     *_resampled('prob_improvement', 'mean over cells of the probability that a run of ours beats one of the reference', 'improvement'),
     *_resampled('iqm', 'interquartile mean of our scores', 'iqm'),
     *_resampled('ref_iqm', "interquartile mean of the reference's scores", 'ref_iqm'),

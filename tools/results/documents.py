@@ -17,7 +17,7 @@ from policyopt.files.names import name_of, parts_of, size_of
 from policyopt.files.results_file import read_results
 from policyopt.files.training_log import read_log, read_root
 from policyopt.reporting.reference import read_reference_tasks
-from policyopt.reporting.tables import decimals_of, number, signed, trajectories
+from policyopt.reporting.tables import decimals_of, number, plus_minus, signed, trajectories
 from policyopt.reproduction.study import Study
 from tools.results.robustness_checks import beside, checks, run_by_run
 from tools.results.words import difference, minus, name_of_algorithm, table, verdict
@@ -73,14 +73,9 @@ def cell_table(analysis: Study) -> str:
         for size in sizes:
             cell = next((c for k, c in analysis.cells.items() if k == (task, alg, size)), None)
             ref = analysis.reference.get(cell.key) if cell else None
-            entries.append(_mean(cell, d) + (f' ({number(ref.mean, d)})' if ref else '') if cell else '')
+            entries.append(plus_minus(cell, d) + (f' ({number(ref.mean, d)})' if ref else '') if cell else '')
         lines.append([task, name_of_algorithm(alg), *entries])
     return table(['task', 'algorithm', *map(trajectories, sizes)], lines, words=2)
-
-
-def _mean(cell: Cell, decimals: int) -> str:
-    half = f' ± {number(cell.half_width, decimals)}' if np.isfinite(cell.half_width) else ''
-    return number(cell.mean, decimals) + half
 
 
 def comparison_table(analysis: Study) -> str:
@@ -89,7 +84,7 @@ def comparison_table(analysis: Study) -> str:
     for p in analysis.aggregate.pairs:
         cell, ref, d = analysis.cells[p.key], analysis.reference[p.key], decimals_of(analysis, p.key.task)
         early = [_early(cell)] if _ends_early(analysis) else []
-        lines.append([p.key.task, name_of_algorithm(p.key.alg), p.key.num_trajs, _mean(cell, d), number(ref.mean, d), *early,
+        lines.append([p.key.task, name_of_algorithm(p.key.alg), p.key.num_trajs, plus_minus(cell, d), number(ref.mean, d), *early,
                       f'{p.y_N.mean():.2f}', f'{p.ref.mean:.2f}', signed(p.diff)])  # fmt: skip
     early = ['end early (expert)'] if _ends_early(analysis) else []
     heads = ['task', 'algorithm', 'trajectories', 'return', "paper's", *early, 'score', "paper's", 'difference']
@@ -116,7 +111,7 @@ def score_table(analysis: Study) -> str:
     for key, c in analysis.cells.items():
         d, base = decimals_of(analysis, key.task), analysis.baselines[key.task]
         score_N = base.score(c.y_N)
-        lines.append([key.task, name_of_algorithm(key.alg), key.num_trajs, c.y_N.size, _mean(c, d), number(base.expert_mean, d),
+        lines.append([key.task, name_of_algorithm(key.alg), key.num_trajs, c.y_N.size, plus_minus(c, d), number(base.expert_mean, d),
                       f'{score_N.mean():.2f}', f'{score_N.min():.2f}'])  # fmt: skip
     return table(['task', 'algorithm', 'trajectories', 'runs', 'return', 'expert', 'score', 'lowest run'], lines, words=2)
 
