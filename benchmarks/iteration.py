@@ -43,10 +43,10 @@ from policyopt.options import ImitationOptions  # noqa: E402
 from policyopt.policies import make_policy  # noqa: E402
 from policyopt.sampling.mdp import RecordedTask  # noqa: E402
 from policyopt.torchutil import (  # noqa: E402
+    DTYPES,
     NetConfig,
     mm,
     numerics,
-    setup_torch,
 )
 from policyopt.trajectories import ContinuousSpace, Expert, TrajBatch  # noqa: E402
 from policyopt.valuefuncs import ValueFunc  # noqa: E402
@@ -98,13 +98,12 @@ class FixedShapeOptimizer(imitation.ImitationOptimizer):
 
 def fixed_shape_optimizer(reward_type, task, dtype):
     """The optimiser of `ga` and its kind on a synthetic batch."""
-    device, torch_dtype = setup_torch('cpu', dtype)
     rng = np.random.RandomState(0)
-    nets = NetConfig(rng, torch_dtype, device)
+    nets = NetConfig(rng, DTYPES[dtype])
     obs_dim, a_dim = SHAPES[task]
     obs_space, a_space, lengths = ContinuousSpace(obs_dim), ContinuousSpace(a_dim), [1000] * 50
     obs, a, r = rng.randn(50000, obs_dim), rng.randn(50000, a_dim), rng.randn(50000)
-    policy = make_policy(obs_space, a_space, SIMPLE_ARCHITECTURE, rng=rng, dtype=torch_dtype, device=device)
+    policy = make_policy(obs_space, a_space, SIMPLE_ARCHITECTURE, rng=rng, dtype=dtype)
     policy.update_obsnorm(obs)
     options = ImitationOptions(reward_type=reward_type, policy_hidden_spec=SIMPLE_ARCHITECTURE, seed=0)
     vf = ValueFunc(options, obs_dim, 1e-3, nets)

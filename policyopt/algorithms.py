@@ -105,11 +105,6 @@ def adversarial_modes() -> list[str]:
     return [name for name, mode in MODES.items() if mode.adversarial]
 
 
-def saves_reward(reward_type: str) -> bool:
-    """Whether runs with this --reward_type keep the reward function in their snapshots unless told otherwise."""
-    return any(row.saves_reward for row in ALGORITHMS.values() if row.reward_type == reward_type)
-
-
 def probe_iterations(mode: str | None) -> int:
     """How many iterations an estimate measures of a run whose command has this --mode; the fewest for one that is not known."""
     return MODES[mode].probe_iterations if mode in MODES else min(m.probe_iterations for m in MODES.values())

@@ -341,19 +341,25 @@ class FeedforwardNet:
         grads = views(grad_P, self.shapes)
         for rows in self._blocks(x_B_Di):
             hs = self._forward_block(x_B_Di[rows], out_B_Do[rows])
-            delta = dout(hs[-1], rows)
-            g = len(grads)
-            for i in range(len(self.stages) - 1, -1, -1):
-                affine, act = self.stages[i]
-                if act is not None:
-                    delta = ACTIVATIONS[act].backward_(delta, hs[i + 1])
-                if affine is not None:
-                    g -= 2
-                    self._add_gradients(grads[g : g + 2], hs[i], delta)
-                    if not g:
-                        break  # a nonlinearity before the first affine map has nothing to learn
-                    delta = mm(delta, affine[0].t(), out=self._buffer(('delta', i), len(delta), affine[0].shape[0]))
+            self._backward_block(hs, dout(hs[-1], rows), grads)
         return out_B_Do, grad_P
+
+    def _backward_block(
+        self, hs: list[torch.Tensor], delta: torch.Tensor, grads: list[torch.Tensor], derivatives: list[torch.Tensor | None] | None = None
+    ) -> None:
+        """Add the gradients of a block, whose outputs are hs, from the derivative delta with respect to the last of these."""
+        g = len(grads)
+        for i in range(len(self.stages) - 1, -1, -1):
+            affine, act = self.stages[i]
+            if act is not None:
+                derivative = None if derivatives is None else derivatives[i]
+                delta = ACTIVATIONS[act].backward_(delta, hs[i + 1]) if derivative is None else delta.mul_(derivative)
+            if affine is not None:
+                g -= 2
+                self._add_gradients(grads[g : g + 2], hs[i], delta)
+                if not g:
+                    break  # a nonlinearity before the first affine map has nothing to learn
+                delta = mm(delta, affine[0].t(), out=self._buffer(('delta', i), len(delta), affine[0].shape[0]))
 
     def _add_gradients(self, grads: list[torch.Tensor], h_in: torch.Tensor, delta: torch.Tensor) -> None:
         """Add the gradients of an affine map (W, b) for one block: h_inᵀ δ and the sum of δ."""
@@ -420,18 +426,7 @@ class Curvature:
         result_P = torch.zeros_like(net.net_P)
         results, vs = views(result_P, net.shapes), views(v_P, net.shapes)
         for rows, hs, derivatives in self.blocks:
-            r_delta = hessian_out(self._directional(hs, derivatives, vs), rows)
-            k = len(vs)
-            for i in range(len(net.stages) - 1, -1, -1):
-                affine, derivative = net.stages[i][0], derivatives[i]
-                if derivative is not None:
-                    r_delta = r_delta.mul_(derivative)
-                if affine is not None:
-                    k -= 2
-                    net._add_gradients(results[k : k + 2], hs[i], r_delta)
-                    if not k:
-                        break
-                    r_delta = mm(r_delta, affine[0].t(), out=net._buffer(('delta', i), len(r_delta), affine[0].shape[0]))
+            net._backward_block(hs, hessian_out(self._directional(hs, derivatives, vs), rows), results, derivatives)
         return result_P
 
     def _directional(self, hs: list[torch.Tensor], derivatives: list[torch.Tensor | None], vs: list[torch.Tensor]) -> torch.Tensor:

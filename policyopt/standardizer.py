@@ -36,32 +36,21 @@ class Standardizer:
     def update(self, x_B_D: torch.Tensor, weight_B: torch.Tensor | None = None) -> None:
         """Pool rows; weight_B counts each row that many times."""
         x_B_D = x_B_D.to(torch.float64)
-        weight_B = None if weight_B is None else weight_B.to(torch.float64)
-        n = len(x_B_D) if weight_B is None else float(weight_B.sum())
-        share = n / (float(self.count) + n)
-        w_1_B = torch.full((1, len(x_B_D)), 1 / n, dtype=x_B_D.dtype, device=x_B_D.device) if weight_B is None else (weight_B / n)[None]
-        before, mean_1_D = (self.mean_1_D.clone(), self.variance_1_D), w_1_B @ x_B_D
+        weight_B = x_B_D.new_ones(len(x_B_D)) if weight_B is None else weight_B.to(torch.float64)
+        n = float(weight_B.sum())
+        share, w_1_B = n / (float(self.count) + n), (weight_B / n)[None]
+        old_mean_1_D, old_var_1_D, mean_1_D = self.mean_1_D.clone(), self.variance_1_D, w_1_B @ x_B_D
         self.mean_1_D.mul_(1 - share).add_(mean_1_D, alpha=share)
         self.meansq_1_D.mul_(1 - share).add_(w_1_B @ (x_B_D * x_B_D), alpha=share)
         self.count += n
         self.var_1_D = None
         if bool((self.meansq_1_D - self.mean_1_D**2 < CANCELS * self.meansq_1_D).any()):
-            self.var_1_D = self._small_variances(*before, x_B_D - mean_1_D, mean_1_D, w_1_B, share)
-
-    def _small_variances(
-        self,
-        old_mean_1_D: torch.Tensor,
-        old_var_1_D: torch.Tensor,
-        centred_B_D: torch.Tensor,
-        mean_1_D: torch.Tensor,
-        w_1_B: torch.Tensor,
-        share: float,
-    ) -> torch.Tensor | None:
-        """var_1_D after an update, from the deviations of its rows (Chan, Golub & LeVeque 1983), so that nothing large is subtracted."""
-        var_1_D = w_1_B @ centred_B_D**2 - (w_1_B @ centred_B_D) ** 2
-        var_1_D = (1 - share) * old_var_1_D + share * var_1_D + share * (1 - share) * (mean_1_D - old_mean_1_D) ** 2
-        small_1_D = (var_1_D < CANCELS * self.meansq_1_D) & (var_1_D > CONSTANT * self.meansq_1_D)
-        return torch.where(small_1_D, var_1_D, 0.0) if bool(small_1_D.any()) else None
+            # from the deviations of the rows (Chan, Golub & LeVeque 1983), so that nothing large is subtracted
+            centred_B_D = x_B_D - mean_1_D
+            var_1_D = w_1_B @ centred_B_D**2 - (w_1_B @ centred_B_D) ** 2
+            var_1_D = (1 - share) * old_var_1_D + share * var_1_D + share * (1 - share) * (mean_1_D - old_mean_1_D) ** 2
+            small_1_D = (var_1_D < CANCELS * self.meansq_1_D) & (var_1_D > CONSTANT * self.meansq_1_D)
+            self.var_1_D = torch.where(small_1_D, var_1_D, 0.0) if bool(small_1_D.any()) else None
 
     @property
     def variance_1_D(self) -> torch.Tensor:

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import ArrayLike
 
 from policyopt import elementwise
-from policyopt.cores import threads_from_env
 from policyopt.errors import UserError
 
 DTYPES = {'float64': torch.float64, 'float32': torch.float32}
@@ -22,16 +21,6 @@ class NetConfig:
     rng: np.random.RandomState | None = None
     dtype: torch.dtype = torch.float64
     device: torch.device | str = 'cpu'
-
-
-def setup_torch(device: str = 'cpu', dtype: str = 'float64', threads: int | None = None) -> tuple[torch.device, torch.dtype]:
-    """Choose device and precision for a process; returns (torch.device, torch.dtype).
-
-    threads: of torch; default OMP_NUM_THREADS or 1 (nets of this size gain nothing from more when runs go in parallel).
-    Raises UserError for a device that is unknown or absent, and for an OMP_NUM_THREADS that is no number.
-    """
-    torch.set_num_threads(threads or threads_from_env() or 1)
-    return as_device(device), DTYPES[dtype]
 
 
 def as_device(device: torch.device | str, name: str = '--device ') -> torch.device:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from policyopt import algorithms, optim, rl, trajectories
+from policyopt.cores import threads_from_env
 from policyopt.errors import RunFailed, UserError
 from policyopt.evaluation import load_policy, load_reward
 from policyopt.files.atomic import check_output
@@ -34,7 +35,7 @@ from policyopt.provenance import draw_seed, now, provenance
 from policyopt.sampling.mdp import MDP, RecordedTask, sample_trajectories
 from policyopt.shipped import as_typed, continuing_command
 from policyopt.signals import INTERRUPTED, STOPPED, mute, stop_signals
-from policyopt.torchutil import NetConfig, numerics, setup_torch
+from policyopt.torchutil import DTYPES, NetConfig, as_device, numerics
 from policyopt.trajectories import Expert
 from policyopt.valuefuncs import ValueFunc
 
@@ -201,9 +202,9 @@ def with_reward_sign(options: ImitationOptions, trajs: TrajBatch, mdp: MDP) -> I
 
 
 def net_config(options: CommonOptions) -> NetConfig:
-    """What the nets of a run share; sets up torch for it."""
-    device, dtype = setup_torch(options.device, options.dtype)
-    return NetConfig(np.random.RandomState(options.seed), dtype, device)
+    """What the nets of a run share. Gives torch OMP_NUM_THREADS threads, or 1: nets of this size gain nothing from more."""
+    torch.set_num_threads(threads_from_env() or 1)
+    return NetConfig(np.random.RandomState(options.seed), DTYPES[options.dtype], as_device(options.device))
 
 
 def new_policy(options: CommonOptions, mdp: MDP, nets: NetConfig, enable_obsnorm: bool) -> Policy:
@@ -295,7 +296,8 @@ def resolved(options: AnyOptions) -> AnyOptions:
     seed = draw_seed() if options.seed is None else options.seed
     options = dataclasses.replace(options, policy_hidden_spec=spec, seed=seed, max_iter=options.max_iter or MAX_ITER)
     if isinstance(options, ImitationOptions) and options.save_reward is None:
-        keeps = algorithms.MODES[options.mode].adversarial and algorithms.saves_reward(options.reward_type)
+        rows = [row for row in algorithms.ALGORITHMS.values() if row.reward_type == options.reward_type]
+        keeps = algorithms.MODES[options.mode].adversarial and any(row.saves_reward for row in rows)
         options = dataclasses.replace(options, save_reward=int(keeps))
     mode = getattr(options, 'mode', None)
     if mode is not None and algorithms.MODES[mode].save_option != 'save_freq':
@@ -397,12 +399,6 @@ class Run:
             f'the true return of the last {LAST_ITERATIONS} iterations, {last.mean():.4g} on average, is below all of the first '
             f'{FIRST_ITERATIONS} ({first.mean():.4g}): the run does not learn so far; see "When GAIL does not learn" in docs/algorithms.md'
         )
-
-    def other_data(self) -> str:
-        """What another digest of the data means, for an error message."""
-        if not hasattr(self.args, 'data'):
-            return f'another reward than {self.args.reward or "the true one"}'
-        return f'other expert data than {self.args.data}' + (f', or another expert than {self.args.expert}' if self.args.expert else '')
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """The policy's variables, and with save_reward what the reward function has learned."""
@@ -557,7 +553,9 @@ class Run:
     def check_data(self, path: str, theirs: str) -> None:
         """Raise UserError where the run at `path` learned from data of another digest."""
         if theirs != self.started_with['data_digest']:
-            raise UserError(f'{path}: was started with {self.other_data()}; give the same file, or delete it')
+            args = vars(self.args)
+            given = [f'--{name} {args[name]}' for name in ('data', 'expert', 'reward') if args.get(name)] or ['the true reward']
+            raise UserError(f'{path}: was started with other data than {" and ".join(given)}; give the same, or delete it')
 
     def restore(self, path: Any) -> None:
         """Continue from the part file or the finished one, after checking that it is a state of this run."""

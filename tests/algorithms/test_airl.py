@@ -355,7 +355,7 @@ def test_a_run_on_a_reward_continues_with_that_reward_only(folder, tmp_path):
         started.terminate()
         started.communicate()
     assert started.returncode == 75
-    for reward, said in ((['--reward', 'other.h5'], 'with another reward than other.h5; give the same'), ([], 'than the true one')):
+    for reward, said in ((['--reward', 'other.h5'], 'with other data than --reward other.h5; give the same'), ([], 'than the true reward')):
         done = script('run_rl_mj.py', tmp_path, *reward, *options, '--resume', rc=2)
         assert done.stderr.count('\n') == 1 and said in done.stderr, done.stderr
     assert 'continuing on.h5.part' in script('run_rl_mj.py', tmp_path, '--reward', 'moved.h5', *options, '--resume').stdout

@@ -259,7 +259,7 @@ def test_a_run_is_not_made_longer_because_its_rounds_would_move(folder):
     assert 'continuing moved.h5.part' in training_tools.run(moved, folder).stdout
     po.write_run(folder / 'worse.h5', po.make_policy(po.ContinuousSpace(4), po.FiniteSpace(2), TINY_NET), {'trueret': [0.0]})
     err = training_tools.run(line, folder, '--resume', '--expert', 'worse.h5/snapshots/last', rc=2).stderr
-    assert 'was started with other expert data than cartpole.h5, or another expert than worse.h5/snapshots/last; give the same' in err
+    assert 'was started with other data than --data cartpole.h5 and --expert worse.h5/snapshots/last; give the same' in err
 
 
 def test_an_interrupted_run_keeps_the_number_of_iterations_that_its_rounds_divide(folder):

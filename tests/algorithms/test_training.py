@@ -199,7 +199,7 @@ def drop_the_checksum(path):
 FOREIGN = {
     'another option': (None, ('--reward_lr', '0.02'), r'was started with --reward_lr 0\.01, not 0\.02'),
     'fewer iterations than it has done': (None, ('--max_iter', 1), 'iterations already, more than --max_iter 1'),
-    'other data': (None, ('--data', 'others.h5'), 'was started with other expert data than others.h5'),
+    'other data': (None, ('--data', 'others.h5'), 'was started with other data than --data others.h5; give the same'),
     'a changed value': (flip_a_weight, (), 'damaged'),
     'a changed value without checksum': (drop_the_checksum, (), 'holds no state to continue from'),
     'half a file': (lambda p: p.write_bytes(p.read_bytes()[:5000]), (), 'not a readable HDF5 file'),

@@ -186,7 +186,7 @@ def test_a_number_of_threads_that_is_none_is_refused(tmp_path, value, monkeypatc
 
 
 def test_of_nested_threads_the_outer_level_counts(tmp_path, monkeypatch):
-    code = 'import torch; from policyopt.torchutil import setup_torch; setup_torch(); print(torch.get_num_threads())'
+    code = 'import torch; from policyopt import options, training as t; t.net_config(options.RLOptions()); print(torch.get_num_threads())'
     env = {k: v for k, v in script_env().items() if k != 'NUMEXPR_NUM_THREADS'}
     assert python('-c', code, env=env | {'OMP_NUM_THREADS': '2,1'}).stdout == '2\n'
     small = ['--max_iter', 1, '--min_total_sa', 100, '--log', tmp_path / 'run.h5']
