@@ -5,7 +5,7 @@ Letters: B trajectories, T time, N stacked rows, Do observation dim, Df feature 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -121,18 +121,16 @@ class Batch(NamedTuple):
     transitions: Transitions | None = None
 
     def rows(self, which: Any) -> Batch:
-        return _batch_of(lambda x: x[which], self)
+        transitions = None if self.transitions is None else Transitions(*(x[which] for x in self.transitions))
+        return Batch(self.obs_B_Do[which], self.a_B_Da[which], self.t_B[which], transitions)
 
     def followed_by(self, other: Batch) -> Batch:
         """These rows and then those of another batch of the same kind."""
-        return _batch_of(lambda *pair: np.concatenate(pair), self, other)
-
-
-def _batch_of(function: Callable[..., np.ndarray], *batches: Batch) -> Batch:
-    """The batch whose fields are a function of those of others."""
-    seen = [x.transitions for x in batches if x.transitions is not None]
-    transitions = Transitions(*map(function, *seen)) if seen else None
-    return Batch._make([*map(function, *(x[:3] for x in batches)), transitions])
+        transitions = None
+        if self.transitions is not None and other.transitions is not None:
+            transitions = Transitions(*map(np.concatenate, zip(self.transitions, other.transitions, strict=True)))
+        obs_B_Do, a_B_Da = np.concatenate([self.obs_B_Do, other.obs_B_Do]), np.concatenate([self.a_B_Da, other.a_B_Da])
+        return Batch(obs_B_Do, a_B_Da, np.concatenate([self.t_B, other.t_B]), transitions)
 
 
 class Expert(NamedTuple):
