@@ -259,7 +259,7 @@ def set_attrs(node: Any, attrs: Mapping[str, Any]) -> None:
 
 def attrs_of(node: Any) -> dict[str, str]:
     """All attributes of a group as texts, the long ones included."""
-    long = sorted(node._v_children[LONG_TEXTS]._v_children) if LONG_TEXTS in node._v_children else []
+    long = sorted(node._v_groups[LONG_TEXTS]._v_children) if LONG_TEXTS in node._v_groups else []
     return {key: attr_text(node, key) for key in [*node._v_attrs._f_list('user'), *long]}
 
 
@@ -268,10 +268,10 @@ def attr_text(node: Any, key: str, default: str | None = None) -> Any:
     what = f"{node._v_file.filename}: the attribute '{key}' of {node._v_pathname}"
     if key in node._v_attrs:
         return decoded(node._v_attrs[key], what)
-    group = node._v_children[LONG_TEXTS] if LONG_TEXTS in node._v_children else None
-    if not isinstance(group, tables.Group) or key not in group._v_children:
+    where = f'{node._v_pathname.rstrip("/")}/{LONG_TEXTS}/{key}'
+    if where not in node._v_file:
         return default
-    long = group._v_children[key]
+    long = node._v_file.get_node(where)
     if not isinstance(long, tables.Array) or long.dtype != np.uint8:
         raise UserError(f'{what} is not a text; the file is damaged or not one of ours')
     return decoded(long.read().tobytes(), what)
