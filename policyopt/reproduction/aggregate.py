@@ -65,16 +65,6 @@ class Pair:
         return self.ref_alg or self.key.alg, self.key.task
 
 
-def pairs_of(cells: Cells, reference: Mapping[CellKey, Reference], scales: Mapping[str, Baseline]) -> list[Pair]:
-    """Pairs of all cells that have a reference and a scale, in the order of `cells` ({CellKey: (y_N, set_N)})."""
-    out = []
-    for key, (y_N, set_N) in cells.items():
-        ref, scale = reference.get(key), scales.get(key.task)
-        if ref is not None and scale is not None and math.isfinite(scale.width):
-            out.append(Pair(key, scale.score(y_N), np.asarray(set_N), ref.mapped(scale.score, 1 / scale.width)))
-    return out
-
-
 @dataclasses.dataclass
 class Between:
     """ω² of a block with its degrees of freedom; `spread` is the variance of z_D that it was taken from."""
@@ -297,7 +287,12 @@ class Aggregate:
         sources: Sequence[Cells] = (),
         margins: Mapping[str, float] = MARGINS,
     ):
-        self.pairs, self.margins = pairs_of(cells, reference, scales), margins
+        self.pairs, self.margins = [], margins
+        for key, (y_N, set_N) in cells.items():
+            scale = scales.get(key.task)
+            if key in reference and scale is not None and math.isfinite(scale.width):
+                ref = reference[key].mapped(scale.score, 1 / scale.width)
+                self.pairs.append(Pair(key, scale.score(y_N), np.asarray(set_N), ref))
         others = [s for s in sources if s.keys() != cells.keys() or not all(np.array_equal(s[k], cells[k]) for k in s)]
         scaled = [{k: (scales[k.task].score(y), np.asarray(s)) for k, (y, s) in c.items() if k.task in scales} for c in [cells, *others]]
         algs, tasks = (list(dict.fromkeys(getattr(p.key, f) for p in self.pairs)) for f in ('alg', 'task'))
