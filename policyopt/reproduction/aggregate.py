@@ -194,7 +194,9 @@ class Row(Difference):
     Equivalence within δ: two one-sided t tests (Schuirmann 1987), p = P(T(ν) > (δ − |d|)/√V); p < .05 is the 90% interval within ±δ.
     """
 
-    improvement = iqm = ref_iqm = NAN, NAN, NAN
+    improvement: tuple[float, ...] = (NAN, NAN, NAN)
+    iqm: tuple[float, ...] = (NAN, NAN, NAN)
+    ref_iqm: tuple[float, ...] = (NAN, NAN, NAN)
 
     def __init__(
         self,
