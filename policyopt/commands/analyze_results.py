@@ -59,10 +59,10 @@ def arguments(argv):
 
 def margins_of(words):
     """{beginning of a name: margin} of the words of --margin; the declared margins where there are none."""
-    found = dict(MARGINS) if not words else {'': MARGINS['']}
+    found = {}
     for word in words:
         name, _, number = word.rpartition('=')
-        if any(word is not other and name == other.rpartition('=')[0] for other in words):
+        if name in found:
             raise UserError(f"--margin {word}: '{name}' has two margins; give one")
         try:
             found[name] = float(number)
@@ -70,7 +70,7 @@ def margins_of(words):
             found[name] = 0.0
         if not 0 < found[name] < 1:
             raise UserError(f"--margin {word}: '{number}' is no margin; expected a number between 0 and 1, such as 0.1 or ga=0.05")
-    return found
+    return {'': MARGINS['']} | found if words else MARGINS
 
 
 def main(argv):

@@ -161,21 +161,18 @@ def baselines_of(rows: list, tasks: list) -> dict[str, Baseline]:
     found = {}
     for task in dict.fromkeys(row.task for row in rows):
         t = table.get(task)
-        expert = _finite(t.ex_traj_returns) if t else np.empty(0)
-        if not expert.size:
+        expert = _moments(getattr(t, 'ex_traj_returns', None))
+        if not expert[2]:
             first_of_set = {int(r.dataset): r.ex_traj_returns for r in reversed(rows) if r.task == task}
-            expert = _finite(np.concatenate([np.asarray(x, float).ravel() for x in first_of_set.values()]))
-        random = _finite(t.random_returns) if t else np.empty(0)
-        found[task] = Baseline(task, getattr(t, 'env', ''), *_moments(expert), *_moments(random))
+            expert = _moments(np.concatenate([np.asarray(x, float).ravel() for x in first_of_set.values()]))
+        found[task] = Baseline(task, getattr(t, 'env', ''), *expert, *_moments(getattr(t, 'random_returns', None)))
     return found
 
 
-def _finite(x: Any) -> np.ndarray:
-    x = np.asarray([] if x is None else x, float).ravel()
-    return x[np.isfinite(x)]
-
-
-def _moments(x: Any) -> tuple[float, float, int]:
+def _moments(returns: Any) -> tuple[float, float, int]:
+    """(mean, standard deviation, number) of the finite ones of some returns."""
+    x = np.asarray([] if returns is None else returns, float).ravel()
+    x = x[np.isfinite(x)]
     return (float(x.mean()), sd(x), x.size) if x.size else (NAN, NAN, 0)
 
 

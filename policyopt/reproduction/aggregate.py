@@ -65,16 +65,6 @@ class Pair:
         return self.ref_alg or self.key.alg, self.key.task
 
 
-def pairs_of(cells: Cells, reference: Mapping[CellKey, Reference], scales: Mapping[str, Baseline]) -> list[Pair]:
-    """Pairs of all cells that have a reference and a scale, in the order of `cells` ({CellKey: (y_N, set_N)})."""
-    out = []
-    for key, (y_N, set_N) in cells.items():
-        ref, scale = reference.get(key), scales.get(key.task)
-        if ref is not None and scale is not None and math.isfinite(scale.width):
-            out.append(Pair(key, scale.score(y_N), np.asarray(set_N), ref.mapped(scale.score, 1 / scale.width)))
-    return out
-
-
 @dataclasses.dataclass
 class Between:
     """ω² of a block with its degrees of freedom; `spread` is the variance of z_D that it was taken from."""
@@ -147,27 +137,85 @@ def _weighted(items: list[Between]) -> Between:
     return Between(var, spread, df, all(i.ceiling for i in items))
 
 
-@dataclasses.dataclass(kw_only=True)
+def standard_error(
+    pairs: Sequence[Pair], between: Mapping[tuple[str, str], Between], spare: Mapping[CellKey, Sets]
+) -> tuple[str, float, float]:
+    """(what it holds, as in Row; standard error; degrees of freedom) of the mean difference of these cells, each with weight 1/K.
+
+    d = mean_c d_c,   V = V_sets + V_runs,   V_runs = Σ_c (s_c²/N_c + s'_c²/M_c)/K²,
+    V_sets = Σ_tasks (Σ_blocks (K_b/K)·√(ω̃²·Σ(n_d/N)² + ω̃'²))²:  our mean carries its share of the variance between sets and the
+    reference's one set carries all of it; algorithms on one task share their sets, so their errors are added as if they were one.
+    d ± t(ν)·√V with Satterthwaite's ν, in which ω̃² counts with the spread it was taken from, kept at or above the smallest f.
+    Where single runs tell no variance at all, T > 2 tasks do, because their expert sets are their own and the cells of one share theirs:
+    V = T/(T − 1)·Σ_t (K_t/K)²·(d_t − d)² with d_t the mean over task t's K_t cells, ν = T − 1 (Ibragimov & Müller 2010, J. Bus. Econ.
+    Stat. 28, 453: not too narrow where tasks vary unequally). With fewer tasks V = var(d_c)/K, ν = K − 1, and nothing is concluded.
+    """
+    num, sets, df = len(pairs), 'measured', NAN
+    blocks, per_task = {}, {}  # per_task: (standard deviation between sets, the spread behind it, degrees of freedom) of every block
+    for p in pairs:
+        blocks.setdefault((p.block, p.ref_block), []).append(p)
+    for (mine, other), cells in blocks.items():
+        kappa = float(np.mean([p.sets.sum_sq for p in cells]))
+        known = [(x, k) for x, k in ((between.get(mine), kappa), (between.get(other), 1.0)) if x]
+        if len(known) < 2 and not all(p.ceiling for p in cells):
+            sets = 'runs'
+        sds = (len(cells) / num * math.sqrt(sum(getattr(x, name) * k for x, k in known)) for name in ('var', 'spread'))
+        per_task.setdefault(mine[1], []).append((*sds, min((x.df for x, _ in known), default=math.inf)))
+    sums = [(sum(sds), sum(spreads), min(dfs)) for sds, spreads, dfs in (zip(*found, strict=True) for found in per_task.values())]
+    parts = [(sd**2, spread**2, df) for sd, spread, df in sums if spread > 0]  # (variance, the mean square behind it, degrees of freedom)
+    least, unknown = min((df for *_, df in parts), default=1.0), False
+    for p in pairs:
+        own = p.sets if p.sets.df_within else spare.get(p.key, p.sets)
+        within = own.ms_within, own.df_within
+        ref_within = (p.ref.sd**2, p.ref.m - 1) if math.isfinite(p.ref.sd) else within
+        # with one run a set what runs vary is in ω² already
+        unknown |= math.isnan(within[0] + ref_within[0]) and p.block not in between and not p.ceiling
+        parts += [(v / n / num**2, v / n / num**2, f) for (v, f), n in ((within, p.y_N.size), (ref_within, p.ref.m)) if f and v > 0]
+    total = sum(v for v, _, _ in parts)
+    if unknown:
+        by_task = {}
+        for p in pairs:
+            by_task.setdefault(p.key.task, []).append(p.diff)
+        sets, groups = ('tasks', list(by_task.values())) if len(by_task) > 2 else ('cells', [[p.diff] for p in pairs])
+        df, diff = float(len(groups) - 1), np.mean([p.diff for p in pairs])
+        apart = sum((len(d) / num) ** 2 * (np.mean(d) - diff) ** 2 for d in groups)
+        total = float(len(groups) / df * apart) if df else NAN
+    elif total > 0:
+        df = max(satterthwaite(total, [part[1:] for part in parts]), least)
+    return sets, math.sqrt(total) if total >= 0 else NAN, df
+
+
 class Row(Difference):
     """The mean difference in scores of some cells, with its equivalence test and its verdict.
 
     `sets` says what its variance holds: 'measured' (runs and expert sets), 'runs' (the variance between sets was not measured for
-    some cell), 'tasks' or 'cells' (single runs: the spread of the tasks' or cells' own differences).
+    some cell), 'tasks' or 'cells' (single runs: the spread of the tasks' or cells' own differences). `failed` of `num_runs` runs of ours
+    got at most FAILED of the way from random to expert, `ref_failed` of `ref_runs` of the reference.
+    Equivalence within δ: two one-sided t tests (Schuirmann 1987), p = P(T(ν) > (δ − |d|)/√V); p < .05 is the 90% interval within ±δ.
     """
 
-    alg: str
-    task: str
-    num_cells: int
-    num_ceiling: int
-    margin: float
-    sets: str = 'measured'
-    improvement: tuple = (NAN, NAN, NAN)
-    iqm: tuple = (NAN, NAN, NAN)
-    ref_iqm: tuple = (NAN, NAN, NAN)
-    failed: int = 0  # runs of ours and of the reference with at most FAILED of the way from random to expert, of so many
-    num_runs: int = 0
-    ref_failed: int = 0
-    ref_runs: int = 0
+    improvement: tuple[float, ...] = (NAN, NAN, NAN)
+    iqm: tuple[float, ...] = (NAN, NAN, NAN)
+    ref_iqm: tuple[float, ...] = (NAN, NAN, NAN)
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        between: Mapping[tuple[str, str], Between],
+        alg: str = '',
+        task: str = '',
+        spare: Mapping[CellKey, Sets] | None = None,
+        margins: Mapping[str, float] = MARGINS,
+    ):
+        """alg, task: name of the row, empty for all. spare: Sets from other files, for the variance within sets of cells of one run."""
+        self.alg, self.task, self.margin = alg, task, margin_of(alg, margins)
+        self.num_cells, self.num_ceiling = len(pairs), sum(p.ceiling for p in pairs)
+        self.sets, se, df = standard_error(pairs, between, spare or {})
+        super().__init__(float(np.mean([p.diff for p in pairs])), se, df)
+        ours = np.concatenate([p.y_N for p in pairs])
+        theirs = np.concatenate([np.empty(0), *(p.ref.y_M for p in pairs if p.ref.y_M is not None)])
+        self.failed, self.num_runs = int(np.sum(ours <= FAILED)), ours.size
+        self.ref_failed, self.ref_runs = int(np.sum(theirs <= FAILED)), theirs.size
 
     @property
     def tost_p(self) -> float:
@@ -183,77 +231,6 @@ class Row(Difference):
             return verdict_of(0.0, 0.0, self.margin, False, 0.0)  # no difference above 2·CEILING can be
         (low, high), (lo95, hi95) = (self.interval(0.9) if self.sets == 'measured' else (NAN, NAN)), self.interval(0.95)
         return verdict_of(low, high, self.margin, self.sets in ('measured', 'tasks') and (lo95 > 0 or hi95 < 0), self.diff)
-
-
-def row_of(
-    pairs: Sequence[Pair],
-    between: Mapping[tuple[str, str], Between],
-    alg: str = '',
-    task: str = '',
-    spare: Mapping[CellKey, Sets] | None = None,
-    margins: Mapping[str, float] = MARGINS,
-) -> Row:
-    """The Row of these cells, each with weight 1/K.
-
-    d = mean_c d_c,   V = V_sets + V_runs,   V_runs = Σ_c (s_c²/N_c + s'_c²/M_c)/K²,
-    V_sets = Σ_tasks (Σ_blocks (K_b/K)·√(ω̃²·Σ(n_d/N)² + ω̃'²))²:  our mean carries its share of the variance between sets and the
-    reference's one set carries all of it; algorithms on one task share their sets, so their errors are added as if they were one.
-    d ± t(ν)·√V with Satterthwaite's ν, in which ω̃² counts with the spread it was taken from, kept at or above the smallest f.
-    Where single runs tell no variance at all, T > 2 tasks do, because their expert sets are their own and the cells of one share theirs:
-    V = T/(T − 1)·Σ_t (K_t/K)²·(d_t − d)² with d_t the mean over task t's K_t cells, ν = T − 1 (Ibragimov & Müller 2010, J. Bus. Econ.
-    Stat. 28, 453: not too narrow where tasks vary unequally). With fewer tasks V = var(d_c)/K, ν = K − 1, and nothing is concluded.
-    Equivalence within δ: two one-sided t tests (Schuirmann 1987), p = P(T(ν) > (δ − |d|)/√V); p < .05 is the 90% interval within ±δ.
-
-    alg, task: name of the row, empty for all. spare: Sets from other files, for the variance within sets of cells of one run.
-    """
-    num, d_K = len(pairs), np.array([p.diff for p in pairs])
-    ours = np.concatenate([p.y_N for p in pairs])
-    theirs = np.concatenate([np.empty(0), *(p.ref.y_M for p in pairs if p.ref.y_M is not None)])
-    row = Row(
-        diff=float(d_K.mean()),
-        alg=alg,
-        task=task,
-        num_cells=num,
-        num_ceiling=sum(p.ceiling for p in pairs),
-        margin=margin_of(alg, margins),
-        failed=int(np.sum(ours <= FAILED)),
-        num_runs=ours.size,
-        ref_failed=int(np.sum(theirs <= FAILED)),
-        ref_runs=theirs.size,
-    )
-    blocks, per_task = {}, {}  # per_task: (standard deviation between sets, the spread behind it, degrees of freedom) of every block
-    for p in pairs:
-        blocks.setdefault((p.block, p.ref_block), []).append(p)
-    for (mine, other), cells in blocks.items():
-        kappa = float(np.mean([p.sets.sum_sq for p in cells]))
-        known = [(x, k) for x, k in ((between.get(mine), kappa), (between.get(other), 1.0)) if x]
-        if len(known) < 2 and not all(p.ceiling for p in cells):
-            row.sets = 'runs'
-        sds = (len(cells) / num * math.sqrt(sum(getattr(x, name) * k for x, k in known)) for name in ('var', 'spread'))
-        per_task.setdefault(mine[1], []).append((*sds, min((x.df for x, _ in known), default=math.inf)))
-    sums = [(sum(sds), sum(spreads), min(dfs)) for sds, spreads, dfs in (zip(*found, strict=True) for found in per_task.values())]
-    parts = [(sd**2, spread**2, df) for sd, spread, df in sums if spread > 0]  # (variance, the mean square behind it, degrees of freedom)
-    least, unknown = min((df for *_, df in parts), default=1.0), False
-    for p in pairs:
-        own = p.sets if p.sets.df_within else (spare or {}).get(p.key, p.sets)
-        within = own.ms_within, own.df_within
-        ref_within = (p.ref.sd**2, p.ref.m - 1) if math.isfinite(p.ref.sd) else within
-        # with one run a set what runs vary is in ω² already
-        unknown |= math.isnan(within[0] + ref_within[0]) and p.block not in between and not p.ceiling
-        parts += [(v / n / num**2, v / n / num**2, f) for (v, f), n in ((within, p.y_N.size), (ref_within, p.ref.m)) if f and v > 0]
-    total = sum(v for v, _, _ in parts)
-    if unknown:
-        by_task = {}
-        for p in pairs:
-            by_task.setdefault(p.key.task, []).append(p.diff)
-        row.sets, groups = ('tasks', list(by_task.values())) if len(by_task) > 2 else ('cells', [[d] for d in d_K])
-        row.df = float(len(groups) - 1)
-        apart = sum((len(d) / num) ** 2 * (np.mean(d) - row.diff) ** 2 for d in groups)
-        total = float(len(groups) / row.df * apart) if row.df else NAN
-    elif total > 0:
-        row.df = max(satterthwaite(total, [part[1:] for part in parts]), least)
-    row.se = math.sqrt(total) if total >= 0 else NAN
-    return row
 
 
 def resampled(y_N: np.ndarray, set_N: np.ndarray, rng: np.random.Generator, num: int) -> np.ndarray:
@@ -312,7 +289,12 @@ class Aggregate:
         sources: Sequence[Cells] = (),
         margins: Mapping[str, float] = MARGINS,
     ):
-        self.pairs, self.margins = pairs_of(cells, reference, scales), margins
+        self.pairs, self.margins = [], margins
+        for key, (y_N, set_N) in cells.items():
+            scale = scales.get(key.task)
+            if key in reference and scale is not None and math.isfinite(scale.width):
+                ref = reference[key].mapped(scale.score, 1 / scale.width)
+                self.pairs.append(Pair(key, scale.score(y_N), np.asarray(set_N), ref))
         others = [s for s in sources if s.keys() != cells.keys() or not all(np.array_equal(s[k], cells[k]) for k in s)]
         scaled = [{k: (scales[k.task].score(y), np.asarray(s)) for k, (y, s) in c.items() if k.task in scales} for c in [cells, *others]]
         algs, tasks = (list(dict.fromkeys(getattr(p.key, f) for p in self.pairs)) for f in ('alg', 'task'))
@@ -328,7 +310,7 @@ class Aggregate:
     def _row(self, full: bool, alg: str = '', task: str = '', free: bool = False) -> Row:
         """The row of the cells of an algorithm and a task; `full` with its bootstrap, `free` without those at the ceiling."""
         mine = [p for p in self.pairs if alg in ('', p.key.alg) and task in ('', p.key.task) and not (free and p.ceiling)]
-        out = row_of(mine, self.between, alg, task, spare=self.spare, margins=self.margins)
+        out = Row(mine, self.between, alg, task, spare=self.spare, margins=self.margins)
         if full:
             out.improvement, out.iqm, out.ref_iqm = bootstrap(mine, derive_seed('aggregate bootstrap', alg, task))
         return out

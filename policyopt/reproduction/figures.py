@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from policyopt.reporting import figures
 from policyopt.reporting.figures import GREY, Kind, figure, picture_name, picture_text
+from policyopt.reporting.tables import estimate, signed
 from policyopt.reproduction.study import Study
 
 FOREST_WIDTH = 6.8  # inches
@@ -40,7 +41,7 @@ def _forest(study: Study) -> Figure:
         for side, beyond in ((-1, low < -edge), (1, high > edge)):
             if beyond:
                 ax.plot(side * edge, y, '<' if side < 0 else '>', color=colour, markersize=6, clip_on=False, zorder=3)
-        said = difference(row.diff) + (' [{}, {}]'.format(*map(difference, row.interval(0.9))) if math.isfinite(row.se) else '')
+        said = estimate((row.diff, *row.interval(0.9)), 3, signed).replace('-', '−')
         ax.annotate(said, (1.03, y), xycoords=('axes fraction', 'data'), va='center', fontsize=11,
                     fontweight='bold' if total else 'normal', annotation_clip=False)  # fmt: skip
     ax.axvline(0, color=GREY, linewidth=1.2, zorder=1)
@@ -55,11 +56,6 @@ def _forest(study: Study) -> Figure:
     ax.set_xlabel(f'our score minus the {theirs}')
     ax.annotate('difference [90% interval]', (1.03, 1.0), xycoords='axes fraction', va='bottom', fontsize=11, annotation_clip=False)
     return fig
-
-
-def difference(x: float) -> str:
-    """A difference of scores with its sign and a typographic minus."""
-    return f'{x:+.3f}'.replace('-', '−') if round(x, 3) else '0.000'
 
 
 def _profile(study: Study) -> Figure:

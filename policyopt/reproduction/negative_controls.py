@@ -14,7 +14,7 @@ from scipy import stats
 
 from policyopt.provenance import derive_seed
 from policyopt.reporting.statistics import LEVEL
-from policyopt.reproduction.aggregate import Aggregate, Between, Pair, Row, row_of
+from policyopt.reproduction.aggregate import Aggregate, Between, Pair, Row
 
 SHIFT = 0.15
 NUM_CAMPAIGNS = 1000
@@ -85,12 +85,12 @@ def controls(aggregate: Aggregate) -> list[Control]:
     for alg, row in rows.items():
         mine = [p for p in usable if p.key.alg == alg]
         for truth in (0.0, SHIFT) if mine else ():
-            now = row_of(shifted(mine, truth - row.diff), aggregate.between, alg, margins=aggregate.margins)
+            now = Row(shifted(mine, truth - row.diff), aggregate.between, alg, margins=aggregate.margins)
             out.append(Control(mine, aggregate.between, now, alg, truth))
     for alg in rows:
         for other in rows:
             pairs = swapped(usable, alg, other) if alg != other else []
             if pairs:
-                row = row_of(pairs, aggregate.between, alg, margins=aggregate.margins)
+                row = Row(pairs, aggregate.between, alg, margins=aggregate.margins)
                 out.append(Control(pairs, aggregate.between, row, other, row.diff))
     return out

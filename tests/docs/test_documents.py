@@ -17,7 +17,7 @@ from policyopt.errors import UserError
 from policyopt.files.training_log import TrainingLog
 from policyopt.reporting import figures
 from policyopt.reporting.reference import CellKey, Reference
-from policyopt.reproduction.aggregate import Row
+from policyopt.reproduction.aggregate import Pair, Row
 from policyopt.reproduction.figures import KINDS
 from tools.results.documents import Blocks, agreement_table, comparison_table, curve_table, fill, run_table
 from tools.results.reward_shift import decision
@@ -80,6 +80,13 @@ def test_agreement_counts_failed_runs_and_says_three_words():
     assert lines[2].split(' | ')[3:] == ['2 of 4', '1 of 3', 'too few data |'] and lines[2].startswith('| GAIL | 1 | −0.167 [')
 
 
+def row_with(**values):
+    """A Row of one cell with other values in its fields."""
+    row = Row([Pair(KEY, np.zeros(2), np.zeros(2), Reference(0.0, 1.0, 2))], {})
+    vars(row).update(values)
+    return row
+
+
 @pytest.mark.parametrize(
     ('diff', 'se', 'sets', 'said'),
     [
@@ -96,12 +103,11 @@ def test_agreement_counts_failed_runs_and_says_three_words():
     ],
 )
 def test_a_verdict_is_never_more_than_its_interval_allows(diff, se, sets, said):
-    row = Row(diff=diff, se=se, df=30.0, alg='fem', task='', num_cells=4, num_ceiling=0, margin=0.10, sets=sets)
-    assert verdict(row) == said
+    assert verdict(row_with(diff=diff, se=se, df=30.0, sets=sets, margin=0.10, num_cells=4, num_ceiling=0)) == said
 
 
 def test_a_cell_at_the_ceiling_is_the_same():
-    row = Row(diff=0.0, se=0.0, df=1.0, alg='ga', task='cartpole', num_cells=4, num_ceiling=4, margin=0.05, sets='runs')
+    row = row_with(diff=0.0, se=0.0, df=1.0, sets='runs', margin=0.05, num_cells=4, num_ceiling=4)
     assert verdict(row) == 'same within 0.05'
 
 

@@ -64,7 +64,7 @@ SIZES = {
         f'{ANALYZE} --reference cells.csv --margin gail=0.1',
         '--margin gail=…: no algorithm of the results is called so',
     ),
-    'two margins of one': (f'{ANALYZE} --reference cells.csv --margin ga=0.1 ga=0.2', "--margin ga=0.1: 'ga' has two margins"),
+    'two margins of one': (f'{ANALYZE} --reference cells.csv --margin ga=0.1 ga=0.2', "--margin ga=0.2: 'ga' has two margins"),
     'a margin of nothing': (f'{ANALYZE} --margin 0.1', '--margin without --reference'),
     'two levels of detail': (f'{ANALYZE} --study -v 0', '--study and -v 0 both choose the columns'),
     'a level of detail without its number': (f'{ANALYZE} -v', 'argument -v/--verbosity: expected one argument'),

@@ -7,7 +7,7 @@ import pytest
 
 from policyopt.reporting.reference import CellKey, Reference
 from policyopt.reporting.statistics import Sets, holm, predict_one_set
-from policyopt.reproduction.aggregate import Pair, between_of, bootstrap, row_of
+from policyopt.reproduction.aggregate import Pair, Row, between_of, bootstrap
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def test_two_one_sided_tests_and_intervals_of_a_cell_are_those_of_statsmodels(ma
     rng = np.random.default_rng(1)
     for shift, num, ref_num in ((0.0, 7, 7), (0.1, 5, 20), (-0.2, 30, 4)):
         y_N, x_M = rng.normal(0.5 + shift, 0.1, num), rng.normal(0.5, 0.3, ref_num)
-        row = row_of([pair(y_N, x_M)], {}, margins={'': margin})
+        row = Row([pair(y_N, x_M)], {}, margins={'': margin})
         assert row.tost_p == pytest.approx(weightstats.ttost_ind(y_N, x_M, -margin, margin, usevar='unequal')[0])
         both = weightstats.CompareMeans(weightstats.DescrStatsW(y_N), weightstats.DescrStatsW(x_M))
         for level in (0.9, 0.95):

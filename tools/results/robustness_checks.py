@@ -11,13 +11,13 @@ from scipy import stats
 
 from policyopt.errors import UserError
 from policyopt.reporting.tables import signed, trajectories
-from policyopt.reproduction.aggregate import pooled_between, row_of
+from policyopt.reproduction.aggregate import Row, pooled_between
 from policyopt.reproduction.report import interval
 from tools.results.words import name_of_algorithm
 
 if TYPE_CHECKING:
     from policyopt.reporting.reference import CellKey
-    from policyopt.reproduction.aggregate import Pair, Row
+    from policyopt.reproduction.aggregate import Pair
     from policyopt.reproduction.study import Study
 
 
@@ -46,7 +46,7 @@ def _row(pairs: Sequence[Pair]) -> Row:
     """The row of these cells, with the variance between the sets that they have themselves."""
     own = pooled_between([{p.key: (p.y_N, p.set_N) for p in pairs}], dict.fromkeys(p.block for p in pairs))
     algs = {p.key.alg for p in pairs}
-    return row_of(pairs, own, algs.pop() if len(algs) == 1 else '')
+    return Row(pairs, own, algs.pop() if len(algs) == 1 else '')
 
 
 def beside(analysis: Study, other: Study) -> str:

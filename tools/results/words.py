@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from policyopt.reporting.tables import signed
-from policyopt.reproduction.report import interval
+from policyopt.reporting.tables import estimate, signed
 
 if TYPE_CHECKING:
     from policyopt.reproduction.aggregate import Row
@@ -43,8 +40,7 @@ def table(heads: list[str], lines: list[list], words: int = 1) -> str:
 
 def difference(row: Row, level: float = 0.9) -> str:
     """The mean difference of a row in scores, with its interval where there is one."""
-    lo, hi = row.interval(level)
-    return signed(row.diff) + (f' {interval(lo, hi)}' if np.isfinite(lo) else '')
+    return estimate((row.diff, *row.interval(level)), 3, signed)
 
 
 def verdict(row: Row) -> str:
