@@ -39,15 +39,12 @@ def main(argv):
         raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')
     if args.csv:
         check_output(args.csv, 'a table of logs', args.logfiles, others=filter(None, (args.logs, args.tensorboard)), begins='log,')
-    if args.tensorboard:
-        check_writable_dir(args.tensorboard, 'the folder of TensorBoard')
-    if args.logs:
-        check_writable_dir(args.logs, 'the folder of logs')
+    for folder, what in ((args.tensorboard, 'the folder of TensorBoard'), (args.logs, 'the folder of logs')):
+        if folder:
+            check_writable_dir(folder, what)
     paths = curves.log_paths(args.logfiles)
-    exporters: list[Any] = [log_export.CsvTable(args.csv, paths)] if args.csv else []
-    if args.tensorboard:
-        exporters.append(log_export.TensorBoard(args.tensorboard, paths))
-    exporters += [log_export.BareLogs(args.logs, paths)] if args.logs else []
+    kinds: Any = (log_export.CsvTable, args.csv), (log_export.TensorBoard, args.tensorboard), (log_export.BareLogs, args.logs)
+    exporters = [kind(path, paths) for kind, path in kinds if path]
     num = log_export.export(paths, exporters, args.interval if args.follow else None)
     print(f'{num} rows of {len(paths)} logs: {", ".join(filter(None, (args.csv, args.tensorboard, args.logs)))}')
     if args.tensorboard:
