@@ -42,10 +42,9 @@ def main(argv):
         raise UserError(f'--interval {args.interval}: expected a number of seconds above 0')
     if args.csv:
         check_output(args.csv, 'a table of logs', args.logfiles, others=filter(None, (args.logs, args.tensorboard)), begins='log,')
-    if args.tensorboard:
-        check_writable_dir(args.tensorboard, 'the folder of TensorBoard')
-    if args.logs:
-        check_writable_dir(args.logs, 'the folder of logs')
+    for folder, what in ((args.tensorboard, 'the folder of TensorBoard'), (args.logs, 'the folder of logs')):
+        if folder:
+            check_writable_dir(folder, what)
     paths = curves.log_paths(args.logfiles)
     names = log_export.log_names(paths)
     board = log_export.TensorBoard(args.tensorboard, list(names.values())) if args.tensorboard else None

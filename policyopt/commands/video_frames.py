@@ -22,10 +22,8 @@ def main(argv):
     p.add_argument('--deterministic', action='store_true', help='most likely actions instead of sampled ones')
     p.add_argument('--seed', type=int, default=0)
     args = p.parse_args(argv)
-    if os.path.isdir(args.folder) and os.listdir(args.folder):
-        raise UserError(f'{args.folder}: is not empty, and nothing is overwritten; choose another folder')
-    if os.path.lexists(args.folder) and not os.path.isdir(args.folder):
-        raise UserError(f'{args.folder}: is no folder; expected the name of a new or empty one for the pictures')
+    if os.path.lexists(args.folder) and (not os.path.isdir(args.folder) or os.listdir(args.folder)):
+        raise UserError(f'{args.folder}: is no empty folder, and nothing is overwritten; expected a new or an empty one for the pictures')
     check_writable_dir(args.folder.rstrip('/'), 'the pictures')
     from PIL import Image
 

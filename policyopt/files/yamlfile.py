@@ -215,13 +215,11 @@ def list_of(value: Any, item: Callable, least: int = 1, **limits: Any) -> tuple:
 
 def text(value: Any, example: str = 'text', lines: bool = False) -> str:
     """A non-empty string, of one line unless it may have several."""
-    if isinstance(value, bool):
-        hint = ' YAML reads an unquoted yes, no, on, off, true or false as a boolean: put it in quotes'
-        raise Unfit(show_value(value), example, hint)
-    if isinstance(value, (int, float)):
-        raise Unfit(show_value(value), example, ' Put it in quotes to make it text')
     if not isinstance(value, str) or not value.strip():
-        raise Unfit(show_value(value), example)
+        hint = ' Put it in quotes to make it text' if isinstance(value, int | float) else ''
+        if isinstance(value, bool):
+            hint = ' YAML reads an unquoted yes, no, on, off, true or false as a boolean: put it in quotes'
+        raise Unfit(show_value(value), example, hint)
     odd = [c for c in value if c not in (_IN_TEXT if lines else _JOINERS) and printable(c) != c]
     if odd:  # a dry run prints commands as they are, and such characters could hide a part of one
         raise Unfit(f'text with the control character or mark of direction {odd[0]!r}', example)

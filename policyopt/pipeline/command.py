@@ -234,18 +234,12 @@ def check_trainer_options(template: str) -> None:
             check_together(ImitationOptions(**given))
 
 
-def _trainer_option(name: str) -> dataclasses.Field:
+def trainer_option(name: str) -> dataclasses.Field:
     """The option of our trainer of that name; Unfit where it has none."""
     fields = {n: f for f in dataclasses.fields(ImitationOptions) for n in (f.name, *(flag.lstrip('-') for flag in f.metadata['flags']))}
     if name not in fields:
         raise Unfit(f"the option '--{name}'", f'one that {_TRAINER} has', closest(name, fields))
     return fields[name]
-
-
-def flags_of(name: str) -> list[str]:
-    """All flags of an option of our trainer, such as --env_name and --env; Unfit where it has none of that name."""
-    field = _trainer_option(name)
-    return [f'--{field.name}', *field.metadata['flags']]
 
 
 def check_trainer_option(name: str, word: str | None) -> dict[str, Any]:
@@ -255,7 +249,7 @@ def check_trainer_option(name: str, word: str | None) -> dict[str, Any]:
     """
     if set(name + (word or '')) & _NOT_KNOWN_YET:
         return {}
-    field = _trainer_option(name)
+    field = trainer_option(name)
     kind = type_of(field)
     if (kind is bool) == (word is not None):
         expected = 'the option alone, which has no values' if kind is bool else 'a value behind the option'

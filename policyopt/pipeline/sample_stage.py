@@ -56,8 +56,7 @@ def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resum
             if not resume:
                 way = 'keep it with --resume, or choose another options.storagedir'
                 raise UserError(f'{path}: exists already, and trajectories are never overwritten; {way}')
-            its_seed = None if seed is None else set_seed(seed, name, dataset)
-            num = check_trajs(spec, spec.task(name), path, its_seed, longer=True)
+            num = check_trajs(spec, name, dataset, seed)
             is_whole = num >= spec.training.full_dataset_num_trajs
             print(f'{path}: {"kept" if is_whole else f"its {num} trajectories are kept, and more are added"}', file=sys.stderr)
             if is_whole:
@@ -74,11 +73,12 @@ def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
     """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print the returns."""
     todo, mdps, policies = plan
     for name, dataset in todo:
-        task, path, its_seed = spec.task(name), spec.traj_path(name, dataset), set_seed(seed, name, dataset)
+        path = spec.traj_path(name, dataset)
         grows = os.path.exists(path)
-        if grows and check_trajs(spec, task, path, its_seed, longer=True) >= spec.training.full_dataset_num_trajs:
+        if grows and check_trajs(spec, name, dataset, seed) >= spec.training.full_dataset_num_trajs:
             continue  # another process has made it since the plan, and given the stage's lock back
-        _sample_expert(spec, task, policies[name], mdp=mdps[name], path=path, seed=its_seed, grows=grows)
+        its_seed = set_seed(seed, name, dataset)
+        _sample_expert(spec, spec.task(name), policies[name], mdp=mdps[name], path=path, seed=its_seed, grows=grows)
     for name, mdp in mdps.items():
         random_returns(spec, spec.task(name), seed, mdp)
 
@@ -135,23 +135,24 @@ def _check_begins_with(trajs: TrajBatch, path: str) -> None:
             raise RunFailed(f'{path}: its {len(old)} trajectories come out with other bits here, so none can be added; {way}')
 
 
-def check_trajs(spec: Spec, task: Task, path: str, seed: int | None = None, longer: bool = False) -> int:
-    """The number of trajectories in a file; UserError unless it is whole, long enough, and (when it says so) of this task, policy, seed.
+def check_trajs(spec: Spec, name: str, dataset: int, seed: int | None = None) -> int:
+    """The number of trajectories of an expert set; UserError unless its file is long enough and, when it says so, of this experiment.
 
-    longer: one that is too short will do where we sampled it with this seed, so that more can be added.
+    seed: the base seed, where a file that was sampled with it may be too short, because more can be added.
     """
+    task, path = spec.task(name), spec.traj_path(name, dataset)
     with open_h5(path, _WHAT) as h5:
         num = len(numbers(h5, 'len_B', _WHAT))
         said = {key: attr_text(h5.root, key) for key in ('env_name', 'policy', 'deterministic', 'seed')}
     ours = task.policy is not None and said['seed'] is not None
-    if num < spec.training.full_dataset_num_trajs and not (longer and ours and seed is not None):
+    if num < spec.training.full_dataset_num_trajs and not (ours and seed is not None):
         way = f'add more with: {as_typed(spec.command("0_sampletrajs --resume"))}' if ours else 'lower that, or put more into the file'
         wanted = f'training.full_dataset_num_trajs is {spec.training.full_dataset_num_trajs}'
         raise UserError(f'{path}: holds {num} trajectories, but {wanted}; {way}')
     expected = {'env_name': task.env}
     if task.policy is not None:  # else they are the user's own, whoever played them
         expected |= {'policy': task.policy, 'deterministic': str(spec.training.deterministic_expert).lower()}
-        expected |= {} if seed is None else {'seed': str(seed)}
+        expected |= {} if seed is None else {'seed': str(set_seed(seed, name, dataset))}
     for key, value in expected.items():
         if said[key] is not None and said[key] != value:
             raise UserError(
@@ -165,10 +166,9 @@ def unfit_sets(spec: Spec, sets: Iterable[tuple[str, int]]) -> list[str]:
     """A sentence for each trajectory file that is there but cannot be used as it is: too short, or of another experiment."""
     reasons = []
     for name, dataset in sets:
-        path = spec.traj_path(name, dataset)
-        if os.path.exists(path):
+        if os.path.exists(spec.traj_path(name, dataset)):
             try:
-                check_trajs(spec, spec.task(name), path)
+                check_trajs(spec, name, dataset)
             except UserError as e:
                 reasons.append(str(e))
     return reasons

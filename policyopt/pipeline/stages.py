@@ -253,7 +253,7 @@ def _check_plan(plan: Plan, how: How) -> None:
     sets = _all_sets(spec, runs)
     sample_stage.check_sampled(spec, sets)
     for name, dataset in sets:
-        sample_stage.check_trajs(spec, spec.task(name), spec.traj_path(name, dataset))
+        sample_stage.check_trajs(spec, name, dataset)
         sample_stage.check_random(spec, spec.task(name))
     for run in runs:
         if 'policy' in fields_of(spec.algorithm(run.alg).cmd):

@@ -13,7 +13,7 @@ from typing import Any
 from policyopt.errors import Unfit
 from policyopt.files.names import setting_word, sweep
 from policyopt.files.yamlfile import list_of, place, show_value
-from policyopt.pipeline.command import FIELDS, Command, check_trainer_option, fields_of, flags_of
+from policyopt.pipeline.command import FIELDS, Command, check_trainer_option, fields_of, trainer_option
 
 MAX_NAME = 120  # of an algorithm with its settings: a file name holds 255 bytes
 
@@ -72,7 +72,8 @@ def _check_option(name: str, words: Sequence[str], command: Command) -> None:
         seen = 'a setting that the command does not have'
         raise Unfit(seen, f'{{{name}}} in the command of a program that is not our imitate_mj.py')
     if command.trainer_calls:
-        for flag in flags_of(name):
+        field = trainer_option(name)
+        for flag in (f'--{field.name}', *field.metadata['flags']):
             if fields_of(given := command.options.get(flag) or ''):
                 raise Unfit(f'a setting that the command takes from {given}', 'an option that no field gives', ' Leave it out of cmd')
         for i, word in enumerate(words):

@@ -60,7 +60,7 @@ def test_a_film_has_a_picture_for_every_step(run_script, tmp_path):
     names = sorted(path.name for path in (tmp_path / 'film').iterdir())
     assert names == [f'0000{i}.png' for i in range(5)]
     assert [b for name in names for b in brightness(tmp_path / 'film' / name)] == [0, 50, 100, 0, 50]
-    assert 'film: is not empty' in run_script(*words, 'drawn:Drawn-v0', rc=2).stderr
+    assert 'film: is no empty folder' in run_script(*words, 'drawn:Drawn-v0', rc=2).stderr
     said = run_script('media/video_frames.py', EXPERT, 'none', '--env_name', 'drawn:Unseen-v0', rc=2).stderr
     assert said.splitlines()[-1].endswith('an animation needs the render_mode rgb_array') and 'Traceback' not in said
     assert not (tmp_path / 'none').exists()

@@ -47,7 +47,7 @@ OUTPUTS = {
     ),
     'no name for a table': ([*ANALYZE.split(), '--csv='], '--csv= is empty'),
     'the scale of the reference as a page': (f'{ANALYZE} --reference ref.csv --html tasks.csv', 'tasks.csv: is an input'),
-    'pictures into a file': ('media/video_frames.py p.h5/snapshots/last plain.csv', 'plain.csv: is no folder'),
+    'pictures into a file': ('media/video_frames.py p.h5/snapshots/last plain.csv', 'plain.csv: is no empty folder'),
     'a picture that is not wanted': ('showlog.py p.h5 --noplot --plotfile n.png', '--noplot and --plotfile contradict'),
     'a picture over finished data': ('showlog.py p.h5 --plotfile data.png', 'data.png: is an HDF5 file'),
     'a picture over its log': ('showlog.py data.png --plotfile data.png', 'data.png: is an input'),
