@@ -305,6 +305,8 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
         return f'analyze_results.py {path}' + ('' if done else '   (when the job is over)')
     else:
         with experiment_dir.stage_lock(spec, '2_eval'):
+            if os.path.exists(path) and not how.resume:
+                raise RunFailed(f'{path}: another process has just written it, and it is kept; add to it with --resume')
             state = evaluate_stage.standing(spec, runs, seed, how)  # as another pipeline may have left it
             rows, task_rows, facts = evaluate_stage.evaluated_rows(spec, state.todo, seed, how, state.stored)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
