@@ -144,8 +144,9 @@ def read_reference_tasks(path: str) -> dict[str, Baseline]:
     need = ['task', *numbers, 'expert_episodes']
     found = {}
     for line in _checked(path, columns, lines, need, ', '.join(need)):
-        task, (mean, std, random_mean, random_std) = line.fields['task'], map(line.number, numbers)
-        found[task] = Baseline(task, '', mean, std, line.whole('expert_episodes'), random_mean, random_std, random_episodes=0)
+        means = dict(zip(('expert_mean', 'expert_sd', 'random_mean', 'random_sd'), map(line.number, numbers), strict=True))
+        task, episodes = line.fields['task'], line.whole('expert_episodes')
+        found[task] = Baseline(task, '', **means, expert_episodes=episodes, random_episodes=0)
     return found
 
 
