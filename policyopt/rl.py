@@ -227,7 +227,7 @@ class SamplingPolicyOptimizer:
             *([] if self.learned is None else [('iret', r.stacked.sum() / len(trajs), float)]),
             ('avglen', int(trajs.lengths.mean()), int),
             ('nsa', self.num_sa, int),
-            ('ent', float(self.policy.entropy(to_tensor(trajs.adist.stacked, self.policy.theta_P)).mean()), float),
+            ('ent', mean_entropy(self.policy, trajs.adist), float),
             ('vf_r2', vf_r2, float),
             ('tdvf_r2', tdvf_r2, float),
             ('dx', max_change(self.policy, theta0_P), float),
@@ -240,6 +240,11 @@ class SamplingPolicyOptimizer:
         ]
         self.iteration += 1
         return fields
+
+
+def mean_entropy(policy: Policy, adist: RaggedArray) -> float:
+    """Mean entropy of the distributions that a batch was drawn from."""
+    return float(policy.entropy(to_tensor(adist.stacked, policy.theta_P)).mean())
 
 
 def max_change(policy: Policy, theta0_P: torch.Tensor) -> float:
