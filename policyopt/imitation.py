@@ -80,10 +80,10 @@ class ImitationOptimizer:
         batch, expert = Batch(obs_N_Do, self.policy.clipped(a_N_Da), time_N), self.expert.pairs
 
         # imitation rewards under the present reward function, and advantages
-        adist = to_tensor(trajs.adist.stacked, self.policy.theta_P)
         by_transitions = uses_transitions(self.reward)
         logp_N: Any = None
         if options.policy_ent_reg or by_transitions:
+            adist = to_tensor(trajs.adist.stacked, self.policy.theta_P)
             logp_N = self.policy.logprob(adist, self.policy.action_tensor(a_N_Da)).cpu().numpy()
         if by_transitions:
             seen, exseen = self.transitions(trajs, logp_N)
@@ -135,7 +135,7 @@ class ImitationOptimizer:
             ('avglen', int(trajs.lengths.mean()), int),
             ('ntrajs', self.num_trajs, int),
             ('nsa', self.num_sa, int),
-            ('ent', float(self.policy.entropy(adist).mean()), float),
+            ('ent', rl.mean_entropy(self.policy, trajs.adist), float),
             ('vf_r2', vf_r2, float),
             ('tdvf_r2', tdvf_r2, float),
             ('dx', rl.max_change(self.policy, theta0_P), float),

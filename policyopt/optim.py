@@ -134,7 +134,7 @@ def natural_gradient_step(
         x_P, num_backtracks = x0_P + dx_P, 0
     if seen.get('x_P') is not x_P:
         barrier(x_P)
-    return NaturalStep(f0, gnorm, seen['f'], seen['kl'], num_backtracks, d_P, num_products)
+    return NaturalStep(f0, gnorm, seen['f'], seen['kl'], num_backtracks, cg_solution_P=d_P, num_products=num_products)
 
 
 def subsample_rows(num_rows: int, frac: float, rng: np.random.RandomState) -> np.ndarray:
