@@ -452,20 +452,15 @@ def make_policy(
     if not (dtype := DTYPES.get(str(dtype).removeprefix('torch.'), torch.int64)).is_floating_point:
         raise UserError(f'dtype is none of those for nets; expected {" or ".join(map(repr, DTYPES))}')
     device, enable_obsnorm = as_device(device, 'device='), as_flag(enable_obsnorm, 'enable_obsnorm')
-    policy_class, nets = class_for(action_space, policy_class), NetConfig(rng, dtype, device)
+    name = f'POLICY_CLASSES[{type(action_space).__name__}]' if policy_class is None else 'policy_class'
+    chosen: Any = POLICY_CLASSES[type(action_space)] if policy_class is None else policy_class
+    if not isinstance(chosen, type) or not issubclass(chosen, Policy):
+        raise UserError(f'{name} is {kind_of(chosen)}; expected a class that is derived from Policy')
+    nets = NetConfig(rng, dtype, device)
     if bounds_2_Da is not None:
         bounds_2_Da = as_bounds(bounds_2_Da, action_space)
-    policy = policy_class(obs_space, action_space, hidden_spec, enable_obsnorm=enable_obsnorm, nets=nets, bounds_2_Da=bounds_2_Da)
+    policy = chosen(obs_space, action_space, hidden_spec, enable_obsnorm=enable_obsnorm, nets=nets, bounds_2_Da=bounds_2_Da)
     return policy.checked()
-
-
-def class_for(action_space: Space, given: Any = None) -> type[Policy]:
-    """The class that is given, or that of POLICY_CLASSES, for policies with these actions; raises UserError where it is no such class."""
-    policy_class: Any = POLICY_CLASSES[type(action_space)] if given is None else given
-    if not isinstance(policy_class, type) or not issubclass(policy_class, Policy):
-        name = f'POLICY_CLASSES[{type(action_space).__name__}]' if given is None else 'policy_class'
-        raise UserError(f'{name} is {kind_of(policy_class)}; expected a class that is derived from Policy')
-    return policy_class
 
 
 def as_bounds(bounds: Any, action_space: Space) -> np.ndarray:
