@@ -344,7 +344,7 @@ def process_start(pid: int) -> str | None:
     """When a process started, as text that differs from that of any other process with the same number; None when it is not seen."""
     if os.path.lexists('/proc/self'):
         fields = _stat_fields(pid) if _proc_is_ours() else None
-        return None if fields is None else fields[19]
+        return fields[19] if fields else None
     listing = subprocess.run(['ps', '-o', 'lstart=', '-p', str(pid)], capture_output=True, text=True)
     return listing.stdout.strip() or None
 
