@@ -94,7 +94,7 @@ class Actor(AnyActor):
         for affine, act in self.layers:
             if affine is not None:
                 # block by block: BLAS takes another kernel, which rounds otherwise, for larger products
-                h = np.matmul(h.reshape(-1, ACTOR_ROWS, h.shape[1]), affine[0]).reshape(len(h), -1)
+                h = np.matmul(h.reshape(-1, ACTOR_ROWS, h.shape[1]), affine[0]).reshape(len(h), affine[0].shape[1])
                 h += affine[1]
             if act is not None:
                 _NUMPY_ACTIVATIONS[act](h)
