@@ -5,6 +5,7 @@ Letters: B rows, Do observation dim, Da action storage dim, K net outputs, Pa di
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -416,7 +417,7 @@ class DeterministicPolicy(torch.nn.Module):
                 layer.bias.data.copy_(b[0])
                 layers.append(layer)
             if activation is not None:
-                layers.append(ACTIVATIONS[activation].module)
+                layers.append(copy.deepcopy(ACTIVATIONS[activation].module))  # hooks and names are those of one layer
         self.net = torch.nn.Sequential(*layers)
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
