@@ -5,7 +5,7 @@ import pytest
 
 import policyopt as po
 from policyopt.errors import UserError
-from policyopt.files.importers import import_trajs
+from policyopt.files.importers import ReadOptions, import_trajs, read_source
 from policyopt.files.trajectory_file import load_trajs
 
 LENGTHS = np.array([30, 50, 40])
@@ -154,6 +154,13 @@ def test_buffers_of_several_environments_are_cut_along_the_time(axis, tmp_path):
     trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'), time_axis=axis)
     assert trajs.lengths.tolist() == [20, 40, 10, 30, 20]
     assert np.array_equal(trajs.obs[0], (arrays['obs'] if axis == 0 else np.swapaxes(arrays['obs'], 0, 1))[:20, 0])
+
+
+def test_environments_side_by_side_may_have_an_observation_more_than_actions(tmp_path):
+    obs, dones = np.random.default_rng(0).normal(size=(2, 31, 3)), np.arange(30) % 10 == 9
+    np.savez(tmp_path / 'in.npz', obs=obs, acts=np.zeros((2, 30, 1)), dones=np.array([dones, dones]))
+    found = read_source(str(tmp_path / 'in.npz'), ReadOptions(time_axis=1)).episodes
+    assert [len(e.obs) for e in found] == [10, 10, 11] * 2, 'the last episode of each has what its last action led to'
 
 
 @pytest.mark.parametrize(('obs', 'after'), [('f4', 'f8'), ('f8', 'f4'), ('f2', 'f8'), ('f4', 'f4'), ('f8', 'f8')])

@@ -132,10 +132,10 @@ def _shared(arrays: Arrays) -> tuple[str, list[Row]]:
         return 'one step after the other', [Row(path, **own, said=said, whole=whole, filled=arrays.filled)]
     if time_axis is None:
         time_axis = _time_axis(arrays, own['obs'], own.get('next_obs'))
-    axes = 1 if time_axis is None else 2
     for name, x in {**own, **said}.items():
-        if x.shape[:axes] != own['obs'].shape[:axes] or name in own and x.ndim < 2:
-            raise UserError(f'{path}: {name} has shape {x.shape}, obs {own["obs"].shape}; expected the same episodes and steps in both')
+        axes = 1 if time_axis is None or name == 'obs' else 2  # obs may have a step more
+        if x.shape[:axes] != own['acts'].shape[:axes] or name in own and x.ndim < 2:
+            raise UserError(f'{path}: {name} has shape {x.shape}, acts {own["acts"].shape}; expected the same episodes and steps in both')
     if time_axis == 0:
         kept = _steps_of_buffer(arrays, len(own['obs'])) if 'pos' in arrays.names else slice(None)
         own, said = ({name: x[kept].swapaxes(0, 1) for name, x in kind.items()} for kind in (own, said))
