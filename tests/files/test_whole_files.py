@@ -224,10 +224,11 @@ def test_a_file_with_a_filter_that_is_not_here_needs_the_filter(tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason='becomes another user')
-def test_a_file_that_may_not_be_read_is_not_called_damaged():
-    code = 'import os, sys, tempfile; from policyopt.files.hdf5 import open_h5\n'
-    code += 'fd, path = tempfile.mkstemp(dir="/tmp"); os.setuid(65534)\n'
-    code += 'try:\n    with open_h5(path, "x"): pass\nexcept Exception as e: print(e)\n'
+@pytest.mark.parametrize('read', ['open_h5(path, "x").__enter__()', 'read_source(path)'])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(read):
+    code = 'import os, tempfile; from policyopt.errors import UserError; from policyopt.files.hdf5 import open_h5\n'
+    code += 'from policyopt.files.importers import read_source; _, path = tempfile.mkstemp(".h5", dir="/tmp"); os.setuid(65534)\n'
+    code += f'try: {read}\nexcept UserError as e: print(e)\n'
     done = subprocess.run([sys.executable, '-c', code], env=script_env(), capture_output=True, text=True)
     assert 'cannot be read (Permission denied)' in done.stdout, done.stderr
     os.unlink(done.stdout.partition(':')[0])
