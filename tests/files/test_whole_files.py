@@ -4,9 +4,11 @@ import fcntl
 import json
 import os
 import platform
+import runpy
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +62,16 @@ def test_a_leftover_of_a_process_with_our_number_is_in_nobodys_way(tmp_path):
     left.write_text('half')
     write_text(str(tmp_path / 'a.txt'), 'whole')
     assert (tmp_path / 'a.txt').read_text() == 'whole' and left.read_text() == 'half'
+
+
+def test_processes_of_one_name_in_two_containers_share_no_temporary_file(tmp_path):
+    names = set()
+    for _ in range(2):
+        fresh = runpy.run_module('policyopt.files.atomic')
+        with fresh['writing'](str(tmp_path / 'a.txt'), replace=True) as tmp:
+            Path(tmp).write_text('whole')
+            names.add(tmp)
+    assert len(names) == 2
 
 
 @pytest.mark.parametrize('kind', ['trajectories', 'results', 'run'])
