@@ -23,10 +23,10 @@ from policyopt.shipped import here_or_shipped, shipped
 FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task', 'policy')
 _TRAINER = 'imitate_mj.py'
 _NOT_KNOWN_YET = set('{}$`*?[')  # what stands for other text
-# Of a command line: quoted texts, escaped characters, operators (with the 2 of 2>&1), and single characters.
-_PIECE = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\.|(?:(?<=\s)\d(?=[<>]))?[();<>|&]+|.""", re.DOTALL)
+# Of a command line: quoted texts, escaped characters, operators (with the 2 of 2>&1), and single characters, brackets among them.
+_PIECE = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\.|(?:(?<=\s)\d+(?=[<>]))?[;<>|&]+|.""", re.DOTALL)
 _MARK = '\0'  # stands for a field or an operator, because no command has it
-_OPERATOR = re.compile(r'\d?[();<>|&]+')
+_OPERATOR = re.compile(r'\d*[;<>|&]+|[()]')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,8 @@ class Command:
 
     def with_added(self, flag: str, value: object | None = None) -> Command:
         """The command with an option more, at the end but before a pipe or redirection."""
-        at = next((i for i, piece in enumerate(self._pieces) if _OPERATOR.fullmatch(piece) and piece.strip('()')), len(self._pieces))
+        ends = (i for i, piece in enumerate(self._pieces) if _OPERATOR.fullmatch(piece) and piece not in '()')
+        at = next(ends, len(self._pieces))
         head, tail = ''.join(self._pieces[:at]), ''.join(self._pieces[at:])
         option = flag if value is None else f'{flag} {shlex.quote(str(value))}'
         return Command(' '.join(part for part in (head.rstrip(), option, tail.strip()) if part))
@@ -200,8 +201,12 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
                 raise ValueError(f"'!{conversion}' after a field")
             marked += _MARK
             found.append(format(values[name], spec or ''))
-    following = iter(found)
-    return ''.join(re.sub(_MARK, lambda _, quote=piece[0]: _quoted(next(following), quote), piece) for piece in _PIECE.findall(marked))
+    line = ''
+    for piece in _PIECE.findall(marked):
+        while _MARK in piece:
+            piece = piece.replace(_MARK, _quoted(found.pop(0), piece[0]), 1)
+        line += piece
+    return line
 
 
 def _quoted(value: str, quote: str) -> str:
