@@ -347,7 +347,7 @@ class SingleEnv:
 
     def _failed(self, method: str, e: BaseException, hint: str = '') -> RunFailed:
         reason = reason_of(e)
-        if any(sign in reason for sign in _OLD_API_SIGNS):
+        if any(sign in reason for sign in _OLD_API_SIGNS.get(method, ())):
             hint = f'; {_EXPECTED[method]}'
         return RunFailed(f"env '{self.info.name}' failed in {method}() with {reason}{hint}")
 
@@ -374,7 +374,10 @@ class SingleEnv:
 
 
 _OLD_API = '. That is the API of gym before 0.26: shimmy.GymV21CompatibilityV0 wraps such an environment'
-_OLD_API_SIGNS = 'unpack (expected 5', 'unpack (expected 2', 'cannot unpack', "unexpected keyword argument 'seed'"
+_OLD_API_SIGNS = {
+    'reset': ('unpack (expected 2', 'cannot unpack', "unexpected keyword argument 'seed'"),
+    'step': ('unpack (expected 5', 'cannot unpack'),
+}
 _EXPECTED = {
     'reset': f'expected (observation, info) from reset(self, seed=None, options=None){_OLD_API}',
     'step': f'expected (observation, reward, terminated, truncated, info){_OLD_API}',

@@ -348,3 +348,18 @@ def test_an_environment_of_which_only_one_can_exist_plays_what_many_play(capsys)
         assert po.train('trpo', lambda: timed(Counting()), max_envs=most, **SMALL).policy.theta_P.equal(expected)
         assert Counting.most == most
     assert len(po.evaluate(run.policy, lambda: timed(Only()), 3).returns) == 3
+
+
+@pytest.mark.parametrize('method', ['step', 'render'])
+def test_a_mistake_within_an_environment_is_not_called_an_old_api(method):
+    class Mistaken(Point):
+        def check(self, action):
+            _, _ = (1,)
+
+        def render(self):
+            return self.check(None)
+
+    env = SingleEnv(Mistaken())
+    env.reset(0)
+    with pytest.raises(po.RunFailed, match=rf'failed in {method}\(\) with ValueError: not enough values to unpack \(expected 2, got 1\)$'):
+        env.step(np.zeros(1)) if method == 'step' else env.render()
