@@ -46,7 +46,10 @@ WRONG = {
     'both': ({'env': 'CartPole-v0', 'num_actions': 2}, 'num_actions=2: the env says it'),
     'gail': ({'algorithm': 'ga'}, 'env is None; expected an id'),
     'dagger': ({'algorithm': 'dagger', 'expert': lambda obs: 0}, 'env is None; expected an id'),
-    'num_actions of gail': ({'algorithm': 'ga', 'env': 'CartPole-v0', 'num_actions': 2}, "num_actions=2: only 'bclone' has this option"),
+    'num_actions of gail': (
+        {'algorithm': 'ga', 'env': 'CartPole-v0', 'num_actions': 2},
+        "num_actions=2 with 'ga'; expected it only with 'bclone'",
+    ),
 }
 
 

@@ -253,7 +253,7 @@ WRONG_ARRAYS = {
     'a third action': (episodes(actions=lambda t: t % 3) | {'env_name': 'CartPole-v1'}, 'takes integers from 0 to 1'),
     'another task': (episodes() | {'env_name': 'MountainCar-v0'}, "4 observation dims, but env 'MountainCar-v0' has 2"),
     'no list': ({'obs': 3, 'actions': []}, 'obs is a int'),
-    'rewards': (episodes() | {'rewards': [np.zeros(30), np.zeros(19)]}, r'episode 1: rewards of shape \(19,\) for 20 actions'),
+    'rewards': (episodes() | {'rewards': [np.zeros(30), np.zeros(19)]}, r'episode 1: rewards has shape \(19,\) for 20 actions'),
 }
 
 

@@ -169,7 +169,7 @@ def test_a_name_that_no_table_holds_is_refused_before_anything_runs(tmp_path, ru
     (tmp_path / 'long_env.py').write_text(f"import gymnasium\ngymnasium.register('{'x' * 70000}-v0', entry_point=lambda: 1 / 0)\n")
     words = ['--mode', 'bclone', '--data', 't.h5', '--log', 'a.h5', '--env_name', f'long_env:{"x" * 70000}-v0']
     done = run_script('imitate_mj.py', *words, rc=2)
-    assert 'of 70012 characters; expected' in done.stderr and '1 to 1000' in done.stderr and len(done.stderr) < 500
+    assert 'of 70012 characters; expected an environment' in done.stderr and len(done.stderr) < 500
     assert sorted(os.listdir(tmp_path)) == ['long_env.py', 't.h5']
 
 
