@@ -236,7 +236,7 @@ def env_info(task: Task) -> EnvInfo:
     """
     what = f"env '{task}'" if isinstance(task, str) else 'env: what was given as an environment'
     with failing_as(UserError, f'{what} failed', f'; {SUPPORTED}'):
-        return (_info_of_name if isinstance(task, str) else _info_of)(task)
+        return _info_of_name(task) if isinstance(task, str) else _info_of(task)
 
 
 def _info_of(task: Any) -> EnvInfo:

@@ -256,8 +256,9 @@ class Policy(Model):
     def numpy_net(self) -> dict[str, Any]:
         """Normaliser, net and bounds as the arguments of an Actor."""
         norm, bounds = self.obsnorm, self.bounds_2_Da
+        frozen = [None if affine is None else tuple(x.cpu().numpy().copy() for x in affine) for affine, _ in self.net.stages]
         return {
-            'layers': [(affine and tuple(x.cpu().numpy().copy() for x in affine), act) for affine, act in self.net.stages],
+            'layers': [(affine, act) for affine, (_, act) in zip(frozen, self.net.stages, strict=True)],
             'mean': None if norm is None else norm.mean_1_D.cpu().numpy().copy(),
             'scale': None if norm is None else norm.stdev_1_D.cpu().numpy() + norm.eps,
             'bounds_2_Da': None if bounds is None else bounds.numpy().copy(),

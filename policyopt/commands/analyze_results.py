@@ -104,16 +104,17 @@ def outputs_of(args):
         return html.html_report(study, sections(study), pictures_of(study), {k: v for k, v in sources.items() if v})
 
     detail = 1 if args.verbosity is None else args.verbosity
-    root, suffix = os.path.splitext(args.csv or '')
-    outputs = [
-        (args.csv, 'task,', tables.runs_csv),
-        (root and f'{root}_cells{suffix}', 'task,', tables.cells_csv),
-        (root and f'{root}_aggregate{suffix}', 'alg,', aggregate_csv),
+    outputs = []
+    if args.csv:
+        root, suffix = os.path.splitext(args.csv)
+        outputs += [(args.csv, 'task,', tables.runs_csv), (f'{root}_cells{suffix}', 'task,', tables.cells_csv)]
+        outputs += [(f'{root}_aggregate{suffix}', 'alg,', aggregate_csv)]
+    outputs += [
         (args.latex, '%', tables.latex_report),
         (args.markdown, '#', lambda study: tables.markdown_report(study, detail, sections(study))),
         (args.html, '<!', page),
     ]
-    return [output for output in outputs if output[0]]
+    return [(path, begins_with, text_of) for path, begins_with, text_of in outputs if path]
 
 
 def closing_lines(args, level, study, written):

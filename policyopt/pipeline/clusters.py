@@ -59,9 +59,12 @@ class Cluster:
         if at_once and at_once < len(parts):
             seen = f'at most {at_once} tasks at a time with {len(tasks)} tasks, which need {len(parts)} arrays of {most}'
             raise UserError(f'{self.spec.file}: options.{self.how.executor}: {seen}; give at least {len(parts)}, or a larger runs_per_task')
-        # arrays do not know of each other, so that they share out the places of all
-        shares = [at_once and (at_once + i) // len(parts) for i in reversed(range(len(parts)))]
-        return [self._array(part, share, i) for i, (part, share) in enumerate(zip(parts, shares, strict=True))]
+        arrays = []
+        for i, part in enumerate(parts):
+            # arrays do not know of each other, so that they share out the places of all
+            share = None if at_once is None else (at_once + len(parts) - 1 - i) // len(parts)
+            arrays.append(self._array(part, share, i))
+        return arrays
 
     def _array(self, tasks: list[tuple[str, ...]], at_once: int | None, later: int) -> Submission:
         base, threads, cores = self._base(later), self.how.threads, self.scheduler.cores

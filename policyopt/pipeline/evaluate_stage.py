@@ -195,10 +195,9 @@ def _read_expert_episodes(
     full_dataset_num_trajs begin with the same.
     """
     num, datasets = spec.training.full_dataset_num_trajs, spec.training.datasets
-    played = names = dict.fromkeys(r.task for r in runs)
+    played = dict.fromkeys(r.task for r in runs)
     widths = [len(row.ex_traj_returns) - num for row in rows.values()] + [len(t.ex_traj_returns) - num * datasets for t in tasks.values()]
-    if any(widths):
-        names = played | dict.fromkeys(tasks)
+    names = played | dict.fromkeys(tasks) if any(widths) else played
     sets = {key: sample_stage.expert_returns(spec, spec.traj_path(*key)) for key in itertools.product(names, range(datasets))}
     for name in names:
         returns, lengths = (np.concatenate(column) for column in zip(*(sets[name, i] for i in range(datasets)), strict=True))

@@ -215,7 +215,7 @@ def inspect(path: str, also: str | None = None) -> tuple[str, Holder | None]:
 
 def _watch(path: str, also: str | None) -> tuple[tuple[bytes, int] | None, float]:
     """What a lock looks like, and for how many seconds of our own clock, so that no two are compared, this process has seen just that."""
-    files = _look(path), also and _look(also)
+    files = _look(path), None if also is None else _look(also)
     if files != _LOOKS.get((path, also), (None, 0.0))[0]:
         _LOOKS[path, also] = files, time.monotonic()
     return files[0], time.monotonic() - _LOOKS[path, also][1]

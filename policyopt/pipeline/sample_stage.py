@@ -195,7 +195,7 @@ def check_random(spec: Spec, task: Task) -> tuple[np.ndarray, np.ndarray] | None
         env, returns_B, len_B = attr_text(h5.root, 'env_name'), *(numbers(h5, n, what) for n in ('returns_B', 'len_B'))
     num = spec.options.eval_num_trajs
     if env != task.env or returns_B.shape != (num,) or len_B.shape != (num,):
-        seen = f"holds {len(returns_B) if returns_B.ndim else 'no'} episodes of env '{env}'"
+        seen = f"holds {len(returns_B)} episodes of env '{env}'"
         raise UserError(f"{path}: {seen}, but {spec.file} asks for {num} of '{task.env}'; delete it to measure again")
     return returns_B, len_B
 

@@ -28,6 +28,18 @@ class Size:
     cores: int
 
 
+def _no_fields(size: Size) -> dict[str, object]:
+    return {}
+
+
+def _all_to_do(plan: Plan) -> Sequence[PlannedRun]:
+    return plan.todo
+
+
+def _default_max_tasks() -> int:
+    return 10_000
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scheduler:
     """How a cluster is told what an experiment wants of it.
@@ -50,9 +62,9 @@ class Scheduler:
     granted: str = '{cores}'
     requeue: str = ''
     gpu: str = ''
-    fields: Callable[[Size], dict[str, object]] = lambda size: {}
-    chosen: Callable[[Plan], Sequence[PlannedRun]] = lambda plan: plan.todo
-    max_tasks: Callable[[], int] = lambda: 10_000
+    fields: Callable[[Size], dict[str, object]] = _no_fields
+    chosen: Callable[[Plan], Sequence[PlannedRun]] = _all_to_do
+    max_tasks: Callable[[], int] = _default_max_tasks
 
 
 def slurm(spec: Spec) -> Scheduler:

@@ -288,11 +288,12 @@ class Spec:
         out = os.path.join(self.checkpt_dir, done_file(run_id))
         line = fill(
             alg.cmd,
-            vars(task)
-            | {
+            {
+                'env': task.env,
                 'dataset': self.traj_path(task.name, dataset),
                 'num_trajs': num_trajs,
                 'cuts_off_on_success': int(task.cuts_off_on_success),
+                'data_subsamp_freq': task.data_subsamp_freq,
                 'out': out,
                 'seed': seed,
                 'run': run,
@@ -394,18 +395,20 @@ def select_runs(
     when nothing is left.
     """
     (keep, kept), (drop, dropped) = _filter(runs, only, flag), _filter(runs, exclude, '--exclude')
-
-    dropped += [drop] if drop else []
-    chosen = [r for r in runs if _fits(r, [keep]) and _fits(r, kept or [{}]) and not _fits(r, dropped)]
+    chosen = [run for run in runs if _fits(run, keep)]
+    if kept:
+        chosen = [run for run in chosen if any(_fits(run, wanted) for wanted in kept)]
+    if drop:
+        dropped.append(drop)
+    chosen = [run for run in chosen if not any(_fits(run, unwanted) for unwanted in dropped)]
     if not chosen:
         words = ' '.join([*([flag, *only] if only else []), *(['--exclude', *exclude] if exclude else [])])
         raise UserError(f'{words}: leaves none of the {len(runs)} runs; expected a filter that matches some')
     return chosen
 
 
-def _fits(run: PlannedRun, alternatives: list[dict[str, list[str]]]) -> bool:
-    """Whether a run has, for every key of one of these, one of its values."""
-    return any(all(any(fnmatch.fnmatchcase(str(getattr(run, k)), v) for v in vs) for k, vs in one.items()) for one in alternatives)
+def _fits(run: PlannedRun, wanted: dict[str, list[str]]) -> bool:
+    return all(any(fnmatch.fnmatchcase(str(getattr(run, k)), v) for v in values) for k, values in wanted.items())
 
 
 def _filter(runs: Sequence[PlannedRun], words: Sequence[str], flag: str) -> tuple[dict[str, list[str]], list[dict[str, list[str]]]]:
