@@ -237,7 +237,7 @@ class LinearReward(Model):
     """Rewards linear in fixed features, in numpy: 'l2ball' is feature-expectation matching (Abbeel & Ng 2004), 'simplex' the
     game-theoretic variant (Syed et al. 2008).
 
-    Continuous actions: [z, a, (.01 z)², (.01 a)², τ, τ², τ³ (with include_time), 1] on standardised obs z and action a; with
+    Continuous actions: [z, a, (.01 z)², (.01 a)², τ, τ², τ³ (with --reward_include_time), 1] on standardised obs z and action a; with
     quadratic_features [z, a (, τ)], its flattened outer product, 1. Finite: the block [z, (.01 z)², times] stands in the place of
     the taken action, zeros elsewhere, then 1. simplex appends the negated features. τ = time·time_scale.
 

@@ -386,7 +386,7 @@ def group_lives(group: int) -> bool:
 
 
 def remove_leftovers(folder: str) -> None:
-    """Remove the temporary files `NAME.<process name>.tmp` that dead processes of this host and PID namespace left in a folder."""
+    """Remove the temporary files `NAME.<process name>.<number>.tmp` that dead processes of this host and PID namespace left in a folder."""
     here = re.escape(process_name().rpartition('.')[0])
     for name in os.listdir(folder):
         pid = re.search(rf'\.{here}\.(\d{{1,9}})(\.\d+)?\.tmp$', name, re.ASCII)
