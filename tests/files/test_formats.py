@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import sys
 import zipfile
 
 import numpy as np
@@ -652,6 +653,7 @@ def load_dataset(name, download):
 def of_minari(folder, monkeypatch):
     """A module minari that holds the episodes, so that the package need not be installed."""
     (folder / 'minari.py').write_text(STAND_IN)
+    monkeypatch.delitem(sys.modules, 'minari', raising=False)  # the package, where another test has imported it
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(folder), os.path.dirname(__file__)]))
 
 
