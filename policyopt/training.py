@@ -145,7 +145,7 @@ def imitation_run(
     labelling = {} if teacher is None else {'teacher': teacher.actor() if isinstance(teacher, Policy) else teacher}
     learner = algorithms.load(algorithms.MODES[options.mode].optimizer)(options, mdp, policy, expert, nets, **labelling)
     if start is not None and isinstance(learner, ImitationOptimizer) and not load_critics(learner, start):
-        learner.held = options.init_iterations
+        learner.num_critics_only = options.init_iterations
     labels = teacher.export().values() if isinstance(teacher, Policy) else ()
     begun = () if start is None else (*start.variables.values(), *start.state.values())
     return Run(options, learner, mdp, digest([*expert, *labels, *begun]))
