@@ -132,7 +132,7 @@ def _shared(arrays: Arrays) -> tuple[str, list[Row]]:
         return 'one step after the other', [Row(path, **own, said=said, whole=whole, filled=arrays.filled)]
     if time_axis is None:
         time_axis = _time_axis(arrays, own['obs'], own.get('next_obs'))
-    axes = 1 if time_axis is None else 2
+    axes = 2 if time_axis == 0 else 1
     for name, x in {**own, **said}.items():
         if x.shape[:axes] != own['obs'].shape[:axes] or name in own and x.ndim < 2:
             raise UserError(f'{path}: {name} has shape {x.shape}, obs {own["obs"].shape}; expected the same episodes and steps in both')
