@@ -116,6 +116,11 @@ class Untold(Exception):
         raise ValueError
 
 
+class Unshown:
+    def __repr__(self):
+        raise SystemExit(0)
+
+
 def fail(error):
     raise error
 
@@ -134,6 +139,7 @@ ODD = {
     'no reward': (case(returned=lambda o, r: (o, None, False, False, {})), r'a reward of None'),
     'endless reward': (case(returned=lambda o, r: (o, 10**400, False, False, {})), r'a reward of 1000000'),
     'a word as a reward': (case(returned=lambda o, r: (o, '1.5', False, False, {})), r"a reward of '1\.5'"),
+    'a reward that cannot be shown': (case(returned=lambda o, r: (o, Unshown(), False, False, {})), r'a reward of an Unshown,'),
     'a word as an end': (case(returned=lambda o, r: (o, r, 'False', False, {})), r"terminated of 'False'"),
     'an endless observation': (case(returned=lambda o, r: ([10**400], r, False, False, {})), r'returned an observation of \[1000000'),
     'an error that cannot be told': (case(returned=lambda o, r: fail(Untold())), r'failed in step\(\) with Untold$'),

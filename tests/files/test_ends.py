@@ -44,6 +44,7 @@ SAME = {
     'episode_ends of each step': padded(episode_ends=STEP),
     'flat dones': flat(dones=LAST),
     'flat lengths': flat(lengths=LENGTHS),
+    'flat lengths without a sign': flat(lengths=LENGTHS.astype('u1'), dones=LAST),
     'flat starts': flat(episode_starts=FIRST),
     'flat ends': flat(episode_ends=np.cumsum(LENGTHS)),
     'flat flags of both kinds': flat(terminals=LAST & (np.arange(120) < 60), timeouts=LAST & (np.arange(120) > 60)),
@@ -142,14 +143,15 @@ def test_the_option_names_several_arrays_and_those_of_each_episode(tmp_path):
             import_trajs(str(tmp_path / source), str(tmp_path / 'out.h5'), ends=name)
 
 
-@pytest.mark.parametrize('axis', [0, 1])
-def test_buffers_of_several_environments_are_cut_along_the_time(axis, tmp_path):
-    """As Stable-Baselines3 keeps them, (time, environment, …), or the other way round."""
+@pytest.mark.parametrize(('axis', 'more'), [(0, 0), (1, 0), (1, 1)])
+def test_buffers_of_several_environments_are_cut_along_the_time(axis, more, tmp_path):
+    """As Stable-Baselines3 keeps them, (time, environment, …), or the other way round, then perhaps with the last observation."""
     rng, dones = np.random.default_rng(0), np.zeros((60, 2), bool)
     dones[[19, 59], 0] = dones[[9, 39], 1] = True
     arrays = {'obs': rng.normal(size=(60, 2, 3)), 'acts': rng.integers(2, size=(60, 2)), 'rews': np.ones((60, 2)), 'dones': dones}
     if axis == 1:
         arrays = {name: np.swapaxes(x, 0, 1) for name, x in arrays.items()}
+        arrays['obs'] = np.concatenate([arrays['obs'], np.zeros((2, more, 3))], axis=1)
     np.savez(tmp_path / 'in.npz', **arrays)
     trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'), time_axis=axis)
     assert trajs.lengths.tolist() == [20, 40, 10, 30, 20]
