@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -151,58 +151,89 @@ def follows(next_T_Do: np.ndarray, obs_T_Do: np.ndarray) -> np.ndarray:
     return np.asarray(close.all(axis=tuple(range(1, close.ndim))))
 
 
+class _Reading(NamedTuple):
+    """What one array says, or all flags together: the ends that it names, and the ends of the row that follow from them."""
+
+    name: str
+    named: np.ndarray
+    ends: np.ndarray
+    may_lack_limits: bool  # these are flags, none of them tells truncation, and no other array tells the time limits
+
+
 def ends_of(row: Row, num: int, notes: list[str]) -> np.ndarray:
-    """Every end in a row of `num` steps; steps behind the last one are padding. Raises UserError where nothing or both is said."""
-    name, ends, only_flags = _said_ends(row, num)
+    """Every end in a row of `num` steps; the steps behind the last end are padding.
+
+    Raises UserError where arrays contradict each other, and where nothing says where an episode ends.
+    """
+    said = _said_ends(row, num)
+    ends = None if said is None else said.ends
+    is_complete = row.is_chosen or said is not None and not said.may_lack_limits
     if row.next_obs is not None:
-        ends = _ends_beside_next_obs(row, num, name, ends, notes, may_lack=not row.is_chosen and (ends is None or only_flags))
-    elif ends is not None and only_flags and not row.is_chosen and not row.whole and len(ends) > 2 and ends[0] == 1:
-        if not any(row.said[flag][-1] for flag in name.split(' and ')):
-            raise UserError(
-                f'{row.where}: {name} is up at the first step and not at the last, as where it says that an episode begins. Then call it '
-                f'episode_starts. {_taken_as_it_is(name)}'
-            )
+        ends, is_used = _ends_beside_next_obs(row, num, said, is_complete, notes)
+        if not is_used:
+            row.next_obs = None
+    elif said is not None and not is_complete and not row.whole:
+        _check_not_starts(row, said, num)
     if ends is None and not row.whole:
         expected = "an array 'dones', 'terminals', 'timeouts' or 'lengths' beside obs and acts"
         raise UserError(f'{row.where}: nothing says where an episode ends; expected {expected}')
     return np.array([num]) if ends is None else ends
 
 
+def _check_not_starts(row: Row, flags: _Reading, num: int) -> None:
+    """Raise UserError where flags seem to mark the first step of each episode instead of its last."""
+    if len(flags.ends) > 2 and flags.named[0] == 1 and flags.named[-1] < num:
+        raise UserError(
+            f'{row.where}: {flags.name} is up at the first step and not at the last, as where it says that an episode begins. Then call it '
+            f'episode_starts. {_taken_as_it_is(flags.name)}'
+        )
+
+
 def _taken_as_it_is(name: str) -> str:
     return f'--ends {name.replace(" and ", ",")} takes it as it is'
 
 
-def _said_ends(row: Row, num: int) -> tuple[str, np.ndarray | None, bool]:
-    """(array, or all flags; the ends that it names, None where nothing says any; whether they are flags that may leave out time limits).
-
-    Raises UserError where two arrays contradict each other.
-    """
-    flags = {name: x for name, x in row.said.items() if name in FLAGS}
-    all_flags = ' and '.join(flags)
-    readings = {all_flags: np.flatnonzero(np.logical_or.reduce(list(flags.values()))) + 1} if flags else {}
-    readings |= {name: _ends_by(row, name, x, num) for name, x in row.said.items() if name not in FLAGS}
-    cut: dict[str, np.ndarray] = {}
-    for name, ends in readings.items():
-        if row.whole and len(ends) and ends[0] < num and is_padding(row, ends[0], num):
-            cut[name] = ends[:1]  # flags may stay up to the end of the padding
-        elif row.whole and len(ends) and name != all_flags:
-            cut[name] = ends
-        else:
-            cut[name] = np.union1d(ends, [num])
-    for name in list(cut):
-        if len(cut) > 1 and not len(readings[name]):
-            del cut[name]  # no flag is up, as in an array of time limits alone: it contradicts nothing
-    no_limits = all_flags in cut and not any(name in TRUNCATED for name in flags)
-    if no_limits and len(cut) > 1 and all(np.isin(readings[all_flags], ends).all() for ends in cut.values()):
-        del cut[all_flags]
-    first = next(iter(cut), '')
-    for name, ends in cut.items():
-        if not np.array_equal(ends, cut[first]):
-            both = {first: cut[first], name: ends}
-            seen = '; '.join(f'{name} says {ends_in_words(ends)}' for name, ends in both.items())
-            ways = ' or '.join(f'--ends {name.replace(" and ", ",")}' for name in both)
+def _said_ends(row: Row, num: int) -> _Reading | None:
+    """The reading on which all arrays agree; None where there is no array. Raises UserError where two contradict each other."""
+    readings = _readings(row, num)
+    # an array that names no end contradicts nothing, as one of time limits alone where none was reached
+    readings = [x for x in readings if len(x.named)] or readings[-1:]
+    if not readings:
+        return None
+    if len(readings) > 1 and readings[0].may_lack_limits and all(np.isin(readings[0].named, x.ends).all() for x in readings):
+        del readings[0]  # the other arrays name the ends of the flags, and those by time limits too
+    first, *others = readings
+    for other in others:
+        if not np.array_equal(other.ends, first.ends):
+            seen = '; '.join(f'{x.name} says {ends_in_words(x.ends)}' for x in (first, other))
+            ways = ' or '.join(f'--ends {x.name.replace(" and ", ",")}' for x in (first, other))
             raise UserError(f'{row.where}: {seen}. They contradict each other; say which is right: {ways}')
-    return first, cut.get(first), no_limits and len(cut) == 1 and all_flags in cut
+    return first._replace(may_lack_limits=first.may_lack_limits and not others)
+
+
+def _readings(row: Row, num: int) -> list[_Reading]:
+    """What the arrays of a row say: one reading of all flags together, then one of each other array."""
+    readings = []
+    flags = {name: x for name, x in row.said.items() if name in FLAGS}
+    if flags:
+        named = np.flatnonzero(np.logical_or.reduce(list(flags.values()))) + 1
+        ends = _ends_of_row(row, named, num, is_flags=True)
+        readings.append(_Reading(' and '.join(flags), named, ends, may_lack_limits=not any(name in TRUNCATED for name in flags)))
+    for name, x in row.said.items():
+        if name not in FLAGS:
+            named = _ends_by(row, name, x, num)
+            readings.append(_Reading(name, named, _ends_of_row(row, named, num), may_lack_limits=False))
+    return readings
+
+
+def _ends_of_row(row: Row, named: np.ndarray, num: int, is_flags: bool = False) -> np.ndarray:
+    """The ends of a row of which an array, or several flags, name these ends."""
+    if row.whole and len(named):
+        if named[0] < num and is_padding(row, named[0], num):
+            return named[:1]  # flags may stay up to the end of the padding
+        if not is_flags:
+            return named
+    return np.union1d(named, [num])
 
 
 def _ends_by(row: Row, name: str, x: np.ndarray, num: int) -> np.ndarray:
@@ -219,32 +250,36 @@ def _ends_by(row: Row, name: str, x: np.ndarray, num: int) -> np.ndarray:
     return np.append(np.flatnonzero(on_T[1:]) + 1, num) if name == STARTS else np.flatnonzero(on_T) + 1
 
 
-def _ends_beside_next_obs(row: Row, num: int, name: str, ends: np.ndarray | None, notes: list[str], may_lack: bool) -> np.ndarray | None:
-    """The ends of a row that has next_obs, of which `name` says `ends`; where it may lack some, a break of next_obs is one too."""
-    jumps = np.flatnonzero(~follows(row.next_obs, row.obs[:num])) + 1
-    inner = np.setdiff1d(jumps, [] if ends is None else ends)
-    if ends is not None and len(ends) > 1 and not np.isin(ends[:-1], jumps).any():
-        if len(inner) and not row.is_chosen:
+def _ends_beside_next_obs(row: Row, num: int, said: _Reading | None, is_complete: bool, notes: list[str]) -> tuple[np.ndarray | None, bool]:
+    """(the ends of a row that has next_obs, whether next_obs is used). Raises UserError where next_obs contradicts what is said.
+
+    next_obs breaks off at a step where it is not the next observation. If what is said may be incomplete, each break is an end too.
+    """
+    name, ends = ('', None) if said is None else (said.name, said.ends)
+    breaks = np.flatnonzero(~follows(row.next_obs, row.obs[:num])) + 1
+    unsaid = np.setdiff1d(breaks, [] if ends is None else ends)
+    if ends is not None and len(ends) > 1 and not np.isin(ends[:-1], breaks).any():
+        if len(unsaid) and not row.is_chosen:
             raise UserError(
                 f'{row.where}: {name} says {ends_in_words(ends)}, but next_obs goes on there and breaks off elsewhere: '
-                f'{ends_in_words(np.union1d(inner, [num]))}. Is {name} that of the step before? Then call it episode_starts. '
+                f'{ends_in_words(np.union1d(unsaid, [num]))}. Is {name} that of the step before? Then call it episode_starts. '
                 f'{_taken_as_it_is(name)}'
             )
         notes.append('next_obs goes on into the next episode where one ends, and is not used')
-        row.next_obs = None
-    elif len(inner) > max(1, num // 2):
-        if may_lack:
+        return ends, False
+    if len(unsaid) > max(1, num // 2):
+        if not is_complete:
             raise UserError(
-                f'{row.where}: next_obs is not the next observation at {len(inner)} of {num} steps; was it normalised, or were the steps '
+                f'{row.where}: next_obs is not the next observation at {len(unsaid)} of {num} steps; was it normalised, or were the steps '
                 'shuffled? --ends ARRAY names the array that says where episodes end, and next_obs is left out then'
             )
         notes.append('where next_obs does not continue the observations of an episode, it is not used')
-        row.next_obs = None
-    elif may_lack:
-        return np.union1d([num] if ends is None else ends, inner)
-    elif len(inner):
-        notes.append(f'next_obs does not continue at {len(inner)} steps where {name} says that the episode goes on')
-    return ends
+        return ends, False
+    if not is_complete:
+        return np.union1d([num] if ends is None else ends, unsaid), True
+    if len(unsaid):
+        notes.append(f'next_obs does not continue at {len(unsaid)} steps where {name} says that the episode goes on')
+    return ends, True
 
 
 def _ends_of_ids(row: Row, name: str, x: np.ndarray, num: int) -> np.ndarray:
