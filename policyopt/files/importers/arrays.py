@@ -1,6 +1,6 @@
-"""Named arrays of one file, in any of the layouts in which programs keep several episodes side by side.
+"""Read the named arrays of one file, in any layout in which programs store several episodes.
 
-Letters: B trajectories, T steps of one of them, N rows of all, Do observation dim, Da action dim.
+Letters: B trajectories, T steps of a trajectory, N steps of all, Do observation dim, Da action dim.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from policyopt.files import ends
 from policyopt.files.ends import Episode, Row
 from policyopt.files.importers.source import NAMES, ReadOptions, Source, refuse_options
 
-ROLLOUT = {'episode_starts', 'values', 'log_probs'}  # beside observations: a rollout buffer of Stable-Baselines3
-RETURNS = ('ep_rets', 'episode_returns')  # one for each episode, as of openai/baselines and generate_expert_traj
+ROLLOUT = {'episode_starts', 'values', 'log_probs'}  # a file with these arrays is a rollout buffer of Stable-Baselines3
+RETURNS = ('ep_rets', 'episode_returns')  # one number for each episode, in files of openai/baselines and of generate_expert_traj
 
 
 @dataclass
 class Arrays:
-    """The arrays of a file, each loaded when it is asked for; `used` are the names of those that were.
+    """The arrays of a file. `take` loads one and adds its name to `used`.
 
-    of_several: whether the file is one of a folder, and so one episode where it does not say where several end.
-    filled: whether zeros at the end may be a filling.
+    of_several: whether the file is one of a folder. Then it is one episode, unless its arrays say where several end.
+    filled: whether zeros at the end may be padding.
     """
 
     path: str
@@ -38,12 +38,12 @@ class Arrays:
     used: list[str] = field(default_factory=list)
 
     def take(self, name: str) -> np.ndarray:
-        """An array of at least one axis."""
+        """Load an array; a single number becomes an array of one axis."""
         self.used.append(name)
         return np.atleast_1d(self.load(name))
 
     def parts(self, suffix: str = '') -> dict[str, Any]:
-        """{'obs', 'acts' and where they are there 'rews', 'next_obs': array}, however others call them. UserError without obs or acts."""
+        """{'obs', 'acts' and, if the file has them, 'rews', 'next_obs': array}, known by NAMES. Raises UserError without obs or acts."""
         found = {}
         for name, known in NAMES.items():
             key = next((n + suffix for n in known if n + suffix in self.names), None)
@@ -54,19 +54,19 @@ class Arrays:
         return found
 
     def said(self, suffix: str = '') -> dict[str, np.ndarray]:
-        """Every array that says where episodes end, or those that the user chose."""
+        """The arrays that say where episodes end: those that the user chose, or else all."""
         chosen = ends.EVERY if self.options.ends is None else self.options.ends.split(',')
         return {name: self.take(name + suffix) for name in ends.EVERY if name + suffix in self.names and name in chosen}
 
 
 def read_arrays(arrays: Arrays, file: str) -> Source:
-    """The episodes in the arrays of a `file` (".npz"), which are of one of these kinds:
+    """The episodes in the arrays of a `file` (".npz"), in one of these layouts:
 
-    * obs_0, acts_0, rews_0, obs_1, …: one episode each
-    * obs (B, T, Do), acts (B, T[, Da]), rews (B, T): an episode a row, filled up on the right as dones, lengths or masks say; with
-      time_axis rows (or columns) of an environment each, one episode after the other, as the buffers of Stable-Baselines3
-    * obs (N, Do), acts (N[, Da]), rews (N), and an array of ends.EVERY: one step after the other, as of imitation or D4RL
-    * obs (N + B, Do), acts, rews, and `indices` where episodes 1, 2, … begin: the older trajectories of imitation
+    * obs_0, acts_0, rews_0, obs_1, …: arrays for each episode.
+    * obs (B, T, Do), acts (B, T[, Da]), rews (B, T): an episode a row. dones, lengths or masks say where the padding on its right begins.
+      With time_axis, a row (or a column) is an environment with one episode after the other, as in buffers of Stable-Baselines3.
+    * obs (N, Do), acts (N[, Da]), rews (N), and an array of ends.EVERY: one step after the other, as in files of imitation or D4RL.
+    * obs (N + B, Do), acts, rews, and `indices` where episodes 1, 2, … begin: older trajectories of imitation.
     """
     path, options = arrays.path, arrays.options
     refuse_options(path, options, 'obs_keys')
@@ -97,7 +97,7 @@ def read_arrays(arrays: Arrays, file: str) -> Source:
 
 
 def _check_chosen(arrays: Arrays) -> None:
-    """Raise UserError unless each array that --ends names is there and says where episodes end."""
+    """Raise UserError unless each array that --ends names is in the file and is of a kind that says where episodes end."""
     names = {re.sub(r'_\d+$', '', name) for name in arrays.names}
     there = [name for name in ends.EVERY if name in names]
     for name in arrays.options.ends.split(',') if arrays.options.ends is not None else ():
@@ -107,7 +107,7 @@ def _check_chosen(arrays: Arrays) -> None:
 
 
 def _check_numbers(arrays: Arrays, numbered: list[int]) -> None:
-    """Raise UserError where an array for one episode belongs to none of these numbers, and would be lost."""
+    """Raise UserError where the number in an array's name is none of these, since the array would be ignored."""
     known = '|'.join([*(name for names in NAMES.values() for name in names), *ends.EVERY])
     for key in arrays.names:
         m = re.fullmatch(rf'(?:{known})_(\d+)', key)
@@ -117,63 +117,69 @@ def _check_numbers(arrays: Arrays, numbered: list[int]) -> None:
 
 def _shared(arrays: Arrays) -> tuple[str, list[Row]]:
     """(layout, rows) of arrays that hold all episodes."""
-    path, time_axis, own, said = arrays.path, arrays.options.time_axis, arrays.parts(), arrays.said()
+    own, said = arrays.parts(), arrays.said()
     starts = said.get(ends.STARTS)
     if ROLLOUT <= set(arrays.names) and starts is not None and starts.ndim == own['obs'].ndim == 2 and starts.size == len(own['obs']):
         own |= {name: _unflattened(own[name], starts.shape) for name in ('obs', 'acts')}  # a rollout buffer whose get() was called
-    if own['obs'].ndim != 3:
-        if time_axis is not None:
-            raise UserError(f'{path}: --time_axis {time_axis}: obs has shape {own["obs"].shape}, one axis of steps; leave it out')
-        if len(own['obs']) > len(own['acts']) and not arrays.of_several:
-            raise UserError(
-                f'{path}: {len(own["obs"])} observations for {len(own["acts"])} actions; expected as many, and at least one step'
-            )
-        whole = arrays.of_several and not said
-        return 'one step after the other', [Row(path, **own, said=said, whole=whole, filled=arrays.filled)]
-    if time_axis is None:
-        time_axis = _time_axis(arrays, own['obs'], own.get('next_obs'))
-    for name, x in {**own, **said}.items():
-        axes = 1 if time_axis is None or name == 'obs' else 2  # obs may have a step more
-        if x.shape[:axes] != own['acts'].shape[:axes] or name in own and x.ndim < 2:
-            raise UserError(f'{path}: {name} has shape {x.shape}, acts {own["acts"].shape}; expected the same episodes and steps in both')
+    if own['obs'].ndim == 3:
+        return _rows_by_axes(arrays, own, said)
+    path, time_axis = arrays.path, arrays.options.time_axis
+    if time_axis is not None:
+        raise UserError(f'{path}: --time_axis {time_axis}: obs has shape {own["obs"].shape}, one axis of steps; leave it out')
+    if len(own['obs']) > len(own['acts']) and not arrays.of_several:
+        raise UserError(f'{path}: {len(own["obs"])} observations for {len(own["acts"])} actions; expected as many, and at least one step')
+    whole = arrays.of_several and not said
+    return 'one step after the other', [Row(path, **own, said=said, whole=whole, filled=arrays.filled)]
+
+
+def _rows_by_axes(arrays: Arrays, own: dict[str, np.ndarray], said: dict[str, np.ndarray]) -> tuple[str, list[Row]]:
+    """(layout, rows) of observations of three axes: an episode a row, or if one axis is the time, an environment a row."""
+    path, time_axis = arrays.path, arrays.options.time_axis
+    if time_axis is None and _is_time_first(arrays, own['obs'], own.get('next_obs')):
+        time_axis = 0
+    is_episode = time_axis is None
+    acts_shape = own['acts'].shape
+    for name, array in {**own, **said}.items():
+        axes = 1 if is_episode or name == 'obs' else 2  # obs may have a step more
+        if array.shape[:axes] != acts_shape[:axes] or name in own and array.ndim < 2:
+            raise UserError(f'{path}: {name} has shape {array.shape}, acts {acts_shape}; expected the same episodes and steps in both')
     if time_axis == 0:
-        kept = _steps_of_buffer(arrays, len(own['obs'])) if 'pos' in arrays.names else slice(None)
-        own, said = ({name: x[kept].swapaxes(0, 1) for name, x in kind.items()} for kind in (own, said))
-    layout, unit, whole = {
-        None: ('axes (episode, step)', 'episode', True),
-        0: ('axes (step, environment)', 'environment', False),
-        1: ('axes (environment, step)', 'environment', False),
-    }[time_axis]
-    each = [({name: x[i] for name, x in own.items()}, {name: x[i] for name, x in said.items()}) for i in range(len(own['obs']))]
-    return layout, [Row(f'{path}: {unit} {i}', **x, said=said, whole=whole, filled=True) for i, (x, said) in enumerate(each)]
+        steps = _steps_of_buffer(arrays, len(own['obs'])) if 'pos' in arrays.names else slice(None)
+        own, said = ({name: array[steps].swapaxes(0, 1) for name, array in kind.items()} for kind in (own, said))
+    unit = 'episode' if is_episode else 'environment'
+    rows = []
+    for i in range(len(own['obs'])):
+        own_i, said_i = ({name: array[i] for name, array in kind.items()} for kind in (own, said))
+        rows.append(Row(f'{path}: {unit} {i}', **own_i, said=said_i, whole=is_episode, filled=True))
+    return f'axes (step, {unit})' if time_axis == 0 else f'axes ({unit}, step)', rows
 
 
 def _unflattened(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An array (environments · time, …) as (time, environments, …)."""
+    """An array (environments · time, …) as (time, environments, …); unchanged if it has another number of rows."""
     return x.reshape(shape[1], shape[0], *x.shape[1:]).swapaxes(0, 1) if len(x) == shape[0] * shape[1] else x
 
 
-def _time_axis(arrays: Arrays, obs: np.ndarray, next_obs: np.ndarray | None) -> int | None:
-    """0 in arrays (time, environment, …), as the buffers of Stable-Baselines3 are; None where a row is an episode."""
+def _is_time_first(arrays: Arrays, obs: np.ndarray, next_obs: np.ndarray | None) -> bool:
+    """Whether the axes are (time, environment, …), as in buffers of Stable-Baselines3, and not (episode, time, …)."""
     if ROLLOUT <= set(arrays.names) or {'pos', 'full'} <= set(arrays.names):
-        return 0
+        return True
     if next_obs is not None and next_obs.shape == obs.shape and all(x.dtype.kind in 'biuf' for x in (obs, next_obs)):
         rows, columns = (
             [ends.follows(n, o).mean() for n, o in zip(after[:99], x[:99], strict=True) if len(o) > 1]
             for after, x in ((next_obs, obs), (next_obs.swapaxes(0, 1), obs.swapaxes(0, 1)))
         )
         if columns and np.mean(columns) > 0.5 and not (rows and np.mean(rows) > 0.5):
-            return 0
+            return True
     if obs.shape[1] == 1 < len(obs):
         raise UserError(
             f'{arrays.path}: obs has shape {obs.shape}: {len(obs)} episodes of one step, or {len(obs)} steps of one environment? '
             'Say which axis is the time: --time_axis 0 or --time_axis 1'
         )
-    return None
+    return False
 
 
 def _steps_of_buffer(arrays: Arrays, size: int) -> np.ndarray:
-    """The numbers of the steps of a ring buffer from the oldest to the newest: `pos` is where the next one would go."""
+    """The indices into a ring buffer from the oldest step to the newest: the next step would be stored at `pos`."""
     pos, full = (arrays.take(name).ravel() if name in arrays.names else np.array([False]) for name in ('pos', 'full'))
     if pos.shape != (1,) or pos.dtype.kind not in 'iu' or not 0 <= pos[0] <= size or full.shape != (1,):
         raise UserError(
@@ -186,7 +192,7 @@ def _steps_of_buffer(arrays: Arrays, size: int) -> np.ndarray:
 
 
 def _compare_returns(arrays: Arrays, episodes: list[Episode], notes: list[str]) -> None:
-    """Note where a file's own list of returns is another than that of the episodes."""
+    """Add a note where the returns that a file lists are not the sums of the rewards."""
     for name in RETURNS:
         if name in arrays.names and all(e.rews is not None and e.rews.dtype.kind in 'biuf' for e in episodes):
             listed, summed = arrays.take(name).ravel(), np.array([np.sum(e.rews) for e in episodes])
@@ -198,14 +204,15 @@ def _compare_returns(arrays: Arrays, episodes: list[Episode], notes: list[str]) 
 
 
 def _by_indices(arrays: Arrays) -> list[Row]:
-    """The episodes of the older trajectories of imitation: `indices` say where 1, 2, … begin, obs has one row more for each."""
+    """The episodes of older trajectories of imitation: `indices` say where episodes 1, 2, … begin, and obs has one row more in each."""
     path, own, indices = arrays.path, arrays.parts(), arrays.take('indices')
     if indices.dtype.kind not in 'iu' and indices.size:
         raise UserError(f'{path}: indices of type {indices.dtype}; expected whole numbers: where episodes 1, 2, … begin among acts')
     starts = [0, *indices.ravel().tolist(), len(own['acts'])]
     num = len(starts) - 1
     sizes = {name: len(x) for name, x in own.items() if name != 'next_obs'}
-    if sorted(set(starts)) != starts or {**sizes, 'obs': sizes['obs'] - num} != dict.fromkeys(sizes, len(own['acts'])):
+    expected = dict.fromkeys(sizes, sizes['acts']) | {'obs': sizes['acts'] + num}
+    if sorted(set(starts)) != starts or sizes != expected:
         seen = ', '.join(f'{size} {name}' for name, size in sizes.items())
         raise UserError(f'{path}: {seen} for {num} episode{"s" * (num != 1)}; expected as many of each, one of obs more an episode')
     key = next((n for n in ends.TERMINAL if n in arrays.names and np.shape(arrays.load(n)) == (num,)), None)
