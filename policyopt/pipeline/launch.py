@@ -42,10 +42,7 @@ _GRACE_S = 60  # the time that a run has to finish its iteration and write a che
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
-
-    state: 'ok', 'failed', 'stopped' (after a checkpoint), or 'elsewhere' (held by another host). seconds: None if we did not run it.
-    """
+    """How a job ended: 'ok', 'failed', 'stopped' (after a checkpoint) or 'elsewhere' (on another host); seconds: None if not run here."""
 
     job: Job
     state: str

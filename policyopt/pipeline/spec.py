@@ -183,11 +183,8 @@ class Job:
 
     @property
     def fault(self) -> str | None:
-        """Why stage 2 cannot evaluate the output; None if it can, or if the format is unknown.
-
-        Our trainer writes the whole file in one step, so the beginning of the file is enough.
-        """
-        if self.renews:
+        """Why stage 2 cannot evaluate the output; None if it can, or if the format is unknown."""
+        if self.renews:  # our trainer writes the whole file in one step, so its beginning is enough
             return None if begins_as_hdf5(self.out) else 'not an HDF5 file'
         from policyopt.files.runfile import fault_of
 
@@ -401,8 +398,8 @@ def select_runs(
     drop, drop_any_of = _parse_filters(runs, exclude, '--exclude')
     if drop:
         drop_any_of.append(drop)
-    kept = [r for r in runs if _matches(r, keep) and (not keep_one_of or _matches_any(r, keep_one_of))]
-    chosen = [r for r in kept if not _matches_any(r, drop_any_of)]
+    kept = [r for r in runs if _matches(r, keep) and (not keep_one_of or any(_matches(r, f) for f in keep_one_of))]
+    chosen = [r for r in kept if not any(_matches(r, f) for f in drop_any_of)]
     if not chosen:
         words = ' '.join([*([flag, *only] if only else []), *(['--exclude', *exclude] if exclude else [])])
         raise UserError(f'{words}: leaves none of the {len(runs)} runs; expected a filter that matches some')
@@ -416,20 +413,14 @@ def _matches(run: PlannedRun, wanted: _Filter) -> bool:
     return all(any(fnmatch.fnmatchcase(str(getattr(run, key)), value) for value in values) for key, values in wanted.items())
 
 
-def _matches_any(run: PlannedRun, filters: list[_Filter]) -> bool:
-    return any(_matches(run, wanted) for wanted in filters)
-
-
 def _parse_filters(runs: Sequence[PlannedRun], arguments: Sequence[str], flag: str) -> tuple[_Filter, list[_Filter]]:
     """(one filter from all arguments without a comma, a filter from each argument with commas)."""
     common: _Filter = {}
     separate: list[_Filter] = []
     for argument in arguments:
-        wanted: _Filter = common
-        words = argument.split(',')
+        words, wanted = argument.split(','), common
         if len(words) > 1:
-            wanted = {}
-            separate.append(wanted)
+            separate.append(wanted := {})
         for word in words:
             key, eq, value = word.partition('=')
             if not eq or key not in KEYS:

@@ -195,11 +195,7 @@ def show_plan(cluster: Cluster | None, plan: Plan) -> None:
 
 
 def _print_estimate(plan: Plan, how: How) -> None:
-    """Print how long the training takes.
-
-    If a measured command fails, raise RunFailed, so that nothing is trained (-k: train all the same). After any other error only say
-    why there is no estimate.
-    """
+    """Print how long the training takes, or why that is not known; raises RunFailed if a measured command fails (unless -k)."""
     try:
         print(estimate.estimate(plan, how), flush=True)
     except Stopped:
@@ -211,10 +207,7 @@ def _print_estimate(plan: Plan, how: How) -> None:
 
 
 def _array_task(spec: Spec, how: How) -> None:
-    """Do one task of a cluster's array: the runs in line `task_index` of the list.
-
-    An unfinished run is continued. A failed run does not stop the other ones.
-    """
+    """Do one task of a cluster's array: the runs in line `task_index` of the list. A failed run does not stop the others."""
     assert how.task_index is not None
     try:
         tasks = read_utf8(how.task_list or '', 'ids of runs').splitlines()
@@ -254,10 +247,7 @@ def _check_actions(spec: Spec) -> None:
 
 
 def _check_plan(plan: Plan, how: How) -> None:
-    """Check that programs and expert data exist and belong to the experiment, and what stage 2 would refuse after the training.
-
-    Raises UserError.
-    """
+    """Raise UserError if a program or expert data are missing or unfit, or if stage 2 would refuse the runs after the training."""
     from policyopt.pipeline import evaluate_stage, sample_stage
 
     spec, runs = plan.spec, plan.runs
