@@ -58,7 +58,7 @@ def arguments(argv):
 
 
 def margins_of(words):
-    """{beginning of a name: margin} of the words of --margin; the declared margins where there are none."""
+    """{beginning of an algorithm's name: margin} from the words of --margin; the declared margins if there are no words."""
     found = {}
     for word in words:
         name, _, number = word.rpartition('=')
@@ -95,7 +95,7 @@ def main(argv):
 
 
 def outputs_of(args):
-    """[(file to write, how such a file begins, what gives its text of a study, empty where there is nothing to say)]."""
+    """[(file to write, how such a file begins, function that returns the file's text for a study, or '' if there is none)]."""
 
     def page(study):
         from policyopt.reproduction.figures import pictures_of  # here, because matplotlib takes longer than a printed table
