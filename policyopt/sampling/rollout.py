@@ -163,7 +163,14 @@ class Rollout:
             if np.count_nonzero(done_K):
                 slots_K, t_K, traj_K, obs_K_Do = self.restart(slots_K, t_K, traj_K, obs_K_Do, done_K)
         traj_R, t_R, obs_R_Do, out_R, a_R_Da, r_R = (np.concatenate(column) for column in zip(*rows, strict=True))
-        played = {'traj_R': traj_R, 't_R': t_R, 'obs_R_Do': obs_R_Do, 'adist_R_Pa': self.actor.adist_of(out_R), 'a_R_Da': a_R_Da, 'r_R': r_R}
+        played = {
+            'traj_R': traj_R,
+            't_R': t_R,
+            'obs_R_Do': obs_R_Do,
+            'adist_R_Pa': self.actor.adist_of(out_R),
+            'a_R_Da': a_R_Da,
+            'r_R': r_R,
+        }
         traj_E, lastobs_E_Do, terminal_E = (np.concatenate(column) for column in zip(*self.ends, strict=True))
         return Played(**played, traj_E=traj_E, lastobs_E_Do=lastobs_E_Do, terminal_E=terminal_E)
 
