@@ -143,19 +143,25 @@ def test_the_option_names_several_arrays_and_those_of_each_episode(tmp_path):
             import_trajs(str(tmp_path / source), str(tmp_path / 'out.h5'), ends=name)
 
 
-@pytest.mark.parametrize(('axis', 'more'), [(0, 0), (1, 0), (1, 1)])
+@pytest.mark.parametrize(('axis', 'more'), [(0, 0), (0, 1), (1, 0), (1, 1)])
 def test_buffers_of_several_environments_are_cut_along_the_time(axis, more, tmp_path):
-    """As Stable-Baselines3 keeps them, (time, environment, …), or the other way round, then perhaps with the last observation."""
+    """As Stable-Baselines3 keeps them, (time, environment, …), or the other way round, perhaps with the last observation."""
     rng, dones = np.random.default_rng(0), np.zeros((60, 2), bool)
     dones[[19, 59], 0] = dones[[9, 39], 1] = True
     arrays = {'obs': rng.normal(size=(60, 2, 3)), 'acts': rng.integers(2, size=(60, 2)), 'rews': np.ones((60, 2)), 'dones': dones}
     if axis == 1:
         arrays = {name: np.swapaxes(x, 0, 1) for name, x in arrays.items()}
-        arrays['obs'] = np.concatenate([arrays['obs'], np.zeros((2, more, 3))], axis=1)
+    arrays['obs'] = np.concatenate([arrays['obs'], np.zeros((2, more, 3) if axis else (more, 2, 3))], axis=axis)
     np.savez(tmp_path / 'in.npz', **arrays)
     trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'), time_axis=axis)
     assert trajs.lengths.tolist() == [20, 40, 10, 30, 20]
     assert np.array_equal(trajs.obs[0], (arrays['obs'] if axis == 0 else np.swapaxes(arrays['obs'], 0, 1))[:20, 0])
+
+
+def test_the_wrong_axis_of_time_is_refused_where_environments_would_not_be_as_many(tmp_path):
+    np.savez(tmp_path / 'in.npz', obs=np.ones((3, 5, 2)), acts=np.ones((3, 4, 2)), dones=np.ones((3, 4)))
+    with pytest.raises(UserError, match='expected the same episodes and steps in both'):
+        import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'), time_axis=0)
 
 
 def test_environments_side_by_side_may_have_an_observation_more_than_actions(tmp_path):

@@ -140,11 +140,14 @@ def _rows_by_axes(arrays: Arrays, own: dict[str, np.ndarray], said: dict[str, np
     is_episode = time_axis is None
     acts_shape = own['acts'].shape
     for name, array in {**own, **said}.items():
-        axes = 1 if is_episode or name == 'obs' else 2  # obs may have a step more
-        if array.shape[:axes] != acts_shape[:axes] or name in own and array.ndim < 2:
-            raise UserError(f'{path}: {name} has shape {array.shape}, acts {acts_shape}; expected the same episodes and steps in both')
+        unlike_time = slice(1) if time_axis is None else slice(1 - time_axis, 2 - time_axis)
+        axes = unlike_time if is_episode or name == 'obs' else slice(2)  # obs may have a step more
+        if array.shape[axes] != acts_shape[axes] or name in own and array.ndim < 2:
+            other = 'obs' if name == 'acts' else 'acts'
+            seen = f'{name} has shape {array.shape}, {other} {own[other].shape}'
+            raise UserError(f'{path}: {seen}; expected the same episodes and steps in both')
     if time_axis == 0:
-        steps = _steps_of_buffer(arrays, len(own['obs'])) if 'pos' in arrays.names else slice(None)
+        steps = _steps_of_buffer(arrays, len(own['acts'])) if 'pos' in arrays.names else slice(None)
         own, said = ({name: array[steps].swapaxes(0, 1) for name, array in kind.items()} for kind in (own, said))
     unit = 'episode' if is_episode else 'environment'
     rows = []
