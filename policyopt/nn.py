@@ -228,9 +228,7 @@ class Affine(NamedTuple):
     b: torch.Tensor
 
 
-class Stage(NamedTuple):
-    """An affine map and then an activation, by its name; each may be None."""
-
+class Stage(NamedTuple):  # an affine map and then an activation, by its name; each may be None
     affine: Affine | None
     activation: str | None
 
@@ -251,10 +249,8 @@ class FeedforwardNet:
             if layer['type'] == 'fc':
                 self.stages.append(Stage(next(affines), None))
             elif layer['type'] == 'nonlin':
-                if self.stages and self.stages[-1].activation is None:
-                    self.stages[-1] = self.stages[-1]._replace(activation=layer['func'])
-                else:
-                    self.stages.append(Stage(None, layer['func']))
+                affine = self.stages.pop().affine if self.stages and self.stages[-1].activation is None else None
+                self.stages.append(Stage(affine, layer['func']))
         self.stages.append(Stage(next(affines), None))
         self._buffers = {}
 

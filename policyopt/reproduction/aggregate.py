@@ -29,6 +29,7 @@ from policyopt.reporting.reference import CEILING, FAILED, Baseline, CellKey, Re
 from policyopt.reporting.statistics import LEVEL, NAN, Difference, Sets, prob_improvement, satterthwaite, verdict_of
 
 Cells = Mapping[CellKey, tuple[np.ndarray, np.ndarray]]  # (y_N, set_N), mean returns per run and their expert sets
+Blocks = Mapping[tuple[str, str], 'Between']  # by (alg, task)
 
 PRIOR_DF = 4  # what the other tasks' variance between sets counts, in degrees of freedom: as much as five sets of one's own
 NUM_BOOTSTRAP = 2000
@@ -104,7 +105,7 @@ def pooled_between(sources: Sequence[Cells], blocks: Iterable[tuple[str, str]]) 
     prior (Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3(1), art. 3, eq. 3): five sets give ω² only four degrees of freedom.
     f₀ is PRIOR_DF, at most the f of the other blocks together; three tasks are too few to estimate it. When all f are equal, pooling
     does not change the sum over tasks. A block at the ceiling is not pooled: its ω² says nothing about other tasks.
-    A block with only some sizes measured uses these for all sizes. This overstates ω² if the other sizes are larger.
+    A block with only some sizes measured uses these for all. This overstates ω² if the other sizes are larger.
 
     sources: normalised cells, one mapping for each file with several expert sets. blocks: the (alg, task) to return.
     """
@@ -137,14 +138,9 @@ def _weighted(items: list[Between]) -> Between:
     return Between(var, spread, df, all(i.ceiling for i in items))
 
 
-Blocks = Mapping[tuple[str, str], Between]  # by (alg, task)
-
-
-class Part(NamedTuple):
-    """One part of a variance. mean_square: the mean square, with its weight, of which df is the number of degrees of freedom."""
-
+class Part(NamedTuple):  # of the variance of a mean difference
     variance: float
-    mean_square: float
+    mean_square: float  # with its weight; the variance that df are the degrees of freedom of
     df: float
 
 
@@ -165,9 +161,8 @@ def _variance_between_sets(pairs: Sequence[Pair], between: Blocks) -> tuple[list
         error = len(cells) / len(pairs) * math.sqrt(sum(x.var * share for x, share in known))
         spread = len(cells) / len(pairs) * math.sqrt(sum(x.spread * share for x, share in known))
         errors.setdefault(mine[1], []).append((error, spread, min((x.df for x, _ in known), default=math.inf)))
-    of_tasks = [zip(*found, strict=True) for found in errors.values()]
-    parts = [Part(sum(found) ** 2, sum(spreads) ** 2, min(dfs)) for found, spreads, dfs in of_tasks if sum(spreads) > 0]
-    return parts, sets
+    of_tasks = [zip(*of_blocks, strict=True) for of_blocks in errors.values()]
+    return [Part(sum(sds) ** 2, sum(spreads) ** 2, min(dfs)) for sds, spreads, dfs in of_tasks if sum(spreads) > 0], sets
 
 
 def _variance_within_sets(pairs: Sequence[Pair], between: Blocks, spare: Mapping[CellKey, Sets]) -> list[Part] | None:
@@ -189,9 +184,9 @@ def _variance_within_sets(pairs: Sequence[Pair], between: Blocks, spare: Mapping
 def _error_from_differences(pairs: Sequence[Pair]) -> tuple[str, float, float]:
     """As standard_error, from the differences d_c alone.
 
-    With T > 2 tasks: V = T/(T − 1)·Σ_t (K_t/K)²·(d_t − d)², where d_t is the mean over the K_t cells of task t, and ν = T − 1. The tasks
-    have independent expert sets; the cells of one task share theirs. The interval is not too narrow if the tasks vary unequally
-    (Ibragimov & Müller 2010, J. Bus. Econ. Stat. 28, 453). With fewer tasks, V = var(d_c)/K and ν = K − 1, which give no verdict.
+    With T > 2 tasks, which have expert sets of their own: V = T/(T − 1)·Σ_t (K_t/K)²·(d_t − d)² and ν = T − 1, where d_t is the mean over
+    the K_t cells of task t (Ibragimov & Müller 2010, J. Bus. Econ. Stat. 28, 453: not too narrow if the tasks vary unequally).
+    With fewer tasks, V = var(d_c)/K and ν = K − 1, and nothing is concluded.
     """
     by_task = [[p.diff for p in pairs if p.key.task == task] for task in dict.fromkeys(p.key.task for p in pairs)]
     sets, groups = ('tasks', by_task) if len(by_task) > 2 else ('cells', [[p.diff] for p in pairs])
