@@ -240,7 +240,7 @@ def check_trainer_options(template: str) -> None:
 
 
 def trainer_option(name: str) -> dataclasses.Field:
-    """The option of our trainer of that name; Unfit where it has none."""
+    """The option of our trainer with this name; raises Unfit if there is none."""
     fields = {n: f for f in dataclasses.fields(ImitationOptions) for n in (f.name, *(flag.lstrip('-') for flag in f.metadata['flags']))}
     if name not in fields:
         raise Unfit(f"the option '--{name}'", f'one that {_TRAINER} has', closest(name, fields))

@@ -105,7 +105,7 @@ def _chosen(kinds: Iterable[list[PlannedRun]], num_jobs: int) -> list[PlannedRun
 def _measure(plan: Plan, how: How, measured: list[PlannedRun], num_jobs: int) -> dict[tuple[str, str], list[float]]:
     """{kind: (start-up, seconds of an iteration)}, measured by short versions of these runs."""
     with tempfile.TemporaryDirectory(prefix='policyopt_estimate_') as tmp:
-        # an absolute folder for the runs leaves the expert data where they are
+        # `tmp` is absolute, so only the folder of the runs changes, not that of the expert data
         elsewhere = dataclasses.replace(plan.spec, options=dataclasses.replace(plan.spec.options, checkpt_subdir=tmp))
         runs = {r.id: r for r in chosen_runs(elsewhere, plan.seed, how)}
         jobs = [_shortened(runs[r.id]) for r in measured]

@@ -145,7 +145,7 @@ def check_policies(spec: Spec, runs: Sequence[PlannedRun]) -> None:
 def evaluated_rows(
     spec: Spec, runs: Sequence[PlannedRun], seed: int, how: How, stored: Results | None
 ) -> tuple[list[ResultRow], list[TaskRow], dict[str, str]]:
-    """Evaluate `runs`; return the rows of /results and /tasks and the facts of the training, those of stored other runs included.
+    """Evaluate `runs`; return the rows of /results and /tasks and the training facts, for these runs and all stored ones.
 
     With --resume, rows that an interrupted attempt has left are used.
     """

@@ -41,7 +41,7 @@ LEASE_S = 120.0  # network disks show a change to other hosts after at most a mi
 _EMPTY_IS_STALE_AFTER_S = 30
 _MAX_BYTES = 10000  # of a lock file
 _MAX_PID = 2**31 - 1
-_LOOKS: dict[Any, tuple[Any, float]] = {}  # {(lock, file beside it): (what this process has seen of them, since when)}
+_LOOKS: dict[Any, tuple[Any, float]] = {}  # {(lock, second file or None): (contents and times of both, since when unchanged)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,7 +341,7 @@ def _stat_fields(pid: int | str) -> list[str] | None:
 
 
 def process_start(pid: int) -> str | None:
-    """When a process started, as text that differs from that of any other process with the same number; None when it is not seen."""
+    """When a process started: a text that distinguishes it from other processes with its number; None if it is not visible."""
     if os.path.lexists('/proc/self'):
         fields = _stat_fields(pid) if _proc_is_ours() else None
         return fields[19] if fields else None
@@ -350,7 +350,7 @@ def process_start(pid: int) -> str | None:
 
 
 def _lives(pid: int, start: str | None) -> bool | None:
-    """Whether a process of this PID namespace lives; None if the system hides it (hidepid hides those of other users)."""
+    """Whether a process of this PID namespace lives; None if the system hides it (as hidepid does for other users)."""
     seen = process_start(pid)
     if seen is not None:
         return start is None or seen == start

@@ -123,7 +123,7 @@ def _sample_expert(spec: Spec, task: Task, policy: Policy, mdp: MDP, path: str, 
 
 
 def _check_begins_with(trajs: TrajBatch, path: str) -> None:
-    """Raise RunFailed unless the first of these trajectories are those of a file, to the bit."""
+    """Raise RunFailed unless these trajectories begin with the trajectories of a file, bit for bit."""
     from policyopt.files.trajectory_file import load_trajs
 
     old = load_trajs(path)

@@ -1,7 +1,7 @@
 """The experiment file: YAML → checked, frozen dataclasses → the list of runs.
 
-Keys and template fields are those of 2016, with a few new ones. Everything that can be wrong in the file is found here,
-before anything is computed. Neither torch nor gymnasium is imported.
+The keys and template fields of 2016, and a few new ones, are supported. All errors in the file are found here, before anything is
+computed. Neither torch nor gymnasium is imported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The three stages: sample the experts, train every run, evaluate every learned policy. Each skips what is done when resumed.
+"""The three stages: sample the experts, train every run, evaluate every learned policy. With --resume, each skips finished work.
 
 `run_stage` is what scripts/im_pipeline.py calls; `sample_trajs`, `train_runs` and `evaluate_runs` are the stages as functions of a Spec
 and a `How`. Each checks its plan before anything is written, carries it out, and returns the command that comes next, or None.

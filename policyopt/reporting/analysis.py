@@ -1,7 +1,7 @@
 """Statistics of a results table: its cells with their intervals, and every cell next to a published one.
 
 A cell is (task, algorithm, dataset size). `Analysis.read` reads files; `Analysis` itself does not: its rows and tasks are objects with
-the columns of the tables /results and /tasks as attributes. Symbols are those of `statistics`; E counts episodes.
+the columns of the tables /results and /tasks as attributes. Symbols as in `statistics`; E counts episodes.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def begins(start: str, alg: str) -> bool:
 
 
 def margin_of(alg: str, margins: Mapping[str, float]) -> float:
-    """The margin of an algorithm: that of the longest key of `margins` that begins its name, in whole words; '' begins every name."""
+    """The margin of an algorithm, from the longest key of `margins` that begins its name, in whole words; '' begins every name."""
     return margins[max((start for start in margins if begins(start, alg)), key=len)]
 
 
@@ -209,7 +209,7 @@ class Analysis:
         between: [(name, rows)] of other results files with several expert sets, for the variance between sets.
         expected: names of all runs of the experiment; default: the grid that the rows span.
         title: what the pictures are headed with.
-        margins: {beginning of an algorithm's name: margin} of the verdicts, as a score; '' is that of all others.
+        margins: {beginning of an algorithm's name: margin} of the verdicts, as a score; '' stands for all others.
         attrs: root attributes of the results.
     """
 

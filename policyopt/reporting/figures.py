@@ -88,7 +88,7 @@ def figure(width: float, height: float, rows: int, cols: int, on_screen: bool = 
 
 
 def picture_text(name: str, most: int = 40) -> str:
-    """A name as matplotlib draws it: no formula between dollars, nothing that hides it from a legend, at most so many characters."""
+    """A name for matplotlib: $ starts no formula, an initial _ does not hide it from a legend, at most `most` characters."""
     name = name if len(name) <= most else name[: most - 1] + '…'
     return ('\u200a' if name.startswith('_') else '') + name.replace('$', r'\$')
 

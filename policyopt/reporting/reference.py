@@ -40,7 +40,7 @@ class CellKey(NamedTuple):
 
 @dataclasses.dataclass
 class Reference:
-    """A published cell: mean and sd over m runs, and the runs themselves where they were published.
+    """A published cell: mean and sd over m runs, and the runs themselves if they were published.
 
     is_ratio: the numbers are not returns but shares of the expert's mean return, 1 for the expert.
     """
@@ -104,7 +104,7 @@ def read_reference(path: str) -> dict[CellKey, Reference]:
 
     One row per run: columns task, alg, num_trajs, run, return_mean (`results/paper/results_per_run.csv`, and what --csv writes).
     One row per cell: columns task, alg, num_trajs, return_mean, margin95, runs; then sd = margin95·√runs / t(.975, runs − 1), and
-    an empty margin95, where none was published, makes the cell count as one run.
+    a cell with an empty margin95 (none was published) counts as one run.
     expert_ratio may stand for return_mean: the mean return as a share of the expert's (`results/peers/imitation.csv`).
     """
     columns, lines = _read_csv(path)

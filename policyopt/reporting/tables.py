@@ -57,7 +57,7 @@ def plus_minus(cell: Cell, decimals: int) -> str:
 
 
 def estimate(ends: Sequence[float], decimals: int, form: Callable[[Any, int], str] = number) -> str:
-    """A value with the ends of its interval, where it has one."""
+    """A value with the ends of its interval, if it has one."""
     value, low, high = (form(x, decimals) for x in ends)
     return value + f' [{low}, {high}]' * math.isfinite(ends[1])
 
