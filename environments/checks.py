@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import gymnasium
 import numpy as np
 
-from policyopt.arguments import as_array
+from policyopt.arguments import as_array, shown
 from policyopt.errors import FAILURES, RunFailed, UserError, reason_of
 
 SUPPORTED = 'supported are a 1-D Box observation and a Discrete action (from 0) or a 1-D float Box action'
@@ -55,7 +55,7 @@ def failing_as(kind: type[UserError | RunFailed], what_failed: str, hint: str = 
 def check_name(name: Any, what: str = 'env') -> None:
     """Raise UserError unless this can be what an environment is called, in tables and files too."""
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
-        seen = repr(name)[:80] + (f'… of {len(name)} characters' if isinstance(name, str) and len(name) > 80 else '')
+        seen = shown(name) + (f'… of {len(name)} characters' if isinstance(name, str) and len(name) > 80 else '')
         expected = f"expected an environment's id, such as 'CartPole-v1': 1 to {LONGEST_NAME} printable characters"
         raise UserError(f'{what} is {seen}; {expected}')
 

@@ -31,13 +31,13 @@ class VecEnv:
     | obs_K_Do | (K, Do) float64 | |
     | r_K, done_K | (K,) float64, bool | done: the episode is over |
 
-    Slot k reset with seed s gives exactly what a single environment gives after reset(s), up to the task's time limit, which is
-    the caller's where the dynamics are ours. A slot that is done must be reset before its next step. Returned arrays belong to
-    the caller.
+    A slot that was reset with seed s gives exactly what a single environment gives after reset(s), up to the task's time limit.
+    Where the dynamics are ours, the caller applies the time limit. A slot that is done must be reset before its next step.
+    Returned arrays belong to the caller.
     """
 
     def __init__(self, num_slots: int):
-        self.num_slots = self.available = num_slots  # asked for, and how many of them can be played together
+        self.num_slots = self.available = num_slots  # available: how many of the slots can be played together
 
     def reset(self, slots_K: np.ndarray, seeds_K: Sequence[int]) -> np.ndarray:
         raise NotImplementedError
@@ -46,7 +46,7 @@ class VecEnv:
         raise NotImplementedError
 
     def cut_short(self, slots_K: np.ndarray) -> np.ndarray:
-        """Which of these slots were truncated by their last step although there was time left; by default none."""
+        """Which slots their last step truncated before the task's time limit; by default none."""
         return np.zeros(len(slots_K), dtype=bool)
 
     def close(self) -> None:

@@ -100,10 +100,10 @@ def _squares(x_K_Da: np.ndarray) -> np.ndarray:
 
 
 class RunnerVec(MujocoVecEnv):
-    """legacy/ and seals/HalfCheetah-v1 and seals/Swimmer-v1: paid for the speed along x, less a cost of the controls; always healthy.
+    """legacy/ and seals/HalfCheetah-v1 and seals/Swimmer-v1: reward is the speed along x minus a control cost; always healthy.
 
-    Others are paid a bonus while healthy too, and may end when not. What is paid, what ends, and whether the position along the
-    ground is observed the environment says, one of gymnasium's v4: those of seals show every position and never end.
+    Subclasses add a bonus for being healthy, and may terminate when unhealthy. The environment, one of gymnasium's v4, sets the
+    bonus, the termination, and whether the position along the ground is observed. In seals it is observed, and nothing terminates.
     """
 
     ground_dims = 1  # positions along the ground
@@ -118,7 +118,7 @@ class RunnerVec(MujocoVecEnv):
         return super().observe(qpos_K_Q[:, self._first :], qvel_K_V, X_K_X)
 
     def position(self, state: State) -> np.ndarray:
-        """The x whose speed is paid."""
+        """The x whose speed is the reward."""
         return state[0][:, 0]
 
     def healthy(self, qpos_K_Q: np.ndarray, qvel_K_V: np.ndarray) -> np.ndarray:
@@ -129,8 +129,8 @@ class RunnerVec(MujocoVecEnv):
 
     def outcome(self, before: State, after: State, u_K_Da: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         speed_K, healthy_K = (self.position(after) - self.position(before)) / self.dt, self.healthy(*after[:2])
-        bonus_K = (healthy_K | self._ends) * self._bonus  # paid on the ending step too
-        return speed_K + bonus_K - self.cost(u_K_Da, after[2]), ~healthy_K & self._ends
+        has_bonus_K = healthy_K | self._ends  # where being unhealthy terminates, the last step has the bonus too
+        return speed_K + has_bonus_K * self._bonus - self.cost(u_K_Da, after[2]), ~healthy_K & self._ends
 
 
 HalfCheetahVec = SwimmerVec = RunnerVec
@@ -156,7 +156,7 @@ class Walker2dVec(HopperVec):
 
 
 class AntVec(RunnerVec):
-    """legacy/ and seals/Ant-v1: healthy while the height is in [0.2, 1]; X is the torso's position and, in legacy/, 84 contact forces."""
+    """legacy/ and seals/Ant-v1: healthy while the height is in [0.2, 1]. X holds the torso's position, then 84 contact forces (legacy/)."""
 
     ground_dims = 2
 

@@ -113,7 +113,9 @@ def play(
     keys = keys_of(one.info, one.env)
     print(f'keys: {words_for(keys)}; Escape ends', flush=True)
     actions: dict[Any, Any] = {held: a if one.info.finite else np.asarray(a, one._a_dtype) for held, a in keys.items()}
-    still: Any = noop or 0 if one.info.finite else np.zeros(one.info.a_dim, one._a_dtype)
+    still: Any = np.zeros(one.info.a_dim, one._a_dtype)
+    if one.info.finite:
+        still = 0 if noop is None else noop
     try:
         with exits_raise():
             play_game(recorder, fps=fps, keys_to_action=actions, noop=still, wait_on_player=noop is None, seed=seed)

@@ -81,12 +81,12 @@ class EnvInfo:
 
 @functools.cache
 def _print_once(text: str) -> None:
-    if multiprocessing.parent_process() is None:  # the others leave it to their parent
+    if multiprocessing.parent_process() is None:  # in a worker process it would be printed again
         print(text, file=sys.stderr)
 
 
 def _join_user_package() -> None:
-    """Let a folder environments/ in the working folder be found, though a checkout has one of that name too."""
+    """Add a folder environments/ of the working folder to the package of that name, which a checkout has too."""
     here = os.path.abspath(_OURS)
     if os.path.isdir(here):
         sys.path.insert(0, os.getcwd())
@@ -211,9 +211,9 @@ def _close(env: gymnasium.Env, name: str) -> None:
 
 
 def needs_mujoco(name: str) -> bool:
-    """Is this a MuJoCo task of gymnasium's, of seals' or of ours? Neither makes the task nor imports mujoco or seals.
+    """Whether a name is a MuJoCo task of gymnasium, seals or ours. Does not make the task, nor import mujoco or seals.
 
-    False for unknown names, and for tasks of the user's own modules, whatever they need.
+    False for unknown names and for tasks of the user's own modules, even if these need MuJoCo.
     """
     if needs_seals(name):
         return name.removeprefix(_SEALS).removesuffix('-v1') in (*_SEALS_MUJOCO, 'Humanoid')
@@ -225,7 +225,7 @@ def needs_mujoco(name: str) -> bool:
 
 
 def needs_seals(name: str) -> bool:
-    """Is this a task of the package seals? Does not import it."""
+    """Whether a name is a task of the package seals. Does not import it."""
     return name.startswith(_SEALS)
 
 
@@ -236,17 +236,18 @@ def env_info(task: Task) -> EnvInfo:
     """
     what = f"env '{task}'" if isinstance(task, str) else 'env: what was given as an environment'
     with failing_as(UserError, f'{what} failed', f'; {SUPPORTED}'):
-        return (_info_of_name if isinstance(task, str) else _info_of)(task)
+        return _info_of_name(task) if isinstance(task, str) else _info_of(task)
 
 
 def _info_of(task: Any) -> EnvInfo:
     env = _make(task)
+    is_given = env is task  # an environment itself: it cannot be made again, and its owner closes it
     if isinstance(task, str):
         name = str(task)
     else:
         name = _name_of(env if isinstance(task, gymnasium.Env) or env.spec is not None else task)
     try:
-        info = _info(name, env, copies=env is not task)
+        info = _info(name, env, copies=not is_given)
         is_ours = isinstance(task, str) and own_dynamics(info) is not None
         if info.copies and not is_ours and multiprocessing.parent_process() is None and ignores_seed(env):
             _print_once(
@@ -255,7 +256,7 @@ def _info_of(task: Any) -> EnvInfo:
             )
         return info
     finally:
-        if env is not task:
+        if not is_given:
             _close(env, name)
 
 
@@ -264,7 +265,7 @@ _info_of_name = functools.cache(_info_of)
 
 def _info(name: str, env: gymnasium.Env, copies: bool) -> EnvInfo:
     obs_dim, num_actions, a_dim = check_spaces(name, env)
-    spec = env.spec  # every wrapper adds itself to it, a time limit too
+    spec = env.spec  # of the environment with its wrappers, so the time limit is in it
     if spec is not None:
         env_id, limit = spec.id, spec.max_episode_steps
     else:
@@ -291,7 +292,7 @@ def _info(name: str, env: gymnasium.Env, copies: bool) -> EnvInfo:
 class SingleEnv:
     """One environment: reset(seed) → obs_Do; step(a_Da) → (obs_Do, r, done); render() → HxWx3 uint8; close().
 
-    cut_short: whether the last step, if it was done, was so without a terminal state. Call it within `exits_raise()`.
+    cut_short: if the last step was done, whether it was truncated and not terminated. Call the methods within `exits_raise()`.
     Raises: UserError where it cannot be made, RunFailed where it fails later.
     """
 
@@ -305,7 +306,7 @@ class SingleEnv:
         if render_mode is not None:
             os.environ.setdefault('PYGAME_HIDE_SUPPORT_PROMPT', '1')  # it would greet on stdout
         self.env = _make(task, render_mode)
-        # environments may check the type; those that we have as numpy take float64 there, and must be their equals
+        # environments may check the type; those with a numpy version of ours get float64, as that version does, for equal bits
         ours = isinstance(task, str) and own_dynamics(self.info) is not None
         self._a_dtype = np.float64 if ours or self.info.finite else self.env.action_space.dtype
 
@@ -347,7 +348,7 @@ class SingleEnv:
 
     def _failed(self, method: str, e: BaseException, hint: str = '') -> RunFailed:
         reason = reason_of(e)
-        if any(sign in reason for sign in _OLD_API_SIGNS):
+        if any(sign in reason for sign in _OLD_API_SIGNS.get(method, ())):
             hint = f'; {_EXPECTED[method]}'
         return RunFailed(f"env '{self.info.name}' failed in {method}() with {reason}{hint}")
 
@@ -374,7 +375,10 @@ class SingleEnv:
 
 
 _OLD_API = '. That is the API of gym before 0.26: shimmy.GymV21CompatibilityV0 wraps such an environment'
-_OLD_API_SIGNS = 'unpack (expected 5', 'unpack (expected 2', 'cannot unpack', "unexpected keyword argument 'seed'"
+_OLD_API_SIGNS = {
+    'reset': ('unpack (expected 2', 'cannot unpack', "unexpected keyword argument 'seed'"),
+    'step': ('unpack (expected 5', 'cannot unpack'),
+}
 _EXPECTED = {
     'reset': f'expected (observation, info) from reset(self, seed=None, options=None){_OLD_API}',
     'step': f'expected (observation, reward, terminated, truncated, info){_OLD_API}',

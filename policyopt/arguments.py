@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 import os
 from typing import Any
 
 import numpy as np
 
-from policyopt.errors import UserError
+from policyopt.errors import FAILURES, UserError
 
 
 def kind_of(x: Any) -> str:
@@ -20,7 +21,9 @@ def kind_of(x: Any) -> str:
 def shown(x: Any) -> str:
     """A value in a few words: a large array by its type, shape and range."""
     if not isinstance(x, np.ndarray) or x.size <= 8 and x.dtype.kind != 'O':
-        return ' '.join(repr(x).split())[:80]
+        with contextlib.suppress(*FAILURES):  # an object of the user's own may have any __repr__
+            return ' '.join(repr(x).split())[:80]
+        return kind_of(x)
     return f'{x.dtype} of shape {x.shape}' + (f' from {x.min()} to {x.max()}' if x.dtype.kind in 'biuf' else '')
 
 

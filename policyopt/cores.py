@@ -38,7 +38,8 @@ def whole_from_env(name: str, or_list: bool = False) -> int | None:
     text = os.environ.get(name, '').strip()
     if not text:
         return None
-    if not re.fullmatch(r'[1-9]\d{0,8}' + r'(\s*,\s*[1-9]\d{0,8})*' * or_list, text, re.ASCII):
+    number = r'[1-9]\d{0,8}'
+    if not re.fullmatch(rf'{number}(\s*,\s*{number})*' if or_list else number, text, re.ASCII):
         raise UserError(f"the environment variable {name} is '{printable(text)}'; give a whole number above 0, or unset it")
     return int(text.partition(',')[0])
 

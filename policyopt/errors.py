@@ -1,4 +1,4 @@
-"""The two ways to fail, and words of strangers as a terminal may be shown them."""
+"""The two kinds of errors, and text made safe to show in a terminal. The exit codes of commands are in signals.py."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ from policyopt.valuefuncs import ValueFunc
 class ImitationOptimizer:
     """Generative adversarial imitation with TRPO (Ho & Ermon 2016, Algorithm 1), for any reward function of rewards.py.
 
-    As in 2016 the policy's normaliser moves *after* its step, the
-    classifier's *before* its Adam steps; entropy bonuses enter advantages, iret and avgr, not the value targets.
+    As in 2016, the policy's normaliser is updated *after* its step and the classifier's *before* its Adam steps.
+    The entropy bonus counts in the advantages and in the logged iret and avgr, but not in the targets of the value function.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ImitationOptimizer:
         expert: Expert,
         rng: np.random.RandomState,
     ):
-        self.held = 0  # the first iterations, whose policy stays as it is while reward and value function are fitted to it
+        self.num_critics_only = 0  # so many first iterations fit only the reward and the value function, and keep the policy
         self.options, self.mdp, self.policy, self.vf, self.reward = options, mdp, policy, vf, reward
         self.expert, self.rng = expert, rng
         self.sim_cfg = rl.sim_config(options, mdp)
@@ -49,7 +49,7 @@ class ImitationOptimizer:
         return sample_batch(self.policy.actor(), self.mdp, self.sim_cfg, (self.options.seed, self.iteration))
 
     def max_kl(self) -> float:
-        """policy_max_kl, which falls in a line to policy_final_kl by the last iteration."""
+        """Step size of this iteration: it changes linearly from policy_max_kl to policy_final_kl in the last iteration."""
         first, last, max_iter = self.options.policy_max_kl, self.options.policy_final_kl, self.options.max_iter
         if last is None or max_iter is None:
             return first
@@ -57,7 +57,7 @@ class ImitationOptimizer:
         return max(first + (last - first) / max(max_iter - 1, 1) * self.iteration, min(first, last) / 2)
 
     def transitions(self, trajs: TrajBatch, logp_N: np.ndarray) -> tuple[Transitions, Transitions]:
-        """(those of a batch, those of all expert pairs), both with log π under the present policy."""
+        """Return the transitions of a batch and those of all expert pairs, both with log π under the present policy."""
         nextobs_N_Do, terminal_N, _ = trajs.successors(self.sim_cfg.max_traj_len or 0)
         expert, policy = self.expert, self.policy
         assert expert.nextobs_N_Do is not None and expert.terminal_N is not None  # see training.expert_pairs
@@ -72,7 +72,7 @@ class ImitationOptimizer:
         self.total_time = float(state['total_time'])
 
     def step(self) -> Fields:
-        """One iteration; returns its log fields [(name, value, type)] in the order of 2016, and then those that are new."""
+        """Do one iteration; returns its log fields [(name, value, type)]: the columns of 2016 in their order, then newer ones."""
         t0, options = time.perf_counter(), self.options
         trajs = self.sample()
         t1 = time.perf_counter()
@@ -86,21 +86,24 @@ class ImitationOptimizer:
             adist = to_tensor(trajs.adist.stacked, self.policy.theta_P)
             logp_N = self.policy.logprob(adist, self.policy.action_tensor(a_N_Da)).cpu().numpy()
         if by_transitions:
-            seen, exseen = self.transitions(trajs, logp_N)
-            batch, expert = batch._replace(transitions=seen), expert._replace(transitions=exseen)
-        r_unreg_N = self.reward.compute_reward(batch)
-        preg_N = -options.policy_ent_reg * logp_N if options.policy_ent_reg else np.zeros_like(r_unreg_N)
-        r = trajs.r.with_rows(r_unreg_N + preg_N)
-        v_N = None if self.vf is None else self.vf.evaluate(obs_N_Do, time_N)
-        after_N = rl.truncation_bonus(trajs, self.vf, options.discount) if options.bootstrap_time_limit and self.vf is not None else None
-        paid = r if after_N is None else r.with_rows(r.stacked + after_N)
-        adv_N, _, vf_r2, tdvf_r2 = rl.advantages(paid, time_N, v_N, options.discount, options.lam)
+            transitions, expert_transitions = self.transitions(trajs, logp_N)
+            batch, expert = batch._replace(transitions=transitions), expert._replace(transitions=expert_transitions)
+        learned_N = self.reward.compute_reward(batch)
+        entropy_bonus_N = -options.policy_ent_reg * logp_N if options.policy_ent_reg else np.zeros_like(learned_N)
+        rewards = trajs.r.with_rows(learned_N + entropy_bonus_N)
+        v_N, truncation_bonus_N = None, None
+        if self.vf is not None:
+            v_N = self.vf.evaluate(obs_N_Do, time_N)
+            if options.bootstrap_time_limit:
+                truncation_bonus_N = rl.truncation_bonus(trajs, self.vf, options.discount)
+        bootstrapped = rewards if truncation_bonus_N is None else rewards.with_rows(rewards.stacked + truncation_bonus_N)
+        adv_N, _, vf_r2, tdvf_r2 = rl.advantages(bootstrapped, time_N, v_N, options.discount, options.lam)
         t2 = time.perf_counter()
 
         # policy, then its normaliser
         theta0_P = self.policy.theta_P.clone()
-        if self.iteration < self.held:
-            step = optim.NaturalStep(0.0, None, 0.0)  # none
+        if self.iteration < self.num_critics_only:
+            step = optim.NaturalStep(0.0, None, 0.0)  # no step
         else:
             step = rl.trpo_step(
                 self.policy,
@@ -118,11 +121,13 @@ class ImitationOptimizer:
         # reward function against as many expert pairs drawn with replacement, then the value function on the new rewards
         drawn_B = self.rng.choice(len(expert.t_B), size=len(obs_N_Do))
         distinct, count = np.unique(drawn_B, return_counts=True)
-        reward_fields, r_new_N = self.reward.fit(batch, expert.rows(distinct), count)
+        reward_fields, new_rewards_N = self.reward.fit(batch, expert.rows(distinct), count)
         vf_fields = []
         if self.vf is not None:
-            q_new_N = rl.discount(r.with_rows(r_new_N if after_N is None else r_new_N + after_N).padded(), options.discount)[r.mask_B_T]
-            vf_fields = self.vf.fit(obs_N_Do, time_N, q_new_N, self.rng)
+            if truncation_bonus_N is not None:
+                new_rewards_N = new_rewards_N + truncation_bonus_N
+            new_returns_N = rl.discount(rewards.with_rows(new_rewards_N).padded(), options.discount)[rewards.mask_B_T]
+            vf_fields = self.vf.fit(obs_N_Do, time_N, new_returns_N, self.rng)
         t3 = time.perf_counter()
 
         self.num_sa += len(time_N)
@@ -131,7 +136,7 @@ class ImitationOptimizer:
         fields = [
             ('iter', self.iteration, int),
             ('trueret', trajs.returns.mean(), float),
-            ('iret', r.stacked.sum() / len(trajs), float),
+            ('iret', rewards.stacked.sum() / len(trajs), float),
             ('avglen', int(trajs.lengths.mean()), int),
             ('ntrajs', self.num_trajs, int),
             ('nsa', self.num_sa, int),
@@ -142,9 +147,9 @@ class ImitationOptimizer:
             *step.fields(),
             *vf_fields,
             *reward_fields,
-            ('avgr', r.stacked.mean(), float),
-            ('avgunregr', r_unreg_N.mean(), float),
-            ('avgpreg', preg_N.mean(), float),
+            ('avgr', rewards.stacked.mean(), float),
+            ('avgunregr', learned_N.mean(), float),
+            ('avgpreg', entropy_bonus_N.mean(), float),
             ('tsamp', t1 - t0, float),
             ('tadv', t2 - t1, float),
             ('tstep', t3 - t2, float),

@@ -20,8 +20,8 @@ Fields = list[tuple[str, Any, type]]  # columns of the log: (name, value or None
 class Reward(Protocol):
     """A reward function that is learned from expert pairs, for `imitation.ImitationOptimizer`; named in a row of algorithms.py.
 
-    uses_transitions: whether batches have `transitions`, that is what each pair led to, and log π.
-    A reward may have a method further_fields() too, see the function of that name.
+    uses_transitions: whether the batches must have `transitions`: the next observation of each pair, and log π of its action.
+    A reward may also have a method further_fields(), see the function of that name.
     """
 
     uses_transitions: ClassVar[bool] = False

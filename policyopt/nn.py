@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from policyopt.errors import UserError
 from policyopt.standardizer import Standardizer
 from policyopt.torchutil import NetConfig, mm, row_dots, tanh_, to_tensor
 
-OfRows = Callable[[torch.Tensor, slice], torch.Tensor]  # of a block of rows and where these stand among all
+OfRows = Callable[[torch.Tensor, slice], torch.Tensor]  # called with a block of rows and its slice of all rows
 
 MAX_LAYERS, MAX_UNITS, MAX_PARAMETERS = 1000, 100_000, 10**8  # of one net: far more than learns here, and a spec can come from a file
 BLOCK_ROWS = 512  # of float64; as many bytes for other types
@@ -221,38 +221,58 @@ def net_shapes(scope: str, spec: list[dict], in_dim: int, out_dim: int) -> dict[
     return shapes
 
 
+class Affine(NamedTuple):
+    """An affine map h W + b: W (inputs, outputs), b (1, outputs). Also the parts of another flat vector that have its shapes."""
+
+    W: torch.Tensor
+    b: torch.Tensor
+
+
+class Stage(NamedTuple):
+    """An affine map and then an activation, by its name; each may be None."""
+
+    affine: Affine | None
+    activation: str | None
+
+
 class FeedforwardNet:
     """Hidden layers and the affine output, on parameters that a Model owns.
 
-    params: the (W, b) views in order. `net_P` is their part of the model's flat vector.
+    net_P: its part of the model's flat vector. shapes: those of W and b of each affine map, in order.
+    hs, here and in Curvature: the inputs of a block, and then the outputs of each stage.
     """
 
     def __init__(self, spec: list[dict], net_P: torch.Tensor, shapes: Iterable[tuple[int, ...]]):
         self.shapes = list(shapes)
         self.net_P = net_P
-        params = iter(views(net_P, self.shapes))
-        # a stage is an affine map (or none) and then the name of an activation (or none)
-        self.stages: list[list[Any]] = []
+        affines = iter(self.affine_views(net_P))
+        self.stages: list[Stage] = []
         for layer in spec:
             if layer['type'] == 'fc':
-                self.stages.append([(next(params), next(params)), None])
+                self.stages.append(Stage(next(affines), None))
             elif layer['type'] == 'nonlin':
-                if not self.stages or self.stages[-1][1] is not None:
-                    self.stages.append([None, None])
-                self.stages[-1][1] = layer['func']
-        self.stages.append([(next(params), next(params)), None])
+                if self.stages and self.stages[-1].activation is None:
+                    self.stages[-1] = self.stages[-1]._replace(activation=layer['func'])
+                else:
+                    self.stages.append(Stage(None, layer['func']))
+        self.stages.append(Stage(next(affines), None))
         self._buffers = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {'_buffers': {}}
+
+    def affine_views(self, flat_P: torch.Tensor) -> list[Affine]:
+        """Views of a vector like net_P, one for each affine map in order."""
+        parts = views(flat_P, self.shapes)
+        return [Affine(W, b) for W, b in zip(parts[::2], parts[1::2], strict=True)]
 
     def init(self, rng: np.random.RandomState | None) -> None:
         """Hidden weights Glorot uniform (±√(6/(in+out)), drawn in layer order), biases 0, the output layer 0; all 0 without rng."""
         self.net_P.zero_()
         for affine, _ in self.stages[:-1]:
             if affine is not None and rng is not None:
-                bound = math.sqrt(6 / sum(affine[0].shape))
-                affine[0].copy_(torch.as_tensor(rng.uniform(low=-bound, high=bound, size=tuple(affine[0].shape))))
+                bound = math.sqrt(6 / sum(affine.W.shape))
+                affine.W.copy_(torch.as_tensor(rng.uniform(low=-bound, high=bound, size=tuple(affine.W.shape))))
 
     def _buffer(self, key: Hashable, rows: int, cols: int) -> torch.Tensor:
         buf = self._buffers.get(key)
@@ -261,15 +281,15 @@ class FeedforwardNet:
         return buf[:rows]
 
     def _forward_block(self, x_B_Di: torch.Tensor, out_B_Do: torch.Tensor, keep: Hashable | None = None) -> list[torch.Tensor]:
-        """Outputs of every stage for a block of rows; `keep` is a key under which they stay until the next call with it."""
+        """Return hs of a block of rows; hs[i] is the input of stage i. The next call with the same `keep` overwrites them."""
         hs = [x_B_Di]
         for i, (affine, act) in enumerate(self.stages):
             last = i == len(self.stages) - 1
             if affine is None:
                 h = self._buffer((keep, i), *hs[-1].shape).copy_(hs[-1])
             else:
-                h = out_B_Do if last else self._buffer((keep, i), len(x_B_Di), affine[0].shape[1])
-                mm(hs[-1], affine[0], out=h).add_(affine[1])
+                h = out_B_Do if last else self._buffer((keep, i), len(x_B_Di), affine.W.shape[1])
+                mm(hs[-1], affine.W, out=h).add_(affine.b)
             hs.append(h if act is None else ACTIVATIONS[act].apply_(h))
         return hs
 
@@ -290,11 +310,11 @@ class FeedforwardNet:
 
     def functional(self, net_P: torch.Tensor, x_B_Di: torch.Tensor) -> torch.Tensor:
         """Outputs (B, Do) under other parameters, in operations that torch.func differentiates."""
-        params, h = views(net_P, self.shapes), x_B_Di
+        affines, h = iter(self.affine_views(net_P)), x_B_Di
         for affine, act in self.stages:
             if affine is not None:
-                W, b = params.pop(0), params.pop(0)
-                h = torch.addmm(b, h, W)
+                other = next(affines)
+                h = torch.addmm(other.b, h, other.W)
             h = h if act is None else ACTIVATIONS[act].module(h)
         return h
 
@@ -304,28 +324,29 @@ class FeedforwardNet:
         return all(act is None or ACTIVATIONS[act].is_piecewise_linear for _, act in self.stages)
 
     def input_gradient(self, x_B_Di: torch.Tensor, dout_B_Do: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
-        """∂/∂x of Σ dout·out, (B, Di), and the function r ↦ ∇ of Σ r·∂/∂x with respect to net_P; of piecewise linear nets only.
+        """Return D = ∂/∂x of Σ dout·out, (B, Di), and the function that maps r (B, Di) to the gradient of Σ r·D with respect to net_P.
 
-        A small move of the parameters leaves every unit on its side of the kink, so ∂/∂x depends on the weights alone.
+        For piecewise linear nets only: a small change of the parameters switches no unit, so D depends on the weights alone.
         """
-        hs, deltas, delta = [x_B_Di], [], dout_B_Do
+        hs, delta = [x_B_Di], dout_B_Do
         for affine, act in self.stages[:-1]:
-            h = hs[-1] if affine is None else torch.addmm(affine[1], hs[-1], affine[0])
+            h = hs[-1] if affine is None else torch.addmm(affine.b, hs[-1], affine.W)
             hs.append(h if act is None else ACTIVATIONS[act].module(h))
-        for i in range(len(self.stages) - 1, -1, -1):
-            affine, act = self.stages[i]
+        deltas = {}  # {stage: derivative with respect to the output of its affine map}
+        for i, (affine, act) in reversed([*enumerate(self.stages)]):
             if act is not None:
                 delta = ACTIVATIONS[act].backward_(delta, hs[i + 1])
-            deltas.insert(0, delta)
-            delta = delta if affine is None else torch.mm(delta, affine[0].t())
+            if affine is not None:
+                deltas[i] = delta
+                delta = torch.mm(delta, affine.W.t())
 
         def gradient(r_B_Di):
             r, grad_P = r_B_Di, torch.zeros_like(self.net_P)
-            grads = views(grad_P, self.shapes)
+            grads = iter(self.affine_views(grad_P))
             for i, (affine, act) in enumerate(self.stages):
                 if affine is not None:
-                    torch.mm(r.t(), deltas[i], out=grads[0])
-                    r, grads = torch.mm(r, affine[0]), grads[2:]
+                    torch.mm(r.t(), deltas[i], out=next(grads).W)
+                    r = torch.mm(r, affine.W)
                 r = r if act is None else ACTIVATIONS[act].backward_(r, hs[i + 1])
             return grad_P
 
@@ -338,41 +359,39 @@ class FeedforwardNet:
         block, right after its forward pass.
         """
         out_B_Do, grad_P = self._new_out(x_B_Di), torch.zeros_like(self.net_P)
-        grads = views(grad_P, self.shapes)
+        grads = self.affine_views(grad_P)
         for rows in self._blocks(x_B_Di):
             hs = self._forward_block(x_B_Di[rows], out_B_Do[rows])
             self._backward_block(hs, dout(hs[-1], rows), grads)
         return out_B_Do, grad_P
 
     def _backward_block(
-        self, hs: list[torch.Tensor], delta: torch.Tensor, grads: list[torch.Tensor], derivatives: list[torch.Tensor | None] | None = None
+        self, hs: list[torch.Tensor], delta: torch.Tensor, grads: list[Affine], derivatives: list[torch.Tensor | None] | None = None
     ) -> None:
-        """Add the gradients of a block, whose outputs are hs, from the derivative delta with respect to the last of these."""
-        g = len(grads)
-        for i in range(len(self.stages) - 1, -1, -1):
-            affine, act = self.stages[i]
+        """Add the gradients of a block to grads. hs: from `_forward_block`. delta: d loss/d out. derivatives: f' of each stage or None."""
+        remaining = [*grads]  # of the affine maps that are still to come
+        for i, (affine, act) in reversed([*enumerate(self.stages)]):
             if act is not None:
                 derivative = None if derivatives is None else derivatives[i]
                 delta = ACTIVATIONS[act].backward_(delta, hs[i + 1]) if derivative is None else delta.mul_(derivative)
             if affine is not None:
-                g -= 2
-                self._add_gradients(grads[g : g + 2], hs[i], delta)
-                if not g:
+                self._add_gradients(remaining.pop(), hs[i], delta)
+                if not remaining:
                     break  # a nonlinearity before the first affine map has nothing to learn
-                delta = mm(delta, affine[0].t(), out=self._buffer(('delta', i), len(delta), affine[0].shape[0]))
+                delta = mm(delta, affine.W.t(), out=self._buffer(('delta', i), len(delta), affine.W.shape[0]))
 
-    def _add_gradients(self, grads: list[torch.Tensor], h_in: torch.Tensor, delta: torch.Tensor) -> None:
-        """Add the gradients of an affine map (W, b) for one block: h_inᵀ δ and the sum of δ."""
-        grads[0].add_(mm(h_in.t(), delta, out=self._buffer('gradient', *grads[0].shape)))
-        grads[1].add_(delta.sum(0, keepdim=True))
+    def _add_gradients(self, grad: Affine, h_in: torch.Tensor, delta: torch.Tensor) -> None:
+        """Add the gradients of an affine map for one block: h_inᵀ δ and the sum of δ."""
+        grad.W.add_(mm(h_in.t(), delta, out=self._buffer('gradient', *grad.W.shape)))
+        grad.b.add_(delta.sum(0, keepdim=True))
 
 
 class Curvature:
-    """Hessian-vector products of L(θ) = Σ_rows ℓ(out(θ)) at a net's present parameters, a minimum of ℓ; to be used before these change.
+    """Hessian-vector products of L(θ) = Σ_rows ℓ(out(θ)) at a net's present parameters; to be used before these change.
 
-    There ∂ℓ/∂out = 0, as of a KL divergence from the net's own outputs, so that the Gauss–Newton product is exact: H v = Jᵀ M J v
-    with M = ∂²ℓ/∂out² (Pearlmutter 1994). For a single output it is taken from cached ∂out/∂z of every layer z = h W + b:
-    J v = Σ_layers ∂out/∂z·(h V + v_b), half the matrix products of two passes.
+    ∂ℓ/∂out must be 0 there, as it is for the KL divergence from the net's own outputs. The Gauss–Newton product is then exact:
+    H v = Jᵀ M J v with M = ∂²ℓ/∂out² (Pearlmutter 1994). A net with a single output caches ∂out/∂z of every layer z = h W + b.
+    Then J v = Σ_layers ∂out/∂z·(h V + v_b), which halves the matrix products of a forward and a backward pass.
     """
 
     def __init__(self, net: FeedforwardNet, x_B_Di: torch.Tensor):
@@ -388,34 +407,36 @@ class Curvature:
             self.sensitivities = [self._sensitivities(hs, derivatives) for _, hs, derivatives in self.blocks]
 
     def _sensitivities(self, hs: list[torch.Tensor], derivatives: list[torch.Tensor | None]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """[(h (B, Di), ∂out/∂z (B, D))] of a block's affine maps below the single output, from the first."""
-        stages, found = self.net.stages, []
-        first = next(i for i, (affine, _) in enumerate(stages) if affine is not None)
-        delta = stages[-1][0][0].t()
-        for i in range(len(stages) - 2, first - 1, -1):
-            affine = stages[i][0]
-            delta = delta.expand(len(hs[0]), -1) if derivatives[i] is None else delta * derivatives[i]
+        """[(h (B, Di), ∂out/∂z (B, D))] of a block's affine maps in order, without that of the output."""
+        hidden, found = self.net.stages[:-1], []
+        first = next((i for i, (affine, _) in enumerate(hidden) if affine is not None), len(hidden))
+        output: Any = self.net.stages[-1].affine
+        delta = output.W.t()
+        for i in range(len(hidden) - 1, first - 1, -1):
+            affine, derivative = hidden[i].affine, derivatives[i]
+            delta = delta.expand(len(hs[0]), -1) if derivative is None else delta * derivative
             if affine is not None:
-                found.insert(0, (hs[i], delta))
+                found.append((hs[i], delta))
                 if i > first:
-                    delta = delta @ affine[0].t()
-        return found
+                    delta = delta @ affine.W.t()
+        return found[::-1]
 
     def _single_output_product(self, v_P: torch.Tensor, hessian_out: OfRows) -> torch.Tensor:
         """H v from the cached sensitivities."""
         net = self.net
         result_P = torch.zeros_like(net.net_P)
-        results, vs = views(result_P, net.shapes), views(v_P, net.shapes)
+        *results, result_out = net.affine_views(result_P)
+        *vs, v_out = net.affine_views(v_P)
         for (rows, hs, _), layers in zip(self.blocks, self.sensitivities, strict=True):
-            r_out = mm(hs[-2], vs[-2], out=net._buffer('r_out', len(hs[0]), 1)).add_(vs[-1])
-            for k, (h, sens) in enumerate(layers):
-                rz = mm(h, vs[2 * k], out=net._buffer(('directional', k), *sens.shape)).add_(vs[2 * k + 1])
+            r_out = mm(hs[-2], v_out.W, out=net._buffer('r_out', len(hs[0]), 1)).add_(v_out.b)
+            for k, (v, (h, sens)) in enumerate(zip(vs, layers, strict=True)):
+                rz = mm(h, v.W, out=net._buffer(('directional', k), *sens.shape)).add_(v.b)
                 r_out[:, 0].add_(row_dots(sens, rz))
             r_delta = hessian_out(r_out, rows)
-            net._add_gradients(results[-2:], hs[-2], r_delta)
-            for k, (h, sens) in enumerate(layers):
+            net._add_gradients(result_out, hs[-2], r_delta)
+            for k, (result, (h, sens)) in enumerate(zip(results, layers, strict=True)):
                 delta = torch.mul(sens, r_delta, out=net._buffer(('directional', k), *sens.shape))
-                net._add_gradients(results[2 * k : 2 * k + 2], h, delta)
+                net._add_gradients(result, h, delta)
         return result_P
 
     def product(self, v_P: torch.Tensor, hessian_out: OfRows) -> torch.Tensor:
@@ -424,21 +445,21 @@ class Curvature:
             return self._single_output_product(v_P, hessian_out)
         net = self.net
         result_P = torch.zeros_like(net.net_P)
-        results, vs = views(result_P, net.shapes), views(v_P, net.shapes)
+        results, vs = net.affine_views(result_P), net.affine_views(v_P)
         for rows, hs, derivatives in self.blocks:
             net._backward_block(hs, hessian_out(self._directional(hs, derivatives, vs), rows), results, derivatives)
         return result_P
 
-    def _directional(self, hs: list[torch.Tensor], derivatives: list[torch.Tensor | None], vs: list[torch.Tensor]) -> torch.Tensor:
+    def _directional(self, hs: list[torch.Tensor], derivatives: list[torch.Tensor | None], vs: list[Affine]) -> torch.Tensor:
         """J v for the rows of a block."""
-        net, k = self.net, 0
-        r: Any = None  # of the inputs, which v does not move
+        net, remaining = self.net, iter(vs)
+        r: Any = None  # None before the first affine map: v does not change the inputs
         for i, (affine, _) in enumerate(net.stages):
             if affine is not None:
-                shape = len(hs[i]), vs[k].shape[1]
-                rz = mm(hs[i], vs[k], out=net._buffer(('directional', i), *shape)).add_(vs[k + 1])
-                r = rz if r is None else rz.add_(mm(r, affine[0], out=net._buffer('product', *shape)))
-                k += 2
+                v = next(remaining)
+                shape = len(hs[i]), v.W.shape[1]
+                rz = mm(hs[i], v.W, out=net._buffer(('directional', i), *shape)).add_(v.b)
+                r = rz if r is None else rz.add_(mm(r, affine.W, out=net._buffer('product', *shape)))
             if r is not None and derivatives[i] is not None:
                 r.mul_(derivatives[i])
         assert r is not None  # the last map is affine

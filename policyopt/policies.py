@@ -5,6 +5,7 @@ Letters: B rows, Do observation dim, Da action storage dim, K net outputs, Pa di
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -255,8 +256,9 @@ class Policy(Model):
     def numpy_net(self) -> dict[str, Any]:
         """Normaliser, net and bounds as the arguments of an Actor."""
         norm, bounds = self.obsnorm, self.bounds_2_Da
+        frozen = [None if affine is None else tuple(x.cpu().numpy().copy() for x in affine) for affine, _ in self.net.stages]
         return {
-            'layers': [(affine and tuple(x.cpu().numpy().copy() for x in affine), act) for affine, act in self.net.stages],
+            'layers': [(affine, act) for affine, (_, act) in zip(frozen, self.net.stages, strict=True)],
             'mean': None if norm is None else norm.mean_1_D.cpu().numpy().copy(),
             'scale': None if norm is None else norm.stdev_1_D.cpu().numpy() + norm.eps,
             'bounds_2_Da': None if bounds is None else bounds.numpy().copy(),
@@ -416,7 +418,7 @@ class DeterministicPolicy(torch.nn.Module):
                 layer.bias.data.copy_(b[0])
                 layers.append(layer)
             if activation is not None:
-                layers.append(ACTIVATIONS[activation].module)
+                layers.append(copy.deepcopy(ACTIVATIONS[activation].module))  # hooks and names are those of one layer
         self.net = torch.nn.Sequential(*layers)
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,7 @@ class ClassifierRows:
     """Policy rows and then expert rows, for a classifier: how often each counts, its label (1: expert) and its weight in the loss."""
 
     def __init__(self, num_pi: int, num_ex: int, excount_Bex: np.ndarray | None, like: torch.Tensor):
-        """excount_Bex: how often each expert row was drawn (default once each): duplicates are weighted, not repeated."""
+        """excount_Bex: how often each expert row was drawn (default: once). A row that was drawn twice has twice the weight."""
         self.num_pi = num_pi
         self.count_Bex = torch.ones(num_ex, dtype=like.dtype, device=like.device) if excount_Bex is None else to_tensor(excount_Bex, like)
         ones_B = torch.ones(num_pi, dtype=like.dtype, device=like.device)
@@ -60,10 +60,10 @@ class ClassifierRows:
 
 
 class ClassifierReward(Model):
-    """What rewards share that are classifiers trained by Adam: all that they have learned are their variables.
+    """Base class of rewards that are classifiers trained by Adam. Everything that they learn is in their variables.
 
-    options: those named reward_…; the net is as large as the policy's unless they say otherwise. by_action: whether the net that judges
-    pairs has an output for each action.
+    options: those named reward_… and favor_zero_expert_reward; the default of reward_hidden_spec is policy_hidden_spec.
+    by_action: whether the net that scores pairs has one output per action.
     """
 
     by_action: bool
@@ -191,7 +191,7 @@ class TransitionClassifier(ClassifierReward):
     def penalty_gradient(self, x_Ball_Di: torch.Tensor, index_Ball: torch.Tensor | None, both: ClassifierRows) -> torch.Tensor:
         """∇ of the mean of (‖∂s/∂x‖ − 1)², each x between a policy row and a drawn expert row (Gulrajani et al. 2017, eq. 3).
 
-        x is standardised; of finite actions, s is the score of the policy's action.
+        x is standardised. With finite actions, s is the score of the action in the policy's row.
         """
         assert self.rng is not None
         x_B_Di, ex_Bex_Di = x_Ball_Di[: both.num_pi], x_Ball_Di[both.num_pi :]
@@ -237,12 +237,12 @@ class LinearReward(Model):
     """Rewards linear in fixed features, in numpy: 'l2ball' is feature-expectation matching (Abbeel & Ng 2004), 'simplex' the
     game-theoretic variant (Syed et al. 2008).
 
-    Continuous actions: [z, a, (.01 z)², (.01 a)², τ, τ², τ³ (with include_time), 1] on standardised obs z and action a; with
+    Continuous actions: [z, a, (.01 z)², (.01 a)², τ, τ², τ³ (with --reward_include_time), 1] on standardised obs z and action a; with
     quadratic_features [z, a (, τ)], its flattened outer product, 1. Finite: the block [z, (.01 z)², times] stands in the place of
     the taken action, zeros elsewhere, then 1. simplex appends the negated features. τ = time·time_scale.
 
-    A bound makes rewards ≤ 0 with favor_zero_expert_reward (a maximum is subtracted), else ≥ 0 (a minimum). shift says of what:
-    'running', as in 2016, of 0 and all rewards so far; 'batch' of the batch; 'none' leaves rewards of both signs.
+    Subtracting a bound makes all rewards ≤ 0 with favor_zero_expert_reward (a maximum), else ≥ 0 (a minimum). --reward_shift
+    chooses it: 'running' takes it over 0 and all rewards so far, as in 2016; 'batch' over the batch; 'none' subtracts nothing.
     """
 
     def __init__(
@@ -272,7 +272,7 @@ class LinearReward(Model):
             w = rng.randn(num_features)
             self.w = w / (np.linalg.norm(w) + 1e-8)
         self.reward_bound = 0.0
-        self.bound_moves = True  # until it is taken out of its run
+        self.bound_moves = True  # False once the reward is loaded from a finished run
 
     @classmethod
     def from_options(cls, args: ImitationOptions, mdp: MDP, expert: Expert, time_scale: float, nets: NetConfig) -> LinearReward:
@@ -306,16 +306,16 @@ class LinearReward(Model):
         return np.concatenate([feats_B_F, -feats_B_F], axis=1) if self.simplex else feats_B_F
 
     def reward_of_features(self, feats_B_F: np.ndarray) -> np.ndarray:
-        """(Picked feature or feature·w) / F, shifted by the bound, which these rewards move first."""
+        """(Picked feature or feature·w) / F, minus the bound, which is first updated with these rewards."""
         r_B = (feats_B_F[:, self.w] if self.simplex else feats_B_F @ self.w) / feats_B_F.shape[1]
         shift = self.options.reward_shift
         if self.bound_moves and shift != 'none':
-            outward, end = (max, r_B.max()) if self.options.favor_zero_expert_reward else (min, r_B.min())
-            self.reward_bound = float(end) if shift == 'batch' else outward(self.reward_bound, end)
+            extreme, batch_bound = (max, r_B.max()) if self.options.favor_zero_expert_reward else (min, r_B.min())
+            self.reward_bound = float(batch_bound) if shift == 'batch' else extreme(self.reward_bound, batch_bound)
         return r_B - self.reward_bound
 
     def compute_reward(self, batch: Batch) -> np.ndarray:
-        """Imitation rewards (B,): ≤ 0 with favor_zero_expert_reward, else ≥ 0; of both signs where nothing is shifted."""
+        """Imitation rewards (B,): ≤ 0 with favor_zero_expert_reward, else ≥ 0. With --reward_shift none, of both signs."""
         return self.reward_of_features(self.features(batch))
 
     def learned_reward(self, obs_B_Do: np.ndarray, a_B_Da: np.ndarray, t_B: np.ndarray, terminal_B: np.ndarray | None = None) -> np.ndarray:

@@ -25,7 +25,7 @@ from policyopt.torchutil import to_tensor
 from policyopt.trajectories import RaggedArray, TrajBatch
 from policyopt.valuefuncs import HVP_FRAC, ConstantValueFunc, ValueFunc
 
-FEW_ROWS = 8  # up to so many, Python adds up floats faster than numpy adds up columns; the sums are the same to the bit
+FEW_ROWS = 8  # up to this number of rows, adding floats in Python is faster than adding columns in numpy; the bits are the same
 
 
 def discount(r_B_T: np.ndarray, gamma: float) -> np.ndarray:
@@ -44,7 +44,7 @@ def gae(r_B_T: np.ndarray, v_B_T: np.ndarray, gamma: float, lam: float) -> np.nd
     """Generalised advantage estimates of right-padded rewards and values (Schulman et al. 2016, eq. 16).
 
     adv[b,t] = Σ_k (γλ)ᵏ δ[b,t+k],  δ[b,t] = r[b,t] + γ v[b,t+1] − v[b,t]; both inputs are 0 after a trajectory's end.
-    Original: also treats a time limit as the end. Differs: nothing.
+    As in 2016, a time limit is treated as such an end.
     """
     v_next_B_T = np.concatenate([v_B_T[:, 1:], np.zeros_like(v_B_T[:, :1])], axis=1)
     return discount(r_B_T + gamma * v_next_B_T - v_B_T, gamma * lam)
@@ -124,8 +124,8 @@ def trpo_step(
 ) -> optim.NaturalStep:
     """One TRPO step: maximise mean(exp(log π − log π_old)·adv) within mean KL(old ‖ new) (Schulman et al. 2015, eq. 14).
 
-    adv_B is standardised. adist_B_Pa are the parameters that the actions were drawn from, by this same policy. rng draws the rows of the
-    Hessian-vector products (hvp_frac None: all). options: of `optim.natural_gradient_step`.
+    adv_B: standardised. adist_B_Pa: the distribution parameters of this policy, from which the actions were drawn.
+    rng draws the rows that the Hessian-vector products use (all if hvp_frac is None). options: of `optim.natural_gradient_step`.
     """
     x_B_Do, a = policy.normalized_obs(obs_B_Do), policy.action_tensor(a_B_Da)
     old_B_Pa, adv = to_tensor(adist_B_Pa, policy.theta_P), to_tensor(adv_B, policy.theta_P)

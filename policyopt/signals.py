@@ -97,7 +97,9 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
                 # a shell's background job is to ignore Ctrl-C, one of nohup the end of its terminal
                 ignored = [num for num in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(num) == signal.SIG_IGN]
                 # where the parent has chosen to ignore its children's ends, we would never learn of those of ours
-                handlers = {num: handler for num in STOP_SIGNALS if num not in ignored} | {signal.SIGCHLD: signal.SIG_DFL}
+                handlers: dict[int, Any] = {num: handler for num in STOP_SIGNALS if num not in ignored}
+                if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+                    handlers[signal.SIGCHLD] = signal.SIG_DFL
                 for num, new in handlers.items():
                     restore.callback(signal.signal, num, signal.signal(num, new))
         yield

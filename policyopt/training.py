@@ -42,7 +42,6 @@ from policyopt.valuefuncs import ValueFunc
 if TYPE_CHECKING:
     from policyopt.interfaces import Fields, Optimizer
     from policyopt.options import AnyOptions, CommonOptions, RLOptions
-    from policyopt.policies import Policy
     from policyopt.sampling.actors import AnyActor
     from policyopt.trajectories import TrajBatch
 
@@ -94,7 +93,7 @@ class Start:
 
 
 def load_start(path: str) -> Start:
-    """The start that 'FILE.h5/snapshots/…' or a whole 'RUN.h5' holds: its last policy, of cloning that with the highest valacc.
+    """Read the Start from 'FILE.h5/snapshots/…', or from a whole 'RUN.h5': its last policy, or after cloning the best one by valacc.
 
     Raises UserError as `load_policy`.
     """
@@ -108,7 +107,7 @@ def load_start(path: str) -> Start:
 
 
 def load_models(models: Iterable[Any], state: Mapping[str, np.ndarray], where: str, first: int = 0) -> None:
-    """Put models on what `Run.state` says of them; first: how many models of the run stand before these."""
+    """Load models from the `state` of a Run; first: the number of the first of them among the models of the run."""
     for i, model in enumerate(models, start=first):
         model.load(state, where)
         prefix = f'/state/model{i}'
@@ -146,7 +145,7 @@ def imitation_run(
     labelling = {} if teacher is None else {'teacher': teacher.actor() if isinstance(teacher, Policy) else teacher}
     learner = algorithms.load(algorithms.MODES[options.mode].optimizer)(options, mdp, policy, expert, nets, **labelling)
     if start is not None and isinstance(learner, ImitationOptimizer) and not load_critics(learner, start):
-        learner.held = options.init_iterations
+        learner.num_critics_only = options.init_iterations
     labels = teacher.export().values() if isinstance(teacher, Policy) else ()
     begun = () if start is None else (*start.variables.values(), *start.state.values())
     return Run(options, learner, mdp, digest([*expert, *labels, *begun]))
@@ -254,7 +253,7 @@ def check_data_fits(path: str, trajs: TrajBatch, mdp: MDP) -> None:
 
 
 def warn_of_constant_features(obs_N_Do: np.ndarray) -> None:
-    """Say which observation features have no variance: standardised, any other value of theirs is divided by ε = 1e-6, as in 2016."""
+    """Warn of observation features without variance: standardising divides any other value of them by ε = 1e-6, as in 2016."""
     constant = np.flatnonzero(np.ptp(obs_N_Do, axis=0) == 0)
     if len(constant):
         first = ', '.join(map(str, constant[:5])) + (', …' if len(constant) > 5 else '')
@@ -481,7 +480,7 @@ class Run:
                 with contextlib.suppress(OSError):  # a closed terminal takes standard error with it
                     print(self.how_to_continue(f'its output, which cannot be written ({e.strerror}),'), file=sys.stderr)
                 mute()
-                signals.append(signal.SIGHUP)  # nobody reads our output any more: the end of a terminal can show so first
+                signals.append(signal.SIGHUP)  # a terminal that closes can break our output before it sends this signal
             stop = bool(signals)
             if (iteration % args.save_freq == 0 or stop) and not last:
                 self.check_lock()
@@ -523,7 +522,7 @@ class Run:
         )
 
     def code(self) -> dict[str, str]:
-        """What decides the numbers of a run in addition to its options: equal ones repeat them."""
+        """The versions that, with equal options, lead to the same numbers again."""
         return {key: self.started_with[key] for key in ('git_hash', 'versions', 'numerics')}
 
     def print_row(self, fields: Fields) -> None:
@@ -557,42 +556,55 @@ class Run:
             given = [f'--{name} {args[name]}' for name in ('data', 'expert', 'reward') if args.get(name)] or ['the true reward']
             raise UserError(f'{path}: was started with other data than {" and ".join(given)}; give the same, or delete it')
 
-    def restore(self, path: Any) -> None:
-        """Continue from the part file or the finished one, after checking that it is a state of this run."""
-        mine = dict(self.log.attrs)
-        state = self.log.restore(path)
-        diverged = json.loads(self.log.attrs.pop(DIVERGED, '{}'))
+    def check_resumable(self, path: str, theirs: Mapping[str, Any], done: int) -> None:
+        """Raise UserError where the run at `path`, with the options `theirs` and `done` iterations, cannot be continued by this one."""
+        diverged = json.loads(self.log.attrs.get(DIVERGED, '{}'))
         if diverged and {k: diverged.get(k) for k in self.code()} == self.code():
             raise UserError(
                 f'{path}: reached NaN or infinity ({diverged.get("seen")}), and --resume with equal options and versions repeats '
                 'that; start a run with smaller step sizes or scaled rewards under another --log, or delete this file'
             )
-        theirs = json.loads(self.log.attrs['args'])
         self.check_options(path, theirs)
-        done = int(state['/optimizer/iteration'])
-        ends_here = self.args.max_iter == done < theirs['max_iter']
         if self.args.max_iter < done:
             raise UserError(f'{path}: has done {done} iterations already, more than --max_iter {self.args.max_iter}; {done} ends it there')
-        if self.args.max_iter != theirs['max_iter'] and self.depends_on_max_iter and not ends_here:
+        if self.depends_on_max_iter and self.args.max_iter not in (theirs['max_iter'], done):  # at `done` it ends here
             raise UserError(
                 f'{path}: was started with --max_iter {theirs["max_iter"]}, not {self.args.max_iter}, on which all iterations of '
                 f'--mode {self.args.mode} depend; give the same number, or delete it'
             )
         self.check_data(path, self.log.attrs['data_digest'])
+
+    def load_state(self, state: Mapping[str, np.ndarray], path: str) -> None:
+        """Take what `state` gave back, from the file at `path`."""
         load_models(self.models(), state, path)
         self.opt.load_counters({k.removeprefix('/optimizer/'): v for k, v in state.items() if k.startswith('/optimizer/')})
-        if not ends_here and self.args.save_freq and (done - 1) % self.args.save_freq:
-            self.log.snapshots.pop(f'iter{done - 1:07d}', None)  # the last one of a finished run, which a longer one does not have
-        if not ends_here and self.args.eval_every and (done - 1) % self.args.eval_every:  # and so is its last evaluation
-            names = [name for name, _ in self.log.columns or []]
-            self.log.rows[-1] = tuple(np.nan if n == 'evalret' else x for n, x in zip(names, self.log.rows[-1], strict=True))
-        if self.args.max_iter != theirs['max_iter']:  # a run that was started with as many is the same to the bit
-            longer = {'args': json.dumps(theirs | {'max_iter': self.args.max_iter})}
-            self.log.attrs |= longer | {'command': f'{self.log.attrs["command"]}; {mine["command"]}'}
         pos, has_gauss = state['/rng/pos']
         self.opt.rng.set_state(('MT19937', state['/rng/keys'], int(pos), int(has_gauss), float(state['/rng/cached_gaussian'])))
-        if ends_here:
+
+    def drop_last_only_entries(self) -> None:
+        """Drop the snapshot and the evaluation that a finished run has only because its last iteration was its last."""
+        last = self.opt.iteration - 1
+        if self.args.save_freq and last % self.args.save_freq:
+            self.log.snapshots.pop(f'iter{last:07d}', None)
+        if self.args.eval_every and last % self.args.eval_every:
+            names = [name for name, _ in self.log.columns or []]
+            self.log.rows[-1] = tuple(np.nan if n == 'evalret' else x for n, x in zip(names, self.log.rows[-1], strict=True))
+
+    def restore(self, path: Any) -> None:
+        """Continue from the part file or the finished one, after checking that it is a state of this run."""
+        mine = dict(self.log.attrs)
+        state = self.log.restore(path)
+        theirs, done = json.loads(self.log.attrs['args']), int(state['/optimizer/iteration'])
+        self.check_resumable(path, theirs, done)
+        self.log.attrs.pop(DIVERGED, None)
+        self.load_state(state, path)
+        if self.args.max_iter != theirs['max_iter']:  # store the new number: a run that was started with it has the same bits
+            changed = {'args': json.dumps(theirs | {'max_iter': self.args.max_iter})}
+            self.log.attrs |= changed | {'command': f'{self.log.attrs["command"]}; {mine["command"]}'}
+        if self.args.max_iter == done and done < theirs['max_iter']:  # the new --max_iter ends the run here
             self.log.add_snapshot(done - 1, self.snapshot())
+        else:
+            self.drop_last_only_entries()
         print(f'continuing {path} at iteration {self.opt.iteration} of {self.args.max_iter}')
         kinds = self.log.attrs.get('numerics', 'a processor that it does not name').split('; ')
         if mine['numerics'] != kinds[-1]:

@@ -36,7 +36,7 @@ SHORT = {
     'check_progress': 'progress',
     'print_saved_returns': 'returns',
 }
-_MEDIA = 'env_info', 'random_returns', 'video_frames'  # whose scripts are in scripts/media
+_MEDIA = 'env_info', 'random_returns', 'video_frames'  # their scripts are in scripts/media
 
 
 def names() -> list[str]:
@@ -52,7 +52,7 @@ def script_of(name: str) -> str:
 def run(name: str, argv: list[str] | None = None) -> int:
     """Do a command with these arguments (None: those of this process); returns its exit code."""
     if argv is not None:
-        sys.argv = [script_of(name), *argv]  # which every file that is written keeps, and advice repeats
+        sys.argv = [script_of(name), *argv]  # stored in every file we write, and repeated in advice
     return run_main(name, lambda words: _module(name).main(words))
 
 

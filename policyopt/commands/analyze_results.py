@@ -58,7 +58,7 @@ def arguments(argv):
 
 
 def margins_of(words):
-    """{beginning of a name: margin} of the words of --margin; the declared margins where there are none."""
+    """{beginning of an algorithm's name: margin} from the words of --margin; the declared margins if there are no words."""
     found = {}
     for word in words:
         name, _, number = word.rpartition('=')
@@ -95,7 +95,7 @@ def main(argv):
 
 
 def outputs_of(args):
-    """[(file to write, how such a file begins, what gives its text of a study, empty where there is nothing to say)]."""
+    """[(file to write, how such a file begins, function that returns the file's text for a study, or '' if there is none)]."""
 
     def page(study):
         from policyopt.reproduction.figures import pictures_of  # here, because matplotlib takes longer than a printed table
@@ -104,16 +104,17 @@ def outputs_of(args):
         return html.html_report(study, sections(study), pictures_of(study), {k: v for k, v in sources.items() if v})
 
     detail = 1 if args.verbosity is None else args.verbosity
-    root, suffix = os.path.splitext(args.csv or '')
-    outputs = [
-        (args.csv, 'task,', tables.runs_csv),
-        (root and f'{root}_cells{suffix}', 'task,', tables.cells_csv),
-        (root and f'{root}_aggregate{suffix}', 'alg,', aggregate_csv),
+    outputs = []
+    if args.csv:
+        root, suffix = os.path.splitext(args.csv)
+        outputs += [(args.csv, 'task,', tables.runs_csv), (f'{root}_cells{suffix}', 'task,', tables.cells_csv)]
+        outputs += [(f'{root}_aggregate{suffix}', 'alg,', aggregate_csv)]
+    outputs += [
         (args.latex, '%', tables.latex_report),
         (args.markdown, '#', lambda study: tables.markdown_report(study, detail, sections(study))),
         (args.html, '<!', page),
     ]
-    return [output for output in outputs if output[0]]
+    return [(path, begins_with, text_of) for path, begins_with, text_of in outputs if path]
 
 
 def closing_lines(args, level, study, written):

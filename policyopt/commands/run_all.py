@@ -1,6 +1,6 @@
 """A whole experiment from one command: the three stages, then tables, report and figures.
 
-`scripts/run_all.sh` calls this once the packages are installed, `gail-pipeline all` and `gail-pipeline quickstart` call it as it is.
+`gail-pipeline all` and `gail-pipeline quickstart` call this directly, `scripts/run_all.sh` after it has installed the packages.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ logs     {folder}/logs/"""
 
 
 def experiment(argv: list[str]) -> tuple[Spec, str | None]:
-    """(specification, what is asked for instead of running it) of `SPEC.yaml [options of im_pipeline.py …]`.
+    """(specification, stage) of the arguments `SPEC.yaml [options of im_pipeline.py …]`; stage: what to do instead of a whole run.
 
-    Asked for may be 'all' (-n or --summary of all stages), '1_train' (--estimate) or None. Raises UserError for a file, a selection
-    or a reference that is wrong.
+    The stage is 'all' (for -n or --summary), '1_train' (for --estimate) or None. Raises UserError for an invalid file, selection or
+    reference.
     """
     from policyopt.commands import im_pipeline
     from policyopt.pipeline.spec import load_spec, select_runs
@@ -48,7 +48,7 @@ def experiment(argv: list[str]) -> tuple[Spec, str | None]:
 
 
 def run_all(argv: list[str]) -> int:
-    """Do `SPEC.yaml [options of im_pipeline.py …]`; returns an exit code. What is finished is not done again."""
+    """Do `SPEC.yaml [options of im_pipeline.py …]`; returns an exit code. Finished work is not repeated."""
     if {'-h', '--help'} & set(argv):
         return run('im_pipeline', ['--help'])
     spec, asked = experiment(argv)
@@ -72,7 +72,7 @@ def run_all(argv: list[str]) -> int:
 
 
 def _main(argv: list[str]) -> int | None:
-    """--needs: print the extras, of mujoco and seals, whose tasks the command that follows will play; else run the experiment."""
+    """Run the experiment; with --needs only print which of the extras mujoco and seals its tasks need."""
     if argv[0] != '--needs':
         return run_all(argv)
     from policyopt.environments.rlgymenv import needs_mujoco, needs_seals

@@ -56,7 +56,7 @@ def main(argv):
 
 
 def score(args):
-    """Play --count episodes, print their returns, save and judge them where that is wanted."""
+    """Play --count episodes, print their returns, and save and score them if asked."""
     from policyopt import evaluation, load_reward, save_trajs
 
     policy, mdp = evaluation.open_policy(args.policy, args.env_name)

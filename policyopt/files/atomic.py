@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import re
 import stat
@@ -14,7 +13,6 @@ from policyopt.errors import UserError, printable
 from policyopt.provenance import process_name
 
 _KINDS = {stat.S_IFDIR: 'a folder', stat.S_IFIFO: 'a pipe', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device', stat.S_IFSOCK: 'a socket'}
-_numbers = itertools.count()  # they tell the temporary files of this process apart
 _NO_HARD_LINKS = errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK  # errors of a file system without hard links
 
 
@@ -25,7 +23,8 @@ def writing(path: str, replace: bool = False) -> Iterator[str]:
     A reader of `path` sees the old file or the whole new one, never a part. Without `replace`, a file that exists at `path` by then
     is kept, and FileExistsError is raised.
     """
-    tmp = f'{path}.{process_name()}.{next(_numbers)}.tmp'
+    # a random number, because on a shared disk a process of another container may have the same name
+    tmp = f'{path}.{process_name()}.{int.from_bytes(os.urandom(3), "big")}.tmp'
     try:
         yield tmp
         fd = os.open(tmp, os.O_RDONLY)
@@ -117,7 +116,7 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
     if printable(path, keep='\u200c\u200d') != path:  # the spelling of some languages needs these joiners
         seen = 'control characters, marks of direction or bytes that are not UTF-8 text'
         raise UserError(f'{path!r}: the name for {what} has {seen}; choose another name')
-    longest = 255 - len(f'.lock.12345678.{process_name()}.1234.tmp')  # room for the ending of its lock or temporary file
+    longest = 255 - len(f'.lock.12345678.{process_name()}.12345678.tmp')  # room for the ending of its lock or temporary file
     if len(name.encode()) > longest or len(os.path.abspath(path).encode()) > 4000:
         raise UserError(f'{path}: the name for {what} is too long; give at most {longest} characters, and 4000 with its folders')
     check_writable_dir(path, what)

@@ -1,6 +1,6 @@
-"""What clusters are told: the sections slurm, pbs and array of an experiment's options, checked before anything is submitted.
+"""The sections slurm, pbs and array of an experiment's options, checked before anything is submitted.
 
-What stands in a directive is one line of plain words, so that no value of a YAML file can become a command of a job script.
+A directive is one line of plain words, so that no value of a YAML file can become a command of a job script.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _INDEX = {
     'pattern': r'\$(\w+|\{\w+\}|\(\([\w$ +-]+\)\))',
     'expected': 'the shell word for the index of a task, counted from 1, such as $SGE_TASK_ID or $((JOB_COMPLETION_INDEX + 1))',
 }
-_FIELDS = ('name', 'num', 'max_running', 'cores', 'logs')  # of directives and submit commands
+_FIELDS = ('name', 'num', 'max_running', 'cores', 'logs')  # the fields of directives and submit commands
 
 
 def _shell_line(value: Any, field: str = '', others: Sequence[str] = (), example: str = '') -> str:
-    """A command of the shell with a {field}, which is added at the end where it is missing; other braces are doubled."""
+    """A shell command with a {field}, which is added at the end if it is missing; other braces are doubled."""
     expected = f'a shell command with {{{field}}}, such as {example} {{{field}}}'
     line = text(value, expected, lines=True).strip()
     fields = _plain_fields(line, (field, *others))
@@ -46,7 +46,7 @@ def _plain_fields(line: str, known: Sequence[str]) -> list[str]:
 
 
 def _directive(value: Any, prefix: str = '', taken: Sequence[str] = (), fields: Sequence[str] = (), example: str = '') -> str:
-    """A line for the head of a batch script: with `prefix` what stands behind it, else a whole comment line with {fields}."""
+    """A directive of a batch script: the text after `prefix` if one is given, else a whole comment line with {fields}."""
     kind = f'an option, as it stands behind {prefix}' if prefix else 'a comment line'
     line = text(value, f'{kind}, such as {example}', lines=True)
     if '\n' in line or '\t' in line or line[0] != ('-' if prefix else '#'):
@@ -59,7 +59,7 @@ def _directive(value: Any, prefix: str = '', taken: Sequence[str] = (), fields: 
 
 
 def _slurm_time(value: Any) -> str:
-    """A time limit as sbatch takes it."""
+    """A time limit in a format of sbatch."""
     expected = 'a time limit of Slurm: minutes, hours:minutes:seconds, or days-hours:minutes:seconds, such as 12:00:00 or 1-00'
     try:
         return matching(value, r'(?i)\d+(:\d\d?){0,2}|\d+-\d\d?(:\d\d?){0,2}|unlimited|infinite', expected)
@@ -70,7 +70,7 @@ def _slurm_time(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """What every cluster is told of its array jobs: tasks at a time, runs in each, tasks in one array; None leaves it to the cluster."""
+    """Limits of array jobs on every cluster: tasks at a time, runs per task, tasks per array; None leaves it to the cluster."""
 
     max_running: int | None = key(whole, None)
     runs_per_task: int = key(whole, 1)
@@ -79,7 +79,7 @@ class BatchOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlurmOptions(BatchOptions):
-    """What `-e slurm` asks for; None leaves it to the cluster, `extra` are directives of the user's own."""
+    """The settings of `-e slurm`; None leaves it to the cluster, `extra` are further directives."""
 
     partition: str | None = key(matching, None, **_WORD)
     time: str | None = key(_slurm_time, None)
@@ -92,7 +92,7 @@ class SlurmOptions(BatchOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PbsOptions(BatchOptions):
-    """What `-e pbs` asks for: the block of 2016, the dialect of the array job, and directives of the user's own."""
+    """The settings of `-e pbs`: those of 2016, the dialect of the array job, and further directives."""
 
     jobname: str | None = key(matching, None, **_WORD)
     queue: str | None = key(matching, None, **_WORD)
@@ -105,7 +105,7 @@ class PbsOptions(BatchOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArrayOptions(BatchOptions):
-    """What `-e array` does: shell commands with {fields}, lines above the first command, and the shell's word for a task's index from 1."""
+    """The settings of `-e array`: shell commands with {fields}, directives, and shell text for a task's index, counted from 1."""
 
     submit: str = key(_shell_line, field='script', others=_FIELDS, example='qsub -terse')
     query: str = key(_shell_line, field='job', example='qstat -j')

@@ -1,7 +1,7 @@
-"""The executor of clusters: write job scripts beside the checkpoints, show them, ask, submit, wait.
+"""The executor for clusters: write job scripts next to the checkpoints, show them, ask, submit, wait.
 
-Stage 1 is an array job: a task does the runs in one line of the list beside the script, as `1_train --resume` for these runs alone.
-Stages 0 and 2 are one job each. So submitting everything a second time does no harm.
+Stage 1 is an array job. Each of its tasks does the runs in one line of the list next to the script, as `1_train --resume` would.
+Stages 0 and 2 are one job each, also with --resume. So submitting everything a second time does no harm.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from policyopt.shipped import as_typed, continuing_command, shipped
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """A prepared job: its script, where that will stand, the line that submits it, and of an array the run ids of each task."""
+    """A prepared job: its script, the path of the script, the command that submits it, and the run ids of each task of an array."""
 
     script: str
     script_path: str
@@ -36,7 +36,7 @@ class Submission:
 
     @property
     def list_path(self) -> str:
-        """The list beside the script, with the run ids of task I in line I."""
+        """The list next to the script, with the run ids of task I in line I."""
         return self.script_path.removesuffix('.sh') + '.runs'
 
     @property
@@ -51,7 +51,7 @@ class Cluster:
         self.spec, self.how, self.scheduler = spec, how, SCHEDULERS[how.executor](spec)
 
     def arrays(self, runs: Sequence[PlannedRun]) -> list[Submission]:
-        """The array jobs of these runs, as few as their size allows; nothing is written."""
+        """The array jobs of these runs, as few as the limit on their size allows; nothing is written."""
         options, ids = self.scheduler.options, [run.id for run in runs]
         tasks = [tuple(ids[i : i + options.runs_per_task]) for i in range(0, len(ids), options.runs_per_task)]
         most, at_once = options.max_array or self.scheduler.max_tasks(), self.how.jobs or self.scheduler.max_running
@@ -59,9 +59,12 @@ class Cluster:
         if at_once and at_once < len(parts):
             seen = f'at most {at_once} tasks at a time with {len(tasks)} tasks, which need {len(parts)} arrays of {most}'
             raise UserError(f'{self.spec.file}: options.{self.how.executor}: {seen}; give at least {len(parts)}, or a larger runs_per_task')
-        # arrays do not know of each other, so that they share out the places of all
-        shares = [at_once and (at_once + i) // len(parts) for i in reversed(range(len(parts)))]
-        return [self._array(part, share, i) for i, (part, share) in enumerate(zip(parts, shares, strict=True))]
+        arrays = []
+        for i, part in enumerate(parts):
+            # arrays run independently: each gets a share of `at_once`, and the shares differ by at most 1
+            share = None if at_once is None else (at_once + len(parts) - 1 - i) // len(parts)
+            arrays.append(self._array(part, share, i))
+        return arrays
 
     def _array(self, tasks: list[tuple[str, ...]], at_once: int | None, later: int) -> Submission:
         base, threads, cores = self._base(later), self.how.threads, self.scheduler.cores
@@ -75,7 +78,7 @@ class Cluster:
         return self._submission(Size(len(tasks), at_once, cores), base, f'{shlex.join(words)} {tail}', comment, tuple(tasks))
 
     def stage(self, stage: str) -> Submission:
-        """The one job of stage 0 or 2, with as many cores as --jobs says."""
+        """The job of stage 0 or 2, with --jobs cores."""
         cores = self.how.jobs or self.scheduler.cores
         command = self.how.command(self.spec, stage).partition(' ')[2]
         tail = f'--resume -j {self.scheduler.granted.format(cores=cores)}' + (f' --threads {self.how.threads}' if self.how.threads else '')
@@ -99,27 +102,27 @@ class Cluster:
         return Submission(script, script_path, fill(scheduler.submit, scheduler.fields(size) | {'script': script_path}), tasks)
 
     def _base(self, later: int = 0) -> str:
-        """A name for the files of a new job, without its ending; `later` counts those that are about to be written before."""
+        """The path of a new job's files without a suffix; later: how many other new jobs are written before this one."""
         folder = os.path.join(self.spec.checkpt_dir, 'cluster')
         there = [int(m[1]) for n in (os.listdir(folder) if os.path.isdir(folder) else ()) if (m := re.fullmatch(r'\w+_(\d+)\..+', n))]
         return os.path.abspath(os.path.join(folder, f'{self.how.executor}_{1 + max(there, default=0) + later}'))
 
     def script(self, plan: Plan) -> str:
-        """The scripts of the array jobs of what is to do."""
+        """The scripts of the array jobs of a plan."""
         return '\n'.join(array.script for array in self.arrays(self.scheduler.chosen(plan)))
 
     def notes(self, plan: Plan) -> list[str]:
-        """What the script does not say itself: that runs want a GPU which it does not ask for."""
+        """A warning if runs use a GPU for which the script does not ask."""
         wants, gpu = any((run.command.options.get('--device') or '').startswith('cuda') for run in plan.todo), self.scheduler.gpu
         if not gpu or not wants or re.search('gpu|gres', repr(self.scheduler.options), re.IGNORECASE):
             return []
         where = f'options.{self.how.executor}.extra'
         return [f"warning: --device cuda, but the job asks for no GPU; add a directive such as '{gpu}' to {where}"]
 
-    # what is done with them
+    # submit and wait
 
     def execute(self, plan: Plan) -> str:
-        """Submit what is to do, and with --wait stay until it is done."""
+        """Submit the runs of a plan, and with --wait stay until they are done."""
         state, runs = plan.states(), self.scheduler.chosen(plan)
         held = [run.id for run in runs if state[run.id] == 'running']
         if held:
@@ -134,7 +137,7 @@ class Cluster:
         return self.how.command(self.spec, '1_train --summary') + '   (and 2_eval when the job is over)'
 
     def submit(self, jobs: Sequence[Submission], what: str, outputs: Sequence[str]) -> bool:
-        """Submit jobs that make the files `outputs`, once the user agrees; returns whether they were waited for."""
+        """Submit jobs that make the files `outputs`, once the user agrees; returns whether it waited until they were done."""
         self._write(jobs, what)
         job_ids = []
         for job in jobs:
@@ -180,7 +183,7 @@ class Cluster:
             raise UserError(f'{written}: written, not submitted, as you wished')
 
     def _wait(self, job_ids: Sequence[str], unit: str, outputs: Sequence[str]) -> None:
-        """Wait until the cluster no longer knows the jobs; RunFailed when files that they should make are then still missing."""
+        """Wait until the jobs have left the cluster, or all runs are done; RunFailed if files of `outputs` are missing then."""
         told, pause, num, job_id = -1, 0.5, len(outputs), ' '.join(job_ids)
         while True:
             gone = all(map(self._is_gone, job_ids))
@@ -188,7 +191,7 @@ class Cluster:
             if num - len(missing) != told:
                 told = num - len(missing)
                 print(f'{told}/{num} {unit} done (job {job_id})', file=sys.stderr)
-            if gone or not missing and unit == 'runs':
+            if gone or (not missing and unit == 'runs'):  # the file of a stage can be an older one, which the job adds to
                 break
             time.sleep(pause)
             pause = min(1.3 * pause, 30)
@@ -200,12 +203,14 @@ class Cluster:
             )
 
     def _is_gone(self, job_id: str) -> bool:
-        """Whether the cluster no longer knows a job; one that does not answer is no proof of that."""
+        """Whether the cluster no longer knows a job; a cluster that does not answer is taken to know it still."""
         listed = _shell(fill(self.scheduler.query, {'job': job_id}))
         said, code = listed.stderr.strip(), listed.returncode
-        unknown = re.search('invalid|unknown|finished|not exist|not found', said, re.IGNORECASE)
-        # 127: the shell does not find the command; 1 without a word: a filter such as grep finds nothing
-        return not listed.stdout.strip() and (code == 0 or code != 127 and bool(unknown) or code == 1 and not said)
+        if listed.stdout.strip() or code == 127:  # it is listed, or the shell did not find the command
+            return False
+        if code == 0 or (code == 1 and not said):  # nothing is listed, or a filter such as grep found nothing
+            return True
+        return bool(re.search('invalid|unknown|finished|not exist|not found', said, re.IGNORECASE))
 
 
 def _shell(line: str) -> subprocess.CompletedProcess:
@@ -213,7 +218,7 @@ def _shell(line: str) -> subprocess.CompletedProcess:
 
 
 def _output_of(line: str, then: str) -> str:
-    """What a command prints; RunFailed where it fails, with `then` behind the reason."""
+    """What a command prints; RunFailed if it fails, with `then` after the reason."""
     result = _shell(line)
     if result.returncode != 0:
         raise RunFailed(f'{line} failed with exit code {result.returncode}: {(result.stderr or result.stdout).strip()}{then}')
@@ -221,17 +226,17 @@ def _output_of(line: str, then: str) -> str:
 
 
 def submitted_spec(list_path: str) -> str:
-    """The experiment as it was when the runs of a list were submitted, which it may not be any more when they begin."""
+    """The path of the experiment as submitted with this list; the original file may have changed when the runs begin."""
     return list_path.removesuffix('.runs') + '.yaml'
 
 
 def requeue(signum: int, command: str | None) -> None:
-    """Put the job that we are back into the queue, if it has such a command and was stopped by the warning of its time limit."""
+    """Requeue the job of this process by `command`, if one is given and the warning of the time limit (SIGUSR1) has stopped it."""
     if command is not None and signum == signal.SIGUSR1:
         print(f'requeue: {command}', file=sys.stderr, flush=True)
         _output_of(command, '; submit again to go on')
 
 
 def cluster_for(spec: Spec, how: How) -> Cluster | None:
-    """The cluster that the options ask for, None for this computer."""
+    """The cluster of --executor; None for this computer."""
     return None if how.executor == 'local' else Cluster(spec, how)

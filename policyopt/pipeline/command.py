@@ -22,18 +22,18 @@ from policyopt.shipped import here_or_shipped, shipped
 
 FIELDS = ('env', 'dataset', 'num_trajs', 'cuts_off_on_success', 'data_subsamp_freq', 'out', 'seed', 'run', 'task', 'policy')
 _TRAINER = 'imitate_mj.py'
-_NOT_KNOWN_YET = set('{}$`*?[')  # what stands for other text
-# Of a command line: quoted texts, escaped characters, operators (with the 2 of 2>&1), and single characters.
-_PIECE = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\.|(?:(?<=\s)\d(?=[<>]))?[();<>|&]+|.""", re.DOTALL)
+_NOT_KNOWN_YET = set('{}$`*?[')  # these stand for other text
+# Of a command line: quoted texts, escaped characters, operators (with the 2 of 2>&1), and single characters, brackets among them.
+_PIECE = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\.|(?:(?<=\s)\d+(?=[<>]))?[;<>|&]+|.""", re.DOTALL)
 _MARK = '\0'  # stands for a field or an operator, because no command has it
-_OPERATOR = re.compile(r'\d?[();<>|&]+')
+_OPERATOR = re.compile(r'\d*[;<>|&]+|[()]')
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
     """A line for the shell: usually one program with its arguments, but operators of the shell are allowed.
 
-    It may be a template. Then words with fields are not known yet, nor are words with shell variables or patterns.
+    It may be a template. The values of words with fields, shell variables or patterns are not known yet.
     """
 
     text: str
@@ -45,7 +45,7 @@ class Command:
 
     @functools.cached_property
     def options(self) -> dict[str, str | None]:
-        """{--option: its value}, of an option that stands twice the last one, as argparse has it."""
+        """{--option: its value}; of an option given twice the last value, as in argparse."""
         return _options_of(self.words)
 
     @functools.cached_property
@@ -69,26 +69,26 @@ class Command:
 
     @property
     def is_literal(self) -> bool:
-        """Whether the shell takes every word as it stands: no operators, and no variables whose values it puts in."""
+        """Whether the shell passes every word on unchanged: no operators and no variables."""
         variables = any('$' in re.sub(r'\\.', '', piece) for piece in self._pieces if piece[0] != "'")
         return not self.has_operators and not variables
 
     @property
     def plain_words(self) -> list[str] | None:
-        """The words of one program with its arguments where the shell would pass them on just so, else None."""
+        """The words of one program with its arguments if the shell would pass them on unchanged, else None."""
         plain = not set(self._pieces) & set('*?[~#{\n') and '\\' not in self.text and self.is_simple and self.is_literal
         return self.words if plain else None
 
     @property
     def missing_script(self) -> str | None:
-        """The script that it would run with Python but that does not exist, else None."""
+        """The script that Python would run, if it does not exist; else None."""
         words = list(itertools.dropwhile(lambda word: re.match(r'\w+=', word), self.words))
         is_script = len(words) > 1 and words[0] == sys.executable and words[1].endswith('.py')
         return words[1] if is_script and not os.path.exists(words[1]) else None
 
     @property
     def trainer_calls(self) -> list[list[str]]:
-        """What follows the trainer of this checkout, each time that it is called."""
+        """The arguments of each call of the trainer of this checkout."""
         calls = []
         for part in ''.join(_MARK if _OPERATOR.fullmatch(piece) else piece for piece in self._pieces).split(_MARK):
             words = shlex.split(part)
@@ -116,12 +116,13 @@ class Command:
         return Command(f'{match[1]}{shlex.quote(sys.executable)} {rest}')
 
     def with_option(self, flag: str, value: object | None = None) -> Command:
-        """Our trainer's command with an option more, unless it has that already; programs other than ours stay as they are."""
+        """The command with an option added, if it calls our trainer and does not have the option already."""
         return self.with_added(flag, value) if self.is_trainer and flag not in self.options else self
 
     def with_added(self, flag: str, value: object | None = None) -> Command:
-        """The command with an option more, at the end but before a pipe or redirection."""
-        at = next((i for i, piece in enumerate(self._pieces) if _OPERATOR.fullmatch(piece) and piece.strip('()')), len(self._pieces))
+        """The command with an option added at the end, but before a pipe or redirection."""
+        ends = (i for i, piece in enumerate(self._pieces) if _OPERATOR.fullmatch(piece) and piece not in '()')
+        at = next(ends, len(self._pieces))
         head, tail = ''.join(self._pieces[:at]), ''.join(self._pieces[at:])
         option = flag if value is None else f'{flag} {shlex.quote(str(value))}'
         return Command(' '.join(part for part in (head.rstrip(), option, tail.strip()) if part))
@@ -180,7 +181,7 @@ def check_template(template: str) -> None:
 
 
 def fields_of(template: str) -> list[str]:
-    """The names of the {fields} of a template; none of one whose braces do not balance, which check_template refuses."""
+    """The names of the {fields} of a template; none if its braces do not balance, which check_template rejects."""
     try:
         return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError:
@@ -188,7 +189,7 @@ def fields_of(template: str) -> list[str]:
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
-    """The command line of a template: str.format's rules, with texts quoted for the shell where they need it.
+    """Fill in a template by the rules of str.format; texts are quoted for the shell where needed.
 
     A path with a blank in it stays one argument, whether or not the template has quotes around its field.
     """
@@ -200,8 +201,12 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
                 raise ValueError(f"'!{conversion}' after a field")
             marked += _MARK
             found.append(format(values[name], spec or ''))
-    following = iter(found)
-    return ''.join(re.sub(_MARK, lambda _, quote=piece[0]: _quoted(next(following), quote), piece) for piece in _PIECE.findall(marked))
+    line = ''
+    for piece in _PIECE.findall(marked):
+        while _MARK in piece:
+            piece = piece.replace(_MARK, _quoted(found.pop(0), piece[0]), 1)
+        line += piece
+    return line
 
 
 def _quoted(value: str, quote: str) -> str:

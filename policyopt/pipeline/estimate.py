@@ -1,12 +1,12 @@
-"""How long stage 1 will take: runs of every kind begin in a temporary folder, and their first iterations stand for all the others.
+"""How long stage 1 will take: measure the first iterations of runs of every kind in a temporary folder.
 
-A kind is an algorithm on a task; its run with a middle dataset size is measured. Runs that share a machine slow each other down,
-so as many are measured at once as will run at once: where there are fewer kinds than that, more runs of each kind, in turn.
+A kind is an algorithm on a task; its run with a middle dataset size is measured. Runs on one machine slow each other down, so as many
+runs are measured at once as will run at once. If there are fewer kinds than that, several runs of a kind are measured.
 
     seconds of a run = start-up + iterations left · seconds of an iteration after the first
 
-Start-up is all that a measured process did apart from iterating, and what its first iteration took longer than the later ones.
-Where several runs of a kind were measured, these two numbers are means over them.
+Start-up is the time of a measured process outside of its iterations, plus the extra time of the first iteration compared with later
+ones. If several runs of a kind were measured, these two numbers are means over them.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 
 class MeasuredRunFailed(RunFailed):
-    """A command that was measured did not work: worth knowing before hours of training."""
+    """A measured command failed; the user should know before hours of training."""
 
 
 def estimate(plan: Plan, how: How) -> str:
-    """One sentence on how much of a plan is to do and how long that takes.
+    """One sentence on how many runs of a plan are left and how long they take.
 
-    Nothing is left behind, also after an error or a stop signal while it measures; of the experiment's folders only the expert data
-    and unfinished runs are read.
+    No file is left behind, even after an error or a stop signal. Of the experiment's folders, only the expert data and the unfinished
+    runs are read.
 
     Raises:
         MeasuredRunFailed: a measured command failed; Stopped: by a signal; UserError, RunFailed or OSError: it
@@ -62,7 +62,7 @@ def estimate(plan: Plan, how: How) -> str:
     kinds = {}
     for run in known:
         kinds.setdefault((run.alg, run.task), []).append(run)
-    left = {r.id: max(0, max_iter(r) - _iterations_done(r)) for r in known}  # before measuring, because it may find a mistake
+    left = {r.id: max(0, max_iter(r) - _iterations_done(r)) for r in known}  # before measuring, because it can raise UserError
     if how.verbosity >= 0:
         print(f'estimate: running a few iterations of {_count(len(kinds), "kind")} of runs', file=sys.stderr, flush=True)
     measured = _chosen(kinds.values(), num_jobs)
@@ -96,14 +96,14 @@ def _iterations_done(run: PlannedRun) -> int:
 
 
 def _chosen(kinds: Iterable[list[PlannedRun]], num_jobs: int) -> list[PlannedRun]:
-    """The runs to measure, of each kind a middle one first; kinds take turns until there are as many as run at a time."""
+    """The runs to measure: a middle one of each kind, then more of the kinds in turn, up to the number of runs at a time."""
     rows = [some[len(some) // 2 :] + some[: len(some) // 2] for some in kinds]
     in_turn = [r for r in itertools.chain.from_iterable(itertools.zip_longest(*rows)) if r is not None]
     return in_turn[: max(len(rows), num_jobs)]
 
 
 def _measure(plan: Plan, how: How, measured: list[PlannedRun], num_jobs: int) -> dict[tuple[str, str], list[float]]:
-    """{kind: (start-up, seconds of an iteration)} by short runs of these."""
+    """{kind: (start-up, seconds of an iteration)}, measured by short versions of these runs."""
     with tempfile.TemporaryDirectory(prefix='policyopt_estimate_') as tmp:
         # an absolute folder for the runs leaves the expert data where they are
         elsewhere = dataclasses.replace(plan.spec, options=dataclasses.replace(plan.spec.options, checkpt_subdir=tmp))
@@ -116,17 +116,17 @@ def _measure(plan: Plan, how: How, measured: list[PlannedRun], num_jobs: int) ->
         ended = {o.job.id: o for o in outcomes}
         costs = {}
         for run, job in zip(measured, jobs, strict=True):
-            outcome = ended[job.id]  # runs that were not started come behind one that failed
+            outcome = ended[job.id]  # a run that was not started comes after one that failed, which raises
             if outcome.state != 'ok':
                 said = last_lines(job.log, 1).removeprefix('  | ')
                 raise MeasuredRunFailed(f'{job.id} {outcome.detail} when its first iterations were measured: {said}')
-            assert outcome.seconds is not None  # nobody else does runs in a folder of ours
+            assert outcome.seconds is not None  # no other pipeline works in our temporary folder
             costs.setdefault((run.alg, run.task), []).append(_cost(outcome.seconds, _ttotal(job)))
         return {kind: [statistics.fmean(column) for column in zip(*some, strict=True)] for kind, some in costs.items()}
 
 
 def _shortened(run: Job) -> Job:
-    """A run with its first few iterations only; of an option that stands twice, argparse takes the last."""
+    """A run with its first few iterations only; if an option is given twice, argparse takes the last value."""
     options = run.command.options
     rounds = options.get('--dagger_rounds') or ''  # each needs a step
     num = max(algorithms.probe_iterations(options.get('--mode')), 1 + int(rounds) if rounds.isdecimal() else 0)
@@ -137,7 +137,7 @@ def _shortened(run: Job) -> Job:
 def _ttotal(job: Job) -> np.ndarray:
     """The column ttotal of a measured run's log; a trainer of the same name as ours may not write one.
 
-    Without the play of DAgger's rounds: they are as many in a short run as in a long one, so they count as start-up.
+    The episodes of DAgger's rounds are left out: a short run has as many rounds as a long one, so they count as start-up.
     """
     from policyopt.files.training_log import read_log
 
@@ -155,7 +155,7 @@ def _cost(seconds: float, ttotal_N: np.ndarray) -> tuple[float, float]:
 
 
 def _makespan(seconds: Sequence[float], num_jobs: int) -> float:
-    """When the last of these runs ends, if each starts in its turn as soon as one of `num_jobs` places is free."""
+    """The time until the last run ends, if each run starts, in order, as soon as one of `num_jobs` places is free."""
     free = [0.0] * num_jobs
     for s in seconds:
         heapq.heapreplace(free, free[0] + s)
@@ -163,7 +163,7 @@ def _makespan(seconds: Sequence[float], num_jobs: int) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """A duration as people say it: in whole units, with one decimal below 10 hours and 10 days."""
+    """A duration in words: in whole units, with one decimal below 10 hours and 10 days."""
     if seconds < 0.5:
         return 'less than a second'
     units = ((1, 'second', 90), (60, 'minute', 120), (3600, 'hour', 72), (86400, 'day', math.inf))

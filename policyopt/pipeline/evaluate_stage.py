@@ -35,7 +35,7 @@ from policyopt.trajectories import TrajBatch
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """What the results of an experiment hold already, and what is to do: `stale` is {run id: what has changed since it was evaluated}."""
+    """The state of an evaluation: the stored results, the runs still to evaluate, and {run id: what has changed since} of stale rows."""
 
     stored: Results | None
     todo: list[PlannedRun]
@@ -62,11 +62,11 @@ class Evaluation:
 
     @property
     def seed(self) -> int:
-        """That of its episodes."""
+        """The seed of its episodes."""
         return derive_seed(self.base_seed, 'evaluate', self.run.id)
 
     def __str__(self) -> str:
-        """How the row is measured, as results hold it."""
+        """How the row is measured, as stored in the results."""
         task, options = self.spec.task(self.run.task), self.spec.options
         actions = 'most likely' if options.eval_deterministic else 'sampled'
         what = f'{self.policy or self.spec.algorithm(self.run.alg).eval}, {options.eval_num_trajs} episodes of {task.env}'
@@ -74,13 +74,13 @@ class Evaluation:
         return f'{what}, {actions} actions, seed {self.seed}{limit}'
 
     def key(self) -> str:
-        """What a stored row must agree with to be used again: how it was measured, and which file."""
+        """Identifies the measurement and the run's file; a kept row is used again only if its key is equal."""
         stat = os.stat(self.run.out)
         return f'{self}, {stat.st_size} bytes, {stat.st_mtime_ns}'
 
 
 def standing(spec: Spec, runs: Sequence[PlannedRun], seed: int, how: How) -> Standing:
-    """How far the evaluation of these runs is, those that --rerun names once more; reads only.
+    """How far the evaluation of these runs is; the runs of --rerun count as not evaluated. Writes nothing.
 
     Raises UserError where the results cannot be read, or belong to other numbers of episodes or other actions.
     """
@@ -145,9 +145,9 @@ def check_policies(spec: Spec, runs: Sequence[PlannedRun]) -> None:
 def evaluated_rows(
     spec: Spec, runs: Sequence[PlannedRun], seed: int, how: How, stored: Results | None
 ) -> tuple[list[ResultRow], list[TaskRow], dict[str, str]]:
-    """The rows of /results and /tasks, and facts of the training: those of `runs`, which play, and the stored ones of all other runs.
+    """Evaluate `runs`; return the rows of /results and /tasks and the facts of the training, those of stored other runs included.
 
-    Rows that an interrupted attempt left are used when resumed.
+    With --resume, rows that an interrupted attempt has left are used.
     """
     files = read_runs(spec, runs)
     rows = {} if stored is None else {_id(row): row for row in stored.rows}
@@ -157,7 +157,7 @@ def evaluated_rows(
         forget_rows(spec)
     os.makedirs(_cache_dir(spec), exist_ok=True)
     jobs = [Evaluation(spec, run, seed) for run in runs]
-    for job in (j for j in jobs if j.run.id in rows):  # to be done again
+    for job in (j for j in jobs if j.run.id in rows):  # evaluated again: drop the kept row
         with contextlib.suppress(FileNotFoundError):
             os.unlink(job.cache)
     todo = [job for job in jobs if _read_row(job) is None]
@@ -189,16 +189,15 @@ def evaluated_rows(
 def _read_expert_episodes(
     spec: Spec, runs: Sequence[PlannedRun], seed: int, rows: dict[str, ResultRow], tasks: dict[str, TaskRow]
 ) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
-    """{(task, set): (returns, lengths)} of the expert sets that these runs need, whose tasks it adds to `tasks`.
+    """{(task, set): (returns, lengths)} of the expert sets that these runs need; adds the tasks of the runs to `tasks`.
 
-    The columns of expert episodes have one width: where that has changed, kept rows and tasks get theirs anew. Those of a larger
-    full_dataset_num_trajs begin with the same.
+    All rows store equally many expert episodes. If full_dataset_num_trajs or datasets has changed, the kept rows and tasks read their
+    expert episodes again. A larger full_dataset_num_trajs only adds episodes to the old ones.
     """
     num, datasets = spec.training.full_dataset_num_trajs, spec.training.datasets
-    played = names = dict.fromkeys(r.task for r in runs)
+    played = dict.fromkeys(r.task for r in runs)
     widths = [len(row.ex_traj_returns) - num for row in rows.values()] + [len(t.ex_traj_returns) - num * datasets for t in tasks.values()]
-    if any(widths):
-        names = played | dict.fromkeys(tasks)
+    names = played | dict.fromkeys(tasks) if any(widths) else played
     sets = {key: sample_stage.expert_returns(spec, spec.traj_path(*key)) for key in itertools.product(names, range(datasets))}
     for name in names:
         returns, lengths = (np.concatenate(column) for column in zip(*(sets[name, i] for i in range(datasets)), strict=True))
@@ -230,13 +229,13 @@ def _read_expert_episodes(
 
 
 def _in_order(spec: Spec, seed: int, rows: dict[str, ResultRow], tasks: dict[str, TaskRow]) -> tuple[list[ResultRow], list[TaskRow]]:
-    """Rows and tasks in the order of the experiment, those that it does not have (any more) behind them."""
+    """Rows and tasks in the order of the experiment; those that the experiment no longer has come last."""
     ids, names = [r.id for r in spec.runs(seed)], [t.name for t in spec.tasks]
     return [rows[i] for i in dict.fromkeys([*ids, *rows]) if i in rows], [tasks[n] for n in dict.fromkeys([*names, *tasks]) if n in tasks]
 
 
 def training_facts(said: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Where and when runs were trained, for the results' root attributes; what a file does not say is left out.
+    """Where and when runs were trained, for the results' root attributes; unknown facts are left out.
 
     training_seconds sums the runs' times from first start to end, interruptions included.
     """
@@ -252,7 +251,7 @@ def training_facts(said: Sequence[Mapping[str, str]]) -> dict[str, str]:
 def _facts_of_rows(
     spec: Spec, seed: int, rows: Sequence[ResultRow], files: Mapping[str, RunFile], stored: Results | None
 ) -> dict[str, str]:
-    """`training_facts` of all these rows; of those whose files are gone what `stored` says, but without times, not known for all then."""
+    """`training_facts` of all these rows. If run files are gone, the facts in `stored` are added, and the times are left out."""
     ids = set(map(_id, rows))
     here = [r for r in spec.runs(seed) if r.id in ids and os.path.exists(r.out)]
     ours = [r for r in here if spec.algorithm(r.alg).policy is None]
@@ -275,7 +274,7 @@ def _cache_dir(spec: Spec) -> str:
 
 
 def _evaluate(job: Evaluation, snapshot: Snapshot | None) -> str:
-    """Play one run's policy and store its row; code of strangers plays in a process of its own."""
+    """Play one run's policy and store its row; a policy of another program plays in a process of its own."""
     if job.policy:
         return external_policies.apart(f'{job.policy} of {job.run.out}', _store_row, job, None)
     return _store_row(job, snapshot)
@@ -310,7 +309,7 @@ def _play(job: Evaluation, snapshot: Snapshot | None) -> TrajBatch:
     try:
         policy = load(job.run.out)
 
-        def act(obs_Do):  # whether actions are drawn is up to it
+        def act(obs_Do):  # the policy itself decides whether it draws actions
             return policy.act(obs_Do)
 
         return episodes(act if hasattr(policy, 'act') else policy)
@@ -337,7 +336,7 @@ def _sha256(path: str, state: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def _read_row(job: Evaluation) -> tuple[np.ndarray, np.ndarray] | None:
-    """(returns, lengths) of a run's episodes, None where they are not stored or were measured otherwise."""
+    """(returns, lengths) of a run's episodes, None if they are not stored or were measured in another way."""
     if not os.path.exists(job.cache):
         return None
     with open_h5(job.cache, 'the evaluation of one run') as h5:
@@ -352,7 +351,7 @@ def _play_all(jobs: list[tuple[Evaluation, Snapshot | None]], how: How) -> None:
             for job in jobs:
                 progress.finished(_evaluate(*job))
             return
-        # a fork has loaded torch and made the environments' modules ready; a process that is spawned starts from nothing
+        # a fork has torch and the environments' modules loaded; a spawned process must import them
         context = multiprocessing.get_context('fork' if launch.can_fork(launch.thread_environment(threads)) else 'spawn')
         pool = concurrent.futures.ProcessPoolExecutor(num_jobs, context, _start_worker, (threads,))
         try:
@@ -372,6 +371,6 @@ def _play_all(jobs: list[tuple[Evaluation, Snapshot | None]], how: How) -> None:
 
 def _start_worker(threads: int) -> None:
     follow_parent()
-    np.random.seed()  # for environments that draw from numpy's global generator: no two workers have its state in common
+    np.random.seed()  # some environments draw from numpy's global generator; no two workers may share its state
     for name in launch.THREAD_VARIABLES:
         os.environ[name] = str(threads)

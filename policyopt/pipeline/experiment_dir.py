@@ -1,4 +1,4 @@
-"""The checkpoint folder: what it remembers of its experiment, and who may add to it."""
+"""The checkpoint folder: the stored copy of its experiment, its base seed, and checks before runs are added."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stage_lock(spec: Spec, name: str, wait_s: float = 0.0) -> Iterator[None]:
 
 
 def base_seed(spec: Spec) -> int:
-    """The seed that every other one follows from: training.seed, else the folder's, else a fresh one."""
+    """The seed from which all others are derived: training.seed, else the folder's, else a new one."""
     seed = known_seed(spec)
     return draw_seed() if seed is None else seed
 
@@ -69,7 +69,7 @@ def store_seed(spec: Spec, seed: int) -> None:
 
 
 def known_seed(spec: Spec) -> int | None:
-    """training.seed, else the one that the folder holds, else None."""
+    """training.seed, else the base seed stored in the folder, else None."""
     return _stored_seed(spec) if spec.training.seed is None else spec.training.seed
 
 
@@ -116,9 +116,9 @@ def held_runs(spec: Spec) -> list[str]:
 
 
 def prepare_folder(spec: Spec, seed: int, resume: bool, chosen: Collection[str]) -> None:
-    """Get the folder ready for stage 1: refuse one that holds runs unless resumed, and store the experiment beside the runs.
+    """Prepare the folder for stage 1: refuse one that holds runs unless resumed, and store the experiment next to the runs.
 
-    chosen: ids of the runs that are to be made now.
+    chosen: ids of the runs to be made now.
 
     Original: "don't remove this functionality! It's too easy to override your old data files"; there is no way to overwrite.
     """
@@ -142,11 +142,11 @@ def prepare_folder(spec: Spec, seed: int, resume: bool, chosen: Collection[str])
 
 
 def check_same_experiment(spec: Spec, seed: int, chosen: Collection[str]) -> dict[str, str]:
-    """Refuse to add to runs that were made by other commands; new tasks, sizes, runs and algorithms are welcome.
+    """Raise UserError if a `chosen` run was begun with another command; new tasks, sizes, runs and algorithms may be added.
 
-    Returns {run: the file with its command} of runs with other commands that are not `chosen` now: they stay as they are.
+    Returns {run: the file with its command} of runs that have other commands but are not `chosen`: they stay unchanged.
     """
-    # the folder may have been moved: compare the commands as if both stood in the same place
+    # the folder may have been moved: compare the commands as if both experiments had the same folders
     places = {key: getattr(spec.options, key) for key in ('storagedir', 'traj_subdir', 'checkpt_subdir')}
     have, others = {name_of(n) for n in held_runs(spec)}, {}
     if not have:
@@ -173,9 +173,9 @@ def check_same_experiment(spec: Spec, seed: int, chosen: Collection[str]) -> dic
 
 
 def _copies(folder: str) -> list[tuple[str, list[str] | None]]:
-    """[(path, ids of the runs that it is about)] of the experiments that were stored in a folder: None for the last one, which comes first.
+    """[(path, run ids)] of the experiments stored in a folder; the newest comes first, with None for all runs.
 
-    An older one is kept where runs were made by its commands, which have changed for other runs since.
+    An older experiment is kept if runs were made by its commands and the commands have changed since.
     """
     found: list[tuple[str, list[str] | None]] = [(path, None) for path in [os.path.join(folder, 'pipeline.yaml')] if os.path.exists(path)]
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'pipeline.before-*.runs'))):
@@ -184,17 +184,17 @@ def _copies(folder: str) -> list[tuple[str, list[str] | None]]:
 
 
 def _keep_copy(folder: str, ids: list[str]) -> None:
-    """Keep the stored experiment as that of these runs, unless an older one is theirs already."""
+    """Keep a copy of the stored experiment for these runs, unless an older copy has them already."""
     copies = _copies(folder)
     ids = [i for i in ids if not any(theirs and i in theirs for _, theirs in copies)]
     if ids:
         name = os.path.join(folder, f'pipeline.before-{len(copies):04d}')
         _store(f'{name}.yaml', read_text(os.path.join(folder, 'pipeline.yaml')))
-        _store(f'{name}.runs', '\n'.join(ids) + '\n')  # last, because it makes the copy count
+        _store(f'{name}.runs', '\n'.join(ids) + '\n')  # last, because without it the copy is ignored
 
 
 def _store(path: str, content: str) -> None:
-    """Write a small text file, whole or not at all, unless it already says just that."""
+    """Write a small text file, whole or not at all, unless it already has these contents."""
     if os.path.exists(path):
         if read_utf8(path, 'what this folder remembers of its experiment; move it away') == content:
             return

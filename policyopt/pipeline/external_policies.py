@@ -1,8 +1,8 @@
-"""Policies of other programs in stage 2: `policy: package.module:load` of an algorithm is called with a run's file, whatever is in it.
+"""Policies of other programs in stage 2: `policy: package.module:load` of an algorithm loads the policy from a run's file.
 
-What it returns has `act(obs)` (or is played as policyopt.sampling.actors.PlayerActor says): an action for one observation, both as the
-environment has them. Such code is imported and called in a process of its own only (`apart`), because it may exit there, and be it
-with code 0 on import.
+The file may have any format. The loaded policy has `act(obs)`, which returns an action for one observation, both as the environment has
+them (see policyopt.sampling.actors.PlayerActor). This code is imported and called only in a process of its own (`apart`), because it
+may exit, for example with code 0 on import.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from policyopt.signals import follow_parent, holding_signals, signal_name
 
 
 def apart(what: str, function: Callable, *args: Any) -> Any:
-    """What function(*args) returns, computed in a process of its own; it must be a function of a module, and all values plain.
+    """Call function(*args) in a process of its own; the function must be at the top level of a module, and all values picklable.
 
-    Raises UserError and RunFailed as it does, and RunFailed named `what` for every other end: sys.exit, os._exit, a signal.
+    UserError and RunFailed of the function are raised here too. Any other end (sys.exit, os._exit, a signal) raises RunFailed, which
+    names `what`.
     """
     context = multiprocessing.get_context('spawn')
     ours, theirs = context.Pipe(duplex=False)
@@ -32,7 +33,7 @@ def apart(what: str, function: Callable, *args: Any) -> Any:
             process.start()
         theirs.close()
         while not ours.poll(0.2) and process.is_alive():
-            pass  # what it has started itself may keep the pipe open
+            pass  # its own child processes may keep the pipe open
         kind, value = ours.recv() if ours.poll() else (RunFailed, f'{what}: {_how_it_ended(process)}')
     except (EOFError, OSError) as e:
         process.join(5)
@@ -55,22 +56,22 @@ def _how_it_ended(process: Any) -> str:
 
 
 def _answer(conn: Any, what: str, function: Callable, args: tuple) -> None:
-    """The other process: send (None, what the function returns), or (a class of exceptions, its text)."""
+    """In the other process: send (None, the function's result), or (an exception class, its text)."""
     follow_parent()
     try:
         answer = None, function(*args)
     except (UserError, RunFailed) as e:
         answer = (UserError if isinstance(e, UserError) else RunFailed), str(e)
-    except BaseException as e:  # an exit or a Ctrl-C of a stranger's is a failure like any other
+    except BaseException as e:  # an exit or a KeyboardInterrupt in foreign code is a failure too
         answer = RunFailed, f'{what}: failed with {reason_of(e)}'
     conn.send(answer)
     with contextlib.suppress(Exception):
         sys.stdout.flush()
-    os._exit(0)  # no threads to wait for, no functions at exit
+    os._exit(0)  # do not wait for threads or run exit functions
 
 
 def check_loader(dotted: str, where: str) -> None:
-    """Raise UserError or RunFailed unless this function can be imported, which a process of its own tries."""
+    """Raise UserError or RunFailed unless a process of its own can import this function."""
     apart(f"{where}: '{dotted}'", _import, dotted, where)
 
 
@@ -79,16 +80,16 @@ def _import(dotted: str, where: str) -> None:
 
 
 def loader(dotted: str, where: str) -> Callable[[str], Any]:
-    """The function `package.module:load`, sought in the working folder too; `where` names its place in the YAML file.
+    """Import the function `package.module:load`, also from the working folder; where: its place in the YAML file.
 
     To be called in a process of its own.
     """
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a script's own folder stands there instead; last, so that it shadows nothing
+        sys.path.append(os.getcwd())  # Python adds the script's folder, not this one; at the end, so that it shadows nothing
     module, _, name = dotted.partition(':')
     try:
         function = getattr(importlib.import_module(module), name, None)
-    except BaseException as e:  # anything can go wrong in a module of the user's
+    except BaseException as e:  # a module of the user may raise anything
         raise UserError(f"{where}: '{dotted}' cannot be imported: {reason_of(e)}") from e
     if not callable(function):
         raise UserError(f"{where}: '{dotted}': the module '{module}' has no function '{name}'; expected one that loads a policy")

@@ -1,11 +1,11 @@
 """Run many commands on this machine: some at a time, each in its own process group, with a log, a lock and a clean end.
 
-What counts as done is only the output file: `<id>.h5` exists or it does not. A run that is being done by another pipeline
-is not started a second time; at the end we wait for those on this host, and name those on other hosts.
+A run is done when its output file `<id>.h5` exists. A run that another pipeline works on is not started a second time. At the
+end we wait for such runs on this host, and name those on other hosts.
 
-Runs are forks of this process, which has loaded torch once: two seconds of start-up less in each run of our own trainer. A fork
-executes the same script with the same arguments as a fresh interpreter would, in its own session. For every other command, every
-command on other systems than Linux, and every run after our code has been edited it becomes a shell.
+A run is a fork of this process. Since this process has loaded torch already, a run of our own trainer starts two seconds sooner. The
+fork executes the same script with the same arguments as a fresh interpreter would, in a session of its own. The fork becomes a shell
+instead if the command is not our trainer's, if the system is not Linux, or if our code has been edited since the start.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from policyopt.signals import FAILED, STOP_SIGNALS, STOPPED, Stopped, counted_si
 
 # POLICYOPT_WORKERS: how many processes a run samples with
 THREAD_VARIABLES = (*BLAS_THREAD_VARIABLES, 'POLICYOPT_WORKERS')
-_GRACE_S = 60  # a run that is asked to stop finishes its iteration and writes a checkpoint
+_GRACE_S = 60  # the time that a run has to finish its iteration and write a checkpoint after a stop signal
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a job ended: 'ok', 'failed', 'stopped' (after a checkpoint), or 'elsewhere' (held by another host); `seconds` if we ran it."""
+    """How a job ended: 'ok', 'failed', 'stopped' (after a checkpoint) or 'elsewhere' (on another host); seconds: None if not run here."""
 
     job: Job
     state: str
@@ -57,7 +57,7 @@ def thread_environment(threads: int | None = None) -> dict[str, str]:
 
 
 def notes(plan: Plan) -> list[str]:
-    """What the bare command lines need beside themselves, and which of them are not needed."""
+    """Which files the printed commands need but are missing, and how many of the commands are not needed."""
     folder, done = plan.spec.checkpt_dir, sum(run.done for run in plan.todo)
     found = [] if os.path.isdir(folder) else [f'these commands need the folder {folder}; 0_sampletrajs makes it']
     sets = dict.fromkeys((run.task, run.dataset) for run in plan.todo)
@@ -74,7 +74,7 @@ def notes(plan: Plan) -> list[str]:
 
 
 def execute(plan: Plan, how: How) -> str:
-    """Run what is to do on this computer, as many at a time as --jobs says."""
+    """Do the runs of a plan on this computer, --jobs of them at a time."""
     num = len(plan.todo)
     num_jobs, each = min(how.jobs or num_cores(), num), how.threads or threads_from_env() or 1
     if num_jobs * each > num_cores():
@@ -91,11 +91,11 @@ def execute(plan: Plan, how: How) -> str:
 
 
 def run_local(jobs: Sequence[Job], how: How) -> list[Outcome]:
-    """Run the jobs, as many at a time as `how` says; returns an Outcome for each one that was not already done.
+    """Run the jobs, `how.jobs` of them at a time; returns an Outcome for each that was tried.
 
-    The first failure starts no further run and lets the running ones finish; with `keep_going` all are tried.
-    wait: stay until the runs that other hosts do are there too, and do those that a dead host leaves.
-    SIGINT, SIGTERM, SIGHUP and SIGUSR1 stop the runs (a second one kills them) and raise Stopped.
+    After a failure no further run is started, and the running ones finish; with `how.keep_going` all jobs are tried. With `how.wait` the
+    call also waits for runs on other hosts, and takes over the runs of a dead host. SIGINT, SIGTERM, SIGHUP and SIGUSR1 stop the runs (a
+    second signal kills them) and raise Stopped.
     """
     with counted_signals() as signals, Progress(len(jobs), how.verbosity) as progress:
         return _Launcher(collections.deque(jobs), how, signals, progress).loop()
@@ -110,8 +110,8 @@ class _Launcher:
 
     def __post_init__(self):
         self.num_jobs, self.env = self.how.jobs or num_cores(), thread_environment(self.how.threads)
-        self.elsewhere: list[Job] = []  # runs that another pipeline is doing, which are tried again when all others are done
-        self.again = False
+        self.elsewhere: list[Job] = []  # runs that another pipeline works on; tried again when all others are done
+        self.again = False  # whether that has begun
         self.renewed = time.monotonic()
         self.running: list[RunProcess] = []
         self.outcomes: list[Outcome] = []
@@ -140,9 +140,11 @@ class _Launcher:
             self.stop_all()
 
     def start(self, job: Job) -> None:
-        """Start a job unless it is done or someone else has it.
+        """Start a job, unless it is done or another pipeline works on it.
 
-        A run of this host is waited for, if asked also one of another host; what was dropped is taken over.
+        The order matters: take the lock, then look whether the job has been done in the meantime, and only then rename a broken
+        output and resume from a checkpoint. A held lock is tried again when all other jobs are done; one of another host only with
+        --wait. The lock of a dead holder is taken over.
         """
         if job.done:
             self.finish(job, 'ok', 'done by another pipeline')
@@ -159,13 +161,13 @@ class _Launcher:
             return
         with contextlib.suppress(OSError):  # NFS looks for new files when their folder is opened
             os.close(os.open(os.path.dirname(job.out) or '.', os.O_RDONLY))
-        if job.complete and (job.is_log or not lock.taken_over):  # another pipeline finished it before we had the lock
+        if job.complete and (job.is_log or not lock.taken_over):  # finished before we had the lock
             lock.release()
             self.finish(job, 'ok', 'done by another pipeline')
             return
-        if os.path.exists(job.out):  # what a program that writes in place has left
+        if os.path.exists(job.out):  # left by a program that writes in place
             os.replace(job.out, incomplete_path(job.out))
-        if os.path.exists(part_path(job.out)):  # perhaps another pipeline has begun it since the plan
+        if os.path.exists(part_path(job.out)):  # another pipeline may have begun it after the plan was made
             job = dataclasses.replace(job, command=job.command.with_option('--resume'))
         try:
             self.running.append(RunProcess(job, lock, self.env))
@@ -175,50 +177,34 @@ class _Launcher:
         self.progress.started(job.id, job.command.text)
 
     def reap(self) -> None:
-        """Take note of the runs that have ended."""
+        """Record the runs that have ended."""
         for process in [p for p in self.running if not p.is_alive()]:
             self.running.remove(process)
-            _kill_group(process, signal.SIGKILL)  # helpers that outlived their run
-            state, detail = self.judge(process.job, process.exitcode or 0)
+            _kill_group(process, signal.SIGKILL)  # worker processes that outlived their run
+            state, detail = _settle(process.job, process.exitcode or 0)
             process.lock.release()
-            if state == 'failed' and process.lock.taken_by() is not None:  # by a machine that saw us suspended: its run now
+            if state == 'failed' and process.lock.taken_by() is not None:  # while we were suspended
                 self.pending.append(process.job)
             else:
                 self.finish(process.job, state, detail, time.monotonic() - process.begin)
-
-    def judge(self, job: Job, code: int) -> tuple[str, str]:
-        ended = f'was killed by {signal_name(-code)}' if code < 0 else f'failed with exit code {code}'
-        there, aside = os.path.exists(job.out), incomplete_path(job.out)
-        fault = job.fault if there else None
-        if code == 0 and not there:
-            return 'failed', f'exited with code 0 but did not write {job.out}'
-        if code == 0 and fault is None:
-            return 'ok', ''
-        if there and fault is None and job.is_log and not job.renews:
-            return 'ok', f'{ended}, but its whole run had been written'
-        if there and (fault or not job.is_log):  # of a file of unknown form, the exit code says that it is not finished
-            os.replace(job.out, aside)
-        if code == 0:
-            return 'failed', f'exited with code 0, but what it wrote is no run ({fault}); it is now {aside}'
-        return ('stopped', 'was stopped after a checkpoint') if code == STOPPED else ('failed', ended)
 
     def finish(self, job: Job, state: str, detail: str, seconds: float | None = None) -> None:
         self.outcomes.append(Outcome(job, state, detail, seconds))
         self.progress.finished(job.id, state, detail, seconds, job.log)
 
     def renew(self) -> None:
-        """Show those who watch our locks that we live; our trainer does so itself, once it has begun."""
+        """Renew our locks, so that others see that we live; a started trainer renews a lock of its own."""
         if time.monotonic() - self.renewed > locks.LEASE_S / 6:
             self.renewed = time.monotonic()
             for process in self.running:
                 process.lock.renew()
 
     def stop_all(self) -> None:
-        """Ask every run to stop, wait for its checkpoint, kill what does not listen; nothing of ours is left behind."""
+        """Stop every run: ask, wait for its checkpoint, then kill it; no process of ours is left."""
         for process in self.running:
             _kill_group(process, signal.SIGTERM)
         if self.running and self.progress.verbosity >= -1:
-            with contextlib.suppress(OSError):  # the terminal may have gone
+            with contextlib.suppress(OSError):  # the terminal may be closed
                 self.progress.note(f'stopping {len(self.running)} runs at their next checkpoint (again: at once)')
         deadline = time.monotonic() + _GRACE_S
         count = len(self.signals)
@@ -228,9 +214,32 @@ class _Launcher:
             _kill_group(process, signal.SIGKILL)
             process.join()
             if process.exitcode:
-                self.judge(process.job, process.exitcode)
+                _settle(process.job, process.exitcode)
             process.lock.release()
         self.running.clear()
+
+
+def _settle(job: Job, code: int) -> tuple[str, str]:
+    """(state, detail) of a job that has ended with this exit code; an output that is not a complete run is renamed."""
+    there = os.path.exists(job.out)
+    fault = job.fault if there else None
+    state, detail = _judge(job, code, there, fault)
+    if state != 'ok' and there and (fault or not job.is_log):  # a file of unknown format is complete only if the exit code is 0
+        os.replace(job.out, incomplete_path(job.out))
+    return state, detail
+
+
+def _judge(job: Job, code: int, there: bool, fault: str | None) -> tuple[str, str]:
+    if code == 0:
+        if not there:
+            return 'failed', f'exited with code 0 but did not write {job.out}'
+        if fault is not None:
+            return 'failed', f'exited with code 0, but what it wrote is no run ({fault}); it is now {incomplete_path(job.out)}'
+        return 'ok', ''
+    ended = f'was killed by {signal_name(-code)}' if code < 0 else f'failed with exit code {code}'
+    if there and fault is None and job.is_log and not job.renews:
+        return 'ok', f'{ended}, but its whole run had been written'
+    return ('stopped', 'was stopped after a checkpoint') if code == STOPPED else ('failed', ended)
 
 
 def _kill_group(process: RunProcess, signum: int) -> None:
@@ -240,7 +249,7 @@ def _kill_group(process: RunProcess, signum: int) -> None:
 
 
 def _sources() -> dict[str, tuple[int, int]]:
-    """{source file of ours: (size, time of its last change)}."""
+    """{source file of this package: (size, time of its last change)}."""
     files = glob.glob(f'{PACKAGE}/**/*.py', recursive=True)
     return {f: (stat.st_size, stat.st_mtime_ns) for f in files for stat in [os.stat(f)]}
 
@@ -249,14 +258,14 @@ _SOURCES_AT_START = _sources()
 
 
 def can_fork(env: Mapping[str, str]) -> bool:
-    """Whether a fork of this process would do what a fresh one does under the environment `env`: on Linux, with one thread, as this has."""
+    """Whether a fork of this process does the same as a fresh process under the environment `env`: on Linux, if both have one thread."""
     return sys.platform == 'linux' and all(e.get(name) == '1' for name in BLAS_THREAD_VARIABLES for e in (env, os.environ))
 
 
 def script_and_options(command: Command, env: Mapping[str, str]) -> list[str] | None:
-    """[script, option, …] of a command that `RunProcess` can do itself under the environment `env`, else None.
+    """[script, option, …] of a command that a fork can carry out under the environment `env`, else None.
 
-    It must run our trainer with this very interpreter, as plain words, and with one thread: as many as this process has.
+    The command must consist of plain words and call our trainer with this very interpreter and, as this process has, one thread.
     """
     if not can_fork(env):
         return None
@@ -267,10 +276,10 @@ def script_and_options(command: Command, env: Mapping[str, str]) -> list[str] | 
 
 
 def load_trainer() -> bool:
-    """Import what a run of the trainer needs; False where a fork would not do what a fresh process does."""
+    """Import the trainer; False if a fork would not do the same as a fresh process."""
     try:
         if _sources() != _SOURCES_AT_START:
-            return False  # a fork would mix what is loaded with what is on disk by now
+            return False  # a fork would mix the loaded code with the edited one
         import policyopt.training  # noqa: F401
     except Exception:
         return False  # a fresh process fails in the same way, and says so in the run's log
@@ -278,31 +287,31 @@ def load_trainer() -> bool:
 
 
 class RunProcess(multiprocessing.context.ForkProcess):
-    """A run in a session and process group of its own: a fork of this process, which runs our trainer or becomes a shell.
+    """A run: a fork of this process, in its own session and process group, that calls our trainer or becomes a shell.
 
-    Before it begins it writes its group into the lock, so that a run that survives the sudden end of this process is found by the next.
+    First it writes its process group into the lock. So if this process is killed, the next pipeline finds the surviving run.
     """
 
     def __init__(self, job: Job, lock: locks.Lock, env: dict[str, str]):
-        """Start it, with its command in its log; env: its environment."""
+        """Write the command to the job's log and start the run; env: its environment."""
         super().__init__()
         self.job, self.lock, self.env = job, lock, env
         words = script_and_options(job.command, env)
         self.words = words if words and load_trainer() else None
-        os.makedirs(os.path.dirname(job.log) or '.', exist_ok=True)  # a user may have cleared it away since
+        os.makedirs(os.path.dirname(job.log) or '.', exist_ok=True)  # a user may have removed it
         old = os.path.exists(job.log) and os.path.getsize(job.log) > 0
         with open(job.log, 'a', encoding='utf-8') as self.log:
             self.log.write(('\n' if old else '') + job.command.text + '\n')
             self.log.flush()
-            with delaying_signals():  # until it has its own handlers
+            with delaying_signals():  # until the child has its own handlers
                 self.start()
         assert self.pid is not None
-        while self.is_alive() and os.getpgid(self.pid) != self.pid:  # which signals are sent to
+        while self.is_alive() and os.getpgid(self.pid) != self.pid:  # until the group exists that gets the signals
             time.sleep(0.001)
         self.begin, lock.holder = time.monotonic(), dataclasses.replace(lock.holder, child=self.pid)
 
     def run(self) -> None:
-        """The child: set up what a fresh process would have, unless another pipeline has taken the lock by now, and begin."""
+        """In the child: set up the state of a fresh process, then begin, unless another pipeline has taken the lock."""
         os.setsid()
         for num in STOP_SIGNALS:  # the launcher handles these
             if signal.getsignal(num) != signal.SIG_IGN:
@@ -316,7 +325,7 @@ class RunProcess(multiprocessing.context.ForkProcess):
             sys.exit(FAILED)
         self.lock.record_child(os.getpid())
         if self.words is None:
-            for num in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and programs do not
+            for num in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, other programs do not
                 signal.signal(num, signal.SIG_DFL)
             command = self.job.command
             os.execve('/bin/sh', ['/bin/sh', '-c', f'exec {command.text}' if command.is_simple else command.text], self.env)
@@ -324,7 +333,7 @@ class RunProcess(multiprocessing.context.ForkProcess):
         os.environ.update(self.env)
         import numpy as np
 
-        np.random.seed()  # for environments that draw from numpy's global generator: no two runs have its state in common
+        np.random.seed()  # some environments draw from numpy's global generator; no two runs may share its state
         sys.argv = self.words
         sys.exit(run_main('imitate_mj', _imitate))
 

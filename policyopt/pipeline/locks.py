@@ -1,17 +1,17 @@
-"""Lock files that work on shared disks: one holder a name, a dead holder on this host is recognised, and no other one is guessed at.
+"""Lock files that work on shared disks: each lock has one holder, and a holder on this host is recognised when it has died.
 
 A lock is a file, created with its contents at once (atomic on local disks and on NFS), that says who holds it: host, PID namespace,
 process, when that process started, and the process group of the run that it started. It is stale when neither lives any more, when
-the host has been rebooted since, or when it belongs to an earlier start of the same (requeued) cluster job. What cannot be seen from
-here (another host, another container, another user's process) is never taken for dead.
+the host has been rebooted since, or when it belongs to an earlier start of the same (requeued) cluster job. A holder that cannot be
+seen from here (on another host, in another container, a process of another user) is not taken for dead.
 
-For those there is the lease. A training run renews its lock, which means that it touches the file every few seconds. Who finds the
-lock watches it: when nothing has changed for LEASE_S seconds of the watcher's own clock, the holder is dead or has been suspended.
-The watcher then takes the lock over, and a holder that comes back finds another name in it and stops before it writes.
+Such a holder has a lease. A training run renews its lock: it touches the file every few seconds. A process that finds the lock
+watches it. When nothing has changed for LEASE_S seconds of the watcher's own clock, the holder is dead or has been suspended. The
+watcher then takes the lock over. A suspended holder that continues finds another name in the lock and stops before it writes.
 
 The package `filelock` has such a lease (`SoftFileLease`), but judges a holder by host name and process number alone, so that two
-containers with one host name break each other's locks; it knows no run that outlives its pipeline, and no requeued job. Its other
-locks are flock's: the system takes one back as soon as the pipeline dies, although the run that it started may go on.
+containers with one host name break each other's locks. It recognises neither a run that outlives its pipeline nor a requeued job.
+Its other locks use flock: the system releases such a lock when the pipeline dies, although the run that it started may continue.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from policyopt.provenance import FIRST_PID_NAMESPACE, now, pid_namespace, proces
 from policyopt.signals import delaying_signals
 
 LEASE_S = 120.0  # network disks show a change to other hosts after at most a minute
-# holders of earlier versions wrote their name after they had made the file; only a crash in between leaves an empty lock
+# earlier versions created the file first and wrote the holder's name after it; only a crash in between leaves an empty lock
 _EMPTY_IS_STALE_AFTER_S = 30
 _MAX_BYTES = 10000  # of a lock file
 _MAX_PID = 2**31 - 1
@@ -48,8 +48,8 @@ _LOOKS: dict[Any, tuple[Any, float]] = {}  # {(lock, file beside it): (what this
 class Holder:
     """Who holds a lock.
 
-    start, boot and namespace tell a process from another one with the same number, machine a reboot from another host of the same
-    name. child is 0 or a process group. lease: seconds without renewal after which the lock may be taken over, 0 for never.
+    start, boot and namespace distinguish processes with the same number; machine distinguishes a reboot from another host with the
+    same name. child is 0 or a process group. lease: seconds without renewal after which the lock may be taken over, 0 for never.
     """
 
     host: str
@@ -58,7 +58,7 @@ class Holder:
     boot: str
     since: str
     job: str = ''
-    child: int = dataclasses.field(default=0, compare=False)  # which the child itself writes
+    child: int = dataclasses.field(default=0, compare=False)  # written by the child itself
     namespace: str = ''
     machine: str = ''
     lease: float = 0.0
@@ -93,20 +93,20 @@ class Lock:
         self._thread: threading.Thread | None = None
 
     def take(self, over: bool = False) -> None:
-        """Write our name into the file, which must not be there unless it is taken over from a dead holder; FileExistsError if it is."""
+        """Create the file with our name; raises FileExistsError if it exists. over: replace the file of a dead holder."""
         with delaying_signals():
             _write(self.path, self.holder, replace=over)
             self.taken_over = over
             atexit.register(self.release)
 
     def record_child(self, pid: int) -> None:
-        """Say which process group works under this lock, so that it outlives its holder in the eyes of others if that is killed."""
+        """Write the process group of the run into the lock, which then stays valid while the group lives, even if the holder is killed."""
         self.holder = dataclasses.replace(self.holder, child=pid)
-        os.makedirs(os.path.dirname(self.path) or '.', exist_ok=True)  # a user may have cleared it away since
+        os.makedirs(os.path.dirname(self.path) or '.', exist_ok=True)  # a user may have removed it
         _write(self.path, self.holder, replace=True)
 
     def renew(self) -> None:
-        """Show those who watch that we live; where the file has been removed, it is made again."""
+        """Touch the file, so that others see that we live; create it again if it has been removed."""
         with contextlib.suppress(OSError):
             found = _read(self.path)
             if found == self.holder:
@@ -115,9 +115,9 @@ class Lock:
                 _write(self.path, self.holder)
 
     def keep_renewed(self) -> None:
-        """Renew the lock until it is given back, in a thread of its own."""
+        """Renew the lock in a thread until it is released."""
         self._thread = threading.Thread(target=self._renew_often, daemon=True)
-        with delaying_signals():  # the thread takes none of them, and so the main thread's waiting ends at once
+        with delaying_signals():  # the thread inherits the mask, so signals reach the main thread at once
             self._thread.start()
 
     def _renew_often(self) -> None:
@@ -130,14 +130,14 @@ class Lock:
         return None if found == self.holder else found
 
     def check(self) -> None:
-        """Raise RunFailed where another process has taken the lock over; call it before anything is written."""
+        """Raise RunFailed if another process has taken the lock over; call it before anything is written."""
         other = self.taken_by()
         if other is not None:
             why = f'this process had not renewed its lock for {self.holder.lease:g} s (was it suspended?)'
             raise RunFailed(f'{self.path}: was taken over by {other}, as {why}; this one stops and writes nothing more')
 
     def release(self) -> None:
-        """Give the lock back, unless that has been done."""
+        """Release the lock, unless that has been done."""
         if os.getpid() == self.holder.pid:
             self._released.set()
             if self._thread is not None:
@@ -150,7 +150,7 @@ class Lock:
 def acquire(path: str, lease: float = 0.0, also: str | None = None) -> Lock:
     """Take the lock at `path`, also a stale one; raises Held when someone else has it.
 
-    It is given back at the end of this process at the latest: a stop signal can come between taking it and the caller's `finally`.
+    It is released when this process exits at the latest, because a stop signal can come before the caller's `finally`.
     lease: seconds; the caller promises to renew the lock. also: see `inspect`.
     """
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
@@ -164,8 +164,8 @@ def acquire(path: str, lease: float = 0.0, also: str | None = None) -> Lock:
                 lock.take()
                 return lock
         elif state == 'stale':
-            # Of all who see that, on any host, one creates the claim, which is named after the dead holder's words, and may replace them;
-            # nobody removes a fresh lock. A claim is a lock itself.
+            # Several processes may see the stale lock at once. The one that creates the claim may replace the lock. The claim is a lock
+            # too, and its name is a hash of the stale lock's contents, so a new lock is never replaced.
             claim = acquire_leased(f'{path}.{hashlib.sha256(seen[0]).hexdigest()[:8]}')
             try:
                 if _look(path) == seen:
@@ -178,7 +178,7 @@ def acquire(path: str, lease: float = 0.0, also: str | None = None) -> Lock:
 
 
 def acquire_leased(path: str) -> Lock:
-    """`acquire` and keep renewing; where the holder cannot be seen, watch for as long as its lease before giving up."""
+    """`acquire` a lock and keep it renewed; if its holder cannot be seen from here, watch it for as long as its lease first."""
     unchanged_s, told = 0.0, False
     while True:
         try:
@@ -208,14 +208,14 @@ def _write(path: str, holder: Holder, replace: bool = False) -> None:
 def inspect(path: str, also: str | None = None) -> tuple[str, Holder | None]:
     """('free' | 'live' | 'stale' | 'foreign', Holder or None) of a lock, without touching it; None for one that cannot be read.
 
-    also: a file that its holder renews as well, and that counts for it.
+    also: a second file that the holder renews; a change of either one shows that the holder lives.
     """
     return _judge(*_watch(path, also))
 
 
 def _watch(path: str, also: str | None) -> tuple[tuple[bytes, int] | None, float]:
-    """What a lock looks like, and for how many seconds of our own clock, so that no two are compared, this process has seen just that."""
-    files = _look(path), also and _look(also)
+    """(`_look` of a lock, for how many seconds this process has seen it unchanged); only our own clock is read, as clocks differ."""
+    files = _look(path), None if also is None else _look(also)
     if files != _LOOKS.get((path, also), (None, 0.0))[0]:
         _LOOKS[path, also] = files, time.monotonic()
     return files[0], time.monotonic() - _LOOKS[path, also][1]
@@ -250,7 +250,7 @@ def _state(holder: Holder) -> str:
 
 
 def _look(path: str) -> tuple[bytes, int] | None:
-    """(bytes, time of the last change in ns) of a lock file, None where there is none; what cannot be read has odd contents."""
+    """(bytes, time of the last change in ns) of a lock file, None if there is none; a file that cannot be read gets made-up contents."""
     try:
         # opening makes NFS ask the server; a pipe of that name must not hold us up
         with open(path, 'rb', opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as f:
@@ -267,7 +267,7 @@ def _read(path: str) -> Holder | None:
 
 
 def _parse(content: bytes) -> Holder | None:
-    """The holder that a lock names, None where it is not the table that we write; keys of later versions are left out."""
+    """The holder that a lock names, None if it is no table of ours; keys of later versions are ignored."""
     try:
         found = json.loads(content.decode('utf-8'))
         known = {f.name: found[f.name] for f in dataclasses.fields(Holder) if f.name in found}
@@ -293,7 +293,7 @@ def _cluster_job() -> str:
 
 
 def _pbs_hosts() -> set[str]:
-    """The hosts of our PBS job, as far as it says."""
+    """The hosts of our PBS job, as far as its environment names them."""
     try:
         with open(os.environ['PBS_NODEFILE'], encoding='utf-8') as f:
             return set(f.read().split())
@@ -302,7 +302,7 @@ def _pbs_hosts() -> set[str]:
 
 
 def _is_earlier_start(holder: Holder) -> bool:
-    """Whether a lock was taken by the cluster job that we are, before it was requeued.
+    """Whether our own cluster job took this lock before it was requeued.
 
     Slurm counts the starts of a job. PBS does not, but a PBS job on one host that finds itself on another must have been requeued.
     """
@@ -318,7 +318,7 @@ def _boot_id() -> str:
 
 
 def _machine_id() -> str:
-    """What stays equal when this machine is booted again, '' where it has no such thing."""
+    """An id of this machine that survives a reboot, '' if there is none."""
     return _first_line('/etc/machine-id')
 
 
@@ -350,7 +350,7 @@ def process_start(pid: int) -> str | None:
 
 
 def _lives(pid: int, start: str | None) -> bool | None:
-    """Whether a process of this PID namespace lives; None where the system hides it from us (as hidepid does other users')."""
+    """Whether a process of this PID namespace lives; None if the system hides it (hidepid hides those of other users)."""
     seen = process_start(pid)
     if seen is not None:
         return start is None or seen == start
@@ -360,11 +360,11 @@ def _lives(pid: int, start: str | None) -> bool | None:
         return None
     except ProcessLookupError:
         return False
-    return not _proc_is_ours()  # else it has just ended
+    return not _proc_is_ours()  # if it is, the process has just ended
 
 
 def _proc_is_ours() -> bool:
-    """Whether /proc is there and counts processes as we do; in a container it can be that of the machine."""
+    """Whether /proc exists and has our process numbers; in a container it can be the /proc of the machine."""
     try:
         return os.readlink('/proc/self') == str(os.getpid())
     except OSError:
@@ -386,7 +386,7 @@ def group_lives(group: int) -> bool:
 
 
 def remove_leftovers(folder: str) -> None:
-    """Remove the temporary files `NAME.<process name>.tmp` that dead processes of this host and PID namespace left in a folder."""
+    """Remove the temporary files `NAME.<process name>.<number>.tmp` that dead processes of this host and PID namespace left in a folder."""
     here = re.escape(process_name().rpartition('.')[0])
     for name in os.listdir(folder):
         pid = re.search(rf'\.{here}\.(\d{{1,9}})(\.\d+)?\.tmp$', name, re.ASCII)

@@ -1,4 +1,4 @@
-"""Which runs an order asks for, their commands, and what of it is done: the step between an experiment file and its executor.
+"""The plan of a stage: which runs are selected, their commands, and which of them are done.
 
 A plan is made from a Spec and the options of im_pipeline.py, checked, and then carried out by launch.py or clusters.py. Nothing here
 writes anything.
@@ -25,11 +25,11 @@ STATES = ('done', 'running', 'unfinished', 'missing')
 class How:
     """How a stage is carried out: the options of im_pipeline.py, with their defaults."""
 
-    jobs: int | None = None  # None: all cores, or on a cluster as many as it likes
+    jobs: int | None = None  # None: all cores; on a cluster, no limit of ours
     resume: bool = False
     keep_going: bool = False
     dry_run: bool = False
-    estimate: bool = False  # say how long training will take: instead of it, or in a run of all stages before it
+    estimate: bool = False  # print how long training will take; stage 1 alone then trains nothing
     only: Sequence[str] = ()
     exclude: Sequence[str] = ()
     rerun: Sequence[str] = ()  # runs to evaluate again
@@ -52,13 +52,13 @@ class How:
         return ' '.join([spec.command(stage), shlex.join(chosen)]).rstrip()
 
     def evaluation(self, spec: Spec) -> str:
-        """The command that evaluates what has been trained, into results that are there already or not."""
+        """The command that evaluates the trained runs, with --resume if the results file exists."""
         return self.command(spec, '2_eval --resume' if os.path.exists(spec.results_path) else '2_eval')
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The selected runs of an experiment; `todo` are those that are to be carried out, with the commands that do so."""
+    """The selected runs of an experiment; `todo` are the runs to carry out, with the commands to carry out."""
 
     spec: Spec
     seed: int
@@ -66,7 +66,7 @@ class Plan:
     todo: tuple[PlannedRun, ...]
 
     def of(self, ids: Collection[str]) -> Plan:
-        """The part of the plan that is about these runs."""
+        """The part of the plan for these runs."""
         return dataclasses.replace(self, **{k: tuple(r for r in getattr(self, k) if r.id in ids) for k in ('runs', 'todo')})
 
     def states(self) -> dict[str, str]:
@@ -95,12 +95,12 @@ class Plan:
 
 
 def make_plan(spec: Spec, seed: int, how: How) -> Plan:
-    """The plan of an order; a dry run without --resume lists every run as if none were there.
+    """The plan for these options; a dry run without --resume lists every run, also the finished ones.
 
-    Raises UserError as `chosen_runs`.
+    Raises UserError for the same reasons as `chosen_runs`.
     """
     runs = chosen_runs(spec, seed, how)
-    if how.dry_run:  # a line that is printed may be carried out more than once, by a pod that starts again for example
+    if how.dry_run:  # a printed command may run more than once, for example when a pod restarts
         return Plan(spec, seed, runs, tuple(r.with_option('--resume') for r in runs if not (how.resume and r.done)))
     todo = (r for r in runs if not r.done)
     return Plan(spec, seed, runs, tuple(r.with_option('--resume') if os.path.exists(part_path(r.out)) else r for r in todo))
@@ -109,7 +109,7 @@ def make_plan(spec: Spec, seed: int, how: How) -> Plan:
 def chosen_runs(spec: Spec, seed: int, how: How) -> tuple[PlannedRun, ...]:
     """The runs that the options choose.
 
-    Raises UserError when --only or --exclude leaves no run, and for a device that our trainer cannot have.
+    Raises UserError when --only or --exclude leaves no run, or if our trainer cannot use the device.
     """
     if how.device is not None and not re.fullmatch(r'cpu|cuda(:\d{1,3})?', how.device, re.ASCII):
         raise UserError(f'--device {how.device!r}: expected cpu, or cuda (cuda:1 for the second one) on a machine with a GPU')

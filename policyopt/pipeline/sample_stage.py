@@ -1,6 +1,6 @@
 """Stage 0: the expert's trajectories, and the returns of a policy that has learned nothing.
 
-A random policy is what the paper calls so: finite actions are equally likely, continuous ones uniform in the task's action box.
+The random policy is that of the paper: finite actions are equally likely, continuous ones uniform in the task's action box.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from policyopt.sampling.mdp import MDP
     from policyopt.trajectories import TrajBatch
 
-    ExpertPlan = tuple[list[tuple[str, int]], dict[str, MDP], dict[str, Policy]]  # what check_all returns
+    ExpertPlan = tuple[list[tuple[str, int]], dict[str, MDP], dict[str, Policy]]  # returned by check_all
 
 _WHAT = 'an expert trajectory file (obs_B_T_Do, a_B_T_Da, r_B_T, len_B)'
 
@@ -43,7 +43,7 @@ def check_sampled(spec: Spec, sets: Iterable[tuple[str, int]]) -> None:
 def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resume: bool) -> ExpertPlan:
     """Check everything that sampling the expert sets [(task name, set index)] needs, and load it, before anything is written.
 
-    seed None: not drawn yet. Returns what sample_all takes: the sets to make, {task: MDP} and {task: policy}.
+    seed: None if not drawn yet. Returns the argument of sample_all: the sets to make, {task: MDP} and {task: policy}.
     """
     from policyopt.evaluation import load_policy
     from policyopt.sampling.mdp import MDP
@@ -70,13 +70,13 @@ def check_all(spec: Spec, wanted: list[tuple[str, int]], seed: int | None, resum
 
 
 def sample_all(spec: Spec, plan: ExpertPlan, seed: int) -> None:
-    """Sample the expert sets of a plan by check_all and the random baselines of their tasks; print the returns."""
+    """Sample the expert sets that `check_all` has planned and the random returns of their tasks; print the returns."""
     todo, mdps, policies = plan
     for name, dataset in todo:
         path = spec.traj_path(name, dataset)
         grows = os.path.exists(path)
         if grows and check_trajs(spec, name, dataset, seed) >= spec.training.full_dataset_num_trajs:
-            continue  # another process has made it since the plan, and given the stage's lock back
+            continue  # another process has made it after the plan was made
         its_seed = set_seed(seed, name, dataset)
         _sample_expert(spec, spec.task(name), policies[name], mdp=mdps[name], path=path, seed=its_seed, grows=grows)
     for name, mdp in mdps.items():
@@ -88,7 +88,7 @@ def set_seed(seed: int, task_name: str, dataset: int) -> int:
 
 
 def expert_path(spec: Spec, task: Task) -> str:
-    """The expert's policy as it can be read from here; UserError when the task names none or its file is missing."""
+    """The path of the expert's policy; UserError if the task names none or its file is missing."""
     i = spec.tasks.index(task)
     if task.policy is None:
         raise UserError(
@@ -136,9 +136,9 @@ def _check_begins_with(trajs: TrajBatch, path: str) -> None:
 
 
 def check_trajs(spec: Spec, name: str, dataset: int, seed: int | None = None) -> int:
-    """The number of trajectories of an expert set; UserError unless its file is long enough and, when it says so, of this experiment.
+    """The number of trajectories of an expert set; UserError if they are too few, or were sampled for another experiment.
 
-    seed: the base seed, where a file that was sampled with it may be too short, because more can be added.
+    seed: the base seed; if given, our own file may be too short, because stage 0 can add trajectories, but must have this seed.
     """
     task, path = spec.task(name), spec.traj_path(name, dataset)
     with open_h5(path, _WHAT) as h5:
@@ -150,7 +150,7 @@ def check_trajs(spec: Spec, name: str, dataset: int, seed: int | None = None) ->
         wanted = f'training.full_dataset_num_trajs is {spec.training.full_dataset_num_trajs}'
         raise UserError(f'{path}: holds {num} trajectories, but {wanted}; {way}')
     expected = {'env_name': task.env}
-    if task.policy is not None:  # else they are the user's own, whoever played them
+    if task.policy is not None:  # else the data are the user's own, from any source
         expected |= {'policy': task.policy, 'deterministic': str(spec.training.deterministic_expert).lower()}
         expected |= {} if seed is None else {'seed': str(set_seed(seed, name, dataset))}
     for key, value in expected.items():
@@ -163,7 +163,7 @@ def check_trajs(spec: Spec, name: str, dataset: int, seed: int | None = None) ->
 
 
 def unfit_sets(spec: Spec, sets: Iterable[tuple[str, int]]) -> list[str]:
-    """A sentence for each trajectory file that is there but cannot be used as it is: too short, or of another experiment."""
+    """A sentence for each existing trajectory file that cannot be used: it is too short, or belongs to another experiment."""
     reasons = []
     for name, dataset in sets:
         if os.path.exists(spec.traj_path(name, dataset)):
@@ -186,7 +186,7 @@ def expert_returns(spec: Spec, path: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_random(spec: Spec, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
-    """(returns, lengths) in the file of the random policy, None without one; UserError where they are not those of this experiment."""
+    """(returns, lengths) in the file of the random policy, None without one; UserError if it belongs to another experiment."""
     path, what = spec.random_path(task.name), 'the returns of the random policy'
     check_link(path, what)
     if not os.path.exists(path):
@@ -195,13 +195,13 @@ def check_random(spec: Spec, task: Task) -> tuple[np.ndarray, np.ndarray] | None
         env, returns_B, len_B = attr_text(h5.root, 'env_name'), *(numbers(h5, n, what) for n in ('returns_B', 'len_B'))
     num = spec.options.eval_num_trajs
     if env != task.env or returns_B.shape != (num,) or len_B.shape != (num,):
-        seen = f"holds {len(returns_B) if returns_B.ndim else 'no'} episodes of env '{env}'"
+        seen = f"holds {len(returns_B)} episodes of env '{env}'"
         raise UserError(f"{path}: {seen}, but {spec.file} asks for {num} of '{task.env}'; delete it to measure again")
     return returns_B, len_B
 
 
 def random_returns(spec: Spec, task: Task, seed: int, mdp: MDP | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(returns, lengths) of eval_num_trajs episodes of the random policy, from the file beside the trajectories, made if need be."""
+    """(returns, lengths) of eval_num_trajs episodes of the random policy; the file next to the trajectories is made if missing."""
     path = spec.random_path(task.name)
     if (stored := check_random(spec, task)) is not None:
         return stored

@@ -21,22 +21,39 @@ WARNING_S = 120  # a task is told this long before its time limit, so that it ca
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """What one job asks for: the tasks of its array (0: it is none), how many at a time (None: as the cluster likes), cores of each."""
+    """What one job asks for.
+
+    num_tasks: the tasks of its array, 0 for a job without one. at_once: how many of them may run at a time, None for no limit. cores: the
+    cores of each task.
+    """
 
     num_tasks: int
     at_once: int | None
     cores: int
 
 
+def _no_fields(size: Size) -> dict[str, object]:
+    return {}
+
+
+def _all_to_do(plan: Plan) -> Sequence[PlannedRun]:
+    return plan.todo
+
+
+def _default_max_tasks() -> int:
+    return 10_000
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scheduler:
-    """How a cluster is told what an experiment wants of it.
+    """The commands and directives of a scheduler, filled in for one experiment.
 
-    submit, query, cancel: shell commands that submit a {script}, that print whether a {job} is there, and that end it.
-    header: the directives of a job, a line each. fields: what `submit` may have besides {script}.
-    index, granted: shell words for the index of a task of an array, and for the cores that a task has got ({cores} are those asked for).
-    requeue: what a task is told so that it comes back when its time limit has stopped it. gpu: a directive that asks for a GPU.
-    chosen: the runs to submit. max_tasks: the most tasks that one array can have, where the options do not say it.
+    submit, query, cancel: shell commands that submit a {script}, list a {job} if it exists, and cancel a {job}.
+    header: the directives of a job, a line each. fields: the values of the other fields that `submit` may have.
+    index: shell text for the index of a task in its array. granted: shell text for the number of cores that a task got, where {cores}
+    is the number that was asked for.
+    requeue: options of im_pipeline.py that put a task back into the queue after its time limit. gpu: a directive that asks for a GPU.
+    chosen: the runs to submit. max_tasks: the limit on the tasks of one array, used if `options` has none.
     """
 
     options: BatchOptions
@@ -50,16 +67,16 @@ class Scheduler:
     granted: str = '{cores}'
     requeue: str = ''
     gpu: str = ''
-    fields: Callable[[Size], dict[str, object]] = lambda size: {}
-    chosen: Callable[[Plan], Sequence[PlannedRun]] = lambda plan: plan.todo
-    max_tasks: Callable[[], int] = lambda: 10_000
+    fields: Callable[[Size], dict[str, object]] = _no_fields
+    chosen: Callable[[Plan], Sequence[PlannedRun]] = _all_to_do
+    max_tasks: Callable[[], int] = _default_max_tasks
 
 
 def slurm(spec: Spec) -> Scheduler:
-    """Slurm, with the wishes of options.slurm."""
+    """Slurm, with the settings of options.slurm."""
     o = spec.options.slurm
-    logs = _logs_dir(spec, 'slurm', r'[^%\\]+')  # sbatch takes quotes, but neither a literal % nor a literal backslash for sure
-    wishes = {'partition': o.partition, 'time': o.time, 'mem': o.mem, 'account': o.account}
+    logs = _logs_dir(spec, 'slurm', r'[^%\\]+')  # sbatch accepts quotes, but a literal % or backslash may fail
+    settings = {'partition': o.partition, 'time': o.time, 'mem': o.mem, 'account': o.account}
     # an array's last task has the id of the whole array
     job = '${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}'
 
@@ -71,7 +88,7 @@ def slurm(spec: Spec) -> Scheduler:
             f'--output={shlex.quote(logs)}/slurm_%{"A_%a" if num else "j"}.txt',
             '--ntasks=1',
             f'--cpus-per-task={size.cores}',
-            *(f'--{key}={value}' for key, value in wishes.items() if value),
+            *(f'--{key}={value}' for key, value in settings.items() if value),
             '--requeue',
             '--open-mode=append',
             f'--signal=B:USR1@{WARNING_S}',
@@ -96,7 +113,7 @@ def slurm(spec: Spec) -> Scheduler:
 
 
 def _slurm_max_tasks() -> int:
-    """What the cluster says; its MaxArraySize is one more than the highest index."""
+    """The highest index of an array: the cluster's MaxArraySize − 1, or 1000 if that is not known."""
     try:
         said = subprocess.run(['scontrol', 'show', 'config'], capture_output=True, text=True, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -106,7 +123,7 @@ def _slurm_max_tasks() -> int:
 
 
 def pbs(spec: Spec) -> Scheduler:
-    """PBS in the dialect of TORQUE or OpenPBS, with the wishes of options.pbs."""
+    """PBS in the dialect of TORQUE or OpenPBS, with the settings of options.pbs."""
     o, logs = spec.options.pbs, _logs_dir(spec, 'pbs')
     torque = o.dialect == 'torque'
     most = 15 if torque else 230
@@ -127,7 +144,7 @@ def pbs(spec: Spec) -> Scheduler:
             *([f'-q {o.queue}'] if o.queue else []),
             *([] if any(re.match(r'-l\s*(select|nodes)=', line) for line in o.extra) else [cores]),
             *([f'-t 1-{num}{limit}'] if num and torque else []),
-            *([f'-J 1-{num}{limit}'] if num > 1 and not torque else []),  # OpenPBS knows no array of one
+            *([f'-J 1-{num}{limit}'] if num > 1 and not torque else []),  # OpenPBS rejects an array with one task
             *('-j oe', f'-o {shlex.quote(logs)}/', '-r y', '-V'),
             *o.extra,
         ]
@@ -143,15 +160,18 @@ def pbs(spec: Spec) -> Scheduler:
         header=header,
         index='$PBS_ARRAYID' if torque else '$PBS_ARRAY_INDEX',
         granted='"${{PBS_NUM_PPN:-${{NCPUS:-{cores}}}}}"',
-        # PBS gives no warning that could be told from a qdel, so that the task looks at the clock itself
+        # PBS gives no warning that differs from a qdel, so the task watches the time itself
         requeue=f'--stop-after {limit - WARNING_S} --requeue "qrerun $PBS_JOBID"' if o.requeue and limit else '',
-        gpu='-l select=1:ncpus=4:ngpus=1',
+        gpu='-l nodes=1:ppn=4:gpus=1' if torque else '-l select=1:ncpus=4:ngpus=1',
         chosen=lambda plan: _in_range(plan, o.range) if o.range else plan.todo,
     )
 
 
 def _in_range(plan: Plan, text: str) -> Sequence[PlannedRun]:
-    """Those to do of options.pbs.range, such as `3,7,20-30`, which counts all selected runs; one borrowed from elsewhere may be wider."""
+    """The unfinished runs in options.pbs.range, such as `3,7,20-30`.
+
+    Its numbers count all selected runs, from 1. A range that exceeds them, such as one copied from a larger experiment, is cut.
+    """
     where, total = f'options.pbs.range: {text!r}', len(plan.runs)
     parts = [part.split('-') for part in text.partition('%')[0].split(',')]
     bounds = [(int(part[0]), int(part[-1])) for part in parts]
@@ -167,7 +187,7 @@ def _in_range(plan: Plan, text: str) -> Sequence[PlannedRun]:
 
 
 def walltime_s(directives: Sequence[str]) -> int | None:
-    """The seconds of `walltime=HH:MM:SS` in PBS directives, of several the last; None where there is none."""
+    """The seconds of the last `walltime=HH:MM:SS` in PBS directives; None if there is none."""
     found = [match[1] for line in directives for match in re.finditer(r'\bwalltime=((?:\d+:){0,3}\d+)(?![\d:])', line)]
     if not found:
         return None
@@ -201,11 +221,11 @@ def array(spec: Spec) -> Scheduler:
     )
 
 
-SCHEDULERS = {'slurm': slurm, 'pbs': pbs, 'array': array}  # by the word after -e, which is the section of the options too
+SCHEDULERS = {'slurm': slurm, 'pbs': pbs, 'array': array}  # by the value of -e, which also names the section of the options
 
 
 def _logs_dir(spec: Spec, name: str, plain: str = r'[\w./+=@,-]+') -> str:
-    """The folder of the tasks' outputs; UserError where it is not `plain`, and so cannot stand in a directive even in quotes."""
+    """The folder of the tasks' outputs; UserError if it does not match `plain`, because then no directive can contain it, even quoted."""
     path = os.path.abspath(os.path.join(spec.checkpt_dir, 'logs'))
     if not re.fullmatch(plain, path) or printable(path) != path:
         seen = f'{path!r} has characters that cannot stand in a directive of -e {name}'
@@ -214,6 +234,6 @@ def _logs_dir(spec: Spec, name: str, plain: str = r'[\w./+=@,-]+') -> str:
 
 
 def job_name(name: str, most: int = 80) -> str:
-    """A name of ours as every scheduler takes it: ASCII letters, digits and _ . -, a letter first, at most so many characters."""
+    """A name that every scheduler accepts: ASCII letters, digits and _ . -, a letter first, at most `most` characters."""
     plain = re.sub(r'[^\w.-]', '_', name, flags=re.ASCII)
     return (plain if plain[:1].isalpha() else f'im_{plain}')[:most]

@@ -54,7 +54,7 @@ def _storage(value: Any) -> str:
     if expand_folder(folder).startswith('~') and not os.path.isdir(user):
         raise Unfit(f'{show_value(folder)}, and there is no user {user[1:]!r} here', 'a folder')
     for match in re.finditer(r'\$\{?(\w+)[^/]*', folder):
-        # a $ can be a letter like others in the name of a folder, but then it is there
+        # a folder's name may contain a $ that starts no variable; then the folder exists
         if not os.environ.get(match[1]) and not os.path.isdir(expand_folder(folder[: match.end()])):
             seen = f'{show_value(folder)}, and the environment variable {match[1]} is not set here'
             raise Unfit(seen, 'a folder', ' Set it, or write the folder out')
@@ -62,7 +62,7 @@ def _storage(value: Any) -> str:
 
 
 def _reference(value: Any) -> str | None:
-    """A file name, or null, so that --set can take the comparison away."""
+    """A file name, or null: with null, --set can remove the comparison."""
     return None if value is None else text(value, _A_REFERENCE)
 
 
@@ -87,10 +87,10 @@ class Task:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlgorithmSpec:
-    """A command template and the rule (of algorithms.RULES) by which stage 2 picks a snapshot; `place` is where it stands in the file.
+    """A command template, and the rule by which stage 2 chooses a snapshot.
 
-    policy: 'package.module:load' where runs are policies of another program, which no rule picks. vary: the settings of a sweep that it
-    is of.
+    eval: the rule, one of algorithms.RULES. policy: 'package.module:load' if the runs are policies of another program; the rule is not
+    used for these. vary: the settings of the sweep that the algorithm comes from. place: its position in the file.
     """
 
     name: str = key(_file_word)
@@ -102,7 +102,7 @@ class AlgorithmSpec:
 
 
 def _algorithms(value: Any) -> tuple[AlgorithmSpec, ...]:
-    """The algorithms of the list: more than one for an item that varies settings."""
+    """The algorithms of the list; an item with `vary` gives one for each combination of settings."""
     found = []
     for i, item in enumerate(list_of(value, item=section, described=AlgorithmSpec)):
         with place(f'[{i}]'):
@@ -120,7 +120,7 @@ def _algorithms(value: Any) -> tuple[AlgorithmSpec, ...]:
 
 
 def _rule(alg: AlgorithmSpec) -> str:
-    """The rule of an algorithm: what it says, or what its name stands for."""
+    """The rule of an algorithm: its `eval` if given, else the rule that belongs to its name."""
     row = algorithms.find(alg.name)
     if rule := alg.eval or (row.rule if row else 'last' if alg.policy else ''):
         return rule
@@ -145,7 +145,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Where files go, how the results are measured, and the published results that belong to them."""
+    """The folders, how the policies are evaluated, and the published results to compare with."""
 
     storagedir: str = key(_storage)
     traj_subdir: str = key(_storage, 'trajs')
@@ -162,7 +162,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A command, the file that it makes (`out`), and where its log and its lock go; `is_log`: that file must be a training log."""
+    """A command, the file that it writes (`out`), and the paths of its log and its lock; is_log: whether `out` must be a training log."""
 
     id: str
     command: Command
@@ -173,18 +173,18 @@ class Job:
 
     @property
     def renews(self) -> bool:
-        """Whether the command is our trainer's, which renews a lock of its own beside `out`."""
+        """Whether the command calls our trainer, which holds and renews a second lock next to `out`."""
         return self.command.is_trainer
 
     @property
     def complete(self) -> bool:
-        """Whether the whole output is there, as far as its form is known."""
+        """Whether the output exists and, if its format is known, is complete."""
         return os.path.exists(self.out) and self.fault is None
 
     @property
     def fault(self) -> str | None:
-        """Why what is there is no run that stage 2 could evaluate; None for one that is. Our trainer writes it at once."""
-        if self.renews:
+        """Why stage 2 cannot evaluate the output; None if it can, or if the format is unknown."""
+        if self.renews:  # our trainer writes the whole file in one step, so its beginning is enough
             return None if begins_as_hdf5(self.out) else 'not an HDF5 file'
         from policyopt.files.runfile import fault_of
 
@@ -192,13 +192,13 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether the output is complete; one of unknown form is not while its program works, or if that was cut short."""
+        """Whether the output is complete. In an unknown format, it is complete if its lock is free: the program has ended normally."""
         return self.complete and (self.is_log or locks.inspect(self.lock)[0] == 'free')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlannedRun(Job):
-    """A run of an experiment; `id` names it and its files, `dataset` is the index of its expert set."""
+    """A run of an experiment; `id` names the run and its files, `dataset` is the index of its expert set."""
 
     alg: str
     task: str
@@ -208,13 +208,13 @@ class PlannedRun(Job):
     seed: int
 
     def with_option(self, flag: str, value: str | None = None) -> PlannedRun:
-        """The run with an option more in its command, if that is our trainer's."""
+        """The run with an option added to its command, if the command calls our trainer."""
         return dataclasses.replace(self, command=self.command.with_option(flag, value))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec:
-    """A whole experiment; `text` is the YAML that describes it, with the `overrides` of `--set` applied to what `file` says."""
+    """A whole experiment; `text` is the YAML of `file` with the `overrides` of `--set` applied."""
 
     file: str
     overrides: tuple[str, ...]
@@ -246,9 +246,9 @@ class Spec:
 
     @property
     def reference_path(self) -> str | None:
-        """The published results to compare with, as given or below our own checkout; None where the experiment names none.
+        """The path of the published results, as given or in our own checkout; None if the experiment names none.
 
-        Raises UserError when the file is at neither place.
+        Raises UserError if the file is in neither place.
         """
         name = self.options.reference
         if name is None:
@@ -288,11 +288,12 @@ class Spec:
         out = os.path.join(self.checkpt_dir, done_file(run_id))
         line = fill(
             alg.cmd,
-            vars(task)
-            | {
+            {
+                'env': task.env,
                 'dataset': self.traj_path(task.name, dataset),
                 'num_trajs': num_trajs,
                 'cuts_off_on_success': int(task.cuts_off_on_success),
+                'data_subsamp_freq': task.data_subsamp_freq,
                 'out': out,
                 'seed': seed,
                 'run': run,
@@ -386,36 +387,42 @@ def _no_duplicates(path: str, values: Sequence) -> None:
 def select_runs(
     runs: Sequence[PlannedRun], only: Sequence[str] = (), exclude: Sequence[str] = (), flag: str = '--only'
 ) -> list[PlannedRun]:
-    """The runs that `--only` keeps and `--exclude` leaves, in their order.
+    """The runs that `--only` keeps and `--exclude` does not drop, in their order.
 
-    A filter is a list of words KEY=VALUE: values of one key are alternatives, different keys must all hold; a value may have * and ?.
-    Arguments with commas, such as run ids, are alternatives: `only` keeps those of these runs that fit its other words too, `exclude`
-    drops them, and what fits its other words. flag: what messages call `only`. Raises UserError when a word matches no run at all, or
-    when nothing is left.
+    All arguments without a comma form one filter of words KEY=VALUE. A run matches a filter if it has one of the values given for each
+    key; a value may contain * and ?. Every argument with commas, such as a run id, is a filter of its own. `only` keeps a run that
+    matches the first filter and, if there are others, one of them. `exclude` drops a run that matches any filter.
+
+    flag: the option that messages name for `only`. Raises UserError if a word matches no run, or if no run is left.
     """
-    (keep, kept), (drop, dropped) = _filter(runs, only, flag), _filter(runs, exclude, '--exclude')
-
-    dropped += [drop] if drop else []
-    chosen = [r for r in runs if _fits(r, [keep]) and _fits(r, kept or [{}]) and not _fits(r, dropped)]
+    keep, keep_one_of = _parse_filters(runs, only, flag)
+    drop, drop_any_of = _parse_filters(runs, exclude, '--exclude')
+    if drop:
+        drop_any_of.append(drop)
+    kept = [r for r in runs if _matches(r, keep) and (not keep_one_of or any(_matches(r, f) for f in keep_one_of))]
+    chosen = [r for r in kept if not any(_matches(r, f) for f in drop_any_of)]
     if not chosen:
         words = ' '.join([*([flag, *only] if only else []), *(['--exclude', *exclude] if exclude else [])])
         raise UserError(f'{words}: leaves none of the {len(runs)} runs; expected a filter that matches some')
     return chosen
 
 
-def _fits(run: PlannedRun, alternatives: list[dict[str, list[str]]]) -> bool:
-    """Whether a run has, for every key of one of these, one of its values."""
-    return any(all(any(fnmatch.fnmatchcase(str(getattr(run, k)), v) for v in vs) for k, vs in one.items()) for one in alternatives)
+_Filter = dict[str, list[str]]  # {key: patterns}: a run must match one pattern of each key
 
 
-def _filter(runs: Sequence[PlannedRun], words: Sequence[str], flag: str) -> tuple[dict[str, list[str]], list[dict[str, list[str]]]]:
-    """(the values that words KEY=VALUE want of each key, the same of each argument with commas)."""
-    plain, alternatives = {}, []
-    for argument in words:
-        parts, wanted = argument.split(','), plain
-        if len(parts) > 1:
-            alternatives.append(wanted := {})
-        for word in parts:
+def _matches(run: PlannedRun, wanted: _Filter) -> bool:
+    return all(any(fnmatch.fnmatchcase(str(getattr(run, key)), value) for value in values) for key, values in wanted.items())
+
+
+def _parse_filters(runs: Sequence[PlannedRun], arguments: Sequence[str], flag: str) -> tuple[_Filter, list[_Filter]]:
+    """(one filter from all arguments without a comma, a filter from each argument with commas)."""
+    common: _Filter = {}
+    separate: list[_Filter] = []
+    for argument in arguments:
+        words, wanted = argument.split(','), common
+        if len(words) > 1:
+            separate.append(wanted := {})
+        for word in words:
             key, eq, value = word.partition('=')
             if not eq or key not in KEYS:
                 keys, said = ', '.join(KEYS), word or repr(argument)
@@ -424,11 +431,11 @@ def _filter(runs: Sequence[PlannedRun], words: Sequence[str], flag: str) -> tupl
             if not fnmatch.filter(there, value):
                 raise UserError(f"{flag} {word}: no run has {key} '{value}'; expected one of {', '.join(there)}.{closest(value, there)}")
             wanted.setdefault(key, []).append(value)
-    return plain, alternatives
+    return common, separate
 
 
 def find_policy(policy: str) -> str | None:
-    """A policy `FILE.h5/snapshots/…` as it can be read from here: as given, or below our own checkout; None when FILE is at neither."""
+    """The path of a policy `FILE.h5/snapshots/…`: as given, or in our own checkout; None if FILE is in neither place."""
     for candidate in (policy, shipped(policy)):
         if any(os.path.isfile(path) for path in (candidate, *pathlib.PurePath(candidate).parents)):
             return candidate

@@ -45,25 +45,30 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         if how.estimate:
             raise UserError('--estimate with --summary: one measures, the other touches nothing; give one of them')
         return show_summary(spec, how)
-    cluster, only_estimate = cluster_for(spec, how), how.estimate and stage != 'all'
-    if how.estimate and (how.dry_run or '1_train' not in names[stage] or (cluster and only_estimate)):
-        seen = '--dry-run, which runs nothing' if how.dry_run else f'-e {how.executor}' if cluster else f"stage '{stage}'"
-        raise UserError(f'--estimate with {seen}; expected 1_train or all on this computer, whose training it measures')
+    cluster = cluster_for(spec, how)
+    if how.estimate:
+        expected = 'expected 1_train or all on this computer, whose training it measures'
+        if how.dry_run:
+            raise UserError(f'--estimate with --dry-run, which runs nothing; {expected}')
+        if cluster and stage != 'all':
+            raise UserError(f'--estimate with -e {how.executor}; {expected}')
+        if '1_train' not in names[stage]:
+            raise UserError(f"--estimate with stage '{stage}'; {expected}")
+    if cluster and stage == 'all' and not (how.wait or how.dry_run):
+        why = 'a stage needs what the one before it makes'
+        raise UserError(f"-e {how.executor} with stage 'all': {why}; for all, add --wait, or submit one stage after the other")
+    if how.rerun and '2_eval' not in names[stage]:
+        raise UserError(f"--rerun with stage '{stage}': it is about the evaluation; expected 2_eval or all")
     if cluster:
-        if stage == 'all' and not (how.wait or how.dry_run):
-            why = 'a stage needs what the one before it makes'
-            raise UserError(f"-e {how.executor} with stage 'all': {why}; for all, add --wait, or submit one stage after the other")
-        how = dataclasses.replace(how, resume=True)  # what is submitted never repeats what is done
+        how = dataclasses.replace(how, resume=True)  # a submitted job never repeats finished work
     if '2_eval' in names[stage]:
         _check_actions(spec)  # before anything is trained or written
-    elif how.rerun:
-        raise UserError(f"--rerun with stage '{stage}': it is about the evaluation; expected 2_eval or all")
     functions = {
         '0_sampletrajs': sample_trajs,
-        '1_train': functools.partial(train_runs, only_estimate=only_estimate),
+        '1_train': functools.partial(train_runs, only_estimate=how.estimate and stage != 'all'),
         '2_eval': functools.partial(evaluate_runs, trained=stage != 'all' or not how.dry_run),
     }
-    if not how.dry_run or names[stage] != ['1_train']:  # whose commands may be meant for another machine
+    if not how.dry_run or names[stage] != ['1_train']:  # a list of training commands may be meant for another machine
         for path in (spec.traj_dir, spec.checkpt_dir):
             experiment_dir.check_place(path)
     following = None
@@ -71,7 +76,7 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
         with stoppable(), stopping_after(how.stop_after):
             for name in names[stage]:
                 if cluster and how.dry_run and name != '1_train':
-                    chosen_runs(spec, 0, how)  # refuses what chooses none
+                    chosen_runs(spec, 0, how)  # rejects a selection without runs
                     print(cluster.stage(name).script, end='')
                 else:
                     following = functions[name](spec, how)
@@ -85,7 +90,7 @@ def run_stage(stage: str, spec_path: str, overrides: Sequence[str], summary: boo
 
 
 def show_summary(spec: Spec, how: How) -> int:
-    """Print what is there and what is not; touches nothing, and may be asked while others work."""
+    """Print which files exist and which are missing; writes nothing, and may run while other pipelines work."""
     from policyopt.pipeline import evaluate_stage, sample_stage
 
     seed = experiment_dir.base_seed(spec)
@@ -118,7 +123,7 @@ def show_summary(spec: Spec, how: How) -> int:
 def sample_trajs(spec: Spec, how: How) -> str | None:
     """Stage 0: let each task's expert play full_dataset_num_trajs episodes, and an untrained policy eval_num_trajs.
 
-    Refuses to overwrite; resumed, it keeps whole files that belong to this experiment and makes the others.
+    Refuses to overwrite. With --resume it keeps complete files of this experiment and makes the others.
     """
     seed = experiment_dir.base_seed(spec)
     wanted = _all_sets(spec, chosen_runs(spec, seed, how))
@@ -144,8 +149,8 @@ def sample_trajs(spec: Spec, how: How) -> str | None:
 def train_runs(spec: Spec, how: How, only_estimate: bool = False) -> str | None:
     """Stage 1: one command for each algorithm × task × dataset size × run.
 
-    Refuses a folder that holds runs, unless resumed: then finished runs are skipped and unfinished ones go on. A dry run prints
-    the bare command lines and nothing else on stdout. only_estimate: print how long it takes, and write nothing.
+    Refuses a folder that holds runs. With --resume it skips finished runs and continues unfinished ones. A dry run prints the command
+    lines to stdout and nothing else. only_estimate: print how long the training takes, and write nothing.
     """
     if how.task_index is not None:
         _array_task(spec, how)
@@ -174,9 +179,9 @@ def train_runs(spec: Spec, how: How, only_estimate: bool = False) -> str | None:
 
 
 def show_plan(cluster: Cluster | None, plan: Plan) -> None:
-    """Do a dry run: what would be carried out goes to stdout, notes go to stderr, and nothing is touched.
+    """Do a dry run: print the commands or job scripts to stdout and notes to stderr; write no file.
 
-    A terminal gets a table and the first commands, a file or a pipe all of them.
+    A terminal gets a table and the first commands, a file or a pipe gets all commands.
     """
     if not plan.todo:
         return
@@ -190,7 +195,7 @@ def show_plan(cluster: Cluster | None, plan: Plan) -> None:
 
 
 def _print_estimate(plan: Plan, how: How) -> None:
-    """Print how long it takes; where that is not known, only a command that fails stands in the way of training (without -k)."""
+    """Print how long the training takes, or why that is not known; raises RunFailed if a measured command fails (unless -k)."""
     try:
         print(estimate.estimate(plan, how), flush=True)
     except Stopped:
@@ -202,7 +207,7 @@ def _print_estimate(plan: Plan, how: How) -> None:
 
 
 def _array_task(spec: Spec, how: How) -> None:
-    """One task of a cluster's array: the runs in line `task_index` of the list, each continued if it was begun, whatever the others do."""
+    """Do one task of a cluster's array: the runs in line `task_index` of the list. A failed run does not stop the others."""
     assert how.task_index is not None
     try:
         tasks = read_utf8(how.task_list or '', 'ids of runs').splitlines()
@@ -231,7 +236,7 @@ def _array_task(spec: Spec, how: How) -> None:
 
 
 def _check_actions(spec: Spec) -> None:
-    """Raise UserError when the results file is there and its policies chose their actions otherwise than this experiment asks."""
+    """Raise UserError if the results file exists and does not have the action choice (most likely or sampled) of this experiment."""
     if not os.path.exists(spec.results_path):
         return
     from policyopt.files.results_file import read_results, takes_most_likely_actions
@@ -242,7 +247,7 @@ def _check_actions(spec: Spec) -> None:
 
 
 def _check_plan(plan: Plan, how: How) -> None:
-    """Raise UserError unless programs and expert data are there and fit, and for what stage 2 would refuse after the training."""
+    """Raise UserError if a program or expert data are missing or unfit, or if stage 2 would refuse the runs after the training."""
     from policyopt.pipeline import evaluate_stage, sample_stage
 
     spec, runs = plan.spec, plan.runs
@@ -263,11 +268,11 @@ def _check_plan(plan: Plan, how: How) -> None:
 
 
 def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
-    """Stage 2: every learned policy plays eval_num_trajs episodes with its most likely actions (sampled ones if asked), on the true reward.
+    """Stage 2: score every learned policy by the true reward of eval_num_trajs episodes.
 
-    Every run must be there, unless a dry run of all stages is not to expect so (not `trained`). Refuses an existing results file;
-    resumed, it adds the runs that are missing in it and keeps the others, and rows evaluated before. What has changed since is named,
-    and evaluated again only where `--rerun` says so.
+    Actions are the most likely ones, or sampled ones with `eval_deterministic: false`. Refuses an existing results file; with --resume
+    it adds the runs that are missing in the file and keeps all other rows. Runs that have changed since their evaluation are named;
+    only --rerun evaluates them again. trained: every run must exist; False in a dry run of all stages.
     """
     from policyopt.files import results_file
     from policyopt.pipeline import evaluate_stage, sample_stage
@@ -307,7 +312,7 @@ def evaluate_runs(spec: Spec, how: How, trained: bool = True) -> str | None:
         with experiment_dir.stage_lock(spec, '2_eval'):
             if os.path.exists(path) and not how.resume:
                 raise RunFailed(f'{path}: another process has just written it, and it is kept; add to it with --resume')
-            state = evaluate_stage.standing(spec, runs, seed, how)  # as another pipeline may have left it
+            state = evaluate_stage.standing(spec, runs, seed, how)  # another pipeline may have changed it
             rows, task_rows, facts = evaluate_stage.evaluated_rows(spec, state.todo, seed, how, state.stored)
             said = {'spec': spec.text, 'run_name': spec.run_name, 'eval_deterministic': spec.options.eval_deterministic}
             said |= {'drawn_seed': seed} if spec.training.seed is None else {}
@@ -332,7 +337,7 @@ def _name_stale(state: evaluate_stage.Standing) -> None:
 def _name_other_commands(spec: Spec, seed: int, runs: Iterable[PlannedRun]) -> None:
     try:
         files = experiment_dir.check_same_experiment(spec, seed, ())
-    except UserError as e:  # a copy of the YAML that cannot be read on this machine, say
+    except UserError as e:  # for example, the stored copy of the YAML is not readable here
         print(f'note: whether the runs were made by the commands of {spec.file} is not known: {e}', file=sys.stderr)
         return
     others = [r.id for r in runs if r.id in files]
@@ -342,5 +347,5 @@ def _name_other_commands(spec: Spec, seed: int, runs: Iterable[PlannedRun]) -> N
 
 
 def _all_sets(spec: Spec, runs: Iterable[PlannedRun]) -> list[tuple[str, int]]:
-    """[(task, expert set)] of the tasks of these runs: those that an evaluation needs, whichever sets the runs learned from."""
+    """[(task, expert set)]: all expert sets of the tasks of these runs. The evaluation needs all, whichever sets the runs learned from."""
     return list(itertools.product(dict.fromkeys(r.task for r in runs), range(spec.training.datasets)))

@@ -1,7 +1,7 @@
 """Sweeps: `vary: {reward_lr: [.003, .01], reward_steps: [1, 4]}` of an algorithm stands for one algorithm for each combination.
 
-Each is named `ga+reward_lr=0.003+reward_steps=1` (files/names.py takes such names apart), has its own runs and seeds, and is judged and
-selected like any other algorithm. A setting goes to `{reward_lr}` in the command, else it becomes the trainer's option --reward_lr.
+Each is named `ga+reward_lr=0.003+reward_steps=1` (files/names.py parses such names), has its own runs and seeds, and is judged and
+selected like any other algorithm. A setting fills the field `{reward_lr}` of the command, or else becomes the option --reward_lr.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from policyopt.files.names import setting_word, sweep
 from policyopt.files.yamlfile import list_of, place, show_value
 from policyopt.pipeline.command import FIELDS, Command, check_trainer_option, fields_of, trainer_option
 
-MAX_NAME = 120  # of an algorithm with its settings: a file name holds 255 bytes
+MAX_NAME = 120  # bytes of an algorithm's name with its settings, because a file name holds 255 bytes
 
 
 def settings(value: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -67,7 +67,7 @@ def variants(name: str, cmd: str, vary: Mapping[str, Sequence[str]]) -> list[tup
 
 
 def _check_option(name: str, words: Sequence[str], command: Command) -> None:
-    """Refuse a setting that the command has no field for, unless it is an option of our trainer with these values."""
+    """Raise Unfit unless the command has a field for the setting, or our trainer has an option that takes these values."""
     if not command.is_trainer:
         seen = 'a setting that the command does not have'
         raise Unfit(seen, f'{{{name}}} in the command of a program that is not our imitate_mj.py')
@@ -86,5 +86,5 @@ def _with(cmd: str, settings: Iterable[tuple[str, str]], fields: set[str]) -> st
         if key in fields:
             cmd = re.sub(rf'(?<!\{{)\{{{key}\}}(?!\}})', word, cmd)
         else:
-            cmd = Command(cmd).with_added(f'--{key}', word).text  # of an option that stands twice, argparse takes the last
+            cmd = Command(cmd).with_added(f'--{key}', word).text  # if an option is given twice, argparse takes the last value
     return cmd

@@ -1,10 +1,10 @@
-"""What an experiment has shown: statistics next to published results, as text, tables, pages and figures."""
+"""The results of an experiment: statistics next to published results, as text, tables, pages and figures."""
 
 import os
 import sys
 
 if 'matplotlib' not in sys.modules and (backend := os.environ.pop('MPLBACKEND', '')):
-    # A command that a notebook started inherits its backend, which may not be here; matplotlib could then not even be imported.
+    # A command started from a notebook inherits the notebook's matplotlib backend. Without that backend, matplotlib cannot be imported.
     import matplotlib
 
     try:

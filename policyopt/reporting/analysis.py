@@ -1,6 +1,6 @@
 """Statistics of a results table: its cells with their intervals, and every cell next to a published one.
 
-A cell is (task, algorithm, dataset size). `Analysis.read` takes files; `Analysis` knows none: its rows and tasks are objects with
+A cell is (task, algorithm, dataset size). `Analysis.read` reads files; `Analysis` itself does not: its rows and tasks are objects with
 the columns of the tables /results and /tasks as attributes. Symbols are those of `statistics`; E counts episodes.
 """
 
@@ -25,13 +25,13 @@ from policyopt.reporting.reference import CEILING, Baseline, CellKey, Reference,
 from policyopt.reporting.statistics import LEVEL, NAN, Difference, Sets, sd
 from policyopt.shipped import as_typed, here_or_shipped
 
-MARGINS = {'': 0.10, 'ga': 0.05}  # by the beginning of an algorithm's name, as scores; declared before the runs
+MARGINS = {'': 0.10, 'ga': 0.05}  # {beginning of an algorithm's name: margin as a score}; declared before the runs
 
 
 class Cell:
-    """One cell with its statistics; margins are NaN where one run cannot give any.
+    """One cell with its statistics; margins are NaN if there is only one run.
 
-    `margin` takes runs for independent; `margin_sets` is over expert sets, NaN where there is one.
+    `margin` treats runs as independent; `margin_sets` is over expert sets, NaN if there is only one set.
     """
 
     def __init__(self, key: CellKey, rows: list, baseline: Baseline):
@@ -48,16 +48,16 @@ class Cell:
 
     @property
     def half_width(self) -> float:
-        """Half width of the 95% interval that is shown: over expert sets where there are several, else over runs."""
+        """Half width of the 95% interval to show: over expert sets if there are several, else over runs."""
         return self.margin_sets if math.isfinite(self.margin_sets) else self.margin
 
 
 class Comparison:
     """One of our cells against the reference; `p_holm`, corrected for the number of cells, decides whether it differs.
 
-    Judged by `one_set`, the prediction for one expert set ('sets'), where σ_b² is identifiable; else by Welch's t ('welch'), which takes
-    runs on one set for independent. Without any variance: equal means are equal, unequal ones go to the permutation test.
-    `test` is the one that `judged_by` names.
+    If σ_b² is identifiable, the cell is judged by `one_set`, the prediction for one expert set ('sets'); else by Welch's t ('welch'),
+    which treats runs on one set as independent. Without any variance, equal means count as equal, and unequal means are judged by the
+    permutation test. `test` is the test that `judged_by` names.
     """
 
     p_holm = NAN
@@ -65,7 +65,7 @@ class Comparison:
     verdict = 'too few data'
 
     def __init__(self, cell: Cell, ref: Reference, scale: float, margin: float, between: Sets | None = None, between_from: str = ''):
-        """`scale`: (expert − random), which makes scores of differences; `margin`: of the verdict, as a score."""
+        """scale: (expert − random); a difference divided by it is a score. margin: the margin of the verdict, as a score."""
         self.cell, self.ref, self.scale, self.margin = cell, ref, scale, margin
         n, m = cell.y_N.size, ref.m
         self.welch = self.test = statistics.welch(cell, ref)
@@ -110,7 +110,7 @@ class Comparison:
 
     @property
     def estimate(self) -> tuple[float, float, float]:
-        """The score difference with the ends of its 90% interval, for this cell alone; NaN without the variance between expert sets."""
+        """The score difference with the ends of its 90% interval, not corrected for other cells; NaN if σ_b² is unknown."""
         half = {'sets': self.test.half_width(0.9) / self.scale, 'equal': 0.0}.get(self.judged_by, NAN)
         score = self.test.diff / self.scale
         return score, score - half, score + half
@@ -124,7 +124,7 @@ def run_id(row: Any) -> str:
 def _grouped(rows: list) -> dict[CellKey, list]:
     """{CellKey: runs in their order}, tasks and algorithms in the order they first appear, dataset sizes ascending.
 
-    Raises UserError for what no statistic survives.
+    Raises UserError for rows from which no statistic can be computed.
     """
     names = set()
     for row in rows:
@@ -156,7 +156,7 @@ def _run_means(runs: list) -> tuple[np.ndarray, np.ndarray]:
 
 
 def baselines_of(rows: list, tasks: list) -> dict[str, Baseline]:
-    """{task: Baseline} from the task table; expert returns from the rows themselves for a task that it lacks."""
+    """{task: Baseline} from the task table; a task that is not in the table gets its expert returns from the rows."""
     table = {t.task: t for t in tasks}
     found = {}
     for task in dict.fromkeys(row.task for row in rows):
@@ -170,14 +170,14 @@ def baselines_of(rows: list, tasks: list) -> dict[str, Baseline]:
 
 
 def _moments(returns: Any) -> tuple[float, float, int]:
-    """(mean, standard deviation, number) of the finite ones of some returns."""
+    """(mean, standard deviation, number) of the finite returns."""
     x = np.asarray([] if returns is None else returns, float).ravel()
     x = x[np.isfinite(x)]
     return (float(x.mean()), sd(x), x.size) if x.size else (NAN, NAN, 0)
 
 
 def missing_runs(rows: list, expected: list[str] | None = None) -> list[str]:
-    """Names of runs that should be there: `expected`, or per task every algorithm × size × run index seen in it."""
+    """Names of missing runs; expected: all names; default: per task every algorithm × size × run index seen in it."""
     seen = {run_id(r) for r in rows}
     if expected is None:
         expected = []
@@ -195,7 +195,7 @@ def begins(start: str, alg: str) -> bool:
 
 
 def margin_of(alg: str, margins: Mapping[str, float]) -> float:
-    """The margin of the longest beginning of an algorithm's name that `margins` has, in whole words; '' is that of all others."""
+    """The margin of an algorithm: that of the longest key of `margins` that begins its name, in whole words; '' begins every name."""
     return margins[max((start for start in margins if begins(start, alg)), key=len)]
 
 
@@ -229,8 +229,8 @@ class Analysis:
         groups = _grouped(rows)
         self.baselines = baselines_of(rows, tasks)
         self.cells = {key: Cell(key, runs, self.baselines[key.task]) for key, runs in groups.items()}
-        self.between = [name for name, _ in between]  # files that tell the variance between expert sets
-        self.sources, of_cell = [], {}  # of_cell: for each cell, the file that has most expert sets of it
+        self.between = [name for name, _ in between]  # names of the files that give the variance between expert sets
+        self.sources, of_cell = [], {}  # of_cell: {cell: (Sets, name) of the file with the most expert sets}
         for name, other_rows in between:
             self.sources.append({key: _run_means(runs) for key, runs in _grouped(other_rows).items()})
             found = {key: (Sets(*c), name) for key, c in self.sources[-1].items()}
@@ -254,7 +254,7 @@ class Analysis:
         self.notes += [note] if (note := self.without_scores()) else []
 
     def _judge(self) -> None:
-        """Fill in what needs the whole table, whose number of cells corrects every p value, and the verdicts."""
+        """Correct every p value for the number of cells, and set the verdicts; this needs all cells."""
         comps = list(self.comparisons.values())
         family = sum(math.isfinite(c.p) for c in comps)
         for c, p_holm in zip(comps, statistics.holm([c.p for c in comps]), strict=True):
@@ -302,7 +302,7 @@ class Analysis:
 
     @property
     def scales(self) -> dict[str, Baseline]:
-        """{task: Baseline} that normalises: the reference's, ours for a task that it has none of."""
+        """{task: Baseline} for scores: the reference's, or ours if the reference has none of the task."""
         return {task: self.ref_baselines.get(task, b) for task, b in self.baselines.items()}
 
     def without_scores(self) -> str:
@@ -317,7 +317,7 @@ class Analysis:
         return f'no scores for {", ".join(tasks)}: expert and random policy have the same return there' if tasks else ''
 
     def of_sets(self) -> str:
-        """Where the variance between expert sets comes from, as a sentence; empty without a reference."""
+        """A sentence that names the source of the variance between expert sets; empty without a reference."""
         comps = self.comparisons.values()
         if not comps:
             return ''
@@ -336,7 +336,7 @@ def some_of(names: Sequence[str], most: int = 4) -> str:
 
 
 def heading(results: Any, reference_path: str | None = None) -> str:
-    """What a page or a picture of these results is called: the experiment, whose experts, and what it stands beside."""
+    """The title of a page or figure: the experiment, whose experts, and the results it is compared with."""
     folders = dict.fromkeys(os.path.dirname(t.expert_policy.partition('.h5')[0]) for t in results.tasks if t.expert_policy)
     parts = [str(results.attrs.get('run_name') or 'results')]
     parts += [f'experts: {", ".join(folders)}'] if any(folders) else []

@@ -27,8 +27,8 @@ from policyopt.reporting.figures import STYLE, WIDE, any_letters, figure, outsid
 T = TypeVar('T')
 DEFAULT_FIELDS = 'trueret,avglen,ent,kl,vf_r2,vf_kl,tdvf_r2,rloss,racc'
 CLONING_FIELDS = ',bcloss,valloss,valacc'
-MAX_LEGEND = 12  # more names than this would bury the curves
-# logs of run_rl_mj.py name the true return `ret`
+MAX_LEGEND = 12  # more names would cover the curves
+# in logs of run_rl_mj.py, the true return is called `ret`
 _INSTEAD = {'trueret': 'ret'}
 MEANING = {
     'trueret': 'true return',
@@ -56,7 +56,7 @@ VALACC = {'finite': 'validation log-likelihood', 'continuous': '−squared error
 
 
 def meaning_of(logs: Sequence[Log], field: str) -> str:
-    """What a field holds, in words."""
+    """The meaning of a field, in words."""
     if field != 'valacc':
         return MEANING.get(field, field)
     return ' or '.join(dict.fromkeys(VALACC[log.actions] for log in logs if log.column('valacc') is not None))
@@ -79,12 +79,12 @@ class Log:
 
     @property
     def actions(self) -> str:
-        """The kind of actions that a policy was cloned for: `valacc` is −valloss where they are finite."""
+        """The kind of actions of a cloned policy: for finite actions, `valacc` is −valloss."""
         valacc, valloss = self.column('valacc'), self.column('valloss')
         return 'finite' if valacc and valloss and np.array_equal(valacc[1], -valloss[1]) else 'continuous'
 
     def column(self, field: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """(iter_T, x_T) of a field without its NaN rows (cloning logs most rows so); None where the log lacks it or has NaN only."""
+        """(iter_T, x_T) of a field without its NaN rows (cloning logs many); None if the log lacks the field or has only NaN."""
         columns = self.table.dtype.names or ()
         name = field if field in columns else _INSTEAD.get(field)
         if name not in columns:
@@ -93,13 +93,13 @@ class Log:
         if field == 'vf_r2':
             x_T = np.maximum(x_T, 0)
         elif name == 'avglen':
-            x_T[x_T < 0] = np.nan  # cloning makes no rollouts and logs −1
+            x_T[x_T < 0] = np.nan  # cloning has no rollouts and logs −1
         known = np.isfinite(x_T)
         return (self.table['iter'][known], x_T[known]) if known.any() else None
 
 
 def log_paths(paths: Sequence[str]) -> list[str]:
-    """Those of the paths that are training logs; the others are skipped with a note, so that *.h5 may name results beside them.
+    """The paths that are training logs; others, such as results that *.h5 also matches, are skipped with a note.
 
     Raises UserError when a file is missing or damaged, or when none is left.
     """
@@ -119,7 +119,7 @@ def log_paths(paths: Sequence[str]) -> list[str]:
 
 
 def read_logs(paths: Sequence[str], range_end: int | None = None) -> list[Log]:
-    """One Log per path, in their order. Raises UserError for a file given twice, or one that is no readable log."""
+    """One Log per path, in their order. Raises UserError for a file given twice, or that is no readable log."""
     seen = set()
     for path in paths:
         if os.path.realpath(path) in seen:
@@ -138,7 +138,7 @@ def read_logs(paths: Sequence[str], range_end: int | None = None) -> list[Log]:
 
 
 def readings(paths: Sequence[str], read: Callable[[list[str]], T]) -> Iterator[T]:
-    """Yield what `read` gives of these logs without end, wherever they stand by now: a run that is completed loses its `.part`."""
+    """Yield read(logs) again and again; when a run completes, its log is read from the path without `.part`."""
     while True:
         files = [current_path(path) for path in paths]
         try:
@@ -149,9 +149,9 @@ def readings(paths: Sequence[str], read: Callable[[list[str]], T]) -> Iterator[T
 
 
 def known_fields(logs: Sequence[Log], wanted: str | None = None) -> tuple[list[str], list[str]]:
-    """(fields that some log has numbers for, sentences about the others).
+    """(fields for which a log has numbers, sentences about the other fields).
 
-    `wanted` is comma-separated; None means the default fields, with those of cloning where a log has them.
+    `wanted` is comma-separated; None means the default fields, with those of cloning if a log has them.
     """
     have = list(dict.fromkeys(n for log in logs for n in log.table.dtype.names or ()))
     default = DEFAULT_FIELDS + (CLONING_FIELDS if 'valloss' in have else '')
@@ -177,9 +177,9 @@ def last_rows(logs: Sequence[Log], fields: Sequence[str]) -> str:
 
 
 def groups_of(logs: Sequence[Log]) -> dict[str, list[Log]]:
-    """{label: logs} by algorithm, and by task and dataset size where these differ among the logs (names as the pipeline gives them).
+    """{label: logs} by algorithm, and by task and dataset size if these differ among the logs (file names of the pipeline).
 
-    Algorithms and tasks in the order of the logs, sizes from small to large: a shell gives 11 before 4.
+    Algorithms and tasks in the order of the logs; sizes from small to large, because a shell sorts 11 before 4.
     """
     nameless = [log.path for log in logs if 'alg' not in log.parts]
     if nameless:
@@ -204,7 +204,7 @@ def smoothed(x_T: np.ndarray, window: int) -> np.ndarray:
 
 
 def band(logs: Sequence[Log], field: str, window: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """(iter_T, mean, lowest, highest) over the runs that have reached each iteration; None where no log has the field."""
+    """(iter_T, mean, lowest, highest) over the runs that have reached each iteration; None if no log has the field."""
     columns = [c for c in (log.column(field) for log in logs) if c is not None]
     if not columns:
         return None
@@ -216,7 +216,7 @@ def band(logs: Sequence[Log], field: str, window: int = 1) -> tuple[np.ndarray, 
 
 
 def panels_of(logs: Sequence[Log], fields: Sequence[str], group: bool) -> list[tuple[str, str, dict[str, list[Log]]]]:
-    """[(title, field, {label: its logs})]: one panel per field; of groups also per task, and per dataset size where algorithms differ."""
+    """[(title, field, {label: its logs})]: one panel per field; for groups also per task, and per dataset size for several algorithms."""
     if not group:
         return [(meaning_of(logs, field), field, {log.name: [log] for log in logs}) for field in fields]
     several = len({log.parts['alg'] for log in logs}) > 1
@@ -243,10 +243,10 @@ def curves_figure(
     on_screen: bool = False,
     levels: Callable[[Log], Mapping[str, float]] | None = None,
 ) -> Figure:
-    """One panel per field with all logs over each other; or of groups a mean line with a band from the lowest to the highest run.
+    """One panel per field with all logs; for groups, a line for the mean and a band from the lowest to the highest run.
 
     Args:
-        levels: gives {name: return} of a log of a group; drawn across its panel in the colour of the group, a name once in the legend.
+        levels: a function that returns {name: return} for a log; each is a horizontal line in the colour of the log's group.
     """
     panels = panels_of(logs, fields, group)
     cols = min(len(panels), 4 if len(panels) == 4 and group else 3)

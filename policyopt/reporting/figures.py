@@ -28,17 +28,17 @@ from policyopt.files.atomic import check_output, replacing
 from policyopt.reporting.analysis import Analysis, Cell
 from policyopt.reporting.reference import FAILED, CellKey
 
-MIN_RUNS = 4  # a t interval over fewer runs is wider than any axis
+MIN_RUNS = 4  # a t interval over fewer runs is too wide for the axis
 _BAND = f'band: its 95% interval within the lowest and the highest run (fewer than {MIN_RUNS} runs: from the lowest to the highest)'
-WIDE = 8.6  # inches: at 420 pixels its letters are still read
-MIN_SPAN = 0.25  # of (expert − random): the least that an axis of returns spans
+WIDE = 8.6  # inches: at a width of 420 pixels the letters are still readable
+MIN_SPAN = 0.25  # an axis of returns spans at least this share of (expert − random)
 FAILED_COLOUR = '#B00020'
 FORMATS = ('png', 'pdf', 'svg')
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#8C6D1F')
 _DASHES = ('-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (1, 2)))
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*')
 GREY = '#6e7781'
-_THIN: Any = {'linewidth': 0.9, 'marker': '.', 'markersize': 4}  # the reference's curve, seen where it is a single point too
+_THIN: Any = {'linewidth': 0.9, 'marker': '.', 'markersize': 4}  # the reference's curve; the marker shows a single point
 STYLE: Any = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#e6e6e6', 'grid.linewidth': 0.8,
           'axes.axisbelow': True, 'font.size': 12, 'axes.titlesize': 12}  # fmt: skip
 
@@ -46,7 +46,7 @@ STYLE: Any = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid':
 def styles_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """{name: dict of colour, linestyle, marker}, the same in every picture for an algorithm of the table in algorithms.py."""
     taken = {ALGORITHMS[n].colour for n in names if n in ALGORITHMS}
-    # colours that are free first; one that comes again comes with another line
+    # unused colours first; a colour used again gets another line style
     looks = ((i, (i + turn) % len(_DASHES)) for turn in itertools.count() for i, c in enumerate(COLOURS) if turn or c not in taken)
     out = {}
     for name in names:
@@ -60,14 +60,14 @@ def styles_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 @contextlib.contextmanager
 def any_letters() -> Iterator[None]:
-    """Let matplotlib draw letters that its font lacks as boxes, without a warning."""
+    """Suppress matplotlib's warning about letters that its font lacks; it draws boxes for them."""
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph .* missing from', UserWarning)
         yield
 
 
 class Kind(NamedTuple):
-    """A kind of picture: its caption, what draws it, and what says why it cannot be drawn of an analysis ('' where it can)."""
+    """A kind of picture: its caption, the function that draws it, and one that says why an analysis lacks what it shows ('' if not)."""
 
     caption: str
     draw: Callable[[Any], Figure]
@@ -114,7 +114,7 @@ def show_windows(seconds: float | None = None) -> bool:
 
 
 def published_name(analysis: Analysis) -> str:
-    """What the published results are called in a picture."""
+    """The name of the published results in a picture."""
     return 'paper' if '/paper/' in analysis.title else 'published'
 
 
@@ -173,14 +173,14 @@ def _curves(analysis: Analysis, normalised: bool) -> Figure:
 
 
 def share_y(ax: Any, axes: Any, numbered: bool) -> None:
-    """Give a panel the vertical axis of the first, with numbers where it stands in the first column; before anything is drawn."""
+    """Share the vertical axis of the first panel; only the first column has numbers. Call it before anything is drawn."""
     if ax is not axes[0, 0]:
         ax.sharey(axes[0, 0])
     ax.tick_params(labelleft=numbered)
 
 
 def outside_legend(fig: Figure, axes: Any, cols: int) -> None:
-    """One legend below all axes, each label once, in fewer than `cols` columns where they would be wider than the figure."""
+    """Draw one legend below all axes, each label once, in at most `cols` columns, fewer if they would be wider than the figure."""
     entries = {}
     for ax in axes.flat:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -233,7 +233,7 @@ def _reproduction(analysis: Analysis) -> Figure:
 
 
 def _cell(ax: Any, x: float, analysis: Analysis, key: CellKey, style: dict[str, Any]) -> None:
-    """One cell of the reproduction figure: our runs, mean and judging interval to the left, the published ones to the right."""
+    """Draw a cell of the reproduction figure: our runs, mean and interval of the test on the left, the published ones on the right."""
     cell, comp, scale = analysis.cells[key], analysis.comparisons[key], analysis.scales[key.task]
     colour, marker = style['color'], style['marker']
     if comp.differs:
@@ -262,7 +262,7 @@ def _cell(ax: Any, x: float, analysis: Analysis, key: CellKey, style: dict[str, 
 
 
 def _honest_limits(ax: Any, analysis: Analysis, keys: list[CellKey]) -> None:
-    """The axis holds all runs and spans at least a quarter of (expert − random), so that cells that agree look like it."""
+    """Let the axis hold all runs and span at least a quarter of (expert − random), so that small differences look small."""
     scale = analysis.scales[keys[0].task]
     refs = [analysis.comparisons[k].ref for k in keys]
     runs = [analysis.cells[k].y_N for k in keys] + [[r.mean] if r.y_M is None else r.y_M for r in refs]
@@ -273,9 +273,9 @@ def _honest_limits(ax: Any, analysis: Analysis, keys: list[CellKey]) -> None:
 
 
 def _spread(cell: Cell, few: bool) -> tuple[float, float]:
-    """(low, high) of a cell's band: the 95% t interval of the mean within the range of its runs, or that range where they are few.
+    """(low, high) of a cell's band: the 95% t interval of the mean, cut to the range of its runs; few: that range.
 
-    A mean is never better than the best run, which a symmetric interval around six good runs and a failed one forgets.
+    A mean is never better than the best run. Without the cut, a failed run could widen the symmetric interval beyond the best run.
     """
     low, high = cell.y_N.min(), cell.y_N.max()
     margin = np.inf if few else np.nan_to_num(cell.half_width)
@@ -297,7 +297,7 @@ def _suffix(path: str) -> str:
 def save_figure(fig: Figure, path: str) -> None:
     """Write the figure whole or not at all; its kind is the suffix. PDF and SVG carry no date, so the same data give the same file."""
     suffix = _suffix(path)
-    # without a salt of its own an SVG names its parts at random
+    # with a fixed salt, the ids in an SVG are the same every time
     with replacing(path) as tmp, matplotlib.rc_context({'svg.hashsalt': 'policyopt'}):
         fig.savefig(tmp, format=suffix, dpi=150, metadata={'pdf': {'CreationDate': None}, 'svg': {'Date': None}}.get(suffix))
 
@@ -315,7 +315,7 @@ def _no_score(analysis: Analysis) -> str:
 
 
 def no_reference(analysis: Analysis) -> str:
-    """Why nothing can be drawn next to published results, '' where it can."""
+    """Why nothing can be drawn next to published results, '' if it can."""
     return '' if analysis.comparisons else 'it needs --reference with numbers for these cells (results/paper/results_per_run.csv)'
 
 

@@ -1,4 +1,4 @@
-"""The analysis as one HTML page that needs nothing else: pictures inside, tables, commands and provenance."""
+"""The analysis as one self-contained HTML page: pictures, tables, commands and provenance."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def html_report(
 
     Args:
         analysis: Analysis, with the root attributes of its results.
-        sections: what stands before the cells.
+        sections: shown before the cells.
         pictures: [(caption, PNG bytes)].
-        sources: {what it is: file} of the files that were read.
+        sources: {description: path} of the files that were read.
     """
     name, *about = (analysis.title or sources['results']).split('; ')
     title = f'Results of {name}: {len(analysis.cells)} cells' + (', compared with published ones' if analysis.comparisons else '')
@@ -91,7 +91,7 @@ def _details(summary: str, content: str) -> str:
 
 
 def _pairs(items: Iterable[tuple[Any, str]]) -> str:
-    """A table of names and what they stand for, in HTML."""
+    """An HTML table of names and values."""
     lines = (f'<tr><td class="l">{_e(name)}</td><td class="wrap">{value}</td></tr>' for name, value in items)
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 

@@ -18,7 +18,7 @@ from policyopt.provenance import parse_time
 
 
 def log_names(paths: Sequence[str]) -> dict[str, str]:
-    """{path: name} of logs: the file's name without its ending, where two would be called the same with its folders below a common one."""
+    """{path: name} of logs: the file name without suffix; equal names get their folders in front, from a common folder on."""
     names = {path: name_of(path) for path in paths}
     twice = [path for path, n in names.items() if list(names.values()).count(n) > 1]
     folders = {path: os.path.realpath(os.path.dirname(path)) for path in twice}
@@ -38,7 +38,7 @@ def _make_folder(path: str) -> None:
 
 
 def write_csv(path: str, tables: Mapping[str, np.ndarray]) -> None:
-    """Write {name: table of a log} as one CSV file with a line for every iteration; run ids are taken apart into columns."""
+    """Write {name: table of a log} as one CSV file with a line for every iteration; run ids are split into columns."""
     parts = {name: parts_of(os.path.basename(name)) for name in tables}
     keys = [k for k in KEYS if any(k in p for p in parts.values())]
     fields = list(dict.fromkeys(n for table in tables.values() for n in table.dtype.names or ()))
@@ -57,7 +57,7 @@ def _cell(value: Any) -> str:
 
 
 def bare_paths(folder: str, names: Mapping[str, str]) -> list[str]:
-    """The files for logs {path: name} without their snapshots, which are nearly all of a run's file; makes their folders."""
+    """The paths for copies of logs {path: name} without snapshots (most of a run's file); makes the folders."""
     out = [os.path.join(folder, f'{name}.h5') for name in names.values()]
     for path in out:
         _make_folder(os.path.dirname(path))
@@ -82,7 +82,7 @@ class TensorBoard:
                 raise UserError(f'{place}: holds an export already, and nothing is written twice; choose another folder, or delete it')
 
     def write(self, tables: Sequence[np.ndarray], roots: Sequence[Mapping[str, Any]]) -> None:
-        """Add the new rows of every log, at the times at which its run had come so far; `roots`: root attributes of the logs."""
+        """Add the new rows of every log, with the times at which the run logged them; roots: root attributes of the logs."""
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
         from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 

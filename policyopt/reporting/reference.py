@@ -1,6 +1,6 @@
-"""Published results: what a reference's CSV says of its cells, and of the expert and random returns of its tasks.
+"""Published results: the cells in a reference's CSV, and the expert and random returns of its tasks.
 
-Letters: M runs of a cell of the reference.
+Letters: M is the number of runs of a cell of the reference.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from policyopt.files.trajectory_file import MAX_RETURN
 from policyopt.reporting.statistics import LEVEL, NAN, sd, t_margin
 
 CEILING = 0.02  # a cell whose runs all lie within this of the expert, on both sides, can show no difference
-FAILED = 0.01  # a run that gets at most this far from the random policy's return towards the expert's has learned nothing
+FAILED = 0.01  # a run with at most this score has learned nothing
 
 
 class CellKey(NamedTuple):
-    """What the runs of one cell share."""
+    """Identifies a cell: what all of its runs share."""
 
     task: str
     alg: str
@@ -42,7 +42,7 @@ class CellKey(NamedTuple):
 class Reference:
     """A published cell: mean and sd over m runs, and the runs themselves where they were published.
 
-    is_ratio: they are not returns but shares of the expert's mean return, 1 for the expert.
+    is_ratio: the numbers are not returns but shares of the expert's mean return, 1 for the expert.
     """
 
     mean: float
@@ -57,22 +57,22 @@ class Reference:
 
     @property
     def runs(self) -> np.ndarray:
-        """The runs; where they were not published, one standard deviation to both sides of their mean."""
+        """The runs; if they were not published, (mean − sd, mean + sd)."""
         return self.y_M if self.y_M is not None else self.mean + np.nan_to_num(self.sd) * np.array([-1.0, 1.0])
 
     def mapped(self, function: Callable[[Any], Any], factor: float) -> Reference:
-        """This cell with all means mapped by a linear function of that slope."""
+        """This cell with all means mapped by a linear function with the slope `factor`."""
         y_M = None if self.y_M is None else function(self.y_M)
         return Reference(float(function(self.mean)), self.sd * abs(factor), self.m, y_M)
 
     def in_returns(self, expert_mean: float) -> Reference:
-        """This cell as returns, where an expert earns expert_mean."""
+        """This cell as returns; expert_mean: the mean return of the expert."""
         return self.mapped(lambda x: x * expert_mean, expert_mean) if self.is_ratio else self
 
 
 @dataclasses.dataclass
 class Baseline:
-    """Expert and random returns of one task; means are NaN where nothing was measured."""
+    """Expert and random returns of one task; means are NaN if nothing was measured."""
 
     task: str
     env: str
@@ -85,12 +85,12 @@ class Baseline:
 
     @property
     def width(self) -> float:
-        """expert − random, the unit of scores; NaN where scores are undefined."""
+        """expert − random, the unit of scores; NaN if scores are undefined."""
         width = self.expert_mean - self.random_mean
         return width if width and math.isfinite(width) else NAN
 
     def score(self, x: Any) -> Any:
-        """(x − random)/(expert − random): 0 is the random policy, 1 the expert; NaN where that is undefined."""
+        """(x − random)/(expert − random): 0 is the random policy, 1 the expert; NaN if that is undefined."""
         return (np.asarray(x, float) - self.random_mean) / self.width
 
 
@@ -130,7 +130,7 @@ def read_reference(path: str) -> dict[CellKey, Reference]:
 
 
 def tasks_beside(path: str) -> str:
-    """The file of expert and random returns that is read along with a reference file, if it is there."""
+    """The file of expert and random returns next to a reference file, if it exists."""
     return os.path.join(os.path.dirname(os.path.abspath(path)), 'tasks.csv')
 
 
@@ -151,13 +151,13 @@ def read_reference_tasks(path: str) -> dict[str, Baseline]:
 
 
 class _Line(NamedTuple):
-    """A line of a CSV file, and where that is."""
+    """A line of a CSV file, and its place for messages."""
 
     where: str
     fields: dict[str, str]
 
     def number(self, column: str, low: float | None = None, high: float = math.inf) -> float:
-        """As `float`, without the underscores and the digits of other scripts that Python reads too."""
+        """A number; unlike `float`, rejects underscores and digits of other scripts."""
         text = self.fields[column].strip()
         with contextlib.suppress(ValueError):
             if re.fullmatch('[-+.0-9A-Za-z]+', text) and (low is None or low <= float(text) <= high):
@@ -191,7 +191,7 @@ def _read_csv(path: str) -> tuple[Sequence[str], list[_Line]]:
 
 
 def _checked(path: str, columns: Sequence[str], lines: Sequence[_Line], need: Sequence[str], form: str) -> Iterator[_Line]:
-    """Yield the lines of a file that has the columns that it needs; `form` says them in words."""
+    """Yield the lines of a file after checking that it has the needed columns; form: these columns in words."""
     for column in need:
         if column not in columns:
             raise UserError(f"{path}: has no column '{column}'.{closest(column, columns)} Expected {form}")

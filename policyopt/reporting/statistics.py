@@ -1,7 +1,7 @@
 """The tests of a cell against its reference: Welch, permutation, Holm, one expert set; and the verdict in words.
 
-The unit of observation is the *run*, because episodes of one policy say nothing about the next training; and runs that learned
-from one expert set share that set's luck.
+The unit of observation is the *run*, because episodes of one policy say nothing about the next training. Runs that learned from
+one expert set are not independent.
 
 | Symbol | Meaning | Shape |
 |---|---|---|
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.05
-NUM_RESAMPLES = 9999  # permutations; up to this number of them are enumerated, so 7 against 7 runs (3432) is exact
+NUM_RESAMPLES = 9999  # up to this many permutations are enumerated, so 7 against 7 runs (3432) is exact
 NAN = float('nan')
 
 
@@ -40,7 +40,7 @@ def t_margin(s: float, n: int) -> float:
 
 @dataclasses.dataclass
 class Difference:
-    """An estimated difference with its standard error and degrees of freedom, for t tests and intervals; NaN where unknown."""
+    """An estimated difference with its standard error and degrees of freedom, for t tests and intervals; NaN if unknown."""
 
     diff: float
     se: float = NAN
@@ -56,20 +56,20 @@ class Difference:
         return float(stats.t.ppf((1 + level) / 2, self.df)) * self.se if self.se > 0 else self.se
 
     def interval(self, level: float) -> tuple[float, float]:
-        """The interval of that level around the difference."""
+        """The interval around the difference, with this confidence level."""
         half = self.half_width(level)
         return self.diff - half, self.diff + half
 
 
 def satterthwaite(variance: float, parts: Iterable[tuple[float, float]]) -> float:
-    """Degrees of freedom of a variance that is a sum of parts (mean square with its weight, degrees of freedom): V²/Σ s²/f."""
+    """Degrees of freedom of a variance V = Σ s with parts (s: weighted mean square, f: its degrees of freedom): V²/Σ(s²/f)."""
     return variance**2 / sum(s**2 / f for s, f in parts)
 
 
 def welch(cell: Any, ref: Any) -> Difference:
     """The difference between the runs of a cell and a Reference, for Welch's t test.
 
-    With one run on either side Welch's variance does not exist: then the t test with the pooled variance.
+    With one run on either side Welch's variance does not exist; then the t test uses the pooled variance.
     """
     diff, n, m = cell.mean - ref.mean, cell.y_N.size, ref.m
     v, w = np.nan_to_num([cell.sd_runs, ref.sd]) ** 2
@@ -91,14 +91,14 @@ def permutation_p(x_N: np.ndarray, y_M: np.ndarray, seed: int) -> float:
 
 
 def prob_improvement(x_N: np.ndarray, y_M: np.ndarray) -> float:
-    """P(a run of ours returns more than a run of the reference), ties counted half; ties up to the five digits that tables keep."""
+    """P(a run of ours returns more than a run of the reference), ties counted half; equal five digits, as in tables, are a tie."""
     d_N_M = np.asarray(x_N, float)[:, None] - np.asarray(y_M, float)
     tie_N_M = np.isclose(d_N_M, 0, atol=1e-5 * max(1e-9, np.max(np.abs(y_M))))
     return float(np.mean(np.where(tie_N_M, 0.5, d_N_M > 0)))
 
 
 def holm(p_K: ArrayLike) -> np.ndarray:
-    """Holm's step-down adjusted p values: max over smaller p of (K − rank)·p, capped at 1; NaN entries are no hypotheses."""
+    """Holm's step-down adjusted p values: max over smaller p of (K − rank)·p, capped at 1; NaN entries are not counted."""
     p_K = np.asarray(p_K, float)
     order = np.argsort(p_K, kind='stable')[: np.isfinite(p_K).sum()]  # NaN sorts behind all numbers
     out_K = np.full(p_K.shape, NAN)
@@ -107,10 +107,10 @@ def holm(p_K: ArrayLike) -> np.ndarray:
 
 
 def verdict_of(low: float, high: float, margin: float, differs: bool, diff: float) -> str:
-    """What a 90% interval of ours − reference says beside a margin, in words; NaN ends, of an unknown interval, decide nothing.
+    """The verdict, in words, from the 90% interval of ours − reference and a margin m; NaN ends stand for an unknown interval.
 
-    Within ±margin (two one-sided tests at 5%): same within m. Else, where a test has found a difference: better or worse. Else with its
-    lower end above −margin: no worse by m. Else too few data.
+    The first that applies: same within m (the interval is within ±m: two one-sided tests at 5%); better or worse (a test has found a
+    difference); no worse by m (the lower end is above −m); too few data.
     """
     text = f'{margin:.2f}' if round(margin, 2) == margin else f'{margin:g}'
     if -margin < low and high < margin:
@@ -124,7 +124,7 @@ class Sets:
     """One-way analysis of variance of the runs of one cell over its expert sets (unequal sizes allowed).
 
     sum_sq: Σ (n_d/N)², the share of σ_b² that stays in the mean over all runs; n0: (N − Σ n_d²/N)/(D − 1), the mean set size of the
-    method of moments. Mean squares are NaN where they have no degrees of freedom.
+    method of moments. Mean squares without degrees of freedom are NaN.
     """
 
     def __init__(self, y_N: ArrayLike, set_N: ArrayLike):
@@ -153,7 +153,7 @@ class Sets:
 
 @dataclasses.dataclass
 class Prediction:
-    """What our runs say about the mean of one expert set of m runs: centre ± t(.975, df)·se; NaN, of no sets, where it is unknown."""
+    """The spread of a prediction for the mean of one expert set of m runs: centre ± t(.975, df)·se; NaN and 0 sets if unknown."""
 
     sd_within: float = NAN
     sd_between: float = NAN
@@ -172,8 +172,8 @@ def predict_one_set(ours: Sets, m: int, between: Sets | None = None, ref_sd: flo
     may be negative, where the approximation fails; ν = ν_w when σ_b² is floored. D equal sets of m runs: V = MS_b·(1 + 1/D)/m,
     ν = D − 1, exactly.
 
-    MS_w pools the runs of both sides, (ref_sd, m) included: the reference's runs share one set, so under the hypothesis that is judged
-    their spread is within-set spread. Without it a cell where ours never vary would refuse any other number.
+    MS_w pools the runs of both sides, (ref_sd, m) included: the reference's runs share one set, so under the tested hypothesis their
+    spread is within-set spread. Otherwise a cell whose runs on our side are equal would differ from every other mean.
     Coverage of the 95% interval in simulations over σ_b/σ_w from 0 to 5, m = 7: 93–98% with 5 sets of 3 runs, 95–97% with 5 sets of 7,
     but down to 86% with 2 sets.
 

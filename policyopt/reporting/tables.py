@@ -1,7 +1,7 @@
 """Tables of an analysis: one model of columns, written as CSV and shown as text, Markdown, HTML or LaTeX under the same names.
 
-A `Column` takes its value from a row object; `table_of` chooses columns by level of detail (0, 1, 2; CSV alone has the rest) and turns
-values into words; `render` lays the table out. ± is half a 95% interval in every table; a standard deviation is called sd or std.
+A `Column` takes its value from a row object. `table_of` chooses columns by level of detail (0, 1, 2; other columns are only in CSV) and
+formats their values. `render` lays the table out. ± is half a 95% interval in every table; a standard deviation is called sd or std.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from policyopt.reporting.analysis import Analysis, Cell, Comparison, repeat_comm
 from policyopt.reporting.reference import Baseline, CellKey
 from policyopt.reporting.statistics import LEVEL, NAN, sd
 
-WIDTH, HEIGHT = 100, 25  # of the output of a command that is asked for no details
+WIDTH, HEIGHT = 100, 25  # of a command's output without -v
 CSV_ONLY = 3
 LEFT = ('task', 'alg', 'verdict', 'judged by', 'failed by set', 'ours', 'reference', 'found here')  # columns of words
 
@@ -66,8 +66,8 @@ def estimate(ends: Sequence[float], decimals: int, form: Callable[[Any, int], st
 class Column:
     """A column of a table.
 
-    csv_name: its name in CSV files, with spaces for underscores its heading elsewhere; '' for what is only for reading, under `heading`.
-    level: the level of detail from which on it is shown. value: gives it of a row; form: writes it for reading, with so many decimals.
+    csv_name: its name in CSV files; its heading elsewhere has spaces for underscores. '' if CSV files lack the column; then see heading.
+    level: the lowest level of detail that shows it. value: function of a row. form: function of (value, decimals) that returns a text.
     """
 
     csv_name: str
@@ -83,7 +83,7 @@ class Column:
         return self.heading or self.csv_name.replace('_', ' ')
 
     def of(self, row: Any) -> Any:
-        """Its value in a row; None where that has no reference."""
+        """Its value in a row; None if the column needs a reference and the row has none."""
         return None if self.needs_reference and row.comp is None else self.value(row)
 
 
@@ -105,12 +105,12 @@ class Section(NamedTuple):
 
 
 def trajectories(num: int) -> str:
-    """So many trajectories, for reading."""
+    """A number of trajectories, for reading."""
     return f'{num} trajectories' if num > 1 else '1 trajectory'
 
 
 def decimals_of(analysis: Analysis, task: str, digits: int = 4) -> int:
-    """Decimals that keep about so many digits of the task's returns, the same for all its numbers."""
+    """The number of decimals for all numbers of a task, so that its returns have about `digits` digits."""
     b = analysis.baselines[task]
     values = [b.expert_mean, b.random_mean, *(c.mean for k, c in analysis.cells.items() if k.task == task)]
     scale = max([abs(x) for x in values if math.isfinite(x)] + [1e-9])
@@ -160,7 +160,7 @@ RUN_COLUMNS = [
 
 
 def _of_ref(csv_name: str, meaning: str, level: int, field: str, form: Any = plain, part: Any = None, heading: str = '') -> Column:
-    """A column of the comparison with a reference: a field of it, or a part of a field with several."""
+    """A column with a field of the comparison with a reference, or with one part of such a field."""
     get = attrgetter(f'comp.{field}')
     value = get if part is None else lambda row: get(row)[part]
     return Column(csv_name, meaning, level, value, form, needs_reference=True, heading=heading)
@@ -217,12 +217,12 @@ def cell_rows(analysis: Analysis, task: str) -> list[CellRow]:
 
 
 def _settings(algs: Iterable[str]) -> list[str]:
-    """The settings of a sweep that the names of its algorithms hold."""
+    """The settings of a sweep in the names of its algorithms."""
     return list(dict.fromkeys(key for alg in algs for key in settings_of(alg)[1]))
 
 
 def table_of(columns: Sequence[Column], rows: Sequence[Any], level: int, decimals: int = 2, with_reference: bool = True) -> Table:
-    """The columns of that level as words; a sweep's settings have a column each, next to `alg`."""
+    """The columns of a level, with formatted values; each setting of a sweep gets a column next to `alg`."""
     columns = [c for c in columns if c.level <= level and (with_reference or not c.needs_reference)]
     if 'alg' in (names := [c.csv_name for c in columns]):
         i = names.index('alg')
@@ -261,20 +261,20 @@ def grid(analysis: Analysis, digits: int = 4, with_reference: bool = True) -> Ta
 
 
 def markdown_text(text: str) -> str:
-    """A text with names of strangers for Markdown: no HTML, no links, no code, and it stays in its cell of a table."""
+    """Escape a text with names from files for Markdown: no HTML, links or code, and no end of a table cell."""
     text = re.sub(r'[|`]|\\(?=[!-/:-@\[-`{-~])|(?<=\])(?=\()', r'\\\g<0>', text)
     return re.sub(r'&(?=#|\w+;)', '&amp;', re.sub(r'<(?=[a-zA-Z/!?])', '&lt;', text))
 
 
 def latex_text(text: str) -> str:
-    """A text with names of strangers for LaTeX: no command, and no argument of one before it."""
+    """Escape a text with names from files for LaTeX: no command, and no argument of a command before it."""
     special = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '[': '{[}', ']': '{]}'}
     special |= {'±': r'$\pm$', '−': '$-$', '–': '--'}
     return ''.join(special.get(c, f'\\{c}' if c in '#$%&_{}' else c) for c in text)
 
 
 def render(table: Table, form: str) -> str:
-    """A table as 'text', 'markdown', 'html' or 'latex'; columns of words, those in LEFT, stand to the left."""
+    """A table as 'text', 'markdown', 'html' or 'latex'; the columns in LEFT, which hold words, are left-aligned."""
     words = {i for i, title in enumerate(table.titles) if title in LEFT}
     if form == 'text':
         return format_table([table.titles, *table.lines], sorted(words), rule=True)
@@ -329,7 +329,7 @@ def task_sections(analysis: Analysis, level: int) -> list[Section]:
 
 
 def summary(analysis: Analysis) -> list[str]:
-    """What single cells say, in sentences: verdicts, missing runs, notes."""
+    """Sentences with verdicts, missing runs and notes."""
     comps, out = list(analysis.comparisons.values()), []
     if comps:
         count = {v: sum(c.verdict == v for c in comps) for v in dict.fromkeys(c.verdict for c in comps)}
@@ -341,13 +341,13 @@ def summary(analysis: Analysis) -> list[str]:
 
 
 def missing_sentence(analysis: Analysis) -> list[str]:
-    """How many runs are missing, and the first of them; [] where none is."""
+    """How many runs are missing, and the first of them; [] if none is."""
     num = len(analysis.missing)
     return [f'{num} run{"s are" if num > 1 else " is"} missing: {some_of(analysis.missing, 2)}'] if num else []
 
 
 def explanation(analysis: Analysis) -> list[str]:
-    """What the intervals and verdicts of the tables are, in sentences."""
+    """Sentences that explain the intervals and verdicts of the tables."""
     interval = 'return ± 95%: mean over runs, with a t interval over expert sets where a cell has several, else over runs.'
     if not analysis.comparisons:
         return [interval]
@@ -361,7 +361,7 @@ def explanation(analysis: Analysis) -> list[str]:
 
 
 def text_report(analysis: Analysis, level: int, sections: Sequence[Section] = (), after: Sequence[str] = ()) -> str:
-    """The report for a terminal: at level 0 within WIDTH × HEIGHT, ending with the lines of `after`; from level 1 a line per cell."""
+    """The report for a terminal: level 0 fits in WIDTH × HEIGHT with the lines `after` at its end; levels 1 and 2 have a line per cell."""
     first = _wrapped([analysis.of_sets()] if analysis.comparisons else [])
     return '\n'.join(
         [*first, *(_details(analysis, level, sections) if level else _overview(analysis, sections, len(first + [*after]))), *after]
@@ -376,7 +376,7 @@ def _details(analysis: Analysis, level: int, sections: Sequence[Section]) -> lis
 
 
 def _overview(analysis: Analysis, sections: Sequence[Section], taken: int) -> list[str]:
-    """The first section's table and all cells in a grid, in HEIGHT lines of which some are taken."""
+    """The first section's table and a grid of all cells, in HEIGHT − taken lines."""
     out = [line for s in sections[:1] for line in (render(s.table, 'text').splitlines() if s.table else _wrapped(s.sentences))]
     wide, narrow = (render(grid(analysis, 3, with_reference), 'text').splitlines() for with_reference in (True, False))
     lines = wide if max(map(len, wide)) <= WIDTH else narrow
@@ -412,7 +412,7 @@ def latex_report(analysis: Analysis) -> str:
 
 
 def csv_text(columns: Sequence[Column], rows: Sequence[Any]) -> str:
-    """Rows as CSV; empty fields mean: not known, or not defined. Settings of a sweep have columns behind the others."""
+    """Rows as CSV; an empty field is unknown or undefined. Settings of a sweep have the last columns."""
 
     def field(x):
         return '' if x is None or (isinstance(x, float) and math.isnan(x)) else f'{x:.10g}' if isinstance(x, float) else x
@@ -435,7 +435,7 @@ def runs_csv(analysis: Analysis) -> str:
 
 
 def cells_csv(analysis: Analysis) -> str:
-    """A line per cell; before those of a task its expert and its random policy."""
+    """A line per cell; the expert and the random policy of a task come before its cells."""
     rows = []
     for task, b in analysis.baselines.items():
         measured = (('expert', b.expert_mean, b.expert_sd, b.expert_episodes), ('random', b.random_mean, b.random_sd, b.random_episodes))

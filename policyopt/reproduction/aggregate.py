@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -67,7 +67,7 @@ class Pair:
 
 @dataclasses.dataclass
 class Between:
-    """ω² of a block with its degrees of freedom; `spread` is the variance of z_D that it was taken from."""
+    """ω² of a block (var) with its degrees of freedom; `spread` is the variance of z_D, from which ω² was computed."""
 
     var: float
     spread: float
@@ -78,9 +78,9 @@ class Between:
 def between_of(cells: list[tuple[np.ndarray, np.ndarray]]) -> Between | None:
     """Between of one block from the cells of one file, or None when they do not share two expert sets.
 
-    z_s = mean over sizes of mean over runs, so that what the sizes of a set have in common is in it;
+    z_s is the mean over sizes of the mean over the runs of set s, so an effect that a set has on all sizes stays in it.
     ω² = var(z_D) − mean_s Σ_k MS_k/n_{k,s} / K²  (method of moments; it may be negative until it is pooled).
-    With one run a set, MS is unknown and stays in ω².
+    With one run per set, the variance within sets (MS) is unknown, and ω² includes it.
     """
     cells = [c for c in cells if np.unique(c[1]).size > 1]
     common = sorted(set.intersection(*(set(s.tolist()) for _, s in cells))) if cells else []
@@ -96,17 +96,17 @@ def between_of(cells: list[tuple[np.ndarray, np.ndarray]]) -> Between | None:
 def pooled_between(sources: Sequence[Cells], blocks: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Between]:
     """{(alg, task): Between} for `blocks`, partially pooled over the tasks of each algorithm; blocks of unmeasured algorithms are absent.
 
-    Files first: ω² of one block is that of the file with most expert sets of it, because files of one base seed share sets. Then tasks:
+    Each block takes ω² from the one file with most expert sets, because files of one base seed share sets. Then tasks are pooled:
 
     ω̃² = max(0, (f·ω² + f₀·ω̄²)/(f + f₀)),  with f + f₀ degrees of freedom,
 
-    where ω̄² is the mean of the algorithm's blocks, weighted by f. This is the posterior mean of a variance with a scaled inverse χ²
-    prior (Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3(1), art. 3, eq. 3), so that five sets' four degrees of freedom do not decide
-    alone; f₀ is set to PRIOR_DF (at most the other blocks' f) and not estimated, because three tasks cannot tell it. The sum over
-    tasks is that of the unpooled estimates when all f are equal. Blocks at the ceiling keep their own: they know nothing of the
-    others. A block of which only some sizes were measured is taken to vary as those do, which is too much where the others are larger.
+    where ω̄² is the mean over the algorithm's blocks, weighted by f. This is the posterior mean of a variance with a scaled inverse χ²
+    prior (Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3(1), art. 3, eq. 3): five sets give ω² only four degrees of freedom.
+    f₀ is PRIOR_DF, at most the f of the other blocks together; three tasks are too few to estimate it. When all f are equal, pooling
+    does not change the sum over tasks. A block at the ceiling is not pooled: its ω² says nothing about other tasks.
+    A block with only some sizes measured uses these for all sizes. This overstates ω² if the other sizes are larger.
 
-    sources: normalised, one for each file that has several expert sets. blocks: the (alg, task) that are wanted.
+    sources: normalised cells, one mapping for each file with several expert sets. blocks: the (alg, task) to return.
     """
     own = {}
     for cells in sources:
@@ -137,51 +137,84 @@ def _weighted(items: list[Between]) -> Between:
     return Between(var, spread, df, all(i.ceiling for i in items))
 
 
-def standard_error(
-    pairs: Sequence[Pair], between: Mapping[tuple[str, str], Between], spare: Mapping[CellKey, Sets]
-) -> tuple[str, float, float]:
-    """(what it holds, as in Row; standard error; degrees of freedom) of the mean difference of these cells, each with weight 1/K.
+Blocks = Mapping[tuple[str, str], Between]  # by (alg, task)
 
-    d = mean_c d_c,   V = V_sets + V_runs,   V_runs = Σ_c (s_c²/N_c + s'_c²/M_c)/K²,
-    V_sets = Σ_tasks (Σ_blocks (K_b/K)·√(ω̃²·Σ(n_d/N)² + ω̃'²))²:  our mean carries its share of the variance between sets and the
-    reference's one set carries all of it; algorithms on one task share their sets, so their errors are added as if they were one.
-    d ± t(ν)·√V with Satterthwaite's ν, in which ω̃² counts with the spread it was taken from, kept at or above the smallest f.
-    Where single runs tell no variance at all, T > 2 tasks do, because their expert sets are their own and the cells of one share theirs:
-    V = T/(T − 1)·Σ_t (K_t/K)²·(d_t − d)² with d_t the mean over task t's K_t cells, ν = T − 1 (Ibragimov & Müller 2010, J. Bus. Econ.
-    Stat. 28, 453: not too narrow where tasks vary unequally). With fewer tasks V = var(d_c)/K, ν = K − 1, and nothing is concluded.
+
+class Part(NamedTuple):
+    """One part of a variance. mean_square: the mean square, with its weight, of which df is the number of degrees of freedom."""
+
+    variance: float
+    mean_square: float
+    df: float
+
+
+def _variance_between_sets(pairs: Sequence[Pair], between: Blocks) -> tuple[list[Part], str]:
+    """Return V_sets, a Part for each task, and 'measured', or 'runs' where ω̃² of a block is unknown.
+
+    V_sets = Σ_tasks (Σ_blocks (K_b/K)·√(ω̃²·Σ(n_d/N)² + ω̃'²))². Our mean has its share of the variance between sets; the reference has
+    one set, and so all of it. Algorithms on one task share their sets, so their errors are added as fully correlated ones.
     """
-    num, sets, df = len(pairs), 'measured', NAN
-    blocks, per_task = {}, {}  # per_task: (standard deviation between sets, the spread behind it, degrees of freedom) of every block
+    blocks, errors, sets = {}, {}, 'measured'
     for p in pairs:
         blocks.setdefault((p.block, p.ref_block), []).append(p)
     for (mine, other), cells in blocks.items():
         kappa = float(np.mean([p.sets.sum_sq for p in cells]))
-        known = [(x, k) for x, k in ((between.get(mine), kappa), (between.get(other), 1.0)) if x]
+        known = [(x, share) for x, share in ((between.get(mine), kappa), (between.get(other), 1.0)) if x]
         if len(known) < 2 and not all(p.ceiling for p in cells):
             sets = 'runs'
-        sds = (len(cells) / num * math.sqrt(sum(getattr(x, name) * k for x, k in known)) for name in ('var', 'spread'))
-        per_task.setdefault(mine[1], []).append((*sds, min((x.df for x, _ in known), default=math.inf)))
-    sums = [(sum(sds), sum(spreads), min(dfs)) for sds, spreads, dfs in (zip(*found, strict=True) for found in per_task.values())]
-    parts = [(sd**2, spread**2, df) for sd, spread, df in sums if spread > 0]  # (variance, the mean square behind it, degrees of freedom)
-    least, unknown = min((df for *_, df in parts), default=1.0), False
+        error = len(cells) / len(pairs) * math.sqrt(sum(x.var * share for x, share in known))
+        spread = len(cells) / len(pairs) * math.sqrt(sum(x.spread * share for x, share in known))
+        errors.setdefault(mine[1], []).append((error, spread, min((x.df for x, _ in known), default=math.inf)))
+    of_tasks = [zip(*found, strict=True) for found in errors.values()]
+    parts = [Part(sum(found) ** 2, sum(spreads) ** 2, min(dfs)) for found, spreads, dfs in of_tasks if sum(spreads) > 0]
+    return parts, sets
+
+
+def _variance_within_sets(pairs: Sequence[Pair], between: Blocks, spare: Mapping[CellKey, Sets]) -> list[Part] | None:
+    """V_runs = Σ_c (s_c²/N_c + s'_c²/M_c)/K², a Part for each term that is known and not 0; None where single runs leave it unknown."""
+    parts = []
     for p in pairs:
         own = p.sets if p.sets.df_within else spare.get(p.key, p.sets)
         within = own.ms_within, own.df_within
         ref_within = (p.ref.sd**2, p.ref.m - 1) if math.isfinite(p.ref.sd) else within
-        # with one run a set what runs vary is in ω² already
-        unknown |= math.isnan(within[0] + ref_within[0]) and p.block not in between and not p.ceiling
-        parts += [(v / n / num**2, v / n / num**2, f) for (v, f), n in ((within, p.y_N.size), (ref_within, p.ref.m)) if f and v > 0]
-    total = sum(v for v, _, _ in parts)
-    if unknown:
-        by_task = {}
-        for p in pairs:
-            by_task.setdefault(p.key.task, []).append(p.diff)
-        sets, groups = ('tasks', list(by_task.values())) if len(by_task) > 2 else ('cells', [[p.diff] for p in pairs])
-        df, diff = float(len(groups) - 1), np.mean([p.diff for p in pairs])
-        apart = sum((len(d) / num) ** 2 * (np.mean(d) - diff) ** 2 for d in groups)
-        total = float(len(groups) / df * apart) if df else NAN
-    elif total > 0:
-        df = max(satterthwaite(total, [part[1:] for part in parts]), least)
+        # with one run per set, ω² includes the variance of the runs
+        if math.isnan(within[0] + ref_within[0]) and p.block not in between and not p.ceiling:
+            return None
+        sides = (*within, p.y_N.size), (*ref_within, p.ref.m)
+        known = [(mean_square / n / len(pairs) ** 2, df) for mean_square, df, n in sides if df and mean_square > 0]
+        parts += [Part(variance, variance, df) for variance, df in known]
+    return parts
+
+
+def _error_from_differences(pairs: Sequence[Pair]) -> tuple[str, float, float]:
+    """As standard_error, from the differences d_c alone.
+
+    With T > 2 tasks: V = T/(T − 1)·Σ_t (K_t/K)²·(d_t − d)², where d_t is the mean over the K_t cells of task t, and ν = T − 1. The tasks
+    have independent expert sets; the cells of one task share theirs. The interval is not too narrow if the tasks vary unequally
+    (Ibragimov & Müller 2010, J. Bus. Econ. Stat. 28, 453). With fewer tasks, V = var(d_c)/K and ν = K − 1, which give no verdict.
+    """
+    by_task = [[p.diff for p in pairs if p.key.task == task] for task in dict.fromkeys(p.key.task for p in pairs)]
+    sets, groups = ('tasks', by_task) if len(by_task) > 2 else ('cells', [[p.diff] for p in pairs])
+    df, diff = float(len(groups) - 1), np.mean([p.diff for p in pairs])
+    apart = sum((len(d) / len(pairs)) ** 2 * (np.mean(d) - diff) ** 2 for d in groups)
+    return sets, math.sqrt(len(groups) / df * apart) if df else NAN, df
+
+
+def standard_error(pairs: Sequence[Pair], between: Blocks, spare: Mapping[CellKey, Sets]) -> tuple[str, float, float]:
+    """(what it holds, as in Row; standard error; degrees of freedom) of the mean difference d of these cells, each with weight 1/K.
+
+    V = V_sets + V_runs, and the interval is d ± t(ν)·√V with Satterthwaite's ν, at least the smallest f of a task. In ν, ω̃² counts with
+    the spread that it was computed from. Where single runs leave V_runs unknown, `_error_from_differences` takes their place.
+    """
+    set_parts, sets = _variance_between_sets(pairs, between)
+    run_parts = _variance_within_sets(pairs, between, spare)
+    if run_parts is None:
+        return _error_from_differences(pairs)
+    parts = set_parts + run_parts
+    total, df = sum(part.variance for part in parts), NAN
+    if total > 0:
+        least = min((part.df for part in set_parts), default=1.0)
+        df = max(satterthwaite(total, [(part.mean_square, part.df) for part in parts]), least)
     return sets, math.sqrt(total) if total >= 0 else NAN, df
 
 
@@ -189,8 +222,8 @@ class Row(Difference):
     """The mean difference in scores of some cells, with its equivalence test and its verdict.
 
     `sets` says what its variance holds: 'measured' (runs and expert sets), 'runs' (the variance between sets was not measured for
-    some cell), 'tasks' or 'cells' (single runs: the spread of the tasks' or cells' own differences). `failed` of `num_runs` runs of ours
-    got at most FAILED of the way from random to expert, `ref_failed` of `ref_runs` of the reference.
+    some cell), 'tasks' or 'cells' (single runs: the spread of the tasks' or cells' own differences). `failed` is the number of our
+    `num_runs` runs that score at most FAILED; `ref_failed` is that number among the `ref_runs` of the reference.
     Equivalence within δ: two one-sided t tests (Schuirmann 1987), p = P(T(ν) > (δ − |d|)/√V); p < .05 is the 90% interval within ±δ.
     """
 
@@ -201,13 +234,13 @@ class Row(Difference):
     def __init__(
         self,
         pairs: Sequence[Pair],
-        between: Mapping[tuple[str, str], Between],
+        between: Blocks,
         alg: str = '',
         task: str = '',
         spare: Mapping[CellKey, Sets] | None = None,
         margins: Mapping[str, float] = MARGINS,
     ):
-        """alg, task: name of the row, empty for all. spare: Sets from other files, for the variance within sets of cells of one run."""
+        """alg, task: name of the row, empty for all. spare: Sets of other files, used for cells with one run per expert set."""
         self.alg, self.task, self.margin = alg, task, margin_of(alg, margins)
         self.num_cells, self.num_ceiling = len(pairs), sum(p.ceiling for p in pairs)
         self.sets, se, df = standard_error(pairs, between, spare or {})
@@ -273,12 +306,12 @@ def bootstrap(pairs: Sequence[Pair], seed: int, num: int = NUM_BOOTSTRAP) -> tup
 class Aggregate:
     """Rows over a results table beside its reference: per algorithm, per algorithm and task, per task, and over all.
 
-    pairs, between: the cells with a reference and a scale, and the variances that the rows came from. free: the rows of the
-    algorithms that have cells at the ceiling, without these.
+    pairs: the cells with a reference and a scale. between: the variances between sets that the rows use. free: for each
+    algorithm with some cells at the ceiling, its row without these cells.
 
     Args:
-        sources: such `cells` of other files, for the variance between sets.
-        margins: by the beginning of an algorithm's name.
+        sources: the cells of other files, to estimate the variance between sets.
+        margins: the margin of an algorithm, by the beginning of its name.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ class Actor(AnyActor):
         for affine, act in self.layers:
             if affine is not None:
                 # block by block: BLAS takes another kernel, which rounds otherwise, for larger products
-                h = np.matmul(h.reshape(-1, ACTOR_ROWS, h.shape[1]), affine[0]).reshape(len(h), -1)
+                h = np.matmul(h.reshape(-1, ACTOR_ROWS, h.shape[1]), affine[0]).reshape(len(h), affine[0].shape[1])
                 h += affine[1]
             if act is not None:
                 _NUMPY_ACTIVATIONS[act](h)
@@ -162,7 +162,10 @@ class FunctionActor(GivenActions):
 
     def outputs(self, obs_B_Do: np.ndarray) -> np.ndarray:
         said, num, n = as_array(_asked(self.function, obs_B_Do.copy()), 'what the expert returned'), len(obs_B_Do), self.num_actions
-        is_fit = said.dtype.kind in 'iu' and said.shape in ((num,), (num, 1)) if n else said.shape == (num, self.a_dim)
+        if n:
+            is_fit = said.dtype.kind in 'iu' and said.shape in ((num,), (num, 1))
+        else:
+            is_fit = said.shape == (num, self.a_dim)
         a_B_Da = self.actions(said, num) if is_fit else None
         if a_B_Da is None:
             wanted = f'{num} integers from 0 to {n - 1}' if n else f'finite numbers of shape ({num}, {self.a_dim})'

@@ -162,8 +162,9 @@ class Rollout:
             done_K = done_K | late_K
             if np.count_nonzero(done_K):
                 slots_K, t_K, traj_K, obs_K_Do = self.restart(slots_K, t_K, traj_K, obs_K_Do, done_K)
-        played = Played._make(np.concatenate(column) for part in (rows, self.ends) for column in zip(*part, strict=True))
-        return played._replace(adist_R_Pa=self.actor.adist_of(played.adist_R_Pa))  # so far it holds the outputs
+        traj_R, t_R, obs_R_Do, out_R, a_R_Da, r_R = (np.concatenate(column) for column in zip(*rows, strict=True))
+        ends = (np.concatenate(column) for column in zip(*self.ends, strict=True))
+        return Played(traj_R, t_R, obs_R_Do, self.actor.adist_of(out_R), a_R_Da, r_R, *ends)
 
     def start(self, slots_K: np.ndarray, traj_K: np.ndarray) -> np.ndarray:
         """Reset these slots for these trajectory numbers; returns their first observations."""
@@ -198,10 +199,11 @@ class Rollout:
         free = slots_K[done_K][: len(new_traj)]
         slots_K, t_K, traj_K, obs_K_Do = slots_K[keep], t_K[keep], traj_K[keep], obs_K_Do[keep]
         if len(free):
-            order = np.argsort(np.concatenate([slots_K, free]))
-            new = free, np.zeros_like(free), new_traj, self.start(free, new_traj)
-            pairs = zip((slots_K, t_K, traj_K, obs_K_Do), new, strict=True)
-            slots_K, t_K, traj_K, obs_K_Do = (np.concatenate(pair)[order] for pair in pairs)
+            obs_K_Do = np.concatenate([obs_K_Do, self.start(free, new_traj)])
+            slots_K, traj_K = np.concatenate([slots_K, free]), np.concatenate([traj_K, new_traj])
+            t_K = np.concatenate([t_K, np.zeros_like(free)])
+            order = np.argsort(slots_K)
+            slots_K, t_K, traj_K, obs_K_Do = slots_K[order], t_K[order], traj_K[order], obs_K_Do[order]
         return slots_K, t_K, traj_K, obs_K_Do
 
 

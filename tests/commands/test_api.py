@@ -368,6 +368,7 @@ def test_the_torch_module_acts_as_the_policy_does(func, action_space, dtype):
     found = module(torch.as_tensor(obs_B_Do, dtype=getattr(torch, dtype)))
     assert np.abs(found.detach().numpy() - policy.act(obs_B_Do)).max() <= (1e-12 if dtype == 'float64' else 1e-4)
     assert module(torch.as_tensor(obs_B_Do[0], dtype=getattr(torch, dtype))).shape == found[0].shape
+    assert [name for name, _ in module.net.named_children()] == ['0', '1', '2', '3', '4'], 'a layer stands twice'
     policy.theta_P.zero_()
     assert torch.equal(module(torch.as_tensor(obs_B_Do, dtype=getattr(torch, dtype))), found), 'the module shares memory with the policy'
 

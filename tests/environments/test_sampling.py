@@ -218,6 +218,8 @@ def test_a_row_does_not_depend_on_its_neighbours(space, func):
     shuffled = np.random.RandomState(3).permutation(100)
     np.testing.assert_array_equal(actor.adist(obs[shuffled]), alone[shuffled])
     assert ACTOR_ROWS > 1
+    assert actor.adist(obs[:0]).shape == (0, alone.shape[1])
+    assert len(policy.act(obs[:0])) == 0
 
 
 @SPACES

@@ -116,6 +116,11 @@ class Untold(Exception):
         raise ValueError
 
 
+class Unshown:
+    def __repr__(self):
+        raise SystemExit(0)
+
+
 def fail(error):
     raise error
 
@@ -134,6 +139,7 @@ ODD = {
     'no reward': (case(returned=lambda o, r: (o, None, False, False, {})), r'a reward of None'),
     'endless reward': (case(returned=lambda o, r: (o, 10**400, False, False, {})), r'a reward of 1000000'),
     'a word as a reward': (case(returned=lambda o, r: (o, '1.5', False, False, {})), r"a reward of '1\.5'"),
+    'a reward that cannot be shown': (case(returned=lambda o, r: (o, Unshown(), False, False, {})), r'a reward of an Unshown,'),
     'a word as an end': (case(returned=lambda o, r: (o, r, 'False', False, {})), r"terminated of 'False'"),
     'an endless observation': (case(returned=lambda o, r: ([10**400], r, False, False, {})), r'returned an observation of \[1000000'),
     'an error that cannot be told': (case(returned=lambda o, r: fail(Untold())), r'failed in step\(\) with Untold$'),
@@ -348,3 +354,18 @@ def test_an_environment_of_which_only_one_can_exist_plays_what_many_play(capsys)
         assert po.train('trpo', lambda: timed(Counting()), max_envs=most, **SMALL).policy.theta_P.equal(expected)
         assert Counting.most == most
     assert len(po.evaluate(run.policy, lambda: timed(Only()), 3).returns) == 3
+
+
+@pytest.mark.parametrize('method', ['step', 'render'])
+def test_a_mistake_within_an_environment_is_not_called_an_old_api(method):
+    class Mistaken(Point):
+        def check(self, action):
+            _, _ = (1,)
+
+        def render(self):
+            return self.check(None)
+
+    env = SingleEnv(Mistaken())
+    env.reset(0)
+    with pytest.raises(po.RunFailed, match=rf'failed in {method}\(\) with ValueError: not enough values to unpack \(expected 2, got 1\)$'):
+        env.step(np.zeros(1)) if method == 'step' else env.render()

@@ -5,7 +5,7 @@ import pytest
 
 import policyopt as po
 from policyopt.errors import UserError
-from policyopt.files.importers import import_trajs
+from policyopt.files.importers import ReadOptions, import_trajs, read_source
 from policyopt.files.trajectory_file import load_trajs
 
 LENGTHS = np.array([30, 50, 40])
@@ -44,6 +44,7 @@ SAME = {
     'episode_ends of each step': padded(episode_ends=STEP),
     'flat dones': flat(dones=LAST),
     'flat lengths': flat(lengths=LENGTHS),
+    'flat lengths without a sign': flat(lengths=LENGTHS.astype('u1'), dones=LAST),
     'flat starts': flat(episode_starts=FIRST),
     'flat ends': flat(episode_ends=np.cumsum(LENGTHS)),
     'flat flags of both kinds': flat(terminals=LAST & (np.arange(120) < 60), timeouts=LAST & (np.arange(120) > 60)),
@@ -142,18 +143,26 @@ def test_the_option_names_several_arrays_and_those_of_each_episode(tmp_path):
             import_trajs(str(tmp_path / source), str(tmp_path / 'out.h5'), ends=name)
 
 
-@pytest.mark.parametrize('axis', [0, 1])
-def test_buffers_of_several_environments_are_cut_along_the_time(axis, tmp_path):
-    """As Stable-Baselines3 keeps them, (time, environment, …), or the other way round."""
+@pytest.mark.parametrize(('axis', 'more'), [(0, 0), (1, 0), (1, 1)])
+def test_buffers_of_several_environments_are_cut_along_the_time(axis, more, tmp_path):
+    """As Stable-Baselines3 keeps them, (time, environment, …), or the other way round, then perhaps with the last observation."""
     rng, dones = np.random.default_rng(0), np.zeros((60, 2), bool)
     dones[[19, 59], 0] = dones[[9, 39], 1] = True
     arrays = {'obs': rng.normal(size=(60, 2, 3)), 'acts': rng.integers(2, size=(60, 2)), 'rews': np.ones((60, 2)), 'dones': dones}
     if axis == 1:
         arrays = {name: np.swapaxes(x, 0, 1) for name, x in arrays.items()}
+        arrays['obs'] = np.concatenate([arrays['obs'], np.zeros((2, more, 3))], axis=1)
     np.savez(tmp_path / 'in.npz', **arrays)
     trajs, _ = import_trajs(str(tmp_path / 'in.npz'), str(tmp_path / 'out.h5'), time_axis=axis)
     assert trajs.lengths.tolist() == [20, 40, 10, 30, 20]
     assert np.array_equal(trajs.obs[0], (arrays['obs'] if axis == 0 else np.swapaxes(arrays['obs'], 0, 1))[:20, 0])
+
+
+def test_environments_side_by_side_may_have_an_observation_more_than_actions(tmp_path):
+    obs, dones = np.random.default_rng(0).normal(size=(2, 31, 3)), np.arange(30) % 10 == 9
+    np.savez(tmp_path / 'in.npz', obs=obs, acts=np.zeros((2, 30, 1)), dones=np.array([dones, dones]))
+    found = read_source(str(tmp_path / 'in.npz'), ReadOptions(time_axis=1)).episodes
+    assert [len(e.obs) for e in found] == [10, 10, 11] * 2, 'the last episode of each has what its last action led to'
 
 
 @pytest.mark.parametrize(('obs', 'after'), [('f4', 'f8'), ('f8', 'f4'), ('f2', 'f8'), ('f4', 'f4'), ('f8', 'f8')])

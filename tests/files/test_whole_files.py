@@ -4,9 +4,11 @@ import fcntl
 import json
 import os
 import platform
+import runpy
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +62,16 @@ def test_a_leftover_of_a_process_with_our_number_is_in_nobodys_way(tmp_path):
     left.write_text('half')
     write_text(str(tmp_path / 'a.txt'), 'whole')
     assert (tmp_path / 'a.txt').read_text() == 'whole' and left.read_text() == 'half'
+
+
+def test_processes_of_one_name_in_two_containers_share_no_temporary_file(tmp_path):
+    names = set()
+    for _ in range(2):
+        fresh = runpy.run_module('policyopt.files.atomic')
+        with fresh['writing'](str(tmp_path / 'a.txt'), replace=True) as tmp:
+            Path(tmp).write_text('whole')
+            names.add(tmp)
+    assert len(names) == 2
 
 
 @pytest.mark.parametrize('kind', ['trajectories', 'results', 'run'])
@@ -224,10 +236,11 @@ def test_a_file_with_a_filter_that_is_not_here_needs_the_filter(tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason='becomes another user')
-def test_a_file_that_may_not_be_read_is_not_called_damaged():
-    code = 'import os, sys, tempfile; from policyopt.files.hdf5 import open_h5\n'
-    code += 'fd, path = tempfile.mkstemp(dir="/tmp"); os.setuid(65534)\n'
-    code += 'try:\n    with open_h5(path, "x"): pass\nexcept Exception as e: print(e)\n'
+@pytest.mark.parametrize('read', ['open_h5(path, "x").__enter__()', 'read_source(path)'])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(read):
+    code = 'import os, tempfile; from policyopt.errors import UserError; from policyopt.files.hdf5 import open_h5\n'
+    code += 'from policyopt.files.importers import read_source; _, path = tempfile.mkstemp(".h5", dir="/tmp"); os.setuid(65534)\n'
+    code += f'try: {read}\nexcept UserError as e: print(e)\n'
     done = subprocess.run([sys.executable, '-c', code], env=script_env(), capture_output=True, text=True)
     assert 'cannot be read (Permission denied)' in done.stdout, done.stderr
     os.unlink(done.stdout.partition(':')[0])

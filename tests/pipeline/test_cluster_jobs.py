@@ -155,11 +155,14 @@ def test_every_time_limit_of_slurm_is_taken(tmp_path, time):
 def test_cuda_without_a_gpu_in_the_script_is_warned_of(tmp_path):
     path, _ = ready_spec(tmp_path, cmd='python scripts/imitate_mj.py --mode bclone --data {dataset} --env {env} --log {out}')
     warning = 'warning: --device cuda, but the job asks for no GPU; add a directive such as '
-    for system, directive in (('slurm', '--gres=gpu:1'), ('pbs', '-l select=1:ncpus=4:ngpus=1')):
+    openpbs = ['--set', 'options.pbs.dialect=openpbs']
+    cases = [('slurm', '--gres=gpu:1', []), ('pbs', '-l nodes=1:ppn=4:gpus=1', []), ('pbs', '-l select=1:ncpus=4:ngpus=1', openpbs)]
+    for system, directive, dialect in cases:
+        command = [path, '1', '-e', system, '-n', *dialect]
         ask = ['--set', f'options.{system}.extra=["{directive}"]']
-        assert f"{warning}'{directive}' to options.{system}.extra" in im_pipeline(path, '1', '-e', system, '-n', '--device', 'cuda')[1]
-        assert 'warning' not in im_pipeline(path, '1', '-e', system, '-n', '--device', 'cuda', *ask)[1]
-        assert 'warning' not in im_pipeline(path, '1', '-e', system, '-n')[1]
+        assert f"{warning}'{directive}' to options.{system}.extra" in im_pipeline(*command, '--device', 'cuda')[1]
+        assert 'warning' not in im_pipeline(*command, '--device', 'cuda', *ask)[1]
+        assert 'warning' not in im_pipeline(*command)[1]
 
 
 # ---- where the files go

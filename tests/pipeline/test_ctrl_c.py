@@ -253,6 +253,14 @@ def test_a_signal_that_lands_in_a_destructor_is_neither_shown_nor_lost(block, si
     assert done.returncode == code and done.stderr.startswith(said) and done.stderr.count('\n') == 1, done.stderr
 
 
+def test_training_leaves_the_child_handler_of_a_program_as_it_is(tmp_path):
+    code = 'import os, signal\nfrom policyopt.signals import stop_signals\nended = []\n'
+    code += 'signal.signal(signal.SIGCHLD, lambda *_: ended.append(1))\n'
+    code += 'with stop_signals():\n    if not os.fork(): os._exit(0)\n    os.wait()\n'
+    code += 'signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwith stop_signals(): print(ended, signal.getsignal(signal.SIGCHLD))\n'
+    assert python(code, tmp_path).stdout == f'[1] {signal.SIG_DFL}\n'
+
+
 def test_other_exceptions_in_destructors_are_shown_as_ever(tmp_path):
     code = IN_A_DESTRUCTOR.replace('os.kill(os.getpid(), signal.SIGNUM)', '1 / 0').replace('time.sleep(60)', 'pass')
     done = python(code.replace('BLOCK', 'stoppable()'), tmp_path)

@@ -126,6 +126,7 @@ def test_options_are_added_to_our_trainer_only():
     assert add('python imitate_mj.py --seed 3', '--seed', 5) == 'python imitate_mj.py --seed 3'
     assert add('python imitate_mj.py --seed=3', '--seed', 5) == 'python imitate_mj.py --seed=3'
     assert add('python imitate_mj.py --log x 2>&1 | tee y', '--seed', 5) == 'python imitate_mj.py --log x --seed 5 2>&1 | tee y'
+    assert add('python imitate_mj.py --log $(pwd)>y', '--seed', 5) == 'python imitate_mj.py --log $(pwd) --seed 5 >y'
     assert add("python imitate_mj.py --log 'a|b' > y", '--resume') == "python imitate_mj.py --log 'a|b' --resume > y"
     assert add('julia train.jl --log x', '--seed', 5) == 'julia train.jl --log x'
 

@@ -134,16 +134,18 @@ def _shared(arrays: Arrays) -> tuple[str, list[Row]]:
 
 def _rows_by_axes(arrays: Arrays, own: dict[str, np.ndarray], said: dict[str, np.ndarray]) -> tuple[str, list[Row]]:
     """(layout, rows) of observations of three axes: an episode a row, or if one axis is the time, an environment a row."""
-    path, time_axis, shape = arrays.path, arrays.options.time_axis, own['obs'].shape
+    path, time_axis = arrays.path, arrays.options.time_axis
     if time_axis is None and _is_time_first(arrays, own['obs'], own.get('next_obs')):
         time_axis = 0
     is_episode = time_axis is None
-    axes = 1 if is_episode else 2
+    acts_shape = own['acts'].shape
     for name, array in {**own, **said}.items():
-        if array.shape[:axes] != shape[:axes] or name in own and array.ndim < 2:
-            raise UserError(f'{path}: {name} has shape {array.shape}, obs {shape}; expected the same episodes and steps in both')
+        axes = 1 if is_episode or name == 'obs' else 2  # obs may have a step more
+        if array.shape[:axes] != acts_shape[:axes] or name in own and array.ndim < 2:
+            other = f'obs {own["obs"].shape}' if name == 'acts' else f'acts {acts_shape}'
+            raise UserError(f'{path}: {name} has shape {array.shape}, {other}; expected the same episodes and steps in both')
     if time_axis == 0:
-        steps = _steps_of_buffer(arrays, shape[0]) if 'pos' in arrays.names else slice(None)
+        steps = _steps_of_buffer(arrays, len(own['obs'])) if 'pos' in arrays.names else slice(None)
         own, said = ({name: array[steps].swapaxes(0, 1) for name, array in kind.items()} for kind in (own, said))
     unit = 'episode' if is_episode else 'environment'
     rows = []

@@ -30,8 +30,10 @@ def read_hdf5(path: str, options: ReadOptions) -> Source:
     """The demonstrations in a file of D4RL or robomimic. Raises UserError for other files, which says what the file is."""
     with open_h5(path, 'an HDF5 file with demonstrations') as h5:
         layout = layout_of_h5(h5)
-        if layout in ('d4rl', 'robomimic'):
-            return (_read_d4rl if layout == 'd4rl' else _read_robomimic)(path, h5, options)
+        if layout == 'd4rl':
+            return _read_d4rl(path, h5, options)
+        if layout == 'robomimic':
+            return _read_robomimic(path, h5, options)
         quoted, names = shlex.quote(path), ', '.join(sorted(h5.root._v_children)) or 'nothing in it'
         show = as_typed(f'print_saved_returns.py {quoted}')
         record = as_typed(f'vis_mj.py {quoted}/snapshots/last --count 10 --out trajs.h5')
@@ -68,7 +70,8 @@ def _read_robomimic(path: str, h5: Any, options: ReadOptions) -> Source:
     keys = chosen_parts(path, parts, options)
     now, after = ([f'{kind}/{key}' for key in keys] for kind in ('obs', 'next_obs'))
     used = [*now, 'actions', *(name for name in ('rewards', 'dones') if name in demos[first])]
-    used += after if set(after) <= set(demos[first]) else []
+    has_next = set(after) <= set(demos[first])
+    used += after if has_next else []
     episodes = []
     for name in names:
         if odd := sorted({*now, *after, 'actions', 'rewards', 'dones'} & (set(demos[name]) ^ set(demos[first]))):
@@ -76,7 +79,7 @@ def _read_robomimic(path: str, h5: Any, options: ReadOptions) -> Source:
         where = f'{path}: {name}'
         arrays = {key: numbers(h5, f'data/{name}/{key}', 'numbers for each step') for key in used}
         obs, dones = joined(where, [arrays[key] for key in now]), arrays.get('dones')
-        if after[-1] in used and len(obs) == len(arrays['actions']) > 0:
+        if has_next and len(obs) == len(arrays['actions']) > 0:
             obs = np.concatenate([obs, joined(where, [arrays[key][-1:] for key in after])])
         over = dones is None or not dones.size or bool(dones.ravel()[-1])
         episodes.append(Episode(where, obs, arrays['actions'], arrays.get('rewards'), None if over else False))

@@ -98,8 +98,11 @@ def unread_kind(path: str) -> str | None:
         return 'tfrecord'
     if is_folder:
         return 'parquet' if any(name.endswith('.parquet') for name in names) else None
-    with open(path, 'rb') as f:
-        start = f.read(4096)
+    try:
+        with open(path, 'rb') as f:
+            start = f.read(4096)
+    except OSError as e:
+        raise UserError(f'{path}: cannot be read ({e.strerror}); ask its owner, or copy it') from e
     if start[:1] == b'\x80' and len(start) > 1 and 2 <= start[1] <= 5:
         return 'replay buffer' if b'stable_baselines3.common.buffers' in start else 'pickle'
     if start.startswith(b'PK\x03\x04'):
