@@ -1,1 +1,1 @@
-"""What is kept on disk: HDF5 files with checksums, training logs and snapshots, expert trajectories, results."""
+"""The files on disk: HDF5 files with checksums, training logs and snapshots, expert trajectories, results."""

@@ -13,17 +13,17 @@ from policyopt.errors import UserError, printable
 from policyopt.provenance import process_name
 
 _KINDS = {stat.S_IFDIR: 'a folder', stat.S_IFIFO: 'a pipe', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device', stat.S_IFSOCK: 'a socket'}
-_NO_HARD_LINKS = errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK  # what a file system without them answers
+_NO_HARD_LINKS = errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK  # errors of a file system without hard links
 
 
 @contextlib.contextmanager
 def writing(path: str, replace: bool = False) -> Iterator[str]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and becomes `path`, else it is removed.
+    """Yield a temporary path next to `path`. On success the file is flushed to disk and renamed to `path`; otherwise it is removed.
 
-    A reader of `path` sees the old file or the whole new one, never a part. Without `replace`, a file that stands at `path` by then
-    is kept. Raises FileExistsError in that case.
+    A reader of `path` sees the old file or the whole new one, never a part. Without `replace`, a file that exists at `path` by then
+    is kept, and FileExistsError is raised.
     """
-    # drawn, because on a shared disk another container may have a process of the same name
+    # a random number, because on a shared disk a process of another container may have the same name
     tmp = f'{path}.{process_name()}.{int.from_bytes(os.urandom(3), "big")}.tmp'
     try:
         yield tmp
@@ -42,11 +42,11 @@ def writing(path: str, replace: bool = False) -> Iterator[str]:
 
 
 def _create_from(tmp: str, path: str) -> None:
-    """Give a file its final name unless that is taken; the system decides who is first, on network disks too."""
+    """Give a file its final name unless that is taken. This is atomic, on network disks too: of two processes only one succeeds."""
     try:
         os.link(tmp, path)
     except FileExistsError:
-        if not _same_file(tmp, path):  # NFS can lose the answer to a link that it has made
+        if not _same_file(tmp, path):  # NFS can make the link and lose the reply
             raise
     except OSError as e:
         if e.errno not in _NO_HARD_LINKS:
@@ -56,18 +56,18 @@ def _create_from(tmp: str, path: str) -> None:
 
 
 def replacing(path: str) -> contextlib.AbstractContextManager[str]:
-    """`writing` that replaces what stands at `path`: for checkpoints, tables and pictures, never for finished data."""
+    """As `writing`, but replace the file at `path`. For checkpoints, tables and pictures, never for finished data."""
     return writing(path, replace=True)
 
 
 def check_regular(path: str, what: str) -> None:
-    """Raise UserError where the file to read is a folder, a pipe, a device or a socket: opening or reading some of these never ends.
+    """Raise UserError if the file to read is a folder, a pipe, a device or a socket: opening or reading some of these never ends.
 
-    Every file of a user goes through this before it is opened. `what` names what it should be; a missing file is the caller's to say.
+    Call it before any file of a user is opened. `what` names what the file should be. A missing file is left to the caller.
     """
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # not there, or no name of a file
+    except (OSError, ValueError):  # the file is missing, or the name cannot be one of a file
         return
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), 'no regular file')
@@ -75,7 +75,7 @@ def check_regular(path: str, what: str) -> None:
 
 
 def read_utf8(path: str, what: str, most: int | None = None) -> str:
-    """The text of a file, at most its first `most` characters; UserError where it is not UTF-8."""
+    """The text of a file, at most its first `most` characters. Raises UserError where it is not UTF-8."""
     check_regular(path, what)
     with open(path, encoding='utf-8', errors='surrogateescape') as f:
         text = f.read(most)
@@ -93,7 +93,7 @@ def write_text(path: str, text: str) -> None:
 
 def check_writable_dir(path: str, what: str) -> None:
     """Raise UserError unless files can be created in the folder of `path` (which need not exist yet)."""
-    folder = os.path.dirname(path) or '.'  # as the system will walk it: x/../out.h5 needs x
+    folder = os.path.dirname(path) or '.'  # not normalised: the system needs the folder x of x/../out.h5
     if not os.path.isdir(folder):
         raise UserError(f"{path}: the folder '{folder}' for {what} does not exist; create it first")
     if not os.access(folder, os.W_OK):
@@ -103,16 +103,20 @@ def check_writable_dir(path: str, what: str) -> None:
 def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others: Iterable[str] = (), begins: str | None = None) -> None:
     """Raise UserError unless a file can be written at `path` without the loss of an input or of finished data; call it before the work.
 
-    inputs: files that the command reads; others: what else it writes. Any HDF5 file that exists is taken for finished data; other
-    regular files are replaced, if they begin with the text `begins` where it is given.
+    Any HDF5 file that exists counts as finished data. Other regular files may be replaced.
+
+    Args:
+        inputs: files that the command reads.
+        others: further files that it writes.
+        begins: if given, only a file that begins with this text, or an empty one, may be replaced.
     """
     name = os.path.basename(path)
     if name in ('', '.', '..') or os.path.isdir(path):
         raise UserError(f"'{path}': expected the name of a file for {what}, not of a folder")
-    if printable(path, keep='\u200c\u200d') != path:  # joiners belong to some languages
+    if printable(path, keep='\u200c\u200d') != path:  # the spelling of some languages needs these joiners
         seen = 'control characters, marks of direction or bytes that are not UTF-8 text'
         raise UserError(f'{path!r}: the name for {what} has {seen}; choose another name')
-    longest = 255 - len(f'.lock.12345678.{process_name()}.12345678.tmp')  # the longest name that stands beside it while it is made
+    longest = 255 - len(f'.lock.12345678.{process_name()}.12345678.tmp')  # room for the ending of its lock or temporary file
     if len(name.encode()) > longest or len(os.path.abspath(path).encode()) > 4000:
         raise UserError(f'{path}: the name for {what} is too long; give at most {longest} characters, and 4000 with its folders')
     check_writable_dir(path, what)
@@ -122,7 +126,7 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
     if os.path.realpath(path) in map(os.path.realpath, others):
         raise UserError(f'{path}: is named for two outputs; choose another file for {what}')
     check_link(path, what)
-    if os.path.islink(path):  # to be replaced by a file, be it /dev/stdout where that leads to one
+    if os.path.islink(path):  # even /dev/stdout, if it leads to a file: the link itself would be replaced
         raise UserError(f'{path}: is a link to another file ({os.readlink(path)}); give the name of the file itself for {what}')
     if os.path.exists(path):
         if not os.path.isfile(path):
@@ -136,7 +140,7 @@ def check_output(path: str, what: str, inputs: Iterable[str | None] = (), others
 
 
 def check_link(path: str, what: str) -> None:
-    """Raise UserError for a link to nothing, such as one into a disk that is not mounted: it stands in the way of the file."""
+    """Raise UserError if a path is a link to nothing, for example to a disk that is not mounted: no file can be created there."""
     if os.path.islink(path) and not os.path.exists(path):
         raise UserError(
             f'{path}: is a link to nothing ({os.readlink(path)}); give the name of the file itself for {what}, or remove the link'
@@ -146,12 +150,12 @@ def check_link(path: str, what: str) -> None:
 def _same_file(path: str, other: str) -> bool:
     try:
         return os.path.samefile(path, other)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return False
 
 
 def begins_as_hdf5(path: str) -> bool:
-    """Whether a path is that of a regular file that begins as HDF5 files do."""
+    """Whether a path is a regular file that begins with the signature of HDF5."""
     if not os.path.isfile(path):
         return False
     with open(path, 'rb') as f:

@@ -307,7 +307,7 @@ def _checked_lengths(what: str, lengths: np.ndarray, num: int, whole: bool) -> n
     if not good or (lengths.sum() > num if whole else lengths.sum() != num):
         wanted = f'a whole number, 1 to {num}' if whole else f'whole numbers that add up to {num}'
         raise UserError(f'{what} are {np.array2string(lengths, threshold=5)}; expected {wanted}')
-    return np.cumsum(lengths, dtype=np.int64)  # unsigned numbers and others make decimal ones
+    return np.cumsum(lengths, dtype=np.int64)  # joined with signed ones, unsigned ends would become floats
 
 
 def _ends_of_mask(row: Row, name: str, on_T: np.ndarray, num: int) -> np.ndarray:

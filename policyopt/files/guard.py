@@ -1,13 +1,13 @@
-"""What a file from a stranger may not do when it is read: run code, lead to another file, or ask for more memory than it fills.
+"""Guard against files from strangers: reading one must not run code, open another file, or fill the memory.
 
-PyTables unpickles every byte-string attribute that ends in '.', whatever its name, as soon as the attributes of its node are read,
-and every row of a VLArray of objects. To unpickle is to run whatever program the file's author chose, and neither a checksum nor a
-seal protects from it, because the author can write both. So while a thread is inside `no_code`, nothing is unpickled, in
-whatever file or node it opens: the `pickle` that PyTables knows is replaced by one that refuses. Outside, PyTables works
-as always; other programs in the same process (pandas among them) keep pickled attributes in files of their own.
+PyTables unpickles every row of a VLArray of objects. It also unpickles every byte-string attribute that ends in '.', as soon as the
+attributes of its node are read. Unpickling can run any program that the file's author chose. Neither a checksum nor a seal protects
+from that, because the author can write both. So `no_code` replaces the module pickle inside PyTables by one that refuses, and nothing
+is unpickled by a thread that is inside it. Outside, PyTables works as usual, since other programs in the same process may rely on
+pickled attributes (pandas does).
 
-Links, external storage and virtual datasets make the HDF5 library open other files, by a name that the file's author chose.
-PyTables hides the last two, so they are looked for in the HDF5 library itself, before PyTables opens the dataset.
+Links, external storage and virtual datasets make the HDF5 library open other files, under a name that the file's author chose.
+PyTables does not show external storage and virtual datasets. The HDF5 library is asked for them before PyTables opens a dataset.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from tables import atom, attributeset, hdf5extension  # pyright: ignore[reportAt
 
 from policyopt.errors import UserError, printable
 
-MAX_DEPTH = 64  # groups below each other; ours are ten
-MAX_RATIO = 1032  # deflate cannot pack more bytes into one
-SMALL = 1 << 24  # bytes that are believed without a look at what is stored
+MAX_DEPTH = 64  # levels of groups; our files have ten
+MAX_RATIO = 1032  # deflate cannot pack more bytes into one byte
+SMALL = 1 << 24  # bytes that a dataset may declare, however few it stores
 CHUNKED, VIRTUAL = 2, 3  # H5D_layout_t
 
 
 class _Reading(threading.local):
-    """What is wrong with the attributes that this thread has read inside `no_code`; None outside."""
+    """The faults of the attributes that this thread has read inside `no_code`; None outside."""
 
     found: list[str] | None = None
 
@@ -45,7 +45,7 @@ _reading = _Reading()
 
 
 class _NoPickle:
-    """Stands where PyTables looks for the module pickle."""
+    """Takes the place of the module pickle inside PyTables."""
 
     def __getattr__(self, name):
         return getattr(pickle, name)
@@ -62,11 +62,11 @@ _getattr = attributeset.AttributeSet.__getattr__
 
 
 def _checked_getattr(self, name):
-    """AttributeSet.__getattr__ that, inside `no_code`, notes an attribute that is a pickle or not text, with its name."""
+    """AttributeSet.__getattr__, which inside `no_code` also notes each attribute that is a pickle, or bytes that are not text."""
     if _reading.found is not None and name in self._v_attrnames:
         try:
             value = self._g_getattr(self._v_node, name)
-            if isinstance(value, bytes) and value.endswith(b'.') and _is_pickle(value):  # numpy's are bytes too
+            if isinstance(value, bytes) and value.endswith(b'.') and _is_pickle(value):  # numpy.bytes_ is a kind of bytes
                 _reading.found.append(
                     f"the attribute '{name}' of {self._v__nodepath} is a pickled Python object, which could run any program when it is "
                     'read; attributes must be text or numbers'
@@ -81,17 +81,17 @@ attributeset.AttributeSet.__getattr__ = _checked_getattr
 
 
 def _is_pickle(value: bytes) -> bool:
-    """Whether bytes are a pickle, by its opcodes; nothing is carried out. A text that ends in a full stop is none."""
+    """Whether bytes are a valid sequence of pickle opcodes, which are not executed. A text that ends in a full stop is not."""
     try:
         pickletools.dis(value, out=io.StringIO())
-    except Exception:  # whatever the disassembler stumbles over, it is no pickle
+    except Exception:  # any error of the disassembler means that this is no pickle
         return False
     return True
 
 
 @contextlib.contextmanager
 def no_code(path: str) -> Iterator[None]:
-    """While the block runs, PyTables unpickles nothing in this thread and does not warn; what a pickle was met in is refused by name."""
+    """Let PyTables unpickle nothing in this thread, and not warn. Raises UserError, which names it, for an attribute that is a pickle."""
     outer, _reading.found = _reading.found, []
     try:
         with warnings.catch_warnings():
@@ -99,7 +99,7 @@ def no_code(path: str) -> Iterator[None]:
             try:
                 yield
             except Exception as e:
-                _refuse_found(path, e)  # what went wrong then is a consequence
+                _refuse_found(path, e)  # the cause of this error
                 raise
             _refuse_found(path)
     finally:
@@ -121,7 +121,7 @@ class _Stat(ctypes.Structure):
 
 
 def _library() -> ctypes.CDLL:
-    """The HDF5 library that PyTables itself uses, which is loaded along with its extension."""
+    """The HDF5 library that PyTables uses; it is loaded together with its extension module."""
     lib = ctypes.CDLL(hdf5extension.__file__)
     hid, text, size = ctypes.c_int64, ctypes.c_char_p, ctypes.c_uint64
     for name, result, arguments in (
@@ -149,7 +149,7 @@ _lib = _library()
 
 
 def check_contents(h5: tables.File, path: str) -> None:
-    """Raise UserError unless an open file is a tree of groups and datasets that all lie in it and fit what it stores."""
+    """Raise UserError unless an open file is a tree of groups and datasets, all stored in it, none larger than its bytes allow."""
     size = os.path.getsize(path)
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     groups: list[tuple[Any, int]] = [(h5.root, 0)]
@@ -158,7 +158,7 @@ def check_contents(h5: tables.File, path: str) -> None:
         group, depth = groups.pop()
         if depth > MAX_DEPTH:
             raise UserError(f'{path}: its groups are nested more than {MAX_DEPTH} deep; the file is damaged or not one of ours')
-        # of what PyTables hides, the index of a table, it opens some by itself
+        # PyTables opens hidden nodes by itself too: the index of a table
         for name in [*group._v_children, *group._v_hidden]:
             where = f'{group._v_pathname.rstrip("/")}/{name}'
             if name in group._v_links:
@@ -176,7 +176,7 @@ def check_contents(h5: tables.File, path: str) -> None:
                 raise UserError(f"{path}: '{where}' is neither a group nor a dataset; expected nothing else in a file of ours")
     for where in leaves:
         node = h5.get_node(where)
-        node._v_attrs  # noqa: B018 (reading them is what checks them)
+        node._v_attrs  # noqa: B018 (reading them checks them)
         if isinstance(node, tables.VLArray) and isinstance(node.atom, tables.ObjectAtom):
             raise UserError(
                 f"{path}: '{where}' is an array of pickled Python objects, which could run any program when it is read; "
@@ -186,7 +186,7 @@ def check_contents(h5: tables.File, path: str) -> None:
 
 
 def _check_dataset(path: str, group_id: int, name: str, where: str, file_size: int, memory: int) -> None:
-    """Where the bytes of a dataset lie and how many it declares, asked without opening anything else."""
+    """Raise UserError where a dataset takes its bytes from another file or declares too many. No other file is opened for that."""
     dataset = _lib.H5Dopen2(group_id, name.encode(), 0)
     if dataset < 0:
         raise UserError(f"{path}: damaged: the dataset '{where}' cannot be opened; restore or recreate the file")
@@ -216,7 +216,7 @@ def _check_dataset(path: str, group_id: int, name: str, where: str, file_size: i
 
 
 def _unknown_filter(plist: int) -> str | None:
-    """The name and number of the first filter of a dataset that the HDF5 library cannot undo, or None."""
+    """The name and number of the first filter of a dataset that the HDF5 library lacks, or None."""
     for i in range(_lib.H5Pget_nfilters(plist)):
         name = ctypes.create_string_buffer(64)
         number = _lib.H5Pget_filter2(plist, i, None, None, None, len(name), name, None)
@@ -226,7 +226,7 @@ def _unknown_filter(plist: int) -> str | None:
 
 
 def decoded(value: Any, what: str) -> str:
-    """An attribute's value as str: text, or bytes (files of 2016) that are UTF-8; UserError names `what` otherwise."""
+    """An attribute's value as str: a text, or UTF-8 bytes as in files of 2016. Raises UserError, which names `what`, for other bytes."""
     if not isinstance(value, (bytes, np.bytes_)):
         return str(value)
     try:

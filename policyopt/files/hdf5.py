@@ -1,18 +1,17 @@
-"""HDF5 files that are written whole or not at all, and that say when a byte of them has changed.
+"""Write HDF5 files whole or not at all, with checksums, and check them when they are read.
 
-Two checksums let a reader refuse a flipped bit by name instead of taking it for a number:
+Two checksums let a reader reject a changed byte instead of taking it for a number:
 
-* The seal, `SEAL` and a SHA-256 of all bytes before it, stands behind the end of the HDF5 data, where its library does not look.
-  It is checked before that library sees the file: on damaged bytes it may crash, hang, or fail in any way.
-* The root attribute `content_sha256` is a digest over the name, type, shape and bytes of every dataset and attribute. It vouches
-  for files whose seal is lost, which happens when another program opens one for writing.
+* The seal is `SEAL` and a SHA-256 of all bytes before it. It stands behind the HDF5 data, where the HDF5 library ignores it. It is
+  checked before the library opens the file, because on damaged bytes the library may crash, hang, or fail in any way.
+* The root attribute `content_sha256` is a digest over the name, type, shape and bytes of every dataset and attribute. It
+  is for files that have lost their seal, as happens when another program opens one for writing.
 
-Files without both (those of 2016, or made by other programs) are accepted; `open_h5` then cannot vouch for them. A checksum says
-that a file is as its author made it, not that the author is a friend: what any file may do is limited in guard.py.
+A reader checks the seal, or if there is none, the digest. Files with neither (of 2016, or of other programs) are accepted unchecked.
+A checksum shows that a file is as its author made it, not that its author means well: guard.py limits what any file may do.
 
-A reader computes one of the two over the whole file: the seal, or where that is lost the digest. Two more guard parts of it. HDF5's own
-fletcher32, in trajectory files, is the only one that other programs check by themselves. The `hash` of a snapshot belongs to the format
-of 2016 and goes along when a policy is copied into another file.
+Two more checksums cover parts of a file. Trajectory files have HDF5's own fletcher32, which other programs check by themselves. The
+`hash` of a snapshot belongs to the format of 2016, and is kept when a policy is copied into another file.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ DIGEST = 'content_sha256'
 SEAL = b'\nSHA-256 of the bytes above: '
 SEAL_SIZE = len(SEAL) + 64 + 1
 BLOCK = 1 << 20
-LONGEST_ATTR = 60000  # bytes; HDF5 keeps attributes of less than 64 kB
-LONG_TEXTS = 'long_attributes'  # the group of datasets that hold the longer ones, as UTF-8
+LONGEST_ATTR = 60000  # bytes; an attribute of HDF5 is smaller than 64 kB
+LONG_TEXTS = 'long_attributes'  # the group with longer texts as datasets of UTF-8 bytes
 ALTERED = 'its contents do not match the checksum stored in it; restore or recreate it'
 
 
 def content_digest(h5: tables.File) -> str:
-    """SHA-256 over all datasets and user attributes of an open file, the digest attribute itself left out."""
+    """SHA-256 over all datasets and user attributes of an open file, without the digest attribute itself."""
     sha = hashlib.sha256()
 
     def feed(name, value):
@@ -66,12 +65,12 @@ def content_digest(h5: tables.File) -> str:
 
 
 def seal(image: bytes) -> bytes:
-    """What to append to the bytes of a whole HDF5 file."""
+    """The seal to append to the bytes of a whole HDF5 file."""
     return SEAL + hashlib.sha256(image).hexdigest().encode() + b'\n'
 
 
 def read_seal(path: str) -> tuple[bool | None, str]:
-    """(whether the bytes of a file are those that were sealed, None for a file without a seal; SHA-256 of all its bytes)."""
+    """(whether the seal fits the bytes of a file, None if it has no seal; SHA-256 of all its bytes)."""
     with open(path, 'rb') as f:
         num = max(0, f.seek(0, os.SEEK_END) - SEAL_SIZE)
         f.seek(0)
@@ -87,15 +86,15 @@ def read_seal(path: str) -> tuple[bool | None, str]:
 def write_h5(path: str, replace: bool = False) -> Iterator[Any]:
     """Yield a new open HDF5 file that becomes `path`, with both checksums, when the block ends without an error.
 
-    It is built in memory and written at once: on a full disk the HDF5 library can lose the error when it closes a file.
-    Raises OSError, with what to do, when the disk is full, and RunFailed when a file has appeared at `path` that is not to be replaced.
+    It is built in memory and written at once, because the HDF5 library can lose the error of a full disk when it closes a file.
+    Raises OSError, which says what to do, when the disk is full, and RunFailed when a file exists at `path`, unless `replace`.
     """
-    # the driver wants a name, but touches no file
+    # this driver needs a name, but creates no file
     with (
         tables.open_file(f'{path}.image', 'w', driver='H5FD_CORE', driver_core_backing_store=0) as h5,
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter('ignore', tables.NaturalNameWarning)  # columns need no names that Python could have
+        warnings.simplefilter('ignore', tables.NaturalNameWarning)  # a column's name need not be a Python name
         yield h5
         h5.root._v_attrs[DIGEST] = content_digest(h5)
         image = h5.get_file_image()
@@ -115,7 +114,7 @@ def write_h5(path: str, replace: bool = False) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def open_h5(path: object, what: str) -> Iterator[Any]:
-    """Yield an HDF5 file open for reading, or raise UserError in one sentence when it is missing, truncated or altered.
+    """Yield an HDF5 file open for reading. Raises UserError when it is missing, truncated or altered.
 
     `what` names what the file should be ("an expert trajectory file").
     """
@@ -125,7 +124,7 @@ def open_h5(path: object, what: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def open_hashed(path: object, what: str) -> Iterator[tuple[Any, str]]:
-    """As `open_h5`, but yield (the open file, SHA-256 of its bytes), for which they are read only once."""
+    """As `open_h5`, but yield (the open file, SHA-256 of its bytes). The bytes are read once for the seal and this hash."""
     path = str(path)
     if not os.path.exists(path):
         raise UserError(f'{path}: no such file; expected {what}')
@@ -154,7 +153,7 @@ def open_hashed(path: object, what: str) -> Iterator[tuple[Any, str]]:
 
 @contextlib.contextmanager
 def refusing_damage(path: str, seen: str) -> Iterator[None]:
-    """Raise UserError, which says what is `seen` of a file, where the block fails: on damaged bytes libraries raise errors of any type."""
+    """Turn any error of the block into a UserError with the text `seen`: on damaged bytes libraries raise errors of any type."""
     try:
         yield
     except (UserError, MemoryError):
@@ -164,20 +163,20 @@ def refusing_damage(path: str, seen: str) -> Iterator[None]:
 
 
 def _check_free(path: str) -> None:
-    """Raise UserError where a file cannot be read for another reason than damage: permission, or a program that has it open for writing."""
+    """Raise UserError where reading a file is not permitted, or another program has it open for writing. Neither is damage."""
     try:
         with open(path, 'rb') as f:
-            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)  # HDF5 programs that write hold the other kind
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a program that writes HDF5 holds the exclusive lock
     except BlockingIOError as e:
         raise UserError(f'{path}: is in use: another program (a viewer?) has it open for writing; close it there and try again') from e
     except PermissionError as e:
         raise UserError(f'{path}: cannot be read ({e.strerror}); ask its owner, or copy it') from e
     except OSError:
-        pass  # a file system without locks, which says nothing about the file
+        pass  # the file system has no locks; nothing is wrong with the file
 
 
 def _open(path: str) -> tables.File:
-    """tables.open_file for reading, which by itself leaves a file open when it fails at the attributes of the root."""
+    """tables.open_file for reading. By itself that leaves a file open when it fails at the attributes of the root."""
     open_before = set(tables.file._open_files.handlers)
     try:
         return tables.open_file(path, 'r')
@@ -186,15 +185,15 @@ def _open(path: str) -> tables.File:
             handle.close()
         if 'unable to lock file' not in str(e):
             raise
-    # A file system without locks. Files of ours are never changed in place, so that reading needs none; from memory HDF5 asks for none.
+    # The file system has no locks. Reading needs none, as our files are never changed in place; HDF5 asks for none in memory.
     with open(path, 'rb') as f:
         image = f.read()
-    name = f'{path} (read without locks)'  # the driver takes no name of a file that exists
+    name = f'{path} (read without locks)'  # this driver rejects the name of an existing file
     return tables.open_file(name, 'r', driver='H5FD_CORE', driver_core_image=image, driver_core_backing_store=0)
 
 
 def _survives(path: str) -> bool:
-    """Whether the HDF5 library gets through a file without a crash or a hang, tried in a fork: on damaged bytes it can end the process."""
+    """Whether the HDF5 library reads a file without a crash or a hang. A fork tries it, since damaged bytes can end the process."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -205,10 +204,10 @@ def _survives(path: str) -> bool:
                 check_contents(h5, path)
                 leaves: list[Any] = list(h5.walk_nodes('/', 'Leaf'))
                 for node in leaves:
-                    if not isinstance(node, tables.UnImplemented):  # of a type that PyTables does not read, such as texts of h5py
+                    if not isinstance(node, tables.UnImplemented):  # PyTables cannot read its type, e.g. texts of h5py
                         node.read()
         finally:
-            os._exit(0)  # what fails in Python fails again in the parent, which says it
+            os._exit(0)  # an error in Python is raised again in the parent
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) >= 0
 
 
@@ -220,7 +219,7 @@ def _verify(h5: tables.File, path: str) -> None:
 
 
 def numbers(h5: tables.File, name: str, what: str) -> np.ndarray:
-    """The dataset of numbers /name of an open file, with at least one axis; UserError where it is missing or something else."""
+    """The dataset of numbers /name of an open file, with at least one axis. Raises UserError where it is missing or something else."""
     node = h5.get_node(f'/{name}') if f'/{name}' in h5 else None
     if not isinstance(node, tables.Array) or node.dtype.kind not in 'biuf':
         raise UserError(f'{h5.filename}: {name} is not an array of numbers; expected {what}')
@@ -228,7 +227,7 @@ def numbers(h5: tables.File, name: str, what: str) -> np.ndarray:
 
 
 def read_table(h5: tables.File, name: str, what: str) -> Any:
-    """The rows of the table /name of an open file as a structured array; UserError where it is missing or something else."""
+    """The rows of the table /name of an open file as a structured array. Raises UserError where it is missing or something else."""
     node = h5.get_node(f'/{name}') if f'/{name}' in h5 else None
     if not isinstance(node, tables.Table):
         raise UserError(f'{h5.filename}: holds no table /{name}; expected {what}')
@@ -236,7 +235,7 @@ def read_table(h5: tables.File, name: str, what: str) -> Any:
 
 
 def check_column(where: str, rows: np.ndarray, name: str, kinds: str, expected: str, num_axes: int = 0) -> None:
-    """Raise UserError unless a column of a table holds values of these kinds, in each row one or an array with so many axes."""
+    """Raise UserError unless each row of a column holds values of these kinds: one, or an array with `num_axes` axes."""
     held = rows.dtype[name]
     if held.base.kind not in kinds or len(held.shape) != num_axes:
         seen = f'{held.base} of shape {held.shape}' if held.shape else held
@@ -244,9 +243,9 @@ def check_column(where: str, rows: np.ndarray, name: str, kinds: str, expected: 
 
 
 def set_attrs(node: Any, attrs: Mapping[str, Any]) -> None:
-    """Store a dict as attributes of an HDF5 group: strings as they are, everything else as JSON; long ones as datasets below it.
+    """Store a dict as attributes of an HDF5 group: strings as they are, other values as JSON, long texts as datasets below the group.
 
-    What is no text in a string (a command line or a file name may hold any bytes) is escaped, as HDF5 stores UTF-8.
+    HDF5 stores UTF-8. Other bytes, which a command line or a file name may hold, are escaped.
     """
     for key, value in attrs.items():
         text = (value if isinstance(value, str) else json.dumps(value)).encode('utf-8', 'backslashreplace')
@@ -258,13 +257,13 @@ def set_attrs(node: Any, attrs: Mapping[str, Any]) -> None:
 
 
 def attrs_of(node: Any) -> dict[str, str]:
-    """All attributes of a group as texts, the long ones included."""
+    """All attributes of a group as texts, including the long ones."""
     long = sorted(node._v_groups[LONG_TEXTS]._v_children) if LONG_TEXTS in node._v_groups else []
     return {key: attr_text(node, key) for key in [*node._v_attrs._f_list('user'), *long]}
 
 
 def attr_text(node: Any, key: str, default: str | None = None) -> Any:
-    """A string attribute as str, whether it was stored as text, as bytes (files of 2016) or as a long text, else `default`."""
+    """An attribute as str, stored as text, as bytes (files of 2016) or as a long text; `default` if there is none."""
     what = f"{node._v_file.filename}: the attribute '{key}' of {node._v_pathname}"
     if key in node._v_attrs:
         return decoded(node._v_attrs[key], what)
@@ -278,14 +277,14 @@ def attr_text(node: Any, key: str, default: str | None = None) -> Any:
 
 
 def attr_table(node: Any, key: str) -> dict[str, Any] | None:
-    """The table that an attribute holds as JSON, None where there is no such attribute. Raises UserError for anything else."""
+    """The JSON table in an attribute; None if there is no such attribute. Raises UserError for anything else."""
     text = attr_text(node, key)
     if text is None:
         return None
     what = f"{node._v_file.filename}: the attribute '{key}' of {node._v_pathname}"
     try:
         table = json.loads(text)
-    except (ValueError, RecursionError) as e:  # a number of thousands of digits and brackets nested too deeply are such errors too
+    except (ValueError, RecursionError) as e:  # also for a number of thousands of digits, and for brackets nested too deeply
         raise UserError(f'{what} is not JSON ({e}); the file is damaged or of another kind') from e
     if not isinstance(table, dict):
         raise UserError(f'{what} is {text[:40]!r}; expected a table as JSON, {{"key": value}}')

@@ -1,4 +1,4 @@
-"""What runs and their files are called: the id `alg=…,task=…,num_trajs=…,run=…`, and `<id>.h5` for done, `<id>.h5.part` until then."""
+"""Names of runs and files: a run's id is `alg=…,task=…,num_trajs=…,run=…`, its log `<id>.h5.part`, and `<id>.h5` once it is done."""
 
 import itertools
 import math
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from policyopt.errors import Unfit
 
-KEYS = ('alg', 'task', 'num_trajs', 'run')  # of an id, in its order
+KEYS = ('alg', 'task', 'num_trajs', 'run')  # the keys of an id, in their order
 
 
 def cell_id(alg: str, task: str, num_trajs: int) -> str:
-    """What the ids of all runs of one cell begin with."""
+    """The common beginning of the ids of all runs of one cell."""
     return f'alg={alg},task={task},num_trajs={num_trajs}'
 
 
@@ -21,19 +21,19 @@ def id_of(alg: str, task: str, num_trajs: int, run: int) -> str:
 
 
 def setting_word(value: object) -> str:
-    """A setting of a sweep as it stands in names and commands."""
+    """The value of a setting of a sweep, as written in names and commands."""
     return repr(value).replace('+', '') if isinstance(value, float) else str(value)
 
 
-MAX_VARIANTS = 1000  # of one algorithm
-MAX_RUNS = 1_000_000  # of one experiment
-MAX_ID = 255  # characters of a name, as file systems have it
+MAX_VARIANTS = 1000  # for one algorithm
+MAX_RUNS = 1_000_000  # for one experiment
+MAX_ID = 255  # characters; the limit of file systems
 
 
 def sweep(alg: str, vary: Mapping[str, Sequence]) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
-    """[(name, ((setting, text), …))] of an algorithm that varies {setting: values}, for each combination.
+    """[(name, ((setting, text), …))] for each combination of the {setting: values} that an algorithm varies.
 
-    The names are `ga+reward_lr=0.003+reward_steps=1` and so on; without settings it is the algorithm itself.
+    A name is for example `ga+reward_lr=0.003+reward_steps=1`; without settings it is the algorithm itself.
     Raises Unfit where there are more than MAX_VARIANTS.
     """
     num = math.prod(map(len, vary.values()))
@@ -44,7 +44,7 @@ def sweep(alg: str, vary: Mapping[str, Sequence]) -> list[tuple[str, tuple[tuple
 
 
 def settings_of(alg: str) -> tuple[str, dict[str, str]]:
-    """(name without settings, {setting: text}) of an algorithm's name, which need not be one of a sweep."""
+    """(name without settings, {setting: text}) of an algorithm's name; no settings if it is not a name of a sweep."""
     base, *parts = alg.split('+')
     if not parts or not all(re.fullmatch(r'[A-Za-z]\w*=[\w.-]+', p, re.ASCII) for p in parts):
         return alg, {}
@@ -57,7 +57,7 @@ def parts_of(name: str) -> dict[str, str]:
 
 
 def size_of(parts: dict[str, str]) -> int:
-    """The dataset size in the parts of a name as a number to sort by, so that 4 stands before 11; 0 where there is none."""
+    """The dataset size in the parts of a name, as a number to sort by; 0 where there is none."""
     size = parts.get('num_trajs', '')
     return int(size) if size.isdecimal() else 0
 
@@ -68,41 +68,41 @@ def done_file(run_id: str) -> str:
 
 
 def part_path(path: str) -> str:
-    """Where the log that will be `path` stands until it is done."""
+    """The path of a log until it is done; `path` is its final path."""
     return f'{path}.part'
 
 
 def lock_path(path: str) -> str:
-    """Where the run whose log will be `path` holds its lock."""
+    """The path of the lock file of the run whose log is `path`."""
     return f'{path}.lock'
 
 
 def incomplete_path(path: str) -> str:
-    """Where an output that a program left unfinished at `path` is moved, out of the way of its next attempt."""
+    """The path to which an unfinished output of a program is moved before the next attempt."""
     return f'{path}.incomplete'
 
 
 def is_part(path: str) -> bool:
-    """Whether a path is that of an unfinished log."""
+    """Whether a path is the path of an unfinished log."""
     return path.endswith('.part')
 
 
 def current_path(path: str) -> str:
-    """Where a log stands by now: one that was unfinished when it was named may have been finished since."""
+    """The present path of a log, which may have been finished since it was named."""
     done = path.removesuffix('.part')
     return done if is_part(path) and not os.path.exists(path) and os.path.exists(done) else path
 
 
 def is_log(name: str) -> bool:
-    """Whether a file can be a log by its name, finished or not."""
+    """Whether the name of a file can be the name of a log, finished or not."""
     return name.endswith(('.h5', '.h5.part'))
 
 
 def is_run(name: str) -> bool:
-    """Whether a file is the log of a pipeline's run by its name, finished or not."""
+    """Whether the name of a file is the name of the log of a pipeline's run, finished or not."""
     return name.startswith('alg=') and is_log(name)
 
 
 def name_of(path: str) -> str:
-    """The id in the path of a run's log, finished or not; of other logs the file's name without its ending."""
+    """The id in the path of a run's log, finished or not; for other logs the name of the file without its ending."""
     return re.sub(r'\.h5(\.part)?$', '', os.path.basename(path))

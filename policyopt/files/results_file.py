@@ -1,7 +1,7 @@
 """results.h5: the returns of every learned policy, of the experts and of a random policy.
 
-Table /results has one row per run, table /tasks one per task; per-episode numbers are array columns of a fixed shape, so that
-PyTables or h5py alone can read them. Root attributes: spec (the YAML), run_name, eval_deterministic, and where the file comes from.
+Table /results has one row per run, table /tasks one per task. The numbers of the episodes are array columns of a fixed shape, so that
+PyTables or h5py alone can read them. Root attributes: spec (the YAML), run_name, eval_deterministic, and the provenance of the file.
 """
 
 import dataclasses
@@ -21,10 +21,11 @@ from policyopt.files.trajectory_file import MAX_RETURN
 
 @dataclasses.dataclass(frozen=True)
 class ResultRow:
-    """One run: `snapshot` is the judged one, `dataset` the index of its expert set, ex_* that set's episodes, alg_* the policy's.
+    """One run. ex_* are the episodes of its expert set, alg_* those of its policy.
 
-    last_trueret: mean true return of the last batch that it learned from, with sampled actions; NaN where it plays none, as cloning.
-    run_sha256, evaluated: the bytes of its file, and how it was judged; empty in older files. They tell when a row is out of date.
+    snapshot: the snapshot that was evaluated. dataset: the index of the expert set.
+    last_trueret: mean true return of the last training batch, with sampled actions; NaN where training plays no episodes, as in cloning.
+    run_sha256, evaluated: hash of the run's file, and how the run was evaluated. They tell when a row is out of date; empty in older files.
     """
 
     alg: str
@@ -45,7 +46,7 @@ class ResultRow:
 
 @dataclasses.dataclass(frozen=True)
 class TaskRow:
-    """One task: the episodes of all its expert sets, and those of the random policy."""
+    """One task: the episodes of all its expert sets, and the episodes of the random policy."""
 
     task: str
     env: str
@@ -66,7 +67,7 @@ class Results:
 
 
 def write_results(path: str, rows: list[ResultRow], tasks: list[TaskRow], attrs: dict[str, Any], replace: bool = False) -> None:
-    """Write a results file, whole or not at all. Raises RunFailed where the file exists, unless it is to be replaced."""
+    """Write a results file, whole or not at all. Raises RunFailed where the file exists, unless `replace`."""
     with write_h5(path, replace) as h5:
         _write_table(h5, 'results', ResultRow, rows)
         _write_table(h5, 'tasks', TaskRow, tasks)
@@ -85,21 +86,21 @@ def read_results(path: str) -> Results:
 
 
 def takes_most_likely_actions(attrs: Mapping[str, str]) -> bool:
-    """Whether the policies took their most likely actions, as in the paper and in files that do not say it, by root attributes."""
+    """Whether the policies took their most likely actions, by root attributes. They did if no attribute says so, as in the paper."""
     return attrs.get('eval_deterministic', 'true') == 'true'
 
 
 def check_same_actions(path: str, results: Results, other_path: str, other: Results) -> None:
-    """Raise UserError when the policies of one file took their most likely actions, those of the other drew them."""
+    """Raise UserError when the policies of one file took their most likely actions, and the policies of the other sampled theirs."""
     if takes_most_likely_actions(results.attrs) != takes_most_likely_actions(other.attrs):
         drawn, likely = (other_path, path) if takes_most_likely_actions(results.attrs) else (path, other_path)
         raise UserError(f'{drawn}: was played with sampled actions, {likely} with the most likely ones; expected one eval_deterministic')
 
 
 def read_other_sets(paths: Iterable[str], path: str, results: Results) -> list[tuple[str, list[ResultRow]]]:
-    """[(path, rows)] of files with several expert sets, which say how much `results`, read from `path`, would vary between sets.
+    """[(path, rows)] of files with several expert sets, which show how much the `results` of `path` would vary between sets.
 
-    Raises UserError as `read_results`, and when the policies of one were not played as those of `results`.
+    Raises UserError as `read_results`, and as `check_same_actions`.
     """
     found = [(p, read_results(p)) for p in paths]
     for p, other in found:
@@ -123,8 +124,8 @@ def _write_table(h5: Any, name: str, row_type: type, rows: list) -> None:
     h5.create_table('/', name, obj=data, expectedrows=max(len(rows), 1))
 
 
-KINDS = {str: ('S', 'a text'), int: ('iu', 'a whole number'), float: ('iuf', 'a number')}  # of columns
-BELOW = {'task': '', 'alg': '', 'num_trajs': 0, 'run': -1}  # what must be larger than this
+KINDS = {str: ('S', 'a text'), int: ('iu', 'a whole number'), float: ('iuf', 'a number')}  # of the column, by the type of the field
+BELOW = {'task': '', 'alg': '', 'num_trajs': 0, 'run': -1}  # {column: each value must be larger than this}
 
 
 def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
@@ -133,7 +134,7 @@ def _read_table(h5: Any, name: str, row_type: type, path: str) -> list:
         if f.name not in data.dtype.names:
             if f.default is dataclasses.MISSING:
                 raise UserError(f"{path}: the table '/{name}' has no column '{f.name}'; it has {', '.join(data.dtype.names)}")
-            continue  # a file from before this column
+            continue  # an older file, which lacks this column
         kind: Any = f.type
         check_column(f'{path}: /{name}', data, f.name, *KINDS.get(kind, ('iuf', 'a list of numbers')), num_axes=int(kind not in KINDS))
         column, what = data[f.name], f"{path}: the column '{f.name}' of /{name}"
@@ -174,7 +175,7 @@ def returns_table(rows: list[ResultRow]) -> str:
 
 
 def mean_sd(values: Sequence[float] | np.ndarray, decimals: int = 1) -> str:
-    """Mean and standard deviation (sd, with n − 1) for reading; the mean alone of a single value, a dash for none."""
+    """Mean and standard deviation (sd, with n − 1) as text. One value has no sd; without values it is a dash."""
     if not len(values):
         return '-'
     return f'{np.mean(values):.{decimals}f}' + (f' (sd {np.std(values, ddof=1):.{decimals}f})' if len(values) > 1 else '')

@@ -1,4 +1,4 @@
-"""Run files as stage 2 reads them: one reader that checks all that it uses, because any program may have written them."""
+"""Read run files for stage 2. Any program may have written them, so everything that stage 2 uses is checked."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from policyopt.files.training_log import Snapshot, snapshot_groups, snapshot_in
 from policyopt.provenance import parse_time
 
 _WHAT = 'the file of a run (/snapshots, /log)'
-_FACTS = ('git_hash', 'host', 'machine', 'numerics', 'start_time', 'end_time')  # root attributes
+_FACTS = ('git_hash', 'host', 'machine', 'numerics', 'start_time', 'end_time')  # the root attributes in RunFile.facts
 
 
 @dataclass(frozen=True)
 class RunFile:
     """What stage 2 uses of a run file.
 
-    snapshot: the one that stands for the run, which is called `name`. seed: None where the file says none. last_trueret: mean true return
-    of the last batch of the training, NaN where its log has none. facts: {attribute: text} of where and when it was trained.
-    sha256: of the bytes of the file.
+    snapshot, name: the snapshot that is evaluated, and its name. seed: None where the file has none. last_trueret: mean true return of
+    the last training batch, NaN where the log has none. facts: {attribute: text} of where and when the run was trained. sha256: hash of
+    the bytes of the file.
     """
 
     snapshot: Snapshot
@@ -38,9 +38,9 @@ class RunFile:
 
 
 def read_run(path: str, rule: str = 'last') -> RunFile:
-    """Read a run file of ours, of 2016, or of another program, and its snapshot by one of algorithms.RULES; opens it once.
+    """Read a run file of ours, of 2016, or of another program. `rule`, one of algorithms.RULES, chooses the snapshot.
 
-    Raises UserError with the place of anything that is not as expected.
+    Raises UserError for anything unexpected, and says where it is. The file is opened once.
     """
     with open_hashed(path, _WHAT) as (h5, sha256):
         names = snapshot_groups(h5, path)
@@ -73,7 +73,7 @@ def read_run(path: str, rule: str = 'last') -> RunFile:
 
 
 def read_facts(path: str) -> dict[str, str]:
-    """The `facts` of a run file alone."""
+    """Only the `facts` of a run file."""
     with open_h5(path, _WHAT) as h5:
         return _facts_in(h5)
 
@@ -83,21 +83,21 @@ def _facts_in(h5: Any) -> dict[str, str]:
 
 
 def best_snapshot(log: Any, names: Iterable[str]) -> str | None:
-    """The first of these snapshots with the highest `valacc` in a log (NaN ignored); None where none has one."""
+    """The name of the snapshot with the highest `valacc` in a log, the first of several; None where no snapshot has a number there."""
     valacc = {f'iter{i:07d}': value for i, value in zip(log['iter'].tolist(), log['valacc'].tolist(), strict=True)}
     judged = [n for n in names if not np.isnan(valacc.get(n, np.nan))]
     return max(judged, key=valacc.__getitem__, default=None)
 
 
 def best_snapshot_in(path: str) -> str | None:
-    """As `best_snapshot`, of a run file; None where its log has no `valacc`."""
+    """As `best_snapshot`, for a run file; None where its log has no `valacc`."""
     with open_h5(path, _WHAT) as h5:
         log = _columns(h5, path)
         return best_snapshot(log, snapshot_groups(h5, path)) if 'valacc' in log else None
 
 
 def _columns(h5: Any, path: str) -> dict[str, np.ndarray]:
-    """The columns of /log that stage 2 uses: 'iter', and 'valacc' and 'trueret' where it has them; none without that table."""
+    """The columns of /log that stage 2 uses: 'iter', and 'valacc' and 'trueret' if it has them; {} if there is no /log."""
     if '/log' not in h5:
         return {}
     rows = read_table(h5, 'log', 'one row per iteration')
@@ -114,7 +114,7 @@ def _columns(h5: Any, path: str) -> dict[str, np.ndarray]:
 
 
 def fault_of(path: str) -> str | None:
-    """Why a file is no whole run that stage 2 could evaluate, None for one that is."""
+    """Why stage 2 cannot evaluate a file; None if it can."""
     try:
         stat = os.stat(path)
         _check_run(path, stat.st_size, stat.st_mtime_ns)

@@ -1,7 +1,7 @@
-"""Training logs: options, one table row per iteration, policy snapshots, and the state a run continues from.
+"""Training logs: options, one table row per iteration, policy snapshots, and the state from which a run resumes.
 
-A run in progress is `<log>.part`, replaced whole at every save, so it can be read at any time; `<log>` means done.
-Files of 2016 are read too: their `hash` depends on the number of variables only, so they count as unverified.
+The log of a run in progress is `<log>.part`. It is replaced whole at every save, so it can be read at any time. `<log>` means done.
+Files of 2016 are read too. Their `hash` depends only on the number of variables, so they count as unverified.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from policyopt.interfaces import Fields
 
 
 def legacy_hash(num_variables: int) -> str:
-    """The hash of 2016: SHA-1 of the text '%s %s' once per variable, joined by '|'; names and values do not enter."""
+    """The hash of 2016: SHA-1 of the text '%s %s' once per variable, joined by '|'. Names and values make no difference."""
     return hashlib.sha1('|'.join(['%s %s'] * num_variables).encode()).hexdigest()
 
 
 def content_hash(variables: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, shapes and float64 bytes of {name: array}, in the order of the names."""
+    """SHA-256 over the names, shapes and float64 bytes of {name: array}, sorted by name."""
     sha = hashlib.sha256()
     for name in sorted(variables):
         array = np.ascontiguousarray(variables[name], dtype=np.float64)
@@ -39,7 +39,7 @@ def content_hash(variables: Mapping[str, np.ndarray]) -> str:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A stored policy: options of its run, {variable name: array}, 'verified' or 'unverified', and where it came from."""
+    """A stored policy: options of its run, {variable name: array}, 'verified' or 'unverified', its file, and its path in the file."""
 
     args: dict[str, Any]
     variables: dict[str, np.ndarray]
@@ -49,7 +49,7 @@ class Snapshot:
 
 
 def split_policy_path(policy_path: str) -> tuple[str, str]:
-    """('FILE.h5', 'snapshots/iter0000100') of a policy name: the longest prefix that is a file, then the object path."""
+    """('FILE.h5', 'snapshots/iter0000100') of a policy name: the longest prefix that is a file, and the path in that file."""
     file = policy_path
     while file and not os.path.isfile(file):
         if os.path.isfile(part := part_path(file)):
@@ -67,12 +67,12 @@ def split_policy_path(policy_path: str) -> tuple[str, str]:
 
 
 def last_of(path: str) -> str:
-    """The name of the last snapshot where a whole file is named; other names as they are."""
+    """The policy name of the last snapshot if `path` is a file; other names as they are."""
     return f'{path}/snapshots/last' if os.path.isfile(path) else path
 
 
 def snapshot_groups(h5: Any, path: str, needed: bool = True) -> list[str]:
-    """Sorted names of the snapshots in an open file; UserError where there is none, unless none is needed."""
+    """Sorted names of the snapshots in an open file. Raises UserError where there are none, unless `needed` is False."""
     there = '/snapshots' in h5 and isinstance(h5.root.snapshots, tables.Group)
     names = sorted(h5.root.snapshots._v_children) if there else []
     if needed and not names:
@@ -83,7 +83,7 @@ def snapshot_groups(h5: Any, path: str, needed: bool = True) -> list[str]:
 def read_snapshot(policy_path: str | os.PathLike) -> Snapshot:
     """Read 'FILE.h5/snapshots/iter0000100' or '…/snapshots/last', of ours or of 2016.
 
-    Raises UserError: no such file or snapshot, no args, or a content hash that does not match.
+    Raises UserError where there is no such file or snapshot, where it has no args, and where a content hash does not match.
     """
     file, inner = split_policy_path(str(policy_path))
     with open_h5(file, 'a training log with snapshots') as h5:
@@ -91,7 +91,7 @@ def read_snapshot(policy_path: str | os.PathLike) -> Snapshot:
 
 
 def snapshot_in(h5: Any, file: str, inner: str) -> Snapshot:
-    """The snapshot 'snapshots/iter0000100' or 'snapshots/last' of an open file; raises UserError as `read_snapshot`."""
+    """The snapshot 'snapshots/iter0000100' or 'snapshots/last' of an open file. Raises UserError as `read_snapshot`."""
     args = _args(h5, file)
     names = snapshot_groups(h5, file)
     if inner == 'snapshots/last':
@@ -121,13 +121,13 @@ def _args(h5: Any, path: str) -> dict[str, Any]:
 
 
 def snapshot_names(path: str, needed: bool = True) -> list[str]:
-    """Sorted names ['iter0000000', …] of the snapshots in a log; UserError where there is none, unless none is needed."""
+    """Sorted names ['iter0000000', …] of the snapshots in a log. Raises UserError where there are none, unless `needed` is False."""
     with open_h5(path, 'a training log') as h5:
         return snapshot_groups(h5, path, needed)
 
 
 def read_state(path: str) -> dict[str, np.ndarray]:
-    """{name: array} of the state that a run of ours can be continued from; empty where a file keeps none."""
+    """{name: array} of the state from which a run of ours resumes; empty where the file has none."""
     with open_h5(path, 'a training log') as h5:
         return _read_arrays(h5, '/checkpoint') if '/checkpoint' in h5 else {}
 
@@ -139,12 +139,12 @@ def read_log(path: str) -> np.ndarray:
 
 
 def number_fields(table: np.ndarray) -> list[str]:
-    """The columns of a log that hold one number a row; other programs may write others."""
+    """The columns of a log with one number in each row. Logs of other programs may have other columns too."""
     return [n for n in table.dtype.names or () if table.dtype[n].kind in 'biuf']
 
 
 def is_training_log(path: str) -> bool:
-    """Whether a file holds the table of a training, and not for example results; UserError when it cannot be read at all."""
+    """Whether a file holds the table of a training, and not for example results. Raises UserError when it cannot be read."""
     with open_h5(path, 'a training log') as h5:
         return '/log' in h5 and isinstance(h5.root.log, tables.Table) and 'iter' in h5.root.log.colnames
 
@@ -159,7 +159,7 @@ def read_root(path: str) -> dict[str, Any]:
 
 
 def write_log(path: str, table: np.ndarray, attrs: Mapping[str, Any]) -> None:
-    """A training log without snapshots: the table /log, and root attributes as read_root gives them; an older one is replaced."""
+    """Write a training log without snapshots: the table /log, and root attributes as from read_root. An existing file is replaced."""
     with write_h5(path, replace=True) as h5:
         h5.create_table('/', 'log', obj=table)
         set_attrs(h5.root, attrs)
@@ -168,19 +168,19 @@ def write_log(path: str, table: np.ndarray, attrs: Mapping[str, Any]) -> None:
 class TrainingLog:
     """Rows and snapshots of one run, and their file.
 
-    With path None nothing is written. Rows and snapshots are kept in memory; `save` writes everything to `<path>.part` at once
-    (with the state to continue from), `finish` writes `<path>` and removes the part file. A finished file that was restored is the
-    only one that `finish` replaces: by the same run with more iterations.
+    With path None nothing is written. Rows and snapshots are kept in memory. `save` writes all of them to `<path>.part`, with the state
+    from which the run resumes. `finish` writes `<path>` and removes the part file. It replaces a finished file only if `extends` is set:
+    the file is of the same run, with fewer iterations.
     """
 
     def __init__(self, path: str | None, attrs: Mapping[str, Any]):
-        self.path: Any = path  # None, or where the finished file will stand
+        self.path: Any = path  # of the finished file, or None
         self.attrs: dict[str, Any] = dict(attrs)
         self.columns: list[tuple[str, type]] | None = None
         self.rows: list[tuple] = []
         self.snapshots: dict[str, dict[str, np.ndarray]] = {}
-        self.extends = False  # whether the finished file is of this very run, with fewer iterations
-        self.restored = False  # whether no row has been added since `restore`
+        self.extends = False  # whether the finished file is of this run, with fewer iterations
+        self.restored = False  # whether the log was restored and has no new row yet
 
     @property
     def part_path(self) -> str:
@@ -189,7 +189,7 @@ class TrainingLog:
     def append(self, fields: Fields) -> None:
         """Add the row of one iteration: [(name, value, int|float)]; None is stored as NaN.
 
-        A log restored from before there was a column gets it as its last one, NaN in the rows that it has.
+        If a restored log is older than a column, the column is added at its end, with NaN in the rows so far.
         """
         columns = [(name, np.int32 if kind is int else np.float32) for name, _, kind in fields]
         if self.columns is None:
@@ -217,14 +217,14 @@ class TrainingLog:
             self._write(self.part_path, state, replace=True)
 
     def mark_part(self, attrs: Mapping[str, Any]) -> None:
-        """Add attributes to the part file, which stays as it was saved otherwise."""
+        """Add attributes to the part file and change nothing else in it."""
         saved = TrainingLog(self.path, {})
         state = saved.restore(self.part_path)
         saved.attrs |= attrs
         saved.save(state)
 
     def finish(self, attrs: Mapping[str, Any], state: Mapping[str, np.ndarray] | None = None) -> None:
-        """Write the finished file, with the state to continue from, and remove the part file."""
+        """Write the finished file, with the state from which more iterations can resume, and remove the part file."""
         self.attrs |= attrs
         if self.path is not None:
             self._write(self.path, state or {}, replace=self.extends)
@@ -245,16 +245,16 @@ class TrainingLog:
                 _write_arrays(h5, '/checkpoint', state)
 
     def keep_last(self) -> None:
-        """Rewrite the finished file with its last snapshot only."""
+        """Rewrite the finished file with only its last snapshot, and without a state."""
         with open_h5(self.path, 'a training log') as h5:
             self._read(h5)
         self.snapshots = dict([max(self.snapshots.items())])
         self._write(self.path, {}, replace=True)
 
     def restore(self, path: str) -> dict[str, np.ndarray]:
-        """Read the part file or the finished one back into this log and return its state; the stored attributes replace this log's.
+        """Read the part file or the finished one back into this log and return its state. Its attributes replace those of this log.
 
-        Raises UserError when it is damaged, not vouched for by a digest, or holds no state.
+        Raises UserError when the file is damaged, or has no digest or no state.
         """
         with open_h5(path, 'the log of a run') as h5:
             if '/checkpoint' not in h5 or DIGEST not in h5.root._v_attrs:

@@ -22,14 +22,14 @@ from policyopt.files.hdf5 import attr_text, numbers, open_h5, set_attrs, write_h
 from policyopt.shipped import as_typed
 from policyopt.trajectories import LARGEST_OBS, TrajBatch
 
-MAX_RETURN = 1e100  # in size: squares of a sum of such numbers are floats too
+MAX_RETURN = 1e100  # absolute value; the square of a sum of such numbers is still finite
 
 
 def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any], replace: bool = False) -> None:
     """Write expert trajectories: gzip datasets obs_B_T_Do, a_B_T_Da, r_B_T (right-padded with 0) and len_B (int32).
 
-    Where they are known also lastobs_B_Do and terminal_B (uint8), which the original did not keep. Raises RunFailed where the file exists,
-    unless it is to be replaced.
+    If known, lastobs_B_Do and terminal_B (uint8) are written too, which files of 2016 do not have. Raises RunFailed where the file
+    exists, unless `replace`.
     """
     filters = tables.Filters(complevel=4, complib='zlib', fletcher32=True)
     arrays = {'obs_B_T_Do': trajs.obs.padded(), 'a_B_T_Da': trajs.a.padded(0), 'r_B_T': trajs.r.padded()}
@@ -43,7 +43,7 @@ def save_trajs(path: str, trajs: TrajBatch, attrs: Mapping[str, Any], replace: b
 
 
 def foreign_kind(source: str) -> str | None:
-    """'folder', 'npz', 'csv' or 'minari' (an id, cartpole/expert-v0) of demonstrations that scripts/import_trajs.py converts; else None."""
+    """'folder', 'npz', 'csv' or 'minari' (an id such as cartpole/expert-v0): what scripts/import_trajs.py would convert. Otherwise None."""
     if os.path.isdir(source):
         return 'folder'
     if (suffix := str(source).lower()[-4:]) in ('.npz', '.csv'):
@@ -75,8 +75,8 @@ def _converted_with(path: str) -> str:
 def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
     """Read the first `limit_trajs` trajectories (all if None) of a trajectory file; adist is empty (Pa = 0).
 
-    Raises UserError, naming the file: missing datasets, other things than numbers, shapes that disagree, lengths outside 1..T,
-    NaN or infinite values, no trajectory, or fewer than `limit_trajs`.
+    Raises UserError, which names the file, where a dataset is missing or holds no numbers, where shapes disagree, for lengths outside
+    1..T, for NaN and infinity, and where there is no trajectory or fewer than `limit_trajs`.
     """
     path = as_path(path)
     if limit_trajs is not None and not isinstance(limit_trajs, int | np.integer):
@@ -100,7 +100,7 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
     if limit_trajs is not None and not 1 <= limit_trajs <= num_B:
         raise UserError(f'{path}: holds {num_B} trajectories, but limit_trajs is {limit_trajs}; give 1 to {num_B}')
     obs_B_T_Do, a_B_T_Da, r_B_T, len_B, *ends = (x[:limit_trajs] for x in arrays.values())
-    bad = np.flatnonzero(~((len_B >= 1) & (len_B <= max_T) & (len_B % 1 == 0)))  # this way round, NaN is bad too
+    bad = np.flatnonzero(~((len_B >= 1) & (len_B <= max_T) & (len_B % 1 == 0)))  # written so that NaN is bad too
     if len(bad):
         raise UserError(f'{path}: len_B[{bad[0]}] is {len_B[bad[0]]}; lengths must be whole, 1 to {max_T} (the time axis of r_B_T)')
     if ends and not np.isin(ends[1], (0, 1)).all():
@@ -116,9 +116,9 @@ def load_trajs(path: str, limit_trajs: int | None = None) -> TrajBatch:
 
 
 def batch_of(episodes: list[Episode], source: str) -> TrajBatch:
-    """The TrajBatch of episodes, checked; without rewards these are 0.
+    """Check episodes and put them together into a TrajBatch; missing rewards are 0.
 
-    What the last actions led to is kept where every episode says whether it ended in a terminal state, and what followed if it did not.
+    lastobs and terminal are kept if each episode either terminated, or was truncated and holds the observation after its last action.
     Raises UserError for episodes of different tasks, for NaN and infinity, and where returns or observations are too large for a mean of
     their squares.
     """
@@ -161,7 +161,7 @@ def _checked(episode: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     if a_T_Da.dtype.kind == 'u' and a_T_Da.max() > np.iinfo(np.int64).max:
         raise UserError(f'{episode.where}: actions: {a_T_Da.max()} is among them; expected integers below 2^63')
     whole = a_T_Da.dtype.kind in 'biu' and a_T_Da.shape[1] == 1
-    with np.errstate(over='ignore'):  # a longdouble beyond float64 becomes infinite, which is said below
+    with np.errstate(over='ignore'):  # a longdouble beyond float64 becomes infinite, and is refused below
         obs, r_T = obs.astype(np.float64, copy=False), r_T.astype(np.float64, copy=False)
         a_T_Da = a_T_Da.astype(np.int64 if whole else np.float64, copy=False)
     for name, x in (('observations', obs), ('actions', a_T_Da), ('rewards', r_T)):

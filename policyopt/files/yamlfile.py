@@ -1,14 +1,14 @@
 """YAML files whose every complaint says which file, which key, what was seen and what is expected.
 
-PyYAML reads YAML 1.1, in which `1e-3` is text, `12:30:00` is 45000, `010` is 8 and a repeated key silently wins. Here a
-decimal may have an exponent, only plain decimal digits make a number, dates and times stay text, and a key may stand only once.
-Every YAML text goes through `parse_yaml`, also one of --set or of a results file, because it may come from a stranger: tags are
-refused, and so is a text that nests deeply, or that is long once its aliases are spelled out.
+PyYAML reads YAML 1.1, in which `1e-3` is text, `12:30:00` is 45000, `010` is 8, and the last of several equal keys wins silently. Here
+a decimal may have an exponent, only plain decimal digits make a number, dates and times stay text, and equal keys are refused.
+Any YAML text may come from a stranger, so all of them go through `parse_yaml`, including those of --set and of results files. Tags are
+refused, and so is a text that is nested deeply, or that is long once its aliases are expanded.
 
-The package `pydantic` would check types after that, but the traps lie before it. Its messages name the path and the value, but not the
-file, the --set that brought the value in, or what to write instead. What it would spare us are the few short kinds at the end.
+The package `pydantic` checks only what the YAML reader returns, which is too late for these cases. Its messages name the path and the
+value, but not the file, the --set that gave the value, or what to write instead. It would replace only the few short kinds at the end.
 
-A section is described by a frozen dataclass, whose fields say what they hold and what they are where the file says nothing:
+A section is described by a frozen dataclass. Each field says which values it accepts, and its default where the file has none:
 
     class Task:
         name: str = key(file_word)
@@ -34,9 +34,9 @@ from policyopt.options import MOST
 from policyopt.shipped import shipped
 
 Described = TypeVar('Described')
-MAX_CHARS, MAX_DEPTH = 250_000, 50  # of a YAML text, aliases spelled out; the largest that we know has 5000 characters
-_JOINERS = '\u200c\u200d'  # belong to the spelling of some languages
-_IN_TEXT = f'\n\t{_JOINERS}'  # of odd characters
+MAX_CHARS, MAX_DEPTH = 250_000, 50  # of a YAML text, aliases expanded; the largest known file has 5000 characters
+_JOINERS = '\u200c\u200d'  # the spelling of some languages needs them
+_IN_TEXT = f'\n\t{_JOINERS}'  # what a text of several lines may hold
 _TAG = 'tag:yaml.org,2002:'
 
 
@@ -44,10 +44,10 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str):
         super().__init__(text)
         self.depth, self.chars = 0, 0
-        self.sizes: dict[str, int] = {}  # by anchor, of what is complete
+        self.sizes: dict[str, int] = {}  # {anchor: size of its value}, once the value is complete
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
-        """The next node, if it has no tag and is neither nested too deeply nor too long with its aliases spelled out."""
+        """The next node. Raises an error if it has a tag, is nested too deeply, or is too long with its aliases expanded."""
         event: Any = self.peek_event()
         anchor, start, is_alias = event.anchor, self.chars, isinstance(event, yaml.AliasEvent)
         self.depth += 1
@@ -93,7 +93,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """The value of a YAML text; UserError names `source`, the line and the column of a mistake."""
+    """The value of a YAML text. Raises UserError, which names `source` and the line and column of a mistake."""
     if len(text) > MAX_CHARS:
         raise UserError(f'{source}: more than {MAX_CHARS} characters of YAML; expected at most that many')
     try:
@@ -109,7 +109,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def dump_yaml(value: Any, source: str) -> str:
-    """A value from `parse_yaml` as a text that it reads again; UserError names `source` where that would be too long."""
+    """A value from `parse_yaml` as a text that it can read again. Raises UserError, which names `source`, if the text is too long."""
     text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=140)
     if len(text) > MAX_CHARS:
         raise UserError(f'{source}: {len(text)} characters of YAML once --set is applied; expected at most {MAX_CHARS}')
@@ -117,7 +117,7 @@ def dump_yaml(value: Any, source: str) -> str:
 
 
 def _experiments(folder: str) -> list[str]:
-    """The YAML files of a folder that have a line `tasks:`, as those of experiments do."""
+    """The YAML files of a folder with a line `tasks:`, which every experiment has."""
     found = []
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.y*ml'))):
         if os.path.isfile(path):
@@ -128,9 +128,9 @@ def _experiments(folder: str) -> list[str]:
 
 
 def read_text(path: str) -> str:
-    """The text of a YAML file, or UserError when it is missing, no regular file, or not UTF-8."""
+    """The text of a YAML file. Raises UserError when it is missing, not a regular file, or not UTF-8."""
     try:
-        return read_utf8(path, 'a pipeline YAML', MAX_CHARS + 1)  # parse_yaml refuses more
+        return read_utf8(path, 'a pipeline YAML', MAX_CHARS + 1)  # parse_yaml refuses a longer text
     except FileNotFoundError as e:
         near = _experiments(os.path.dirname(path))
         listing = f' There is: {", ".join(near)}' if near else ' To begin with: pipelines/quickstart.yaml'
@@ -141,7 +141,7 @@ def read_text(path: str) -> str:
 
 
 def show_value(value: Any) -> str:
-    """A value as the user would recognise it, with its YAML kind."""
+    """A value, shortened if it is long, with its YAML kind."""
     if value is None:
         return 'nothing (null)'
     if isinstance(value, bool):
@@ -157,7 +157,7 @@ def show_value(value: Any) -> str:
 
 @contextlib.contextmanager
 def place(name: str) -> Iterator[None]:
-    """Put a place, '.key' of a mapping or '[3]' of a list, before that of what will not do inside."""
+    """Put a place, '.key' of a mapping or '[3]' of a list, at the front of the path of each Unfit that the block raises."""
     try:
         yield
     except Unfit as e:
@@ -173,7 +173,7 @@ def located(e: Unfit, file: str, overrides: Mapping[str, str]) -> UserError:
 
 
 def key(kind: Callable, default: Any = dataclasses.MISSING, **limits: Any) -> Any:
-    """A field of a dataclass that describes a section; without a default the key must be there."""
+    """A field of a dataclass that describes a section. Without a default, the file must have the key."""
     return dataclasses.field(default=default, metadata={'kind': functools.partial(kind, **limits)})
 
 
@@ -181,7 +181,7 @@ def key(kind: Callable, default: Any = dataclasses.MISSING, **limits: Any) -> An
 
 
 def section(value: Any, described: type[Described], **others: Any) -> Described:
-    """A mapping as an object of the dataclass that describes it, with these values of fields that are no keys."""
+    """A mapping as an object of the dataclass that describes it. others: values of the fields that are no keys."""
     fields: Any = dataclasses.fields(described)  # pyright: ignore[reportArgumentType] (it is a dataclass)
     keys = {f.name: f for f in fields if f.metadata}
     if not isinstance(value, dict):
@@ -203,7 +203,7 @@ def section(value: Any, described: type[Described], **others: Any) -> Described:
 
 
 def list_of(value: Any, item: Callable, least: int = 1, **limits: Any) -> tuple:
-    """A list of items of one kind, of at least one where it may not be empty."""
+    """A list of at least `least` items of one kind, as a tuple."""
     if not isinstance(value, list) or len(value) < least:
         raise Unfit('an empty list' if value == [] else show_value(value), f'a list{" with at least one item" if least else ""}')
     found = []
@@ -214,20 +214,20 @@ def list_of(value: Any, item: Callable, least: int = 1, **limits: Any) -> tuple:
 
 
 def text(value: Any, example: str = 'text', lines: bool = False) -> str:
-    """A non-empty string, of one line unless it may have several."""
+    """A non-empty string; it may have several lines only if `lines`."""
     if not isinstance(value, str) or not value.strip():
         hint = ' Put it in quotes to make it text' if isinstance(value, int | float) else ''
         if isinstance(value, bool):
             hint = ' YAML reads an unquoted yes, no, on, off, true or false as a boolean: put it in quotes'
         raise Unfit(show_value(value), example, hint)
     odd = [c for c in value if c not in (_IN_TEXT if lines else _JOINERS) and printable(c) != c]
-    if odd:  # a dry run prints commands as they are, and such characters could hide a part of one
+    if odd:  # they could hide a part of a command that a dry run prints
         raise Unfit(f'text with the control character or mark of direction {odd[0]!r}', example)
     return value
 
 
 def matching(value: Any, pattern: str, expected: str) -> str:
-    """A text of this form; a whole number counts as its digits."""
+    """A text that matches a pattern; a whole number is taken as its digits."""
     value = text(str(value) if isinstance(value, int) and not isinstance(value, bool) else value, expected)
     if not re.fullmatch(pattern, value, re.ASCII):
         raise Unfit(show_value(value), expected)
@@ -250,7 +250,7 @@ def whole(value: Any, low: int = 1, high: int = MOST) -> int:
 
 
 def boolean(value: Any) -> bool:
-    """true or false; 0 and 1 as 2016's `int(…)` took them."""
+    """true or false, or as in 2016, 1 or 0."""
     if not isinstance(value, bool) and value not in (0, 1):
         hint = ' Write it without quotes' if isinstance(value, str) and value.lower() in ('true', 'false', 'yes', 'no', '0', '1') else ''
         raise Unfit(show_value(value), 'true or false', hint)
@@ -265,9 +265,9 @@ def one_of(value: Any, choices: Sequence[str]) -> str:
 
 
 def override(mapping: Any, assignment: str, overrides: dict[str, str]) -> None:
-    """Apply one `--set training.runs=1` to the raw mapping; list items go by index or by name (`tasks.cartpole.env=…`).
+    """Apply one `--set training.runs=1` to the raw mapping. A list item is named by its index or name (`tasks.cartpole.env=…`).
 
-    overrides: {path: assignment} of those that were applied before; this one is added.
+    overrides: {path: assignment} of the earlier --set; this one is added.
     """
     path, eq, value_text = assignment.partition('=')
     parts = [p for p in re.split(r'[.\[\]]+', path.strip()) if p]
@@ -298,6 +298,6 @@ def override(mapping: Any, assignment: str, overrides: dict[str, str]) -> None:
         else:
             here = here[key]  # pyright: ignore[reportArgumentType, reportCallIssue] (a number where it is a list)
     for other, by in overrides.items():
-        if (other == shown or other.startswith((f'{shown}.', f'{shown}['))) and by != assignment:  # what it sets would be lost
+        if (other == shown or other.startswith((f'{shown}.', f'{shown}['))) and by != assignment:  # the earlier value would be lost
             raise UserError(f'--set {assignment}: {other} is set already, by {by}; give one of them')
     overrides[shown] = assignment

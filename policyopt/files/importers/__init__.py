@@ -1,7 +1,7 @@
-"""Demonstrations from elsewhere become trajectory files. One module for each family of formats; `READERS` says which reads what.
+"""Convert demonstrations of other programs into trajectory files: one module for each family of formats, named in `READERS`.
 
-Each reader yields a Source: episodes of arrays, with what the last action led to where it is known. Where episodes end is decided in
-policyopt.files.ends alone. Nothing here is ever unpickled, since unpickling a file runs what its author wished.
+Each reader returns a Source: episodes of arrays, with the observation after the last action if it is known. Only policyopt.files.ends
+decides where episodes end. Nothing is unpickled, since unpickling can run any code that the file's author chose.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EXPECTED = (
 
 
 def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  # noqa: B008 (it is frozen)
-    """What demonstrations of a known format hold. Raises UserError for anything else, which says what it is."""
+    """Read demonstrations of any known format. Raises UserError for anything else, which says what it seems to be."""
     kind = foreign_kind(source)
     if kind != 'minari' and not os.path.exists(source):
         raise UserError(f'{source}: no such file or folder; expected {EXPECTED}')
@@ -64,12 +64,12 @@ def read_source(source: str, options: ReadOptions = ReadOptions()) -> Source:  #
 def import_trajs(
     source: str, out: str, env_name: str | None = None, *, force: bool = False, **choices: Any
 ) -> tuple[TrajBatch, str | None]:
-    """Convert demonstrations from elsewhere into the trajectory file `out`; returns (TrajBatch, the task that they name or None).
+    """Convert demonstrations into the trajectory file `out`; returns (TrajBatch, the name of their task or None).
 
     Args:
         source: see EXPECTED.
-        env_name: the task that the data belong to, instead of the one that the source names; the data must fit it, see `check_task`.
-        force: store a task that cannot be made here without comparing the data with it.
+        env_name: the task of the data, instead of the one that the source names. The data must fit it, see `check_task`.
+        force: if the task cannot be made on this computer, store the data without comparing them with it.
         choices: see ReadOptions.
     """
     if os.path.lexists(out):

@@ -1,4 +1,4 @@
-"""CSV files: a folder with one for each episode, or a single one."""
+"""Read CSV files: a folder with a file for each episode, or a single file."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from policyopt.files.atomic import check_regular
 from policyopt.files.importers.arrays import Arrays, read_arrays
 from policyopt.files.importers.source import ReadOptions, Source, in_order, read_files
 
-WORDS = {'obs': 'obs|observations?', 'act': 'acts?|actions?', 'rew': '(?:rews?|rewards?)$'}  # how a column of each kind begins
+WORDS = {'obs': 'obs|observations?', 'act': 'acts?|actions?', 'rew': '(?:rews?|rewards?)$'}  # how the names of its columns begin
 
 
 def read_csvs(source: str, options: ReadOptions) -> Source:
     """The episodes of a CSV file, or of a folder of them in the order of their names (2 before 10).
 
-    The first line names the columns: obs…, act…, rew, next_obs…, and terminated, truncated, episode_id and the like. Columns that end in
-    numbers are taken in the order of these (obs2 before obs10), others in that of the file (obs_x, obs_y), which must be the same in
-    all files. A file is one episode unless its columns say where several end.
+    The first line names the columns: obs…, act…, rew, next_obs…, and terminated, truncated, episode_id and the like. Columns whose names
+    end in numbers are sorted by these numbers (obs2 before obs10). Others (obs_x, obs_y) keep the order of the file, which must be the
+    same in all files. A file is one episode unless its columns say where several end.
     """
     return read_files(source, '.csv', lambda path, _: _read_csv(path, options))
 
 
 def _read_csv(path: str, options: ReadOptions) -> tuple[Source, list[str]]:
-    """(what it holds, columns that say something) of one file."""
+    """(what a file holds, the columns that are used)."""
     check_regular(path, 'an episode as CSV')
     try:
         with open(path, newline='', encoding='utf-8-sig') as f:
@@ -59,9 +59,9 @@ def _read_csv(path: str, options: ReadOptions) -> tuple[Source, list[str]]:
 
 
 def _kinds_of(path: str, header: list[str]) -> dict[str, list[str]]:
-    """{kind: its columns in their order}: a word of WORDS alone, or before a number or a part of the name that no letter begins.
+    """{kind: its columns in order}. A name is a word of WORDS, perhaps followed by a part that does not begin with a letter.
 
-    With next_ before it or _next behind it (obs_next0), a column is one of the next observations.
+    A column with next_ before the word, or _next behind it (obs_next0), belongs to the next observations.
     """
     found: dict[str, dict[str, tuple[str, str]]] = {kind: {} for kind in (*WORDS, 'next_obs')}  # {kind: {column: (word, what follows)}}
     for name in header:

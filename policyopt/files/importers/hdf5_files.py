@@ -1,4 +1,4 @@
-"""HDF5 files of demonstrations: arrays at their root, as D4RL writes them, or a group for each demonstration, as robomimic does."""
+"""Read HDF5 files of demonstrations: of D4RL, with arrays at the root, or of robomimic, with a group for each demonstration."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_DEMONSTRATIONS = {
 
 
 def read_hdf5(path: str, options: ReadOptions) -> Source:
-    """The demonstrations of a file of D4RL or robomimic. Raises UserError for another, which says what it is."""
+    """The demonstrations in a file of D4RL or robomimic. Raises UserError for other files, which says what the file is."""
     with open_h5(path, 'an HDF5 file with demonstrations') as h5:
         layout = layout_of_h5(h5)
         if layout == 'd4rl':
@@ -41,7 +41,7 @@ def read_hdf5(path: str, options: ReadOptions) -> Source:
 
 
 def _read_d4rl(path: str, h5: Any, options: ReadOptions) -> Source:
-    """The episodes of an open file: observations, actions, rewards, terminals, timeouts, next_observations. infos and metadata stay."""
+    """The episodes of an open file, by observations, actions, rewards, terminals, timeouts, next_observations. Other arrays are ignored."""
     names = [node._v_pathname[1:] for node in h5.walk_nodes('/', 'Leaf')]
     arrays = Arrays(path, names, lambda name: numbers(h5, name, 'numbers for each step'), options)
     found = read_arrays(arrays, 'HDF5 as of D4RL')
@@ -52,9 +52,9 @@ def _read_d4rl(path: str, h5: Any, options: ReadOptions) -> Source:
 
 
 def _read_robomimic(path: str, h5: Any, options: ReadOptions) -> Source:
-    """The demonstrations of an open file, each of which is an episode: data/demo_N/{obs/KEY, next_obs/KEY, actions, rewards, dones}.
+    """The demonstrations of an open file, one episode each: data/demo_N/{obs/KEY, next_obs/KEY, actions, rewards, dones}.
 
-    A raised flag in `dones` can mean success or the end of the recording, so that such an end counts as unknown.
+    1 in `dones` can mean success or the end of the recording. So if it is 1 at the last step, nothing says how the episode ended.
     """
     refuse_options(path, options, 'ends', 'time_axis')
     data = h5.root._v_children['data']

@@ -1,4 +1,4 @@
-"""Folders that imitation's `serialize.save` writes: a data set in Arrow files, with one row for each episode."""
+"""Read the folders of imitation's `serialize.save`: a data set in Arrow files, with one row for each episode."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ USED = ('obs', 'acts', 'rews', 'terminal')
 def read_imitation(folder: str, options: ReadOptions) -> Source:
     """The episodes of a folder with state.json and data-*.arrow: columns obs (T + 1 rows), acts, rews, terminal, infos.
 
-    infos are texts of jsonpickle and never unpickled. One entry that is plain JSON is read: imitation sets `terminal` wherever an
-    episode was over, and TimeLimit.truncated of the last step says whether a time limit was the reason; else `terminal` decides.
+    imitation sets `terminal` also where a time limit ended the episode. Then TimeLimit.truncated in the infos of the last step is true.
+    Where infos do not say, `terminal` decides. infos are texts of jsonpickle; they are read as plain JSON and never unpickled.
     """
     refuse_options(folder, options, 'ends', 'time_axis', 'obs_keys')
     episodes, columns, told = [], [], False
@@ -49,7 +49,7 @@ def read_imitation(folder: str, options: ReadOptions) -> Source:
 
 
 def _data_files(folder: str) -> list[str]:
-    """The names of the Arrow files, in their order."""
+    """The names of the Arrow files, in the order of state.json."""
     path = os.path.join(folder, 'state.json')
     with refusing_damage(path, 'damaged: it names no _data_files; restore or save the data set again'):
         state = json.loads(read_utf8(path, 'the list of the files of a data set', 1 << 24))
@@ -79,7 +79,7 @@ def _table(path: str) -> Any:
 
 
 def _list(where: str, name: str, x: Any) -> Any:
-    """The entries of a cell that holds a list."""
+    """The entries of a cell, which must hold a list."""
     import pyarrow as pa  # pyright: ignore[reportMissingImports] (an extra)
 
     if not (pa.types.is_list(x.type) or pa.types.is_large_list(x.type) or pa.types.is_fixed_size_list(x.type)):
@@ -88,7 +88,7 @@ def _list(where: str, name: str, x: Any) -> Any:
 
 
 def _array(where: str, name: str, x: Any) -> np.ndarray:
-    """Nested lists of one depth and length as an array."""
+    """Nested lists as an array; at each level all lists must be of the same length."""
     if x is None:
         raise UserError(f'{where}: {name} is missing; expected a list of numbers')
     shape = [len(x)]
@@ -105,7 +105,7 @@ def _array(where: str, name: str, x: Any) -> np.ndarray:
 
 
 def _time_limit(infos: Any) -> bool | None:
-    """TimeLimit.truncated of the last step, where it is true or false; None where infos do not say."""
+    """TimeLimit.truncated of the last step if it is true or false, otherwise None."""
     try:
         last = json.loads(infos[-1].as_py())
     except (ValueError, TypeError, IndexError, RecursionError):

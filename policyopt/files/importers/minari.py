@@ -1,4 +1,4 @@
-"""Minari data sets, read and written with its package."""
+"""Read and write Minari data sets, with the package minari."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def _minari() -> Any:
 
 
 def read_minari(dataset_id: Any, options: ReadOptions) -> Source:
-    """The episodes of a Minari data set, by its id or as it is, with the observation after the last action and how each ended.
+    """The episodes of a Minari data set, given by its id or as an object, with the observations after the last actions.
 
-    Observations of several parts (dictionaries or tuples) are put together as `options.obs_keys` says.
+    `options.obs_keys` names the parts to use of observations that are dictionaries or tuples.
     """
     dataset = _load(dataset_id, options.download) if isinstance(dataset_id, str) else dataset_id
     if dataset is dataset_id:
@@ -50,13 +50,13 @@ def read_minari(dataset_id: Any, options: ReadOptions) -> Source:
     names, unused = ([f'observations/{name}'.rstrip('/') for name in kind] for kind in (used, unused))
     arrays = [*names, 'actions', 'rewards', 'terminations', 'truncations']
     notes = []
-    if used != [''] and env:  # its observations are dictionaries, on which no policy of ours acts
+    if used != [''] and env:  # its observations are not one vector, as our policies need
         notes, env = [f"recorded in '{env}'; name a task whose observations are these parts, in this order, with --env_name"], None
     return Source('Minari data set', episodes, arrays, unused, notes=notes, env_name=env)
 
 
 def _load(dataset_id: str, download: bool) -> Any:
-    """A Minari data set of this computer, or fetched where it is not there."""
+    """Load a Minari data set of this computer; with `download`, fetch it if it is not there."""
     minari = _minari()
     try:
         return minari.load_dataset(dataset_id, download=download)
@@ -65,7 +65,7 @@ def _load(dataset_id: str, download: bool) -> Any:
         raise UserError(f'{dataset_id}: no Minari data set of that name on this computer, and no file; {way}') from e
     except ImportError as e:
         raise UserError(f"{dataset_id}: Minari lacks a package to fetch or read it ({e}); install it: pip install -e '.[minari]'") from e
-    except Exception as e:  # a network, a remote and damaged files end in errors of any type
+    except Exception as e:  # networks, servers and damaged files cause errors of any type
         seen = ' '.join(str(e).split())[:200] or type(e).__name__
         way = 'check the name and the connection, or copy the folder from a computer that has it to MINARI_DATASETS_PATH'
         raise UserError(f'{dataset_id}: cannot be {"fetched" if download else "read"} ({seen}); {way}') from e
@@ -83,13 +83,13 @@ def _parts(x: Any, name: str = '') -> Iterator[tuple[str, Any]]:
 def save_minari(trajs: TrajBatch, dataset_id: str, env_id: str) -> Any:
     """Store trajectories as a Minari data set on this computer, for programs that read those.
 
-    Where a file does not hold what an episode's last action led to, the last observation stands there again, and the episode counts
-    as truncated, so that nothing is learned from that step as an end.
+    If the observation after an episode's last action is not known, the last observation is repeated, and the episode counts as
+    truncated, so that no program takes it for a terminal state.
 
     Args:
         trajs: a TrajBatch.
         dataset_id: a name such as cartpole/expert-v0, which must be new.
-        env_id: the environment that they come from, as here: a Gymnasium id, a 2016 name, or package.module:EnvId.
+        env_id: their environment: a Gymnasium id, a 2016 name, or package.module:EnvId.
     """
     from policyopt.environments.rlgymenv import SingleEnv
 
@@ -112,7 +112,7 @@ def save_minari(trajs: TrajBatch, dataset_id: str, env_id: str) -> Any:
         buffers.append(EpisodeBuffer(i, observations=obs_Tp1_Do, actions=acts, rewards=traj.r_T.tolist(), **ends, infos={}))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # that nobody is named as the author
+            warnings.simplefilter('ignore')  # Minari warns that no author is named
             spaces = {'observation_space': obs_space, 'action_space': action_space}
             return minari.create_dataset_from_buffers(dataset_id, buffers, env=spec, **spaces)
     except ValueError as e:

@@ -1,4 +1,4 @@
-"""Files of numpy.savez. Arrays of Python objects in them are pickles, and are refused: reading one runs what its author wished."""
+"""Read files of numpy.savez. Arrays of Python objects are refused: they are pickles, and reading a pickle can run any code."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _NO_NPZ = 'not a readable .npz file (damaged, or of another kind); numpy.savez m
 def read_npzs(source: str, options: ReadOptions) -> Source:
     """The episodes of an .npz file, in any layout of `read_arrays`, or of a folder of them in the order of their names (2 before 10).
 
-    A file of a folder is one episode unless its arrays say where several end. All have the same arrays.
+    A file of a folder is one episode unless its arrays say where several end. All files must have the same arrays.
     """
     return read_files(source, '.npz', lambda path, of_several: _read_npz(path, options, of_several))
 
 
 def _read_npz(path: str, options: ReadOptions, of_several: bool) -> tuple[Source, list[str]]:
-    """(what it holds, the names of its arrays) of one file."""
+    """(what a file holds, the names of its arrays)."""
     check_regular(path, 'an .npz file with obs and acts')
     with refusing_damage(path, _NO_NPZ):
         npz: Any = np.load(path, allow_pickle=False)
-        names = npz.files  # a single array has none
+        names = npz.files  # raises for a file with a single array, which has no names
     with npz:
         return read_arrays(Arrays(path, names, lambda key: _array(path, npz, key), options, of_several), '.npz'), sorted(names)
 

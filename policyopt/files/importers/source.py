@@ -1,6 +1,6 @@
-"""What every reader of demonstrations yields, and what several of them do.
+"""The Source that every reader of demonstrations returns, and functions that several readers use.
 
-Letters: B trajectories, T steps of one of them, N rows of all, Do observation dim, Da action dim.
+Letters: B trajectories, T steps of a trajectory, N steps of all, Do observation dim, Da action dim.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from policyopt.trajectories import TrajBatch
 if TYPE_CHECKING:
     from policyopt.environments.rlgymenv import EnvInfo
 
-NAMES = {  # what others call these arrays
+NAMES = {  # the names of these arrays in files of other programs
     'obs': ('obs', 'observations', 'states', 'observation', 'state'),
     'acts': ('acts', 'actions', 'acs', 'action', 'act'),
     'rews': ('rews', 'rewards', 'reward', 'rew'),
@@ -31,11 +31,12 @@ NAMES = {  # what others call these arrays
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a user decides where a source can be read in several ways.
+    """Options for sources that can be read in several ways.
 
-    download: fetch a Minari data set that is not on this computer. ends: the array that says where episodes end, where several
-    contradict each other, or some ("terminals,timeouts"). time_axis: 0 or 1, of arrays (., ., …) whose rows hold several episodes.
-    obs_keys: the parts of an observation of several parts, in the order in which they are put side by side.
+    download: fetch a Minari data set that is not on this computer.
+    ends: the arrays that say where episodes end ("terminals,timeouts"), if others contradict them.
+    time_axis: 0 or 1, which of the first two axes is the time, if an environment's episodes follow each other along it.
+    obs_keys: which parts of an observation to use, in this order.
     """
 
     download: bool = False
@@ -46,7 +47,7 @@ class ReadOptions:
 
 @dataclass
 class Source:
-    """What a source holds, as it was understood: its episodes, its format, which arrays were used and which were not, and notes."""
+    """What was read from a source: its format, its episodes, the names of the arrays that were used and not used, and notes."""
 
     format: str
     episodes: list[Episode]
@@ -57,19 +58,19 @@ class Source:
 
 
 def refuse_options(where: str, options: ReadOptions, *names: str) -> None:
-    """Raise UserError where one of these options was given, which a format has no use for."""
+    """Raise UserError if one of these options is given; the format of this source does not use them."""
     for name in names:
         if getattr(options, name) is not None:
             raise UserError(f'{where}: --{name} does not apply to this format; leave it out')
 
 
 def in_order(name: str) -> list[Any]:
-    """A key that sorts by name and number: obs2 before obs10."""
+    """A key for sorting names by the numbers in them: obs2 before obs10."""
     return [int(part) if part.isdecimal() and part.isascii() else part for part in re.split(r'([0-9]+)', name)]
 
 
 def files_in(folder: str, suffix: str) -> list[str]:
-    """The names of the files in a folder that end so, 2 before 10."""
+    """The names of the files in a folder with this suffix, 2 before 10."""
     names = [n for n in os.listdir(folder) if n.lower().endswith(suffix) and not os.path.isdir(os.path.join(folder, n))]
     return sorted(names, key=in_order)
 
@@ -77,7 +78,7 @@ def files_in(folder: str, suffix: str) -> list[str]:
 def read_files(source: str, suffix: str, read: Callable[[str, bool], tuple[Source, list[str]]]) -> Source:
     """The episodes of a file, or of the files in a folder in the order of their names (2 before 10).
 
-    read: (path, whether it is in a folder) → (what it holds, names that all files of a folder have in the same order).
+    read: (path, whether it is in a folder) → (what the file holds, names that must be the same in all files of a folder).
     """
     if not os.path.isdir(source):
         return read(source, False)[0]
@@ -94,7 +95,7 @@ def read_files(source: str, suffix: str, read: Callable[[str, bool], tuple[Sourc
 
 
 def chosen_parts(where: str, shapes: Mapping[str, tuple[int, ...]], options: ReadOptions) -> list[str]:
-    """The names of the parts of an observation that --obs_keys names, or of the only one. shapes: of one step of each part."""
+    """The parts of an observation that --obs_keys names, or its only part. shapes: {part: shape at one step}."""
     shapes = {name: tuple(map(int, shape)) for name, shape in shapes.items()}
     flat = [name for name, shape in shapes.items() if len(shape) <= 1]
     if options.obs_keys is None and len(shapes) == len(flat) == 1:
@@ -110,7 +111,7 @@ def chosen_parts(where: str, shapes: Mapping[str, tuple[int, ...]], options: Rea
 
 
 def joined(where: str, parts: Sequence[Any]) -> np.ndarray:
-    """Parts (T, …) of an observation side by side, (T, Do)."""
+    """Concatenate the parts (T,) or (T, n) of observations to (T, Do)."""
     arrays = [numeric(where, 'observations', x) for x in parts]
     columns = [x[:, None] if x.ndim == 1 else x for x in arrays]
     if any(x.ndim != 2 or len(x) != len(columns[0]) for x in columns):
@@ -120,7 +121,7 @@ def joined(where: str, parts: Sequence[Any]) -> np.ndarray:
 
 
 def described(found: Source, trajs: TrajBatch) -> str:
-    """Lines that say what of a source was understood."""
+    """A summary, in lines, of what was read from a source."""
 
     def spread(x: np.ndarray) -> str:
         return f'{x.min():.6g} to {x.max():.6g}, median {np.median(x):.6g}'
@@ -152,9 +153,9 @@ def described(found: Source, trajs: TrajBatch) -> str:
 
 
 def known_task(env_name: str, what: str, force: bool = True) -> EnvInfo | None:
-    """The EnvInfo of the task that `what` is to be compared with.
+    """The EnvInfo of a task with which the data called `what` are compared.
 
-    Where it cannot be made here, raises UserError, or with `force` prints a note and returns None.
+    Where the task cannot be made on this computer, raises UserError, or with `force` prints a note and returns None.
     """
     from policyopt.environments.rlgymenv import env_info
 
@@ -170,8 +171,8 @@ def known_task(env_name: str, what: str, force: bool = True) -> EnvInfo | None:
 def check_task(trajs: TrajBatch, env_name: str, what: str, force: bool = True) -> None:
     """Raise UserError, which calls the data `what`, where a task cannot have their observations or actions.
 
-    To know, the task is made, and the module of package.module:EnvId imported. Where it cannot be made here, that is an error too,
-    or with `force` a note. Actions 0.0 and 1.0 of a finite space become the integers that they are.
+    The task is made for that, and the module of package.module:EnvId is imported. See `known_task` for a task that cannot be made.
+    Where the task has a finite action space, actions such as 1.0 are converted to integers.
     """
     info = known_task(env_name, what, force)
     if info is None:

@@ -1,4 +1,4 @@
-"""Files and folders that are not read: what each is, and how its numbers become an .npz file that is."""
+"""Files and folders that cannot be read: what each is, and how to convert it into an .npz file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zipfile
 from policyopt.errors import UserError
 from policyopt.shipped import as_typed
 
-TEXTS = {  # what a file is and what to do, then perhaps lines of Python, in which PATH is the file
+TEXTS = {  # {kind: what a file is and what to do, then lines of Python if needed; PATH becomes the path of the file}
     'replay buffer': (
         'a replay buffer of Stable-Baselines3, pickled, which could run code when it is read. If you trust who made it, convert it:',
         'import numpy as np; from stable_baselines3.common.save_util import load_from_pkl',
@@ -88,7 +88,7 @@ IN_FOLDER = {
 
 
 def unread_kind(path: str) -> str | None:
-    """The key of TEXTS that says what a file or folder is; None for one of no known kind."""
+    """The kind of a file or folder, a key of TEXTS; None if it is unknown."""
     is_folder = os.path.isdir(path)
     for name, kind in IN_FOLDER.items():
         if os.path.isfile(os.path.join(path, name)):
