@@ -95,7 +95,9 @@ def no_code(path: str) -> Iterator[None]:
     outer, _reading.found = _reading.found, []
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
+            for category in (tables.NaturalNameWarning, tables.DataTypeWarning, tables.PerformanceWarning, tables.FiltersWarning):
+                warnings.simplefilter('ignore', category)
+            warnings.filterwarnings('ignore', category=UserWarning, module='tables')  # about nodes that it does not know
             try:
                 yield
             except Exception as e:
