@@ -64,7 +64,7 @@ PLAY = f'vis_mj.py {EXPERT}/snapshots/last --eval_only'
 # case: (command line, what the sentence says)
 TRAINING = {
     'a missing data file': (f'{TRAIN} --data nowhere.h5', 'nowhere.h5: no such file'),
-    'a folder as data': (f'{TRAIN} --data folder', 'folder: is a folder'),
+    'a folder as data': (f'{TRAIN} --data folder', 'import_trajs.py folder trajs.h5'),
     'a truncated HDF5 file': (f'{TRAIN} --data truncated.h5', 'truncated.h5: not a readable HDF5 file'),
     'a file that is no HDF5': (f'{CLONE} --data text.h5', 'text.h5: not a readable HDF5 file'),
     'NaN in the data': (f'{CLONE} --data nan.h5', 'nan.h5: trajectory 1: NaN or infinity among the observations of step 2'),
@@ -103,7 +103,7 @@ PLAYING = {
     'episodes without steps': (f'{PLAY} --max_traj_len 0', 'max_traj_len is 0'),
     'existing trajectories': (f'{PLAY} --count 2 --out trajs.h5', 'trajs.h5: exists already'),
     'trajectories below a regular file': (f'{PLAY} --count 2 --out trajs.h5/mine.h5', 'does not exist; create it first'),
-    'an animation in no folder': (f'{PLAY} --gif no/where.gif', 'does not exist; create it first'),
+    'an animation in no folder': (f'vis_mj.py {EXPERT}/snapshots/last --gif no/where.gif', 'does not exist; create it first'),
     'experts into a folder that is a file': ('../tools/experts/gen_classic_policies.py trajs.h5', 'in the way'),
 }
 PIPELINE = {
