@@ -25,7 +25,7 @@ import json
 import os
 import signal
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -129,17 +129,17 @@ def open_hashed(path: object, what: str) -> Iterator[tuple[Any, str]]:
     if not os.path.exists(path):
         raise UserError(f'{path}: no such file; expected {what}')
     check_regular(path, what)
-    _check_free(path)
     with no_code(path):
-        with refusing_damage(path, f'not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}'):
+        with refusing_damage(path, f'not a readable HDF5 file (truncated, damaged, or of another kind); expected {what}', _check_free):
             intact, sha256 = read_seal(path)
             if intact is False:
+                _check_free(path)
                 raise UserError(f'{path}: damaged: {ALTERED}')
             if intact is None and not _survives(path):
                 raise ValueError('the HDF5 library crashes or hangs on it')
             h5 = _open(path)
         with h5:
-            with refusing_damage(path, f'damaged: its structure cannot be read; restore or recreate {what}'):
+            with refusing_damage(path, f'damaged: its structure cannot be read; restore or recreate {what}', _check_free):
                 check_contents(h5, path)
             if intact is None:
                 _verify(h5, path)
@@ -152,13 +152,18 @@ def open_hashed(path: object, what: str) -> Iterator[tuple[Any, str]]:
 
 
 @contextlib.contextmanager
-def refusing_damage(path: str, seen: str) -> Iterator[None]:
-    """Turn any error of the block into a UserError with the text `seen`: on damaged bytes libraries raise errors of any type."""
+def refusing_damage(path: str, seen: str, rule_out: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Turn any error of the block into a UserError with the text `seen`: on damaged bytes libraries raise errors of any type.
+
+    rule_out: called with the path first; it raises a UserError of its own if something else than damage is the cause.
+    """
     try:
         yield
     except (UserError, MemoryError):
         raise
     except Exception as e:
+        if rule_out is not None:
+            rule_out(path)
         raise UserError(f'{path}: {seen}') from e
 
 
@@ -185,6 +190,7 @@ def _open(path: str) -> tables.File:
             handle.close()
         if 'unable to lock file' not in str(e):
             raise
+    _check_free(path)
     # The file system has no locks. Reading needs none, as our files are never changed in place; HDF5 asks for none in memory.
     with open(path, 'rb') as f:
         image = f.read()
