@@ -41,19 +41,18 @@ TINY_ARCHITECTURE = SIMPLE_ARCHITECTURE.replace('100', '64')
 class Activation:
     """A function f as a module of torch without state, and its derivative computed from the output h = f(z).
 
-    `apply_(z)` is f in place; `backward_(delta, h)` multiplies delta by f'.
+    `apply_(z)` is f in place; `backward_(delta, h)` multiplies delta by f'. own_derivative: h ↦ f' where `backward_` rounds otherwise.
     """
 
     module: torch.nn.Module
     apply_: Callable[[torch.Tensor], torch.Tensor]
     backward_: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     is_piecewise_linear: bool = False
+    own_derivative: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def derivative(self, h: torch.Tensor) -> torch.Tensor:
         """f'."""
-        if isinstance(self.module, torch.nn.Tanh):  # backward_ would round once less
-            return (h * h).neg_().add_(1)
-        return self.backward_(torch.ones_like(h), h)
+        return self.backward_(torch.ones_like(h), h) if self.own_derivative is None else self.own_derivative(h)
 
 
 aten = torch.ops.aten  # the backward kernels of autograd: one pass over memory
@@ -63,6 +62,7 @@ ACTIVATIONS = {
         torch.nn.Tanh(),
         tanh_,
         lambda delta, h: aten.tanh_backward.grad_input(delta, h, grad_input=delta),
+        own_derivative=lambda h: (h * h).neg_().add_(1),
     ),
     'relu': Activation(
         torch.nn.ReLU(),
