@@ -199,8 +199,10 @@ def groups_of(logs: Sequence[Log]) -> dict[str, list[Log]]:
 
 def smoothed(x_T: np.ndarray, window: int) -> np.ndarray:
     """Mean of the last `window` values at each place (fewer at the start)."""
-    window = min(window, len(x_T))
-    return np.convolve(x_T, np.ones(window))[: len(x_T)] / np.minimum(np.arange(1, len(x_T) + 1), window)
+    total_T = np.concatenate([[0.0], np.cumsum(x_T)])
+    end_T = np.arange(1, len(x_T) + 1)
+    start_T = np.maximum(end_T - window, 0)
+    return (total_T[end_T] - total_T[start_T]) / (end_T - start_T)
 
 
 def band(logs: Sequence[Log], field: str, window: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
