@@ -259,10 +259,11 @@ def _check_plan(plan: Plan, how: How) -> None:
     sample_stage.check_sampled(spec, sets)
     for name, dataset in sets:
         sample_stage.check_trajs(spec, name, dataset)
+    for name in dict.fromkeys(name for name, _ in sets):
         sample_stage.check_random(spec, spec.task(name))
-    for run in runs:
-        if 'policy' in fields_of(spec.algorithm(run.alg).cmd):
-            sample_stage.expert_path(spec, spec.task(run.task))
+    for alg, name in dict.fromkeys((run.alg, run.task) for run in runs):
+        if 'policy' in fields_of(spec.algorithm(alg).cmd):
+            sample_stage.expert_path(spec, spec.task(name))
     evaluate_stage.check_policies(spec, runs)
     evaluate_stage.standing(spec, runs, plan.seed, how)
 

@@ -212,8 +212,9 @@ CELL_COLUMNS = [
 
 def cell_rows(analysis: Analysis, task: str) -> list[CellRow]:
     """A row per cell of one task."""
-    commands = repeat_commands(analysis.cells, analysis.attrs)
-    return [CellRow(c, analysis.comparisons.get(k), commands[k]) for k, c in analysis.cells.items() if k.task == task]
+    keys = [key for key in analysis.cells if key.task == task]
+    commands = repeat_commands(keys, analysis.attrs)
+    return [CellRow(analysis.cells[k], analysis.comparisons.get(k), commands[k]) for k in keys]
 
 
 def _settings(algs: Iterable[str]) -> list[str]:
